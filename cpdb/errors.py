@@ -1,0 +1,38 @@
+"""Everything of ours that can go wrong, as one tree, so that a caller can catch as much or as little as it means to.
+
+ForepathError                what, where, and how to mend, in one line
+├── StoreError               the Communication Pattern Database
+│   ├── StoreUnreachable     cannot connect, or the file cannot be opened
+│   └── StoreOutdated        the schema is older or newer than this program
+├── SettingsError            the settings file (forepath/)
+├── DriverError              a hypervisor or switch refused or is gone (orchestrator/)
+└── LabError                 the lab could not be built (mininet_topos/)
+"""
+
+
+class ForepathError(Exception):
+    """Base of all errors that forepath reports to a person in one line."""
+
+
+class StoreError(ForepathError):
+    """The Communication Pattern Database refused or failed."""
+
+
+class StoreUnreachable(StoreError):
+    """No connection to the database, or its file cannot be opened."""
+
+
+class StoreOutdated(StoreError):
+    """The database's schema does not fit this program's version."""
+
+
+class SettingsError(ForepathError):
+    """One or more settings are unknown or wrong; the text names each with its path."""
+
+
+class DriverError(ForepathError):
+    """A hypervisor or a switch refused a request, or is gone."""
+
+
+class LabError(ForepathError):
+    """The lab could not be built or did not come up."""

@@ -1,0 +1,97 @@
+"""What exists: nodes, links, virtual IPs and their alternative destinations."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, insert, select, update
+
+from cpdb.engine import reported
+from cpdb.names import Names
+from cpdb.records import Destination, Link, Node, NodeKind, VirtualIP
+from cpdb.schema import destinations, links, nodes, virtual_ips
+
+NODE_COLUMNS = [nodes.c[item.name] for item in fields(Node)]
+LINK_COLUMNS = [links.c[item.name] for item in fields(Link)]
+
+
+class Inventory:
+    """Declared by settings, confirmed and completed by the controller."""
+
+    def __init__(self, engine: Engine, names: Names) -> None:
+        self._engine = engine
+        self._names = names
+
+    def put_nodes(self, items: Iterable[Node]) -> None:
+        """Adds or updates nodes by name; a field that is None leaves what is stored."""
+        with reported(self._engine, "writing nodes"), self._engine.begin() as connection:
+            rows = {item.name: asdict(item) for item in items}
+            self._names.node_ids(connection, set(rows))
+            for name, row in rows.items():
+                known = {key: value for key, value in row.items() if value is not None and key != "name"}
+                connection.execute(update(nodes).where(nodes.c.name == name).values(known))
+
+    def nodes(self) -> list[Node]:
+        """All nodes by name."""
+        with reported(self._engine, "reading nodes"), self._engine.connect() as connection:
+            rows = connection.execute(select(*NODE_COLUMNS).order_by(nodes.c.name))
+            return [replace(Node(*row), kind=NodeKind(row.kind)) for row in rows]
+
+    def put_links(self, items: Iterable[Link]) -> None:
+        """Adds or updates links by their two ends, whichever is named first.
+
+        A declared capacity stays when the same link is discovered without one.
+        """
+        with reported(self._engine, "writing links"), self._engine.begin() as connection:
+            for item in items:
+                self._put_link(connection, item if item.a <= item.b else _turned(item))
+
+    def _put_link(self, connection: Connection, item: Link) -> None:
+        same = (links.c.a == item.a) & (links.c.b == item.b)
+        known = connection.execute(select(*LINK_COLUMNS).where(same)).first()
+        if known is None:
+            connection.execute(insert(links).values(asdict(item)))
+            return
+        merged = asdict(item) | {"declared": item.declared or known.declared}
+        if known.declared and not item.declared:
+            merged["capacity_bytes_per_s"] = known.capacity_bytes_per_s
+        for port in ("a_port", "b_port"):
+            merged[port] = merged[port] or getattr(known, port)
+        connection.execute(update(links).where(same).values(merged))
+
+    def links(self) -> list[Link]:
+        """All links; `a` sorts before `b`."""
+        with reported(self._engine, "reading links"), self._engine.connect() as connection:
+            rows = connection.execute(select(*LINK_COLUMNS).order_by(links.c.a, links.c.b))
+            return [Link(*row) for row in rows]
+
+    def declare_virtual_ips(self, items: Sequence[VirtualIP]) -> None:
+        """Makes the declared virtual IPs exactly these; ones no longer named become undeclared."""
+        with reported(self._engine, "declaring virtual IPs"), self._engine.begin() as connection:
+            connection.execute(update(virtual_ips).values(declared=False))
+            connection.execute(delete(destinations))
+            ids = self._names.vip_ids(connection, {item.address for item in items})
+            for item in items:
+                number = ids[item.address]
+                values: dict[str, Any] = {"name": item.name, "priority": item.priority, "declared": True}
+                connection.execute(update(virtual_ips).where(virtual_ips.c.id == number).values(values))
+                for destination in item.destinations:
+                    row = asdict(destination) | {"virtual_ip_id": number}
+                    connection.execute(insert(destinations).values(row))
+
+    def virtual_ips(self) -> list[VirtualIP]:
+        """All virtual IPs by address, with their destinations in the order declared."""
+        with reported(self._engine, "reading virtual IPs"), self._engine.connect() as connection:
+            columns = [destinations.c[item.name] for item in fields(Destination)]
+            behind: dict[int, list[Destination]] = {}
+            query = select(destinations.c.virtual_ip_id, *columns).order_by(destinations.c.id)
+            for number, *rest in connection.execute(query):
+                behind.setdefault(number, []).append(Destination(*rest))
+            return [
+                VirtualIP(row.address, row.name, row.priority, tuple(behind.get(row.id, ())), row.declared)
+                for row in connection.execute(select(virtual_ips).order_by(virtual_ips.c.address))
+            ]
+
+
+def _turned(link: Link) -> Link:
+    return replace(link, a=link.b, a_port=link.b_port, b=link.a, b_port=link.a_port)

@@ -1,0 +1,289 @@
+"""The records that cross process borders: what the rooms say to one another through the database.
+
+Times are Unix seconds (UTC, float). Rates are bytes per second, CPU is in cores, memory in bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any
+
+Seconds = float
+BytesPerS = float
+Json = Mapping[str, Any]
+
+
+class NodeKind(StrEnum):
+    """What a node of the network is."""
+
+    SWITCH = "switch"
+    CLIENT = "client"
+    HYPERVISOR = "hypervisor"
+    VM = "vm"
+    HOST = "host"
+
+
+class Quantity(StrEnum):
+    """What a forecast is about, always over the window (issued_at, issued_at + horizon_s]."""
+
+    BYTES_PEAK = "bytes_per_s_peak"
+    BYTES_MEAN = "bytes_per_s_mean"
+    CONNECTIONS_PEAK = "connections_per_s_peak"
+    CONNECTIONS_MEAN = "connections_per_s_mean"
+
+
+class OutcomeKind(StrEnum):
+    """How an action ended; `pending` until it has."""
+
+    PENDING = "pending"
+    DONE = "done"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    REVERTED = "reverted"
+    NOT_REVERTED = "not_reverted"
+    ADVISED = "advised"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A source node and the virtual IP that it talks to: the key of one communication pattern."""
+
+    source: str
+    virtual_ip: str
+
+    def __str__(self) -> str:
+        return f"{self.source}->{self.virtual_ip}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A switch, client, hypervisor or VM; `attached_to`/`port` say where it was last seen."""
+
+    name: str
+    kind: NodeKind
+    address: str | None = None
+    mac: str | None = None
+    dpid: int | None = None
+    attached_to: str | None = None
+    port: int | None = None
+    last_seen: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An undirected link; port 0 means 'not known' (an end that is no switch). Capacity holds in each direction."""
+
+    a: str
+    a_port: int
+    b: str
+    b_port: int
+    capacity_bytes_per_s: BytesPerS | None
+    up: bool = True
+    declared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One of the alternative destinations behind a virtual IP; weight 0 keeps it on stand-by."""
+
+    name: str
+    address: str
+    mac: str
+    weight: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualIP:
+    """A service address. `priority` 0 is the lowest; `declared` is false when it was only seen on the wire."""
+
+    address: str
+    name: str
+    priority: int = 0
+    destinations: tuple[Destination, ...] = ()
+    declared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Communication:
+    """What a pair said in the interval (t - interval_s, t]: the row the whole system learns from."""
+
+    source: str
+    virtual_ip: str
+    destination: str | None
+    t: Seconds
+    interval_s: Seconds
+    bytes: int
+    packets: int
+    new_connections: int
+
+    @property
+    def mean_packet_bytes(self) -> float:
+        """Mean packet size in bytes, 0 when nothing was sent."""
+        return self.bytes / self.packets if self.packets else 0.0
+
+    @property
+    def pair(self) -> Pair:
+        """The key of this row's pattern."""
+        return Pair(self.source, self.virtual_ip)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLoad:
+    """Bytes that left `from_node` towards `to_node` in (t - interval_s, t], and packets dropped there."""
+
+    from_node: str
+    to_node: str
+    t: Seconds
+    interval_s: Seconds
+    bytes: int
+    packets: int
+    drops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoad:
+    """A hypervisor host's use and capacity over the last interval."""
+
+    host: str
+    t: Seconds
+    cpu_cores_used: float
+    cpu_cores_capacity: float
+    memory_bytes_used: int
+    memory_bytes_capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class VmLoad:
+    """A VM's use and limits over the last interval. `cpu_cores_limit` is what its quota and vCPUs allow."""
+
+    vm: str
+    host: str
+    t: Seconds
+    state: str
+    cpu_cores_used: float
+    cpu_cores_limit: float
+    vcpus: int
+    memory_bytes_used: int
+    memory_bytes_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Quantiles of one quantity of one pair over the window after `issued_at`; levels ascend, values never cross."""
+
+    pair: Pair
+    issued_at: Seconds
+    horizon_s: int
+    quantity: Quantity
+    model: str
+    quantiles: Mapping[float, float]
+    id: int | None = None
+
+    def at(self, level: float) -> float:
+        """The value at `level`, linear between known levels and flat outside them."""
+        known = sorted(self.quantiles)
+        if level <= known[0]:
+            return self.quantiles[known[0]]
+        for low, high in pairwise(known):
+            if level <= high:
+                share = (level - low) / (high - low)
+                return self.quantiles[low] + share * (self.quantiles[high] - self.quantiles[low])
+        return self.quantiles[known[-1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one model's forecast did: mean pinball loss over its levels, and whether the 0.9 quantile held."""
+
+    pair: Pair
+    issued_at: Seconds
+    scored_at: Seconds
+    horizon_s: int
+    quantity: Quantity
+    model: str
+    actual: float
+    pinball: float
+    covered_q90: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A cap on one competing pair, enforced by an OpenFlow meter where the pair enters the network."""
+
+    pair: Pair
+    bytes_per_s: BytesPerS
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Bandwidth kept free for `pair` until `expires_at`: caps on competitors and/or a DSCP mark for a queue.
+
+    Nobody has to remove it: after `expires_at` it no longer exists.
+    """
+
+    key: str
+    pair: Pair
+    bytes_per_s: BytesPerS
+    limits: tuple[Limit, ...]
+    owner: str
+    reason: str
+    created_at: Seconds
+    expires_at: Seconds
+    dscp: int | None = None
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WantedWeights:
+    """Destination weights wanted for a virtual IP (destination name -> weight); only new communications follow."""
+
+    virtual_ip: str
+    weights: Mapping[str, int]
+    owner: str
+    reason: str
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a switch really holds of something wanted: `installed`, `refused` or `removed`, with the reason."""
+
+    kind: str
+    key: str
+    node: str
+    generation: int
+    status: str
+    detail: str
+    observed_at: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """One action from decision to verdict: `lead_s` is how long it was expected to take, `needed_at` the deadline."""
+
+    kind: str
+    target: str
+    body: Json
+    why: str
+    reason: Json
+    policy: str
+    issued_at: Seconds
+    needed_at: Seconds | None
+    lead_s: Seconds
+    ready_at: Seconds | None = None
+    outcome: OutcomeKind = OutcomeKind.PENDING
+    sentence: str = ""
+    verdict: Json = field(default_factory=dict)
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A plan kept for a person to read and apply: `state` is open, applied, expired or superseded."""
+
+    created_at: Seconds
+    expires_at: Seconds
+    state: str
+    body: Json
+    id: int | None = None

@@ -1,0 +1,127 @@
+"""Wanted and observed state: the orchestrator says what should be, the controller says what is."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+
+from cpdb.engine import reported
+from cpdb.records import Limit, Observed, Pair, Reservation, Seconds, WantedWeights
+from cpdb.schema import generations, observed, reservations, wanted_weights
+
+
+class Wanted:
+    """Level-triggered meeting place: nobody has to see an event, everybody can read the state again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def generation(self) -> int:
+        """Number of the last change of what is wanted; equal numbers mean nothing changed."""
+        with reported(self._engine, "reading the generation"), self._engine.connect() as connection:
+            return connection.execute(select(generations.c.generation)).scalar() or 0
+
+    def reserve(self, item: Reservation) -> int:
+        """Adds the reservation or renews the one with the same key; returns its generation."""
+        row = {
+            "key": item.key,
+            "source": item.pair.source,
+            "virtual_ip": item.pair.virtual_ip,
+            "bytes_per_s": item.bytes_per_s,
+            "limits": [
+                {"source": one.pair.source, "virtual_ip": one.pair.virtual_ip, "bytes_per_s": one.bytes_per_s}
+                for one in item.limits
+            ],
+            "dscp": item.dscp,
+            "owner": item.owner,
+            "reason": item.reason,
+            "created_at": item.created_at,
+            "expires_at": item.expires_at,
+        }
+        with reported(self._engine, f"reserving {item.key}"), self._engine.begin() as connection:
+            return _replace(connection, reservations, "key", row)
+
+    def release(self, key: str) -> bool:
+        """Withdraws a reservation before its time; False when there was none."""
+        with reported(self._engine, f"releasing {key}"), self._engine.begin() as connection:
+            gone = connection.execute(delete(reservations).where(reservations.c.key == key)).rowcount > 0
+            if gone:
+                _next_generation(connection)
+            return gone
+
+    def reservations(self, now: Seconds) -> list[Reservation]:
+        """Reservations that are still alive at `now`, by key."""
+        query = select(reservations).where(reservations.c.expires_at > now).order_by(reservations.c.key)
+        with reported(self._engine, "reading reservations"), self._engine.connect() as connection:
+            return [_reservation(row._mapping) for row in connection.execute(query)]
+
+    def forget_expired(self, now: Seconds) -> int:
+        """Deletes reservations whose lease ended before `now`; returns how many."""
+        with reported(self._engine, "deleting expired leases"), self._engine.begin() as connection:
+            return connection.execute(delete(reservations).where(reservations.c.expires_at <= now)).rowcount
+
+    def want_weights(self, item: WantedWeights) -> int:
+        """Sets the weights wanted for a virtual IP; returns the generation."""
+        row = asdict(item) | {"weights": dict(item.weights)}
+        with reported(self._engine, f"weights of {item.virtual_ip}"), self._engine.begin() as connection:
+            return _replace(connection, wanted_weights, "virtual_ip", row)
+
+    def weights(self) -> list[WantedWeights]:
+        """All wanted weights, by virtual IP."""
+        columns = [wanted_weights.c[item.name] for item in fields(WantedWeights)]
+        query = select(*columns).order_by(wanted_weights.c.virtual_ip)
+        with reported(self._engine, "reading weights"), self._engine.connect() as connection:
+            return [WantedWeights(*row) for row in connection.execute(query)]
+
+    def clear(self) -> None:
+        """Withdraws everything that is wanted."""
+        with reported(self._engine, "clearing what is wanted"), self._engine.begin() as connection:
+            connection.execute(delete(reservations))
+            connection.execute(delete(wanted_weights))
+            _next_generation(connection)
+
+    def observe(self, rows: Sequence[Observed]) -> None:
+        """Records what switches hold; the newest word for each (kind, key, node) stands."""
+        with reported(self._engine, "recording observed state"), self._engine.begin() as connection:
+            for row in rows:
+                same = (observed.c.kind == row.kind) & (observed.c.key == row.key) & (observed.c.node == row.node)
+                connection.execute(delete(observed).where(same))
+                connection.execute(insert(observed).values(asdict(row)))
+
+    def observed(self) -> list[Observed]:
+        """All observed state, by kind, key and node."""
+        columns = [observed.c[item.name] for item in fields(Observed)]
+        query = select(*columns).order_by(observed.c.kind, observed.c.key, observed.c.node)
+        with reported(self._engine, "reading observed state"), self._engine.connect() as connection:
+            return [Observed(*row) for row in connection.execute(query)]
+
+
+def _next_generation(connection: Connection) -> int:
+    changed = connection.execute(update(generations).values(generation=generations.c.generation + 1)).rowcount
+    if not changed:
+        connection.execute(insert(generations).values(generation=1))
+    return int(connection.execute(select(generations.c.generation)).scalar_one())
+
+
+def _replace(connection: Connection, table: Table, key: str, row: dict[str, Any]) -> int:
+    row["generation"] = _next_generation(connection)
+    connection.execute(delete(table).where(table.c[key] == row[key]))
+    connection.execute(insert(table).values(row))
+    return int(row["generation"])
+
+
+def _reservation(row: Any) -> Reservation:
+    limits = tuple(Limit(Pair(one["source"], one["virtual_ip"]), float(one["bytes_per_s"])) for one in row["limits"])
+    return Reservation(
+        key=row["key"],
+        pair=Pair(row["source"], row["virtual_ip"]),
+        bytes_per_s=row["bytes_per_s"],
+        limits=limits,
+        owner=row["owner"],
+        reason=row["reason"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        dscp=row["dscp"],
+        generation=row["generation"],
+    )
