@@ -1,0 +1,52 @@
+# The commands of the README. Each sets up what it needs first; a second run of `setup` does nothing.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+SEED ?= 1
+SCENARIO ?= surge
+JSON ?=
+PYTEST_ARGS ?=
+# Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
+PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
+STAGE := $(BIN)/python -m mininet_topos.stage --
+
+.PHONY: help setup demo test check bench clean
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make setup   system packages (root, apt), .venv and the Python packages
+setup: .venv/ready
+
+.venv/ready: setup.cfg constraints.txt build-constraints.txt deploy/system-packages.sh deploy/python-packages.sh
+	@deploy/system-packages.sh || echo "forepath: going on without them; the demo will be simulated"
+	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/python-packages.sh
+	@touch $@
+
+## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, JSON=out.json)
+demo: setup
+	@$(BIN)/forepath demo --seed $(SEED) --scenario $(SCENARIO) $(if $(JSON),--json $(JSON))
+
+## make test    all tests; those on real switches and VMs run in namespaces of their own
+test: setup
+	$(BIN)/pytest -m "not lab and not vm" $(PYTEST_ARGS)
+	@if reason=$$($(BIN)/python -m mininet_topos.stage --why-not); then \
+	    echo "lab tests: on real switches and VMs" && $(STAGE) $(BIN)/pytest -m "lab or vm" $(PYTEST_ARGS); \
+	else echo "lab tests: left out, because $$reason"; fi
+
+## make check   lint, format, types, import contracts, size budget
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+	$(BIN)/pytest -q tests/test_house.py
+
+## make bench   what the loop costs, as ratios and against limits (JSON=out.json)
+bench: setup
+	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON))
+
+## make clean   removes what was built or fetched, never a database
+clean:
+	rm -rf .venv .lab .run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

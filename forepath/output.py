@@ -1,0 +1,83 @@
+"""How every command speaks: tables for people, one JSON document for programs, one line for an error."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+errors = Console(stderr=True)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SETTINGS = 3
+EXIT_STORE = 4
+EXIT_IMPOSSIBLE = 5
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = """
+Exit codes: 0 done; 1 it failed, the last line says why; 2 wrong arguments; 3 wrong settings;
+4 the database is unreachable or outdated; 5 cannot be had on this machine; 130 interrupted.
+"""
+
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option("--settings", "-c", envvar="FOREPATH_SETTINGS", help="Settings file [default: forepath.toml]"),
+]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="PATH|-", help="Write one JSON document to a file, or - for stdout")
+]
+
+
+def emit(payload: dict[str, Any], target: str | None) -> bool:
+    """Writes `payload` as JSON to `target`; False when no target was given and a person should be shown a table."""
+    if target is None:
+        return False
+    text = json.dumps(_finite(payload), indent=2, default=str)
+    if target == "-":
+        sys.stdout.write(text + "\n")
+    else:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+    return True
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN and no infinity: what is not known is null.
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table whose first `left` columns are text and whose others are numbers."""
+    result = Table(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
+    for number, name in enumerate(columns):
+        result.add_column(name, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def rate(bytes_per_s: float | None) -> str:
+    """A rate as people in networking read it: Mbit/s."""
+    return "-" if bytes_per_s is None else f"{bytes_per_s * 8 / 1e6:.2f} Mbit/s"
+
+
+def ago(now: float, then: float | None) -> str:
+    """How long ago, in a few letters."""
+    if then is None:
+        return "never"
+    seconds = max(now - then, 0.0)
+    if seconds < 120:
+        return f"{seconds:.0f} s ago"
+    return f"{seconds / 60:.0f} min ago" if seconds < 7200 else f"{seconds / 3600:.0f} h ago"

@@ -1,0 +1,204 @@
+"""The one settings file: what is declared about the network and the machines, and how forepath shall behave."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cpdb import DEFAULT_URL, NodeKind, SettingsError
+
+DEFAULT_FILE = Path("forepath.toml")
+MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
+IPV4 = r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$"
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: an unknown key is an error, not a silent nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Database(Section):
+    """Where everything is remembered."""
+
+    url: str = DEFAULT_URL
+
+
+class Controller(Section):
+    """The OpenFlow controller, when `forepath run` starts it."""
+
+    listen: Annotated[str, Field(pattern=IPV4)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 6653
+    poll_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
+
+
+class Predictor(Section):
+    """What is forecast, and from how much history."""
+
+    cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
+    horizons_s: Annotated[tuple[Annotated[int, Field(ge=1, le=600)], ...], Field(min_length=1)] = (5, 15, 30)
+    history_s: Annotated[float, Field(ge=60)] = 900.0
+    refit_every_s: Positive = 30.0
+
+
+class Orchestrator(Section):
+    """How much certainty and room an action needs. Whether it acts at all is said on the command line, with --act."""
+
+    cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
+    policy: Literal["predictive", "reactive"] = "predictive"
+    level: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    margin: Annotated[float, Field(ge=1, le=3)] = 1.15
+    link_headroom: Share = 0.92
+    host_headroom: Share = 0.92
+    lease_s: Annotated[float, Field(ge=2, le=600)] = 8.0
+
+
+class NodeSection(Section):
+    """A switch, client or hypervisor with a name of its own."""
+
+    name: Name
+    kind: NodeKind
+    address: Annotated[str, Field(pattern=IPV4)] | None = None
+    mac: Annotated[str, Field(pattern=MAC)] | None = None
+    dpid: Annotated[int, Field(ge=1)] | None = None
+
+
+class LinkSection(Section):
+    """A link between two nodes; a switch's port must be given for its capacity to be known to the controller."""
+
+    a: Name
+    b: Name
+    a_port: Annotated[int, Field(ge=0)] = 0
+    b_port: Annotated[int, Field(ge=0)] = 0
+    capacity_mbit_per_s: Positive
+
+
+class DestinationSection(Section):
+    """One of the alternative destinations of a virtual IP. `name` is the VM's name; weight 0 means stand-by."""
+
+    name: Name
+    address: Annotated[str, Field(pattern=IPV4)]
+    mac: Annotated[str, Field(pattern=MAC)]
+    weight: Annotated[int, Field(ge=0, le=1000)] = 100
+
+
+class VirtualIPSection(Section):
+    """A service address; competitors of lower priority may be limited for the sake of a higher one."""
+
+    name: Name
+    address: Annotated[str, Field(pattern=IPV4)]
+    priority: int = 0
+    destination: Annotated[tuple[DestinationSection, ...], Field(min_length=1)]
+
+
+class HostSection(Section):
+    """A hypervisor host: how to reach its libvirtd, and what it can carry."""
+
+    name: Name
+    uri: str
+    migration_uri: str | None = None
+    cpu_cores: Positive
+    memory_mib: Annotated[int, Field(gt=0)]
+    cordoned: bool = False
+
+
+class VmSection(Section):
+    """A virtual machine: its rank, and between which limits its CPU may be set."""
+
+    name: Name
+    priority: int = 0
+    cpu_cores_base: Positive
+    cpu_cores_max: Positive
+    movable: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "VmSection":
+        if self.cpu_cores_max < self.cpu_cores_base:
+            raise ValueError(f"cpu_cores_max {self.cpu_cores_max} is below cpu_cores_base {self.cpu_cores_base}")
+        return self
+
+
+class Settings(Section):
+    """Everything, with defaults; tables of the file are named in the singular, like [[link]]."""
+
+    database: Database = Database()
+    controller: Controller = Controller()
+    predictor: Predictor = Predictor()
+    orchestrator: Orchestrator = Orchestrator()
+    node: tuple[NodeSection, ...] = ()
+    link: tuple[LinkSection, ...] = ()
+    virtual_ip: tuple[VirtualIPSection, ...] = ()
+    host: tuple[HostSection, ...] = ()
+    vm: tuple[VmSection, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_named_once(self) -> "Settings":
+        problems = [
+            f"{table}: {name!r} is declared {count} times; names must be unique"
+            for table in ("node", "virtual_ip", "host", "vm")
+            for name, count in _counted([item.name for item in getattr(self, table)]).items()
+            if count > 1
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _counted(names: list[str]) -> dict[str, int]:
+    return {name: names.count(name) for name in names}
+
+
+def load(path: Path | None) -> Settings:
+    """Reads the settings file; without a path `forepath.toml` is read if it is there, else all is default.
+
+    Raises SettingsError with one line for each problem, all at once.
+    """
+    if path is None:
+        if not DEFAULT_FILE.exists():
+            return Settings()
+        path = DEFAULT_FILE
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}; name an existing file with --settings") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{path}: {line}" for line in _problems(error))) from error
+
+
+def _problems(error: ValidationError) -> list[str]:
+    return [_problem(dict(item)) for item in error.errors()]
+
+
+def _problem(item: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "file"
+    if item["type"] == "extra_forbidden":
+        known = ", ".join(_known_keys(item["loc"][:-1]))
+        return f"{where} = {item['input']!r}: no such setting; known here: {known}"
+    if item["type"] == "missing":
+        return f"{where}: is missing; add it, `forepath check` shows every setting"
+    if item["type"] == "value_error":
+        return f"{where}: {item['ctx']['error']}"
+    return f"{where} = {item['input']!r}: {item['msg']}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    section: Any = Settings
+    for part in location:
+        if isinstance(part, str):
+            section = _section_of(section.model_fields[part].annotation)
+    return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> Any:
+    while getattr(annotation, "__args__", None):
+        annotation = annotation.__args__[0]
+    return annotation

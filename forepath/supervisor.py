@@ -1,0 +1,112 @@
+"""Keeps a set of processes alive and takes them all down together, by the pid it recorded itself."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+# A process that lived this long was healthy: its next failure is a new one, not a continuation.
+HEALTHY_AFTER_S = 60.0
+GRACE_S = 5.0
+LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to start: a name for people, the command, and what to add to the environment."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def pause_before_restart(failures: int) -> float:
+    """Seconds to wait after the n-th failure in a row: 1, 2, 4, ... at most 30."""
+    return min(FIRST_PAUSE_S * 2.0 ** (failures - 1), LONGEST_PAUSE_S)
+
+
+@dataclass(slots=True)
+class _Watched:
+    program: Program
+    process: subprocess.Popen[bytes]
+    started_at: float
+    failures: int = 0
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Starts programs in sessions of their own, restarts the fallen with growing pauses, stops them all at the end."""
+
+    def __init__(self, programs: Sequence[Program], log_directory: Path) -> None:
+        self._programs = programs
+        self._logs = log_directory
+        self._watched: list[_Watched] = []
+
+    def run(self, stop: threading.Event) -> None:
+        """Supervises until `stop` is set; on return every program is gone."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            now = time.monotonic()
+            self._watched = [_Watched(program, self._start(program), now) for program in self._programs]
+            while not stop.wait(LOOK_EVERY_S):
+                for watched in self._watched:
+                    self._look_after(watched, time.monotonic())
+        finally:
+            self.stop()
+
+    def _start(self, program: Program) -> subprocess.Popen[bytes]:
+        with (self._logs / f"{program.name}.log").open("ab") as output:
+            process = subprocess.Popen(
+                program.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **program.environment},
+                start_new_session=True,
+            )
+        log.info("started", program=program.name, pid=process.pid)
+        return process
+
+    def _look_after(self, watched: _Watched, now: float) -> None:
+        if watched.process.poll() is None:
+            return
+        if watched.restart_at is None:
+            healthy = now - watched.started_at > HEALTHY_AFTER_S
+            watched.failures = 1 if healthy else watched.failures + 1
+            watched.restart_at = now + pause_before_restart(watched.failures)
+            log.warning("ended", program=watched.program.name, code=watched.process.returncode)
+        elif now >= watched.restart_at:
+            watched.process = self._start(watched.program)
+            watched.started_at = now
+            watched.restart_at = None
+
+    def stop(self) -> None:
+        """Asks every program's session to end, and ends what has not after a grace of 5 s."""
+        for watched in self._watched:
+            _signal(watched.process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        for watched in self._watched:
+            try:
+                watched.process.wait(max(deadline - time.monotonic(), 0.01))
+            except subprocess.TimeoutExpired:
+                _signal(watched.process, signal.SIGKILL)
+                watched.process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # poll() first: once reaped, the number may belong to somebody else.
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            pass

@@ -1,0 +1,210 @@
+"""One contract for both engines: what goes in comes out, and each law of the records holds in the database."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cpdb import (
+    ActionRecord,
+    Communication,
+    Destination,
+    Forecast,
+    HostLoad,
+    Limit,
+    Link,
+    LinkLoad,
+    Node,
+    NodeKind,
+    Observed,
+    OutcomeKind,
+    Pair,
+    PlanRecord,
+    Quantity,
+    Reservation,
+    Score,
+    Store,
+    VirtualIP,
+    VmLoad,
+    WantedWeights,
+    open_store,
+)
+
+SHOP = "10.0.0.101"
+PAIR = Pair("c1", SHOP)
+LEASE = Reservation(
+    key="c1->shop@leaf",
+    pair=PAIR,
+    bytes_per_s=6e5,
+    limits=(Limit(Pair("c4", "10.0.0.103"), 4e5),),
+    owner="test",
+    reason="a surge is expected",
+    created_at=100.0,
+    expires_at=110.0,
+)
+ACTION = ActionRecord(
+    kind="set_cpu_limit",
+    target="shop1",
+    body={"to": 0.4},
+    why="needs more",
+    reason={"need": 0.4},
+    policy="predictive",
+    issued_at=10.0,
+    needed_at=15.0,
+    lead_s=0.5,
+)
+
+
+def row(t: float, source: str = "c1", size: int = 1000) -> Communication:
+    return Communication(source, SHOP, "shop1", t, 1.0, size, 10, 2)
+
+
+def test_communications_come_back_as_written_and_in_order_of_time(store: Store) -> None:
+    rows = [row(2.0), row(1.0, "c2"), Communication("c3", "10.0.0.9", None, 3.0, 1.0, 0, 0, 0)]
+    store.facts.add_communications(rows)
+    assert store.facts.communications(0.0) == sorted(rows, key=lambda one: one.t)
+    assert store.facts.communications(1.0, 2.0) == [rows[0]]
+    assert store.facts.span() == (1.0, 3.0)
+
+
+def test_large_counters_are_not_cut(store: Store) -> None:
+    huge = row(1.0, size=2**62)
+    store.facts.add_communications([huge])
+    assert store.facts.communications(0.0) == [huge]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2**40)), max_size=20))
+def test_bytes_are_conserved(store: Store, written: list[tuple[str, int]]) -> None:
+    store.facts.forget_before(1e12)
+    store.facts.add_communications([row(float(n), name, size) for n, (name, size) in enumerate(written, 1)])
+    assert sum(one.bytes for one in store.facts.communications(0.0)) == sum(size for _, size in written)
+
+
+def test_loads_of_each_kind_come_back(store: Store) -> None:
+    loads = [
+        LinkLoad("leaf", "hA", 1.0, 1.0, 500, 5, 1),
+        HostLoad("hA", 1.0, 0.5, 0.8, 100, 200),
+        VmLoad("shop1", "hA", 1.0, "running", 0.2, 0.3, 1, 50, 100),
+    ]
+    store.facts.add_loads(loads)
+    assert [store.facts.loads(type(one), 0.0) for one in loads] == [[one] for one in loads]
+    assert store.facts.loads(HostLoad, 1.0) == []
+
+
+def test_old_rows_are_forgotten(store: Store) -> None:
+    store.facts.add_communications([row(1.0), row(9.0)])
+    assert store.facts.forget_before(5.0) == 1
+    assert store.facts.communications(0.0) == [row(9.0)]
+
+
+def test_a_declared_capacity_survives_discovery(store: Store) -> None:
+    store.inventory.put_links([Link("leaf2", 3, "hA", 0, 1.5e6, declared=True)])
+    store.inventory.put_links([Link("hA", 0, "leaf2", 3, None, up=False)])
+    assert store.inventory.links() == [Link("hA", 0, "leaf2", 3, 1.5e6, up=False, declared=True)]
+
+
+def test_a_node_keeps_what_a_later_word_leaves_out(store: Store) -> None:
+    store.inventory.put_nodes([Node("c1", NodeKind.CLIENT, address="10.0.0.1")])
+    store.inventory.put_nodes([Node("c1", NodeKind.CLIENT, attached_to="leaf1", port=3, last_seen=5.0)])
+    assert store.inventory.nodes() == [Node("c1", NodeKind.CLIENT, "10.0.0.1", None, None, "leaf1", 3, 5.0)]
+
+
+def test_virtual_ips_are_exactly_those_declared_last(store: Store) -> None:
+    shop = VirtualIP(SHOP, "shop", 10, (Destination("shop1", "10.0.0.11", "02:00:00:00:00:11"),))
+    store.inventory.declare_virtual_ips([shop, VirtualIP("10.0.0.102", "search")])
+    store.inventory.declare_virtual_ips([shop])
+    assert [item for item in store.inventory.virtual_ips() if item.declared] == [shop]
+
+
+def test_an_address_seen_on_the_wire_becomes_an_undeclared_virtual_ip(store: Store) -> None:
+    store.facts.add_communications([row(1.0)])
+    assert store.inventory.virtual_ips() == [VirtualIP(SHOP, SHOP, 0, (), declared=False)]
+
+
+def test_latest_forecasts_are_the_newest_issue_and_never_from_the_future(store: Store) -> None:
+    old = Forecast(PAIR, 10.0, 5, Quantity.BYTES_PEAK, "naive", {0.5: 1.0, 0.9: 3.0})
+    new = replace(old, issued_at=11.0)
+    store.foresight.add_forecasts([old, new, replace(old, issued_at=99.0)])
+    assert [replace(one, id=None) for one in store.foresight.latest(now=12.0, max_age_s=5.0)] == [new]
+    assert store.foresight.latest(now=30.0, max_age_s=5.0) == []
+
+
+def test_scores_come_back(store: Store) -> None:
+    score = Score(PAIR, 10.0, 15.0, 5, Quantity.CONNECTIONS_PEAK, "ewma", 4.0, 0.7, True)
+    store.foresight.add_scores([score])
+    assert store.foresight.scores(0.0) == [score]
+
+
+def test_a_lease_ends_by_itself(store: Store) -> None:
+    store.wanted.reserve(LEASE)
+    assert [one.limits for one in store.wanted.reservations(now=109.0)] == [LEASE.limits]
+    assert store.wanted.reservations(now=110.0) == []
+    assert store.wanted.forget_expired(now=110.0) == 1
+
+
+def test_renewing_replaces_and_every_change_has_a_generation_of_its_own(store: Store) -> None:
+    first = store.wanted.reserve(LEASE)
+    second = store.wanted.reserve(replace(LEASE, expires_at=120.0))
+    third = store.wanted.want_weights(WantedWeights(SHOP, {"shop1": 50, "shop2": 50}, "test", "even"))
+    assert first < second < third == store.wanted.generation()
+    assert [one.expires_at for one in store.wanted.reservations(now=100.0)] == [120.0]
+    assert store.wanted.weights()[0].weights == {"shop1": 50, "shop2": 50}
+    assert store.wanted.release(LEASE.key)
+    assert not store.wanted.release(LEASE.key)
+    assert store.wanted.generation() == third + 1
+
+
+def test_the_newest_observation_of_a_switch_stands(store: Store) -> None:
+    seen = Observed("reservation", LEASE.key, "leaf1", 1, "installed", "meter 1", 100.0)
+    store.wanted.observe([seen])
+    store.wanted.observe([replace(seen, status="removed", observed_at=110.0)])
+    assert [(one.status, one.observed_at) for one in store.wanted.observed()] == [("removed", 110.0)]
+
+
+def test_an_action_is_amended_with_its_outcome(store: Store) -> None:
+    number = store.journal.add_action(ACTION)
+    done = replace(ACTION, id=number, ready_at=10.4, outcome=OutcomeKind.DONE, sentence="limit is 0.40")
+    store.journal.amend_action(done)
+    assert store.journal.action(number) == done
+    assert store.journal.actions() == [done]
+    assert store.journal.actions(since=10.0) == []
+    assert store.journal.action(number + 1) is None
+
+
+def test_a_newer_plan_supersedes_an_open_one(store: Store) -> None:
+    first = store.journal.add_plan(PlanRecord(1.0, 31.0, "open", {"actions": []}))
+    second = store.journal.add_plan(PlanRecord(2.0, 32.0, "open", {"actions": []}))
+    assert not store.journal.close_plan(first, "applied")
+    assert store.journal.close_plan(second, "applied")
+    assert [getattr(store.journal.plan(number), "state", None) for number in (first, second, 99)] == [
+        "superseded",
+        "applied",
+        None,
+    ]
+
+
+def test_two_processes_may_name_the_same_node_at_once(url: str) -> None:
+    one, other = open_store(url), open_store(url)
+    one.facts.add_communications([row(1.0, "new")])
+    other.facts.add_communications([row(2.0, "new")])
+    assert [item.source for item in one.facts.communications(0.0)] == ["new", "new"]
+    one.close()
+    other.close()
+
+
+def test_the_schema_in_the_database_is_the_one_in_the_code(store: Store) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    from cpdb.schema import metadata
+
+    with store.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+@pytest.mark.parametrize("level,value", [(0.05, 1.0), (0.5, 1.0), (0.7, 2.0), (0.9, 3.0), (0.99, 3.0)])
+def test_a_forecast_is_linear_between_its_levels(level: float, value: float) -> None:
+    forecast = Forecast(PAIR, 0.0, 5, Quantity.BYTES_PEAK, "naive", {0.5: 1.0, 0.9: 3.0})
+    assert forecast.at(level) == pytest.approx(value)
