@@ -29,8 +29,10 @@ def connect(url: str) -> Engine:
             return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_S})
     except (ArgumentError, SQLAlchemyError, ImportError) as error:
+        # The URL may hold a password: only its beginning is shown.
         raise StoreUnreachable(
-            f"database URL {url!r}: {error}; write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
+            f"database URL {url.split('@')[0].split(':')[0]!r}...: {error}; "
+            "write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
         ) from error
     event.listen(engine, "connect", _tune_sqlite)
     return engine

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cpdb import Communication, Forecast, HostLoad, Link, LinkLoad, Pair, Quantity, Store, VmLoad
 
@@ -88,7 +89,7 @@ def links(store: Store, now: float, horizon_s: int, path_of: PathOf) -> list[Lin
     upper: dict[tuple[str, str], float] = defaultdict(float)
     for view in pairs(store, now):
         hops = path_of(view.pair.source, view.destination or view.pair.virtual_ip)
-        for hop in zip(hops, hops[1:], strict=False):
+        for hop in pairwise(hops):
             median[hop] += view.expected_q50.get(horizon_s, view.bytes_per_s)
             upper[hop] += max(view.expected_q90.get(horizon_s, 0.0), view.bytes_per_s)
     measured = link_rates(store.facts.loads(LinkLoad, now - RECENT_S, now))

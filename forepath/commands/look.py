@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -55,7 +56,8 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
 
 def _print_machines(payload: dict[str, Any]) -> None:
     hosts = [
-        (item["host"], f"{item['cpu_cores_used']:.2f}", f"{item['cpu_cores_capacity']:.2f}") for item in payload["hosts"]
+        (item["host"], f"{item['cpu_cores_used']:.2f}", f"{item['cpu_cores_capacity']:.2f}")
+        for item in payload["hosts"]
     ]
     console.print(table("hosts", ["host", "cores used", "capacity"], hosts))
     machines = [
@@ -149,9 +151,7 @@ def forecast(
 
 
 def _of_pair(store: Store, rows: list[Forecast], source: str, service: str | None) -> list[Forecast]:
-    addresses = {
-        item.address for item in store.inventory.virtual_ips() if service in (None, item.name, item.address)
-    }
+    addresses = {item.address for item in store.inventory.virtual_ips() if service in (None, item.name, item.address)}
     found = [row for row in rows if row.pair.source == source and row.pair.virtual_ip in addresses]
     if not found:
         known = ", ".join(sorted({str(row.pair) for row in rows})) or "none yet; is `forepath predict` running?"
@@ -181,7 +181,7 @@ def paths(
             raise typer.BadParameter("give both --from and --to, or neither")
         hops = finder.to_service(source, to, time.time())
         by_hop = {(view.from_node, view.to_node): view for view in found}
-        found = [by_hop[hop] for hop in zip(hops, hops[1:], strict=False) if hop in by_hop]
+        found = [by_hop[hop] for hop in pairwise(hops) if hop in by_hop]
     if emit({"horizon_s": horizon, "links": [_link(view) for view in found]}, json):
         return
     rows = [

@@ -1,0 +1,64 @@
+"""The door for people: `forepath COMMAND`. Every error ends in one line and a documented exit code."""
+
+import logging
+import sys
+
+import structlog
+import typer
+
+from cpdb import ForepathError, LabError, SettingsError, StoreError
+from forepath.commands import check, decide, look, serve, trial
+from forepath.output import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_IMPOSSIBLE,
+    EXIT_INTERRUPTED,
+    EXIT_SETTINGS,
+    EXIT_STORE,
+    errors,
+)
+
+app = typer.Typer(
+    help="Prepares a network and its virtual machines for communication before it happens.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    trial.demo,
+    check.check,
+    serve.run,
+    serve.predict,
+    serve.orchestrate,
+    look.status,
+    look.pairs,
+    look.forecast,
+    look.paths,
+    decide.plan,
+    decide.apply,
+    decide.explain,
+):
+    app.command()(command)
+
+EXIT_OF: tuple[tuple[type[ForepathError], int], ...] = (
+    (SettingsError, EXIT_SETTINGS),
+    (StoreError, EXIT_STORE),
+    (LabError, EXIT_IMPOSSIBLE),
+)
+
+
+def main() -> None:
+    """Runs the command line; never shows a traceback for an error of forepath's own."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        app()
+    except ForepathError as error:
+        errors.print(f"forepath: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(next((code for kind, code in EXIT_OF if isinstance(error, kind)), EXIT_FAILED))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,88 @@
+"""`forepath demo`: the closed loop on a lab of this machine, or simulated where no lab can be had."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpdb import open_store
+from forepath.demo.report import TrialResult, document, tables
+from forepath.demo.screen import Screen
+from forepath.output import JsonOption, console, emit
+from mininet_topos import ensure_assets, on_stage, run_on_stage, why_not
+
+SeedOption = Annotated[int, typer.Option("--seed", help="Moves phases, sizes and which pair surges")]
+ScenarioOption = Annotated[str, typer.Option("--scenario", help="surge, or calm: nothing surges, nothing must be done")]
+SimulateOption = Annotated[bool, typer.Option("--simulate", help="Use simulated switches and machines")]
+RUN_DIRECTORY = Path(".run/demo")
+
+
+def demo(
+    seed: SeedOption = 1, scenario: ScenarioOption = "surge", simulate: SimulateOption = False, json: JsonOption = None
+) -> None:
+    """Show the closed loop: same traffic under the policies static, reactive and predictive, measured.
+
+    Examples:
+        forepath demo
+        forepath demo --seed 7 --json out.json
+        forepath demo --scenario calm
+    """
+    if scenario not in ("surge", "calm"):
+        raise typer.BadParameter("write surge or calm", param_hint="--scenario")
+    reason = "asked to" if simulate else why_not()
+    if reason is not None:
+        console.print(f"simulated switches and machines, because: {reason}", markup=False)
+        _show(_simulated(seed, scenario), json)
+    elif on_stage():
+        _show(_real(seed, scenario), json)
+    else:
+        raise typer.Exit(_on_a_stage(sys.argv[1:]))
+
+
+def _on_a_stage(words: list[str]) -> int:
+    # Fetched before the stage is entered: there is no network on it.
+    with Screen(console) as screen:
+        ensure_assets(say=screen.step)
+    return run_on_stage([sys.executable, "-m", "forepath", *words])
+
+
+def _fresh_directory() -> Path:
+    shutil.rmtree(RUN_DIRECTORY, ignore_errors=True)
+    RUN_DIRECTORY.mkdir(parents=True)
+    return RUN_DIRECTORY
+
+
+def _real(seed: int, scenario: str) -> TrialResult:
+    from forepath.demo.real import RealTrial
+
+    with Screen(console) as screen:
+        return RealTrial(seed, scenario, _fresh_directory(), screen).run()
+
+
+def _simulated(seed: int, scenario: str) -> TrialResult:
+    from forepath.demo.simulated import SimulatedTrial
+
+    with Screen(console) as screen:
+        return SimulatedTrial(seed, scenario, _fresh_directory(), screen).run()
+
+
+def _show(result: TrialResult, json: str | None) -> None:
+    emit(document(result), json)
+    if json == "-":
+        return
+    console.print(tables(result))
+    _explain_last(result)
+
+
+def _explain_last(result: TrialResult) -> None:
+    from forepath.commands.decide import last_action
+    from orchestrator import explain
+
+    store = open_store(f"sqlite:///{RUN_DIRECTORY.resolve()}/cpdb.db", create=False)
+    record = last_action(store, policy="predictive")
+    if record is not None:
+        console.print(f"\n$ forepath explain --last --policy predictive --settings {RUN_DIRECTORY}/forepath.toml")
+        console.print("\n".join(explain(record)), markup=False, highlight=False)
+    store.close()

@@ -1,0 +1,1 @@
+"""The demo: a lab with real switches and VMs, three policies, one table of what was measured."""

@@ -1,0 +1,138 @@
+"""The demo's result: one document for programs, two tables for people."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from cpdb import ActionRecord, OutcomeKind
+from forepath.output import table
+from mininet_topos import Window
+
+POLICIES = ("static", "reactive", "predictive")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFigures:
+    """What one policy delivered during the surges of its segment; `competing_share` is the other service's share."""
+
+    offered_bytes: int
+    delivered_bytes: int
+    p95_latency_s: float | None
+    short_bandwidth_s: float
+    short_cpu_s: float
+    competing_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """Everything that a demo measured. `windows` are the surges, in Unix seconds, of all segments."""
+
+    seed: int
+    scenario: str
+    simulated: bool
+    policies: dict[str, PolicyFigures]
+    actions: tuple[ActionRecord, ...]
+    windows: tuple[Window, ...] = field(default_factory=tuple)
+
+
+def document(result: TrialResult) -> dict[str, Any]:
+    """The result as one JSON object."""
+    return {
+        "seed": result.seed,
+        "scenario": result.scenario,
+        "simulated": result.simulated,
+        "policies": {
+            name: {
+                "offered_bytes": one.offered_bytes,
+                "delivered_bytes": one.delivered_bytes,
+                "p95_latency_s": one.p95_latency_s,
+                "short_bandwidth_s": one.short_bandwidth_s,
+                "short_cpu_s": one.short_cpu_s,
+                "competing_share": one.competing_share,
+            }
+            for name, one in result.policies.items()
+        },
+        "actions": [action_row(action, result.windows) for action in taken(result.actions)],
+    }
+
+
+def taken(actions: Iterable[ActionRecord]) -> list[ActionRecord]:
+    """Actions that were carried out or tried, oldest first; advice and refusals are in the journal only."""
+    tried = (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.PENDING, OutcomeKind.REVERTED, OutcomeKind.NOT_REVERTED)
+    return sorted((one for one in actions if one.outcome in tried), key=lambda one: one.issued_at)
+
+
+def action_row(action: ActionRecord, windows: Sequence[Window]) -> dict[str, Any]:
+    """One action beside the surge it was for: `lead_s` is how long before (+) or after (-) its start it was ready."""
+    surge = surge_for(action, windows)
+    ready = action.ready_at if action.outcome is OutcomeKind.DONE else None
+    return {
+        "policy": action.policy,
+        "kind": action.kind,
+        "target": action.target,
+        "issued_at": action.issued_at,
+        "ready_at": ready,
+        "surge_at": surge.start_s if surge else None,
+        "lead_s": surge.start_s - ready if surge and ready is not None else None,
+        "outcome": action.outcome.value,
+        "why": action.why,
+    }
+
+
+def surge_for(action: ActionRecord, windows: Sequence[Window]) -> Window | None:
+    """The surge under way when the action was issued, else the next one; None for giving something back."""
+    if gives_back(action):
+        return None
+    ahead = sorted((one for one in windows if one.end_s > action.issued_at), key=lambda one: one.start_s)
+    return ahead[0] if ahead else None
+
+
+def gives_back(action: ActionRecord) -> bool:
+    """Whether the action returns what a surge needed: a release, or a lower limit."""
+    before, after = action.body.get("from"), action.body.get("to")
+    lower = isinstance(before, (int, float)) and isinstance(after, (int, float)) and after < before
+    return action.kind == "release_bandwidth" or lower
+
+
+def tables(result: TrialResult) -> Group:
+    """The two tables: what each policy delivered, and how early each action was ready."""
+    return Group(_policy_table(result), "", _action_table(result))
+
+
+def _policy_table(result: TrialResult) -> Table:
+    made = "SIMULATED switches and machines" if result.simulated else "measured in the lab"
+    rows = [_policy_row(name, result.policies[name]) for name in POLICIES if name in result.policies]
+    columns = [
+        "policy", "offered", "delivered", "share", "p95 latency", "short of bandwidth", "short of CPU", "competing service",
+    ]  # fmt: skip
+    title = f"during surges, {made} (seed {result.seed}, {result.scenario})"
+    return table(title, columns, rows)
+
+
+def _policy_row(name: str, one: PolicyFigures) -> tuple[str, ...]:
+    share = f"{one.delivered_bytes / one.offered_bytes:.1%}" if one.offered_bytes else "-"
+    return (
+        name,
+        f"{one.offered_bytes / 1e6:.2f} MB",
+        f"{one.delivered_bytes / 1e6:.2f} MB",
+        share,
+        "-" if one.p95_latency_s is None else f"{one.p95_latency_s:.2f} s",
+        f"{one.short_bandwidth_s:.0f} s",
+        f"{one.short_cpu_s:.0f} s",
+        "-" if one.competing_share is None else f"{one.competing_share:.0%}",
+    )
+
+
+def _action_table(result: TrialResult) -> Table:
+    rows = []
+    for action in taken(result.actions):
+        row = action_row(action, result.windows)
+        lead = "-" if row["lead_s"] is None else f"{row['lead_s']:+.1f} s"
+        rows.append((row["policy"], row["kind"], row["target"], row["outcome"], lead, row["why"]))
+    title = "actions: seconds ready before (+) or after (-) the surge"
+    if not rows:
+        title = "actions: none"
+    return table(title, ["policy", "action", "target", "outcome", "ready", "why"], rows, left=4)

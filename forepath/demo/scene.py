@@ -1,0 +1,110 @@
+"""The settings of the demo: what an operator of the lab would declare. Nothing here knows when a surge comes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from forepath.settings import Settings
+from mininet_topos import LabLayout
+
+MBIT = 1e6 / 8
+MIB = 1024 * 1024
+# An interactive VM may grow to three times its base; a batch VM keeps what it has.
+GROWTH = 3.0
+
+
+def scene(layout: LabLayout, database: Path, uris: dict[str, str], migration_uris: dict[str, str]) -> Settings:
+    """Settings for the lab: its switches, links, virtual IPs, hosts and VMs; behaviour is left at its defaults."""
+    return Settings.model_validate(
+        {
+            "database": {"url": f"sqlite:///{database}"},
+            "node": _nodes(layout),
+            "link": _links(layout),
+            "virtual_ip": _virtual_ips(layout),
+            "host": [
+                {
+                    "name": host.name,
+                    "uri": uris[host.name],
+                    "migration_uri": migration_uris.get(host.name),
+                    "cpu_cores": host.cpu_cores,
+                    "memory_mib": host.memory_bytes // MIB,
+                }
+                for host in layout.hypervisors
+            ],
+            "vm": [
+                {
+                    "name": vm.name,
+                    "priority": vm.priority,
+                    "cpu_cores_base": vm.quota_cores,
+                    "cpu_cores_max": vm.quota_cores * (GROWTH if vm.priority > 0 else 1.0),
+                    "movable": vm.service is None,
+                }
+                for vm in layout.vms
+            ],
+        }
+    )
+
+
+def _nodes(layout: LabLayout) -> list[dict[str, Any]]:
+    switches = [{"name": one.name, "kind": "switch", "dpid": one.dpid} for one in layout.switches]
+    clients = [{"name": one.name, "kind": "client", "address": one.address, "mac": one.mac} for one in layout.clients]
+    machines = [{"name": one.name, "kind": "vm", "address": one.address, "mac": one.mac} for one in layout.vms]
+    return switches + clients + machines
+
+
+def _links(layout: LabLayout) -> list[dict[str, Any]]:
+    fabric = [
+        {"a": a, "a_port": a_port, "b": b, "b_port": b_port, "capacity_mbit_per_s": layout.fabric_bytes_per_s / MBIT}
+        for a, a_port, b, b_port in layout.fabric_ports()
+    ]
+    clients = [
+        {"a": one.switch, "a_port": one.port, "b": one.name, "capacity_mbit_per_s": one.capacity_bytes_per_s / MBIT}
+        for one in layout.clients
+    ]
+    hosts = [
+        {"a": one.switch, "a_port": one.port, "b": one.name, "capacity_mbit_per_s": one.access_bytes_per_s / MBIT}
+        for one in layout.hypervisors
+    ]
+    return fabric + clients + hosts
+
+
+def _virtual_ips(layout: LabLayout) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": service.name,
+            "address": service.address,
+            "priority": service.priority,
+            "destination": [
+                {"name": name, "address": layout.vm(name).address, "mac": layout.vm(name).mac, "weight": weight}
+                for name, weight in service.weights.items()
+            ],
+        }
+        for service in layout.services
+    ]
+
+
+def as_toml(settings: Settings) -> str:
+    """The settings as the file that a person would write; defaults are left out."""
+    content = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    lines: list[str] = []
+    for name, section in content.items():
+        tables = section if isinstance(section, list) else [section]
+        for table in tables:
+            lines += ["", f"[[{name}]]" if isinstance(section, list) else f"[{name}]", *_pairs(table, name)]
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def _pairs(table: dict[str, Any], prefix: str) -> list[str]:
+    flat = [f"{key} = {_literal(value)}" for key, value in table.items() if not isinstance(value, list)]
+    for key, value in table.items():
+        if isinstance(value, list):
+            for item in value:
+                flat += [f"[[{prefix}.{key}]]", *_pairs(item, f"{prefix}.{key}")]
+    return flat
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    # A JSON string is a valid TOML basic string for the printable text that settings hold.
+    return json.dumps(value) if isinstance(value, str) else repr(value)

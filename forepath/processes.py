@@ -1,0 +1,112 @@
+"""Builds each process from the settings, and names the commands with which `forepath run` starts them."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cpdb import SettingsError, Store
+from forepath.settings import Settings
+from forepath.supervisor import Program
+from orchestrator import HostSpec, Hypervisors, LibvirtHypervisors, Orchestrator, OrchestratorConfig, VmSpec
+from predictor import PredictorConfig
+from ryu_apps import Topology
+
+MIB = 1024 * 1024
+PAUSE_FILE = Path(".run/paused")
+
+
+def predictor_config(settings: Settings) -> PredictorConfig:
+    """What the predictor is told. Raises SettingsError with one line."""
+    section = settings.predictor
+    try:
+        return PredictorConfig(
+            horizons_s=section.horizons_s, window_s=int(section.history_s), refit_every_s=section.refit_every_s
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def orchestrator_config(settings: Settings, act: bool, policy: str | None = None) -> OrchestratorConfig:
+    """What the orchestrator is told; `policy` from the command line comes before the file's."""
+    section = settings.orchestrator
+    chosen = policy or section.policy
+    if chosen not in ("predictive", "reactive"):
+        raise SettingsError(f"--policy {chosen!r}: write predictive or reactive")
+    return OrchestratorConfig(
+        hosts=tuple(
+            HostSpec(one.name, one.uri, one.migration_uri or one.uri, one.cpu_cores, one.memory_mib * MIB, one.cordoned)
+            for one in settings.host
+        ),
+        vms=tuple(
+            VmSpec(one.name, one.priority, one.cpu_cores_base, one.cpu_cores_max, movable=one.movable)
+            for one in settings.vm
+        ),
+        policy=chosen,  # type: ignore[arg-type]
+        act=act,
+        horizons_s=settings.predictor.horizons_s,
+        level=section.level,
+        margin=section.margin,
+        link_headroom=section.link_headroom,
+        host_headroom=section.host_headroom,
+        lease_s=section.lease_s,
+        poll_s=settings.controller.poll_s,
+        stop_file=PAUSE_FILE,
+    )
+
+
+def path_reader(
+    store: Store, seconds_fresh: float, clock: Callable[[], float]
+) -> Callable[[str, str], tuple[str, ...]]:
+    """A path function that reads the topology again when what it knows is older than `seconds_fresh`."""
+    known: list[tuple[float, Topology]] = []
+
+    def path(source: str, destination: str) -> tuple[str, ...]:
+        now = clock()
+        if not known or now - known[0][0] > seconds_fresh:
+            known[:] = [(now, Topology.of(store.inventory.nodes(), store.inventory.links()))]
+        return known[0][1].path(source, destination)
+
+    return path
+
+
+def make_orchestrator(
+    config: OrchestratorConfig, store: Store, clock: Callable[[], float], hypervisors: Hypervisors | None = None
+) -> Orchestrator:
+    """An orchestrator on the declared libvirt hosts, or on the hypervisors given."""
+    drivers = hypervisors or LibvirtHypervisors(config.hosts)
+    return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock))
+
+
+def programs(settings: Settings, settings_file: Path | None, run_directory: Path, act: bool) -> list[Program]:
+    """The controller, the predictor and the orchestrator as separate processes on this machine."""
+    with_settings = ["--settings", str(settings_file)] if settings_file else []
+    own = [sys.executable, "-m", "forepath"]
+    acting = ["--act"] if act else []
+    return [
+        controller_program(settings, run_directory),
+        Program("predictor", (*own, "predict", *with_settings)),
+        Program("orchestrator", (*own, "orchestrate", *with_settings, *acting)),
+    ]
+
+
+def controller_program(settings: Settings, run_directory: Path) -> Program:
+    """`ryu-manager ryu_apps.controller` with a configuration written to the run directory."""
+    run_directory.mkdir(parents=True, exist_ok=True)
+    section = settings.controller
+    configuration = run_directory / "ryu.conf"
+    # Keys need underscores, and these echo settings cannot be given on the command line.
+    configuration.write_text(
+        "[DEFAULT]\n"
+        f"ofp_listen_host = {section.listen}\nofp_tcp_listen_port = {section.port}\n"
+        "echo_request_interval = 3\nmaximum_unreplied_echo_requests = 2\n"
+        f"[forepath]\npoll_s = {section.poll_s}\n",
+        encoding="utf-8",
+    )
+    manager = shutil.which("ryu-manager", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if manager is None:
+        raise SettingsError("ryu-manager is not installed beside this Python; run make setup")
+    # The password in a URL must not show in the process list: it goes through the environment.
+    environment = {"FOREPATH_DATABASE_URL": settings.database.url}
+    return Program("controller", (manager, "--config-file", str(configuration), "ryu_apps.controller"), environment)

@@ -1,0 +1,75 @@
+"""DECIDES, ACTS: turns forecasts and the world into demand, a plan (pure), actions, outcomes and verdicts.
+
+The door of the room: `Orchestrator` with `run` for the process; `demands`, `plan` and `apply` for whoever wants to know
+what would be done without doing it.
+"""
+
+from orchestrator.actions import (
+    Action,
+    MigrateVm,
+    ReleaseBandwidth,
+    ReserveBandwidth,
+    SetCpuLimit,
+    SetMemory,
+    SetVcpus,
+    SetWeights,
+    VmAction,
+    from_json,
+)
+from orchestrator.config import HostSpec, OrchestratorConfig, VmSpec, problems
+from orchestrator.cycle import CycleReport, Orchestrator
+from orchestrator.demand import Demand, demands, together
+from orchestrator.drivers import Finished, Hypervisors
+from orchestrator.drivers.fake import FakeHypervisors, FakeVm
+from orchestrator.drivers.libvirt_driver import LibvirtHypervisors
+from orchestrator.explain import explain, explained
+from orchestrator.gather import Gatherer, Paths
+from orchestrator.guard import guard
+from orchestrator.loop import run
+from orchestrator.plan import plan
+from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.verdict import verdict
+from orchestrator.world import LinkState, PairState, VmState, World, apply
+
+__all__ = [
+    "Action",
+    "CycleReport",
+    "Demand",
+    "FakeHypervisors",
+    "FakeVm",
+    "Finished",
+    "Gatherer",
+    "HostSpec",
+    "Hypervisors",
+    "LibvirtHypervisors",
+    "LinkState",
+    "MigrateVm",
+    "Orchestrator",
+    "OrchestratorConfig",
+    "PairState",
+    "Paths",
+    "Plan",
+    "Refusal",
+    "ReleaseBandwidth",
+    "ReserveBandwidth",
+    "SetCpuLimit",
+    "SetMemory",
+    "SetVcpus",
+    "SetWeights",
+    "Step",
+    "VmAction",
+    "VmSpec",
+    "VmState",
+    "World",
+    "apply",
+    "demands",
+    "explain",
+    "explained",
+    "from_json",
+    "guard",
+    "plan",
+    "problems",
+    "run",
+    "together",
+    "verdict",
+]

@@ -1,0 +1,164 @@
+"""Strategy: where predicted bandwidth exceeds what a link has, keep free what the more important pairs need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cpdb import Limit, Reservation
+from orchestrator.actions import ReserveBandwidth, megabits
+from orchestrator.config import OrchestratorConfig
+from orchestrator.demand import Demand, PairDemand, together
+from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, when
+from orchestrator.world import LinkState, PairState, World
+
+# While a pair still needs this share of what is kept free for it, the reservation stays.
+STILL_NEEDED_SHARE = 0.7
+# Held limits may be this much tighter than needed before a renewal loosens them.
+TIGHT_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class _Shortage:
+    """One link that will not carry what its pairs need; all rates in bytes/s."""
+
+    link: LinkState
+    capacity: float
+    horizon_s: int
+    needed: float
+    protected: float
+    leader: PairDemand
+    limited: tuple[PairDemand, ...]
+
+
+def plan_bandwidth(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal]]:
+    """Reservations to make or renew, link by link, and why others were not."""
+    steps: list[Step] = []
+    refusals: list[Refusal] = []
+    for key in sorted(world.links):
+        found = _on_link(world, demand, world.links[key], config)
+        if isinstance(found, Refusal):
+            refusals.append(found)
+        elif found is not None:
+            steps.append(found)
+    return steps, refusals
+
+
+def _on_link(world: World, demand: Demand, link: LinkState, config: OrchestratorConfig) -> Step | Refusal | None:
+    states = [one for _, one in sorted(world.pairs.items(), key=lambda item: str(item[0])) if link.key in one.links]
+    if not states or not link.capacity_bytes_per_s:
+        return None
+    ours = [one for _, one in sorted(world.reservations.items()) if one.key.endswith(f"@{link.name}")]
+    held = max(ours, key=lambda one: one.expires_at, default=None)
+    shortages = [
+        _shortage(link, states, demand.at(horizon_s, [one.pair for one in states]), held)
+        for horizon_s in acting_horizons(world, ReserveBandwidth.kind, config)
+    ]
+    worst = max(shortages, key=lambda one: (one.needed, -one.horizon_s))
+    if worst.needed > config.link_trigger * link.capacity_bytes_per_s:
+        return _step(world, worst, held, config)
+    if held and any(_still_needed(one, held, config) for one in shortages):
+        return _prolonged(world, worst, held, config)
+    return None
+
+
+def _still_needed(shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> bool:
+    # A competitor that backs off under its limit hides the shortage; the protected pair's need does not.
+    matters = held.bytes_per_s >= config.link_floor * shortage.capacity
+    return matters and shortage.leader.pair == held.pair and _needs(shortage.leader, held)
+
+
+def _needs(one: PairDemand, held: Reservation) -> bool:
+    return one.bytes.need >= STILL_NEEDED_SHARE * held.bytes_per_s
+
+
+def _shortage(
+    link: LinkState, states: Sequence[PairState], wants: Sequence[PairDemand], held: Reservation | None
+) -> _Shortage:
+    priorities = {state.pair: state.priority for state in states}
+    lowest = min(priorities.values())
+    rising = [one for one in wants if priorities[one.pair] > lowest] or list(wants)
+    kept = (one for one in rising if held and one.pair == held.pair and _needs(one, held))
+    leader = next(kept, None) or max(rising, key=lambda one: one.bytes.need)
+    limited = tuple(one for one in wants if priorities[one.pair] < priorities[leader.pair])
+    protected = [one.bytes for one in wants if priorities[one.pair] >= priorities[leader.pair]]
+    other = max(0.0, link.bytes_per_s - sum(one.bytes.measured for one in wants))
+    return _Shortage(
+        link=link,
+        capacity=link.capacity_bytes_per_s or 0.0,
+        horizon_s=wants[0].horizon_s,
+        # Those who would give way count with what they usually take: they get no margin to be kept from.
+        needed=together(protected) + sum(max(one.bytes.typical, one.bytes.measured) for one in limited) + other,
+        protected=together(protected) + other,
+        leader=leader,
+        limited=limited,
+    )
+
+
+def _step(
+    world: World, shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig
+) -> Step | Refusal | None:
+    name = shortage.link.name
+    if not shortage.limited:
+        text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"
+        return Refusal(f"reserve on {name}", text)
+    limits = _limits(shortage, config)
+    pair, amount = shortage.leader.pair, shortage.leader.bytes.need
+    key = f"{pair}@{name}"
+    if held is not None and held.key == key:
+        amount = max(amount, held.bytes_per_s)  # or a fading need would lower, step by step, what counts as needed
+    action = ReserveBandwidth(key, pair, amount, limits, config.lease_s)
+    if held is not None and held.key == key:
+        if _fits(held.limits, limits, config):
+            return _prolonged(world, shortage, held, config)
+        return _described(world, shortage, action, True, config)
+    return _described(world, shortage, action, False, config)
+
+
+def _limits(shortage: _Shortage, config: OrchestratorConfig) -> tuple[Limit, ...]:
+    """What is left within headroom, shared in proportion to need; nobody is cut off altogether."""
+    free = config.link_headroom * shortage.capacity - shortage.protected
+    share = max(free, config.link_floor * shortage.capacity)
+    total = sum(one.bytes.need for one in shortage.limited)
+    if total <= 0:
+        return tuple(Limit(one.pair, share / len(shortage.limited)) for one in shortage.limited)
+    return tuple(Limit(one.pair, share * one.bytes.need / total) for one in shortage.limited if one.bytes.need > 0)
+
+
+def _fits(held: Sequence[Limit], wanted: Sequence[Limit], config: OrchestratorConfig) -> bool:
+    now = {one.pair: one.bytes_per_s for one in held}
+    return set(now) == {one.pair for one in wanted} and all(
+        TIGHT_SHARE * one.bytes_per_s <= now[one.pair] <= one.bytes_per_s * (1 + config.limit_deadband)
+        for one in wanted
+    )
+
+
+def _prolonged(world: World, shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> Step | None:
+    if held.expires_at - world.now >= config.lease_s / 2:
+        return None
+    action = ReserveBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, config.lease_s)
+    return _described(world, shortage, action, True, config)
+
+
+def _described(
+    world: World, shortage: _Shortage, action: ReserveBandwidth, renewal: bool, config: OrchestratorConfig
+) -> Step:
+    leader, horizon_s, name = shortage.leader, shortage.horizon_s, shortage.link.name
+    proof = evidence(leader.bytes, horizon_s, config)
+    givers = ", ".join(str(one.pair) for one in action.limits)
+    why = (
+        f"{leader.pair} needs {megabits(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
+        f"to carry {megabits(shortage.needed)} of {megabits(shortage.capacity)}, so {givers} gives way"
+    )
+    needed_at = world.now + horizon_s
+    reason: dict[str, Any] = {
+        "forecast": proof,
+        "where": {"link": name},
+        "measured": {"pair_bytes_per_s": leader.bytes.measured, "link_bytes_per_s": shortage.link.bytes_per_s},
+        "need": shortage.needed,
+        "available": config.link_headroom * shortage.capacity,
+        "capacity": shortage.capacity,
+        "alternatives": [],
+        "promise": {"what": "pair_bytes_per_s", "pair": str(leader.pair), "value": action.bytes_per_s, "by": needed_at},
+    }
+    lead_s = world.leads.needed(action.kind, config)
+    return Step(action, why, reason, needed_at, lead_s, renewal)

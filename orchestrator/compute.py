@@ -1,0 +1,163 @@
+"""Strategy: where predicted load exceeds a machine's CPU limit, give it more; take it back after measured calm."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any
+
+from orchestrator.actions import Action, SetCpuLimit, SetVcpus, megabits
+from orchestrator.config import OrchestratorConfig, VmSpec
+from orchestrator.demand import NOW, Demand
+from orchestrator.needs import VmNeed, load_now, most, residents, vm_need, wanted_limit
+from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, when
+from orchestrator.world import VmState, World, apply
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """Cores: `wanted` would leave headroom, `left` is what the host can still give, `after` is what is given."""
+
+    need: VmNeed
+    wanted: float
+    left: float
+    after: float
+
+
+def plan_compute(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal], World]:
+    """Resizes, most important machines first, refusals, and the world that results."""
+    steps: list[Step] = []
+    refusals: list[Refusal] = []
+    for vm in sorted(world.vms.values(), key=lambda one: (-one.priority, one.name)):
+        if vm.spec is None or vm.host not in world.hosts:
+            continue
+        for found in _for_vm(world, demand, vm, config):
+            if isinstance(found, Refusal):
+                refusals.append(found)
+            else:
+                steps.append(found)
+                world = apply(world, found.action)
+    return steps, refusals, world
+
+
+def _need(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> VmNeed:
+    horizons = acting_horizons(world, SetCpuLimit.kind, config)
+    return most(vm_need(world, demand, vm, one) for one in horizons)
+
+
+def _for_vm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> Iterator[Step | Refusal]:
+    spec = vm.spec
+    if spec is None:
+        return
+    need = _need(world, demand, vm, config)
+    wanted = wanted_limit(need, config)
+    if wanted >= spec.cpu_cores_min * (1 + config.cpu_min_gain):
+        yield from _up(world, demand, vm, _Grant(need, wanted, 0.0, 0.0), config)
+    elif vm.cores_limit > spec.cpu_cores_min and vm.calm and _calm_ahead(world, demand, vm, config):
+        yield from _down(world, vm, spec, need, config)
+
+
+def _up(
+    world: World, demand: Demand, vm: VmState, asked: _Grant, config: OrchestratorConfig
+) -> Iterator[Step | Refusal]:
+    spec = vm.spec
+    if spec is None or vm.cores_limit >= min(asked.wanted, spec.cpu_cores_max):
+        return
+    left = _left(world, demand, vm, config)
+    most_cores = min(asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max))
+    steps_left = int(left / config.cpu_step_cores + 1e-9) * config.cpu_step_cores
+    after = round(min(most_cores, steps_left), 6)
+    gain = after - vm.cores_limit
+    if gain < max(config.cpu_step_cores, config.cpu_deadband * vm.cores_limit) - 1e-9:
+        if steps_left < most_cores:
+            text = f"{vm.host} has {max(0.0, left):.2f} cores for {vm.name}, which has {vm.cores_limit:.2f} already"
+            yield Refusal(f"more CPU for {vm.name}", text)
+        return
+    grant = replace(asked, left=left, after=after)
+    vcpus = ceil(after - 1e-9)
+    if vcpus > vm.vcpus:
+        yield _step(world, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant, config)
+    limit = SetCpuLimit(vm.name, vm.cores_limit, after)
+    yield replace(_step(world, vm, limit, grant, config), waits=vcpus > vm.vcpus)
+
+
+def _left(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> float:
+    """Cores of the host within headroom that the others will not use under their present limits."""
+    others = (one for one in residents(world, vm.host) if one.name != vm.name)
+    used = sum(load_now(one, _need(world, demand, one, config)) for one in others)
+    return config.host_headroom * world.hosts[vm.host].cpu_cores_capacity - used
+
+
+def _calm_ahead(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
+    """No demand up to the second horizon would need more than the everyday limit: no point in going down and up."""
+    horizons = (NOW, *config.horizons_s[:2]) if config.policy == "predictive" else (NOW,)
+    base = vm.spec.cpu_cores_min * (1 + config.cpu_min_gain) if vm.spec else 0.0
+    return all(wanted_limit(vm_need(world, demand, vm, one), config) < base for one in horizons)
+
+
+def _down(world: World, vm: VmState, spec: VmSpec, need: VmNeed, config: OrchestratorConfig) -> Iterator[Step]:
+    base = spec.cpu_cores_min
+    grant = _Grant(need, base, 0.0, base)
+    yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, base), grant, config)
+    if vm.vcpus > max(1, ceil(base)):
+        fewer = SetVcpus(vm.name, vm.vcpus, max(1, ceil(base)))
+        yield replace(_step(world, vm, fewer, grant, config), waits=True)
+
+
+def _step(world: World, vm: VmState, action: Action, grant: _Grant, config: OrchestratorConfig) -> Step:
+    need = grant.need
+    proof = _proof(need, config)
+    up = grant.after > vm.cores_limit
+    why = (
+        _why_up(vm, grant, proof) if up else f"{vm.name} has been calm at {vm.cores_used:.2f} cores; back to its limit"
+    )
+    needed_at = world.now + need.horizon_s
+    promise = {"what": "vm_not_starved", "vm": vm.name, "value": grant.after, "by": needed_at}
+    reason: dict[str, Any] = {
+        "forecast": proof,
+        "where": {"vm": vm.name, "host": vm.host},
+        "measured": {"cores_used": vm.cores_used},
+        "need": need.cores,
+        "available": vm.cores_limit,
+        "capacity": world.hosts[vm.host].cpu_cores_capacity,
+        "relation": _relation(need),
+        "alternatives": _alternatives(grant),
+        "promise": promise,
+    }
+    return Step(action, why, reason, needed_at, world.leads.needed(action.kind, config))
+
+
+def _proof(need: VmNeed, config: OrchestratorConfig) -> dict[str, Any] | None:
+    if need.leading is None or need.relation is None:
+        return None
+    by_connections = need.relation.feature == "connections_per_s"
+    return evidence(need.leading.connections if by_connections else need.leading.bytes, need.horizon_s, config)
+
+
+def _why_up(vm: VmState, grant: _Grant, proof: dict[str, Any] | None) -> str:
+    asked = _asked(grant.need)
+    rest = (
+        ""
+        if grant.after >= grant.wanted
+        else f"; {grant.wanted:.2f} would be wanted, its host or its ceiling allow less"
+    )
+    return (
+        f"{vm.name} needs {grant.need.cores:.2f} cores{asked} {when(grant.need.horizon_s)} ({foreseen(proof)}) and may "
+        f"use {vm.cores_limit:.2f}: give it {grant.after:.2f}{rest}"
+    )
+
+
+def _asked(need: VmNeed) -> str:
+    if need.relation is None:
+        return ""
+    by_connections = need.relation.feature == "connections_per_s"
+    return f" for {need.rate:.1f} connections/s" if by_connections else f" for {megabits(need.rate)}"
+
+
+def _relation(need: VmNeed) -> dict[str, Any] | None:
+    return asdict(need.relation) if need.relation else None
+
+
+def _alternatives(grant: _Grant) -> list[dict[str, str]]:
+    if grant.after >= grant.wanted:
+        return []
+    return [{"action": f"limit of {grant.wanted:.2f} cores", "why_not": f"the host has {grant.left:.2f} cores left"}]

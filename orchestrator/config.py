@@ -1,0 +1,143 @@
+"""What an operator decides once: hosts, machines, thresholds and brakes. Nothing here is learnt."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from cpdb import Seconds
+
+Policy = Literal["predictive", "reactive"]
+BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
+    {
+        "reserve_bandwidth": 30,
+        "release_bandwidth": 30,
+        "set_cpu_limit": 30,
+        "set_vcpus": 6,
+        "set_memory": 6,
+        "migrate_vm": 4,
+        "set_weights": 6,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """A hypervisor. Capacity is declared: what a host reports of itself may be a whole machine that it only shares.
+
+    `uri` is where the orchestrator connects, `migration_uri` is where other hosts send machines to.
+    """
+
+    name: str
+    uri: str
+    migration_uri: str
+    cpu_cores_capacity: float
+    memory_bytes_capacity: int
+    cordoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """A machine. `cpu_cores_min` is its everyday limit, `cpu_cores_max` the most it gets; priority 0 is the lowest."""
+
+    name: str
+    priority: int = 0
+    cpu_cores_min: float = 1.0
+    cpu_cores_max: float = 1.0
+    vcpus_max: int = 1
+    memory_bytes_min: int = 64 << 20
+    movable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorConfig:
+    """All thresholds. Shares are of 1; times are seconds; `act=False` gives advice only."""
+
+    hosts: tuple[HostSpec, ...] = ()
+    vms: tuple[VmSpec, ...] = ()
+    policy: Policy = "predictive"
+    act: bool = False
+    owner: str = "orchestrator"
+    horizons_s: tuple[int, ...] = (5, 15, 30)
+    # demand
+    level: float = 0.9
+    margin: float = 1.2
+    chance_sigmas: float = 2.5
+    max_forecast_age_s: Seconds = 5.0
+    max_interval_ratio: float = 100.0
+    # bandwidth: begin above the trigger, then fit into the headroom (both are shares of capacity)
+    link_trigger: float = 0.97
+    link_headroom: float = 0.9
+    link_floor: float = 0.05
+    limit_deadband: float = 0.1
+    lease_s: Seconds = 10.0
+    # compute and placement
+    cpu_headroom: float = 0.85
+    cpu_step_cores: float = 0.05
+    cpu_min_gain: float = 0.5
+    cpu_deadband: float = 0.1
+    calm_s: Seconds = 10.0
+    calm_share: float = 0.7
+    host_headroom: float = 0.9
+    host_deadband: float = 0.05
+    # brakes
+    poll_s: Seconds = 1.0
+    decision_s: Seconds = 0.5
+    max_world_age_s: Seconds = 5.0
+    move_cooldown_s: Seconds = 60.0
+    resize_cooldown_s: Seconds = 5.0
+    oscillation_s: Seconds = 300.0
+    retry_s: Seconds = 30.0
+    advice_repeat_s: Seconds = 30.0
+    install_timeout_s: Seconds = 5.0
+    budgets_per_minute: Mapping[str, int] = field(default_factory=lambda: BUDGETS_PER_MINUTE)
+    stop_file: Path | None = None
+    # learning
+    history_s: Seconds = 300.0
+    learn_every_s: Seconds = 10.0
+
+    def vm(self, name: str) -> VmSpec | None:
+        """The declared machine of that name, or None: undeclared machines are watched, never touched."""
+        return next((item for item in self.vms if item.name == name), None)
+
+
+def problems(config: OrchestratorConfig) -> list[str]:
+    """Everything wrong with the settings, all at once; empty when they are fine."""
+    return [*_share_problems(config), *_time_problems(config), *_machine_problems(config)]
+
+
+def _share_problems(config: OrchestratorConfig) -> Iterator[str]:
+    for name in ("level", "link_trigger", "link_headroom", "host_headroom", "cpu_headroom", "calm_share"):
+        value = getattr(config, name)
+        if not 0 < value < 1.0000001:
+            yield f"orchestrator.{name}: {value} is not a share between 0 and 1, e.g. 0.9"
+    if config.margin < 1:
+        yield f"orchestrator.margin: {config.margin} would ask for less than is forecast; write 1.2 for 20 % more"
+    if config.policy not in ("predictive", "reactive"):
+        yield f"orchestrator.policy: {config.policy!r} is unknown; write predictive or reactive"
+
+
+def _time_problems(config: OrchestratorConfig) -> Iterator[str]:
+    for name in ("lease_s", "poll_s", "max_world_age_s", "max_forecast_age_s", "history_s"):
+        if getattr(config, name) <= 0:
+            yield f"orchestrator.{name}: must be above 0, e.g. 5"
+    if config.lease_s < 2 * config.poll_s:
+        least = 2 * config.poll_s
+        yield f"orchestrator.lease_s: {config.lease_s} ends before it can be renewed; write at least {least}"
+    if not config.horizons_s or sorted(set(config.horizons_s)) != list(config.horizons_s) or config.horizons_s[0] <= 0:
+        yield f"orchestrator.horizons_s: {config.horizons_s} must ascend from above 0, e.g. (5, 15, 30)"
+
+
+def _machine_problems(config: OrchestratorConfig) -> Iterator[str]:
+    for kind, names in (("hosts", [one.name for one in config.hosts]), ("vms", [one.name for one in config.vms])):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"orchestrator.{kind}: {name} is named twice"
+    for host in config.hosts:
+        if host.cpu_cores_capacity <= 0 or host.memory_bytes_capacity <= 0:
+            yield f"orchestrator.hosts.{host.name}: capacity must be above 0, e.g. 4 cores and 8589934592 bytes"
+    for vm in config.vms:
+        if not 0 < vm.cpu_cores_min <= vm.cpu_cores_max:
+            yield f"orchestrator.vms.{vm.name}: 0 < cpu_cores_min <= cpu_cores_max must hold, e.g. 0.5 and 2"
+        if vm.vcpus_max < 1:
+            yield f"orchestrator.vms.{vm.name}: vcpus_max {vm.vcpus_max} must be at least 1"

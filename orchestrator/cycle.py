@@ -1,0 +1,155 @@
+"""One turn of the loop: settle what ended, look, demand, plan, guard, act or advise, judge."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from cpdb import ActionRecord, HostLoad, OutcomeKind, Seconds, SettingsError, Store, VmLoad
+from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, from_json
+from orchestrator.config import OrchestratorConfig, problems
+from orchestrator.demand import demands
+from orchestrator.drivers import Hypervisors
+from orchestrator.gather import Gatherer, Paths
+from orchestrator.guard import guard
+from orchestrator.lead import lead_times
+from orchestrator.ledger import Ledger
+from orchestrator.plan import plan
+from orchestrator.steps import Plan, Refusal, Step, record
+from orchestrator.verdict import Measured, due, verdict
+from orchestrator.world import World, apply
+
+LOG = structlog.get_logger(__name__)
+JOURNAL_S = 600.0
+# Refusals that only say 'wait a moment' would fill the journal without telling anything.
+MACHINE_KINDS = frozenset(one.kind for one in (SetCpuLimit, SetVcpus, SetMemory, MigrateVm))
+UNTOLD = ("the same is already", "one migration at a time")
+
+
+@dataclass(frozen=True, slots=True)
+class CycleReport:
+    """What one cycle saw and did; `advised` is what it would have done without permission to act."""
+
+    now: Seconds
+    world_age_s: Seconds
+    pairs: int
+    plan: Plan = field(default_factory=Plan)
+    issued: tuple[ActionRecord, ...] = ()
+    renewed: int = 0
+    advised: tuple[ActionRecord, ...] = ()
+    finished: tuple[ActionRecord, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    judged: tuple[ActionRecord, ...] = ()
+
+
+class Orchestrator:
+    """Decides and acts. All its memory is in the database; a restarted one continues."""
+
+    def __init__(self, config: OrchestratorConfig, store: Store, hypervisors: Hypervisors, paths: Paths) -> None:
+        """`paths(source, destination)` names the nodes on the way, both ends included. Raises SettingsError."""
+        if found := problems(config):
+            raise SettingsError("; ".join(found))
+        self._config = config
+        self._store = store
+        self._hypervisors = hypervisors
+        self._gatherer = Gatherer(store, config, paths)
+        self._ledger = Ledger(config, store, hypervisors)
+        self._adopted = False
+
+    def observe(self, now: Seconds) -> None:
+        """Measures hosts and machines and writes their loads. Raises StoreError."""
+        hosts, vms = self._hypervisors.loads(now)
+        self._store.facts.add_loads([*hosts, *vms])
+
+    def world(self, now: Seconds) -> World:
+        """The world as a plan would see it now. Raises StoreError."""
+        recent = self._store.journal.actions(since=now - JOURNAL_S)
+        return up_to_date(self._gatherer.world(now, self._ledger.in_flight(), lead_times(recent)), recent)
+
+    def cycle(self, now: Seconds) -> CycleReport:
+        """Everything once. Raises StoreError when the database is away; the next cycle then simply starts again."""
+        recent = self._store.journal.actions(since=now - JOURNAL_S)
+        if not self._adopted:
+            self._ledger.adopt(recent)
+            self._adopted = True
+        finished = self._ledger.settle(now)
+        world = self._gatherer.world(now, self._ledger.in_flight(), lead_times(recent))
+        finished += self._ledger.reconcile(world)
+        if finished:
+            recent = self._store.journal.actions(since=now - JOURNAL_S)
+            world = replace(world, in_flight=self._ledger.in_flight())
+        world = up_to_date(world, recent)
+        wanted = plan(world, demands(world, self._config), self._config)
+        allowed = guard(wanted, world, recent, self._config)
+        refused = (*wanted.refusals, *allowed.refused)
+        self._note_refusals(refused, recent, now)
+        issued, renewed, advised = self._carry_out(allowed.allowed, recent, now)
+        judged = self._judge(recent, now)
+        return CycleReport(
+            now, world.age_s, len(world.pairs), wanted, issued, renewed, advised, tuple(finished), refused, judged
+        )
+
+    def _carry_out(
+        self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds
+    ) -> tuple[tuple[ActionRecord, ...], int, tuple[ActionRecord, ...]]:
+        ready = [step for step in steps if not step.waits]  # the rest is found again when its turn has come
+        if not self._config.act:
+            return (), 0, tuple(self._advise(ready, recent, now))
+        rows = [self._ledger.begin(step, now) for step in ready]
+        issued = tuple(row for row in rows if row is not None)
+        for row in issued:
+            LOG.info("action", kind=row.kind, target=row.target, why=row.why)
+        return issued, len(rows) - len(issued), ()
+
+    def _advise(self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds) -> Iterable[ActionRecord]:
+        for step in steps:
+            if not self._told(step.action, OutcomeKind.ADVISED, recent, now):
+                row = replace(record(step, self._config.policy, now), outcome=OutcomeKind.ADVISED)
+                row = replace(row, sentence="advice only: the orchestrator may not act")
+                yield replace(row, id=self._store.journal.add_action(row))
+
+    def _note_refusals(self, refused: Iterable[Refusal], recent: Sequence[ActionRecord], now: Seconds) -> None:
+        for one in refused:
+            action = one.action
+            if action is None or one.why_not.startswith(UNTOLD):
+                continue
+            if not self._told(action, OutcomeKind.SKIPPED, recent, now):
+                step = Step(action, one.subject, {"alternatives": [one.to_json()]}, now, 0.0)
+                row = record(step, self._config.policy, now)
+                text = f"refused: {one.why_not}"
+                self._store.journal.add_action(replace(row, outcome=OutcomeKind.SKIPPED, sentence=text))
+
+    def _told(self, action: Action, outcome: OutcomeKind, recent: Sequence[ActionRecord], now: Seconds) -> bool:
+        since = now - self._config.advice_repeat_s
+        return any(
+            one.outcome is outcome and one.kind == action.kind and one.target == action.target and one.issued_at > since
+            for one in recent
+        )
+
+    def _judge(self, recent: Sequence[ActionRecord], now: Seconds) -> tuple[ActionRecord, ...]:
+        open_ones = [one for one in recent if due(one, now)]
+        if not open_ones:
+            return ()
+        since, facts = min(one.issued_at for one in open_ones), self._store.facts
+        measured = Measured(
+            facts.communications(since, now), facts.loads(VmLoad, since, now), facts.loads(HostLoad, since, now)
+        )
+        judged = tuple(replace(one, verdict=verdict(one, measured)) for one in open_ones)
+        for one in judged:
+            self._store.journal.amend_action(one)
+        return judged
+
+    def close(self) -> None:
+        """Starts nothing more; leases end by themselves, machines stay as they are."""
+        self._hypervisors.close()
+
+
+def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:
+    """Adds what was done after a machine was last measured, or it would be done a second time."""
+    for row in reversed(recent):
+        if row.outcome is not OutcomeKind.DONE or row.ready_at is None or row.kind not in MACHINE_KINDS:
+            continue
+        vm = world.vms.get(row.target)
+        if vm is not None and row.ready_at >= vm.seen_at:
+            world = apply(world, from_json(row.kind, row.body))
+    return world

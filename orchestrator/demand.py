@@ -1,0 +1,144 @@
+"""Turns forecasts and measurements into what each pair must be able to get, and pairs into what they need together."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite, sqrt
+
+from cpdb import Forecast, Pair, Quantity, Seconds
+from orchestrator.config import OrchestratorConfig
+from orchestrator.world import PairState, World
+
+NOW = 0  # the horizon of what is measured
+# Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
+LEAST = {Quantity.BYTES_PEAK: 20_000.0, Quantity.CONNECTIONS_PEAK: 1.0}
+OPTIMISTIC, PESSIMISTIC = 0.05, 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One quantity of one pair (bytes/s or connections/s).
+
+    `need` is what it must be able to get, `typical` its mean, `chance` the excess of a peak second that says nothing.
+    """
+
+    measured: float
+    typical: float
+    need: float
+    chance: float
+    forecast: Forecast | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairDemand:
+    """What a pair needs within `horizon_s` seconds (0: now)."""
+
+    pair: Pair
+    horizon_s: int
+    bytes: Rate
+    connections: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Demands of all pairs for all horizons."""
+
+    by_pair: Mapping[tuple[Pair, int], PairDemand]
+
+    def at(self, horizon_s: int, pairs: Iterable[Pair]) -> list[PairDemand]:
+        """The demands of these pairs at one horizon, in their order."""
+        return [self.by_pair[pair, horizon_s] for pair in pairs]
+
+
+def demands(world: World, config: OrchestratorConfig) -> Demand:
+    """Demands of every pair: measured ones, and under the predictive policy one for each horizon."""
+    horizons = (NOW, *config.horizons_s) if config.policy == "predictive" else (NOW,)
+    found = (_pair_demand(world, one, horizon, config) for one in world.pairs.values() for horizon in horizons)
+    return Demand({(one.pair, one.horizon_s): one for one in found})
+
+
+def _pair_demand(world: World, state: PairState, horizon_s: int, config: OrchestratorConfig) -> PairDemand:
+    size = state.bytes_per_connection or 0.0
+    connections = _rate(
+        state.forecasts,
+        (horizon_s, Quantity.CONNECTIONS_PEAK, Quantity.CONNECTIONS_MEAN),
+        (state.connections_per_s, state.typical_connections_per_s, _cap(world, state) / size if size else float("inf")),
+        (world.now, config),
+    )
+    noise = _chance(state.typical_connections_per_s, connections.typical, config)
+    connections = Rate(connections.measured, connections.typical, connections.need, noise, connections.forecast)
+    sent = _rate(
+        state.forecasts,
+        (horizon_s, Quantity.BYTES_PEAK, Quantity.BYTES_MEAN),
+        (state.bytes_per_s, state.typical_bytes_per_s, _cap(world, state)),
+        (world.now, config),
+    )
+    # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
+    asked = connections.need * size
+    need = min(max(sent.need, asked), max(_cap(world, state), sent.measured))
+    forecast = connections.forecast if asked > sent.need and connections.forecast else sent.forecast
+    bytes_rate = Rate(sent.measured, sent.typical, need, noise * size, forecast)
+    return PairDemand(state.pair, horizon_s, bytes_rate, connections)
+
+
+def _rate(
+    forecasts: Mapping[tuple[int, Quantity], Forecast],
+    about: tuple[int, Quantity, Quantity],
+    known: tuple[float, float, float],
+    context: tuple[Seconds, OrchestratorConfig],
+) -> Rate:
+    (horizon_s, peak, mean), (measured, typical, cap), (now, config) = about, known, context
+    forecast = forecasts.get((horizon_s, peak))
+    if forecast is None:
+        return Rate(measured, typical, measured, 0.0)
+    trusted = is_confident(forecast, measured, now, config)
+    need = max(measured, min(cap, margin(confident(quantile(forecast, config.level), trusted), config.margin)))
+    middle = forecasts.get((horizon_s, mean))
+    usual = middle.at(0.5) if trusted and middle is not None else typical
+    return Rate(measured, min(usual, cap), need, 0.0, forecast if trusted else None)
+
+
+def quantile(forecast: Forecast, level: float) -> float:
+    """The forecast's value at `level`."""
+    return forecast.at(level)
+
+
+def confident(value: float, trusted: bool) -> float:
+    """The value when the forecast can be trusted, else nothing: a forecast may add, it may not starve."""
+    return value if trusted else 0.0
+
+
+def margin(value: float, factor: float) -> float:
+    """The value with room to be wrong."""
+    return value * factor
+
+
+def is_confident(forecast: Forecast, measured: float, now: Seconds, config: OrchestratorConfig) -> bool:
+    """Fresh, finite, and with an interval that is not absurdly wide for what it is about."""
+    age_s = now - forecast.issued_at
+    low, middle, high = (forecast.at(level) for level in (OPTIMISTIC, 0.5, PESSIMISTIC))
+    scale = max(middle, measured, LEAST.get(forecast.quantity, 1.0))
+    fresh = 0 <= age_s <= config.max_forecast_age_s
+    return fresh and isfinite(high) and high - low <= config.max_interval_ratio * scale
+
+
+def _cap(world: World, state: PairState) -> float:
+    """No pair can send more than the narrowest link on its way carries."""
+    known = [world.links[key].capacity_bytes_per_s for key in state.links if key in world.links]
+    return min((one for one in known if one is not None), default=float("inf"))
+
+
+def _chance(recent: float, typical: float, config: OrchestratorConfig) -> float:
+    """Arrivals are counts: a peak second may exceed a mean m by some sqrt(m) without anything having changed."""
+    return config.chance_sigmas * sqrt(max(0.0, min(recent, typical)))
+
+
+def together(rates: Iterable[Rate]) -> float:
+    """What pairs need at the same time: means add, independent excesses in squares; never below what is measured."""
+    items = list(rates)
+    excess = sqrt(sum(one**2 for one in _excesses(items)))
+    return max(sum(one.typical for one in items) + excess, sum(one.measured for one in items))
+
+
+def _excesses(items: Iterable[Rate]) -> Iterator[float]:
+    for one in items:
+        yield max(0.0, one.need - one.typical - one.chance)

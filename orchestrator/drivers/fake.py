@@ -1,0 +1,136 @@
+"""Hypervisors that behave without existing: capacity, latencies in virtual time, and failures on request."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from cpdb import DriverError, HostLoad, Seconds, VmLoad
+from orchestrator.actions import MigrateVm, SetCpuLimit, SetMemory, SetVcpus, VmAction
+from orchestrator.config import HostSpec
+from orchestrator.drivers import Finished
+
+LATENCIES_S: Mapping[str, Seconds] = {"set_cpu_limit": 0.3, "set_vcpus": 0.5, "set_memory": 0.2, "migrate_vm": 2.5}
+MEMORY_FLOOR_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FakeVm:
+    """A machine as its host keeps it."""
+
+    name: str
+    host: str
+    cores_limit: float = 1.0
+    vcpus: int = 1
+    vcpus_max: int = 1
+    memory_bytes: int = 128 << 20
+
+
+@dataclass(slots=True)
+class FakeHypervisors:
+    """`work(vm, now)` says how many cores a machine would like; it gets its limit and its share of the host at most.
+
+    `fail` maps (kind, vm) to the sentence with which the next such action fails.
+    """
+
+    hosts: Mapping[str, HostSpec]
+    machines: dict[str, FakeVm]
+    work: Callable[[str, Seconds], float]
+    latencies_s: Mapping[str, Seconds] = field(default_factory=lambda: LATENCIES_S)
+    fail: dict[tuple[str, str], str] = field(default_factory=dict)
+    started: list[VmAction] = field(default_factory=list)
+    _waiting: list[tuple[Seconds, int, VmAction]] = field(default_factory=list)
+    _ended: list[Finished] = field(default_factory=list)
+
+    def loads(self, now: Seconds) -> tuple[list[HostLoad], list[VmLoad]]:
+        """Use at `now`."""
+        self._advance(now)
+        use = {name: self.used(name, now) for name in self.machines}
+        hosts = [self._host_load(host, use, now) for host in self.hosts.values()]
+        vms = [
+            VmLoad(
+                one.name, one.host, now, "running", use[one.name], one.cores_limit, one.vcpus, one.memory_bytes,
+                one.memory_bytes,
+            )
+            for one in self.machines.values()
+        ]  # fmt: skip
+        return hosts, vms
+
+    def _host_load(self, host: HostSpec, use: Mapping[str, float], now: Seconds) -> HostLoad:
+        own = [one for one in self.machines.values() if one.host == host.name]
+        cores, memory = sum(use[one.name] for one in own), sum(one.memory_bytes for one in own)
+        return HostLoad(host.name, now, cores, host.cpu_cores_capacity, memory, host.memory_bytes_capacity)
+
+    def used(self, name: str, now: Seconds) -> float:
+        """Cores that a machine really gets: min(work, limit), scaled down with its neighbours on a full host."""
+        own = self.machines[name]
+        wish = {
+            one.name: min(self.work(one.name, now), one.cores_limit, float(one.vcpus))
+            for one in self.machines.values()
+            if one.host == own.host
+        }
+        total, capacity = sum(wish.values()), self.hosts[own.host].cpu_cores_capacity
+        return wish[name] * min(1.0, capacity / total) if total else 0.0
+
+    def start(self, number: int, action: VmAction, now: Seconds) -> None:
+        """Begins an action that ends `latencies_s[kind]` later."""
+        if action.vm not in self.machines:
+            raise DriverError(f"{action.vm}: no such machine on any host; it was stopped or removed")
+        self.started.append(action)
+        self._waiting.append((now + self.latencies_s[action.kind], number, action))
+
+    def finished(self, now: Seconds) -> list[Finished]:
+        """Every action that is due, in order of time."""
+        self._advance(now)
+        found, self._ended = self._ended, []
+        return found
+
+    def _advance(self, now: Seconds) -> None:
+        due = sorted((one for one in self._waiting if one[0] <= now), key=lambda one: one[:2])
+        self._waiting = [one for one in self._waiting if one[0] > now]
+        self._ended += [self._finish(*one) for one in due]
+
+    def _finish(self, ready_at: Seconds, number: int, action: VmAction) -> Finished:
+        problem = self.fail.pop((action.kind, action.vm), None) or self._problem(action)
+        if problem:
+            return Finished(number, False, problem, ready_at)
+        self.machines[action.vm] = _changed(self.machines[action.vm], action)
+        return Finished(number, True, f"done: {action.describe()}", ready_at)
+
+    def _problem(self, action: VmAction) -> str | None:
+        vm = self.machines.get(action.vm)
+        if vm is None:
+            return f"{action.vm}: no such machine on any host; it was stopped or removed"
+        if isinstance(action, SetVcpus) and action.after > vm.vcpus_max:
+            return f"{vm.name}: {action.after} vCPUs are more than its maximum of {vm.vcpus_max}"
+        if isinstance(action, SetMemory) and action.after < MEMORY_FLOOR_BYTES:
+            return f"{vm.name}: {action.after >> 20} MiB is below the floor of {MEMORY_FLOOR_BYTES >> 20} MiB"
+        if isinstance(action, MigrateVm):
+            return self._no_move(vm, action)
+        return None
+
+    def _no_move(self, vm: FakeVm, action: MigrateVm) -> str | None:
+        host = self.hosts.get(action.after)
+        if host is None or vm.host != action.before:
+            return f"{vm.name} is on {vm.host}, not on {action.before}" if host else f"{action.after}: no such host"
+        memory = sum(one.memory_bytes for one in self.machines.values() if one.host == host.name)
+        if memory + vm.memory_bytes > host.memory_bytes_capacity:
+            return f"{host.name}: no memory for {vm.name}"
+        return None
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Machines that vanish."""
+        for name in names:
+            del self.machines[name]
+
+    def close(self) -> None:
+        """Forgets what is under way."""
+        self._waiting.clear()
+
+
+def _changed(vm: FakeVm, action: VmAction) -> FakeVm:
+    if isinstance(action, MigrateVm):
+        return replace(vm, host=action.after)
+    if isinstance(action, SetCpuLimit):
+        return replace(vm, cores_limit=action.after)
+    if isinstance(action, SetMemory):
+        return replace(vm, memory_bytes=action.after)
+    return replace(vm, vcpus=action.after, cores_limit=min(vm.cores_limit, float(action.after)))

@@ -1,0 +1,126 @@
+"""The brakes: however good a plan looks, this is how much and how often may be done, and on how old a world."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cpdb import ActionRecord, OutcomeKind, SettingsError
+from orchestrator.actions import Action, MigrateVm, ReserveBandwidth, SetCpuLimit, from_json
+from orchestrator.config import OrchestratorConfig
+from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.world import World
+
+DID = frozenset({OutcomeKind.PENDING, OutcomeKind.DONE, OutcomeKind.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """What may be done now, and what may not with the reason."""
+
+    allowed: tuple[Step, ...]
+    refused: tuple[Refusal, ...]
+
+
+def guard(plan: Plan, world: World, recent: Sequence[ActionRecord], config: OrchestratorConfig) -> Guarded:
+    """Filters a plan by what was done lately (`recent`: journal records, newest first, at least the last minutes)."""
+    everything = _whole_plan(world, config)
+    done = [one for one in recent if one.outcome in DID]
+    allowed: list[Step] = []
+    refused: list[Refusal] = []
+    for step in plan.steps:
+        why_not = everything or _why_not(step, allowed, world, done, config)
+        if why_not:
+            refused.append(Refusal(step.action.describe(), why_not, step.action))
+        else:
+            allowed.append(step)
+    return Guarded(tuple(allowed), tuple(refused))
+
+
+def _whole_plan(world: World, config: OrchestratorConfig) -> str | None:
+    if config.stop_file is not None and config.stop_file.exists():
+        return f"stopped by {config.stop_file}; remove that file to go on"
+    if world.age_s > config.max_world_age_s:
+        return f"stale: the newest facts are {world.age_s:.1f} s old, {config.max_world_age_s:g} s are allowed"
+    return None
+
+
+def _why_not(
+    step: Step, allowed: Sequence[Step], world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
+) -> str | None:
+    action = step.action
+    if any(one.kind == action.kind and one.target == action.target for one in world.in_flight):
+        return "the same is already under way"
+    if step.renewal:
+        return None  # a lease that is still needed must not end because of a budget
+    checks = (
+        _budget(action, allowed, world, done, config),
+        _failed_lately(action, world, done, config),
+        _move(action, allowed, world) if isinstance(action, MigrateVm) else None,
+        _back_again(action, world, done, config),
+    )
+    return next((one for one in checks if one), None)
+
+
+def _budget(
+    action: Action, allowed: Sequence[Step], world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
+) -> str | None:
+    spent = sum(one.kind == action.kind and one.issued_at > world.now - 60 for one in done)
+    spent += sum(one.action.kind == action.kind and not one.renewal and not one.waits for one in allowed)
+    budget = config.budgets_per_minute.get(action.kind, 0)
+    return f"budget: {spent} of {budget} {action.kind} in this minute are spent" if spent >= budget else None
+
+
+def _failed_lately(
+    action: Action, world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
+) -> str | None:
+    for one in done:
+        same = one.kind == action.kind and one.target == action.target
+        if same and world.now - one.issued_at < config.retry_s:
+            if one.outcome is OutcomeKind.FAILED:
+                ago = f"{world.now - one.issued_at:.0f} s ago"
+                return f"it failed {ago} ({one.sentence}); next try after {config.retry_s:g} s"
+            return None
+    return None
+
+
+def _move(action: MigrateVm, allowed: Sequence[Step], world: World) -> str | None:
+    host = world.hosts.get(action.after)
+    if host is None or host.cordoned:
+        return f"{action.after} is cordoned" if host else f"{action.after} is not a host of ours"
+    ends = {action.before, action.after}
+    others = [one for one in (*world.in_flight, *(step.action for step in allowed)) if isinstance(one, MigrateVm)]
+    busy = next((one for one in others if ends & {one.before, one.after}), None)
+    return f"one migration at a time: {busy.vm} is moving" if busy else None
+
+
+def _back_again(action: Action, world: World, done: Sequence[ActionRecord], config: OrchestratorConfig) -> str | None:
+    """Cooldown after the last change of the same thing, and the oscillation breaker for its reversal."""
+    if isinstance(action, ReserveBandwidth):
+        return None
+    for record in done:
+        if record.kind != action.kind or record.target != action.target or record.outcome is OutcomeKind.FAILED:
+            continue
+        ago = world.now - record.issued_at
+        previous = _read(record)
+        if isinstance(action, MigrateVm):
+            return _move_again(action, previous, ago, config)
+        if isinstance(action, SetCpuLimit) and isinstance(previous, SetCpuLimit):
+            turned = (previous.after > previous.before) != (action.after > action.before)
+            if turned and ago < config.resize_cooldown_s:
+                return f"cooldown: its limit was changed the other way {ago:.0f} s ago"
+        return None
+    return None
+
+
+def _move_again(action: MigrateVm, previous: Action | None, ago: float, config: OrchestratorConfig) -> str | None:
+    if ago < config.move_cooldown_s:
+        return f"cooldown: {action.vm} was moved {ago:.0f} s ago, {config.move_cooldown_s:g} s must pass"
+    if previous is not None and previous == action.inverse() and ago < config.oscillation_s:
+        return f"oscillation: {action.vm} came from {action.after} {ago:.0f} s ago"
+    return None
+
+
+def _read(record: ActionRecord) -> Action | None:
+    try:
+        return from_json(record.kind, record.body)
+    except SettingsError:
+        return None  # written by another version: it still counts for budgets

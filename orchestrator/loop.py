@@ -1,0 +1,38 @@
+"""The process behind `forepath orchestrate`: the only place of this room's deciding side that reads a clock."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from cpdb import ForepathError, Seconds
+from orchestrator.cycle import CycleReport, Orchestrator
+
+LOG = structlog.get_logger(__name__)
+
+
+def run(
+    orchestrator: Orchestrator,
+    cycle_s: Seconds,
+    stop: threading.Event,
+    clock: Callable[[], Seconds] = time.time,
+    told: Callable[[CycleReport], None] = lambda _report: None,
+) -> int:
+    """Cycles until `stop` is set, then closes; `told` hears of every good cycle. Returns how many cycles failed."""
+    failed = 0
+    due = clock()
+    while not stop.is_set():
+        try:
+            orchestrator.observe(clock())
+            told(orchestrator.cycle(clock()))
+        except ForepathError as error:
+            failed += 1
+            LOG.warning("cycle failed", error=str(error), failed=failed)
+        except Exception:  # one bad cycle must not end the loop
+            failed += 1
+            LOG.exception("cycle failed", failed=failed)
+        due = max(due + cycle_s, clock())  # a late cycle is not made up for by a burst
+        stop.wait(max(0.0, due - clock()))
+    orchestrator.close()
+    return failed

@@ -1,0 +1,86 @@
+"""What each machine will need in CPU, and what that makes of its host."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from orchestrator.actions import MigrateVm
+from orchestrator.config import OrchestratorConfig
+from orchestrator.demand import Demand, PairDemand, together
+from orchestrator.relation import CpuRelation
+from orchestrator.world import VmState, World
+
+# A starved machine shows only what it was given; asking for this much more finds out step by step.
+STARVED_FACTOR = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class VmNeed:
+    """Cores that a machine needs within `horizon_s`; `rate` is of the relation's feature.
+
+    `leading` is the pair that asks for most, if any does.
+    """
+
+    vm: str
+    horizon_s: int
+    cores: float
+    rate: float = 0.0
+    relation: CpuRelation | None = None
+    leading: PairDemand | None = None
+
+
+def vm_need(world: World, demand: Demand, vm: VmState, horizon_s: int) -> VmNeed:
+    """Through the learnt relations where there are any, else what is measured; never below what is measured.
+
+    Of several relations the one that asks for most counts: each of them knows a need that the other may miss.
+    """
+    pairs = sorted((one.pair for one in world.pairs.values() if one.destination == vm.name), key=str)
+    serving = demand.at(horizon_s, pairs)
+    if not vm.relations or not serving:
+        factor = STARVED_FACTOR if vm.starved else 1.0
+        return VmNeed(vm.name, horizon_s, vm.cores_used * factor, leading=_leading(serving))
+    needs = [_related(vm, one, serving, horizon_s) for one in vm.relations]
+    need = max(needs, key=lambda one: one.cores)
+    return need if need.cores >= vm.cores_used else replace(need, cores=vm.cores_used)
+
+
+def _related(vm: VmState, relation: CpuRelation, serving: Sequence[PairDemand], horizon_s: int) -> VmNeed:
+    by_connections = relation.feature == "connections_per_s"
+    rate = together(one.connections if by_connections else one.bytes for one in serving)
+    return VmNeed(vm.name, horizon_s, relation.cores(rate), rate, relation, _leading(serving))
+
+
+def _leading(serving: Iterable[PairDemand]) -> PairDemand | None:
+    return max(serving, key=lambda one: one.bytes.need, default=None)
+
+
+def most(needs: Iterable[VmNeed]) -> VmNeed:
+    """The largest need; the nearest of equals."""
+    return max(needs, key=lambda one: (one.cores, -one.horizon_s))
+
+
+def wanted_limit(need: VmNeed, config: OrchestratorConfig) -> float:
+    """The CPU limit in cores at which this need leaves headroom, in whole steps."""
+    steps = ceil(need.cores / config.cpu_headroom / config.cpu_step_cores - 1e-9)
+    return round(steps * config.cpu_step_cores, 6)
+
+
+def ceiling(vm: VmState) -> float:
+    """The most that a machine may ever use, in cores."""
+    return max(vm.cores_limit, vm.spec.cpu_cores_max) if vm.spec else vm.cores_limit
+
+
+def load_now(vm: VmState, need: VmNeed) -> float:
+    """What the machine will take from its host under its present limit, in cores."""
+    return min(vm.cores_limit, need.cores)
+
+
+def load_served(vm: VmState, need: VmNeed) -> float:
+    """What the machine would take from its host if it got what it needs, in cores."""
+    return min(ceiling(vm), need.cores)
+
+
+def residents(world: World, host: str) -> list[VmState]:
+    """Machines on a host, and those on their way to it: while a machine moves, it counts on both sides."""
+    arriving = {one.vm for one in world.in_flight if isinstance(one, MigrateVm) and one.after == host}
+    return [vm for name, vm in sorted(world.vms.items()) if vm.host == host or name in arriving]

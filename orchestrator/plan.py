@@ -1,0 +1,45 @@
+"""Puts the strategies together into one plan: pure, complete, and in an order of which every prefix is safe."""
+
+from dataclasses import replace
+
+from orchestrator.actions import MigrateVm, SetCpuLimit, SetMemory, SetVcpus
+from orchestrator.bandwidth import plan_bandwidth
+from orchestrator.compute import plan_compute
+from orchestrator.config import OrchestratorConfig
+from orchestrator.demand import Demand
+from orchestrator.placement import plan_placement
+from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.world import World, apply
+
+
+def plan(world: World, demand: Demand, config: OrchestratorConfig) -> Plan:
+    """What should be done about `demand`, with reasons; an empty plan is an answer.
+
+    CPU that only a migration frees is planned after it and waits for it.
+    """
+    for action in world.in_flight:
+        if isinstance(action, SetCpuLimit | SetVcpus | SetMemory):
+            world = apply(world, action)
+    reservations, refused_bandwidth = plan_bandwidth(world, demand, config)
+    resizes, refused_compute, resized = plan_compute(world, demand, config)
+    moves, refused_moves, moved = plan_placement(_moving(resized), demand, config)
+    later: list[Step] = []
+    if moves:
+        later, refused_compute, _ = plan_compute(replace(moved, in_flight=()), demand, config)
+    steps = (*reservations, *resizes, *moves, *(replace(one, waits=True) for one in later))
+    refusals = (*refused_bandwidth, *refused_compute, *refused_moves)
+    return Plan(tuple(_with_alternatives(one, refusals) for one in steps), refusals)
+
+
+def _with_alternatives(step: Step, refusals: tuple[Refusal, ...]) -> Step:
+    """Every step can say what else was considered in the same plan, and why that was not done."""
+    known = [*step.reason["alternatives"], *(one.to_json() for one in refusals)]
+    return replace(step, reason={**step.reason, "alternatives": known})
+
+
+def _moving(world: World) -> World:
+    """Placement sees machines that are under way where they are going, or it would send another after them."""
+    for action in world.in_flight:
+        if isinstance(action, MigrateVm):
+            world = apply(world, action)
+    return world

@@ -1,0 +1,100 @@
+"""What a plan is made of: steps with their reasons, and what was considered and refused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cpdb import ActionRecord, Json, Seconds
+from orchestrator.actions import Action
+from orchestrator.config import OrchestratorConfig
+from orchestrator.demand import NOW, Rate
+from orchestrator.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that was considered and not done; `action` is None when there was not even a candidate."""
+
+    subject: str
+    why_not: str
+    action: Action | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the journal."""
+        return {"action": self.action.describe() if self.action else self.subject, "why_not": self.why_not}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action of a plan. `renewal` prolongs what already stands; `waits` must follow an earlier step's end."""
+
+    action: Action
+    why: str
+    reason: Json
+    needed_at: Seconds
+    lead_s: Seconds
+    renewal: bool = False
+    waits: bool = False
+
+
+def record(step: Step, policy: str, now: Seconds) -> ActionRecord:
+    """The journal's row for a step that is about to be carried out."""
+    return ActionRecord(
+        kind=step.action.kind,
+        target=step.action.target,
+        body=step.action.to_json(),
+        why=step.why,
+        reason=step.reason,
+        policy=policy,
+        issued_at=now,
+        needed_at=step.needed_at,
+        lead_s=step.lead_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in the order in which they may be carried out, each prefix of which is safe, and refusals."""
+
+    steps: tuple[Step, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+def acting_horizons(world: World, kind: str, config: OrchestratorConfig) -> tuple[int, ...]:
+    """The horizons that this kind of action looks at: now, and the shortest that its lead time fits into.
+
+    Looking further would act earlier than needed, and hold others back for nothing.
+    """
+    if config.policy == "reactive":
+        return (NOW,)
+    horizon_s = world.leads.horizon_s(kind, config)
+    return (NOW,) if horizon_s is None else (NOW, horizon_s)
+
+
+def evidence(rate: Rate, horizon_s: int, config: OrchestratorConfig) -> dict[str, Any] | None:
+    """The forecast behind a rate as plain data, None when only measurements are."""
+    forecast = rate.forecast
+    if forecast is None or horizon_s == NOW:
+        return None
+    return {
+        "pair": str(forecast.pair),
+        "quantity": forecast.quantity.value,
+        "model": forecast.model,
+        "issued_at": forecast.issued_at,
+        "horizon_s": horizon_s,
+        "level": config.level,
+        "q05": forecast.at(0.05),
+        "q50": forecast.at(0.5),
+        "q90": forecast.at(0.9),
+        "value": forecast.at(config.level),
+    }
+
+
+def when(horizon_s: int) -> str:
+    """The horizon for people."""
+    return "now" if horizon_s == NOW else f"within {horizon_s} s"
+
+
+def foreseen(proof: Mapping[str, Any] | None) -> str:
+    """How a need is known, for people."""
+    return f"forecast by {proof['model']}" if proof else "measured"

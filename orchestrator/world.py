@@ -1,0 +1,129 @@
+"""The world as it was at one moment: an immutable snapshot with its age, and what an action would make of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cpdb import Forecast, Observed, Pair, Quantity, Reservation, Seconds, VirtualIP
+from orchestrator.actions import (
+    Action,
+    MigrateVm,
+    ReleaseBandwidth,
+    ReserveBandwidth,
+    SetCpuLimit,
+    SetMemory,
+    SetVcpus,
+    VmAction,
+)
+from orchestrator.config import HostSpec, VmSpec
+from orchestrator.lead import LeadTimes
+from orchestrator.relation import CpuRelation
+
+LinkKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PairState:
+    """One pair now. Rates: `bytes_per_s`, `connections_per_s` over the last seconds; `typical_*` over a longer while.
+
+    `links` are the directed links on the way to the destination, in order.
+    """
+
+    pair: Pair
+    priority: int
+    destination: str | None
+    links: tuple[LinkKey, ...]
+    bytes_per_s: float
+    connections_per_s: float
+    typical_bytes_per_s: float
+    typical_connections_per_s: float
+    bytes_per_connection: float | None = None
+    forecasts: Mapping[tuple[int, Quantity], Forecast] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """One direction of a link; capacity None is 'not known' (then nothing is decided about it)."""
+
+    key: LinkKey
+    capacity_bytes_per_s: float | None
+    bytes_per_s: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.key[0]}>{self.key[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class VmState:
+    """One machine now. `spec` None: not declared, so it is counted but never touched.
+
+    `cores_used` is over the last seconds, `calm` says that it has long been well below its everyday limit,
+    `starved` that it has used all it may for a while; `seen_at` is when it was last measured.
+    """
+
+    name: str
+    host: str
+    cores_used: float
+    cores_limit: float
+    vcpus: int
+    memory_bytes: int
+    spec: VmSpec | None = None
+    relations: tuple[CpuRelation, ...] = ()
+    calm: bool = False
+    starved: bool = False
+    seen_at: Seconds = 0.0
+
+    @property
+    def priority(self) -> int:
+        return self.spec.priority if self.spec else 0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that a plan may depend on, at `now`; `age_s` is the age of the oldest kind of fact in it."""
+
+    now: Seconds
+    age_s: Seconds
+    pairs: Mapping[Pair, PairState] = field(default_factory=dict)
+    links: Mapping[LinkKey, LinkState] = field(default_factory=dict)
+    vms: Mapping[str, VmState] = field(default_factory=dict)
+    hosts: Mapping[str, HostSpec] = field(default_factory=dict)
+    virtual_ips: Mapping[str, VirtualIP] = field(default_factory=dict)
+    reservations: Mapping[str, Reservation] = field(default_factory=dict)
+    observed: tuple[Observed, ...] = ()
+    in_flight: tuple[Action, ...] = ()
+    leads: LeadTimes = field(default_factory=LeadTimes)
+
+    def on_host(self, host: str) -> list[VmState]:
+        """The machines on a host, by name."""
+        return [vm for _, vm in sorted(self.vms.items()) if vm.host == host]
+
+
+def apply(world: World, action: Action) -> World:
+    """The world as it is once `action` is done; unknown targets change nothing."""
+    if isinstance(action, ReserveBandwidth):
+        held = _reservation(action, world.now)
+        return replace(world, reservations={**world.reservations, action.key: held})
+    if isinstance(action, ReleaseBandwidth):
+        rest = {key: one for key, one in world.reservations.items() if key != action.key}
+        return replace(world, reservations=rest)
+    if isinstance(action, SetCpuLimit | SetVcpus | SetMemory | MigrateVm):
+        vm = world.vms.get(action.vm)
+        return world if vm is None else replace(world, vms={**world.vms, vm.name: _changed(vm, action)})
+    return world
+
+
+def _reservation(action: ReserveBandwidth, now: Seconds) -> Reservation:
+    return Reservation(
+        action.key, action.pair, action.bytes_per_s, action.limits, "plan", "", now, now + action.lease_s
+    )
+
+
+def _changed(vm: VmState, action: VmAction) -> VmState:
+    if isinstance(action, MigrateVm):
+        return replace(vm, host=action.after)
+    if isinstance(action, SetCpuLimit):
+        return replace(vm, cores_limit=action.after)
+    if isinstance(action, SetMemory):
+        return replace(vm, memory_bytes=action.after)
+    return replace(vm, vcpus=action.after, cores_limit=min(vm.cores_limit, float(action.after)))

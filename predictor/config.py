@@ -1,0 +1,61 @@
+"""Says what is forecast, how far ahead and how much work that may cost, with defaults that suit one-second samples."""
+
+from dataclasses import dataclass
+
+MODELS = ("naive", "ewma", "train_mean", "seasonal_naive", "arima", "gradient_boosting")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorConfig:
+    """Settings of the predictor; raises ValueError with one line that names the setting that makes no sense.
+
+    All times are seconds. `fit_budget_s` is the CPU time that one fit of one model may take before it is ended,
+    `half_life_s` is how fast old scores lose their say in the choice of a model,
+    `max_stale_s` how long a pair without rows is still forecast (ever wider), `late_s` how late a row may
+    reach the store and still be read, `max_pairs` a bound on memory.
+    """
+
+    horizons_s: tuple[int, ...] = (5, 15, 30)
+    levels: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+    step_s: float = 1.0
+    window_s: int = 900
+    refit_every_s: float = 30.0
+    min_history_s: float = 20.0
+    fit_budget_s: float = 15.0
+    half_life_s: float = 60.0
+    max_stale_s: float = 60.0
+    late_s: float = 5.0
+    rollup_every_s: float = 30.0
+    max_pairs: int = 20_000
+    models: tuple[str, ...] = MODELS
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for problem, text in (
+            (
+                not self.horizons_s or min(self.horizons_s) < self.step_s,
+                "horizons_s: need at least one, none below step_s",
+            ),
+            (
+                sorted(set(self.levels)) != list(self.levels) or not self.levels,
+                "levels: must ascend, e.g. (0.1, 0.5, 0.9)",
+            ),
+            (any(not 0 < level < 1 for level in self.levels), "levels: must lie between 0 and 1"),
+            (self.step_s <= 0, "step_s: must be above 0"),
+            (
+                self.window_s < 4 * max(self.horizons_s, default=0),
+                "window_s: must be at least 4 times the longest horizon",
+            ),
+            (
+                bool(set(self.models) - set(MODELS)),
+                f"models: known are {', '.join(MODELS)}; got {', '.join(self.models)}",
+            ),
+            ("ewma" not in self.models, "models: ewma must be among them, the others are measured against it"),
+        ):
+            if problem:
+                raise ValueError(f"predictor.{text}")
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Horizons in cells of the grid."""
+        return tuple(max(1, round(horizon / self.step_s)) for horizon in self.horizons_s)

@@ -1,0 +1,37 @@
+"""The loop of `forepath predict`: the only place of this room where a clock is read."""
+
+import threading
+import time
+
+import structlog
+
+from cpdb import Store
+from predictor.config import PredictorConfig
+from predictor.cycle import Predictor
+from predictor.fits import use_one_thread
+
+log = structlog.get_logger(__name__)
+
+
+def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event) -> None:
+    """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
+
+    Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
+    leave out the beginnings that it missed instead of running after them.
+    """
+    use_one_thread()
+    predictor = Predictor(config)
+    failed = 0
+    next_at = time.monotonic()
+    try:
+        while not stop.wait(max(0.0, next_at - time.monotonic())):
+            try:
+                report = predictor.cycle(store, time.time())
+                log.debug("cycle", pairs=report.pairs, forecasts=report.forecasts, chosen=dict(report.chosen))
+            except Exception as error:  # noqa: BLE001 - the one outer catch of this loop
+                failed += 1
+                log.error("cycle failed, going on", error=f"{type(error).__name__}: {error}", failed=failed)
+            missed = max(0.0, time.monotonic() - next_at) // cycle_s
+            next_at += (missed + 1) * cycle_s
+    finally:
+        predictor.close()

@@ -1,0 +1,32 @@
+"""SEES, TOUCHES: the only room that knows OpenFlow.
+
+The door: pure parts that others may use. The applications themselves (`ryu_apps.controller`, `ryu_apps.flow_mirror`)
+are run by `ryu-manager`; importing this package loads no framework.
+"""
+
+from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.pipeline import Desired, Share, Steer, desired
+from ryu_apps.reconcile import Holding, difference
+from ryu_apps.rules import Match, Meter, Output, Rule, SetField
+from ryu_apps.steering import choose, virtual_mac
+from ryu_apps.topology import Attachment, Topology
+
+__all__ = [
+    "Attachment",
+    "Desired",
+    "FakeSwitch",
+    "Holding",
+    "Match",
+    "Meter",
+    "Output",
+    "Packet",
+    "Rule",
+    "SetField",
+    "Share",
+    "Steer",
+    "Topology",
+    "choose",
+    "desired",
+    "difference",
+    "virtual_mac",
+]

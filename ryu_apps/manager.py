@@ -1,0 +1,37 @@
+"""The `ryu-manager` command: the stock one cannot start on Python 3.11, this one mends what is missing first."""
+
+import logging
+import sys
+import warnings
+
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ryu\..*")
+
+import eventlet
+
+# Before anything else is imported: what was imported unpatched would block all switches while it waits.
+eventlet.monkey_patch()
+# Ryu logs at DEBUG until it has read its settings; the database's schema tool would tell its life there.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+# First the framework's mends, then its manager: hence no sorting here.
+import ryu_apps.framework  # isort: skip  # noqa: F401
+from ryu.cmd import manager as stock  # isort: skip
+
+from cpdb import ForepathError
+
+
+def main() -> int:
+    """Runs Ryu's manager with the arguments of the command line; a wrong setting is one line and exit status 2."""
+    try:
+        stock.main()
+    except ForepathError as error:
+        print(f"ryu-manager: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

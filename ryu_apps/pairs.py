@@ -1,0 +1,115 @@
+"""The pairs that have spoken and the destination each one keeps while it is alive."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from cpdb import Destination, VirtualIP
+from ryu_apps.rules import Kind, Rule, SetField, kind_of, pair_number
+from ryu_apps.steering import choose
+
+Seconds = float
+
+
+@dataclass(slots=True)
+class PairState:
+    """One pair; `chosen_from` are the destinations and weights that its destination was chosen from."""
+
+    source_address: str
+    virtual_ip: str
+    destination: Destination | None
+    chosen_from: tuple[Destination, ...]
+    active: Seconds
+    since: Seconds
+
+    @property
+    def number(self) -> int:
+        """The number in the pair's cookies."""
+        return pair_number(self.source_address, self.virtual_ip)
+
+
+class Pairs:
+    """All pairs by (source address, virtual IP) and by number."""
+
+    def __init__(self, most: int, idle_s: Seconds, forget_s: Seconds) -> None:
+        """At most `most` pairs; new weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
+        self._most, self._idle_s, self._forget_s = most, idle_s, forget_s
+        self._pairs: dict[tuple[str, str], PairState] = {}
+        self._by_number: dict[int, PairState] = {}
+
+    def __iter__(self) -> Iterator[PairState]:
+        return iter(list(self._pairs.values()))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def of_number(self, number: int) -> PairState | None:
+        """The pair that a cookie names."""
+        return self._by_number.get(number)
+
+    def meet(self, source: str, vip: VirtualIP, now: Seconds) -> PairState | None:
+        """The pair, made and given a destination when it is new; None when there is no room for another."""
+        known = self._pairs.get((source, vip.address))
+        if known is None:
+            if len(self._pairs) >= self._most:
+                return None
+            known = PairState(source, vip.address, None, (), now, now)
+            self._add(known)
+        if known.destination is None:
+            self._choose(known, vip)
+        return known
+
+    def _add(self, pair: PairState) -> None:
+        self._pairs[pair.source_address, pair.virtual_ip] = pair
+        self._by_number[pair.number] = pair
+
+    @staticmethod
+    def _choose(pair: PairState, vip: VirtualIP) -> None:
+        pair.destination = choose(pair.source_address, vip.address, vip.destinations)
+        pair.chosen_from = vip.destinations
+
+    def adopt(self, rules: Iterable[Rule], vips: Mapping[str, VirtualIP], now: Seconds) -> None:
+        """Takes over the pairs that a switch's rules show, so that live connections outlast a restart."""
+        for rule in rules:
+            source, virtual_ip, address = _served(rule)
+            vip = vips.get(virtual_ip or "")
+            if vip is None or source is None or (source, vip.address) in self._pairs:
+                continue
+            destination = next((one for one in vip.destinations if one.address == address), None)
+            if destination is not None:
+                self._add(PairState(source, vip.address, destination, (), now, now))
+
+    def refresh(self, vips: Mapping[str, VirtualIP], now: Seconds) -> bool:
+        """Applies changed destinations and weights where that hurts nobody; True when any pair changed.
+
+        A destination that is no longer declared is left at once; changed weights wait until the pair is idle.
+        """
+        before = {key: pair.destination for key, pair in self._pairs.items()}
+        for key, pair in list(self._pairs.items()):
+            vip = vips.get(pair.virtual_ip)
+            if vip is None or now - pair.active > self._forget_s:
+                del self._pairs[key]
+                del self._by_number[pair.number]
+            elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
+                self._choose(pair, vip)
+        return before != {key: pair.destination for key, pair in self._pairs.items()}
+
+    def _may_move(self, pair: PairState, vip: VirtualIP, now: Seconds) -> bool:
+        return pair.chosen_from != vip.destinations and now - pair.active > self._idle_s
+
+
+def _serves(vip: VirtualIP, destination: Destination | None) -> bool:
+    if destination is None:
+        return False
+    place = (destination.name, destination.address, destination.mac)
+    return any((one.name, one.address, one.mac) == place for one in vip.destinations)
+
+
+def _served(rule: Rule) -> tuple[str | None, str | None, str | None]:
+    """(source, virtual IP, destination) addresses that a steering rule shows; None for what it does not."""
+    to = {action.field: str(action.value) for action in rule.actions if isinstance(action, SetField)}
+    match kind_of(rule.cookie):
+        case Kind.TO_DESTINATION:
+            return rule.match.ipv4_src, rule.match.ipv4_dst, to.get("ipv4_dst")
+        case Kind.TO_CLIENT:
+            return rule.match.ipv4_dst, to.get("ipv4_src"), rule.match.ipv4_src
+    return None, None, None

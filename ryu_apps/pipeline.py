@@ -1,0 +1,183 @@
+"""The rules that each switch should hold, computed from what is known: data in, data out, nothing remembered."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ryu_apps import policing
+from ryu_apps.rules import (
+    CONTROLLER,
+    ETH_ARP,
+    ETH_IPV4,
+    ETH_LLDP,
+    ETH_RARP,
+    PROTO_TCP,
+    Action,
+    AnswerArp,
+    Kind,
+    Match,
+    Meter,
+    Output,
+    Rule,
+    RuleKey,
+    SetField,
+    Table,
+    cookie,
+    pair_number,
+)
+from ryu_apps.steering import virtual_mac
+from ryu_apps.waiting import Quench
+
+DEFAULT_PRIORITY = 0
+GROUP_PRIORITY = 5
+HOST_PRIORITY = 10
+QUENCH_PRIORITY = 15
+PAIR_PRIORITY = 20
+SYN_PRIORITY = 30
+LISTEN_PRIORITY = 100
+ANSWER_PRIORITY = 110
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """A pair and the destination that serves it."""
+
+    source_address: str
+    virtual_ip: str
+    destination_address: str
+    destination_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one switch has to do with the world."""
+
+    virtual_ips: tuple[str, ...] = ()
+    # Port towards each MAC, for every host that can be reached from here
+    ports: Mapping[str, int] = ()  # type: ignore[assignment]
+    # (source address, virtual IP) of pairs that enter the network here
+    accounts: tuple[tuple[str, str], ...] = ()
+    # Pairs whose source is here, and pairs whose destination is here
+    towards: tuple[Steer, ...] = ()
+    back: tuple[Steer, ...] = ()
+    police: tuple[policing.Police, ...] = ()
+    quenched: tuple[Quench, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What a switch should hold."""
+
+    rules: Mapping[RuleKey, Rule]
+    meters: Mapping[int, Meter]
+
+
+def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = True) -> Desired:
+    """All rules and meters of one switch. `meter_numbers` maps pair numbers to meters."""
+    limits = [one for one in share.police if with_limits or one.rate_kbit_s is None]
+    meters = [
+        policing.meter(meter_numbers[one.number], one.rate_kbit_s) for one in limits if one.rate_kbit_s is not None
+    ]
+    rules = [
+        *_defaults(),
+        *(rule for address in share.virtual_ips for rule in _virtual_ip(address)),
+        *(rule for pair in share.accounts for rule in _account(*pair)),
+        *(_police(one, meter_numbers) for one in limits),
+        *(_towards(one) for one in share.towards),
+        *(_back(one) for one in share.back),
+        *(_quench(one) for one in share.quenched),
+        *(_host(mac, port) for mac, port in dict(share.ports).items()),
+    ]
+    return Desired({rule.key: rule for rule in rules}, {one.number: one for one in meters})
+
+
+def _defaults() -> Iterable[Rule]:
+    for table in (Table.ACCOUNT, Table.POLICE, Table.STEER):
+        yield Rule(table, DEFAULT_PRIORITY, Match(), goto=table + 1, cookie=cookie(table, Kind.DEFAULT))
+    # Unknown unicast asks the controller, groups go nowhere: nothing is ever flooded by a switch.
+    ask = (Output(CONTROLLER),)
+    last = Table.FORWARD
+    yield Rule(last, DEFAULT_PRIORITY, Match(), ask, cookie=cookie(last, Kind.DEFAULT))
+    yield Rule(last, GROUP_PRIORITY, Match(multicast=True), cookie=cookie(last, Kind.DEFAULT, 1))
+    for eth_type in (ETH_RARP, ETH_LLDP):
+        yield _listen(LISTEN_PRIORITY, Match(eth_type=eth_type), eth_type)
+    yield _listen(LISTEN_PRIORITY, Match(eth_type=ETH_ARP, multicast=True), 1)
+    # Neighbours that know each other confirm it directly: that must work while the controller is dead.
+    yield replace(_listen(LISTEN_PRIORITY - 1, Match(eth_type=ETH_ARP), 2), goto=Table.POLICE)
+
+
+def _listen(priority: int, match: Match, number: int) -> Rule:
+    return Rule(
+        Table.ACCOUNT, priority, match, (Output(CONTROLLER),), cookie=cookie(Table.ACCOUNT, Kind.LISTEN, number)
+    )
+
+
+def _virtual_ip(address: str) -> Iterable[Rule]:
+    number = pair_number("", address)
+    match = Match(eth_type=ETH_IPV4, ipv4_dst=address)
+    ask = cookie(Table.STEER, Kind.LISTEN, number)
+    yield Rule(Table.STEER, HOST_PRIORITY, match, (Output(CONTROLLER),), cookie=ask)
+    # The switch itself answers who holds the address, also while the controller is dead, who only listens.
+    question = Match(eth_type=ETH_ARP, arp_op=1, arp_tpa=address)
+    actions = (Output(CONTROLLER), AnswerArp(virtual_mac(address), address))
+    answer = cookie(Table.ACCOUNT, Kind.ANSWER, number)
+    yield Rule(Table.ACCOUNT, ANSWER_PRIORITY, question, actions, cookie=answer)
+
+
+def _account(source: str, virtual_ip: str) -> Iterable[Rule]:
+    number = pair_number(source, virtual_ip)
+    every = Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=virtual_ip)
+    first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_src=source, ipv4_dst=virtual_ip, syn=True)
+    table = Table.ACCOUNT
+    yield Rule(table, PAIR_PRIORITY, every, goto=Table.POLICE, cookie=cookie(table, Kind.PAIR, number))
+    yield Rule(table, SYN_PRIORITY, first, goto=Table.POLICE, cookie=cookie(table, Kind.PAIR_SYN, number))
+
+
+def police_key(source_address: str, virtual_ip: str) -> RuleKey:
+    """Identity of the rule that limits or marks a pair."""
+    match = Match(eth_type=ETH_IPV4, ipv4_src=source_address, ipv4_dst=virtual_ip)
+    return RuleKey(Table.POLICE, PAIR_PRIORITY, match)
+
+
+def _police(one: policing.Police, meter_numbers: Mapping[int, int]) -> Rule:
+    actions: tuple[Action, ...] = () if one.dscp is None else (SetField("ip_dscp", one.dscp),)
+    return Rule(
+        *police_key(one.source_address, one.virtual_ip),
+        actions,
+        goto=Table.STEER,
+        meter=meter_numbers[one.number] if one.rate_kbit_s is not None else None,
+        cookie=cookie(Table.POLICE, Kind.LIMIT, one.number),
+        lease_until=one.lease_until,
+    )
+
+
+def _towards(one: Steer) -> Rule:
+    match = Match(eth_type=ETH_IPV4, ipv4_src=one.source_address, ipv4_dst=one.virtual_ip)
+    actions = (SetField("eth_dst", one.destination_mac), SetField("ipv4_dst", one.destination_address))
+    return _steer(match, actions, Kind.TO_DESTINATION, one)
+
+
+def _back(one: Steer) -> Rule:
+    match = Match(eth_type=ETH_IPV4, ipv4_src=one.destination_address, ipv4_dst=one.source_address)
+    actions = (SetField("eth_src", virtual_mac(one.virtual_ip)), SetField("ipv4_src", one.virtual_ip))
+    return _steer(match, actions, Kind.TO_CLIENT, one)
+
+
+def _steer(match: Match, actions: tuple[Action, ...], kind: Kind, one: Steer) -> Rule:
+    number = pair_number(one.source_address, one.virtual_ip)
+    return Rule(Table.STEER, PAIR_PRIORITY, match, actions, Table.FORWARD, cookie=cookie(Table.STEER, kind, number))
+
+
+def _host(mac: str, port: int) -> Rule:
+    number = int(mac.replace(":", ""), 16)
+    return Rule(
+        Table.FORWARD,
+        HOST_PRIORITY,
+        Match(eth_dst=mac),
+        (Output(port),),
+        cookie=cookie(Table.FORWARD, Kind.HOST, number),
+    )
+
+
+def _quench(one: Quench) -> Rule:
+    number = cookie(Table(one.table), Kind.QUENCH)
+    return Rule(one.table, QUENCH_PRIORITY, one.match, cookie=number, lease_until=one.until)

@@ -1,0 +1,117 @@
+"""The ordered difference between what a switch holds and what it should hold; somebody else's rules never show up."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ryu_apps.pipeline import Desired
+from ryu_apps.rules import Meter, Rule, RuleKey, is_ours
+
+Seconds = float
+
+# A lease in the switch may differ by its rounding to whole seconds before it is set anew.
+LEASE_SLACK_S = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class AddMeter:
+    """Creates a meter."""
+
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyMeter:
+    """Changes a meter's rate in place: rules that use it stay."""
+
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMeter:
+    """Removes a meter."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutRule:
+    """Adds a rule or replaces the one with the same key; also restarts its lease."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule:
+    """Removes exactly this rule."""
+
+    rule: Rule
+
+
+Change = AddMeter | ModifyMeter | DeleteMeter | PutRule | DeleteRule
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a switch holds of ours, as far as is known."""
+
+    rules: dict[RuleKey, Rule] = field(default_factory=dict)
+    meters: dict[int, Meter] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, rules: Iterable[Rule], meters: Iterable[Meter], first_meter: int) -> "Holding":
+        """From what a switch reports: only our cookies, and only meters of our number range."""
+        return cls(
+            {rule.key: rule for rule in rules if is_ours(rule.cookie)},
+            {meter.number: meter for meter in meters if meter.number >= first_meter},
+        )
+
+    def expire(self, now: Seconds) -> None:
+        """Drops what the switch has ended by itself."""
+        for key in [key for key, rule in self.rules.items() if (rule.lease_until or now + 1) <= now]:
+            del self.rules[key]
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Follows changes that were sent."""
+        for change in changes:
+            match change:
+                case AddMeter(meter) | ModifyMeter(meter):
+                    self.meters[meter.number] = meter
+                case DeleteMeter(number):
+                    self.meters.pop(number, None)
+                    # A switch drops the rules of a meter with it.
+                    for key in [key for key, rule in self.rules.items() if rule.meter == number]:
+                        del self.rules[key]
+                case PutRule(rule):
+                    self.rules[rule.key] = rule
+                case DeleteRule(rule):
+                    self.rules.pop(rule.key, None)
+
+
+def difference(holding: Holding, want: Desired) -> list[Change]:
+    """Changes that lead from `holding` to `want`, in an order in which every prefix is sound.
+
+    Meters come before the rules that use them and go after them; new rules come before old ones go.
+    """
+    return [
+        *_meters_first(holding.meters, want.meters),
+        *(PutRule(rule) for key, rule in want.rules.items() if not _same(holding.rules.get(key), rule)),
+        *(DeleteRule(rule) for key, rule in holding.rules.items() if key not in want.rules and is_ours(rule.cookie)),
+        *(DeleteMeter(number) for number in holding.meters if number not in want.meters),
+    ]
+
+
+def _meters_first(held: Mapping[int, Meter], want: Mapping[int, Meter]) -> Iterable[Change]:
+    for number, meter in want.items():
+        if number not in held:
+            yield AddMeter(meter)
+        elif held[number] != meter:
+            yield ModifyMeter(meter)
+
+
+def _same(held: Rule | None, want: Rule) -> bool:
+    if held is None:
+        return False
+    alike = (held.actions, held.goto, held.meter, held.cookie) == (want.actions, want.goto, want.meter, want.cookie)
+    if held.lease_until is None or want.lease_until is None:
+        return alike and held.lease_until == want.lease_until
+    return alike and abs(held.lease_until - want.lease_until) <= LEASE_SLACK_S

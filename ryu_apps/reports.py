@@ -1,0 +1,96 @@
+"""What the switches made of each reservation, told once per change and generation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cpdb import Observed
+from ryu_apps.network import Network
+from ryu_apps.pipeline import police_key
+from ryu_apps.policing import Wish
+from ryu_apps.session import Session
+from ryu_apps.shares import Limits, ingress
+
+Seconds = float
+
+KIND = "reservation"
+NOWHERE = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One reservation on one switch."""
+
+    reservation: str
+    node: str
+
+
+class Reports:
+    """Remembers what was said about each reservation on each switch."""
+
+    def __init__(self) -> None:
+        self._said: dict[_Case, Observed] = {}
+
+    def news(self, network: Network, sessions: Mapping[int, Session], wanted: Limits, now: Seconds) -> list[Observed]:
+        """Rows for what changed since last time; nothing about switches that have not confirmed yet."""
+        cases = self._cases(network, wanted)
+        found = []
+        for case, (dpid, wishes) in cases.items():
+            word = _word(network, None if dpid is None else sessions.get(dpid), wishes)
+            if word is None:
+                continue
+            status, detail = word
+            row = Observed(KIND, case.reservation, case.node, wishes[0].generation, status, detail, now)
+            said = self._said.get(case)
+            if said is None or replace(said, observed_at=now) != row:
+                self._said[case] = row
+                found.append(row)
+        return found + self._removed(cases, now)
+
+    @staticmethod
+    def _cases(network: Network, wanted: Limits) -> dict[_Case, tuple[int | None, list[Wish]]]:
+        cases: dict[_Case, tuple[int | None, list[Wish]]] = {}
+        for wish in wanted.wishes:
+            address = source_address(network, wish)
+            dpid = None if address is None else ingress(network, address)
+            node = NOWHERE if dpid is None else network.picture.directory.switch(dpid)
+            cases.setdefault(_Case(wish.reservation, node), (dpid, []))[1].append(wish)
+        return cases
+
+    def _removed(self, cases: Mapping[_Case, object], now: Seconds) -> list[Observed]:
+        gone = [case for case in self._said if case not in cases]
+        return [
+            replace(self._said.pop(case), status="removed", detail="lease ended or withdrawn", observed_at=now)
+            for case in gone
+        ]
+
+
+def source_address(network: Network, wish: Wish) -> str | None:
+    """Address of a wish's source, None while no switch has seen it."""
+    name = wish.pair.source
+    address = network.picture.directory.address(name) or name
+    return address if network.hosts.of_address(address) is not None else None
+
+
+def _word(network: Network, session: Session | None, wishes: list[Wish]) -> tuple[str, str] | None:
+    if source_address(network, wishes[0]) is None:
+        return "refused", f"{wishes[0].pair.source} has not been seen on any switch yet"
+    if session is None:
+        return "refused", "the switch is not connected"
+    if not (session.ready and session.settled):
+        return None
+    if not session.has_meters and any(wish.rate_kbit_s is not None for wish in wishes):
+        return "refused", "the switch has no meters"
+    keys = [police_key(source_address(network, wish) or "", wish.pair.virtual_ip) for wish in wishes]
+    reason = session.why_not(keys)
+    if reason is not None:
+        return "refused", f"the switch answered {reason}"
+    if not session.holds(keys):
+        # On its way: the next look will tell.
+        return None
+    return "installed", ", ".join(_describe(wish) for wish in wishes)
+
+
+def _describe(wish: Wish) -> str:
+    if wish.rate_kbit_s is None:
+        return f"{wish.pair} marked DSCP {wish.dscp}"
+    return f"{wish.pair} limited to {wish.rate_kbit_s} kbit/s"

@@ -1,0 +1,66 @@
+"""Cuts the whole network's state into what each single switch has to do."""
+
+from dataclasses import dataclass
+
+from ryu_apps.network import Network
+from ryu_apps.pairs import PairState
+from ryu_apps.pipeline import Share, Steer
+from ryu_apps.policing import Police, Wish, police, wishes
+
+Seconds = float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All wishes, and what follows from those whose source has been seen."""
+
+    police: tuple[Police, ...]
+    wishes: tuple[Wish, ...]
+
+
+def limits(network: Network, now: Seconds) -> Limits:
+    """What the alive reservations ask for, by address."""
+
+    def address(name: str) -> str | None:
+        known = network.picture.directory.address(name) or name
+        return known if network.hosts.of_address(known) is not None else None
+
+    found = wishes(network.declared.reservations, now)
+    return Limits(tuple(police(found, address)), tuple(found))
+
+
+def share(network: Network, dpid: int, wanted: Limits) -> Share:
+    """What switch `dpid` has to do."""
+    ports = {host.mac: network.port_towards(dpid, host) for host in network.hosts}
+    steers = [steer for pair in network.pairs if (steer := _steer(network, pair)) is not None]
+    return Share(
+        virtual_ips=tuple(sorted(network.virtual_ips)),
+        ports={mac: port for mac, port in ports.items() if port is not None},
+        accounts=tuple(
+            (pair.source_address, pair.virtual_ip)
+            for pair in network.pairs
+            if ingress(network, pair.source_address) == dpid
+        ),
+        towards=tuple(one for one in steers if ingress(network, one.source_address) == dpid),
+        back=tuple(one for one in steers if _place(network, one.destination_mac) == dpid),
+        quenched=tuple(one for one in network.waiting.quenched.values() if one.dpid == dpid),
+        police=tuple(one for one in wanted.police if ingress(network, one.source_address) == dpid),
+    )
+
+
+def ingress(network: Network, source_address: str) -> int | None:
+    """The switch where a source's packets enter the network."""
+    host = network.hosts.of_address(source_address)
+    return host.at.dpid if host else None
+
+
+def _place(network: Network, mac: str) -> int | None:
+    host = network.hosts.of_mac(mac)
+    return host.at.dpid if host else None
+
+
+def _steer(network: Network, pair: PairState) -> Steer | None:
+    to = pair.destination
+    if to is None or _place(network, to.mac) is None:
+        return None
+    return Steer(pair.source_address, pair.virtual_ip, to.address, to.mac)

@@ -1,0 +1,57 @@
+"""The laws of the alphabet: undoing twice changes nothing, and the journal gives back what was written."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpdb import Limit, Pair, SettingsError
+from orchestrator import (
+    Action,
+    MigrateVm,
+    ReleaseBandwidth,
+    ReserveBandwidth,
+    SetCpuLimit,
+    SetMemory,
+    SetVcpus,
+    SetWeights,
+    from_json,
+)
+
+NAMES = st.text("abcdefgh123", min_size=1, max_size=8)
+RATES = st.floats(0, 1e9, allow_nan=False)
+PAIRS = st.builds(Pair, NAMES, NAMES)
+LIMITS = st.lists(st.builds(Limit, PAIRS, RATES), max_size=3).map(tuple)
+WEIGHTS = st.dictionaries(NAMES, st.integers(0, 100), max_size=3).map(lambda one: tuple(one.items()))
+ACTIONS = st.one_of(
+    st.builds(ReserveBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60)),
+    st.builds(ReleaseBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60)),
+    st.builds(SetCpuLimit, NAMES, RATES, RATES),
+    st.builds(SetVcpus, NAMES, st.integers(1, 64), st.integers(1, 64)),
+    st.builds(SetMemory, NAMES, st.integers(0, 1 << 40), st.integers(0, 1 << 40)),
+    st.builds(MigrateVm, NAMES, NAMES, NAMES),
+    st.builds(SetWeights, NAMES, WEIGHTS, WEIGHTS),
+)
+
+
+@given(ACTIONS)
+def test_the_inverse_of_the_inverse_is_the_action(action: Action) -> None:
+    assert action.inverse().inverse() == action
+    assert action.inverse().target == action.target
+
+
+@given(ACTIONS)
+def test_the_journal_gives_back_the_same_action(action: Action) -> None:
+    assert from_json(action.kind, json.loads(json.dumps(action.to_json()))) == action
+    assert action.describe() == from_json(action.kind, action.to_json()).describe()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [("fly", {}), ("migrate_vm", {"vm": "a"}), ("reserve_bandwidth", {"key": 1})]
+)
+def test_what_cannot_be_read_is_refused_in_one_line(kind: str, body: dict[str, object]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        from_json(kind, body)
+    assert kind in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,94 @@
+"""The relation from communications to CPU is learnt from free seconds and bounded by starved ones."""
+
+import random
+
+import pytest
+
+from cpdb import Communication, Pair, VmLoad
+from orchestrator.learn import Past, learn
+from orchestrator.relation import LoadSample, fit
+
+
+def samples(slope: float, rng: random.Random, limit: float = 1.0, count: int = 60) -> list[LoadSample]:
+    found = []
+    for _ in range(count):
+        x = rng.uniform(0, 12)
+        wish = 0.02 + slope * x + rng.gauss(0, 0.01)
+        found.append(LoadSample(x, max(0.0, min(limit, wish)), limit))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_linear_cost_is_found_and_carried_on_beyond_what_was_seen(seed: int) -> None:
+    relation = fit("connections_per_s", samples(0.02, random.Random(seed)))
+    assert relation is not None
+    assert relation.cores(25) == pytest.approx(0.52, rel=0.2)
+
+
+def test_the_estimate_never_falls_with_load_and_never_starts_below_zero() -> None:
+    rng = random.Random(3)
+    falling = [LoadSample(x, max(0.0, 0.5 - 0.04 * x), 1.0) for x in (rng.uniform(1, 10) for _ in range(50))]
+    relation = fit("connections_per_s", falling)
+    assert relation is not None
+    assert relation.base_cores >= 0
+    assert relation.cores(20) >= relation.cores(1) >= 0
+
+
+def test_too_few_or_unvaried_samples_give_no_opinion() -> None:
+    assert fit("x", samples(0.02, random.Random(1), count=5)) is None
+    assert fit("x", [LoadSample(4.0, 0.1, 1.0)] * 100) is None
+
+
+def test_a_starved_stretch_may_raise_the_estimate_but_not_lower_it() -> None:
+    free = [LoadSample(x % 3 + 1, 0.02 + 0.005 * (x % 3 + 1), 0.2) for x in range(40)]
+    # Six seconds at the limit, with twelve requests: each costs about 0.1 core seconds, far more than learnt before.
+    starved = [LoadSample(4.0, 0.2, 0.2)] * 3 + [LoadSample(0.0, 0.2, 0.2)] * 3
+    before, after = fit("x", free), fit("x", [*free, *starved, free[0]])
+    assert before is not None
+    assert after is not None
+    assert after.slope > 3 * before.slope
+    cheap = [LoadSample(400.0, 0.2, 0.2)] * 6
+    unchanged = fit("x", [*free, *cheap, free[0]])
+    assert unchanged is not None
+    assert unchanged.slope >= before.slope - 1e-12
+
+
+def communications(rates: list[tuple[int, int]]) -> list[Communication]:
+    """Rows of one pair, a second each: (bytes, new connections)."""
+    return [
+        Communication("c1", "v", "vm1", 1_000.0 + n, 1.0, size, size // 1000, count)
+        for n, (size, count) in enumerate(rates)
+    ]
+
+
+def test_the_size_of_a_connection_is_that_of_the_times_when_many_come() -> None:
+    quiet, surge = [(16_000, 2)] * 20, [(640_000, 20)] * 10
+    drained = [(500_000, 1)] * 5  # after a surge old connections still send
+    rows = communications((quiet + surge + drained) * 3)
+    assert learn(Past(rows)).bytes_per_connection[Pair("c1", "v")] == pytest.approx(32_000, rel=0.1)
+    calm = communications(quiet * 3)
+    assert learn(Past(calm)).bytes_per_connection[Pair("c1", "v")] == pytest.approx(8_000, rel=0.1)
+
+
+def test_silence_has_no_size() -> None:
+    assert learn(Past(communications([(5_000, 0)] * 20))).bytes_per_connection == {}
+
+
+def test_relations_are_learnt_from_the_rows_of_the_database() -> None:
+    rng = random.Random(2)
+    counts = [rng.randint(0, 10) for _ in range(120)]
+    rows = communications([(count * rng.randint(500, 1500), count) for count in counts])
+    loads = [VmLoad("vm1", "h1", 1_000.0 + n, "running", 0.02 * c, 1.0, 1, 1, 1) for n, c in enumerate(counts)]
+    found = {one.feature: one for one in learn(Past(rows, loads)).relations["vm1"]}
+    assert found["connections_per_s"].cores(20) == pytest.approx(0.4, rel=0.15)
+    assert found["bytes_per_s"].spread_cores > found["connections_per_s"].spread_cores
+
+
+def test_a_datagram_service_is_explained_by_its_bytes() -> None:
+    rng = random.Random(2)
+    sizes = [rng.randint(10_000, 1_000_000) for _ in range(60)]
+    rows = communications([(size, 0) for size in sizes])
+    loads = [VmLoad("vm1", "h1", 1_000.0 + n, "running", size * 1e-7, 1.0, 1, 1, 1) for n, size in enumerate(sizes)]
+    (relation,) = learn(Past(rows, loads)).relations["vm1"]
+    assert relation.feature == "bytes_per_s"
+    assert relation.cores(2_000_000) == pytest.approx(0.2, rel=0.2)

@@ -1,0 +1,78 @@
+"""The laws of every plan, on random worlds."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from worlds import CONFIG, LINK, RELATION, foreseen, machines, pair_state, vm, world, worlds
+
+from orchestrator import MigrateVm, OrchestratorConfig, ReserveBandwidth, World, apply, demands, plan
+from orchestrator.needs import load_now, vm_need
+
+ONE_HORIZON = replace(CONFIG, horizons_s=(5,), decision_s=0.1)
+
+
+def planned(start: World, config: OrchestratorConfig = CONFIG):
+    return plan(start, demands(start, config), config)
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds())
+def test_planning_again_after_the_plan_gives_nothing(start: World) -> None:
+    after = start
+    for step in planned(start).steps:
+        after = apply(after, step.action)
+    assert [one.action.describe() for one in planned(after).steps] == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds())
+def test_every_prefix_keeps_each_host_within_what_it_has(start: World) -> None:
+    demand = demands(start, CONFIG)
+
+    def taken(now: World, host: str) -> float:
+        return sum(
+            max(load_now(one, vm_need(now, demand, one, horizon)) for horizon in (0, 5)) for one in now.on_host(host)
+        )
+
+    after = start
+    for step in planned(start).steps:
+        after = apply(after, step.action)
+        for host in after.hosts.values():
+            allowed = max(CONFIG.host_headroom * host.cpu_cores_capacity, taken(start, host.name))
+            assert taken(after, host.name) <= allowed + 1e-6, step.action.describe()
+            memory = [sum(one.memory_bytes for one in w.on_host(host.name)) for w in (start, after)]
+            assert memory[1] <= max(host.memory_bytes_capacity, memory[0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds())
+def test_every_reservation_fits_its_link_and_cuts_nobody_off(start: World) -> None:
+    capacity = start.links[LINK].capacity_bytes_per_s or 0.0
+    for step in planned(start).steps:
+        if isinstance(step.action, ReserveBandwidth):
+            given_way = sum(one.bytes_per_s for one in step.action.limits)
+            assert 0 < given_way <= max(CONFIG.link_headroom, CONFIG.link_floor) * capacity + 1e-6
+            assert given_way >= CONFIG.link_floor * capacity * 0.999
+            reserved = start.pairs[step.action.pair].priority
+            assert all(start.pairs[one.pair].priority < reserved for one in step.action.limits)
+
+
+@settings(max_examples=100, deadline=None)
+@given(worlds())
+def test_only_less_important_movable_machines_move_and_never_to_a_full_host(start: World) -> None:
+    for step in planned(start).steps:
+        if isinstance(step.action, MigrateVm):
+            spec = start.vms[step.action.vm].spec
+            assert spec is not None
+            assert spec.movable
+            assert any(one.priority > spec.priority for one in start.on_host(step.action.before))
+
+
+def test_a_calm_world_needs_no_plan() -> None:
+    pairs = [foreseen(pair_state(f"c{n}", "v", 10, 2.0, destination="shop"), {5: 3, 15: 3, 30: 4}) for n in range(3)]
+    shop = vm("shop", "h1", 0.15, 0.4, priority=10, cpu_cores_max=0.8, relation=RELATION)
+    batch = vm("batch", "h1", 0.25, 0.25, movable=True)
+    start = world([*pairs, pair_state("c9", "low", 0, 20.0)], **machines(shop, batch))
+    found = planned(start)
+    assert found.steps == ()
+    assert found.refusals == ()

@@ -1,0 +1,231 @@
+"""The three strategies on hand-made worlds: what they do, how much, when, and what they refuse."""
+
+from dataclasses import replace
+
+import pytest
+from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_state, vm, world
+
+from cpdb import Reservation
+from orchestrator import (
+    HostSpec,
+    MigrateVm,
+    OrchestratorConfig,
+    Plan,
+    ReserveBandwidth,
+    SetCpuLimit,
+    SetVcpus,
+    World,
+    apply,
+    demands,
+    plan,
+)
+from orchestrator.lead import LeadTimes
+
+QUIET = pair_state("c1", "shop", 10, 2.0)
+FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
+SHOP = vm("shop", "h1", 0.05, 0.2, priority=10, cpu_cores_max=0.8, relation=RELATION)
+BATCH = vm("batch", "h1", 0.25, 0.25, movable=True)
+
+
+def planned(start: World, config: OrchestratorConfig = CONFIG) -> Plan:
+    return plan(start, demands(start, config), config)
+
+
+def served(peaks: dict[int, float]):
+    return foreseen(pair_state("c1", "shop", 10, 2.0, destination="shop", links=()), peaks)
+
+
+# -- bandwidth
+
+
+def test_a_foreseen_surge_makes_the_less_important_pair_give_way() -> None:
+    start = world([foreseen(QUIET, {5: 25.0}), FLOOD])
+    (step,) = planned(start).steps
+    assert isinstance(step.action, ReserveBandwidth)
+    assert step.action.pair == QUIET.pair
+    (limit,) = step.action.limits
+    assert limit.pair == FLOOD.pair
+    assert 0.05 * 1_500_000 <= limit.bytes_per_s <= 0.9 * 1_500_000 - 25 * 30_000 * 0.7
+    assert step.needed_at == NOW + 5
+    assert step.reason["forecast"]["model"] == "oracle"
+    assert step.reason["where"] == {"link": "leaf>h1"}
+    assert step.reason["promise"]["by"] == NOW + 5
+
+
+def test_nobody_is_held_back_before_the_lead_time_asks_for_it() -> None:
+    far = world([foreseen(QUIET, {5: 2.0, 15: 25.0, 30: 25.0}), FLOOD])
+    assert planned(far).steps == ()
+    slow = replace(far, leads=LeadTimes({"reserve_bandwidth": (6.0,) * 8}))
+    assert [one.needed_at for one in planned(slow).steps] == [NOW + 15]
+
+
+def test_pairs_of_equal_priority_do_not_limit_each_other() -> None:
+    found = planned(world([foreseen(QUIET, {5: 25.0}), replace(FLOOD, priority=10)]))
+    assert found.steps == ()
+    assert "same priority" in found.refusals[0].why_not
+
+
+def test_a_link_of_unknown_capacity_is_left_alone() -> None:
+    assert planned(world([foreseen(QUIET, {5: 500.0}), FLOOD], capacity=None)).steps == ()
+
+
+def test_a_lease_is_renewed_at_half_time_while_needed_and_not_after() -> None:
+    start = world([foreseen(QUIET, {5: 25.0}), FLOOD])
+    held = apply(start, planned(start).steps[0].action)
+    later = replace(held, now=NOW + 3)
+    assert planned(later).steps == ()
+    half = replace(held, now=NOW + 6, pairs={**held.pairs, QUIET.pair: fresh(QUIET, 25.0, NOW + 6)})
+    (step,) = planned(half).steps
+    assert step.renewal
+    over = replace(half, pairs={**held.pairs, QUIET.pair: QUIET})
+    assert planned(over).steps == ()
+
+
+def fresh(state, peak: float, issued_at: float):
+    return foreseen(state, {5: peak}, issued_at)
+
+
+def test_a_competitor_that_backs_off_does_not_end_the_reservation() -> None:
+    start = world([foreseen(QUIET, {5: 25.0}), FLOOD])
+    (step,) = planned(start).steps
+    held = apply(start, step.action)
+    meek = replace(FLOOD, bytes_per_s=100_000.0, typical_bytes_per_s=100_000.0)
+    pairs = {QUIET.pair: fresh(QUIET, 25.0, NOW + 6), FLOOD.pair: meek}
+    link = {LINK: replace(held.links[LINK], bytes_per_s=160_000.0)}
+    (renewal,) = planned(replace(held, now=NOW + 6, pairs=pairs, links=link)).steps
+    assert renewal.renewal
+    assert renewal.action == step.action
+
+
+def test_a_lower_limit_that_becomes_necessary_is_set_at_once() -> None:
+    start = world([foreseen(QUIET, {5: 25.0}), FLOOD])
+    action = planned(start).steps[0].action
+    assert isinstance(action, ReserveBandwidth)
+    loose = tuple(replace(one, bytes_per_s=2 * one.bytes_per_s) for one in action.limits)
+    held = Reservation(action.key, action.pair, 1.0, loose, "o", "", NOW, NOW + 10)
+    (step,) = planned(replace(start, reservations={held.key: held})).steps
+    assert step.renewal
+    assert isinstance(step.action, ReserveBandwidth)
+    assert step.action.limits == action.limits
+
+
+def test_other_traffic_on_the_link_counts() -> None:
+    start = world([foreseen(QUIET, {5: 12.0}), replace(FLOOD, bytes_per_s=5e5, typical_bytes_per_s=5e5)])
+    assert planned(start).steps == ()
+    busy = replace(start, links={LINK: replace(start.links[LINK], bytes_per_s=1_450_000.0)})
+    assert len(planned(busy).steps) == 1
+
+
+def test_a_reservation_for_a_pair_that_calmed_down_is_not_prolonged_for_another() -> None:
+    other = pair_state("c2", "search", 10, 0.5)
+    start = world([QUIET, other, replace(FLOOD, bytes_per_s=1_500_000.0, typical_bytes_per_s=1_500_000.0)])
+    held = apply(start, planned(start).steps[0].action)
+    (key,) = held.reservations
+    assert key.startswith(str(QUIET.pair))
+    calm = {**held.pairs, FLOOD.pair: FLOOD}
+    link = {LINK: replace(held.links[LINK], bytes_per_s=0.0)}
+    assert planned(replace(held, now=NOW + 6, pairs=calm, links=link)).steps == ()
+
+
+# -- compute
+
+
+def test_predicted_connections_raise_the_cpu_limit_before_they_come() -> None:
+    start = world([served({5: 20.0, 15: 20.0})], **machines(SHOP))
+    (step,) = planned(start).steps
+    assert step.action == SetCpuLimit("shop", 0.2, step.action.after)  # type: ignore[union-attr]
+    assert 0.45 <= step.action.after <= 0.7  # type: ignore[union-attr,operator]
+    assert step.needed_at == NOW + 5
+
+
+def test_a_grant_stops_at_the_ceiling_and_at_what_the_host_has() -> None:
+    low = replace(SHOP, spec=replace(SHOP.spec, cpu_cores_max=0.3))  # type: ignore[type-var]
+    assert planned(world([served({5: 40.0})], **machines(low))).steps[0].action == SetCpuLimit("shop", 0.2, 0.3)
+    tight = machines(SHOP, vm("other", "h1", 0.5, 0.5, priority=10), hosts=(HostSpec("h1", "", "", 1.0, GIB),))
+    assert planned(world([served({5: 40.0})], **tight)).steps[0].action == SetCpuLimit("shop", 0.2, 0.4)
+
+
+def test_more_than_one_core_plugs_in_vcpus_first() -> None:
+    big = replace(SHOP, cores_limit=0.9, spec=replace(SHOP.spec, cpu_cores_min=0.9, cpu_cores_max=2.0, vcpus_max=2))  # type: ignore[type-var]
+    wide = machines(big, hosts=(HostSpec("h1", "", "", 4.0, GIB),))
+    steps = planned(world([served({5: 60.0})], **wide)).steps
+    assert [type(one.action) for one in steps] == [SetVcpus, SetCpuLimit]
+    assert steps[1].waits
+
+
+def test_a_limit_goes_back_only_after_calm_and_with_no_surge_ahead() -> None:
+    raised = replace(SHOP, cores_limit=0.6)
+    assert planned(world([served({5: 2.0, 15: 2.0})], **machines(raised))).steps == ()
+    calm = replace(raised, calm=True)
+    (step,) = planned(world([served({5: 2.0, 15: 2.0})], **machines(calm))).steps
+    assert step.action == SetCpuLimit("shop", 0.6, 0.2)
+    assert planned(world([served({5: 2.0, 15: 25.0})], **machines(calm))).steps == ()
+
+
+def test_an_undeclared_machine_is_never_touched() -> None:
+    stranger = replace(SHOP, spec=None)
+    assert planned(world([served({5: 40.0, 15: 40.0, 30: 40.0})], **machines(stranger))).steps == ()
+
+
+# -- placement
+
+
+def crowded(peaks: dict[int, float], **more: object) -> World:
+    steady = vm("steady", "h1", 0.35, 0.5, priority=10)
+    return world([served(peaks)], **(machines(SHOP, BATCH, steady) | more))
+
+
+def moves(found: Plan) -> list[MigrateVm]:
+    return [one.action for one in found.steps if isinstance(one.action, MigrateVm)]
+
+
+def test_the_least_important_machine_leaves_before_the_host_is_short() -> None:
+    found = planned(crowded({5: 2.0, 15: 20.0, 30: 20.0}))
+    assert moves(found) == [MigrateVm("batch", "h1", "h2")]
+    (step,) = [one for one in found.steps if isinstance(one.action, MigrateVm)]
+    assert step.needed_at == NOW + 15
+    assert step.reason["where"]["host"] == "h1"
+
+
+def test_too_late_is_refused_and_says_so() -> None:
+    start = replace(crowded({5: 20.0, 15: 20.0, 30: 20.0}), leads=LeadTimes({"migrate_vm": (20.0,) * 8}))
+    found = planned(start)
+    assert moves(found) == []
+    assert any("too late" in one.why_not and one.action is not None for one in found.refusals)
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        (HostSpec("h2", "", "", 1.0, GIB, cordoned=True), "cordoned"),
+        (HostSpec("h2", "", "", 1.0, 64 << 20), "MiB memory"),
+        (HostSpec("h2", "", "", 0.1, GIB), "short itself"),
+    ],
+)
+def test_a_host_without_room_is_not_a_destination(host: HostSpec, why: str) -> None:
+    hosts = {"h1": HostSpec("h1", "", "", 1.0, GIB), "h2": host}
+    found = planned(crowded({15: 20.0, 30: 20.0}, hosts=hosts))
+    assert moves(found) == []
+    assert any(why in one.why_not for one in found.refusals)
+
+
+def test_a_machine_of_the_same_importance_stays() -> None:
+    peer = replace(BATCH, spec=replace(BATCH.spec, priority=10))  # type: ignore[type-var]
+    steady = vm("steady", "h1", 0.35, 0.5, priority=10)
+    found = planned(world([served({15: 20.0, 30: 20.0})], **machines(SHOP, peer, steady)))
+    assert moves(found) == []
+    assert any("no movable machine" in one.why_not for one in found.refusals)
+
+
+def test_a_machine_under_way_is_not_sent_again_and_counts_on_both_hosts() -> None:
+    start = replace(crowded({5: 20.0, 15: 20.0, 30: 20.0}), in_flight=(MigrateVm("batch", "h1", "h2"),))
+    found = planned(start)
+    assert moves(found) == []
+    grants = [one.action.after for one in found.steps if isinstance(one.action, SetCpuLimit)]
+    assert grants == [pytest.approx(0.3)]  # 0.9 - 0.35 - 0.25 for the one that is still there
+
+
+def test_what_a_move_frees_is_granted_after_it() -> None:
+    found = planned(crowded({5: 20.0, 15: 20.0, 30: 20.0}))
+    kinds = [(type(one.action).__name__, one.waits) for one in found.steps]
+    assert kinds == [("SetCpuLimit", False), ("MigrateVm", False), ("SetCpuLimit", True)]

@@ -1,0 +1,67 @@
+"""Fits happen elsewhere, and one that fails or hangs harms nobody."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from synthetic_models import Failing, Obedient, Sleeping, Spinning
+
+from predictor.fits import Background
+from predictor.models import Model
+from predictor.view import View
+
+VIEW = View(np.ones((2, 3, 50), dtype=np.float32))
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    one = Background(cpu_budget_s=0.2)
+    yield one
+    one.close()
+
+
+def collected(background: Background, enough: int = 1) -> list[Model]:
+    """Waits for so many answers, good or bad."""
+    fitted: list[Model] = []
+    before, end = background.failures, time.monotonic() + PATIENCE_S
+    while len(fitted) + background.failures - before < enough and time.monotonic() < end:
+        fitted += background.collect()
+        time.sleep(0.02)
+    return fitted
+
+
+def test_a_copy_is_fitted_in_another_process_on_one_thread(background):
+    original = Obedient()
+    assert background.submit([original], VIEW)
+    (fitted,) = collected(background)
+    assert fitted.process not in (0, os.getpid())
+    assert fitted.threads == "1"
+    assert original.process == 0
+
+
+@pytest.mark.parametrize("culprit", [Failing, Spinning, Sleeping])
+def test_a_culprit_is_counted_and_the_next_model_is_fitted(background, culprit):
+    assert background.submit([culprit(), Obedient()], VIEW)
+    fitted = collected(background, 2)
+    assert [model.name for model in fitted] == ["obedient"]
+    assert background.failures == 1
+
+
+def test_a_second_job_waits_for_its_turn(background):
+    assert background.submit([Sleeping()], VIEW)
+    assert background.busy
+    assert not background.submit([Obedient()], VIEW)
+
+
+def test_closing_ends_a_hanging_fit():
+    background = Background(cpu_budget_s=100.0)
+    background.submit([Sleeping()], VIEW)
+    while background._process is None or not background._process.is_alive():
+        time.sleep(0.01)
+    process = background._process
+    background.close()
+    assert not background.busy
+    assert not process.is_alive()

@@ -1,0 +1,154 @@
+"""A whole network of fake switches with our controller's mind: packets walk it in virtual time."""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from socket import inet_aton
+
+from cpdb import Destination, Link, Node, NodeKind, VirtualIP
+from ryu_apps import frames
+from ryu_apps.declared import Declared
+from ryu_apps.discovery import PortId
+from ryu_apps.effects import Effect, Out, Resubmit
+from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.frames import Arp
+from ryu_apps.network import Network
+from ryu_apps.pairs import Pairs
+from ryu_apps.pipeline import desired
+from ryu_apps.policing import allot
+from ryu_apps.reconcile import Holding, difference
+from ryu_apps.rules import CONTROLLER, ETH_ARP, number_of
+from ryu_apps.shares import limits, share
+
+VIP = "10.0.0.100"
+FIRST_METER = 60_000
+SWITCHES = {"leaf1": 0x11, "leaf2": 0x12, "leaf3": 0x13, "spine1": 0x21, "spine2": 0x22}
+FABRIC = [
+    (PortId(SWITCHES[leaf], m), PortId(SWITCHES[spine], n))
+    for n, leaf in enumerate(("leaf1", "leaf2", "leaf3"), 1)
+    for m, spine in enumerate(("spine1", "spine2"), 1)
+]
+HOSTS = {"c1": PortId(0x11, 11), "c2": PortId(0x11, 12), "s1": PortId(0x12, 11), "s2": PortId(0x13, 11)}
+
+
+def mac(name: str) -> str:
+    return "02:00:00:00:" + name.encode().hex(":")
+
+
+def address(name: str) -> str:
+    return f"10.0.{ord(name[0])}.{name[1]}"
+
+
+def declared(weights: tuple[int, int] = (100, 0), **more: object) -> Declared:
+    nodes = [Node(name, NodeKind.SWITCH, dpid=dpid) for name, dpid in SWITCHES.items()]
+    nodes += [Node(name, NodeKind.CLIENT, address(name), mac(name)) for name in HOSTS]
+    names = {dpid: name for name, dpid in SWITCHES.items()}
+    links = [Link(names[a.dpid], a.port, names[b.dpid], b.port, 1e6, declared=True) for a, b in FABRIC]
+    behind = tuple(
+        Destination(name, address(name), mac(name), weight) for name, weight in zip(("s1", "s2"), weights, strict=True)
+    )
+    whole = Declared(tuple(nodes), tuple(links), {VIP: VirtualIP(VIP, "shop", 10, behind)})
+    return replace(whole, **more)
+
+
+@dataclass
+class World:
+    """Switches, wires and hosts; `arrived` collects (host, packet), `asked` counts packets to the controller."""
+
+    now: float = 1000.0
+    network: Network = field(default_factory=lambda: Network(Pairs(100, 60.0, 900.0)))
+    places: dict[str, PortId] = field(default_factory=lambda: dict(HOSTS))
+    arrived: list[tuple[str, Packet]] = field(default_factory=list)
+    hops: int = 0
+    asked: int = 0
+    alive: bool = True
+
+    def __post_init__(self) -> None:
+        self.wires = dict(FABRIC) | {b: a for a, b in FABRIC}
+        ports = set(self.wires) | set(self.places.values())
+        self.switches = {
+            dpid: FakeSwitch(dpid, frozenset(at.port for at in ports if at.dpid == dpid)) for dpid in SWITCHES.values()
+        }
+
+    def start(self, what: Declared | None = None) -> None:
+        """The controller starts (again): it knows what the database says and what the switches hold."""
+        self.network = Network(Pairs(100, 60.0, 900.0))
+        self.network.declare(what or declared(), self.now)
+        for dpid, switch in self.switches.items():
+            self.network.switch_up(dpid, dict.fromkeys(switch.ports, True), self.now)
+            self.network.pairs.adopt(switch.rules(self.now), self.network.virtual_ips, self.now)
+        self.now += 2.0
+        self.alive = True
+        for name in self.places:
+            self.speak(name)
+
+    def speak(self, name: str) -> None:
+        """A gratuitous ARP: the host tells where it is."""
+        body = Arp(frames.REQUEST, mac(name), address(name), mac(name), address(name))
+        self.react(self.network.packet_in(self.places[name], frames.arp(body, mac(name), frames.BROADCAST), self.now))
+
+    def reconcile(self) -> int:
+        """Brings all switches up to date; returns how many changes that took."""
+        wanted, count = limits(self.network, self.now), 0
+        for dpid, switch in self.switches.items():
+            holding = Holding.read(switch.rules(self.now), switch.meters(), FIRST_METER)
+            part = share(self.network, dpid, wanted)
+            taken = {number_of(one.cookie): one.meter for one in holding.rules.values() if one.meter is not None}
+            limited = [one.number for one in part.police if one.rate_kbit_s is not None]
+            changes = difference(holding, desired(part, allot(limited, taken, FIRST_METER)))
+            assert switch.apply(changes, self.now) == []
+            count += len(changes)
+        return count
+
+    def react(self, effects: list[Effect]) -> None:
+        """Does what the network decided; frames are matched to packets by their bytes."""
+        self.reconcile()
+        for effect in effects:
+            match effect:
+                case Resubmit(at, data, _):
+                    self._walk(at, self._packets[data])
+                case Out(dpid, ports, data) if data in getattr(self, "_packets", {}):
+                    for port in ports:
+                        self._leave(PortId(dpid, port), self._packets[data])
+
+    def send(self, name: str, packet: Packet) -> list[tuple[str, Packet]]:
+        """A host sends a packet; returns who got what."""
+        self.arrived, self.hops = [], 0
+        self._walk(self.places[name], packet)
+        return self.arrived
+
+    def _walk(self, at: PortId, packet: Packet) -> None:
+        queue = deque([(at, packet)])
+        while queue:
+            here, one = queue.popleft()
+            self.hops += 1
+            assert self.hops < 50, "a packet circles"
+            for port, copy in self.switches[here.dpid].receive(one, here.port, self.now):
+                if port == CONTROLLER:
+                    self._ask(here, copy)
+                elif PortId(here.dpid, port) in self.wires:
+                    queue.append((self.wires[PortId(here.dpid, port)], copy))
+                else:
+                    self._leave(PortId(here.dpid, port), copy)
+
+    def _leave(self, at: PortId, packet: Packet) -> None:
+        self.arrived += [(name, packet) for name, place in self.places.items() if place == at]
+
+    def _ask(self, at: PortId, packet: Packet) -> None:
+        self.asked += 1
+        if self.alive and packet.eth_type != ETH_ARP:
+            data = encode(packet)
+            self._packets = {data: packet}
+            self.react(self.network.packet_in(at, data, self.now))
+
+
+def encode(packet: Packet) -> bytes:
+    """Enough of an Ethernet and IPv4 frame for the controller to read."""
+    ends = inet_aton(packet.ipv4_src or "0.0.0.0") + inet_aton(packet.ipv4_dst or "0.0.0.0")
+    macs = bytes.fromhex((packet.eth_dst + packet.eth_src).replace(":", ""))
+    return macs + packet.eth_type.to_bytes(2, "big") + bytes(12) + ends + repr(packet).encode()
+
+
+def ip(source: str, to: str, **more: object) -> Packet:
+    """An IP packet from one named host to another."""
+    whole = Packet(mac(source), mac(to), ipv4_src=address(source), ipv4_dst=address(to))
+    return replace(whole, **more)

@@ -1,0 +1,65 @@
+"""Ports: what leads to a switch never counts as a place for hosts."""
+
+from ryu_apps.discovery import FORGET_S, SETTLE_S, PortId, Role, Wiring
+
+A, B, EDGE = PortId(1, 1), PortId(2, 1), PortId(1, 9)
+
+
+def wiring() -> Wiring:
+    made = Wiring()
+    made.set_ports(1, {1: True, 9: True}, 0.0)
+    made.set_ports(2, {1: True}, 0.0)
+    return made
+
+
+def test_a_new_port_is_unknown_until_lldp_had_time() -> None:
+    made = wiring()
+    assert made.role(EDGE, SETTLE_S / 2) is Role.UNKNOWN
+    assert made.role(EDGE, SETTLE_S) is Role.EDGE
+    assert made.role(PortId(1, 77), 10.0) is Role.DOWN
+
+
+def test_declared_links_count_at_once_and_what_is_heard_overrules_them() -> None:
+    made = wiring()
+    assert made.declare({A: B, B: A}, {EDGE})
+    assert not made.declare({A: B, B: A}, {EDGE})
+    assert made.role(A, 0.0) is Role.SWITCH
+    assert made.role(EDGE, 0.0) is Role.EDGE
+    assert made.links() == [(A, B, True)]
+    assert made.hear(A, PortId(2, 5), 1.0)
+    assert made.peer(A) == PortId(2, 5)
+
+
+def test_hearing_the_declared_neighbour_is_no_news() -> None:
+    made = wiring()
+    made.declare({A: B, B: A}, set())
+    assert not made.hear(A, B, 1.0)
+    assert made.hear(EDGE, PortId(2, 7), 1.0)
+
+
+def test_a_link_is_down_when_either_end_is() -> None:
+    made = wiring()
+    made.hear(A, B, 1.0)
+    assert made.links() == [(A, B, True)]
+    assert made.set_port(B, False, 2.0)
+    assert not made.set_port(B, False, 2.0)
+    assert made.links() == [(A, B, False)]
+    made.set_ports(2, {}, 3.0)
+    assert made.links() == []
+
+
+def test_silence_ends_a_heard_link_only_while_both_switches_could_speak() -> None:
+    made = wiring()
+    made.hear(A, B, 0.0)
+    assert not made.age({1}, FORGET_S + 1)
+    assert made.role(A, FORGET_S + 1) is Role.SWITCH
+    assert made.age({1, 2}, FORGET_S + 1)
+    assert made.role(A, FORGET_S + 1) is Role.UNKNOWN
+    assert made.role(A, FORGET_S + 1 + SETTLE_S) is Role.EDGE
+
+
+def test_edges_are_all_ports_with_room_for_hosts() -> None:
+    made = wiring()
+    made.hear(A, B, 0.0)
+    made.hear(B, A, 0.0)
+    assert made.edges(5.0) == [EDGE]

@@ -1,0 +1,57 @@
+"""Frames: what is built is read back, and nonsense from the wire is refused quietly."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ryu_apps import frames
+from ryu_apps.frames import Arp
+from ryu_apps.rules import ETH_ARP, ETH_IPV4, ETH_LLDP
+
+MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 0xFFFFFF00))
+def test_lldp_tells_who_sent_it(dpid: int, port: int) -> None:
+    data = frames.lldp(dpid, port)
+    assert frames.read_lldp(data) == (dpid, port)
+    parsed = frames.parse(data)
+    assert parsed is not None
+    assert parsed.eth_type == ETH_LLDP
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_survived(data: bytes) -> None:
+    frames.parse(data)
+    assert frames.read_lldp(data) is None
+    assert frames.parse(b"\xff" * 12 + ETH_ARP.to_bytes(2, "big") + data[:20]) is None
+
+
+@given(st.binary(max_size=60))
+def test_lldp_of_others_is_not_believed(tail: bytes) -> None:
+    ours = frames.lldp(1, 2)
+    foreign = ours.replace(b"forepath", b"somebody")
+    assert frames.read_lldp(foreign + tail) is None
+
+
+def test_an_answer_answers_its_question() -> None:
+    question = Arp(frames.REQUEST, MAC, "10.0.0.1", "00:00:00:00:00:00", "10.0.0.2")
+    parsed = frames.parse(frames.arp_answer(question, OTHER))
+    assert parsed is not None
+    assert (parsed.eth_dst, parsed.eth_src, parsed.eth_type) == (MAC, OTHER, ETH_ARP)
+    assert parsed.arp == Arp(frames.REPLY, OTHER, "10.0.0.2", MAC, "10.0.0.1")
+
+
+def test_a_probe_claims_nobodys_address() -> None:
+    parsed = frames.parse(frames.arp_probe("10.0.0.2"))
+    assert parsed is not None
+    assert parsed.arp is not None
+    assert (parsed.arp.sender, parsed.arp.target) == (frames.NO_ADDRESS, "10.0.0.2")
+
+
+def test_ipv4_addresses_are_read() -> None:
+    head = bytes.fromhex((OTHER + MAC).replace(":", "")) + ETH_IPV4.to_bytes(2, "big")
+    body = bytes(12) + bytes([10, 0, 0, 1, 10, 0, 0, 2])
+    parsed = frames.parse(head + body)
+    assert parsed is not None
+    assert (parsed.ipv4_src, parsed.ipv4_dst) == ("10.0.0.1", "10.0.0.2")
+    assert frames.parse(head + body[:-1]) is None

@@ -1,0 +1,203 @@
+"""The controller's mind on fake switches: packets arrive, virtual IPs turn there and back, leases end by themselves."""
+
+import pytest
+from simulated import HOSTS, VIP, World, address, declared, ip, mac
+
+from cpdb import Limit, Pair, Reservation
+from ryu_apps import frames
+from ryu_apps.discovery import PortId
+from ryu_apps.effects import Out
+from ryu_apps.fake_switch import Packet
+from ryu_apps.frames import Arp
+from ryu_apps.rules import ETH_ARP, Kind, Table, cookie, kind_of, number_of, pair_number
+from ryu_apps.steering import virtual_mac
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.start()
+    return made
+
+
+def to_vip(source: str, **more: object) -> Packet:
+    return ip(source, "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, **more)
+
+
+def test_everyone_reaches_everyone_without_asking(world: World) -> None:
+    world.asked = 0
+    for source in HOSTS:
+        for to in HOSTS:
+            if source != to:
+                assert world.send(source, ip(source, to)) == [(to, ip(source, to))]
+    assert world.asked == 0
+
+
+def test_the_first_packet_to_a_virtual_ip_is_steered_counted_and_answered(world: World) -> None:
+    first = to_vip("c1", ip_proto=6, flags="S")
+    ((host, got),) = world.send("c1", first)
+    assert (host, got.eth_dst, got.ipv4_dst) == ("s1", mac("s1"), address("s1"))
+    reply = ip("s1", "c1", ip_proto=6, flags="SA")
+    ((host, back),) = world.send("s1", reply)
+    assert (host, back.eth_src, back.ipv4_src) == ("c1", virtual_mac(VIP), VIP)
+    world.send("c1", to_vip("c1", ip_proto=6, flags="A", size=500))
+    number = pair_number(address("c1"), VIP)
+    counts = {
+        kind_of(one.cookie): (one.packets, one.bytes)
+        for one in world.switches[0x11].samples(world.now)
+        if number_of(one.cookie) == number
+    }
+    assert counts[Kind.PAIR_SYN] == (1, 100)
+    assert counts[Kind.PAIR] == (1, 500)
+
+
+def test_others_still_reach_a_destination_by_its_own_address(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    assert world.send("c2", ip("c2", "s1")) == [("s1", ip("c2", "s1"))]
+    assert world.send("s1", ip("s1", "c2")) == [("c2", ip("s1", "c2"))]
+
+
+def test_a_live_pair_keeps_its_destination_and_an_idle_one_follows_new_weights(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    world.network.declare(declared((0, 100)), world.now)
+    world.reconcile()
+    assert world.send("c1", to_vip("c1"))[0][0] == "s1"
+    assert world.send("c2", to_vip("c2"))[0][0] == "s2"
+    world.now += 61
+    world.network.tick(world.now)
+    world.reconcile()
+    assert world.send("c1", to_vip("c1"))[0][0] == "s2"
+
+
+def test_switches_answer_for_virtual_ips_while_the_controller_is_dead(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    world.alive = False
+    question = Packet(mac("c1"), frames.BROADCAST, ETH_ARP, arp_op=1, arp_spa=address("c1"), arp_tpa=VIP)
+    ((host, answer),) = world.send("c1", question)
+    assert (host, answer.arp_op, answer.eth_src, answer.arp_spa) == ("c1", 2, virtual_mac(VIP), VIP)
+    assert world.send("c1", to_vip("c1"))[0][0] == "s1"
+
+
+def test_neighbours_that_know_each_other_confirm_it_without_the_controller(world: World) -> None:
+    world.alive = False
+    probe = Packet(mac("c1"), mac("s1"), ETH_ARP, arp_op=1, arp_spa=address("c1"), arp_tpa=address("s1"))
+    assert world.send("c1", probe) == [("s1", probe)]
+
+
+def test_broadcast_is_never_flooded_by_switches(world: World) -> None:
+    packet = ip("c1", "s1", eth_dst=frames.BROADCAST)
+    assert world.send("c1", packet) == []
+
+
+def test_a_moved_host_is_reached_after_its_first_word(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    place = PortId(0x13, 12)
+    world.places["s1"] = place
+    world.switches[0x13].ports |= {12}
+    world.network.port(place, True, world.now)
+    world.now += 2.0
+    world.speak("s1")
+    assert world.send("c1", to_vip("c1"))[0][0] == "s1"
+    assert world.send("s1", ip("s1", "c1"))[0][1].ipv4_src == VIP
+
+
+def test_a_port_where_a_switch_is_heard_is_no_place_for_hosts(world: World) -> None:
+    at, other = PortId(0x11, 12), PortId(0x13, 30)
+    world.network.port(other, True, world.now)
+    world.react(world.network.packet_in(at, frames.lldp(*other), world.now))
+    assert world.network.wiring.peer(at) == other
+    assert world.network.hosts.of_mac(mac("c2")) is None
+    world.speak("c2")
+    assert world.network.hosts.of_mac(mac("c2")) is None
+
+
+def test_an_unknown_host_is_asked_for_at_every_edge_and_found(world: World) -> None:
+    world.network.hosts.leave(HOSTS["s2"])
+    data = frames.arp(
+        Arp(frames.REQUEST, mac("c1"), address("c1"), "00:00:00:00:00:00", address("s2")), mac("c1"), frames.BROADCAST
+    )
+    effects = world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1))
+    asked = {PortId(one.dpid, port) for one in effects if isinstance(one, Out) for port in one.ports}
+    assert asked == set(HOSTS.values()) - {HOSTS["c1"]}
+    assert world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1)) == []
+    world.speak("s2")
+    (answer,) = world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1))
+    assert answer == Out(0x11, (11,), frames.arp_answer(_asked(data), mac("s2")))
+
+
+def _asked(data: bytes) -> Arp:
+    parsed = frames.parse(data)
+    assert parsed is not None
+    assert parsed.arp is not None
+    return parsed.arp
+
+
+def test_a_packet_to_a_lost_destination_waits_until_it_is_found(world: World) -> None:
+    world.network.hosts.leave(HOSTS["s1"])
+    assert world.send("c1", to_vip("c1")) == []
+    world.now += 0.3
+    world.speak("s1")
+    assert [host for host, _ in world.arrived] == ["s1"]
+
+
+def test_a_dead_link_is_gone_round(world: World) -> None:
+    for port, other in ((1, 2), (2, 1)):
+        world.network.port(PortId(0x11, port), False, world.now)
+        world.network.port(PortId(0x11, other), True, world.now)
+        world.reconcile()
+        assert world.send("c1", ip("c1", "s1")) == [("s1", ip("c1", "s1"))]
+
+
+def test_a_new_controller_changes_nothing(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    world.send("c2", to_vip("c2"))
+    world.reconcile()
+    world.start()
+    world.reconcile()
+    assert world.reconcile() == 0
+    before = world.asked
+    assert world.send("c1", to_vip("c1"))[0][0] == "s1"
+    assert world.asked == before
+
+
+def reservation(now: float, lease_s: float, bytes_per_s: float) -> Reservation:
+    limits = (Limit(Pair("c1", VIP), bytes_per_s),)
+    return Reservation("r", Pair("c2", VIP), 1e6, limits, "o", "why", now, now + lease_s, dscp=46)
+
+
+def delivered(world: World, seconds: float, bytes_per_s: float) -> float:
+    """Bytes/s that arrive when c1 sends that much in packets of 1000 bytes."""
+    count = int(seconds * bytes_per_s / 1000)
+    got = 0
+    for _ in range(count):
+        world.now += seconds / count
+        got += sum(packet.size for _, packet in world.send("c1", to_vip("c1", size=1000)))
+    return got / seconds
+
+
+def test_a_limit_holds_and_ends_with_its_lease_without_the_controller(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    world.send("c2", to_vip("c2"))
+    world.network.declare(declared(reservations=(reservation(world.now, 8.0, 100_000),)), world.now)
+    world.reconcile()
+    assert world.send("c2", to_vip("c2"))[0][1].ip_dscp == 46
+    assert 90_000 < delivered(world, 5.0, 1e6) < 150_000
+    world.alive = False
+    world.now += 4.5
+    assert delivered(world, 2.0, 1e6) > 990_000
+    assert world.send("c2", to_vip("c2"))[0][1].ip_dscp == 0
+
+
+def test_a_flood_to_nowhere_is_dropped_by_the_switch(world: World) -> None:
+    packet = ip("c1", "s1", eth_dst="02:00:00:00:99:99", ipv4_dst="10.0.9.9")
+    world.asked = 0
+    for _ in range(200):
+        world.now += 0.001
+        world.send("c1", packet)
+    assert world.asked < 50
+    world.now += 5.0
+    world.network.tick(world.now)
+    world.reconcile()
+    world.asked = 0
+    world.send("c1", packet)
+    assert world.asked == 1

@@ -1,0 +1,130 @@
+"""Sessions and reports, with a wire that answers like a switch: what is said of a reservation is what became of it."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from simulated import VIP, World, address, declared
+
+from cpdb import Limit, Observed, Pair, Reservation
+from ryu_apps.fake_switch import FakeSwitch
+from ryu_apps.pipeline import desired
+from ryu_apps.policing import allot
+from ryu_apps.reconcile import AddMeter, Change
+from ryu_apps.reports import NOWHERE, Reports
+from ryu_apps.session import Session
+from ryu_apps.shares import limits, share
+
+FIRST = 60_000
+
+
+@dataclass
+class Wire:
+    """A wire to a fake switch; barriers are answered when the test says so."""
+
+    switch: FakeSwitch
+    dpid: int
+    refuse_meters: bool = False
+    number: int = 0
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    barriers: list[int] = field(default_factory=list)
+
+    def change(self, change: Change, now: float) -> int:
+        self.number += 1
+        if self.refuse_meters and isinstance(change, AddMeter):
+            self.errors.append((self.number, "OFPET_METER_MOD_FAILED/OFPMMFC_OUT_OF_METERS"))
+            return self.number
+        self.errors += [(self.number, text) for text in self.switch.apply([change], now)]
+        return self.number
+
+    def barrier(self) -> int:
+        self.number += 1
+        self.barriers.append(self.number)
+        return self.number
+
+
+@dataclass
+class Controlled:
+    """The world with one real session, to leaf1."""
+
+    world: World
+    wire: Wire
+    session: Session
+    reports: Reports = field(default_factory=Reports)
+
+    def want(self, *reservations: Reservation) -> None:
+        self.world.network.declare(declared(reservations=reservations), self.world.now)
+        part = share(self.world.network, 0x11, limits(self.world.network, self.world.now))
+        numbers = allot([one.number for one in part.police], {}, FIRST)
+        if self.session.reconcile(desired(part, numbers, self.session.has_meters), self.world.now, may_delete=True):
+            self.session.barrier(lambda: None)
+
+    def confirm(self) -> None:
+        for xid, text in self.wire.errors:
+            self.session.error(xid, text, self.world.now)
+        for xid in self.wire.barriers:
+            self.session.passed(xid)
+        self.wire.errors, self.wire.barriers = [], []
+
+    def news(self) -> list[tuple[str, str, int]]:
+        wanted = limits(self.world.network, self.world.now)
+        rows: list[Observed] = self.reports.news(self.world.network, {0x11: self.session}, wanted, self.world.now)
+        return [(row.node, row.status, row.generation) for row in rows]
+
+
+@pytest.fixture
+def controlled() -> Controlled:
+    world = World()
+    world.start()
+    wire = Wire(world.switches[0x11], 0x11)
+    session = Session(wire, FIRST, world.now)
+    session.meters_most = 262_144
+    return Controlled(world, wire, session)
+
+
+def reservation(generation: int = 1, source: str = "c1") -> Reservation:
+    limit = Limit(Pair(source, VIP), 1e5)
+    return Reservation("r", Pair("c2", VIP), 1e6, (limit,), "o", "why", 0.0, 1100.0, generation=generation)
+
+
+def test_installed_is_said_only_after_the_switch_confirmed(controlled: Controlled) -> None:
+    controlled.want(reservation())
+    assert controlled.news() == []
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "installed", 1)]
+    assert controlled.news() == []
+    controlled.want(reservation(generation=2))
+    assert controlled.news() == [("leaf1", "installed", 2)]
+    controlled.want()
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "removed", 2)]
+
+
+def test_what_the_switch_refuses_is_said_and_not_tried_again_at_once(controlled: Controlled) -> None:
+    controlled.wire.refuse_meters = True
+    controlled.want(reservation())
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "refused", 1)]
+    sent = controlled.wire.number
+    controlled.world.now += 1.0
+    controlled.want(reservation())
+    assert controlled.wire.number == sent
+    controlled.world.now += 40.0
+    controlled.wire.refuse_meters = False
+    controlled.want(reservation())
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "installed", 1)]
+
+
+def test_a_switch_without_meters_and_a_source_nobody_saw_are_refused(controlled: Controlled) -> None:
+    controlled.session.meters_most = 0
+    controlled.want(reservation())
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "refused", 1)]
+    controlled.want(reservation(source="c9"))
+    assert set(controlled.news()) == {("leaf1", "removed", 1), (NOWHERE, "refused", 1)}
+
+
+def test_a_source_may_be_named_by_its_address(controlled: Controlled) -> None:
+    controlled.want(reservation(source=address("c1")))
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "installed", 1)]

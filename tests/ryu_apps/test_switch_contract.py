@@ -1,0 +1,293 @@
+"""One contract for the fake switch and for Open vSwitch: the same changes and packets, the same counters and errors."""
+
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import pytest
+
+from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.pipeline import Share, Steer, desired
+from ryu_apps.policing import Police
+from ryu_apps.reconcile import AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
+from ryu_apps.rules import Kind, Match, Meter, Output, Rule, SetField, Table, cookie
+
+VIP, CLIENT, SERVER = "10.0.0.100", "10.0.0.1", "10.0.0.11"
+MAC, SERVER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:11"
+FIRST = 60_000
+BRIDGE = "contract"
+
+
+class Switch(Protocol):
+    """What the contract needs of a switch."""
+
+    def apply(self, changes: list[Change]) -> list[str]: ...
+    def rules(self) -> list[Rule]: ...
+    def meters(self) -> list[Meter]: ...
+    def counts(self) -> dict[int, int]: ...
+    def receive(self, packet: Packet, in_port: int) -> None: ...
+    def wait(self, seconds: float) -> None: ...
+    def now(self) -> float: ...
+
+
+class Fake:
+    """The fake in virtual time."""
+
+    def __init__(self) -> None:
+        self._switch, self._now = FakeSwitch(1, frozenset({1, 2, 3})), 1000.0
+
+    def apply(self, changes: list[Change]) -> list[str]:
+        return self._switch.apply(changes, self._now)
+
+    def rules(self) -> list[Rule]:
+        return self._switch.rules(self._now)
+
+    def meters(self) -> list[Meter]:
+        return self._switch.meters()
+
+    def counts(self) -> dict[int, int]:
+        return {one.cookie: one.packets for one in self._switch.samples(self._now)}
+
+    def receive(self, packet: Packet, in_port: int) -> None:
+        self._switch.receive(packet, in_port, self._now)
+
+    def wait(self, seconds: float) -> None:
+        self._now += seconds
+
+    def now(self) -> float:
+        return self._now
+
+
+class Real:
+    """Open vSwitch, spoken to in OpenFlow through the bridge's own socket with our translation."""
+
+    def __init__(self) -> None:
+        # Late: only this class needs the framework.
+        from ryu_apps import datapath, framework
+
+        self._translate, self._parser = datapath, framework.parser
+        self._datapath = framework.offline_datapath()
+        framework.harden()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(5)
+        self._socket.connect(f"/run/openvswitch/{BRIDGE}.mgmt")
+        self._xid = 0
+        self._send(self._parser.OFPHello(self._datapath))
+        self._take()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send(self, message: Any) -> int:
+        self._xid += 1
+        message.set_xid(self._xid)
+        message.serialize()
+        self._socket.sendall(bytes(message.buf))
+        return self._xid
+
+    def _take(self) -> tuple[int, int, bytes]:
+        head = self._exactly(8)
+        _, kind, length, xid = struct.unpack("!BBHI", head)
+        return kind, xid, head + self._exactly(length - 8)
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            data += self._socket.recv(size - len(data))
+        return data
+
+    def _ask(self, message: Any) -> list[Any]:
+        """All entries of the answer."""
+        self._send(message)
+        found: list[Any] = []
+        while True:
+            kind, xid, data = self._take()
+            if kind != 19:
+                continue
+            answer = self._parser.msg_parser(self._datapath, 4, kind, len(data), xid, data)
+            found += answer.body
+            if not answer.flags & 1:
+                return found
+
+    def _barrier(self) -> list[str]:
+        end, errors = self._send(self._parser.OFPBarrierRequest(self._datapath)), []
+        while True:
+            kind, xid, data = self._take()
+            if kind == 1:
+                errors.append(str(struct.unpack_from("!HH", data, 8)))
+            if xid == end:
+                return errors
+
+    def apply(self, changes: list[Change]) -> list[str]:
+        for change in changes:
+            self._send(self._translate.encode_change(self._datapath, change, self.now()))
+        return self._barrier()
+
+    def _flows(self) -> list[Any]:
+        everything = self._parser.OFPFlowStatsRequest(self._datapath, 0, 0xFF, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0)
+        return self._ask(everything)
+
+    def rules(self) -> list[Rule]:
+        return [self._translate.decode_rule(one, self.now()) for one in self._flows()]
+
+    def meters(self) -> list[Meter]:
+        asked = self._parser.OFPMeterConfigStatsRequest(self._datapath, 0, 0xFFFFFFFF)
+        return [self._translate.decode_meter(one) for one in self._ask(asked)]
+
+    def counts(self) -> dict[int, int]:
+        # The datapath's counters are collected about once a second.
+        time.sleep(1.5)
+        return {one.cookie: one.packet_count for one in self._flows()}
+
+    def receive(self, packet: Packet, in_port: int) -> None:
+        table = self._parser.OFPActionOutput(0xFFFFFFF9)
+        self._send(
+            self._parser.OFPPacketOut(
+                self._datapath, buffer_id=0xFFFFFFFF, in_port=in_port, actions=[table], data=wire_format(packet)
+            )
+        )
+        self._barrier()
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def now(self) -> float:
+        return time.time()
+
+
+def wire_format(packet: Packet) -> bytes:
+    """The packet as bytes: Ethernet, IPv4, TCP or UDP."""
+    flags = sum({"S": 2, "A": 16}[letter] for letter in packet.flags)
+    body = struct.pack("!HHIIBBHHH", 1000, 80, 0, 0, 5 << 4, flags, 100, 0, 0)
+    ends = socket.inet_aton(packet.ipv4_src or "") + socket.inet_aton(packet.ipv4_dst or "")
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, packet.ip_proto or 17, 0) + ends
+    macs = bytes.fromhex((packet.eth_dst + packet.eth_src).replace(":", ""))
+    return macs + packet.eth_type.to_bytes(2, "big") + head + body
+
+
+def _sh(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True, timeout=20)
+
+
+@pytest.fixture
+def real() -> Iterator[Real]:
+    from mininet_topos.switches import start_daemons
+
+    start_daemons()
+    _sh("ovs-vsctl", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "protocols=OpenFlow13")
+    try:
+        _sh("ovs-vsctl", "set-fail-mode", BRIDGE, "secure")
+        for port in ("1", "2", "3"):
+            _sh("ip", "link", "add", f"ct{port}", "type", "veth", "peer", "name", f"ctp{port}")
+            _sh("ip", "link", "set", f"ct{port}", "up")
+            request = f"ofport_request={port}"
+            _sh("ovs-vsctl", "add-port", BRIDGE, f"ct{port}", "--", "set", "interface", f"ct{port}", request)
+        connection = Real()
+        yield connection
+        connection.close()
+    finally:
+        _sh("ovs-vsctl", "del-br", BRIDGE)
+        for port in ("1", "2", "3"):
+            subprocess.run(["ip", "link", "del", f"ct{port}"], capture_output=True, check=False)
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param(
+            "real",
+            marks=[
+                pytest.mark.lab,
+                pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: mininet_topos.stage"),
+            ],
+        ),
+    ]
+)
+def switch(request: pytest.FixtureRequest) -> Switch:
+    return Fake() if request.param == "fake" else request.getfixturevalue("real")
+
+
+def timeless(rules: list[Rule]) -> dict[object, Rule]:
+    return {rule.key: replace(rule, lease_until=None) for rule in rules}
+
+
+def whole(now: float) -> tuple[list[Meter], list[Rule]]:
+    steer = Steer(CLIENT, VIP, SERVER, SERVER_MAC)
+    police = Police(CLIENT, VIP, now + 60.0, 1000, 46)
+    ports = {MAC: 1, SERVER_MAC: 2}
+    wanted = desired(Share((VIP,), ports, ((CLIENT, VIP),), (steer,), (steer,), (police,)), {police.number: FIRST})
+    return list(wanted.meters.values()), list(wanted.rules.values())
+
+
+def test_everything_we_ever_send_is_accepted_and_read_back_as_it_was(switch: Switch) -> None:
+    meters, rules = whole(switch.now())
+    assert switch.apply([*map(AddMeter, meters), *map(PutRule, rules)]) == []
+    assert timeless(switch.rules()) == timeless(rules)
+    assert switch.meters() == meters
+    leases = [rule.lease_until - switch.now() for rule in switch.rules() if rule.lease_until is not None]
+    assert len(leases) == 1
+    assert 57 < leases[0] < 62
+
+
+def test_packets_are_counted_by_the_same_rules(switch: Switch) -> None:
+    meters, rules = whole(switch.now())
+    switch.apply([*map(AddMeter, meters), *map(PutRule, rules)])
+    to_vip = Packet(MAC, "f2:ea:0a:00:00:64", ipv4_src=CLIENT, ipv4_dst=VIP, ip_proto=6, flags="S")
+    back = Packet(SERVER_MAC, MAC, ipv4_src=SERVER, ipv4_dst=CLIENT, ip_proto=6, flags="SA")
+    for packet, in_port in ((to_vip, 1), (replace(to_vip, flags="A"), 1), (replace(to_vip, flags="A"), 1), (back, 2)):
+        switch.receive(packet, in_port)
+    counts = switch.counts()
+    by_kind = {kind: sum(count for value, count in counts.items() if (value >> 40) & 0xF == kind) for kind in Kind}
+    assert (by_kind[Kind.PAIR], by_kind[Kind.PAIR_SYN]) == (2, 1)
+    assert (by_kind[Kind.LIMIT], by_kind[Kind.TO_DESTINATION], by_kind[Kind.TO_CLIENT]) == (3, 3, 1)
+    assert by_kind[Kind.HOST] == 4
+
+
+def test_a_lease_ends_by_itself_and_a_renewal_starts_it_anew(switch: Switch) -> None:
+    match = Match(eth_dst=MAC)
+    rule = Rule(3, 10, match, (Output(1),), cookie=cookie(Table.FORWARD, Kind.LIMIT), lease_until=switch.now() + 2)
+    switch.apply([PutRule(rule)])
+    switch.wait(1.2)
+    switch.apply([PutRule(replace(rule, lease_until=switch.now() + 3))])
+    switch.wait(1.5)
+    assert [one.key for one in switch.rules()] == [rule.key]
+    switch.wait(3.0)
+    assert switch.rules() == []
+
+
+def test_only_our_own_rule_is_deleted(switch: Switch) -> None:
+    ours = Rule(3, 10, Match(eth_dst=MAC), (Output(1),), cookie=cookie(Table.FORWARD, Kind.HOST))
+    theirs = Rule(3, 10, Match(eth_dst=SERVER_MAC), (Output(1),), cookie=0x77)
+    switch.apply([PutRule(ours), PutRule(theirs)])
+    switch.apply([DeleteRule(ours), DeleteRule(replace(theirs, cookie=ours.cookie))])
+    assert switch.rules() == [theirs]
+
+
+def test_meters_are_refused_and_deleted_alike(switch: Switch) -> None:
+    meter = Meter(FIRST, 1000, 500)
+    limited = Rule(1, 10, Match(eth_dst=MAC), goto=2, meter=FIRST, cookie=cookie(Table.POLICE, Kind.LIMIT))
+    assert len(switch.apply([PutRule(limited)])) == 1
+    assert switch.apply([AddMeter(meter), PutRule(limited)]) == []
+    assert len(switch.apply([AddMeter(meter)])) == 1
+    assert switch.apply([ModifyMeter(replace(meter, rate_kbit_s=2000))]) == []
+    assert [one.rate_kbit_s for one in switch.meters()] == [2000]
+    assert len(switch.apply([ModifyMeter(replace(meter, number=FIRST + 1))])) == 1
+    assert switch.apply([DeleteMeter(FIRST)]) == []
+    assert switch.rules() == []
+
+
+def test_a_new_rule_replaces_the_old_one_and_counts_from_zero(switch: Switch) -> None:
+    rule = Rule(0, 10, Match(eth_dst=MAC), (SetField("ip_dscp", 10),), goto=1, cookie=cookie(Table.ACCOUNT, Kind.PAIR))
+    rule = replace(rule, match=Match(eth_type=0x0800, eth_dst=MAC))
+    switch.apply([PutRule(rule)])
+    switch.receive(Packet(SERVER_MAC, MAC, ipv4_src=SERVER, ipv4_dst=CLIENT, ip_proto=6), 2)
+    assert switch.counts() == {rule.cookie: 1}
+    other = replace(rule, actions=(), cookie=rule.cookie + 1)
+    switch.apply([PutRule(other)])
+    assert switch.rules() == [other]
+    assert switch.counts() == {other.cookie: 0}
