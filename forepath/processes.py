@@ -9,7 +9,7 @@ from pathlib import Path
 from cpdb import SettingsError, Store
 from forepath.settings import Settings
 from forepath.supervisor import Program
-from orchestrator import HostSpec, Hypervisors, LibvirtHypervisors, Orchestrator, OrchestratorConfig, VmSpec
+from orchestrator import Approval, HostSpec, Hypervisors, LibvirtHypervisors, Orchestrator, OrchestratorConfig, VmSpec
 from predictor import PredictorConfig
 from ryu_apps import Topology
 
@@ -77,6 +77,11 @@ def make_orchestrator(
     """An orchestrator on the declared libvirt hosts, or on the hypervisors given."""
     drivers = hypervisors or LibvirtHypervisors(config.hosts)
     return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock))
+
+
+def make_approval(config: OrchestratorConfig, store: Store, clock: Callable[[], float]) -> Approval:
+    """Plans for a person to read and apply, on the declared libvirt hosts."""
+    return Approval(config, store, LibvirtHypervisors(config.hosts), path_reader(store, 1.0, clock))
 
 
 def programs(settings: Settings, settings_file: Path | None, run_directory: Path, act: bool) -> list[Program]:

@@ -16,6 +16,7 @@ from orchestrator.actions import (
     VmAction,
     from_json,
 )
+from orchestrator.approval import Approval
 from orchestrator.config import HostSpec, OrchestratorConfig, VmSpec, problems
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.demand import Demand, demands, together
@@ -33,6 +34,7 @@ from orchestrator.world import LinkState, PairState, VmState, World, apply
 
 __all__ = [
     "Action",
+    "Approval",
     "CycleReport",
     "Demand",
     "FakeHypervisors",

@@ -71,7 +71,7 @@ class OrchestratorConfig:
     link_headroom: float = 0.9
     link_floor: float = 0.05
     limit_deadband: float = 0.1
-    lease_s: Seconds = 10.0
+    lease_s: Seconds = 8.0
     # compute and placement
     cpu_headroom: float = 0.85
     cpu_step_cores: float = 0.05

@@ -94,10 +94,11 @@ def _relieve(scene: _Scene, shortage: _Shortage) -> Iterator[Step | Refusal]:
 
 def _candidates(scene: _Scene, shortage: _Shortage) -> list[VmState]:
     """Least important first; among equals the one that is cheapest to copy."""
+    moving = {one.vm for one in scene.world.in_flight if isinstance(one, MigrateVm)}
     found = [
         vm
         for vm in scene.world.on_host(shortage.host.name)
-        if vm.spec is not None and vm.spec.movable and vm.priority < shortage.needy.priority
+        if vm.name not in moving and vm.spec is not None and vm.spec.movable and vm.priority < shortage.needy.priority
         if scene.cores(vm, shortage.horizon_s) > 0
     ]
     return sorted(found, key=lambda vm: (vm.priority, vm.memory_bytes, vm.name))

@@ -43,7 +43,9 @@ def find_problems(settings: Settings) -> list[str]:
 
 
 def _references(settings: Settings) -> list[str]:
-    known = {one.name for one in settings.node} | {one.name for one in settings.host} | {one.name for one in settings.vm}
+    known = (
+        {one.name for one in settings.node} | {one.name for one in settings.host} | {one.name for one in settings.vm}
+    )
     machines = {item.name for item in settings.vm}
     lines = [
         f"link.{number}.{end} = {name!r}: no node or host of that name; declare it with [[node]]"

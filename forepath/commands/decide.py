@@ -12,8 +12,7 @@ from forepath.inventory import declare
 from forepath.output import JsonOption, SettingsOption, console, emit, table
 from forepath.settings import load
 from orchestrator import explain as explain_lines
-from orchestrator import explained, propose
-from orchestrator import apply_plan as carry_out
+from orchestrator import explained
 
 TOLD = (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.PENDING)
 
@@ -29,11 +28,11 @@ def plan(settings: SettingsOption = None, json: JsonOption = None) -> None:
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.orchestrator_config(effective, act=False)
-    decider = processes.make_orchestrator(config, store, time.time)
+    approval = processes.make_approval(config, store, time.time)
     try:
-        record = propose(decider, time.time())
+        record = approval.propose(time.time())
     finally:
-        decider.close()
+        approval.close()
     if emit(asdict(record), json):
         return
     _print_plan(dict(record.body), record.id, record.expires_at - record.created_at)
@@ -63,11 +62,11 @@ def apply(
     effective = load(settings)
     store = open_store(effective.database.url)
     config = processes.orchestrator_config(effective, act=True)
-    decider = processes.make_orchestrator(config, store, time.time)
+    approval = processes.make_approval(config, store, time.time)
     try:
-        done = carry_out(decider, number, time.time, time.sleep)
+        done = approval.carry_out(number, time.time, time.sleep)
     finally:
-        decider.close()
+        approval.close()
     if not emit({"plan": number, "actions": [asdict(one) for one in done]}, json):
         for one in done:
             console.print(f"#{one.id} {one.kind} {one.target}: {one.outcome.value}: {one.sentence}", markup=False)

@@ -73,10 +73,10 @@ def _show(result: TrialResult, json: str | None) -> None:
     if json == "-":
         return
     console.print(tables(result))
-    _explain_last(result)
+    _explain_last()
 
 
-def _explain_last(result: TrialResult) -> None:
+def _explain_last() -> None:
     from forepath.commands.decide import last_action
     from orchestrator import explain
 

@@ -81,10 +81,14 @@ class RealTrial:
 
     def _wait_for_answers(self, services: list[str]) -> None:
         probe = [PYTHON, "-m", "mininet_topos.probe", "--for", f"{ANSWER_S:g}", *services]
-        probes = {one.name: self.lab.client_popen(one.name, probe, f"probe-{one.name}") for one in self.lab.layout.clients}
+        probes = {
+            one.name: self.lab.client_popen(one.name, probe, f"probe-{one.name}") for one in self.lab.layout.clients
+        }
         silent = [name for name, process in probes.items() if process.wait(ANSWER_S + 20) != 0]
         if silent:
-            raise LabError(f"from {', '.join(silent)} a virtual IP does not answer; see {self.directory}/controller.log")
+            raise LabError(
+                f"from {', '.join(silent)} a virtual IP does not answer; see {self.directory}/controller.log"
+            )
 
     def _settings_option(self) -> list[str]:
         return ["--settings", str(self.directory / "forepath.toml")]
@@ -183,4 +187,3 @@ class RealTrial:
         segment = self.schedule.segments[number]
         sent = sum(stream.sent_bytes(segment.start_s, segment.end_s) for stream in self.schedule.streams)
         return delivered_share(int(sent), self._sunk[number + 1] - self._sunk[number])
-

@@ -106,7 +106,8 @@ def _policy_table(result: TrialResult) -> Table:
     made = "SIMULATED switches and machines" if result.simulated else "measured in the lab"
     rows = [_policy_row(name, result.policies[name]) for name in POLICIES if name in result.policies]
     columns = [
-        "policy", "offered", "delivered", "share", "p95 latency", "short of bandwidth", "short of CPU", "competing service",
+        "policy", "offered", "delivered", "share", "p95 latency", "short of bandwidth", "short of CPU",
+        "competing service",
     ]  # fmt: skip
     title = f"during surges, {made} (seed {result.seed}, {result.scenario})"
     return table(title, columns, rows)

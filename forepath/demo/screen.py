@@ -17,7 +17,11 @@ class Screen:
         self._console = console
         self._state = state
         self._progress = Progress(
-            TextColumn("{task.description:<52}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
+            TextColumn("{task.description:<52}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
         )
         self._task = self._progress.add_task("starting", total=None)
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=REFRESH_PER_S, transient=True)

@@ -108,7 +108,7 @@ class SimulatedTrial:
                 f"simulated traffic is running: {segment.name}", (self.now - EPOCH_S) / self.schedule.duration_s
             )
             second = self._advance(hypervisors)
-            self._write(second, hypervisors)
+            self._write(second)
             predictor.cycle(self.store, self.now)
             orchestrator.observe(self.now)
             orchestrator.cycle(self.now)
@@ -173,7 +173,7 @@ class SimulatedTrial:
             flows.append(Flow(pair, self._vm_of(stream.service), offered, limit))
         return flows
 
-    def _write(self, second: Second, hypervisors: FakeHypervisors) -> None:
+    def _write(self, second: Second) -> None:
         names = {address: self._vm_of(service) for service, address in self.schedule.addresses.items()}
         talkers = [Pair(client, address) for client in self.schedule.requests for address in list(names)[:2]]
         rows = [self._row(pair, second, names[pair.virtual_ip]) for pair in {*talkers, *second.sent_bytes}]

@@ -8,6 +8,7 @@ from fake_world import BACKUP, CONFIG, SHOP, START, Simulation
 
 from cpdb import ActionRecord, OutcomeKind, Pair, Store, StoreError
 from orchestrator import explain
+from orchestrator.cycle import up_to_date
 
 SURGES = ((60.0, 70.0), (90.0, 100.0))
 
@@ -187,3 +188,14 @@ def test_lead_times_are_learnt_and_make_it_refuse_what_is_too_late(store: Store)
     late = [one for one in store.journal.actions() if one.outcome is OutcomeKind.SKIPPED]
     assert any("too late" in one.sentence for one in late)
     assert sim.hypervisors.machines["batch1"].host == "hA"
+
+
+def test_what_was_done_after_the_last_measurement_is_not_done_again(store: Store) -> None:
+    sim = Simulation(store, surges=SURGES).run(57)
+    raised = sim.hypervisors.machines["shop1"].cores_limit
+    assert raised > 0.4
+    seen = sim.orchestrator.world(sim.now)
+    stale = replace(seen, vms={**seen.vms, "shop1": replace(seen.vms["shop1"], cores_limit=0.2, seen_at=START + 56)})
+    assert up_to_date(stale, store.journal.actions()).vms["shop1"].cores_limit == raised
+    later = replace(seen, vms={**seen.vms, "shop1": replace(seen.vms["shop1"], cores_limit=0.3, seen_at=START + 90)})
+    assert up_to_date(later, store.journal.actions()).vms["shop1"].cores_limit == 0.3

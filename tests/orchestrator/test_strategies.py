@@ -102,7 +102,7 @@ def test_a_lower_limit_that_becomes_necessary_is_set_at_once() -> None:
     action = planned(start).steps[0].action
     assert isinstance(action, ReserveBandwidth)
     loose = tuple(replace(one, bytes_per_s=2 * one.bytes_per_s) for one in action.limits)
-    held = Reservation(action.key, action.pair, 1.0, loose, "o", "", NOW, NOW + 10)
+    held = Reservation(action.key, action.pair, 1.0, loose, "o", "", NOW, NOW + CONFIG.lease_s)
     (step,) = planned(replace(start, reservations={held.key: held})).steps
     assert step.renewal
     assert isinstance(step.action, ReserveBandwidth)
@@ -229,3 +229,12 @@ def test_what_a_move_frees_is_granted_after_it() -> None:
     found = planned(crowded({5: 20.0, 15: 20.0, 30: 20.0}))
     kinds = [(type(one.action).__name__, one.waits) for one in found.steps]
     assert kinds == [("SetCpuLimit", False), ("MigrateVm", False), ("SetCpuLimit", True)]
+
+
+def test_a_machine_on_its_way_already_takes_its_share_of_the_destination() -> None:
+    here = vm("shop", "h2", 0.05, 0.2, priority=10, cpu_cores_max=0.8, relation=RELATION)
+    start = world([served({5: 40.0})], **machines(here, BATCH))
+    (free,) = planned(start).steps
+    (shared,) = planned(replace(start, in_flight=(MigrateVm("batch", "h1", "h2"),))).steps
+    assert free.action == SetCpuLimit("shop", 0.2, 0.8)
+    assert shared.action == SetCpuLimit("shop", 0.2, pytest.approx(0.65))  # 0.9 without the 0.25 that are coming

@@ -41,7 +41,8 @@ def net(_network: Net) -> Iterator[Net]:
         assert eventually(lambda: _network.pings("c1", ADDRESS["s1"])), _network.log()
         assert eventually(lambda: _network.pings("c1", VIP)), _network.log()
         # What happened before it looked for the first time is not its to tell.
-        assert eventually(lambda: _network.store.facts.communications(start)), _network.log()
+        # After a long absence switches try again only every 8 s.
+        assert eventually(lambda: _network.store.facts.communications(start), 30), _network.log()
     yield _network
     _network.store.wanted.clear()
 

@@ -1,0 +1,91 @@
+"""Approval by a person: a plan is written down, read, and carried out as it was read - or not at all."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+from cpdb import ActionRecord, PlanRecord, Seconds, SettingsError, Store
+from orchestrator.actions import from_json
+from orchestrator.config import OrchestratorConfig, problems
+from orchestrator.cycle import JOURNAL_S, up_to_date
+from orchestrator.demand import demands
+from orchestrator.drivers import Hypervisors
+from orchestrator.gather import Gatherer, Paths
+from orchestrator.guard import guard
+from orchestrator.lead import lead_times
+from orchestrator.ledger import Ledger
+from orchestrator.plan import plan
+from orchestrator.steps import Step
+
+VALID_S = 30.0
+LOOK_EVERY_S = 0.2
+# Nothing of the alphabet takes longer; the slowest is a live migration that is aborted after half of this.
+PATIENCE_S = 60.0
+
+
+class Approval:
+    """Makes and carries out plans for one person at a time; independent of a running orchestrator's loop."""
+
+    def __init__(self, config: OrchestratorConfig, store: Store, hypervisors: Hypervisors, paths: Paths) -> None:
+        """As for the orchestrator. Raises SettingsError."""
+        if found := problems(config):
+            raise SettingsError("; ".join(found))
+        self._config = config
+        self._store = store
+        self._hypervisors = hypervisors
+        self._gatherer = Gatherer(store, config, paths)
+        self._ledger = Ledger(config, store, hypervisors)
+
+    def propose(self, now: Seconds) -> PlanRecord:
+        """What should be done at `now`, kept in the database for `VALID_S` seconds. Touches nothing else."""
+        recent = self._store.journal.actions(since=now - JOURNAL_S)
+        world = up_to_date(self._gatherer.world(now, (), lead_times(recent)), recent)
+        wanted = plan(world, demands(world, self._config), self._config)
+        allowed = guard(wanted, world, recent, self._config)
+        steps = [_step_json(step) for step in allowed.allowed if not step.waits]
+        refusals = [one.to_json() for one in (*wanted.refusals, *allowed.refused)]
+        record = PlanRecord(now, now + VALID_S, "open", {"steps": steps, "refusals": refusals})
+        return replace(record, id=self._store.journal.add_plan(record))
+
+    def carry_out(
+        self, number: int, clock: Callable[[], Seconds], sleep: Callable[[Seconds], None]
+    ) -> list[ActionRecord]:
+        """Carries out plan `number` and waits for its outcomes. Raises SettingsError when it may no longer be."""
+        now = clock()
+        record = self._store.journal.plan(number)
+        if record is None:
+            raise SettingsError(f"plan {number}: there is none; `forepath plan` makes one")
+        if record.state == "open" and now > record.expires_at:
+            self._store.journal.close_plan(number, "expired")
+            raise SettingsError(f"plan {number}: expired {now - record.expires_at:.0f} s ago; make a new one")
+        if not self._store.journal.close_plan(number, "applied"):
+            raise SettingsError(f"plan {number}: is {record.state} already; make a new one with `forepath plan`")
+        begun = [self._ledger.begin(_step(one), now) for one in record.body["steps"]]
+        return self._await([one for one in begun if one is not None], clock, sleep)
+
+    def _await(
+        self, begun: list[ActionRecord], clock: Callable[[], Seconds], sleep: Callable[[Seconds], None]
+    ) -> list[ActionRecord]:
+        deadline = clock() + PATIENCE_S
+        while self._ledger.in_flight() and clock() < deadline:
+            sleep(LOOK_EVERY_S)
+            self._ledger.settle(clock())
+        amended = (self._store.journal.action(one.id) for one in begun if one.id is not None)
+        return [one for one in amended if one is not None]
+
+    def close(self) -> None:
+        """Leaves nothing running."""
+        self._hypervisors.close()
+
+
+def _step_json(step: Step) -> dict[str, object]:
+    row = asdict(replace(step, action=None))  # type: ignore[arg-type]
+    return row | {
+        "action": {"kind": step.action.kind, "body": step.action.to_json()},
+        "describe": step.action.describe(),
+    }
+
+
+def _step(row: dict[str, object]) -> Step:
+    known = {key: value for key, value in row.items() if key not in ("action", "describe")}
+    action: dict[str, object] = row["action"]  # type: ignore[assignment]
+    return Step(action=from_json(action["kind"], action["body"]), **known)  # type: ignore[arg-type]
