@@ -31,7 +31,7 @@ demo: setup
 test: setup
 	$(BIN)/pytest -m "not lab and not vm" $(PYTEST_ARGS)
 	@if reason=$$($(BIN)/python -m mininet_topos.stage --why-not); then \
-	    echo "lab tests: on real switches and VMs" && $(STAGE) $(BIN)/pytest -m "lab or vm" $(PYTEST_ARGS); \
+	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m mininet_topos.assets && $(STAGE) $(BIN)/pytest -m "lab or vm" $(PYTEST_ARGS); \
 	else echo "lab tests: left out, because $$reason"; fi
 
 ## make check   lint, format, types, import contracts, size budget

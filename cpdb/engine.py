@@ -31,7 +31,7 @@ def connect(url: str) -> Engine:
     except (ArgumentError, SQLAlchemyError, ImportError) as error:
         # The URL may hold a password: only its beginning is shown.
         raise StoreUnreachable(
-            f"database URL {url.split('@')[0].split(':')[0]!r}...: {error}; "
+            f"database URL {url.split('@', maxsplit=1)[0].split(':', maxsplit=1)[0]!r}...: {error}; "
             "write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
         ) from error
     event.listen(engine, "connect", _tune_sqlite)

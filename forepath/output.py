@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+# Where nobody's terminal sets the width (a file, a pipe), lines may be long enough for a whole table row.
+WIDTH_WITHOUT_TERMINAL = 150
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
 errors = Console(stderr=True)
 
 EXIT_FAILED = 1
@@ -58,11 +61,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """A table whose first `left` columns are text and whose others are numbers."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    texts: Sequence[int] | None = None,
+) -> Table:
+    """A table whose first `left` columns (or those numbered in `texts`) are text and whose others are numbers."""
+    texts = range(left) if texts is None else texts
     result = Table(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
     for number, name in enumerate(columns):
-        result.add_column(name, justify="left" if number < left else "right", overflow="fold")
+        result.add_column(name, justify="left" if number in texts else "right", overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result

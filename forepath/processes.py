@@ -40,7 +40,7 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
             for one in settings.host
         ),
         vms=tuple(
-            VmSpec(one.name, one.priority, one.cpu_cores_base, one.cpu_cores_max, movable=one.movable)
+            VmSpec(one.name, one.priority, one.cpu_cores_base, one.cpu_cores_max, one.vcpus_max, movable=one.movable)
             for one in settings.vm
         ),
         policy=chosen,  # type: ignore[arg-type]

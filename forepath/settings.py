@@ -113,6 +113,7 @@ class VmSection(Section):
     priority: int = 0
     cpu_cores_base: Positive
     cpu_cores_max: Positive
+    vcpus_max: Annotated[int, Field(ge=1)] = 1
     movable: bool = False
 
     @model_validator(mode="after")

@@ -136,7 +136,9 @@ def together(rates: Iterable[Rate]) -> float:
     """What pairs need at the same time: means add, independent excesses in squares; never below what is measured."""
     items = list(rates)
     excess = sqrt(sum(one**2 for one in _excesses(items)))
-    return max(sum(one.typical for one in items) + excess, sum(one.measured for one in items))
+    # A mean over the last while still remembers a surge that has ended: it may not count for more than the need.
+    usual = sum(min(one.typical, one.need) for one in items)
+    return max(usual + excess, sum(one.measured for one in items))
 
 
 def _excesses(items: Iterable[Rate]) -> Iterator[float]:

@@ -163,7 +163,8 @@ class Ledger:
 
 def installed(key: str, generation: int, seen: Sequence[Observed]) -> Finished | None:
     """What the switches say about a wanted thing: all hold it, one refused, or None while that is open."""
-    rows = [one for one in seen if one.key == key]
+    # What a switch no longer holds says nothing about where the pair enters the network now.
+    rows = [one for one in seen if one.key == key and one.status != "removed"]
     current = [one for one in rows if one.generation >= generation]
     refused = next((one for one in current if one.status == "refused"), None)
     if refused is not None:

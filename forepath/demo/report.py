@@ -133,7 +133,5 @@ def _action_table(result: TrialResult) -> Table:
         row = action_row(action, result.windows)
         lead = "-" if row["lead_s"] is None else f"{row['lead_s']:+.1f} s"
         rows.append((row["policy"], row["kind"], row["target"], row["outcome"], lead, row["why"]))
-    title = "actions: seconds ready before (+) or after (-) the surge"
-    if not rows:
-        title = "actions: none"
-    return table(title, ["policy", "action", "target", "outcome", "ready", "why"], rows, left=4)
+    title = "actions: seconds ready before (+) or after (-) the surge" if rows else "actions: none were taken"
+    return table(title, ["policy", "action", "target", "outcome", "ready", "why"], rows, texts=(0, 1, 2, 3, 5))

@@ -37,6 +37,7 @@ def scene(layout: LabLayout, database: Path, uris: dict[str, str], migration_uri
                     "priority": vm.priority,
                     "cpu_cores_base": vm.quota_cores,
                     "cpu_cores_max": vm.quota_cores * (GROWTH if vm.priority > 0 else 1.0),
+                    "vcpus_max": vm.max_vcpus,
                     "movable": vm.service is None,
                 }
                 for vm in layout.vms

@@ -47,7 +47,7 @@ def test_every_request_ends_once_and_links_never_carry_more_than_they_can(
     assert len(ended) == rate * 10 == len({id(job) for job in ended})
     assert all(second.link_bytes["hA"] <= CAPACITY + 10 for second in seconds)
     assert all(second.used_cores["vm"] <= 1.0 + 1e-6 for second in seconds)
-    assert all(job.latency_s is None or job.latency_s <= TIMEOUT_S + 0.1 for job in ended)
+    assert all(job.latency_s is None or job.latency_s <= TIMEOUT_S + 0.11 for job in ended)
 
 
 def test_enough_of_everything_serves_all() -> None:
