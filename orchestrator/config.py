@@ -81,6 +81,8 @@ class OrchestratorConfig:
     calm_share: float = 0.7
     host_headroom: float = 0.9
     host_deadband: float = 0.05
+    # a move that is not in effect for at least this long before the need has passed is not worth its cost
+    min_hold_s: Seconds = 1.0
     # brakes
     poll_s: Seconds = 1.0
     decision_s: Seconds = 0.5

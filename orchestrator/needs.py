@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from cpdb import Pair, Quantity, Seconds
 from orchestrator.actions import MigrateVm
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand, PairDemand, together
@@ -68,6 +69,20 @@ def wanted_limit(need: VmNeed, config: OrchestratorConfig) -> float:
 def ceiling(vm: VmState) -> float:
     """The most that a machine may ever use, in cores."""
     return max(vm.cores_limit, vm.spec.cpu_cores_max) if vm.spec else vm.cores_limit
+
+
+def lasting_s(world: World, pair: Pair, config: OrchestratorConfig) -> Seconds | None:
+    """How long a pair's need will last within the longest horizon; None when no forecast says anything about it.
+
+    A need that is there for a share s of a window has a mean of about s times its peak.
+    """
+    longest = max(config.horizons_s)
+    forecasts = world.pairs[pair].forecasts if pair in world.pairs else {}
+    peak = forecasts.get((longest, Quantity.CONNECTIONS_PEAK)) or forecasts.get((longest, Quantity.BYTES_PEAK))
+    mean = forecasts.get((longest, Quantity.CONNECTIONS_MEAN)) or forecasts.get((longest, Quantity.BYTES_MEAN))
+    if peak is None or mean is None or peak.at(0.5) <= 0:
+        return None
+    return longest * min(1.0, mean.at(0.5) / peak.at(0.5))
 
 
 def load_now(vm: VmState, need: VmNeed) -> float:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cpdb import Seconds
 from orchestrator.actions import MigrateVm
 from orchestrator.config import HostSpec, OrchestratorConfig
 from orchestrator.demand import NOW, Demand
-from orchestrator.needs import load_served, vm_need
+from orchestrator.needs import lasting_s, load_served, vm_need
 from orchestrator.steps import Refusal, Step, evidence, foreseen, when
 from orchestrator.world import VmState, World, apply
 
@@ -120,7 +121,23 @@ def _move(scene: _Scene, vm: VmState, shortage: _Shortage) -> Step | Refusal:
     if shortage.horizon_s != NOW and lead_s > shortage.horizon_s:
         text = f"too late: it takes up to {lead_s:.1f} s, the shortage is expected {when(shortage.horizon_s)}"
         return Refusal(subject, text, action)
+    too_short = _too_short(scene, shortage, lead_s)
+    if too_short is not None:
+        return Refusal(subject, too_short, action)
     return _step(scene, action, shortage, refused)
+
+
+def _too_short(scene: _Scene, shortage: _Shortage, lead_s: Seconds) -> str | None:
+    """Why a move would not pay: it must be in effect for a while before the need has passed."""
+    leading = vm_need(scene.world, scene.demand, shortage.needy, shortage.horizon_s).leading
+    if shortage.horizon_s == NOW or leading is None:
+        return None
+    lasts_s = lasting_s(scene.world, leading.pair, scene.config)
+    least_s = lead_s + scene.config.min_hold_s
+    if lasts_s is None or lasts_s >= least_s:
+        return None
+    longest = max(scene.config.horizons_s)
+    return f"too short: about {lasts_s:.1f} s of the need lie within {longest} s, a move pays from {least_s:.1f} s"
 
 
 def _room(scene: _Scene, host: HostSpec, vm: VmState, shortage: _Shortage) -> float | str:

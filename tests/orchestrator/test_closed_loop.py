@@ -59,9 +59,10 @@ def test_the_reactive_policy_acts_only_once_the_surge_is_there(store: Store) -> 
 def test_without_permission_it_advises_and_touches_nothing(store: Store) -> None:
     sim = Simulation(store, config=replace(CONFIG, act=False), surges=SURGES).run(70)
     rows = store.journal.actions()
-    assert {one.outcome for one in rows} == {OutcomeKind.ADVISED}
-    assert {one.kind for one in rows} == {"reserve_bandwidth", "set_cpu_limit", "migrate_vm"}
-    assert len(rows) <= 6  # the same advice is not repeated every second
+    assert {one.outcome for one in rows} <= {OutcomeKind.ADVISED, OutcomeKind.SKIPPED}
+    advised = [one for one in rows if one.outcome is OutcomeKind.ADVISED]
+    assert {one.kind for one in advised} == {"reserve_bandwidth", "set_cpu_limit", "migrate_vm"}
+    assert len(advised) <= 6  # the same advice is not repeated every second
     assert sim.hypervisors.started == []
     assert store.wanted.reservations(sim.now) == []
 
@@ -134,8 +135,16 @@ def test_old_facts_stop_it_and_it_says_so(store: Store) -> None:
     assert later.world_age_s < 2
 
 
+def moving_machine(store: Store) -> Simulation:
+    """A simulation at the moment at which its migration has begun and not ended."""
+    sim = Simulation(store, surges=SURGES)
+    while not acted(store, "migrate_vm") and sim.now < START + 60:
+        sim.run(1)
+    return sim
+
+
 def test_a_lost_database_costs_cycles_not_outcomes(store: Store) -> None:
-    sim = Simulation(store, surges=SURGES).run(31)
+    sim = moving_machine(store)
     (moving,) = acted(store, "migrate_vm")
     assert moving.outcome is OutcomeKind.PENDING
     journal = sim.orchestrator._ledger.store
@@ -155,7 +164,7 @@ class Broken:
 
 
 def test_a_restarted_orchestrator_learns_what_became_of_the_old_actions(store: Store) -> None:
-    sim = Simulation(store, surges=SURGES).run(31)
+    sim = moving_machine(store)
     assert acted(store, "migrate_vm")[0].outcome is OutcomeKind.PENDING
     sim.orchestrator = sim.fresh()
     sim.hypervisors.finished(sim.now + 3)  # the dead process's driver took the answer with it
@@ -167,7 +176,7 @@ def test_a_restarted_orchestrator_learns_what_became_of_the_old_actions(store: S
 
 
 def test_what_a_dead_process_never_achieved_is_closed_as_failed(store: Store) -> None:
-    sim = Simulation(store, surges=SURGES).run(31)
+    sim = moving_machine(store)
     sim.hypervisors.close()
     sim.orchestrator = sim.fresh()
     sim.run(40)

@@ -187,6 +187,16 @@ def test_the_least_important_machine_leaves_before_the_host_is_short() -> None:
     assert step.reason["where"]["host"] == "h1"
 
 
+def test_a_need_that_soon_passes_is_not_worth_a_move() -> None:
+    brief = foreseen(
+        pair_state("c1", "shop", 10, 2.0, destination="shop", links=()), {15: 20.0, 30: 20.0}, longest_share=0.1
+    )
+    steady = vm("steady", "h1", 0.35, 0.5, priority=10)
+    found = planned(world([brief], **machines(SHOP, BATCH, steady)))
+    assert moves(found) == []
+    assert any("too short" in one.why_not and one.action is not None for one in found.refusals)
+
+
 def test_too_late_is_refused_and_says_so() -> None:
     start = replace(crowded({5: 20.0, 15: 20.0, 30: 20.0}), leads=LeadTimes({"migrate_vm": (20.0,) * 8}))
     found = planned(start)

@@ -32,13 +32,16 @@ def pair_state(source: str, vip: str, priority: int, rate: float = 0.0, **more: 
     return PairState(Pair(source, vip), priority, **(values | more))
 
 
-def foreseen(state: PairState, peaks: Mapping[int, float], issued_at: float = NOW) -> PairState:
-    """The pair with forecasts: connections/s at their peak by horizon."""
+def foreseen(
+    state: PairState, peaks: Mapping[int, float], issued_at: float = NOW, longest_share: float = 0.4
+) -> PairState:
+    """The pair with forecasts: connections/s at their peak by horizon, there for a share of the longest window."""
     found: dict[tuple[int, Quantity], Forecast] = {}
     for horizon_s, peak in peaks.items():
+        usual = state.typical_connections_per_s if horizon_s < 30 else longest_share * peak
         for quantity, value in (
             (Quantity.CONNECTIONS_PEAK, peak),
-            (Quantity.CONNECTIONS_MEAN, state.typical_connections_per_s),
+            (Quantity.CONNECTIONS_MEAN, usual),
             (Quantity.BYTES_PEAK, peak * 30_000),
             (Quantity.BYTES_MEAN, state.typical_bytes_per_s),
         ):
