@@ -13,6 +13,8 @@ from orchestrator.world import LinkState, PairState, World
 
 # While a pair still needs this share of what is kept free for it, the reservation stays.
 STILL_NEEDED_SHARE = 0.7
+# A pair that needs less than this share of a link is left alone.
+MATTERS_SHARE = 0.01
 # Held limits may be this much tighter than needed before a renewal loosens them.
 TIGHT_SHARE = 0.75
 
@@ -79,7 +81,11 @@ def _shortage(
     rising = [one for one in wants if priorities[one.pair] > lowest] or list(wants)
     kept = (one for one in rising if held and one.pair == held.pair and _needs(one, held))
     leader = next(kept, None) or max(rising, key=lambda one: one.bytes.need)
-    limited = tuple(one for one in wants if priorities[one.pair] < priorities[leader.pair])
+    # Who hardly speaks has nothing to give: a limit in proportion to its need would only cut it off.
+    least = MATTERS_SHARE * (link.capacity_bytes_per_s or 0.0)
+    limited = tuple(
+        one for one in wants if priorities[one.pair] < priorities[leader.pair] and one.bytes.need >= least
+    )
     protected = [one.bytes for one in wants if priorities[one.pair] >= priorities[leader.pair]]
     other = max(0.0, link.bytes_per_s - sum(one.bytes.measured for one in wants))
     return _Shortage(

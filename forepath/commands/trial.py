@@ -10,7 +10,7 @@ import typer
 from cpdb import open_store
 from forepath.demo.report import TrialResult, document, tables
 from forepath.demo.screen import Screen
-from forepath.output import JsonOption, console, emit
+from forepath.output import EXIT_INTERRUPTED, JsonOption, console, emit, errors
 from mininet_topos import ensure_assets, on_stage, run_on_stage, why_not
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Moves phases, sizes and which pair surges")]
@@ -32,13 +32,17 @@ def demo(
     if scenario not in ("surge", "calm"):
         raise typer.BadParameter("write surge or calm", param_hint="--scenario")
     reason = "asked to" if simulate else why_not()
-    if reason is not None:
-        console.print(f"simulated switches and machines, because: {reason}", markup=False)
-        _show(_simulated(seed, scenario), json)
-    elif on_stage():
-        _show(_real(seed, scenario), json)
-    else:
-        raise typer.Exit(_on_a_stage(sys.argv[1:]))
+    try:
+        if reason is not None:
+            console.print(f"simulated switches and machines, because: {reason}", markup=False)
+            _show(_simulated(seed, scenario), json)
+        elif on_stage():
+            _show(_real(seed, scenario), json)
+        else:
+            raise typer.Exit(_on_a_stage(sys.argv[1:]))
+    except KeyboardInterrupt:
+        errors.print("forepath: interrupted; everything that was started has ended")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _on_a_stage(words: list[str]) -> int:
