@@ -6,7 +6,7 @@ from typing import Any
 
 from cpdb import Limit, Reservation
 from orchestrator.actions import ReserveBandwidth, megabits
-from orchestrator.config import OrchestratorConfig
+from orchestrator.config import QUEUE_DSCP, OrchestratorConfig, QueueSpec
 from orchestrator.demand import Demand, PairDemand, together
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, when
 from orchestrator.world import LinkState, PairState, World
@@ -21,13 +21,17 @@ TIGHT_SHARE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class _Shortage:
-    """One link that will not carry what its pairs need; all rates in bytes/s."""
+    """One link that will not carry what its pairs need; all rates in bytes/s.
+
+    `company` is what pairs need that are as important as the leader, but are not it.
+    """
 
     link: LinkState
     capacity: float
     horizon_s: int
     needed: float
     protected: float
+    company: float
     leader: PairDemand
     limited: tuple[PairDemand, ...]
 
@@ -83,10 +87,9 @@ def _shortage(
     leader = next(kept, None) or max(rising, key=lambda one: one.bytes.need)
     # Who hardly speaks has nothing to give: a limit in proportion to its need would only cut it off.
     least = MATTERS_SHARE * (link.capacity_bytes_per_s or 0.0)
-    limited = tuple(
-        one for one in wants if priorities[one.pair] < priorities[leader.pair] and one.bytes.need >= least
-    )
-    protected = [one.bytes for one in wants if priorities[one.pair] >= priorities[leader.pair]]
+    limited = tuple(one for one in wants if priorities[one.pair] < priorities[leader.pair] and one.bytes.need >= least)
+    important = [one for one in wants if priorities[one.pair] >= priorities[leader.pair]]
+    protected = [one.bytes for one in important]
     other = max(0.0, link.bytes_per_s - sum(one.bytes.measured for one in wants))
     return _Shortage(
         link=link,
@@ -95,6 +98,7 @@ def _shortage(
         # Those who would give way count with what they usually take: they get no margin to be kept from.
         needed=together(protected) + sum(max(one.bytes.typical, one.bytes.measured) for one in limited) + other,
         protected=together(protected) + other,
+        company=together([one.bytes for one in important if one is not leader]),
         leader=leader,
         limited=limited,
     )
@@ -107,17 +111,30 @@ def _step(
     if not shortage.limited:
         text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"
         return Refusal(f"reserve on {name}", text)
-    limits = _limits(shortage, config)
     pair, amount = shortage.leader.pair, shortage.leader.bytes.need
     key = f"{pair}@{name}"
     if held is not None and held.key == key:
         amount = max(amount, held.bytes_per_s)  # or a fading need would lower, step by step, what counts as needed
-    action = ReserveBandwidth(key, pair, amount, limits, config.lease_s)
+    queue = _queue(world, shortage, held, config)
+    if queue is not None:
+        amount = min(amount, queue.guaranteed_bytes_per_s)
+        action = ReserveBandwidth(key, pair, amount, (), config.lease_s, QUEUE_DSCP)
+    else:
+        action = ReserveBandwidth(key, pair, amount, _limits(shortage, config), config.lease_s)
     if held is not None and held.key == key:
-        if _fits(held.limits, limits, config):
+        if held.dscp == action.dscp and _fits(held.limits, action.limits, config):
             return _prolonged(world, shortage, held, config)
         return _described(world, shortage, action, True, config)
     return _described(world, shortage, action, False, config)
+
+
+def _queue(world: World, shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig) -> QueueSpec | None:
+    """The link's queue, if it stands and serves everybody who matters: whoever is not marked shares with the rest."""
+    queue = config.queue(shortage.link.name)
+    # Twice the company is borne before a mark that stands is given up, or the two ways would take turns.
+    borne = config.link_floor * (1 if held is None or held.dscp is None else 2)
+    alone = shortage.company <= borne * shortage.capacity
+    return queue if queue is not None and queue.link in world.queues and alone else None
 
 
 def _limits(shortage: _Shortage, config: OrchestratorConfig) -> tuple[Limit, ...]:
@@ -141,7 +158,7 @@ def _fits(held: Sequence[Limit], wanted: Sequence[Limit], config: OrchestratorCo
 def _prolonged(world: World, shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> Step | None:
     if held.expires_at - world.now >= config.lease_s / 2:
         return None
-    action = ReserveBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, config.lease_s)
+    action = ReserveBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, config.lease_s, held.dscp)
     return _described(world, shortage, action, True, config)
 
 
@@ -151,9 +168,10 @@ def _described(
     leader, horizon_s, name = shortage.leader, shortage.horizon_s, shortage.link.name
     proof = evidence(leader.bytes, horizon_s, config)
     givers = ", ".join(str(one.pair) for one in action.limits)
+    means = f"{givers} gives way" if action.dscp is None else f"it goes through the queue that {name} has for it"
     why = (
         f"{leader.pair} needs {megabits(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
-        f"to carry {megabits(shortage.needed)} of {megabits(shortage.capacity)}, so {givers} gives way"
+        f"to carry {megabits(shortage.needed)} of {megabits(shortage.capacity)}, so {means}"
     )
     needed_at = world.now + horizon_s
     reason: dict[str, Any] = {
