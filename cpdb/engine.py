@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -28,7 +29,7 @@ def connect(url: str) -> Engine:
             # psycopg 3 is the driver that ships; users should not have to name it.
             return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_S})
-    except (ArgumentError, SQLAlchemyError, ImportError) as error:
+    except (ArgumentError, SQLAlchemyError, ImportError, ValueError) as error:
         # The URL may hold a password: only its beginning is shown.
         raise StoreUnreachable(
             f"database URL {url.split('@', maxsplit=1)[0].split(':', maxsplit=1)[0]!r}...: {error}; "
@@ -74,6 +75,9 @@ def migrate(engine: Engine) -> None:
         raise StoreUnreachable(
             f"database {where}: {text}; check that its folder or server exists and is writable"
         ) from error
+    except CommandError as error:
+        # The schema names a migration that this program has never heard of.
+        raise StoreOutdated(f"database {where}: {error}; it was made by a newer forepath, use that one") from error
 
 
 def check_version(engine: Engine) -> None:

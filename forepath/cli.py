@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import NoReturn
 
 import structlog
 import typer
@@ -58,7 +59,14 @@ def main() -> None:
     try:
         app()
     except ForepathError as error:
-        errors.print(f"forepath: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(next((code for kind, code in EXIT_OF if isinstance(error, kind)), EXIT_FAILED))
+        _end(str(error), next((code for kind, code in EXIT_OF if isinstance(error, kind)), EXIT_FAILED))
+    except OSError as error:
+        # A full disk, a folder that may not be written: the system's own words say it best.
+        _end(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    errors.print(f"forepath: {text}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cpdb import ForepathError
+
 # Where nobody's terminal sets the width (a file, a pipe), lines may be long enough for a whole table row.
 WIDTH_WITHOUT_TERMINAL = 150
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
@@ -25,28 +27,52 @@ EXIT_IMPOSSIBLE = 5
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES = """
-Exit codes: 0 done; 1 it failed, the last line says why; 2 wrong arguments; 3 wrong settings;
-4 the database is unreachable or outdated; 5 cannot be had on this machine; 130 interrupted.
+Exit codes: 0 done; 1 it failed, the last line says why; 2 wrong arguments; 3 wrong settings, or what was
+named is not there (any more); 4 the database is unreachable or outdated; 5 cannot be had on this machine;
+130 interrupted.
 """
 
 SettingsOption = Annotated[
     Path | None,
     typer.Option("--settings", "-c", envvar="FOREPATH_SETTINGS", help="Settings file [default: forepath.toml]"),
 ]
+
+
+def _writable(target: str | None) -> str | None:
+    # Before the work, not after it: a demo's figures must not be lost to a wrong path.
+    if target not in (None, "-"):
+        folder = Path(target).parent
+        if Path(target).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise typer.BadParameter(f"{target} cannot be written; name a file in an existing folder, or -")
+    return target
+
+
 JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="PATH|-", help="Write one JSON document to a file, or - for stdout")
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="PATH|-",
+        help="Write one JSON document to a file, or - for stdout",
+        callback=_writable,
+    ),
 ]
 
 
 def emit(payload: dict[str, Any], target: str | None) -> bool:
-    """Writes `payload` as JSON to `target`; False when no target was given and a person should be shown a table."""
+    """Writes `payload` as JSON to `target`; False when no target was given and a person should be shown a table.
+
+    Raises ForepathError when the file cannot be written.
+    """
     if target is None:
         return False
     text = json.dumps(_finite(payload), indent=2, default=str)
     if target == "-":
         sys.stdout.write(text + "\n")
     else:
-        Path(target).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(target).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ForepathError(f"--json {target}: {error.strerror}; name a file that can be written, or -") from error
     return True
 
 

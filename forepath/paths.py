@@ -22,7 +22,13 @@ class PathFinder:
         return cls(store, Topology.of(inventory.nodes(), inventory.links()), tuple(inventory.virtual_ips()))
 
     def path(self, source: str, destination: str) -> tuple[str, ...]:
-        """Names of the nodes from source to destination, both included; empty when there is no way."""
+        """Names of the nodes from source to destination, both included; empty when there is no way.
+
+        A virtual IP stands for its heaviest destination: a pair that has yet to speak has not been given one.
+        """
+        service = self._service(destination)
+        if service is not None and service.destinations:
+            destination = _heaviest(service)
         return self.topology.path(source, destination)
 
     def to_service(self, source: str, to: str, now: float) -> tuple[str, ...]:
@@ -35,7 +41,7 @@ class PathFinder:
         return hops
 
     def _destination(self, source: str, to: str, now: float) -> str:
-        service = next((one for one in self.services if to in (one.name, one.address)), None)
+        service = self._service(to)
         if service is None or not service.destinations:
             return to
         spoke = [
@@ -43,5 +49,11 @@ class PathFinder:
             for row in self.store.facts.communications(now - RECENT_S, now)
             if row.destination and row.source == source and row.virtual_ip == service.address
         ]
-        heaviest = max(service.destinations, key=lambda one: one.weight)
-        return spoke[-1] if spoke else heaviest.name
+        return spoke[-1] if spoke else _heaviest(service)
+
+    def _service(self, name: str) -> VirtualIP | None:
+        return next((one for one in self.services if name in (one.name, one.address)), None)
+
+
+def _heaviest(service: VirtualIP) -> str:
+    return max(service.destinations, key=lambda one: one.weight).name

@@ -3,13 +3,26 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpdb import SettingsError, Store
+from forepath.inventory import BYTES_PER_S_PER_MBIT
 from forepath.settings import Settings
 from forepath.supervisor import Program
-from orchestrator import Approval, HostSpec, Hypervisors, LibvirtHypervisors, Orchestrator, OrchestratorConfig, VmSpec
+from orchestrator import (
+    Approval,
+    HostSpec,
+    Hypervisors,
+    LibvirtHypervisors,
+    Orchestrator,
+    OrchestratorConfig,
+    OvsQueues,
+    QueueKeeper,
+    QueueSpec,
+    VmSpec,
+    whole,
+)
 from predictor import PredictorConfig
 from ryu_apps import Topology
 
@@ -43,6 +56,7 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
             VmSpec(one.name, one.priority, one.cpu_cores_base, one.cpu_cores_max, one.vcpus_max, movable=one.movable)
             for one in settings.vm
         ),
+        queues=tuple(queue_specs(settings)),
         policy=chosen,  # type: ignore[arg-type]
         act=act,
         horizons_s=settings.predictor.horizons_s,
@@ -54,6 +68,14 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
         poll_s=settings.controller.poll_s,
         stop_file=PAUSE_FILE,
     )
+
+
+def queue_specs(settings: Settings) -> Iterator[QueueSpec]:
+    """The directions of links for which an interface is declared."""
+    for one in settings.link:
+        if one.queue_device is not None:
+            capacity = one.capacity_mbit_per_s * BYTES_PER_S_PER_MBIT
+            yield QueueSpec(f"{one.a}>{one.b}", one.queue_device, capacity, one.guaranteed_share)
 
 
 def path_reader(
@@ -74,14 +96,17 @@ def path_reader(
 def make_orchestrator(
     config: OrchestratorConfig, store: Store, clock: Callable[[], float], hypervisors: Hypervisors | None = None
 ) -> Orchestrator:
-    """An orchestrator on the declared libvirt hosts, or on the hypervisors given."""
+    """An orchestrator on the declared libvirt hosts, or on the hypervisors given, and on the declared queues."""
     drivers = hypervisors or LibvirtHypervisors(config.hosts)
-    return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock))
+    queues = QueueKeeper(OvsQueues(config.queues), config.act) if config.queues else None
+    return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock), queues)
 
 
 def make_approval(config: OrchestratorConfig, store: Store, clock: Callable[[], float]) -> Approval:
     """Plans for a person to read and apply, on the declared libvirt hosts."""
-    return Approval(config, store, LibvirtHypervisors(config.hosts), path_reader(store, 1.0, clock))
+    queues = OvsQueues(config.queues)
+    paths = path_reader(store, 1.0, clock)
+    return Approval(config, store, LibvirtHypervisors(config.hosts), paths, lambda: whole(queues))
 
 
 def programs(settings: Settings, settings_file: Path | None, run_directory: Path, act: bool) -> list[Program]:
@@ -94,6 +119,12 @@ def programs(settings: Settings, settings_file: Path | None, run_directory: Path
         Program("predictor", (*own, "predict", *with_settings)),
         Program("orchestrator", (*own, "orchestrate", *with_settings, *acting)),
     ]
+
+
+def controller_manager() -> str | None:
+    """Path of `ryu-manager`, first beside this Python and then on the PATH; None when it is not installed."""
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return shutil.which("ryu-manager", path=beside)
 
 
 def controller_program(settings: Settings, run_directory: Path) -> Program:
@@ -109,7 +140,7 @@ def controller_program(settings: Settings, run_directory: Path) -> Program:
         f"[forepath]\npoll_s = {section.poll_s}\n",
         encoding="utf-8",
     )
-    manager = shutil.which("ryu-manager", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    manager = controller_manager()
     if manager is None:
         raise SettingsError("ryu-manager is not installed beside this Python; run make setup")
     # The password in a URL must not show in the process list: it goes through the environment.

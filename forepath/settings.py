@@ -1,19 +1,26 @@
 """The one settings file: what is declared about the network and the machines, and how forepath shall behave."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cpdb import DEFAULT_URL, NodeKind, SettingsError
 
 DEFAULT_FILE = Path("forepath.toml")
+SECRET_KEY = re.compile("pass|secret|token", re.IGNORECASE)
+# Between scheme:// and the last @ of one word, and in a URL's parameters
+URL_USER = re.compile(r"(\w://)[^\s'\"]*@")
+URL_PASSWORD = re.compile(r"(pass\w*=)[^&\s'\"]*", re.IGNORECASE)
 MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
 IPV4 = r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$"
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+NAMED = ("node", "virtual_ip", "host", "vm")
 
 
 class Section(BaseModel):
@@ -26,6 +33,18 @@ class Database(Section):
     """Where everything is remembered."""
 
     url: str = DEFAULT_URL
+
+    @field_validator("url")
+    @classmethod
+    def _sound(cls, url: str) -> str:
+        # Cut at the wrong place, a part of the password would be shown as the host.
+        if url.count("@") > 1:
+            raise ValueError("has more than one @; inside a password write it as %40")
+        try:
+            urlsplit(url).port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("has no number as its port; write e.g. postgresql://USER@HOST:5432/NAME") from None
+        return url
 
 
 class Controller(Section):
@@ -68,13 +87,24 @@ class NodeSection(Section):
 
 
 class LinkSection(Section):
-    """A link between two nodes; a switch's port must be given for its capacity to be known to the controller."""
+    """A link between two nodes; a switch's port must be given for its capacity to be known to the controller.
+
+    `queue_device` is the interface with which switch `a` sends to `b`: there, a share of capacity can be guaranteed.
+    """
 
     a: Name
     b: Name
     a_port: Annotated[int, Field(ge=0)] = 0
     b_port: Annotated[int, Field(ge=0)] = 0
     capacity_mbit_per_s: Positive
+    queue_device: Annotated[str, Field(pattern=r"^[^\s/]{1,15}$")] | None = None
+    guaranteed_share: Annotated[float, Field(gt=0, lt=1)] = 0.8
+
+    @model_validator(mode="after")
+    def _share_of_a_queue(self) -> "LinkSection":
+        if self.queue_device is None and "guaranteed_share" in self.model_fields_set:
+            raise ValueError("guaranteed_share needs queue_device, the switch's interface from a towards b")
+        return self
 
 
 class DestinationSection(Section):
@@ -138,19 +168,10 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _each_named_once(self) -> "Settings":
-        problems = [
-            f"{table}: {name!r} is declared {count} times; names must be unique"
-            for table in ("node", "virtual_ip", "host", "vm")
-            for name, count in _counted([item.name for item in getattr(self, table)]).items()
-            if count > 1
-        ]
-        if problems:
+        tables = {table: [{"name": item.name} for item in getattr(self, table)] for table in NAMED}
+        if problems := _twice(tables):
             raise ValueError("; ".join(problems))
         return self
-
-
-def _counted(names: list[str]) -> dict[str, int]:
-    return {name: names.count(name) for name in names}
 
 
 def load(path: Path | None) -> Settings:
@@ -172,18 +193,51 @@ def load(path: Path | None) -> Settings:
     try:
         return Settings.model_validate(content)
     except ValidationError as error:
-        raise SettingsError("\n".join(f"{path}: {line}" for line in _problems(error))) from error
+        lines = _problems(error)
+        if all(item["loc"] for item in error.errors()):
+            # Single values come first; what concerns the whole file was not looked at yet.
+            lines += [f"file: {line}" for line in _twice(content)]
+        raise SettingsError("\n".join(f"{path}: {line}" for line in lines)) from error
+
+
+def without_password(text: str) -> str:
+    """The text with user and password of every URL in it replaced by ***."""
+    return URL_PASSWORD.sub(r"\1***", URL_USER.sub(r"\1***@", text))
+
+
+def _twice(content: dict[str, Any]) -> list[str]:
+    """One line for each name that a table declares more than once; entries without a sound name are left out."""
+    lines = []
+    for table in NAMED:
+        rows = content.get(table, ())
+        names = [row["name"] for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)]
+        lines += [
+            f"{table}: {name!r} is declared {names.count(name)} times; names must be unique"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        ]
+    return lines
 
 
 def _problems(error: ValidationError) -> list[str]:
-    return [_problem(dict(item)) for item in error.errors()]
+    items = [dict(item) for item in error.errors()]
+    return [without_password(_problem(item)) for item in items if not _follows(item, items)]
+
+
+def _follows(item: dict[str, Any], items: list[dict[str, Any]]) -> bool:
+    """Whether a table is 'too short' only because its entries are wrong, which is told of each entry already."""
+    depth = len(item["loc"])
+    return item["type"] == "too_short" and any(
+        len(other["loc"]) > depth and other["loc"][:depth] == item["loc"] for other in items
+    )
 
 
 def _problem(item: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "file"
     if item["type"] == "extra_forbidden":
         known = ", ".join(_known_keys(item["loc"][:-1]))
-        return f"{where} = {item['input']!r}: no such setting; known here: {known}"
+        value = "***" if SECRET_KEY.search(str(item["loc"][-1])) else repr(item["input"])
+        return f"{where} = {value}: no such setting; known here: {known}"
     if item["type"] == "missing":
         return f"{where}: is missing; add it, `forepath check` shows every setting"
     if item["type"] == "value_error":

@@ -19,6 +19,7 @@ LONGEST_PAUSE_S = 30.0
 HEALTHY_AFTER_S = 60.0
 GRACE_S = 5.0
 LOOK_EVERY_S = 0.2
+LOOK_AGAIN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,9 @@ class Supervisor:
         """Supervises until `stop` is set; on return every program is gone."""
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
-            now = time.monotonic()
-            self._watched = [_Watched(program, self._start(program), now) for program in self._programs]
+            for program in self._programs:
+                # One by one: when the second cannot be started, the first must be known to be ended.
+                self._watched.append(_Watched(program, self._start(program), time.monotonic()))
             while not stop.wait(LOOK_EVERY_S):
                 for watched in self._watched:
                     self._look_after(watched, time.monotonic())
@@ -78,9 +80,10 @@ class Supervisor:
         return process
 
     def _look_after(self, watched: _Watched, now: float) -> None:
-        if watched.process.poll() is None:
+        if not _ended(watched.process):
             return
         if watched.restart_at is None:
+            _end_group(watched.process)
             healthy = now - watched.started_at > HEALTHY_AFTER_S
             watched.failures = 1 if healthy else watched.failures + 1
             watched.restart_at = now + pause_before_restart(watched.failures)
@@ -91,21 +94,32 @@ class Supervisor:
             watched.restart_at = None
 
     def stop(self) -> None:
-        """Asks every program's session to end, and ends what has not after a grace of 5 s."""
+        """Asks every program's session to end, and ends what is left of it after a grace of 5 s."""
         for watched in self._watched:
             _signal(watched.process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline and not all(_ended(watched.process) for watched in self._watched):
+            time.sleep(LOOK_AGAIN_S)
         for watched in self._watched:
-            try:
-                watched.process.wait(max(deadline - time.monotonic(), 0.01))
-            except subprocess.TimeoutExpired:
-                _signal(watched.process, signal.SIGKILL)
-                watched.process.wait()
+            _end_group(watched.process)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended; it is not reaped by asking, so its number stays taken and its group can be signalled."""
+    if process.returncode is not None:
+        return True
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends whatever is left of a program's session, its children too, and reaps it."""
+    _signal(process, signal.SIGKILL)
+    process.wait()
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # poll() first: once reaped, the number may belong to somebody else.
-    if process.poll() is None:
+    # Once reaped, the number may belong to somebody else.
+    if process.returncode is None:
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:

@@ -1,7 +1,9 @@
 """A fluid model of the lab's bottlenecks, for machines that cannot run the real one: shared links, shared CPU.
 
-Requests on a link share equally what inelastic streams leave over; requests in a VM share its CPU equally. It knows
-nothing of packets: no slow start, no drops, no scheduler. Good for the loop's logic, not for figures.
+Requests on a link get what inelastic streams leave over, requests in a VM its CPU, each in the order of their arrival:
+shared equally, an overload would delay all of them beyond their patience and none would ever be served, which is worse
+than what TCP and a real machine do. It knows nothing of packets: no slow start, no drops, no scheduler. Good for the
+loop's logic, not for figures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -140,9 +142,9 @@ class Fluid:
 
 
 def _shared(jobs: list[Job], room: float, need: Callable[[Job], float]) -> Iterator[tuple[Job, float]]:
-    """Max-min fair shares: the smallest needs are met first, the rest divide what remains."""
-    for left, job in zip(range(len(jobs), 0, -1), sorted(jobs, key=need), strict=True):
-        share = min(need(job), room / left)
+    """In order of arrival: the first gets what it needs, the next what remains."""
+    for job in sorted(jobs, key=lambda one: one.scheduled_at):
+        share = min(need(job), room)
         room -= share
         yield job, share
 

@@ -59,6 +59,7 @@ def places(layout: LabLayout) -> dict[str, HypervisorPlace]:
 
 def wire(layout: LabLayout, attach: Callable[[str, str], None]) -> None:
     """Make each host's namespace, its bridge, its access link to its switch, and the management network among hosts."""
+    unwire(layout)
     lines = [f"netns add {spec.name}" for spec in layout.hypervisors]
     lines.append("link add mgmt type bridge forward_delay 0")
     lines.append("link set mgmt up")
@@ -161,5 +162,8 @@ def stop(place: HypervisorPlace, process: subprocess.Popen[bytes]) -> None:
 def unwire(layout: LabLayout) -> None:
     """Remove what `wire` made and is still there."""
     for spec in layout.hypervisors:
+        # By name and at once: with its namespace alone a link would go some time later, in the next lab's way.
+        for device in (layout.interfaces()[spec.switch, spec.name], f"mgmt-{spec.name}"):
+            subprocess.run(["ip", "link", "del", device], capture_output=True, check=False)
         subprocess.run(["ip", "netns", "del", spec.name], capture_output=True, check=False)
     subprocess.run(["ip", "link", "del", "mgmt"], capture_output=True, check=False)

@@ -17,17 +17,19 @@ from orchestrator.actions import (
     from_json,
 )
 from orchestrator.approval import Approval
-from orchestrator.config import HostSpec, OrchestratorConfig, VmSpec, problems
+from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, VmSpec, problems
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.demand import Demand, demands, together
 from orchestrator.drivers import Finished, Hypervisors
 from orchestrator.drivers.fake import FakeHypervisors, FakeVm
 from orchestrator.drivers.libvirt_driver import LibvirtHypervisors
+from orchestrator.drivers.queues import OvsQueues
 from orchestrator.explain import explain, explained
 from orchestrator.gather import Gatherer, Paths
 from orchestrator.guard import guard
 from orchestrator.loop import run
 from orchestrator.plan import plan
+from orchestrator.queue_keeper import QueueKeeper, whole
 from orchestrator.steps import Plan, Refusal, Step
 from orchestrator.verdict import verdict
 from orchestrator.world import LinkState, PairState, VmState, World, apply
@@ -48,9 +50,12 @@ __all__ = [
     "MigrateVm",
     "Orchestrator",
     "OrchestratorConfig",
+    "OvsQueues",
     "PairState",
     "Paths",
     "Plan",
+    "QueueKeeper",
+    "QueueSpec",
     "Refusal",
     "ReleaseBandwidth",
     "ReserveBandwidth",
@@ -74,4 +79,5 @@ __all__ = [
     "run",
     "together",
     "verdict",
+    "whole",
 ]

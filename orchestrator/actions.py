@@ -19,6 +19,7 @@ class _Bandwidth:
     bytes_per_s: float
     limits: tuple[Limit, ...]
     lease_s: Seconds
+    dscp: int | None = None
 
     @property
     def target(self) -> str:
@@ -37,21 +38,28 @@ class _Bandwidth:
             "bytes_per_s": self.bytes_per_s,
             "limits": limits,
             "lease_s": self.lease_s,
+            "dscp": self.dscp,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class ReserveBandwidth(_Bandwidth):
-    """Keeps `bytes_per_s` free for `pair` by capping competitors, for `lease_s` seconds unless renewed."""
+    """Keeps `bytes_per_s` free for `pair` for `lease_s` seconds unless renewed.
+
+    By capping competitors (`limits`), or by a mark (`dscp`) that a guaranteed queue on the link knows.
+    """
 
     kind: ClassVar[str] = "reserve_bandwidth"
 
     def inverse(self) -> "ReleaseBandwidth":
-        return ReleaseBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s)
+        return ReleaseBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 
     def describe(self) -> str:
         caps = ", ".join(f"{one.pair} to {megabits(one.bytes_per_s)}" for one in self.limits)
-        return f"keep {megabits(self.bytes_per_s)} free for {self.pair} by limiting {caps} for {self.lease_s:g} s"
+        means = [f"limiting {caps}"] if caps or self.dscp is None else []
+        means += [] if self.dscp is None else [f"a guaranteed queue (DSCP {self.dscp})"]
+        kept = f"keep {megabits(self.bytes_per_s)} free for {self.pair}"
+        return f"{kept} by {' and '.join(means)} for {self.lease_s:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class ReleaseBandwidth(_Bandwidth):
     kind: ClassVar[str] = "release_bandwidth"
 
     def inverse(self) -> ReserveBandwidth:
-        return ReserveBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s)
+        return ReserveBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 
     def describe(self) -> str:
         return f"release the {megabits(self.bytes_per_s)} kept free for {self.pair}"
@@ -209,7 +217,8 @@ def _from_json(kind: type[Action], body: Json) -> Action:
     if issubclass(kind, _Bandwidth):
         limits = tuple(Limit(Pair(one["source"], one["virtual_ip"]), one["bytes_per_s"]) for one in body["limits"])
         pair = Pair(body["source"], body["virtual_ip"])
-        return kind(body["key"], pair, body["bytes_per_s"], limits, body["lease_s"])
+        # Journals written before there were queues name no mark.
+        return kind(body["key"], pair, body["bytes_per_s"], limits, body["lease_s"], body.get("dscp"))
     if issubclass(kind, SetWeights):
         return kind(body["virtual_ip"], tuple(body["from"].items()), tuple(body["to"].items()))
     return kind(body["vm"], body["from"], body["to"])

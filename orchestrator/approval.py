@@ -25,13 +25,21 @@ PATIENCE_S = 60.0
 class Approval:
     """Makes and carries out plans for one person at a time; independent of a running orchestrator's loop."""
 
-    def __init__(self, config: OrchestratorConfig, store: Store, hypervisors: Hypervisors, paths: Paths) -> None:
-        """As for the orchestrator. Raises SettingsError."""
+    def __init__(
+        self,
+        config: OrchestratorConfig,
+        store: Store,
+        hypervisors: Hypervisors,
+        paths: Paths,
+        queues: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        """As for the orchestrator; `queues` names the links whose guaranteed queue stands. Raises SettingsError."""
         if found := problems(config):
             raise SettingsError("; ".join(found))
         self._config = config
         self._store = store
         self._hypervisors = hypervisors
+        self._queues = queues
         self._gatherer = Gatherer(store, config, paths)
         self._ledger = Ledger(config, store, hypervisors)
 
@@ -39,6 +47,7 @@ class Approval:
         """What should be done at `now`, kept in the database for `VALID_S` seconds. Touches nothing else."""
         recent = self._store.journal.actions(since=now - JOURNAL_S)
         world = up_to_date(self._gatherer.world(now, (), lead_times(recent)), recent)
+        world = replace(world, queues=self._queues())
         wanted = plan(world, demands(world, self._config), self._config)
         allowed = guard(wanted, world, recent, self._config)
         steps = [_step_json(step) for step in allowed.allowed if not step.waits]

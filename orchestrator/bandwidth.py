@@ -6,7 +6,7 @@ from typing import Any
 
 from cpdb import Limit, Reservation
 from orchestrator.actions import ReserveBandwidth, megabits
-from orchestrator.config import QUEUE_DSCP, OrchestratorConfig, QueueSpec
+from orchestrator.config import QUEUE_DSCP, OrchestratorConfig
 from orchestrator.demand import Demand, PairDemand, together
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, when
 from orchestrator.world import LinkState, PairState, World
@@ -108,19 +108,19 @@ def _step(
     world: World, shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig
 ) -> Step | Refusal | None:
     name = shortage.link.name
-    if not shortage.limited:
+    queue = config.queue(name) if name in world.queues else None
+    by_mark_alone = queue is not None and _alone(shortage, held, config)
+    if not shortage.limited and not by_mark_alone:
         text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"
         return Refusal(f"reserve on {name}", text)
     pair, amount = shortage.leader.pair, shortage.leader.bytes.need
     key = f"{pair}@{name}"
     if held is not None and held.key == key:
         amount = max(amount, held.bytes_per_s)  # or a fading need would lower, step by step, what counts as needed
-    queue = _queue(world, shortage, held, config)
-    if queue is not None:
+    limits = () if by_mark_alone else _limits(shortage, config)
+    if queue is not None and by_mark_alone:
         amount = min(amount, queue.guaranteed_bytes_per_s)
-        action = ReserveBandwidth(key, pair, amount, (), config.lease_s, QUEUE_DSCP)
-    else:
-        action = ReserveBandwidth(key, pair, amount, _limits(shortage, config), config.lease_s)
+    action = ReserveBandwidth(key, pair, amount, limits, config.lease_s, QUEUE_DSCP if queue else None)
     if held is not None and held.key == key:
         if held.dscp == action.dscp and _fits(held.limits, action.limits, config):
             return _prolonged(world, shortage, held, config)
@@ -128,13 +128,11 @@ def _step(
     return _described(world, shortage, action, False, config)
 
 
-def _queue(world: World, shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig) -> QueueSpec | None:
-    """The link's queue, if it stands and serves everybody who matters: whoever is not marked shares with the rest."""
-    queue = config.queue(shortage.link.name)
-    # Twice the company is borne before a mark that stands is given up, or the two ways would take turns.
-    borne = config.link_floor * (1 if held is None or held.dscp is None else 2)
-    alone = shortage.company <= borne * shortage.capacity
-    return queue if queue is not None and queue.link in world.queues and alone else None
+def _alone(shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig) -> bool:
+    """Whether the leader is all that matters. If not, the others share with the rest, which must then be limited."""
+    # Twice the company is borne before limits come to a mark that stands alone, or both ways would take turns.
+    borne = config.link_floor * (1 if held is None or held.dscp is None or held.limits else 2)
+    return shortage.company <= borne * shortage.capacity
 
 
 def _limits(shortage: _Shortage, config: OrchestratorConfig) -> tuple[Limit, ...]:
@@ -168,7 +166,8 @@ def _described(
     leader, horizon_s, name = shortage.leader, shortage.horizon_s, shortage.link.name
     proof = evidence(leader.bytes, horizon_s, config)
     givers = ", ".join(str(one.pair) for one in action.limits)
-    means = f"{givers} gives way" if action.dscp is None else f"it goes through the queue that {name} has for it"
+    queued = f"it goes through the queue that {name} has for it" if action.dscp is not None else ""
+    means = " and ".join(one for one in (queued, f"{givers} gives way" if givers else "") if one)
     why = (
         f"{leader.pair} needs {megabits(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
         f"to carry {megabits(shortage.needed)} of {megabits(shortage.capacity)}, so {means}"

@@ -9,6 +9,8 @@ from typing import Literal
 from cpdb import Seconds
 
 Policy = Literal["predictive", "reactive"]
+# The mark (expedited forwarding) that sends a packet into the guaranteed queue of a link that has one.
+QUEUE_DSCP = 46
 BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
     {
         "reserve_bandwidth": 30,
@@ -51,11 +53,30 @@ class VmSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """One direction of a link, e.g. "leaf2>hA", where marked packets get a queue of their own.
+
+    `device` is the switch's interface that sends in this direction; the share is of the capacity.
+    """
+
+    link: str
+    device: str
+    capacity_bytes_per_s: float
+    guaranteed_share: float = 0.8
+
+    @property
+    def guaranteed_bytes_per_s(self) -> float:
+        """What marked packets can always have."""
+        return self.guaranteed_share * self.capacity_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
 class OrchestratorConfig:
     """All thresholds. Shares are of 1; times are seconds; `act=False` gives advice only."""
 
     hosts: tuple[HostSpec, ...] = ()
     vms: tuple[VmSpec, ...] = ()
+    queues: tuple[QueueSpec, ...] = ()
     policy: Policy = "predictive"
     act: bool = False
     owner: str = "orchestrator"
@@ -103,10 +124,14 @@ class OrchestratorConfig:
         """The declared machine of that name, or None: undeclared machines are watched, never touched."""
         return next((item for item in self.vms if item.name == name), None)
 
+    def queue(self, link: str) -> QueueSpec | None:
+        """The queue declared for that direction of a link, or None."""
+        return next((item for item in self.queues if item.link == link), None)
+
 
 def problems(config: OrchestratorConfig) -> list[str]:
     """Everything wrong with the settings, all at once; empty when they are fine."""
-    return [*_share_problems(config), *_time_problems(config), *_machine_problems(config)]
+    return [*_share_problems(config), *_time_problems(config), *_machine_problems(config), *_queue_problems(config)]
 
 
 def _share_problems(config: OrchestratorConfig) -> Iterator[str]:
@@ -143,3 +168,15 @@ def _machine_problems(config: OrchestratorConfig) -> Iterator[str]:
             yield f"orchestrator.vms.{vm.name}: 0 < cpu_cores_min <= cpu_cores_max must hold, e.g. 0.5 and 2"
         if vm.vcpus_max < 1:
             yield f"orchestrator.vms.{vm.name}: vcpus_max {vm.vcpus_max} must be at least 1"
+
+
+def _queue_problems(config: OrchestratorConfig) -> Iterator[str]:
+    for kind, names in (
+        ("link", [one.link for one in config.queues]),
+        ("device", [one.device for one in config.queues]),
+    ):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"orchestrator.queues: {kind} {name} is named twice; each has one queue of its own"
+    for one in config.queues:
+        if one.capacity_bytes_per_s <= 0 or not 0 < one.guaranteed_share < 1:
+            yield f"orchestrator.queues.{one.link}: needs a capacity above 0 and a share between 0 and 1, e.g. 0.8"

@@ -15,6 +15,7 @@ from orchestrator.guard import guard
 from orchestrator.lead import lead_times
 from orchestrator.ledger import Ledger
 from orchestrator.plan import plan
+from orchestrator.queue_keeper import QueueKeeper
 from orchestrator.steps import Plan, Refusal, Step, record
 from orchestrator.verdict import Measured, due, verdict
 from orchestrator.world import World, apply
@@ -45,13 +46,24 @@ class CycleReport:
 class Orchestrator:
     """Decides and acts. All its memory is in the database; a restarted one continues."""
 
-    def __init__(self, config: OrchestratorConfig, store: Store, hypervisors: Hypervisors, paths: Paths) -> None:
-        """`paths(source, destination)` names the nodes on the way, both ends included. Raises SettingsError."""
+    def __init__(
+        self,
+        config: OrchestratorConfig,
+        store: Store,
+        hypervisors: Hypervisors,
+        paths: Paths,
+        queues: QueueKeeper | None = None,
+    ) -> None:
+        """`paths(source, destination)` names the nodes on the way, both ends included. Raises SettingsError.
+
+        Without `queues`, bandwidth is reserved by meters alone.
+        """
         if found := problems(config):
             raise SettingsError("; ".join(found))
         self._config = config
         self._store = store
         self._hypervisors = hypervisors
+        self._queues = queues
         self._gatherer = Gatherer(store, config, paths)
         self._ledger = Ledger(config, store, hypervisors)
         self._adopted = False
@@ -64,7 +76,14 @@ class Orchestrator:
     def world(self, now: Seconds) -> World:
         """The world as a plan would see it now. Raises StoreError."""
         recent = self._store.journal.actions(since=now - JOURNAL_S)
-        return up_to_date(self._gatherer.world(now, self._ledger.in_flight(), lead_times(recent)), recent)
+        return up_to_date(self._gathered(now, recent), recent)
+
+    def _gathered(self, now: Seconds, recent: Sequence[ActionRecord]) -> World:
+        world = self._gatherer.world(now, self._ledger.in_flight(), lead_times(recent))
+        if self._queues is None:
+            return world
+        stop = self._config.stop_file
+        return replace(world, queues=self._queues.ready(now, paused=stop is not None and stop.exists()))
 
     def cycle(self, now: Seconds) -> CycleReport:
         """Everything once. Raises StoreError when the database is away; the next cycle then simply starts again."""
@@ -73,7 +92,7 @@ class Orchestrator:
             self._ledger.adopt(recent)
             self._adopted = True
         finished = self._ledger.settle(now)
-        world = self._gatherer.world(now, self._ledger.in_flight(), lead_times(recent))
+        world = self._gathered(now, recent)
         finished += self._ledger.reconcile(world)
         if finished:
             recent = self._store.journal.actions(since=now - JOURNAL_S)
@@ -140,8 +159,10 @@ class Orchestrator:
         return judged
 
     def close(self) -> None:
-        """Starts nothing more; leases end by themselves, machines stay as they are."""
+        """Starts nothing more; leases end by themselves, machines stay as they are, queues go."""
         self._hypervisors.close()
+        if self._queues is not None:
+            self._queues.close()
 
 
 def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:

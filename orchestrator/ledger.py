@@ -102,6 +102,7 @@ class Ledger:
                 reason=why,
                 created_at=now,
                 expires_at=now + action.lease_s,
+                dscp=action.dscp,
             )
         )
 

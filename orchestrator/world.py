@@ -80,7 +80,10 @@ class VmState:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that a plan may depend on, at `now`; `age_s` is the age of the oldest kind of fact in it."""
+    """Everything that a plan may depend on, at `now`; `age_s` is the age of the oldest kind of fact in it.
+
+    `queues` names the links whose guaranteed queue was lately found whole: declared alone is not enough.
+    """
 
     now: Seconds
     age_s: Seconds
@@ -93,6 +96,7 @@ class World:
     observed: tuple[Observed, ...] = ()
     in_flight: tuple[Action, ...] = ()
     leads: LeadTimes = field(default_factory=LeadTimes)
+    queues: frozenset[str] = frozenset()
 
     def on_host(self, host: str) -> list[VmState]:
         """The machines on a host, by name."""
@@ -114,8 +118,9 @@ def apply(world: World, action: Action) -> World:
 
 
 def _reservation(action: ReserveBandwidth, now: Seconds) -> Reservation:
+    until = now + action.lease_s
     return Reservation(
-        action.key, action.pair, action.bytes_per_s, action.limits, "plan", "", now, now + action.lease_s
+        action.key, action.pair, action.bytes_per_s, action.limits, "plan", "", now, until, dscp=action.dscp
     )
 
 

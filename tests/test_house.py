@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("cpdb", "ryu_apps", "predictor", "orchestrator", "mininet_topos", "backtest", "forepath")
+ROOMS = ("cpdb", "ryu_apps", "predictor", "orchestrator", "mininet_topos", "backtest", "forepath", "bench")
 LONGEST_FILE = 300
 LONGEST_FUNCTION = 40
 MOST_PARAMETERS = 5

@@ -1,6 +1,5 @@
 """`forepath check`: the effective settings with their origin, and every problem at once, before anything runs."""
 
-import shutil
 from typing import Any
 
 import typer
@@ -8,7 +7,9 @@ from pydantic import BaseModel
 
 from cpdb import SettingsError, StoreError, StoreOutdated, open_store
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
-from forepath.settings import Settings, load
+from forepath.processes import controller_manager, orchestrator_config, predictor_config
+from forepath.settings import Settings, load, without_password
+from orchestrator import problems as orchestrator_problems
 
 
 def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
@@ -39,7 +40,21 @@ def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
 
 def find_problems(settings: Settings) -> list[str]:
     """One line for each thing that would go wrong later: what, where, how to mend."""
-    return [*_references(settings), *_database(settings), *_hypervisors(settings), *_programs()]
+    return [
+        *_behaviour(settings),
+        *_references(settings),
+        *_database(settings),
+        *_hypervisors(settings),
+        *_programs(),
+    ]
+
+
+def _behaviour(settings: Settings) -> list[str]:
+    try:
+        predictor_config(settings)
+    except SettingsError as error:
+        return [str(error), *orchestrator_problems(orchestrator_config(settings, act=False))]
+    return orchestrator_problems(orchestrator_config(settings, act=False))
 
 
 def _references(settings: Settings) -> list[str]:
@@ -88,8 +103,9 @@ def _hypervisors(settings: Settings) -> list[str]:
 
 
 def _programs() -> list[str]:
-    missing = [name for name in ("ryu-manager",) if shutil.which(name) is None]
-    return [f"{name} is not on the PATH; run make setup, then use .venv/bin/{name}" for name in missing]
+    if controller_manager() is None:
+        return ["ryu-manager is neither beside this Python nor on the PATH; run make setup"]
+    return []
 
 
 def flatten(section: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
@@ -111,7 +127,4 @@ def flatten(section: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
 
 def _shown(path: str, value: Any) -> str:
     # A database URL may hold a password.
-    if path == "database.url" and "@" in str(value):
-        scheme, _, rest = str(value).partition("://")
-        return f"{scheme}://***@{rest.rpartition('@')[2]}"
-    return str(value)
+    return without_password(str(value)) if path == "database.url" else str(value)

@@ -92,7 +92,8 @@ def explain(
     store = open_store(load(settings).database.url, create=False)
     record = last_action(store, policy) if action is None else store.journal.action(action)
     if record is None:
-        raise SettingsError(f"no action {action or 'so far'}; `forepath status` lists the last ones")
+        which = "no action was tried so far" if action is None else f"no action {action}"
+        raise SettingsError(f"{which}; `forepath status` lists the last ones")
     if not emit(explained(record), json):
         console.print("\n".join(explain_lines(record)), markup=False, highlight=False)
 

@@ -52,6 +52,8 @@ def orchestrate(settings: SettingsOption = None, act: ActOption = False, policy:
         forepath orchestrate --act --settings lab.toml
         forepath orchestrate --act --policy reactive
     """
+    if policy not in (None, "predictive", "reactive"):
+        raise typer.BadParameter("write predictive or reactive", param_hint="--policy")
     effective = load(settings)
     store = open_store(effective.database.url)
     declare(effective, store)

@@ -31,7 +31,7 @@ from mininet_topos import (
     summarise,
 )
 from orchestrator import FakeHypervisors, FakeVm, Orchestrator
-from predictor import Predictor
+from predictor import Predictor, PredictorConfig
 
 ORDER = ("predictive", "reactive", "static")
 # Any moment will do: time is virtual. This one is 2023-11-14 22:13:20 UTC.
@@ -62,16 +62,27 @@ class SimulatedController:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """How long the trial is, and the predictor's settings where they are not those of the settings file."""
+
+    phases: Phases = field(default_factory=lambda: Phases(policies=ORDER))
+    predictor: PredictorConfig | None = None
+
+
 class SimulatedTrial:
     """One run of the demo in virtual time."""
 
-    def __init__(self, seed: int, scenario: str, directory: Path, screen: Screen) -> None:
+    def __init__(
+        self, seed: int, scenario: str, directory: Path, screen: Screen, rehearsal: Rehearsal = Rehearsal()
+    ) -> None:
         self.layout = LabLayout()
         self.screen = screen
-        self.schedule = make_schedule(seed, scenario, Phases(policies=ORDER), self.layout)
+        self.schedule = make_schedule(seed, scenario, rehearsal.phases, self.layout)
         uris = {host.name: f"simulated:///{host.name}" for host in self.layout.hypervisors}
         self.settings = scene(self.layout, directory.resolve() / "cpdb.db", uris, {})
         (directory / "forepath.toml").write_text(as_toml(self.settings), encoding="utf-8")
+        self.foreseeing = rehearsal.predictor or processes.predictor_config(self.settings)
         self.store = open_store(self.settings.database.url)
         self.controller = SimulatedController(self.store)
         self.fluid = Fluid({host.name: host.access_bytes_per_s for host in self.layout.hypervisors})
@@ -84,7 +95,7 @@ class SimulatedTrial:
         """Plays the whole schedule under each policy."""
         declare(self.settings, self.store)
         self._place_machines()
-        predictor = Predictor(processes.predictor_config(self.settings), background=False)
+        predictor = Predictor(self.foreseeing, background=False)
         self.screen.watch(lambda: state_table(self.store, self.now))
         try:
             for segment in self.schedule.segments:

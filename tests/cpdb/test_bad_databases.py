@@ -12,6 +12,7 @@ from cpdb import StoreError, StoreOutdated, StoreUnreachable, open_store
     "url,words",
     [
         ("sqlite:////nowhere/at/all.db", "unable to open"),
+        ("postgresql://someone:secret@127.0.0.1:port/x", "write sqlite:///FILE.db"),
         ("not a url", "write sqlite:///FILE.db"),
         ("postgresql://someone:secret@127.0.0.1:1/x", "Connection refused"),
     ],
@@ -36,6 +37,8 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StoreOutdated, match="9999"):
         open_store(url, create=False)
+    with pytest.raises(StoreOutdated, match="newer forepath"):
+        open_store(url)
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:

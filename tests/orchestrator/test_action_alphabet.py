@@ -23,10 +23,11 @@ NAMES = st.text("abcdefgh123", min_size=1, max_size=8)
 RATES = st.floats(0, 1e9, allow_nan=False)
 PAIRS = st.builds(Pair, NAMES, NAMES)
 LIMITS = st.lists(st.builds(Limit, PAIRS, RATES), max_size=3).map(tuple)
+MARKS = st.none() | st.integers(0, 63)
 WEIGHTS = st.dictionaries(NAMES, st.integers(0, 100), max_size=3).map(lambda one: tuple(one.items()))
 ACTIONS = st.one_of(
-    st.builds(ReserveBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60)),
-    st.builds(ReleaseBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60)),
+    st.builds(ReserveBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60), MARKS),
+    st.builds(ReleaseBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60), MARKS),
     st.builds(SetCpuLimit, NAMES, RATES, RATES),
     st.builds(SetVcpus, NAMES, st.integers(1, 64), st.integers(1, 64)),
     st.builds(SetMemory, NAMES, st.integers(0, 1 << 40), st.integers(0, 1 << 40)),
@@ -55,3 +56,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(kind: str, body: dict[str, o
         from_json(kind, body)
     assert kind in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_journal_from_before_there_were_queues_is_still_read() -> None:
+    action = ReserveBandwidth("k", Pair("a", "b"), 1.0, (Limit(Pair("c", "d"), 2.0),), 8.0)
+    body = {key: value for key, value in action.to_json().items() if key != "dscp"}
+    assert from_json(action.kind, body) == action

@@ -4,10 +4,11 @@ import random
 from dataclasses import replace
 
 import pytest
-from fake_world import BACKUP, CONFIG, SHOP, START, Simulation
+from fake_queues import FakeQueues, settled
+from fake_world import BACKUP, CAPACITY, CONFIG, SHOP, START, Simulation, paths
 
 from cpdb import ActionRecord, OutcomeKind, Pair, Store, StoreError
-from orchestrator import explain
+from orchestrator import Orchestrator, QueueKeeper, QueueSpec, explain
 from orchestrator.cycle import up_to_date
 
 SURGES = ((60.0, 70.0), (90.0, 100.0))
@@ -208,3 +209,22 @@ def test_what_was_done_after_the_last_measurement_is_not_done_again(store: Store
     assert up_to_date(stale, store.journal.actions()).vms["shop1"].cores_limit == raised
     later = replace(seen, vms={**seen.vms, "shop1": replace(seen.vms["shop1"], cores_limit=0.3, seen_at=START + 90)})
     assert up_to_date(later, store.journal.actions()).vms["shop1"].cores_limit == 0.3
+
+
+def test_a_surge_through_a_queue_is_marked_ahead_and_the_queue_goes_with_the_orchestrator(store: Store) -> None:
+    spec = QueueSpec("leaf2>hA", "leaf2-eth21", CAPACITY)
+    sim = Simulation(store, config=replace(CONFIG, queues=(spec,)), surges=SURGES)
+    queues = FakeQueues((spec,))
+    keeper = QueueKeeper(queues, act=True)
+    sim.orchestrator = Orchestrator(sim.config, store, sim.hypervisors, paths, keeper)
+    assert settled(keeper, sim.now, {spec.link})
+    sim.run(66)
+    (held,) = store.wanted.reservations(sim.now)
+    assert (held.pair, held.dscp) == (Pair("c1", SHOP), 46)
+    first = acted(store, "reserve_bandwidth")[0]
+    assert first.outcome is OutcomeKind.DONE
+    assert first.ready_at is not None
+    assert first.ready_at < START + 60
+    assert any("DSCP 46" in line for line in explain(first))
+    sim.orchestrator.close()
+    assert queues.standing == set()

@@ -99,6 +99,19 @@ def test_installed_is_said_only_after_the_switch_confirmed(controlled: Controlle
     assert controlled.news() == [("leaf1", "removed", 2)]
 
 
+def test_a_mark_alone_is_installed_even_on_a_switch_without_meters(controlled: Controlled) -> None:
+    controlled.session.meters_most = 0
+    now = controlled.world.now
+    item = Reservation("r", Pair("c1", VIP), 1e6, (), "o", "why", now, now + 8, dscp=46, generation=1)
+    controlled.want(item)
+    assert controlled.news() == []
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "installed", 1)]
+    controlled.want()
+    controlled.confirm()
+    assert controlled.news() == [("leaf1", "removed", 1)]
+
+
 def test_what_the_switch_refuses_is_said_and_not_tried_again_at_once(controlled: Controlled) -> None:
     controlled.wire.refuse_meters = True
     controlled.want(reservation())

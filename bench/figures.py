@@ -1,0 +1,69 @@
+"""How a figure is taken and judged: CPU of this process, several times, the median, beside a limit."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured; `share` of 1 is the full size, the tests take a little of it."""
+
+    share: float = 1.0
+    repetitions: int = 5
+
+    def of(self, full: int) -> int:
+        """So many instead of `full`, at least two."""
+        return max(2, round(full * self.share))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure and the limit that it should keep."""
+
+    name: str
+    value: float
+    limit: float
+    better: Better
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit is kept."""
+        return self.value <= self.limit if self.better == "lower" else self.value >= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        """The target as one JSON object."""
+        return {"name": self.name, "value": self.value, "limit": self.limit, "better": self.better, "met": self.met}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one bench found: raw figures by name, and those that have a limit."""
+
+    figures: dict[str, float]
+    targets: list[Target] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One bench: its name in the document, what it is for people, and how it is taken."""
+
+    name: str
+    about: str
+    measure: Callable[[Size], Result]
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    """CPU seconds that this process (all its threads, not its children) spends on `work`."""
+    before = time.process_time()
+    work()
+    return time.process_time() - before
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)

@@ -1,0 +1,254 @@
+"""Guaranteed queues on Open vSwitch ports: DSCP 46 goes into a queue of its own, and may always send its share.
+
+Per port: a linux-htb QoS with queue 0 for everything and queue 1 for what is marked, and a kernel filter that sorts by
+mark. The filter is needed because Open vSwitch's userspace datapath ignores the OpenFlow action set_queue. Both
+queues borrow what the other leaves, so a guarantee costs nothing while nobody uses it.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from cpdb import DriverError
+from orchestrator.config import QUEUE_DSCP, QueueSpec
+
+LOG = structlog.get_logger(__name__)
+COMMAND_S = 5
+# The name under which rows in the switch's database are ours.
+TAG = "forepath"
+BEFORE_TAG = "forepath-queue-packets"
+# All ports of a userspace switch share one send buffer (208 KiB): a flood waiting in a longer queue would fill it and
+# starve every other queue, and even other ports. A leaf takes this length from the device when it is made.
+USERSPACE_QUEUE_PACKETS = 50
+# Open vSwitch makes queue N the class 1:(N+1).
+CLASSES = frozenset({"1:1", "1:2"})
+GUARANTEED_CLASS = "1:2"
+TOS, TOS_MASK = QUEUE_DSCP << 2, 0xFC
+_FILTER_ADD = ("tc", "filter", "add", "dev")
+_FILTER = (
+    "parent", "1:", "protocol", "ip", "prio", "1",
+    "u32", "match", "ip", "tos", hex(TOS), hex(TOS_MASK), "flowid", GUARANTEED_CLASS,
+)  # fmt: skip
+Rates = tuple[tuple[str, str | None, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a port has now: rows of the switch's database, and what the kernel really holds."""
+
+    port_exists: bool
+    userspace: bool = False
+    qos: str | None = None
+    own: tuple[tuple[str, str], ...] = ()
+    rates: Rates = ()
+    classes: frozenset[str] = frozenset()
+    sorted_by_mark: bool = False
+    queue_packets: int = 0
+    queue_packets_before: int | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the port has a QoS that somebody else made."""
+        return self.qos is not None and ("qos", self.qos) not in self.own
+
+
+def rates(spec: QueueSpec) -> Rates:
+    """(queue, min-rate, max-rate) of the QoS itself ("all") and of its queues, in bit/s as Open vSwitch writes them."""
+    whole = int(spec.capacity_bytes_per_s * 8)
+    guaranteed = int(whole * spec.guaranteed_share)
+    return (("0", str(whole - guaranteed), str(whole)), ("1", str(guaranteed), str(whole)), ("all", None, str(whole)))
+
+
+def faults(spec: QueueSpec, seen: Seen) -> tuple[str, ...]:
+    """What is not as it should be; empty when marked packets have their guarantee."""
+    if not seen.port_exists:
+        return (f"no switch has a port {spec.device}",)
+    if seen.foreign:
+        return (f"{spec.device} has a QoS that forepath did not make; clear it, or leave out queue_device",)
+    if seen.qos is None:
+        return ("it has no QoS",)
+    found = [] if seen.rates == rates(spec) else ["its QoS has other rates"]
+    if not seen.classes >= CLASSES:
+        found.append("the kernel has no such queues")
+    if not seen.sorted_by_mark:
+        found.append(f"nothing sends DSCP {QUEUE_DSCP} into the queue")
+    return tuple(found)
+
+
+def making(spec: QueueSpec, seen: Seen) -> list[list[str]]:
+    """The commands that make what is missing, in the order that matters; none when all is well."""
+    found = faults(spec, seen)
+    remake = seen.qos is None or seen.rates != rates(spec) or not seen.classes >= CLASSES
+    commands = []
+    if found and remake:
+        if seen.qos or seen.own:
+            commands.append(_clearing(spec, seen))
+        if seen.userspace:
+            commands.append(_queue_length(spec, USERSPACE_QUEUE_PACKETS))
+        commands.append(_qos(spec, seen))
+    if found:  # making the QoS anew deletes the filter with it
+        commands.append([*_FILTER_ADD, spec.device, *_FILTER])
+    return commands
+
+
+def removing(spec: QueueSpec, seen: Seen) -> list[list[str]]:
+    """The commands that take away what is ours; none when nothing is."""
+    if not seen.own:
+        return []
+    before = seen.queue_packets_before
+    restore = [_queue_length(spec, before)] if seen.port_exists and before not in (None, seen.queue_packets) else []
+    return [_clearing(spec, seen), *restore]
+
+
+def _queue_length(spec: QueueSpec, packets: int | None) -> list[str]:
+    return ["ip", "link", "set", "dev", spec.device, "txqueuelen", str(packets)]
+
+
+def _clearing(spec: QueueSpec, seen: Seen) -> list[str]:
+    words = ["ovs-vsctl"]
+    if seen.qos and not seen.foreign:
+        words += ["--", "clear", "port", spec.device, "qos"]
+    for table, row in seen.own:
+        words += ["--", "destroy", table, row]
+    return words
+
+
+def _qos(spec: QueueSpec, seen: Seen) -> list[str]:
+    before = seen.queue_packets if seen.queue_packets_before is None else seen.queue_packets_before
+    tag = f"external-ids:{TAG}={json.dumps(spec.link)}"
+    words = ["ovs-vsctl", "--", "set", "port", spec.device, "qos=@qos", "--", "--id=@qos", "create", "qos", tag]
+    words += [f"external-ids:{BEFORE_TAG}={before}", "type=linux-htb", "queues:0=@q0", "queues:1=@q1"]
+    words += [f"other-config:max-rate={spec.capacity_bytes_per_s * 8:.0f}"]
+    for queue, least, most in rates(spec)[:2]:
+        words += ["--", f"--id=@q{queue}", "create", "queue", tag]
+        words += [f"other-config:min-rate={least}", f"other-config:max-rate={most}"]
+    return words
+
+
+class OvsQueues:
+    """The declared queues on this machine's switches. Needs root. Nothing here decides anything.
+
+    `database` is where ovsdb-server listens, e.g. unix:/run/openvswitch/db.sock; None is Open vSwitch's own default.
+    """
+
+    def __init__(self, specs: Iterable[QueueSpec], database: str | None = None) -> None:
+        self.specs = tuple(specs)
+        self._database = database
+
+    def faults(self, spec: QueueSpec) -> tuple[str, ...]:
+        """What is not as it should be. Touches nothing. Raises DriverError when it cannot be known."""
+        return faults(spec, self._seen(spec))
+
+    def ensure(self, spec: QueueSpec) -> tuple[str, ...]:
+        """Makes or repairs a queue and reads it back; returns what was wrong before, empty when nothing was done.
+
+        Raises DriverError when the port is not there, when its QoS is somebody else's, or when the switch refuses.
+        """
+        seen = self._seen(spec)
+        found = faults(spec, seen)
+        if not found:
+            return ()
+        if not seen.port_exists or seen.foreign:
+            raise DriverError(f"queue of {spec.link}: {found[0]}")
+        self._do(spec, making(spec, seen))
+        if left := self.faults(spec):
+            raise DriverError(f"queue of {spec.link} on {spec.device}: made, but {'; '.join(left)}")
+        LOG.info("queue made", link=spec.link, device=spec.device, because="; ".join(found))
+        return found
+
+    def remove(self, spec: QueueSpec) -> None:
+        """Takes away what `ensure` made, also when the port has gone; no more than that. Raises DriverError."""
+        self._do(spec, removing(spec, self._seen(spec)))
+
+    def _do(self, spec: QueueSpec, commands: Iterable[Sequence[str]]) -> None:
+        for words in commands:
+            self._run(spec, words)
+
+    def _seen(self, spec: QueueSpec) -> Seen:
+        qos_rows, queue_rows = self._rows(spec, "qos"), self._rows(spec, "queue")
+        own = [("qos", row) for row in _ours(spec, qos_rows)] + [("queue", row) for row in _ours(spec, queue_rows)]
+        before = [qos_rows[row]["external_ids"].get(BEFORE_TAG) for table, row in own if table == "qos"]
+        ports = self._rows(spec, "port", spec.device)
+        if not ports:
+            return Seen(False, own=tuple(own))
+        (port,) = ports.values()
+        qos = port["qos"] or None
+        classes = frozenset(re.findall(r"^class htb (\S+) ", self._run(spec, _tc("class", spec)), re.MULTILINE))
+        links = json.loads(self._run(spec, ["ip", "-j", "link", "show", "dev", spec.device]))
+        return Seen(
+            port_exists=True,
+            userspace=self._userspace(spec),
+            qos=qos,
+            own=tuple(own),
+            rates=_rates_of(qos_rows[qos], queue_rows) if qos in qos_rows else (),
+            classes=classes,
+            sorted_by_mark=GUARANTEED_CLASS in classes
+            and _sorts(self._run(spec, [*_tc("filter", spec), "parent", "1:"])),
+            queue_packets=int(links[0].get("txqlen", 0)),
+            queue_packets_before=int(before[0]) if before and before[0] else None,
+        )
+
+    def _userspace(self, spec: QueueSpec) -> bool:
+        bridge = self._run(spec, ["ovs-vsctl", "port-to-br", spec.device]).strip()
+        return any(row["datapath_type"] == "netdev" for row in self._rows(spec, "bridge", bridge).values())
+
+    def _rows(self, spec: QueueSpec, table: str, record: str | None = None) -> dict[str, dict[str, Any]]:
+        which = [table] if record is None else [table, record]
+        text = self._run(spec, ["ovs-vsctl", "--format=json", "--", "--if-exists", "list", *which])
+        if not text.strip():
+            return {}
+        content = json.loads(text)
+        rows = [dict(zip(content["headings"], map(_plain, row), strict=True)) for row in content["data"]]
+        return {row["_uuid"]: row for row in rows}
+
+    def _run(self, spec: QueueSpec, words: Sequence[str]) -> str:
+        argv, where = list(words), f"queue of {spec.link} on {spec.device}"
+        if argv[0] == "ovs-vsctl":
+            argv[1:1] = [f"--timeout={COMMAND_S}", *([f"--db={self._database}"] if self._database else [])]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S + 1, check=False)
+        except FileNotFoundError as error:
+            raise DriverError(f"{where}: {argv[0]} is not installed on this machine") from error
+        except subprocess.TimeoutExpired as error:
+            raise DriverError(f"{where}: {argv[0]} did not answer within {COMMAND_S + 1} s") from error
+        if done.returncode != 0:
+            said = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise DriverError(f"{where}: `{' '.join(words)[:120]}` failed: {said[:200]}")
+        return done.stdout
+
+
+def _tc(kind: str, spec: QueueSpec) -> list[str]:
+    return ["tc", kind, "show", "dev", spec.device]
+
+
+def _sorts(filters: str) -> bool:
+    """Whether tc's list of filters has ours; text, because older tc versions have no JSON here."""
+    wanted = rf"flowid {GUARANTEED_CLASS}\b[^\n]*\n\s*match 00{TOS:02x}0000/00{TOS_MASK:02x}0000 at 0\b"
+    return re.search(wanted, filters) is not None
+
+
+def _ours(spec: QueueSpec, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return sorted(key for key, row in rows.items() if row["external_ids"].get(TAG) == spec.link)
+
+
+def _rates_of(qos: Mapping[str, Any], queues: Mapping[str, Mapping[str, Any]]) -> Rates:
+    configs = {str(number): queues[row]["other_config"] for number, row in qos["queues"].items() if row in queues}
+    configs["all"] = qos["other_config"]
+    return tuple((name, one.get("min-rate"), one.get("max-rate")) for name, one in sorted(configs.items()))
+
+
+def _plain(value: Any) -> Any:
+    """A value of the switch's database as plain Python; a column without a value is an empty list."""
+    if not isinstance(value, list):
+        return value
+    kind, content = value
+    if kind == "map":
+        return {key: _plain(one) for key, one in content}
+    if kind == "set":
+        return [_plain(one) for one in content]
+    return content

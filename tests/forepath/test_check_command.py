@@ -1,0 +1,104 @@
+"""`forepath check`: what is in force and where it comes from, every problem at once, and no password ever."""
+
+from pathlib import Path
+
+import pytest
+from lab_on_paper import Forepath
+
+from forepath import processes
+
+
+@pytest.fixture(autouse=True)
+def _manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ryu-manager on the PATH, for where the one of the installation is not beside this Python."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ryu-manager").write_text("#!/bin/sh\n")
+    (folder / "ryu-manager").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    assert processes.controller_manager() is not None
+
+
+def test_defaults_alone_are_fine(forepath: Forepath) -> None:
+    said = forepath("check")
+    assert said.code == 0, said.out
+    assert "no problem found" in said.out
+    assert "default" in said.out and "file" not in {line.split()[-1] for line in said.out.splitlines() if line.split()}
+
+
+def test_the_origin_of_each_setting_is_told(tmp_path: Path, forepath: Forepath) -> None:
+    (tmp_path / "forepath.toml").write_text("[controller]\nport = 7000\n")
+    lines = [line.split("│") for line in forepath("check").out.splitlines() if line.count("│") == 2]
+    told = {path.strip(): (value.strip(), origin.strip()) for path, value, origin in lines}
+    assert told["controller.port"] == ("7000", "file")
+    assert told["controller.poll_s"] == ("1.0", "default")
+
+
+def test_json_is_one_document(forepath: Forepath) -> None:
+    payload = forepath("check", "--json", "-").json()
+    assert payload["ok"] is True and payload["problems"] == []
+    assert payload["settings"]["controller"]["port"] == 6653
+
+
+def test_json_goes_to_a_file_and_nothing_to_the_screen(tmp_path: Path, forepath: Forepath) -> None:
+    said = forepath("check", "--json", "out.json")
+    assert said.out == "" and '"ok": true' in (tmp_path / "out.json").read_text()
+
+
+@pytest.mark.parametrize("form", [(), ("--json", "-")])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://someone:hidden@127.0.0.1:1/x",
+        "nonsense://someone:hidden@x",
+    ],
+)
+def test_a_password_is_never_shown(tmp_path: Path, forepath: Forepath, url: str, form: tuple[str, ...]) -> None:
+    (tmp_path / "forepath.toml").write_text(f'[database]\nurl = "{url}"\n')
+    said = forepath("check", *form)
+    assert said.code == 1
+    assert "hidden" not in said.out + said.err
+
+
+def test_wrong_settings_end_with_3_and_every_line(tmp_path: Path, forepath: Forepath) -> None:
+    (tmp_path / "forepath.toml").write_text("[controller]\nport = 0\nprot = 1\n")
+    said = forepath("check")
+    assert said.code == 3
+    assert "controller.port = 0" in said.err and "controller.prot = 1" in said.err
+    told = forepath("check", "--json", "-")
+    assert told.code == 3 and len(told.json()["problems"]) == 2 and told.json()["ok"] is False
+
+
+def test_problems_of_all_kinds_are_found_together(tmp_path: Path, forepath: Forepath) -> None:
+    (tmp_path / "forepath.toml").write_text(
+        """
+        database.url = "sqlite:////nowhere/at/all.db"
+        predictor.history_s = 60
+        predictor.horizons_s = [30, 5]
+        orchestrator.lease_s = 2
+        controller.poll_s = 5
+        [[link]]
+        a = "nobody"
+        b = "noone"
+        capacity_mbit_per_s = 1
+        """
+    )
+    said = forepath("check")
+    assert said.code == 1
+    for words in (
+        "predictor.window_s",
+        "orchestrator.horizons_s",
+        "orchestrator.lease_s",
+        "link.0.a = 'nobody'",
+        "link.0.b = 'noone'",
+        "/nowhere/at/all.db",
+    ):
+        assert words in said.out, words
+
+
+def test_a_hypervisor_that_does_not_answer_is_a_problem(tmp_path: Path, forepath: Forepath) -> None:
+    pytest.importorskip("libvirt")
+    host = '[[host]]\nname="h1"\nuri="qemu+unix:///system?socket=/nowhere"\ncpu_cores=1\nmemory_mib=1\n'
+    (tmp_path / "forepath.toml").write_text(host)
+    said = forepath("check")
+    assert said.code == 1 and "host h1: " in said.out and "is its libvirtd running?" in said.out

@@ -1,0 +1,81 @@
+"""The whole loop in virtual time: foreseeing helps, quiet traffic is left alone, and nobody is told the schedule."""
+
+import inspect
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cpdb import OutcomeKind, Store
+from forepath.demo.report import TrialResult, action_row, document, taken
+from forepath.demo.screen import Screen
+from forepath.demo.simulated import Rehearsal, SimulatedTrial
+from predictor import Predictor, PredictorConfig
+
+# Without the two slow models a trial costs seconds instead of minutes.
+FORESEEING = PredictorConfig(models=("naive", "ewma", "train_mean", "seasonal_naive"))
+
+
+def play(folder: Path, scenario: str) -> TrialResult:
+    screen = Screen(Console(file=io.StringIO()))
+    trial = SimulatedTrial(1, scenario, folder, screen, Rehearsal(predictor=FORESEEING))
+    try:
+        return trial.run()
+    finally:
+        trial.store.close()
+
+
+@pytest.fixture(scope="module")
+def surge(tmp_path_factory: pytest.TempPathFactory) -> TrialResult:
+    return play(tmp_path_factory.mktemp("surge"), "surge")
+
+
+def test_foreseeing_is_ahead_of_reacting_which_is_ahead_of_nothing(surge: TrialResult) -> None:
+    static, reactive, predictive = (surge.policies[name] for name in ("static", "reactive", "predictive"))
+    assert static.offered_bytes > 5e6
+    assert reactive.delivered_bytes > 1.1 * static.delivered_bytes
+    assert predictive.delivered_bytes >= reactive.delivered_bytes
+    assert predictive.p95_latency_s and reactive.p95_latency_s and static.p95_latency_s
+    assert predictive.p95_latency_s < 0.9 * reactive.p95_latency_s < 0.9 * static.p95_latency_s
+
+
+def test_two_kinds_of_action_are_ready_before_a_surge(surge: TrialResult) -> None:
+    rows = [action_row(one, surge.windows) for one in taken(surge.actions) if one.policy == "predictive"]
+    early = {row["kind"] for row in rows if row["lead_s"] is not None and row["lead_s"] > 0}
+    assert len(early) >= 2, rows
+
+
+def test_the_static_policy_only_gives_advice(surge: TrialResult) -> None:
+    start = min(one.start_s for one in surge.windows if one.segment == "static")
+    late = [one for one in surge.actions if one.issued_at > start]
+    assert {one.outcome for one in late} <= {OutcomeKind.ADVISED, OutcomeKind.SKIPPED}
+
+
+def test_the_result_is_labelled_as_simulated(surge: TrialResult) -> None:
+    assert document(surge)["simulated"] is True
+
+
+def test_quiet_traffic_is_left_alone(tmp_path: Path) -> None:
+    calm = play(tmp_path, "calm")
+    assert calm.windows == ()
+    assert [f"{one.policy} {one.kind} {one.target}: {one.why}" for one in taken(calm.actions)] == []
+
+
+def test_who_foresees_is_given_the_database_and_the_time_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[object, ...]] = []
+
+    class Onlooker(Predictor):
+        def cycle(self, *arguments: object, **named: object) -> None:  # type: ignore[override]
+            given.append((*arguments, *named.values()))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("forepath.demo.simulated.Predictor", Onlooker)
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path, "surge")
+    ((store, now),) = given
+    assert isinstance(store, Store) and isinstance(now, float)
+    assert list(inspect.signature(Predictor.__init__).parameters) == ["self", "config", "background"]
+    assert "surge" not in (tmp_path / "forepath.toml").read_text()

@@ -1,0 +1,103 @@
+"""Commands that read: help with examples, and one valid JSON document on an empty and on a filled database."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from lab_on_paper import ACCESS_BYTES_PER_S, BACKUP_BYTES, SHOP, SHOP_BYTES, SHOP_PEAK, Forepath
+
+from cpdb import Store
+from forepath.cli import app
+
+COMMANDS = sorted(
+    command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None
+)
+
+
+def test_the_commands_are_the_documented_ones() -> None:
+    told = "apply check demo explain forecast orchestrate pairs paths plan predict run status"
+    assert " ".join(COMMANDS) == told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(forepath: Forepath, command: str) -> None:
+    said = forepath(command, "--help")
+    assert said.code == 0
+    assert "Examples" in said.out and f"forepath {command}" in said.out
+
+
+def test_help_names_the_exit_codes(forepath: Forepath) -> None:
+    said = forepath("--help")
+    assert said.code == 0 and "Exit codes" in said.out and "130" in said.out
+
+
+@pytest.mark.parametrize(
+    "words,key",
+    [
+        (("status",), "actions"),
+        (("pairs",), "pairs"),
+        (("forecast",), "forecasts"),
+        (("paths",), "links"),
+        (("plan",), "body"),
+    ],
+)
+def test_json_is_valid_before_and_after_there_is_anything_to_tell(
+    forepath: Forepath, empty: Store, words: tuple[str, ...], key: str
+) -> None:
+    said = forepath(*words, "--json", "-")
+    assert said.code == 0 and key in said.json()
+    assert forepath(*words).code == 0
+
+
+def test_status_tells_what_is_there(forepath: Forepath, filled: Store) -> None:
+    told = forepath("status", "--json", "-").json()
+    assert abs(told["last_sample_at"] - time.time()) < 60
+    assert {one["vm"] for one in told["vms"]} >= {"shop1", "batch1"}
+    assert [one["host"] for one in told["hosts"]] == ["hA", "hB"]
+    assert [one["key"] for one in told["reservations"]] == ["c2-search"]
+    assert [one["outcome"] for one in told["actions"]] == ["failed", "done", "advised"]
+    text = forepath("status").out
+    assert "c2 -> 10.77.0.102" in text and "4.00 Mbit/s" in text and "hA runs short" in text
+
+
+def test_pairs_tell_rates_and_what_is_expected(forepath: Forepath, filled: Store) -> None:
+    first, second = forepath("pairs", "--json", "-").json()["pairs"]
+    assert (first["pair"]["source"], second["pair"]["source"]) == ("c4", "c1")
+    assert first["bytes_per_s"] == pytest.approx(BACKUP_BYTES)
+    assert second["bytes_per_s"] == pytest.approx(SHOP_BYTES)
+    assert second["connections_per_s"] == pytest.approx(4)
+    assert second["mean_packet_bytes"] == pytest.approx(1000)
+    assert second["expected_q50"] == {horizon: pytest.approx(SHOP_PEAK) for horizon in ("5", "15", "30")}
+    assert "shop" in forepath("pairs").out
+
+
+def test_forecast_of_one_pair_by_name_and_by_address(forepath: Forepath, filled: Store) -> None:
+    by_name = forepath("forecast", "c1", "shop", "--json", "-").json()["forecasts"]
+    by_address = forepath("forecast", "c1", SHOP, "--json", "-").json()["forecasts"]
+    assert by_name == by_address and {row["horizon_s"] for row in by_name} == {5, 15, 30}
+    said = forepath("forecast", "c1", "shop")
+    assert said.code == 0 and "seconds from now" in said.out and "ewma" in said.out
+
+
+def test_paths_show_each_hop_with_load_against_capacity(forepath: Forepath, filled: Store) -> None:
+    links = forepath("paths", "--from", "c1", "--to", "shop", "--json", "-").json()["links"]
+    assert links[0]["from_node"] == "c1" and links[-1]["to_node"] == "hA"
+    assert all(one["to_node"] == other["from_node"] for one, other in pairwise(links))
+    assert links[-1]["capacity_bytes_per_s"] == pytest.approx(ACCESS_BYTES_PER_S)
+    everything = forepath("paths", "--json", "-").json()["links"]
+    shares = [one["predicted_utilisation"] for one in everything]
+    assert shares == sorted(shares, reverse=True) and shares[0] > 1
+    assert (everything[0]["from_node"], everything[0]["to_node"]) == ("leaf2", "hA")
+    assert "leaf2 -> hA" in forepath("paths").out
+
+
+def test_explain_tells_one_action_and_the_last_one(forepath: Forepath, filled: Store) -> None:
+    last = forepath("explain", "--last", "--json", "-").json()
+    assert last["kind"] == "migrate_vm" and last["outcome"] == "failed" and last["lines"]
+    assert forepath("explain", str(last["id"]), "--json", "-").json() == last
+    assert "hA runs short" in forepath("explain", "--last").out
+
+
+def test_plan_in_json_carries_its_number_and_end(forepath: Forepath, filled: Store) -> None:
+    told = forepath("plan", "--json", "-").json()
+    assert told["id"] >= 1 and told["state"] == "open" and told["expires_at"] > told["created_at"]

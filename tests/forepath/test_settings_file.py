@@ -1,0 +1,152 @@
+"""The settings file: everything has a default, nothing unknown passes, and all problems come at once."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from lab_on_paper import Forepath
+
+from cpdb import SettingsError
+from forepath.settings import Settings, load, without_password
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def refused(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_without_a_file_everything_is_default() -> None:
+    settings = load(None)
+    assert settings == Settings()
+    assert settings.predictor.horizons_s == (5, 15, 30)
+    assert settings.controller.listen == "127.0.0.1"
+
+
+def test_forepath_toml_of_the_current_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "forepath.toml").write_text("[controller]\nport = 7000\n")
+    assert load(None).controller.port == 7000
+
+
+def test_every_problem_comes_at_once_each_with_path_value_and_mend(tmp_path: Path) -> None:
+    lines = refused(
+        tmp_path,
+        """
+        [controller]
+        port = 99999
+        pol_s = 1
+        [orchestrator]
+        policy = "psychic"
+        [[link]]
+        a = "leaf1"
+        capacity_mbit_per_s = -3
+        """,
+    )
+    assert len(lines) == 5
+    told = "\n".join(lines)
+    assert "controller.port = 99999: " in told and "65535" in told
+    assert "controller.pol_s = 1: no such setting; known here: listen, port, poll_s" in told
+    assert "orchestrator.policy = 'psychic': " in told and "reactive" in told
+    assert "link.0.b: is missing; add it" in told
+    assert "link.0.capacity_mbit_per_s = -3: " in told and "greater than 0" in told
+
+
+@pytest.mark.parametrize(
+    "text,where,known",
+    [
+        ("colour = 1", "colour", "database"),
+        ("[database]\nfile = 1", "database.file", "url"),
+        ("[[host]]\nname='h'\nuri='u'\ncpu_cores=1\nmemory_mib=1\nsize=2", "host.0.size", "cordoned"),
+        (
+            "[[virtual_ip]]\nname='v'\naddress='10.0.0.1'\n[[virtual_ip.destination]]\n"
+            "name='d'\naddress='10.0.0.2'\nmac='52:54:00:00:00:01'\nheight=2",
+            "virtual_ip.0.destination.0.height",
+            "weight",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_at_every_depth(tmp_path: Path, text: str, where: str, known: str) -> None:
+    (line,) = refused(tmp_path, text)
+    assert line.startswith(f"{where} = ") and "no such setting; known here: " in line
+    assert known in line.partition("known here: ")[2]
+
+
+def test_names_must_be_unique_and_are_told_beside_other_problems(tmp_path: Path) -> None:
+    nodes = "[[node]]\nname='n1'\nkind='switch'\n" * 2
+    (alone,) = refused(tmp_path, nodes)
+    assert "node: 'n1' is declared 2 times" in alone
+    both = refused(tmp_path, nodes + "[predictor]\ncycle_s = 0\n")
+    assert len(both) == 2 and "predictor.cycle_s = 0" in both[0] and "'n1' is declared 2 times" in both[1]
+
+
+def test_limits_of_a_machine_must_be_in_order(tmp_path: Path) -> None:
+    (line,) = refused(tmp_path, "[[vm]]\nname='v'\ncpu_cores_base=2\ncpu_cores_max=1\n")
+    assert "vm.0" in line and "cpu_cores_max 1.0 is below cpu_cores_base 2.0" in line
+
+
+@pytest.mark.parametrize("content", [b"[database\nurl = 1", b"\xff\xfe\x00", b"a = 1\na = 2"])
+def test_what_is_no_toml_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match="not valid TOML") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_does_not_show_in_a_problem(tmp_path: Path) -> None:
+    lines = refused(
+        tmp_path,
+        "database = 'postgresql://me:hidden@db/x?password=hidden'\n[controller]\npassword = 'hidden'\nurl='a://b:hidden@c'",
+    )
+    assert len(lines) == 3
+    assert "hidden" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "url,mend", [("postgresql://me:hid@hidden@db/x", "%40"), ("postgresql://me:hidden@db:port/x", "HOST:5432")]
+)
+def test_an_unsound_database_url_is_told_without_showing_it(tmp_path: Path, url: str, mend: str) -> None:
+    (line,) = refused(tmp_path, f"database.url = '{url}'")
+    assert line.startswith("database.url: ") and mend in line and "hid" not in line
+
+
+def test_only_user_and_password_are_taken_out_of_a_url() -> None:
+    assert without_password("postgresql://me:p@ss@db:5/x") == "postgresql://***@db:5/x"
+    assert without_password("sqlite:////var/lib/forepath.db") == "sqlite:////var/lib/forepath.db"
+    assert without_password("postgresql://db/x?password=p&user=me") == "postgresql://db/x?password=***&user=me"
+
+
+def example() -> str:
+    found = re.search(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def test_the_example_of_the_page_loads_and_shows_the_true_defaults(tmp_path: Path) -> None:
+    (tmp_path / "page.toml").write_text(example(), encoding="utf-8")
+    settings = load(tmp_path / "page.toml")
+    assert [item.name for item in settings.virtual_ip[0].destination] == ["shop1"]
+    defaults = Settings()
+    for section in ("database", "controller", "predictor", "orchestrator"):
+        assert getattr(settings, section) == getattr(defaults, section), section
+
+
+def test_the_page_names_every_setting() -> None:
+    told = tomllib.loads(example())
+    for name, field in Settings.model_fields.items():
+        assert name in told, f"{name} is missing on the page ({field.annotation})"
+
+
+def test_the_page_s_example_has_no_dangling_names_but_the_ones_it_leaves_out(
+    tmp_path: Path, forepath: Forepath
+) -> None:
+    (tmp_path / "page.toml").write_text(example(), encoding="utf-8")
+    problems = forepath("check", "-c", "page.toml", "--json", "-").json()["problems"]
+    assert [line for line in problems if line.startswith(("link.", "predictor.", "orchestrator."))] == []

@@ -1,0 +1,47 @@
+"""Queues without a switch, for the keeper."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from cpdb import DriverError
+from orchestrator import QueueKeeper, QueueSpec
+
+
+@dataclass
+class FakeQueues:
+    """Queues that stand when they were made; `open` is cleared to let a look hang."""
+
+    specs: tuple[QueueSpec, ...]
+    standing: set[str] = field(default_factory=set)
+    refusing: set[str] = field(default_factory=set)
+    open: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    def faults(self, spec: QueueSpec) -> tuple[str, ...]:
+        self.open.wait(10)
+        if spec.link in self.refusing:
+            raise DriverError(f"{spec.link}: refused")
+        return () if spec.link in self.standing else ("it has no QoS",)
+
+    def ensure(self, spec: QueueSpec) -> tuple[str, ...]:
+        found = self.faults(spec)
+        self.standing.add(spec.link)
+        return found
+
+    def remove(self, spec: QueueSpec) -> None:
+        if spec.link in self.refusing:
+            raise DriverError(f"{spec.link}: refused")
+        self.standing.discard(spec.link)
+
+
+def settled(keeper: QueueKeeper, now: float, wanted: set[str]) -> bool:
+    """Whether the keeper comes to say `wanted` without the clock going on."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if keeper.ready(now) == wanted:
+            return True
+        time.sleep(0.005)
+    return False
