@@ -76,7 +76,7 @@ def _show(result: TrialResult, json: str | None) -> None:
     emit(document(result), json)
     if json == "-":
         return
-    console.print(tables(result))
+    console.print(tables(result, console.width))
     _explain_last()
 
 

@@ -12,6 +12,8 @@ from forepath.output import table
 from mininet_topos import Window
 
 POLICIES = ("static", "reactive", "predictive")
+# From this many columns on there is room for each action's reason; else `forepath explain NUMBER` tells it.
+WIDE = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +99,25 @@ def gives_back(action: ActionRecord) -> bool:
     return action.kind == "release_bandwidth" or lower
 
 
-def tables(result: TrialResult) -> Group:
-    """The two tables: what each policy delivered, and how early each action was ready."""
-    return Group(_policy_table(result), "", _action_table(result))
+def tables(result: TrialResult, width: int) -> Group:
+    """The two tables: what each policy delivered, and how early each action was ready; reasons where `width` allows."""
+    return Group(_policy_table(result), "", _action_table(result, width >= WIDE))
 
 
 def _policy_table(result: TrialResult) -> Table:
     made = "SIMULATED switches and machines" if result.simulated else "measured in the lab"
     rows = [_policy_row(name, result.policies[name]) for name in POLICIES if name in result.policies]
     columns = [
-        "policy", "offered", "delivered", "share", "p95 latency", "short of bandwidth", "short of CPU",
-        "competing service",
+        "policy", "delivered of offered", "p95 latency", "short of bandwidth", "short of CPU", "competing service",
     ]  # fmt: skip
-    title = f"during surges, {made} (seed {result.seed}, {result.scenario})"
-    return table(title, columns, rows)
+    return table(f"during surges, {made} (seed {result.seed}, {result.scenario})", columns, rows)
 
 
 def _policy_row(name: str, one: PolicyFigures) -> tuple[str, ...]:
     share = f"{one.delivered_bytes / one.offered_bytes:.1%}" if one.offered_bytes else "-"
     return (
         name,
-        f"{one.offered_bytes / 1e6:.2f} MB",
-        f"{one.delivered_bytes / 1e6:.2f} MB",
-        share,
+        f"{share} of {one.offered_bytes / 1e6:.2f} MB",
         "-" if one.p95_latency_s is None else f"{one.p95_latency_s:.2f} s",
         f"{one.short_bandwidth_s:.0f} s",
         f"{one.short_cpu_s:.0f} s",
@@ -127,11 +125,13 @@ def _policy_row(name: str, one: PolicyFigures) -> tuple[str, ...]:
     )
 
 
-def _action_table(result: TrialResult) -> Table:
+def _action_table(result: TrialResult, wide: bool) -> Table:
     rows = []
     for action in taken(result.actions):
         row = action_row(action, result.windows)
         lead = "-" if row["lead_s"] is None else f"{row['lead_s']:+.1f} s"
-        rows.append((row["policy"], row["kind"], row["target"], row["outcome"], lead, row["why"]))
+        shown = (str(action.id or "-"), row["policy"], row["kind"], row["target"], row["outcome"], lead)
+        rows.append((*shown, row["why"]) if wide else shown)
     title = "actions: seconds ready before (+) or after (-) the surge" if rows else "actions: none were taken"
-    return table(title, ["policy", "action", "target", "outcome", "ready", "why"], rows, texts=(0, 1, 2, 3, 5))
+    columns = ["no.", "policy", "action", "target", "outcome", "ready"]
+    return table(title, [*columns, "why"] if wide else columns, rows, texts=(1, 2, 3, 4, 6))

@@ -99,7 +99,7 @@ def test_only_what_was_tried_is_listed_oldest_first() -> None:
 def shown(told: TrialResult) -> str:
     console = Console(width=160, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(tables(told))
+        console.print(tables(told, 150))
     return capture.get()
 
 
