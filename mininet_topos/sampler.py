@@ -5,10 +5,13 @@ import threading
 import time
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpdb.errors import LabError
-from mininet_topos.lab import Lab
+
+if TYPE_CHECKING:
+    # The lab needs libvirt; reading samples does not.
+    from mininet_topos.lab import Lab
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Sample:
     hosts: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
-def take(lab: Lab, now: float) -> Sample:
+def take(lab: "Lab", now: float) -> Sample:
     """Read all counters of `lab`."""
     links = {f"{a}>{b}": astuple(counters) for (a, b), counters in lab.link_counters().items()}
     if not lab.vms:
@@ -55,7 +58,7 @@ def read_samples(path: Path) -> list[Sample]:
 class Sampler:
     """Samples `lab` into the JSON lines file `path` from `start` to `stop`."""
 
-    def __init__(self, lab: Lab, path: Path, interval_s: float = 1.0) -> None:
+    def __init__(self, lab: "Lab", path: Path, interval_s: float = 1.0) -> None:
         self.lab = lab
         self.path = path
         self.interval_s = interval_s

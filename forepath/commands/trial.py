@@ -1,10 +1,12 @@
 """`forepath demo`: the closed loop on a lab of this machine, or simulated where no lab can be had."""
 
+import logging
 import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from cpdb import open_store
@@ -68,6 +70,8 @@ def _real(seed: int, scenario: str) -> TrialResult:
 def _simulated(seed: int, scenario: str) -> TrialResult:
     from forepath.demo.simulated import SimulatedTrial
 
+    # Everything runs in this process: its log lines would run through the live display.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with Screen(console) as screen:
         return SimulatedTrial(seed, scenario, _fresh_directory(), screen).run()
 
