@@ -1,8 +1,9 @@
 """What was foreseen: forecasts, and the scores that they earned when their time came."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Engine, delete, func, insert, select
+from sqlalchemy import Connection, Engine, delete, func, insert, select
 
 from cpdb.engine import reported
 from cpdb.names import Names
@@ -22,12 +23,10 @@ class Foresight:
         if not rows:
             return
         with reported(self._engine, "writing forecasts"), self._engine.begin() as connection:
-            node_ids = self._names.node_ids(connection, {row.pair.source for row in rows})
-            vip_ids = self._names.vip_ids(connection, {row.pair.virtual_ip for row in rows})
+            keys = self._keys(connection, {row.pair for row in rows})
             values = [
-                {
-                    "source_id": node_ids[row.pair.source],
-                    "virtual_ip_id": vip_ids[row.pair.virtual_ip],
+                keys[row.pair]
+                | {
                     "issued_at": row.issued_at,
                     "horizon_s": row.horizon_s,
                     "quantity": row.quantity.value,
@@ -37,6 +36,11 @@ class Foresight:
                 for row in rows
             ]
             connection.execute(insert(forecasts), values)
+
+    def _keys(self, connection: Connection, pairs: set[Pair]) -> dict[Pair, dict[str, Any]]:
+        node_ids = self._names.node_ids(connection, {pair.source for pair in pairs})
+        vip_ids = self._names.vip_ids(connection, {pair.virtual_ip for pair in pairs})
+        return {pair: {"source_id": node_ids[pair.source], "virtual_ip_id": vip_ids[pair.virtual_ip]} for pair in pairs}
 
     def latest(self, now: Seconds, max_age_s: Seconds) -> list[Forecast]:
         """The newest issue of forecasts not older than `max_age_s` and not from the future of `now`."""
@@ -76,12 +80,10 @@ class Foresight:
         if not rows:
             return
         with reported(self._engine, "writing scores"), self._engine.begin() as connection:
-            node_ids = self._names.node_ids(connection, {row.pair.source for row in rows})
-            vip_ids = self._names.vip_ids(connection, {row.pair.virtual_ip for row in rows})
+            keys = self._keys(connection, {row.pair for row in rows})
             values = [
-                {
-                    "source_id": node_ids[row.pair.source],
-                    "virtual_ip_id": vip_ids[row.pair.virtual_ip],
+                keys[row.pair]
+                | {
                     "issued_at": row.issued_at,
                     "scored_at": row.scored_at,
                     "horizon_s": row.horizon_s,

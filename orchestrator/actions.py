@@ -1,8 +1,8 @@
 """The small alphabet of what the orchestrator can do: printed plan, dry run and deed are these same objects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from cpdb import Json, Limit, Pair, Seconds, SettingsError
 
@@ -75,100 +75,67 @@ class ReleaseBandwidth(_Bandwidth):
         return f"release the {megabits(self.bytes_per_s)} kept free for {self.pair}"
 
 
-@dataclass(frozen=True, slots=True)
-class SetCpuLimit:
-    """Changes what a machine's CPU quota allows, in cores over all its vCPUs."""
+Value = TypeVar("Value", float, int, str)
 
-    kind: ClassVar[str] = "set_cpu_limit"
+
+@dataclass(frozen=True, slots=True)
+class _VmChange(Generic[Value]):
+    """One property of one machine, from one value to another."""
+
     vm: str
-    before: float
-    after: float
+    before: Value
+    after: Value
 
     @property
     def target(self) -> str:
         return self.vm
 
-    def inverse(self) -> "SetCpuLimit":
-        return SetCpuLimit(self.vm, self.after, self.before)
+    def inverse(self) -> Self:
+        return replace(self, before=self.after, after=self.before)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` turns back into an equal action."""
+        return {"vm": self.vm, "from": self.before, "to": self.after}
+
+
+@dataclass(frozen=True, slots=True)
+class SetCpuLimit(_VmChange[float]):
+    """Changes what a machine's CPU quota allows, in cores over all its vCPUs."""
+
+    kind: ClassVar[str] = "set_cpu_limit"
 
     def describe(self) -> str:
         return f"CPU limit of {self.vm} from {self.before:.2f} to {self.after:.2f} cores"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` turns back into an equal action."""
-        return {"vm": self.vm, "from": self.before, "to": self.after}
-
 
 @dataclass(frozen=True, slots=True)
-class SetVcpus:
+class SetVcpus(_VmChange[int]):
     """Changes the number of vCPUs online; the CPU limit in cores stays what it was."""
 
     kind: ClassVar[str] = "set_vcpus"
-    vm: str
-    before: int
-    after: int
-
-    @property
-    def target(self) -> str:
-        return self.vm
-
-    def inverse(self) -> "SetVcpus":
-        return SetVcpus(self.vm, self.after, self.before)
 
     def describe(self) -> str:
         return f"vCPUs of {self.vm} from {self.before} to {self.after}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` turns back into an equal action."""
-        return {"vm": self.vm, "from": self.before, "to": self.after}
-
 
 @dataclass(frozen=True, slots=True)
-class SetMemory:
+class SetMemory(_VmChange[int]):
     """Changes a machine's balloon target, in bytes."""
 
     kind: ClassVar[str] = "set_memory"
-    vm: str
-    before: int
-    after: int
-
-    @property
-    def target(self) -> str:
-        return self.vm
-
-    def inverse(self) -> "SetMemory":
-        return SetMemory(self.vm, self.after, self.before)
 
     def describe(self) -> str:
         return f"memory of {self.vm} from {self.before >> 20} to {self.after >> 20} MiB"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` turns back into an equal action."""
-        return {"vm": self.vm, "from": self.before, "to": self.after}
-
 
 @dataclass(frozen=True, slots=True)
-class MigrateVm:
+class MigrateVm(_VmChange[str]):
     """Moves a running machine from one host to another."""
 
     kind: ClassVar[str] = "migrate_vm"
-    vm: str
-    before: str
-    after: str
-
-    @property
-    def target(self) -> str:
-        return self.vm
-
-    def inverse(self) -> "MigrateVm":
-        return MigrateVm(self.vm, self.after, self.before)
 
     def describe(self) -> str:
         return f"migrate {self.vm} live from {self.before} to {self.after}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` turns back into an equal action."""
-        return {"vm": self.vm, "from": self.before, "to": self.after}
 
 
 @dataclass(frozen=True, slots=True)
