@@ -35,6 +35,8 @@ ORDER = ("predictive", "reactive", "static")
 ANSWER_S = 40.0
 HEAD_START_S = 4.0
 LOOK_EVERY_S = 0.25
+# What building the lab takes of the whole demo, for the progress bar.
+BUILDING_SHARE = 0.06
 PYTHON = sys.executable
 
 
@@ -54,7 +56,7 @@ class RealTrial:
     def run(self) -> TrialResult:
         """Builds the lab, plays the schedule under each policy, measures. Raises LabError with one line."""
         with self.lab:
-            self.lab.start(self.screen.step)
+            self.lab.start(lambda text, share: self.screen.step(text, BUILDING_SHARE * share))
             settings = self._declare()
             self._start_control(settings)
             self._play()
@@ -144,8 +146,9 @@ class RealTrial:
 
     def _wait_until(self, second: float, segment: str) -> None:
         while (left := self.start_at + second - time.time()) > 0:
-            done = (time.time() - self.start_at) / self.schedule.duration_s
-            self.screen.step(f"traffic is running: {segment}", max(done, 0.0))
+            done = max(0.0, (time.time() - self.start_at) / self.schedule.duration_s)
+            share = BUILDING_SHARE + (1.0 - BUILDING_SHARE) * done
+            self.screen.step(f"traffic is running: {segment}", share)
             self._check_alive()
             time.sleep(min(LOOK_EVERY_S, left))
 

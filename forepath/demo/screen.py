@@ -23,7 +23,7 @@ class Screen:
             TimeRemainingColumn(),
             console=console,
         )
-        self._task = self._progress.add_task("starting", total=None)
+        self._task = self._progress.add_task("starting", total=1.0)
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=REFRESH_PER_S, transient=True)
         self._said = ""
 
@@ -43,9 +43,8 @@ class Screen:
         return Group(self._progress, self._state()) if self._state else self._progress
 
     def step(self, text: str, share: float | None = None) -> None:
-        """What is being done now, and how much of the whole is done (0 to 1)."""
-        total = None if share is None else 1.0
-        self._progress.update(self._task, description=text, total=total, completed=share or 0.0)
+        """What is being done now, and how much of the whole is done (0 to 1); None leaves the bar where it is."""
+        self._progress.update(self._task, description=text, completed=share)
         if text != self._said and not self._console.is_terminal:
             self._console.print(text)
         self._said = text
