@@ -82,6 +82,10 @@ def migrate(engine: Engine) -> None:
 
 def check_version(engine: Engine) -> None:
     """Raises StoreOutdated when the schema is not the one that this program was written for."""
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    if file and file != ":memory:" and Path(file).parent.is_dir() and not Path(file).exists():
+        # Connecting would leave an empty file behind.
+        raise StoreOutdated(f"database {file}: there is none yet; forepath run, predict or orchestrate makes it")
     with reported(engine, "reading the schema version"), engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
     wanted = ScriptDirectory.from_config(_alembic(engine)).get_current_head()

@@ -27,6 +27,7 @@ def test_an_unreachable_database_is_one_line(url: str, words: str) -> None:
 def test_a_reader_does_not_create_a_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         open_store(f"sqlite:///{tmp_path}/none.db", create=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

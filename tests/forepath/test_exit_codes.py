@@ -71,7 +71,7 @@ def test_a_database_that_cannot_be_used(
 
 def test_a_reader_before_any_writer_is_told_what_to_start(forepath: Forepath) -> None:
     said = forepath("status")
-    assert said.code == 4 and "schema missing" in said.err
+    assert said.code == 4 and "there is none yet" in said.err
 
 
 @pytest.mark.parametrize("command", [("status",), ("plan",), ("predict",), ("run",), ("apply", "1")])
