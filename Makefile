@@ -46,7 +46,7 @@ check: setup
 bench: setup
 	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON))
 
-## make clean   removes what was built or fetched, never a database
+## make clean   removes what was built or fetched, and .run with the last demo's data; no other database
 clean:
 	rm -rf .venv .lab .run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -52,9 +52,10 @@ class Supervisor:
         self._programs = programs
         self._logs = log_directory
         self._watched: list[_Watched] = []
+        self._restarts = 0
 
-    def run(self, stop: threading.Event) -> None:
-        """Supervises until `stop` is set; on return every program is gone."""
+    def run(self, stop: threading.Event) -> int:
+        """Supervises until `stop` is set; on return every program is gone. Returns how often one was restarted."""
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
             for program in self._programs:
@@ -65,6 +66,7 @@ class Supervisor:
                     self._look_after(watched, time.monotonic())
         finally:
             self.stop()
+        return self._restarts
 
     def _start(self, program: Program) -> subprocess.Popen[bytes]:
         with (self._logs / f"{program.name}.log").open("ab") as output:
@@ -90,6 +92,7 @@ class Supervisor:
             log.warning("ended", program=watched.program.name, code=watched.process.returncode)
         elif now >= watched.restart_at:
             watched.process = self._start(watched.program)
+            self._restarts += 1
             watched.started_at = now
             watched.restart_at = None
 

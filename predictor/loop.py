@@ -13,11 +13,11 @@ from predictor.fits import use_one_thread
 log = structlog.get_logger(__name__)
 
 
-def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event) -> None:
+def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event) -> int:
     """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
 
     Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
-    leave out the beginnings that it missed instead of running after them.
+    leave out the beginnings that it missed instead of running after them. Returns how many cycles failed.
     """
     use_one_thread()
     predictor = Predictor(config)
@@ -35,3 +35,4 @@ def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.E
             next_at += (missed + 1) * cycle_s
     finally:
         predictor.close()
+    return failed

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import predictor as predictor_room
 from cpdb import open_store
 from forepath import processes
 from forepath.inventory import declare
-from forepath.output import SettingsOption, console
+from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.settings import load
 from forepath.supervisor import Supervisor
 
@@ -30,22 +31,27 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def predict(settings: SettingsOption = None) -> None:
-    """Forecast from the database, each second, until interrupted.
+def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
+    """Forecast from the database, each second, until interrupted; --json sums the run up at its end.
 
     Examples:
         forepath predict
-        forepath predict --settings lab.toml
+        forepath predict --settings lab.toml --json summary.json
     """
+    stop, began_at = stop_on_signals(), time.time()
     effective = load(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
-    predictor_room.run(store, processes.predictor_config(effective), effective.predictor.cycle_s, stop_on_signals())
+    config = processes.predictor_config(effective)
+    failed = predictor_room.run(store, config, effective.predictor.cycle_s, stop)
     store.close()
+    emit({"command": "predict", "began_at": began_at, "ended_at": time.time(), "failed_cycles": failed}, json)
 
 
-def orchestrate(settings: SettingsOption = None, act: ActOption = False, policy: PolicyOption = None) -> None:
-    """Decide what should be prepared, each second, until interrupted; with --act, do it.
+def orchestrate(
+    settings: SettingsOption = None, act: ActOption = False, policy: PolicyOption = None, json: JsonOption = None
+) -> None:
+    """Decide what should be prepared, each second, until interrupted; with --act, do it. --json sums up at the end.
 
     Examples:
         forepath orchestrate
@@ -54,27 +60,40 @@ def orchestrate(settings: SettingsOption = None, act: ActOption = False, policy:
     """
     if policy not in (None, "predictive", "reactive"):
         raise typer.BadParameter("write predictive or reactive", param_hint="--policy")
+    stop, began_at = stop_on_signals(), time.time()
     effective = load(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.orchestrator_config(effective, act, policy)
     decider = processes.make_orchestrator(config, store, time.time)
-    orchestrator_room.run(decider, effective.orchestrator.cycle_s, stop_on_signals())
+    count: Counter[str] = Counter(cycles=0, issued=0, advised=0)
+
+    def told(report: orchestrator_room.CycleReport) -> None:
+        count.update(cycles=1, issued=len(report.issued), advised=len(report.advised))
+
+    failed = orchestrator_room.run(decider, effective.orchestrator.cycle_s, stop, told=told)
     store.close()
+    summary = {"command": "orchestrate", "policy": config.policy, "act": act, "began_at": began_at}
+    emit({**summary, "ended_at": time.time(), "failed_cycles": failed, **count}, json)
 
 
-def run(settings: SettingsOption = None, act: ActOption = False) -> None:
+def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOption = None) -> None:
     """Run controller, predictor and orchestrator on this machine, and restart what falls.
 
-    Logs go to .run/. Examples:
+    Logs go to .run/; --json sums the run up at its end. Examples:
         forepath run
         forepath run --act --settings lab.toml
     """
+    stop, began_at = stop_on_signals(), time.time()
     effective = load(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
     store.close()
     started = processes.programs(effective, settings, RUN_DIRECTORY, act)
     mode = "acting" if act else "advice only; --act to act"
-    console.print(f"{', '.join(one.name for one in started)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
-    Supervisor(started, RUN_DIRECTORY).run(stop_on_signals())
+    names = [one.name for one in started]
+    if json != "-":
+        console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
+    restarts = Supervisor(started, RUN_DIRECTORY).run(stop)
+    summary = {"command": "run", "programs": names, "act": act, "began_at": began_at}
+    emit({**summary, "ended_at": time.time(), "restarts": restarts}, json)

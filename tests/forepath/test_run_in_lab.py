@@ -74,7 +74,7 @@ def eventually(check: Callable[[], Any], within_s: float) -> Any:
 def test_run_mirrors_forecasts_and_ends_everything(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "forepath.toml"
     write_settings(lab, file)
-    command = [*PYTHON, "-m", "forepath", "run", "--settings", str(file)]
+    command = [*PYTHON, "-m", "forepath", "run", "--settings", str(file), "--json", str(tmp_path / "summary.json")]
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         lab.client_popen("c4", [*PYTHON, "-m", "http.server", "8000", "--directory", str(tmp_path / "lab")])
@@ -95,5 +95,7 @@ def test_run_mirrors_forecasts_and_ends_everything(lab: Lab, tmp_path: Path) -> 
         running.send_signal(signal.SIGTERM)
         out, _ = running.communicate(timeout=30)
     assert running.returncode == 0, out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["programs"], summary["restarts"]) == (["controller", "predictor", "orchestrator"], 0)
     assert "Traceback" not in "".join(one.read_text() for one in (tmp_path / ".run").glob("*.log"))
     store.close()
