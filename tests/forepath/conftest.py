@@ -1,6 +1,7 @@
 """Each test gets a folder of its own as the current one, a command line to call, and quiet logs."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,15 @@ from predictor.fits import use_one_thread
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     use_one_thread()
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    # Commands that run for long take over the signals that end them; a test run must stay interruptible.
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
