@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from cpdb.engine import check_version, connect, migrate
+from cpdb.brake import Brake, Pause
+from cpdb.engine import check_version, connect, migrate, versions
 from cpdb.errors import (
     DriverError,
     ForepathError,
@@ -18,16 +19,19 @@ from cpdb.errors import (
     StoreUnreachable,
 )
 from cpdb.facts import Facts
+from cpdb.fans import Forecast, ForecastBatch, HorizonMove, Score, ScoreBatch, Subject, SubjectKind
+from cpdb.figures import Figures, figures
 from cpdb.foresight import Foresight
 from cpdb.inventory import Inventory
 from cpdb.journal import Journal
+from cpdb.keeper import Keeper
 from cpdb.names import Names
+from cpdb.patterns import IMPLAUSIBLE, Batch, Pattern, StoredBatch, Talk
 from cpdb.records import (
     ActionRecord,
     BytesPerS,
     Communication,
     Destination,
-    Forecast,
     HostLoad,
     Json,
     Limit,
@@ -41,12 +45,14 @@ from cpdb.records import (
     PlanRecord,
     Quantity,
     Reservation,
-    Score,
     Seconds,
     VirtualIP,
     VmLoad,
     WantedWeights,
 )
+from cpdb.retention import Policy, Retained
+from cpdb.series import QUANTITIES, Series, Window, tier_of
+from cpdb.spool import Spool
 from cpdb.wanted import Wanted
 
 DEFAULT_URL = "sqlite:///forepath.db"
@@ -62,6 +68,17 @@ class Store:
     foresight: Foresight
     wanted: Wanted
     journal: Journal
+    brake: Brake
+    keeper: Keeper
+    series: Series
+
+    def retain(self, now: Seconds, policy: Policy, budget_s: Seconds) -> Retained:
+        """Rolls up what waits and lets go of what is older than its time, for about `budget_s`, in short steps."""
+        return self.keeper.retain(now, policy, budget_s)
+
+    def figures(self, now: Seconds, policy: Policy) -> Figures:
+        """How large the memory is, and will be at the present rate."""
+        return figures(self.engine, now, policy)
 
     def close(self) -> None:
         """Returns all connections."""
@@ -78,7 +95,7 @@ def open_store(url: str = DEFAULT_URL, create: bool = True) -> Store:
         migrate(engine)
     else:
         check_version(engine)
-    names = Names()
+    names = Names(engine)
     return Store(
         engine=engine,
         facts=Facts(engine, names),
@@ -86,20 +103,39 @@ def open_store(url: str = DEFAULT_URL, create: bool = True) -> Store:
         foresight=Foresight(engine, names),
         wanted=Wanted(engine),
         journal=Journal(engine),
+        brake=Brake(engine),
+        keeper=Keeper(engine),
+        series=Series(engine, names),
     )
+
+
+def schema_versions(url: str) -> tuple[str | None, str]:
+    """The schema's version in the database at `url` (None: there is none) and the one needed. Makes nothing."""
+    engine = connect(url)
+    try:
+        return versions(engine)
+    finally:
+        engine.dispose()
 
 
 __all__ = [
     "DEFAULT_URL",
+    "IMPLAUSIBLE",
+    "QUANTITIES",
     "ActionRecord",
+    "Batch",
     "BytesPerS",
     "Communication",
     "Destination",
     "DriverError",
+    "Figures",
     "Forecast",
+    "ForecastBatch",
     "ForepathError",
+    "HorizonMove",
     "HostLoad",
     "Json",
+    "Keeper",
     "LabError",
     "Limit",
     "Link",
@@ -109,18 +145,32 @@ __all__ = [
     "Observed",
     "OutcomeKind",
     "Pair",
+    "Pattern",
+    "Pause",
     "PlanRecord",
+    "Policy",
     "Quantity",
     "Reservation",
+    "Retained",
     "Score",
+    "ScoreBatch",
     "Seconds",
+    "Series",
     "SettingsError",
+    "Spool",
     "Store",
     "StoreError",
     "StoreOutdated",
     "StoreUnreachable",
+    "StoredBatch",
+    "Subject",
+    "SubjectKind",
+    "Talk",
     "VirtualIP",
     "VmLoad",
     "WantedWeights",
+    "Window",
     "open_store",
+    "schema_versions",
+    "tier_of",
 ]

@@ -13,12 +13,16 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from cpdb.errors import StoreError, StoreOutdated, StoreUnreachable
 
 # A writer may hold the file for a while on a busy disk; others wait instead of failing.
 SQLITE_BUSY_S = 10.0
+# A server that does not answer must be known to be away before its clients' queues are full.
+POSTGRES_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+# PostgreSQL's own words for going down, and class 08: the connection broke.
+AWAY_STATES = ("57P01", "57P02", "57P03", "08")
 
 
 def connect(url: str) -> Engine:
@@ -27,7 +31,9 @@ def connect(url: str) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
             # psycopg 3 is the driver that ships; users should not have to name it.
-            return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            limits = {key: value for key, value in POSTGRES_LIMITS.items() if key not in parsed.query}
+            parsed = parsed.set(drivername="postgresql+psycopg")
+            return create_engine(parsed, pool_pre_ping=True, connect_args=limits)
         engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_S})
     except (ArgumentError, SQLAlchemyError, ImportError, ValueError) as error:
         # The URL may hold a password: only its beginning is shown.
@@ -42,7 +48,8 @@ def connect(url: str) -> Engine:
 def _tune_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     # WAL lets the readers of three processes go on while a fourth writes. NORMAL may lose the last
     # commits at a power cut, never the file.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    # auto_vacuum counts only in an empty file: freed pages can be given back to the disk later.
+    for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -54,8 +61,17 @@ def reported(engine: Engine, doing: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         where = engine.url.render_as_string(hide_password=True)
         text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        kind = StoreUnreachable if getattr(error, "connection_invalidated", False) else StoreError
+        kind = StoreUnreachable if _away(engine, error) else StoreError
         raise kind(f"database {where}: {doing}: {text}") from error
+
+
+def _away(engine: Engine, error: SQLAlchemyError) -> bool:
+    if getattr(error, "connection_invalidated", False):
+        return True
+    if engine.dialect.name != "postgresql" or not isinstance(error, OperationalError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or str(state).startswith(AWAY_STATES)
 
 
 def _alembic(engine: Engine) -> Config:
@@ -80,18 +96,29 @@ def migrate(engine: Engine) -> None:
         raise StoreOutdated(f"database {where}: {error}; it was made by a newer forepath, use that one") from error
 
 
+def versions(engine: Engine) -> tuple[str | None, str]:
+    """The schema's version in the database (None: there is none) and the one that this program needs."""
+    found = None
+    if not _file_is_missing(engine):
+        with reported(engine, "reading the schema version"), engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    return found, str(ScriptDirectory.from_config(_alembic(engine)).get_current_head())
+
+
+def _file_is_missing(engine: Engine) -> bool:
+    # Connecting would leave an empty file behind.
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    return bool(file and file != ":memory:" and Path(file).parent.is_dir() and not Path(file).exists())
+
+
 def check_version(engine: Engine) -> None:
     """Raises StoreOutdated when the schema is not the one that this program was written for."""
-    file = engine.url.database if engine.dialect.name == "sqlite" else None
-    if file and file != ":memory:" and Path(file).parent.is_dir() and not Path(file).exists():
-        # Connecting would leave an empty file behind.
-        raise StoreOutdated(f"database {file}: there is none yet; forepath run, predict or orchestrate makes it")
-    with reported(engine, "reading the schema version"), engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    wanted = ScriptDirectory.from_config(_alembic(engine)).get_current_head()
+    if _file_is_missing(engine):
+        raise StoreOutdated(f"database {engine.url.database}: there is none yet; forepath db init makes it")
+    found, wanted = versions(engine)
     if found != wanted:
         where = engine.url.render_as_string(hide_password=True)
         raise StoreOutdated(
             f"database {where}: schema {found or 'missing'}, this program needs {wanted}; "
-            "any forepath command that writes brings it up to date, e.g. forepath run"
+            "forepath db migrate brings it up to date"
         )

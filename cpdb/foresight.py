@@ -1,14 +1,19 @@
-"""What was foreseen: forecasts, and the scores that they earned when their time came."""
+"""What was foreseen: forecasts, the scores that they earned when their time came, and what was learnt on the way."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy import Engine, Row, Select, Table, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
+from cpdb.bulk_schema import forecast_batches, horizon_moves, memories, score_batches
 from cpdb.engine import reported
+from cpdb.fans import Forecast, ForecastBatch, HorizonMove, Score, ScoreBatch, Subject, SubjectKind
 from cpdb.names import Names
-from cpdb.records import Forecast, Pair, Quantity, Score, Seconds
-from cpdb.schema import forecasts, nodes, scores, virtual_ips
+from cpdb.records import Pair, Quantity, Seconds
+from cpdb.rosters import Rosters
+from cpdb.schema import nodes, scores, virtual_ips
+from cpdb.unpacked import FAST, batches_of, forecasts_of
 
 
 class Foresight:
@@ -17,70 +22,60 @@ class Foresight:
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
+        self._rosters = Rosters(engine)
+
+    def add_batch(self, batch: ForecastBatch) -> None:
+        """Appends one issue of forecasts, whatever its number of subjects, as one row."""
+        with reported(self._engine, "writing forecasts"):
+            self._add(forecast_batches, _row_of(batch), batch.subjects)
+
+    def _add(self, table: Table, row: dict[str, Any], subjects: tuple[Subject, ...]) -> None:
+        try:
+            self._insert(table, row | {"roster_id": self._rosters.number(subjects)})
+        except IntegrityError:
+            # The list had not been referred to for so long that it was forgotten.
+            self._rosters.forget()
+            self._insert(table, row | {"roster_id": self._rosters.number(subjects)})
+
+    def _insert(self, table: Table, row: dict[str, Any]) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(insert(table), row)
+
+    def batch(self, now: Seconds, max_age_s: Seconds, lane: str = FAST) -> ForecastBatch | None:
+        """The newest issue of this lane that is not older than `max_age_s` and not from the future of `now`."""
+        found = self._batches(_newest(now, max_age_s, lane).limit(1))
+        return found[0][1] if found else None
+
+    def _batches(self, query: Select[Any]) -> list[tuple[int, ForecastBatch]]:
+        with reported(self._engine, "reading forecasts"):
+            with self._engine.connect() as connection:
+                rows = connection.execute(query).all()
+            return [(row.id, _batch_of(row, self._rosters.subjects(row.roster_id))) for row in rows]
 
     def add_forecasts(self, rows: Sequence[Forecast]) -> None:
-        """Appends forecasts in one transaction."""
-        if not rows:
-            return
-        with reported(self._engine, "writing forecasts"), self._engine.begin() as connection:
-            keys = self._keys(connection, {row.pair for row in rows})
-            values = [
-                keys[row.pair]
-                | {
-                    "issued_at": row.issued_at,
-                    "horizon_s": row.horizon_s,
-                    "quantity": row.quantity.value,
-                    "model": row.model,
-                    "quantiles": {str(level): value for level, value in row.quantiles.items()},
-                }
-                for row in rows
-            ]
-            connection.execute(insert(forecasts), values)
-
-    def _keys(self, connection: Connection, pairs: set[Pair]) -> dict[Pair, dict[str, Any]]:
-        node_ids = self._names.node_ids(connection, {pair.source for pair in pairs})
-        vip_ids = self._names.vip_ids(connection, {pair.virtual_ip for pair in pairs})
-        return {pair: {"source_id": node_ids[pair.source], "virtual_ip_id": vip_ids[pair.virtual_ip]} for pair in pairs}
+        """Appends forecasts of pairs; those of one moment become one issue of the fast lane."""
+        for batch in batches_of(rows):
+            self.add_batch(batch)
 
     def latest(self, now: Seconds, max_age_s: Seconds) -> list[Forecast]:
-        """The newest issue of forecasts not older than `max_age_s` and not from the future of `now`."""
-        newest = select(func.max(forecasts.c.issued_at)).where(
-            forecasts.c.issued_at <= now, forecasts.c.issued_at >= now - max_age_s
-        )
-        return self._read(forecasts.c.issued_at == newest.scalar_subquery())
+        """The pairs' forecasts in the newest issue not older than `max_age_s` and not from the future of `now`."""
+        found = self._batches(_newest(now, max_age_s, FAST).limit(1))
+        return [row for number, batch in found for row in forecasts_of(batch, number)]
 
     def issued_between(self, since: Seconds, until: Seconds) -> list[Forecast]:
-        """Forecasts with since < issued_at <= until, oldest first."""
-        return self._read((forecasts.c.issued_at > since) & (forecasts.c.issued_at <= until))
-
-    def _read(self, condition: object) -> list[Forecast]:
-        query = (
-            select(nodes.c.name, virtual_ips.c.address, forecasts)
-            .join(nodes, nodes.c.id == forecasts.c.source_id)
-            .join(virtual_ips, virtual_ips.c.id == forecasts.c.virtual_ip_id)
-            .where(condition)  # type: ignore[arg-type]
-            .order_by(forecasts.c.id)
-        )
-        with reported(self._engine, "reading forecasts"), self._engine.connect() as connection:
-            return [
-                Forecast(
-                    pair=Pair(row.name, row.address),
-                    issued_at=row.issued_at,
-                    horizon_s=row.horizon_s,
-                    quantity=Quantity(row.quantity),
-                    model=row.model,
-                    quantiles={float(level): value for level, value in row.quantiles.items()},
-                    id=row.id,
-                )
-                for row in connection.execute(query)
-            ]
+        """Forecasts of pairs with since < issued_at <= until, oldest first."""
+        table = forecast_batches
+        query = select(table).where(table.c.issued_at > since, table.c.issued_at <= until, table.c.lane == FAST)
+        found = self._batches(query.order_by(table.c.issued_at, table.c.id))
+        return [row for number, batch in found for row in forecasts_of(batch, number)]
 
     def add_scores(self, rows: Sequence[Score]) -> None:
         """Appends scores in one transaction."""
         if not rows:
             return
+        with reported(self._engine, "writing scores"):
+            keys = self._keys({row.pair for row in rows})
         with reported(self._engine, "writing scores"), self._engine.begin() as connection:
-            keys = self._keys(connection, {row.pair for row in rows})
             values = [
                 keys[row.pair]
                 | {
@@ -96,6 +91,11 @@ class Foresight:
                 for row in rows
             ]
             connection.execute(insert(scores), values)
+
+    def _keys(self, pairs: set[Pair]) -> dict[Pair, dict[str, Any]]:
+        node_ids = self._names.node_ids({pair.source for pair in pairs})
+        vip_ids = self._names.vip_ids({pair.virtual_ip for pair in pairs})
+        return {pair: {"source_id": node_ids[pair.source], "virtual_ip_id": vip_ids[pair.virtual_ip]} for pair in pairs}
 
     def scores(self, since: Seconds) -> list[Score]:
         """Scores with scored_at > since, oldest first."""
@@ -122,8 +122,131 @@ class Foresight:
                 for row in connection.execute(query)
             ]
 
+    def add_score_batch(self, batch: ScoreBatch) -> None:
+        """Appends the scores of one moment as one row."""
+        with reported(self._engine, "writing scores"):
+            self._add(score_batches, _row_of_scores(batch), batch.subjects)
+
+    def score_batches(self, since: Seconds) -> list[ScoreBatch]:
+        """Score batches with scored_at > since, oldest first."""
+        table = score_batches
+        query = select(table).where(table.c.scored_at > since).order_by(table.c.scored_at, table.c.id)
+        with reported(self._engine, "reading scores"):
+            with self._engine.connect() as connection:
+                rows = connection.execute(query).all()
+            return [_scores_of(row, self._rosters.subjects(row.roster_id)) for row in rows]
+
+    def add_moves(self, moves: Sequence[HorizonMove]) -> None:
+        """Records changes of adaptive horizons in one transaction."""
+        rows = [
+            {
+                "t": one.t,
+                "kind": one.subject.kind.value,
+                "a": one.subject.a,
+                "b": one.subject.b,
+                "from_s": one.from_s,
+                "to_s": one.to_s,
+                "reason": one.reason,
+            }
+            for one in moves
+        ]
+        if rows:
+            with reported(self._engine, "writing horizon moves"), self._engine.begin() as connection:
+                connection.execute(insert(horizon_moves), rows)
+
+    def moves(self, since: Seconds) -> list[HorizonMove]:
+        """Changes of adaptive horizons with t > since, oldest first."""
+        table = horizon_moves
+        query = select(table).where(table.c.t > since).order_by(table.c.t, table.c.id)
+        with reported(self._engine, "reading horizon moves"), self._engine.connect() as connection:
+            return [
+                HorizonMove(t, Subject(SubjectKind(kind), a, b), from_s, to_s, reason)
+                for _, t, kind, a, b, from_s, to_s, reason in connection.execute(query)
+            ]
+
+    def remember(self, key: str, blob: bytes, now: Seconds) -> None:
+        """Keeps `blob` under `key` in place of what was kept there; it survives a restart."""
+        with reported(self._engine, f"remembering {key}"), self._engine.begin() as connection:
+            connection.execute(delete(memories).where(memories.c.key == key))
+            connection.execute(insert(memories), {"key": key, "remembered_at": now, "body": blob})
+
+    def recall(self, key: str) -> bytes | None:
+        """What was kept under `key`, or None."""
+        with reported(self._engine, f"recalling {key}"), self._engine.connect() as connection:
+            found = connection.execute(select(memories.c.body).where(memories.c.key == key)).scalar()
+        return None if found is None else bytes(found)
+
     def forget_before(self, t: Seconds) -> int:
-        """Deletes forecasts and scores older than `t`; returns how many."""
+        """Deletes forecasts, scores and moves older than `t`; returns how many rows."""
         with reported(self._engine, "deleting old forecasts"), self._engine.begin() as connection:
-            gone = connection.execute(delete(forecasts).where(forecasts.c.issued_at < t)).rowcount
-            return gone + connection.execute(delete(scores).where(scores.c.scored_at < t)).rowcount
+            return sum(
+                connection.execute(delete(column.table).where(column < t)).rowcount
+                for column in (
+                    forecast_batches.c.issued_at,
+                    scores.c.scored_at,
+                    score_batches.c.scored_at,
+                    horizon_moves.c.t,
+                )
+            )
+
+
+def _newest(now: Seconds, max_age_s: Seconds, lane: str) -> Select[Any]:
+    table = forecast_batches
+    recent = (table.c.issued_at <= now) & (table.c.issued_at >= now - max_age_s) & (table.c.lane == lane)
+    return select(table).where(recent).order_by(table.c.issued_at.desc(), table.c.id.desc())
+
+
+def _row_of(batch: ForecastBatch) -> dict[str, Any]:
+    return {
+        "lane": batch.lane,
+        "issued_at": batch.issued_at,
+        "head": {
+            "horizons_s": batch.horizons_s,
+            "quantities": batch.quantities,
+            "levels": batch.levels,
+            "models": batch.models,
+        },
+        "chosen": batch.chosen,
+        "fan": batch.values,
+        "talks": batch.talks,
+        "horizon_s": batch.horizon_s,
+    }
+
+
+def _batch_of(row: Row[Any], subjects: tuple[Subject, ...]) -> ForecastBatch:
+    return ForecastBatch(
+        issued_at=row.issued_at,
+        lane=row.lane,
+        subjects=subjects,
+        horizons_s=tuple(row.head["horizons_s"]),
+        quantities=tuple(map(Quantity, row.head["quantities"])),
+        levels=tuple(row.head["levels"]),
+        models=tuple(row.head["models"]),
+        chosen=bytes(row.chosen),
+        values=bytes(row.fan),
+        talks=bytes(row.talks),
+        horizon_s=bytes(row.horizon_s),
+    )
+
+
+def _row_of_scores(batch: ScoreBatch) -> dict[str, Any]:
+    return {
+        "scored_at": batch.scored_at,
+        "head": {"models": batch.models, "horizons_s": batch.horizons_s, "quantities": batch.quantities},
+        "pinball": batch.pinball,
+        "covered": batch.covered,
+        "count": batch.count,
+    }
+
+
+def _scores_of(row: Row[Any], subjects: tuple[Subject, ...]) -> ScoreBatch:
+    return ScoreBatch(
+        scored_at=row.scored_at,
+        subjects=subjects,
+        models=tuple(row.head["models"]),
+        horizons_s=tuple(row.head["horizons_s"]),
+        quantities=tuple(map(Quantity, row.head["quantities"])),
+        pinball=bytes(row.pinball),
+        covered=bytes(row.covered),
+        count=bytes(row._mapping["count"]),
+    )

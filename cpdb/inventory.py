@@ -24,9 +24,10 @@ class Inventory:
 
     def put_nodes(self, items: Iterable[Node]) -> None:
         """Adds or updates nodes by name; a field that is None leaves what is stored."""
+        rows = {item.name: asdict(item) for item in items}
+        with reported(self._engine, "writing nodes"):
+            self._names.node_ids(rows)
         with reported(self._engine, "writing nodes"), self._engine.begin() as connection:
-            rows = {item.name: asdict(item) for item in items}
-            self._names.node_ids(connection, set(rows))
             for name, row in rows.items():
                 known = {key: value for key, value in row.items() if value is not None and key != "name"}
                 connection.execute(update(nodes).where(nodes.c.name == name).values(known))
@@ -67,10 +68,11 @@ class Inventory:
 
     def declare_virtual_ips(self, items: Sequence[VirtualIP]) -> None:
         """Makes the declared virtual IPs exactly these; ones no longer named become undeclared."""
+        with reported(self._engine, "declaring virtual IPs"):
+            ids = self._names.vip_ids({item.address for item in items})
         with reported(self._engine, "declaring virtual IPs"), self._engine.begin() as connection:
             connection.execute(update(virtual_ips).values(declared=False))
             connection.execute(delete(destinations))
-            ids = self._names.vip_ids(connection, {item.address for item in items})
             for item in items:
                 number = ids[item.address]
                 values: dict[str, Any] = {"name": item.name, "priority": item.priority, "declared": True}

@@ -6,7 +6,7 @@ Times are Unix seconds (UTC, float). Rates are bytes per second, CPU is in cores
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
+from math import inf, sqrt
 from typing import Any
 
 Seconds = float
@@ -31,6 +31,12 @@ class Quantity(StrEnum):
     BYTES_MEAN = "bytes_per_s_mean"
     CONNECTIONS_PEAK = "connections_per_s_peak"
     CONNECTIONS_MEAN = "connections_per_s_mean"
+    PACKETS_PEAK = "packets_per_s_peak"
+    PACKETS_MEAN = "packets_per_s_mean"
+    CPU_PEAK = "cpu_cores_peak"
+    CPU_MEAN = "cpu_cores_mean"
+    MEMORY_PEAK = "memory_bytes_peak"
+    MEMORY_MEAN = "memory_bytes_mean"
 
 
 class OutcomeKind(StrEnum):
@@ -106,7 +112,10 @@ class VirtualIP:
 
 @dataclass(frozen=True, slots=True)
 class Communication:
-    """What a pair said in the interval (t - interval_s, t]: the row the whole system learns from."""
+    """What a pair said in the interval (t - interval_s, t]: the row the whole system learns from.
+
+    `flags` bit 0: implausible, not to be learnt from. `sampling` N: scaled up from 1 in N packets.
+    """
 
     source: str
     virtual_ip: str
@@ -116,6 +125,23 @@ class Communication:
     bytes: int
     packets: int
     new_connections: int
+    flags: int = 0
+    sampling: int | None = None
+
+    @property
+    def packets_per_s(self) -> float:
+        """Packet rate over the interval."""
+        return self.packets / self.interval_s if self.interval_s > 0 else 0.0
+
+    @property
+    def sampling_error(self) -> float | None:
+        """Relative half width of the 95 % interval of a sampled row, None for a counted one.
+
+        1.96 * sqrt(1 / samples), samples = packets / sampling: Phaal and Panchen, Packet Sampling Basics.
+        """
+        if self.sampling is None:
+            return None
+        return 1.96 * sqrt(self.sampling / self.packets) if self.packets else inf
 
     @property
     def mean_packet_bytes(self) -> float:
@@ -166,45 +192,8 @@ class VmLoad:
     vcpus: int
     memory_bytes_used: int
     memory_bytes_limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Quantiles of one quantity of one pair over the window after `issued_at`; levels ascend, values never cross."""
-
-    pair: Pair
-    issued_at: Seconds
-    horizon_s: int
-    quantity: Quantity
-    model: str
-    quantiles: Mapping[float, float]
-    id: int | None = None
-
-    def at(self, level: float) -> float:
-        """The value at `level`, linear between known levels and flat outside them."""
-        known = sorted(self.quantiles)
-        if level <= known[0]:
-            return self.quantiles[known[0]]
-        for low, high in pairwise(known):
-            if level <= high:
-                share = (level - low) / (high - low)
-                return self.quantiles[low] + share * (self.quantiles[high] - self.quantiles[low])
-        return self.quantiles[known[-1]]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How one model's forecast did: mean pinball loss over its levels, and whether the 0.9 quantile held."""
-
-    pair: Pair
-    issued_at: Seconds
-    scored_at: Seconds
-    horizon_s: int
-    quantity: Quantity
-    model: str
-    actual: float
-    pinball: float
-    covered_q90: bool
+    network_rx_bytes_per_s: float = 0.0
+    network_tx_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,22 +76,6 @@ destinations = Table(
     UniqueConstraint("virtual_ip_id", "name"),
 )
 
-communications = Table(
-    "communications",
-    metadata,
-    Column("id", BIG_ID, primary_key=True),
-    Column("source_id", Integer, ForeignKey(nodes.c.id), nullable=False),
-    Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
-    Column("destination", String(64)),
-    Column("t", Float, nullable=False),
-    Column("interval_s", Float, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("packets", BigInteger, nullable=False),
-    Column("mean_packet_bytes", Float, nullable=False),
-    Column("new_connections", Integer, nullable=False),
-    Index(None, "t"),
-)
-
 link_loads = Table(
     "link_loads",
     metadata,
@@ -132,21 +116,9 @@ vm_loads = Table(
     Column("vcpus", Integer, nullable=False),
     Column("memory_bytes_used", BigInteger, nullable=False),
     Column("memory_bytes_limit", BigInteger, nullable=False),
+    Column("network_rx_bytes_per_s", Float, nullable=False, server_default="0"),
+    Column("network_tx_bytes_per_s", Float, nullable=False, server_default="0"),
     Index(None, "t"),
-)
-
-forecasts = Table(
-    "forecasts",
-    metadata,
-    Column("id", BIG_ID, primary_key=True),
-    Column("source_id", Integer, ForeignKey(nodes.c.id), nullable=False),
-    Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
-    Column("issued_at", Float, nullable=False),
-    Column("horizon_s", Integer, nullable=False),
-    Column("quantity", String(32), nullable=False),
-    Column("model", String(32), nullable=False),
-    Column("quantiles", JSON, nullable=False),
-    Index(None, "issued_at"),
 )
 
 scores = Table(
@@ -234,6 +206,19 @@ actions = Table(
     Column("sentence", String, nullable=False),
     Column("verdict", JSON, nullable=False),
     Index(None, "issued_at"),
+)
+
+# A pause without an end is in force until somebody resumes.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("paused_at", Float, nullable=False),
+    Column("paused_by", String(128), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("ends_at", Float),
+    Column("resumed_at", Float),
+    Column("resumed_by", String(128)),
 )
 
 plans = Table(

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import cpdb.bulk_schema  # noqa: F401 - its tables belong to the metadata
 from cpdb.schema import metadata
 
 engine = context.config.attributes["engine"]

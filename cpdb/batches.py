@@ -1,0 +1,205 @@
+"""Writes batches of communications and reads them back: one row a batch, whatever the number of talks."""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text
+from sqlalchemy.dialects import sqlite
+
+from cpdb.bulk_schema import batches, observations, pending
+from cpdb.columns import pack, unpack
+from cpdb.engine import reported
+from cpdb.errors import StoreError
+from cpdb.names import Names, insert_ignore
+from cpdb.patterns import Batch, StoredBatch, Talk
+from cpdb.records import Communication, Pair, Seconds
+
+# Any number that nothing else in this database locks with.
+ORDER_LOCK = 7_301
+ROWS = "rows"
+# One round trip. A reader goes on from the last number that it saw: a smaller one must not become visible after it, so
+# the lock is taken before the number is.
+POSTGRES_ADD = text(
+    f"""
+WITH added AS (
+    INSERT INTO batches (observer, t, interval_s, talks, complete, sampling, writer, seq, body)
+    SELECT CAST(:observer AS varchar), CAST(:t AS float8), CAST(:interval_s AS float8), CAST(:talks AS int),
+           CAST(:complete AS boolean), CAST(:sampling AS int), CAST(:writer AS varchar), CAST(:seq AS bigint),
+           CAST(:body AS bytea)
+    FROM (SELECT pg_advisory_xact_lock({ORDER_LOCK})) AS in_order
+    ON CONFLICT DO NOTHING RETURNING id, t
+)
+INSERT INTO pending (batch_id, t) SELECT id, t FROM added RETURNING batch_id
+"""
+)
+SQLITE_ADD = sqlite.insert(batches).on_conflict_do_nothing().returning(batches.c.id)
+
+
+class Batches:
+    """One table of batches. Writing the same (writer, seq) again stores nothing."""
+
+    def __init__(self, engine: Engine, names: Names) -> None:
+        self._engine = engine
+        self._names = names
+        self._seen: dict[str, set[int]] = {}
+
+    def add(self, items: Sequence[Batch]) -> int:
+        """Appends batches in one transaction; returns how many were new. Raises StoreError."""
+        if not items:
+            return 0
+        with reported(self._engine, "writing communications"):
+            rows = [self._row(item) for item in items]
+            fresh = self._unseen(rows, items)
+            with self._engine.begin() as connection:
+                added = [number for row, _ in rows if (number := _insert(connection, row)) is not None]
+                insert_ignore(connection, observations, fresh)
+        for row in fresh:
+            self._seen[str(row["observer"])].add(int(str(row["talk_id"])))
+        return len(added)
+
+    def _row(self, item: Batch) -> tuple[dict[str, object], set[int]]:
+        ids = self._names.talk_ids(item.talks)
+        try:
+            body = pack(ids, (item.bytes, item.packets, item.connections), item.flags)
+        except ValueError as error:
+            raise StoreError(f"batch of {item.observer} at {item.t}: {error}; it was not written") from error
+        row: dict[str, object] = {
+            "observer": item.observer,
+            "t": item.t,
+            "interval_s": item.interval_s,
+            "talks": len(ids),
+            "complete": item.complete,
+            "sampling": item.sampling,
+            "writer": item.writer or None,
+            "seq": item.seq,
+            "body": body,
+        }
+        return row, set(ids) if item.complete else set()
+
+    def _unseen(
+        self, rows: Sequence[tuple[dict[str, object], set[int]]], items: Sequence[Batch]
+    ) -> list[dict[str, object]]:
+        fresh: dict[tuple[str, int], dict[str, object]] = {}
+        for (_, ids), item in zip(rows, items, strict=True):
+            for number in ids - self._seen_by(item.observer) if ids else ():
+                since = item.t - item.interval_s
+                fresh.setdefault(
+                    (item.observer, number), {"observer": item.observer, "talk_id": number, "since": since}
+                )
+        return list(fresh.values())
+
+    def _seen_by(self, observer: str) -> set[int]:
+        if observer not in self._seen:
+            query = select(observations.c.talk_id).where(observations.c.observer == observer)
+            with self._engine.connect() as connection:
+                self._seen[observer] = set(connection.execute(query).scalars())
+        return self._seen[observer]
+
+    def read(self, after_id: int, since: Seconds, until: Seconds | None = None) -> list[StoredBatch]:
+        """Batches with id > `after_id` and since < t <= until, in the order in which they were written."""
+        query = select(
+            batches.c.id,
+            batches.c.observer,
+            batches.c.t,
+            batches.c.interval_s,
+            batches.c.body,
+            batches.c.sampling,
+            batches.c.complete,
+        ).where(batches.c.t > since)
+        if after_id:
+            query = query.where(batches.c.id > after_id)
+        if until is not None:
+            query = query.where(batches.c.t <= until)
+        with reported(self._engine, "reading communications"), self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return sorted((_stored(*row) for row in rows), key=lambda one: one.id)
+
+    def span(self) -> tuple[Seconds, Seconds] | None:
+        """Time of the first and the last batch."""
+        query = select(func.min(batches.c.t), func.max(batches.c.t))
+        with reported(self._engine, "reading communications"), self._engine.connect() as connection:
+            first, last = connection.execute(query).one()
+        return None if first is None else (first, last)
+
+    def forget_before(self, t: Seconds) -> int:
+        """Deletes batches older than `t`; returns how many rows were in them."""
+        with reported(self._engine, "deleting old communications"), self._engine.begin() as connection:
+            gone = connection.execute(select(func.sum(batches.c.talks)).where(batches.c.t < t)).scalar()
+            connection.execute(delete(pending).where(pending.c.t < t))
+            connection.execute(delete(batches).where(batches.c.t < t))
+        return int(gone or 0)
+
+
+def _insert(connection: Connection, row: dict[str, object]) -> int | None:
+    if connection.dialect.name == "postgresql":
+        return connection.execute(POSTGRES_ADD, row).scalar()
+    number = connection.execute(SQLITE_ADD, row).scalar()
+    if number is not None:
+        connection.execute(insert(pending), {"batch_id": number, "t": row["t"]})
+    return number
+
+
+def _stored(number: int, observer: str, t: float, interval_s: float, *rest: object) -> StoredBatch:
+    body, sampling, complete = rest
+    columns = unpack(bytes(body))  # type: ignore[call-overload]
+    return StoredBatch(number, observer, t, interval_s, *columns, sampling, bool(complete))  # type: ignore[arg-type]
+
+
+def as_batches(rows: Iterable[Communication]) -> list[Batch]:
+    """Rows as batches without proof of silence: one for each moment, interval and sampling."""
+    groups: dict[tuple[float, float, int | None], list[Communication]] = defaultdict(list)
+    for row in rows:
+        groups[row.t, row.interval_s, row.sampling].append(row)
+    return [
+        Batch(
+            ROWS,
+            t,
+            interval_s,
+            [Talk(row.source, row.virtual_ip, row.destination) for row in own],
+            array("q", [row.bytes for row in own]),
+            array("q", [row.packets for row in own]),
+            array("q", [row.new_connections for row in own]),
+            array("B", [row.flags for row in own]),
+            sampling,
+        )
+        for (t, interval_s, sampling), own in groups.items()
+    ]
+
+
+def as_rows(items: Sequence[StoredBatch], names: Names) -> list[Communication]:
+    """Rows of batches, oldest first; a pair of whom a complete batch says nothing has a row of zeros before them.
+
+    Zeros are for talks that the same observer listed earlier among `items`.
+    """
+    rows: list[Communication] = []
+    quiet = _Quiet()
+    for item in sorted(items, key=lambda one: (one.t, one.id)):
+        own = list(_rows(item, names))
+        if item.complete:
+            rows.extend(quiet.zeros(item, own))
+        rows.extend(own)
+    return rows
+
+
+class _Quiet:
+    """The last talk of each pair that each observer listed."""
+
+    def __init__(self) -> None:
+        self._listed: dict[str, dict[Pair, str | None]] = defaultdict(dict)
+
+    def zeros(self, item: StoredBatch, own: Sequence[Communication]) -> Iterator[Communication]:
+        listed = self._listed[item.observer]
+        said = {row.pair for row in own}
+        for pair, destination in listed.items():
+            if pair not in said:
+                yield Communication(pair.source, pair.virtual_ip, destination, item.t, item.interval_s, 0, 0, 0)
+        listed.update((row.pair, row.destination) for row in own)
+
+
+def _rows(item: StoredBatch, names: Names) -> Iterator[Communication]:
+    flags = item.flags if item.flags is not None else bytes(len(item.talk_ids))
+    columns = zip(item.talk_ids, item.bytes, item.packets, item.connections, flags, strict=True)
+    for number, size, packets, connections, flag in columns:
+        talk = names.known_talk(number)
+        yield Communication(*talk, item.t, item.interval_s, size, packets, connections, flag, item.sampling)

@@ -1,0 +1,152 @@
+"""Reads rolled-up or raw memory as evenly spaced series, one a pair: what an export writes and a backtest reads."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine, select
+
+from cpdb.batches import Batches
+from cpdb.bulk_schema import PATTERN_TABLES, covered, observations
+from cpdb.engine import reported
+from cpdb.names import Names
+from cpdb.records import Pair, Seconds
+from cpdb.retention import COARSE_S, FINE_S, bucket_end
+
+QUANTITIES = ("bytes", "packets", "connections")
+# Rows of how many buckets are held at once.
+BUCKETS_AT_ONCE = 60
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Sums and seconds of one bucket: by talk, and what each observer covered with complete batches."""
+
+    sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    listed_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    complete_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What to read: means over `step_s` for buckets with since < end <= until; one of QUANTITIES, per second."""
+
+    step_s: int
+    since: Seconds
+    until: Seconds
+    quantity: str = "bytes"
+
+
+def tier_of(step_s: int) -> int:
+    """The step of the rows to read for `step_s`: 1 (batches), 10 or 60. Raises ValueError when none divides it."""
+    if step_s < FINE_S:
+        return 1
+    for tier in (COARSE_S, FINE_S):
+        if step_s % tier == 0:
+            return tier
+    raise ValueError(f"a step of {step_s} s cannot be read; below 10 s any, above it multiples of 10")
+
+
+class Series:
+    """Reader of evenly spaced series. A value is None where nobody looked, 0 where a pair was silent."""
+
+    def __init__(self, engine: Engine, names: Names) -> None:
+        self._engine = engine
+        self._names = names
+        self._batches = Batches(engine, names)
+
+    def pairs(self, window: Window) -> list[Pair]:
+        """Pairs of which something is known in the window, by name."""
+        with reported(self._engine, "reading pairs"):
+            numbers = self._numbers(window)
+            return sorted({self._pair(one) for one in numbers}, key=lambda one: (one.source, one.virtual_ip))
+
+    def _numbers(self, window: Window) -> set[int]:
+        tier = tier_of(window.step_s)
+        if tier == 1:
+            found = self._batches.read(0, window.since, window.until)
+            return {number for one in found for number in set(one.talk_ids)}
+        table = PATTERN_TABLES[tier]
+        query = select(table.c.talk_id).distinct().where(table.c.t > window.since, table.c.t <= window.until)
+        with self._engine.connect() as connection:
+            return set(connection.execute(query).scalars())
+
+    def rows(self, window: Window) -> Iterator[tuple[int, Mapping[Pair, float]]]:
+        """Each bucket's end and its rates by pair, oldest first; a pair that is not named is missing there.
+
+        Raises StoreError.
+        """
+        with reported(self._engine, "reading observations"):
+            watched = self._watched()
+        first, last = bucket_end(window.since, window.step_s), bucket_end(window.until, window.step_s)
+        width = window.step_s * BUCKETS_AT_ONCE
+        for start in range(first, last, width):
+            end = min(start + width, last)
+            with reported(self._engine, "reading communications"):
+                buckets = self._buckets(window, (start, end))
+            for t in range(start + window.step_s, end + 1, window.step_s):
+                yield t, self._rates(buckets.get(t, _Bucket()), watched, t)
+
+    def _watched(self) -> dict[str, list[tuple[int, float]]]:
+        """Each observer's talks, and since when it proves their silence."""
+        found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        query = select(observations.c.observer, observations.c.talk_id, observations.c.since)
+        with self._engine.connect() as connection:
+            for observer, number, since in connection.execute(query):
+                found[observer].append((number, since))
+        return found
+
+    def _buckets(self, window: Window, span: tuple[int, int]) -> dict[int, _Bucket]:
+        tier = tier_of(window.step_s)
+        return self._of_batches(window, span) if tier == 1 else self._of_rows(window, span, tier)
+
+    def _of_batches(self, window: Window, span: tuple[int, int]) -> dict[int, _Bucket]:
+        found: dict[int, _Bucket] = defaultdict(_Bucket)
+        for item in self._batches.read(0, *span):
+            bucket = found[bucket_end(item.t, window.step_s)]
+            column = {"bytes": item.bytes, "packets": item.packets, "connections": item.connections}[window.quantity]
+            for number, value in zip(item.talk_ids, column, strict=True):
+                bucket.sums[number] += value
+            if item.complete:
+                bucket.complete_s[item.observer] += item.interval_s
+            else:
+                for number in set(item.talk_ids):
+                    bucket.listed_s[number] += item.interval_s
+        return found
+
+    def _of_rows(self, window: Window, span: tuple[int, int], tier: int) -> dict[int, _Bucket]:
+        found: dict[int, _Bucket] = defaultdict(_Bucket)
+        table = PATTERN_TABLES[tier]
+        columns = (table.c.t, table.c.talk_id, table.c.covered_s, table.c[window.quantity])
+        times = covered.c.t > span[0], covered.c.t <= span[1], covered.c.step_s == tier
+        with self._engine.connect() as connection:
+            for t, number, listed_s, value in connection.execute(
+                select(*columns).where(table.c.t > span[0], table.c.t <= span[1])
+            ):
+                bucket = found[bucket_end(t, window.step_s)]
+                bucket.sums[number] += value
+                bucket.listed_s[number] += listed_s
+            for t, observer, seconds in connection.execute(
+                select(covered.c.t, covered.c.observer, covered.c.covered_s).where(*times)
+            ):
+                found[bucket_end(t, window.step_s)].complete_s[observer] += seconds
+        return found
+
+    def _rates(self, bucket: _Bucket, watched: Mapping[str, Iterable[tuple[int, float]]], t: int) -> dict[Pair, float]:
+        seconds: dict[Pair, float] = defaultdict(float)
+        sums: dict[Pair, float] = defaultdict(float)
+        for observer, complete_s in bucket.complete_s.items():
+            for number, since in watched.get(observer, ()):
+                if since < t:
+                    pair = self._pair(number)
+                    seconds[pair] = max(seconds[pair], complete_s)
+        for number, listed_s in bucket.listed_s.items():
+            pair = self._pair(number)
+            seconds[pair] = max(seconds[pair], listed_s)
+        for number, value in bucket.sums.items():
+            sums[self._pair(number)] += value
+        return {pair: sums[pair] / covered_s for pair, covered_s in seconds.items() if covered_s > 0}
+
+    def _pair(self, number: int) -> Pair:
+        talk = self._names.known_talk(number)
+        return Pair(talk.source, talk.virtual_ip)
