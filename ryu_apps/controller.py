@@ -10,19 +10,22 @@ from typing import Any
 
 import structlog
 
-from ryu_apps.accounting import Neighbour, Party
+from ryu_apps.accounting import Neighbour
 from ryu_apps.census import Census
-from ryu_apps.datapath import Wire
+from ryu_apps.counters import Growth
+from ryu_apps.datapath import Wire, decode_match
 from ryu_apps.declared import Declared
 from ryu_apps.discovery import PortId
 from ryu_apps.effects import Effect, Out, Resubmit
-from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto
+from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, spawn
+from ryu_apps.listening import bound, receive
 from ryu_apps.mirror import MirrorApp
 from ryu_apps.network import Network
+from ryu_apps.openflow import FlowColumns
 from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import desired
 from ryu_apps.policing import allot
-from ryu_apps.polling import Filter, flow_sample
+from ryu_apps.polling import Filter, flow_entries
 from ryu_apps.reports import Reports
 from ryu_apps.rules import (
     KIND_SHIFT,
@@ -31,12 +34,17 @@ from ryu_apps.rules import (
     OWNER_SHIFT,
     PORT_MAX,
     Kind,
+    RuleKey,
     Table,
+    is_ours,
     kind_of,
     number_of,
 )
+from ryu_apps.sampling import Sampling
 from ryu_apps.session import Session
+from ryu_apps.settings import agents
 from ryu_apps.shares import Limits, limits, share
+from ryu_apps.witness import Witness
 
 Seconds = float
 
@@ -58,12 +66,20 @@ class Controller(MirrorApp):
         self.sessions: dict[int, Session] = {}
         self.reports = Reports()
         self.census = Census()
+        self.witness = Witness(self.network)
+        self.sampling = Sampling(agents(self.settings))
+        self._sampled = frozenset(agents(self.settings).values()) if self.settings.sflow_listen else frozenset()
+        self._receiver = bound(self.settings.sflow_listen) if self.settings.sflow_listen else None
+        # Bytes/s of each port that says how fast it is
+        self._speeds: dict[PortId, float] = {}
         self._declared = False
 
     def start(self) -> Any:
         """Starts the loops."""
         thread = super().start()
         self.every(TICK_S, "ticking", self._tick)
+        if self._receiver is not None:
+            spawn(receive, self._receiver, self.on_sample)
         return thread
 
     def _tick(self, now: Seconds) -> None:
@@ -87,6 +103,8 @@ class Controller(MirrorApp):
         _log.info("switch connected", switch=self.network.picture.directory.switch(wire.dpid))
         session = self.sessions[wire.dpid] = Session(wire, self.settings.first_meter, now)
         session.begin()
+        for port in datapath.ports.values():
+            self._learn_speed(wire.dpid, port)
         ports = {number: _is_up(port) for number, port in datapath.ports.items() if number < PORT_MAX}
         self._settle(self.network.switch_up(wire.dpid, ports, now), now)
 
@@ -97,10 +115,16 @@ class Controller(MirrorApp):
         self.network.switch_down(dpid)
         self._settle((), now)
 
+    def _learn_speed(self, dpid: int, port: Any) -> None:
+        # kbit/s; 0 when the switch does not know.
+        if port.curr_speed and port.port_no < PORT_MAX:
+            self._speeds[PortId(dpid, port.port_no)] = port.curr_speed * 125.0
+
     @handles(ofp_event.EventOFPPortStatus, MAIN_DISPATCHER)
     def on_port(self, event: Any) -> None:
         """A port changed."""
         now, port = time.time(), event.msg.desc
+        self._learn_speed(event.msg.datapath.id, port)
         if port.port_no < PORT_MAX:
             up = None if event.msg.reason == ofproto.OFPPR_DELETE else _is_up(port)
             self._settle(self.network.port(PortId(event.msg.datapath.id, port.port_no), up, now), now)
@@ -207,22 +231,54 @@ class Controller(MirrorApp):
 
     # ---- statistics become rows
 
-    def flows(self, dpid: int, entries: list[Any], now: Seconds) -> None:
+    def flows(self, dpid: int, columns: FlowColumns, now: Seconds) -> None:
         """Counters of the pairs that enter at a switch."""
-        samples = [flow_sample(dpid, entry, now) for entry in entries]
-        rows = self.accounts.pairs(dpid, samples, now, self._party)
-        for number, row in rows.items():
-            pair = self.network.pairs.of_number(number)
-            if pair is not None and row.packets:
+        name = self.name_of(dpid)
+        book = self.witness.book(dpid, now)
+        look = self.tell(dpid, flow_entries(columns), None if name in self._sampled else book, now)
+        for key in [key for key, packets, _ in look.grown if packets] + [late[1] for late in look.late]:
+            pair = self.network.pairs.of_number(number_of(key))
+            if pair is not None:
                 pair.active = now
-        self.writer.offer(rows.values())
 
-    def _party(self, number: int) -> Party | None:
-        pair = self.network.pairs.of_number(number)
-        if pair is None:
-            return None
-        source = self.network.picture.directory.host(pair.source_address)
-        return Party(source, pair.virtual_ip, pair.destination.name if pair.destination else None)
+    @handles(ofp_event.EventOFPFlowRemoved, MAIN_DISPATCHER)
+    def on_removed(self, event: Any) -> None:
+        """The last word on an entry."""
+        one = event.msg
+        if is_ours(one.cookie) and kind_of(one.cookie) in (Kind.PAIR, Kind.PAIR_SYN):
+            age_s = one.duration_sec + one.duration_nsec / 1e9
+            entry = (one.cookie, one.packet_count, one.byte_count, age_s)
+            now, session = time.time(), self.sessions.get(one.datapath.id)
+            self.accounts.removed(one.datapath.id, entry, now)
+            if session is not None and session.lost(RuleKey(one.table_id, one.priority, decode_match(one.match))):
+                self.network.stale = True
+                self._settle((), now)
+
+    def on_sample(self, data: bytes, peer: str, now: Seconds) -> None:
+        """A datagram on the sFlow port."""
+        self.sampling.take(data, peer, self.witness.sampled, now)
+
+    def port_grew(self, at: PortId, growth: Growth) -> None:
+        """A port's counters grew."""
+        self.witness.port_grew(at, growth)
+
+    def tallies(self) -> dict[tuple[str, str], int]:
+        """Everything that went wrong so far, by kind and reason."""
+        return super().tallies() | {
+            ("implausible", "rows"): self.witness.implausible,
+            ("refused", "sflow"): self.sampling.refused,
+            ("lost", "sflow datagrams"): self.sampling.lost,
+        }
+
+    def watch(self, now: Seconds) -> None:
+        """Once a second: sampled rows, and what the counters are worth."""
+        super().watch(now)
+        self.writer.offer(self.sampling.tell(now), now)
+        self.witness.watch(self._speeds, now)
+
+    def name_of(self, dpid: int) -> str:
+        """A switch's declared name, else its number."""
+        return self.network.picture.directory.switch(dpid)
 
     def neighbour(self, dpid: int, port: int) -> Neighbour | None:
         """The switch, declared machine or single host behind a port."""

@@ -4,80 +4,135 @@ It sends statistics requests only. An entry that matches a source and a destinat
 communication; the destination's address stands for an undeclared virtual IP.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from hashlib import blake2b
+from socket import inet_ntoa
+from typing import Any, cast
 
-from ryu_apps.accounting import Neighbour, Party
+from cpdb import Talk
+from ryu_apps.accounting import Book, Neighbour
 from ryu_apps.declared import Declared, Directory
 from ryu_apps.discovery import PortId
+from ryu_apps.flow_counters import Entry
 from ryu_apps.mirror import MirrorApp
-from ryu_apps.polling import flow_sample
-from ryu_apps.rules import Kind, Table, cookie, pair_number
-from ryu_apps.samples import FlowSample
+from ryu_apps.openflow import FlowColumns, match_fields
+from ryu_apps.polling import Filter
 
 Seconds = float
+Ends = tuple[str, str]
+
+# class << 7 | field of OFPXMC_OPENFLOW_BASIC; OpenFlow 1.3.5, 7.2.3.7
+_ETH_DST, _ETH_SRC, _IPV4_SRC, _IPV4_DST = (0x8000 << 7 | field for field in (3, 4, 11, 12))
+_MOST_MATCHES = 200_000
 
 
 class FlowMirror(MirrorApp):
     """Passive: statistics in, rows out."""
 
+    FLOWS = Filter(matches=True)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._directory = Directory(Declared())
         self._machines: dict[PortId, str] = {}
-        self._ends: dict[int, tuple[str, str]] = {}
-        self._owners: dict[int, int] = {}
+        # Entry's key -> who it is about; match as sent -> (cookie, key)
+        self._ends: dict[int, Ends] = {}
+        self._matches: dict[bytes, tuple[int, int | None]] = {}
+        self._owners: dict[Ends, int] = {}
+        # For each switch its entries, and what those that it owns are told as
+        self._keys: dict[int, set[int]] = {}
+        self._accounts: dict[int, dict[int, tuple[Talk, bool]]] = {}
+        self._declared = Declared()
 
     def declare(self, declared: Declared, now: Seconds) -> None:  # noqa: ARG002
         """Names may have changed."""
-        self._directory = Directory(declared)
+        if (declared.nodes, declared.links) == (self._declared.nodes, self._declared.links):
+            return
+        self._declared, self._directory = declared, Directory(declared)
         between, machines = self._directory.wiring(declared.links)
         names = {at: self._directory.switch(peer.dpid) for at, peer in between.items()}
         self._machines = {**machines, **names}
+        self._keys = {}
 
     def left(self, dpid: int, now: Seconds) -> None:  # noqa: ARG002
         """Other switches may report its pairs from now on."""
-        self._owners = {number: owner for number, owner in self._owners.items() if owner != dpid}
+        self._owners = {ends: owner for ends, owner in self._owners.items() if owner != dpid}
+        self._keys = {}
 
-    def flows(self, dpid: int, entries: list[Any], now: Seconds) -> None:
+    def flows(self, dpid: int, columns: FlowColumns, now: Seconds) -> None:
         """Entries of one pair are added up; a pair that crosses several switches is taken from one of them."""
-        merged: dict[int, FlowSample] = {}
-        for entry in entries:
-            number = self._pair(entry)
-            if number is None or self._owners.setdefault(number, dpid) != dpid:
-                continue
-            sample = flow_sample(dpid, entry, now)
-            known = merged.get(number)
-            merged[number] = FlowSample(
-                dpid,
-                cookie(Table.ACCOUNT, Kind.PAIR, number),
-                now,
-                max(sample.age_s, known.age_s if known else 0.0),
-                sample.packets + (known.packets if known else 0),
-                sample.bytes + (known.bytes if known else 0),
-            )
-        gone = [number for number, owner in self._owners.items() if owner == dpid and number not in merged]
-        for number in gone:
-            del self._owners[number]
-        rows = self.accounts.pairs(dpid, merged.values(), now, self._party)
-        self.writer.offer(rows.values())
+        if max(len(self._matches), len(self._ends)) > _MOST_MATCHES:
+            self._matches, self._ends, self._keys = {}, {}, {}
+        keys = self._keys_of(columns)
+        present = set(keys) - {None}
+        if present != self._keys.get(dpid):
+            self._claim(dpid, present)
+        rows = zip(keys, columns.packets, columns.bytes, columns.age_s, strict=True)
+        known = rows if None not in keys else (row for row in rows if row[0] is not None)
+        book = Book(f"switch/{self.name_of(dpid)}", self._accounts[dpid].get)
+        self.tell(dpid, cast(Iterable[Entry], known), book, now)
 
-    def _pair(self, entry: Any) -> int | None:
-        match = dict(entry.match.items())
-        for source, destination in (("ipv4_src", "ipv4_dst"), ("eth_src", "eth_dst")):
-            start, end = match.get(source), match.get(destination)
-            # A masked field is a tuple and names nobody.
-            if isinstance(start, str) and isinstance(end, str):
-                number = pair_number(start, end)
-                self._ends[number] = start, end
-                return number
-        return None
+    def _keys_of(self, columns: FlowColumns) -> list[int | None]:
+        taken: set[int] = set()
+        keys: list[int | None] = []
+        for cookie, match in self.pace(zip(columns.cookie, columns.matches, strict=True)):
+            known = self._matches.get(match)
+            if known is None or known[0] != cookie:
+                known = self._matches[match] = (cookie, self._key(cookie, match))
+            key = known[1]
+            while key in taken:
+                # Entries in several tables may match the same.
+                key, ends = (key + 1) % 2**64, self._ends[key]
+                self._ends.setdefault(key, ends)
+            if key is not None:
+                taken.add(key)
+            keys.append(key)
+        return keys
 
-    def _party(self, number: int) -> Party | None:
-        source, destination = self._ends[number]
+    def _key(self, cookie: int, match: bytes) -> int | None:
+        ends = ends_of(match)
+        if ends is None:
+            return None
+        digest = blake2b(match, digest_size=8, salt=cookie.to_bytes(8, "big")).digest()
+        key = int.from_bytes(digest, "big")
+        self._ends[key] = ends
+        return key
+
+    def _claim(self, dpid: int, present: set[int | None]) -> None:
+        """The switch holds other entries than before: it owns pairs that nobody else has, and no longer those gone."""
+        keys = {key for key in present if key is not None}
+        pairs = {self._ends[key] for key in keys}
+        for ends in [ends for ends, owner in self._owners.items() if owner == dpid and ends not in pairs]:
+            del self._owners[ends]
+            # Others may have it.
+            self._keys = {}
+        for ends in pairs:
+            self._owners.setdefault(ends, dpid)
+        talks = {ends: self._talk(ends) for ends in pairs if self._owners[ends] == dpid}
+        self._accounts[dpid] = {key: (talks[ends], False) for key in keys if (ends := self._ends[key]) in talks}
+        self._keys[dpid] = keys
+
+    def _talk(self, ends: Ends) -> Talk:
+        source, destination = ends
         named = self._directory.host(destination, destination)
-        return Party(self._directory.host(source, source), destination, None if named == destination else named)
+        name = None if named == destination else named
+        return Talk(self._directory.host(source, source), destination, name)
+
+    def name_of(self, dpid: int) -> str:
+        """A switch's declared name, else its number."""
+        return self._directory.switch(dpid)
 
     def neighbour(self, dpid: int, port: int) -> Neighbour | None:
         """Declared neighbours by name, others by the port's number."""
         here = self._directory.switch(dpid)
         return Neighbour(here, self._machines.get(PortId(dpid, port), f"{here}:{port}"), edge=False)
+
+
+def ends_of(match: bytes) -> Ends | None:
+    """Source and destination address of an entry, by IPv4 or else by Ethernet; None when it does not name both."""
+    fields = match_fields(match)
+    if _IPV4_SRC in fields and _IPV4_DST in fields:
+        return inet_ntoa(fields[_IPV4_SRC]), inet_ntoa(fields[_IPV4_DST])
+    if _ETH_SRC in fields and _ETH_DST in fields:
+        return fields[_ETH_SRC].hex(":"), fields[_ETH_DST].hex(":")
+    return None

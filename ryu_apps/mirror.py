@@ -1,35 +1,47 @@
 """The passive half that both applications share: polls counters, turns them into rows, carries rows to the database."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
-from cpdb import ForepathError, Store, open_store
-from ryu_apps.accounting import Accounts, Neighbour
+from cpdb import ForepathError, Spool, Store, open_store
+from ryu_apps.accounting import Accounts, Book, Neighbour, loads, paced
+from ryu_apps.connections import harden
 from ryu_apps.datapath import Wire
 from ryu_apps.declared import Declared, read_declared
+from ryu_apps.discovery import PortId
+from ryu_apps.flow_counters import Entry, Look
 from ryu_apps.framework import (
     DEAD_DISPATCHER,
     MAIN_DISPATCHER,
     OPENFLOW_13,
     RyuApp,
     handles,
-    harden,
     off_loop,
     ofp_event,
     sleep,
     spawn,
 )
+from ryu_apps.kept import Kept
+from ryu_apps.openflow import FlowColumns
 from ryu_apps.polling import Filter, Polling, port_samples
-from ryu_apps.settings import load
+from ryu_apps.refusals import refusals
+from ryu_apps.settings import Settings, load, state_directory
+from ryu_apps.staleness import Staleness
+from ryu_apps.tallies import Tallies
 from ryu_apps.writer import Writer, store_rows
 
 Seconds = float
 
 FLUSH_EVERY_S = 0.25
 REOPEN_EVERY_S = 2.0
+WATCH_EVERY_S = 1.0
+# Counters that did not move are kept this often: only the time of the last look is new.
+KEEP_EVERY_S = 5.0
 _log = structlog.get_logger("ryu_apps.mirror")
 
 
@@ -42,18 +54,24 @@ class MirrorApp(RyuApp):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = load()
-        harden()
-        self.accounts = Accounts()
-        self.writer = Writer(self.settings.most_rows)
+        harden(self.settings)
+        self.accounts = Accounts(self.pace)
+        self.staleness = Staleness()
+        self.writer = make_writer(self.settings)
         self.wires: dict[int, tuple[Any, Wire]] = {}
         self.store: Store | None = None
         self.failures = 0
         self._polling = Polling(self.settings.poll_s, self.FLOWS)
+        self._dumped: dict[int, Seconds] = {}
+        self._tallies = Tallies()
+        self._read_again = 0.0
 
     def start(self) -> Any:
         """Starts the loops beside the event handlers."""
         self.every(FLUSH_EVERY_S, "writing", self._write)
+        self.every(FLUSH_EVERY_S, "guarding what waits", self.writer.guard)
         self.every(self.settings.wanted_s, "reading what is wanted", self._read)
+        self.every(WATCH_EVERY_S, "watching the switches' counters", self.watch)
         return super().start()
 
     def every(self, period_s: Seconds, doing: str, body: Callable[[Seconds], None]) -> None:
@@ -83,16 +101,16 @@ class MirrorApp(RyuApp):
         return self.store
 
     def _write(self, _now: Seconds) -> None:
-        store = self.store
-        if store is not None:
-            self.writer.flush(lambda rows: off_loop(store_rows, store, rows))
+        self.writer.flush(partial(store_rows, self.store) if self.store is not None else None)
 
     def _read(self, now: Seconds) -> None:
-        store = self._open()
+        store = self._open() if now >= self._read_again else None
         if store is None:
             return
         try:
             declared = off_loop(read_declared, store, now)
+            # However large the inventory is, reading it shall not take more than a tenth of the time.
+            self._read_again = now + 10 * (time.time() - now)
         except ForepathError as error:
             _log.warning("what is wanted cannot be read, the last reading stands", reason=str(error))
             return
@@ -110,13 +128,52 @@ class MirrorApp(RyuApp):
     def left(self, dpid: int, now: Seconds) -> None:
         """A switch lost its connection."""
 
-    def flows(self, dpid: int, entries: list[Any], now: Seconds) -> None:
+    def flows(self, dpid: int, columns: FlowColumns, now: Seconds) -> None:
         """A complete answer with flow statistics."""
+        raise NotImplementedError
+
+    def name_of(self, dpid: int) -> str:
+        """A switch's name."""
         raise NotImplementedError
 
     def neighbour(self, dpid: int, port: int) -> Neighbour | None:
         """Who is at both ends of a port's link; None when there is nothing worth a row."""
         raise NotImplementedError
+
+    def port_grew(self, at: PortId, growth: Any) -> None:
+        """A port's counters grew."""
+
+    def tallies(self) -> dict[tuple[str, str], int]:
+        """Everything that went wrong so far, by kind and reason."""
+        spool, kept = self.writer.spool, self.writer.kept
+        return {("refused", reason): count for reason, count in refusals.counts.items()} | {
+            ("lost", "rows"): self.writer.lost,
+            ("lost", "batches on disk"): spool.lost if spool is not None else 0,
+            ("lost", "counters not kept"): kept.failures,
+            ("failed", "loops"): self.failures,
+        }
+
+    def watch(self, now: Seconds) -> None:
+        """Once a second: what the counters themselves are worth."""
+        self.writer.offer(self.staleness.news(self.name_of, now), now)
+        self.writer.offer(self._tallies.news(self.tallies(), now), now)
+
+    @staticmethod
+    def pace(items: Iterable[Any]) -> Iterator[Any]:
+        """A long iteration that lets the connections' messages in; handlers of events still wait for each other."""
+        return paced(items, partial(sleep, 0))
+
+    def tell(self, dpid: int, entries: Iterable[Entry], book: Book | None, now: Seconds) -> Look:
+        """Turns a complete answer into batches and hands them to the writer; without a book nobody is told."""
+        look = self.accounts.look(dpid, entries, now)
+        self.staleness.add(dpid, look.gaps)
+        batches = self.accounts.tell(look, book) if book is not None else []
+        dumps = {}
+        if look.grown or look.late or now - self._dumped.get(dpid, 0.0) >= KEEP_EVERY_S:
+            dumps[dpid] = self.accounts.dump(dpid)
+            self._dumped[dpid] = now
+        self.writer.offer(batches, now, dumps)
+        return look
 
     # ---- events
 
@@ -128,12 +185,18 @@ class MirrorApp(RyuApp):
             self._leave(datapath.id, now)
             wire = Wire(datapath)
             self.wires[datapath.id] = (datapath, wire)
-            self.accounts.connected(datapath.id, now)
+            self._resume(datapath.id, now)
             self.joined(datapath, wire, now)
             self._polling.start(wire)
         elif datapath.id in self.wires and self.wires[datapath.id][0] is datapath:
             # Not so when the switch has already come back on a newer connection, or never finished its handshake.
             self._leave(datapath.id, now)
+
+    def _resume(self, dpid: int, now: Seconds) -> None:
+        try:
+            self.accounts.connected(dpid, now, self.writer.kept.read(dpid))
+        except ValueError as error:
+            _log.warning("kept counters are left out", dpid=f"{dpid:016x}", reason=str(error))
 
     def _leave(self, dpid: int, now: Seconds) -> None:
         if dpid in self.wires:
@@ -144,15 +207,32 @@ class MirrorApp(RyuApp):
     @handles(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)
     def on_flows(self, event: Any) -> None:
         """Part of an answer with flow statistics."""
-        entries = self._polling.gather(event.msg)
-        if entries is not None:
-            self.flows(event.msg.datapath.id, entries, time.time())
+        columns = self._polling.gather(event.msg)
+        if columns is not None:
+            self.flows(event.msg.datapath.id, columns, time.time())
 
     @handles(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
     def on_ports(self, event: Any) -> None:
         """Part of an answer with port counters."""
-        entries = self._polling.gather(event.msg)
-        if entries is not None:
-            now = time.time()
-            samples = port_samples(event.msg.datapath.id, entries, now)
-            self.writer.offer(self.accounts.ports(samples, now, self.neighbour))
+        columns = self._polling.gather(event.msg)
+        if columns is None:
+            return
+        now, dpid = time.time(), event.msg.datapath.id
+        for one, growth in self.accounts.ports(dpid, port_samples(dpid, columns, now), now):
+            self.port_grew(PortId(dpid, one.port), growth)
+            ends = self.neighbour(dpid, one.port)
+            if ends is not None:
+                self.writer.offer(loads(ends, growth), now)
+
+
+def make_writer(settings: Settings) -> Writer:
+    """The writer with its place on disk; where there is none, a database that is away costs what the queue sheds."""
+    directory = state_directory(settings)
+    spool = None
+    if directory is not None:
+        try:
+            spool = Spool(directory / "spool", settings.spool_mib << 20)
+        except ForepathError as error:
+            _log.warning("no spool, a long absence of the database will cost rows", reason=str(error))
+    kept = Kept(directory / "counters" if directory is not None else None)
+    return Writer(settings.most_rows, uuid4().hex, spool, kept, off_loop)

@@ -46,6 +46,10 @@ class Pairs:
         """The pair that a cookie names."""
         return self._by_number.get(number)
 
+    def of_addresses(self, source: str, virtual_ip: str) -> PairState | None:
+        """The pair of these addresses."""
+        return self._pairs.get((source, virtual_ip))
+
     def meet(self, source: str, vip: VirtualIP, now: Seconds) -> PairState | None:
         """The pair, made and given a destination when it is new; None when there is no room for another."""
         known = self._pairs.get((source, vip.address))

@@ -1,12 +1,14 @@
 """Asks every switch for its counters again and again, each at its own pace, and puts long answers together."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ryu_apps.datapath import Wire
+from ryu_apps.flow_counters import Entry
 from ryu_apps.framework import kill, ofproto, sleep, spawn
-from ryu_apps.samples import FlowSample, PortSample
+from ryu_apps.openflow import FlowColumns, PortColumns
+from ryu_apps.samples import PortSample
 
 Seconds = float
 
@@ -16,11 +18,12 @@ PATIENCE = 3
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which flow entries to ask for."""
+    """Which flow entries to ask for, and whether what they match is wanted besides their counters."""
 
     cookie: int = 0
     mask: int = 0
     table: int = ofproto.OFPTT_ALL
+    matches: bool = False
 
 
 @dataclass(slots=True)
@@ -61,36 +64,30 @@ class Polling:
             watch.rounds += 1
             sleep(self._every_s)
 
-    def gather(self, message: Any) -> list[Any] | None:
-        """All entries of an answer once its last part is here; None before that, or when others had asked."""
+    def gather(self, message: Any) -> Any:
+        """Columns of the whole answer once its last part is here; None before that, or when others had asked."""
         watch = self._watches.get(message.datapath.id)
         if watch is None or message.xid not in watch.waiting:
             return None
-        watch.waiting[message.xid].extend(message.body)
+        part = message.columns
+        if self._flows.matches and isinstance(part, FlowColumns):
+            part.matches = message.matches()
+        watch.waiting[message.xid].append(part)
         if message.flags & ofproto.OFPMPF_REPLY_MORE:
             return None
-        return watch.waiting.pop(message.xid)
+        parts = watch.waiting.pop(message.xid)
+        return parts[0] if len(parts) == 1 else type(part).joined(parts)
 
 
-def _age(entry: Any) -> Seconds:
-    return float(entry.duration_sec + entry.duration_nsec / 1e9)
+def flow_entries(columns: FlowColumns) -> Iterable[Entry]:
+    """Flow statistics as the accounts take them; the cookie is the key."""
+    return zip(columns.cookie, columns.packets, columns.bytes, columns.age_s, strict=True)
 
 
-def flow_sample(dpid: int, entry: Any, now: Seconds) -> FlowSample:
-    """A flow entry's counters."""
-    return FlowSample(dpid, entry.cookie, now, _age(entry), entry.packet_count, entry.byte_count)
-
-
-def port_samples(dpid: int, entries: list[Any], now: Seconds) -> list[PortSample]:
+def port_samples(dpid: int, columns: PortColumns, now: Seconds) -> list[PortSample]:
     """Counters of real ports; the switch's own local port is none."""
-    return [
-        PortSample(
-            dpid, one.port_no, now, _age(one),
-            one.tx_packets, one.tx_bytes, one.tx_dropped, one.rx_packets, one.rx_bytes, one.rx_dropped,
-        )
-        for one in entries
-        if one.port_no < ofproto.OFPP_MAX
-    ]  # fmt: skip
-
-
-Clock = Callable[[], Seconds]
+    rows = zip(
+        columns.number, columns.age_s, columns.tx_packets, columns.tx_bytes, columns.tx_dropped,
+        columns.rx_packets, columns.rx_bytes, columns.rx_dropped, strict=True,
+    )  # fmt: skip
+    return [PortSample(dpid, number, now, *rest) for number, *rest in rows if number < ofproto.OFPP_MAX]

@@ -112,6 +112,10 @@ class Session:
                 self.holding.meters.pop(meter.number, None)
                 self.refused[meter.number] = Refusal(change, reason, now)
 
+    def lost(self, key: RuleKey) -> bool:
+        """The switch says that a rule is gone; True when that was not our doing, and it has to be sent again."""
+        return self.settled and self.holding.rules.pop(key, None) is not None
+
     def reconcile(self, want: Desired, now: Seconds, may_delete: bool) -> bool:
         """Sends what is missing; True when anything was sent."""
         self.holding.expire(now)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from configparser import ConfigParser
 from configparser import Error as ParseError
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
+from pathlib import Path
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -33,11 +35,24 @@ class Settings:
     idle_s: float = 60.0
     forget_s: float = 900.0
     # Rows that wait for the database at most; more are dropped and counted
-    most_rows: int = 50_000
+    most_rows: int = 500_000
+    # Where batches wait while the database is away, and counters outlast a restart; beside an SQLite file by default
+    state_dir: str = ""
+    spool_mib: int = 256
+    # sFlow: HOST:PORT to listen on (nothing: off), and who may send, NAME=ADDRESS with commas between
+    sflow_listen: str = ""
+    sflow_agents: str = ""
+    # Connections: how long hello and features may take, how long a peer may be silent, how many one address may have
+    handshake_s: float = 10.0
+    silent_s: float = 15.0
+    most_connections: int = 256
+    # Flow statistics: bytes of one reply, all its parts together; 64 MiB are half a million entries
+    most_reply_bytes: int = 64 << 20
 
 
 _LEAST: dict[str, float] = {"poll_s": 0.1, "wanted_s": 0.1, "idle_s": 1, "forget_s": 10}
-_LEAST |= {"first_meter": 1, "most_pairs": 1, "most_rows": 1}
+_LEAST |= {"handshake_s": 1, "silent_s": 3, "most_connections": 1, "most_reply_bytes": 65536}
+_LEAST |= {"first_meter": 1, "most_pairs": 1, "most_rows": 1, "spool_mib": 1}
 _KINDS = {str: cfg.StrOpt, int: cfg.IntOpt, float: cfg.FloatOpt}
 
 
@@ -64,7 +79,33 @@ def load() -> Settings:
         raise SettingsError(
             f"database URL {values['database_url']!r} makes no sense; write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
         ) from None
-    return Settings(**values)
+    settings = Settings(**values)
+    agents(settings)
+    return settings
+
+
+def state_directory(settings: Settings) -> Path | None:
+    """Where the controller keeps what must outlast it; None for a database that does not outlast it either."""
+    if settings.state_dir:
+        return Path(settings.state_dir)
+    url = make_url(settings.database_url)
+    if url.get_backend_name() != "sqlite":
+        return Path("forepath-controller")
+    return Path(f"{url.database}.controller") if url.database not in (None, "", ":memory:") else None
+
+
+def agents(settings: Settings) -> dict[str, str]:
+    """sFlow agents: address -> name. Raises SettingsError."""
+    pairs = [one.strip().partition("=") for one in settings.sflow_agents.split(",") if one.strip()]
+    try:
+        known = {str(ip_address(address.strip())): name.strip() for name, _, address in pairs if name and address}
+    except ValueError as error:
+        raise SettingsError(f"[{GROUP}] sflow_agents: {error} (for example leaf1=127.0.0.1,leaf2=10.0.0.2)") from None
+    if len(known) != len(pairs):
+        raise SettingsError(f"[{GROUP}] sflow_agents: each NAME=ADDRESS needs a name and an address of its own")
+    if settings.sflow_listen and not (known and settings.sflow_listen.rpartition(":")[2].isdigit()):
+        raise SettingsError(f"[{GROUP}] sflow_listen: HOST:PORT (for example 127.0.0.1:6343), with sflow_agents set")
+    return known
 
 
 def _unreadable() -> Iterable[str]:

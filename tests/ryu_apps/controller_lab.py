@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,17 @@ class Net:
     store: Store
     url: str
     process: subprocess.Popen[bytes] | None = None
+    # Settings of the controller beyond the database
+    settings: dict[str, str] = field(default_factory=dict)
 
     def controller(self, *apps: str) -> subprocess.Popen[bytes]:
         """Starts ryu-manager with these applications."""
         argv = [str(MANAGER), *(apps or ("ryu_apps.controller",)), "--ofp-listen-host", "127.0.0.1"]
         argv += ["--ofp-tcp-listen-port", "6653"]
+        if self.settings:
+            file = self.lab.run_directory / "ryu.conf"
+            file.write_text("[forepath]\n" + "".join(f"{name} = {value}\n" for name, value in self.settings.items()))
+            argv += ["--config-file", str(file)]
         self.process = self.lab.popen("controller", argv, {"FOREPATH_DATABASE_URL": self.url})
         return self.process
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cpdb import SettingsError
+from ryu_apps.listening import bound
+from ryu_apps.settings import Settings, agents, state_directory
+
 MANAGER = Path(sys.executable).with_name("ryu-manager")
 
 
@@ -37,3 +41,39 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["nonsense", "://"])
 def test_a_database_url_that_makes_no_sense_is_refused(tmp_path: Path, url: str) -> None:
     assert "sqlite:///FILE.db" in refused(tmp_path, "", FOREPATH_DATABASE_URL=url)
+
+
+@pytest.mark.parametrize(
+    ("listen", "names", "word"),
+    [
+        ("", "leaf1", "NAME=ADDRESS"),
+        ("", "leaf1=nowhere", "nowhere"),
+        ("", "leaf1=127.0.0.1, leaf2=127.0.0.1", "of its own"),
+        ("127.0.0.1:6343", "", "sflow_agents"),
+        ("6343", "leaf1=", "NAME=ADDRESS"),
+    ],
+)
+def test_who_may_send_samples_is_checked(listen: str, names: str, word: str) -> None:
+    with pytest.raises(SettingsError, match=word):
+        agents(Settings(sflow_listen=listen, sflow_agents=names))
+
+
+def test_samples_are_received_only_where_this_machine_is() -> None:
+    assert agents(Settings(sflow_agents="leaf1=127.0.0.1, leaf2 = ::1")) == {"127.0.0.1": "leaf1", "::1": "leaf2"}
+    with pytest.raises(SettingsError, match="an address of this machine"):
+        bound("192.0.2.77:6343")
+    with bound("127.0.0.1:0") as receiver:
+        assert receiver.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("sqlite:///a/b.db", Path("a/b.db.controller")),
+        ("sqlite://", None),
+        ("postgresql://me@host/name", Path("forepath-controller")),
+    ],
+)
+def test_what_must_outlast_the_controller_has_a_place(url: str, where: Path | None) -> None:
+    assert state_directory(Settings(database_url=url)) == where
+    assert state_directory(Settings(database_url=url, state_dir="x/y")) == Path("x/y")

@@ -1,0 +1,170 @@
+"""The length guard: only what an OpenFlow 1.3 switch may send, when it may send it, passes; OpenFlow 1.3.5, 7."""
+
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+from ryu_apps.openflow.features import walk_bundle_properties, walk_queues
+from ryu_apps.openflow.hello import hello_versions
+from ryu_apps.openflow.malformed import MalformedMessage, Reason, bad_length
+from ryu_apps.openflow.match import walk_match
+from ryu_apps.openflow.multipart import walk_body
+from ryu_apps.openflow.statistics import Columns
+
+VERSION = 4
+HEADER_BYTES = 8
+MULTIPART_HEADER_BYTES = 16
+HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER = range(5)
+FEATURES_REPLY, GET_CONFIG_REPLY = 6, 8
+PACKET_IN, FLOW_REMOVED, PORT_STATUS = 10, 11, 12
+MULTIPART_REPLY, BARRIER_REPLY, QUEUE_GET_CONFIG_REPLY, ROLE_REPLY, GET_ASYNC_REPLY = 19, 21, 23, 25, 27
+_HEAD = struct.Struct("!BBHI").unpack_from
+_HELLO_FAILED, _EXPERIMENTER_ERROR = 0, 0xFFFF
+_ONF, _BUNDLE_CONTROL = 0x4F4E4600, 2300
+# Before the features are known there is nothing long to say.
+_MOST_BEFORE_FEATURES = 4096
+
+
+class Phase(IntEnum):
+    """How far a connection has come; 6.3.1: hello first, then features, then everything."""
+
+    HELLO = 0
+    FEATURES = 1
+    OPEN = 2
+
+
+class Head(NamedTuple):
+    """The header of every message; 7.1. `length` includes these 8 bytes."""
+
+    version: int
+    kind: int
+    length: int
+    xid: int
+
+
+def read_head(data: bytes | bytearray, at: int = 0) -> Head:
+    """The header at `at`; raises MalformedMessage on what no message may begin with. 7.1.
+
+    A hello may name any version from 1 on, since it is there to find the common one; 6.3.1.
+    """
+    head = Head._make(_HEAD(data, at))
+    if head.length < HEADER_BYTES:
+        raise bad_length("message", head.length, 2)
+    if head.kind not in _CHECKS:
+        raise MalformedMessage(Reason.TYPE, f"message type {head.kind} is none that a switch sends")
+    if head.version != VERSION and (head.kind != HELLO or not head.version):
+        raise MalformedMessage(
+            Reason.VERSION, f"version {head.version} in a message of type {head.kind}, only 4 is spoken"
+        )
+    return head
+
+
+def check(message: bytes, phase: Phase) -> Columns | None:
+    """Checks one whole message; flow, port, queue, group and meter statistics come back decoded, in passing.
+
+    Raises MalformedMessage unless every length in it, nested ones too, is exact and its type may come in this phase.
+    """
+    if len(message) < HEADER_BYTES:
+        raise bad_length("message", len(message), 0)
+    head = read_head(message)
+    if head.length != len(message):
+        raise bad_length("message", head.length, 2)
+    if head.kind not in _ALLOWED[phase]:
+        raise MalformedMessage(Reason.PHASE, f"message type {head.kind} while waiting for {phase.name.lower()}")
+    if phase is not Phase.OPEN and head.length > _MOST_BEFORE_FEATURES and head.kind not in _LONG_BEFORE_FEATURES:
+        raise MalformedMessage(Reason.SIZE, f"message of {head.length} bytes while waiting for {phase.name.lower()}")
+    return _CHECKS[head.kind](message)
+
+
+def _hello(message: bytes) -> None:
+    # 7.5.1
+    hello_versions(message)
+
+
+def _error(message: bytes) -> None:
+    # 7.4.4: type, code, and at least the beginning of what was wrong
+    _at_least(12, message)
+    (kind,) = struct.unpack_from("!H", message, 8)
+    if kind == _EXPERIMENTER_ERROR:
+        _at_least(16, message)
+    if kind == _HELLO_FAILED and not message[12:].isascii():
+        raise MalformedMessage(Reason.VALUE, "the text of a hello-failed error is no ASCII")
+
+
+def _echo(_message: bytes) -> None:
+    """7.5.2, 7.5.3: anything may follow the header."""
+
+
+def _experimenter(message: bytes) -> None:
+    # 7.5.4
+    _at_least(16, message)
+    if struct.unpack_from("!II", message, 8) == (_ONF, _BUNDLE_CONTROL):
+        _at_least(24, message)
+        walk_bundle_properties(message, 24)
+
+
+def _packet_in(message: bytes) -> None:
+    # 7.4.1: 24 bytes, match, 2 bytes of padding, frame
+    _at_least(34, message)
+    if walk_match(message, 24, len(message), []) + 2 > len(message):
+        raise bad_length("packet-in", len(message), 2)
+
+
+def _flow_removed(message: bytes) -> None:
+    # 7.4.2: 48 bytes, match
+    _at_least(56, message)
+    if walk_match(message, 48, len(message), []) != len(message):
+        raise bad_length("flow-removed", len(message), 2)
+
+
+def _multipart(message: bytes) -> Columns | None:
+    # 7.3.5
+    _at_least(MULTIPART_HEADER_BYTES, message)
+    return walk_body(int.from_bytes(message[8:10]), message[MULTIPART_HEADER_BYTES:])
+
+
+def _queues(message: bytes) -> None:
+    # 7.3.6
+    _at_least(16, message)
+    walk_queues(message, 16)
+
+
+def _exactly(size: int) -> Callable[[bytes], None]:
+    def check_size(message: bytes) -> None:
+        if len(message) != size:
+            raise bad_length(f"message of type {message[1]}", len(message), 2)
+
+    return check_size
+
+
+def _at_least(size: int, message: bytes) -> None:
+    if len(message) < size:
+        raise bad_length(f"message of type {message[1]}", len(message), 2)
+
+
+_CHECKS: dict[int, Callable[[bytes], Columns | None]] = {
+    HELLO: _hello,
+    ERROR: _error,
+    ECHO_REQUEST: _echo,
+    ECHO_REPLY: _echo,
+    EXPERIMENTER: _experimenter,
+    FEATURES_REPLY: _exactly(32),  # 7.3.1
+    GET_CONFIG_REPLY: _exactly(12),  # 7.3.2
+    PACKET_IN: _packet_in,
+    FLOW_REMOVED: _flow_removed,
+    PORT_STATUS: _exactly(80),  # 7.4.3
+    MULTIPART_REPLY: _multipart,
+    BARRIER_REPLY: _exactly(8),  # 7.3.8
+    QUEUE_GET_CONFIG_REPLY: _queues,
+    ROLE_REPLY: _exactly(24),  # 7.3.9
+    GET_ASYNC_REPLY: _exactly(32),  # 7.3.10
+}
+_LATER = frozenset(_CHECKS) - {HELLO}
+_ALLOWED = {
+    Phase.HELLO: frozenset((HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY)),
+    Phase.FEATURES: _LATER,
+    Phase.OPEN: _LATER,
+}
+# A switch may report packets and its ports before it was asked for its features.
+_LONG_BEFORE_FEATURES = (PACKET_IN, MULTIPART_REPLY)

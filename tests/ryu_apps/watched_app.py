@@ -1,0 +1,52 @@
+"""An application for tests: guards its connections, polls every switch, and says on stdout what happens."""
+
+from typing import Any
+
+from ryu_apps.connections import harden
+from ryu_apps.datapath import Wire
+from ryu_apps.framework import (
+    DEAD_DISPATCHER,
+    MAIN_DISPATCHER,
+    OPENFLOW_13,
+    RyuApp,
+    handles,
+    ofp_event,
+    sleep,
+    spawn,
+)
+from ryu_apps.settings import load
+
+
+class Watched(RyuApp):
+    """Prints `up DPID`, `down DPID` and `read DPID ENTRIES`."""
+
+    OFP_VERSIONS = (OPENFLOW_13,)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        harden(load())
+        self._wires: dict[int, Wire] = {}
+        spawn(self._poll)
+
+    @handles(ofp_event.EventOFPStateChange, MAIN_DISPATCHER, DEAD_DISPATCHER)
+    def on_state(self, event: Any) -> None:
+        """A switch came or went."""
+        if event.state == MAIN_DISPATCHER:
+            self._wires[event.datapath.id] = Wire(event.datapath)
+            print(f"up {event.datapath.id}", flush=True)
+        elif event.datapath.id in self._wires:
+            self._wires.pop(event.datapath.id).close()
+            print(f"down {event.datapath.id}", flush=True)
+
+    @handles(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)
+    def on_flows(self, event: Any) -> None:
+        """A part of an answer; both ways to read it agree."""
+        columns, body = event.msg.columns, event.msg.body
+        assert [one.cookie for one in body] == list(columns.cookie)
+        print(f"read {event.msg.datapath.id} {len(columns)}", flush=True)
+
+    def _poll(self) -> None:
+        while True:
+            for wire in list(self._wires.values()):
+                wire.ask_rules()
+            sleep(0.2)
