@@ -1,51 +1,76 @@
 """Stretches fans whose outer quantiles were wrong too often, and shrinks those that were right too often."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from predictor.issues import Verdict
-from predictor.view import QUANTITIES, Floats
+from predictor.view import ALL, Floats, Ints, Rows
 
 # Each miss moves the factor by STEP * level, each hit back by STEP * (1 - level), on a log scale: it rests where the
 # share of hits is the level (stochastic approximation, as in adaptive conformal inference, Gibbs and Candes 2021).
 STEP = 0.03
+# All series together move a factor of their own: the more of them are asked at a time, the more it is moved, and the
+# less the factors of single series, as both act on the same fan.
+MANY = 30.0
+LEAST_OWN = 0.4
 NARROWEST, WIDEST = 0.8, 1.6
+POOLED_NARROWEST, POOLED_WIDEST = 0.5, 3.0
 UPPER, LOWER = 0.9, 0.1
 
 
+def nearest(levels: Sequence[float], level: float) -> int:
+    """Position of the level nearest to `level`."""
+    return int(np.argmin(np.abs(np.asarray(levels) - level)))
+
+
 class Calibration:
-    """A factor above and one below the median, per pair, horizon and quantity (each pairs x horizons x quantities)."""
+    """A factor above and one below the median, per series and target, and one of all series together per target."""
 
-    def __init__(self, horizons: int, levels: Sequence[float]) -> None:
-        grid = np.asarray(levels)
-        self._middle = int(np.argmin(np.abs(grid - 0.5)))
-        self._upper = int(np.argmin(np.abs(grid - UPPER)))
-        self._lower = int(np.argmin(np.abs(grid - LOWER)))
-        self._levels = grid
-        self._logs = np.zeros((2, 0, horizons, len(QUANTITIES)))
+    def __init__(self, targets: int, levels: Sequence[float]) -> None:
+        self._levels = np.asarray(levels)
+        self._middle, self._upper, self._lower = (nearest(levels, level) for level in (0.5, UPPER, LOWER))
+        self._logs = np.zeros((2, 0, targets), dtype=np.float32)
+        self._pooled = np.zeros((2, targets))
 
-    def resize(self, pairs: int) -> None:
-        """Makes room for pairs that have joined; their factors begin at 1."""
-        more = max(0, pairs - self._logs.shape[1])
-        self._logs = np.pad(self._logs, ((0, 0), (0, more), (0, 0), (0, 0)))
+    def resize(self, series: int) -> None:
+        """Makes room for series that have joined; their own factors begin at 1."""
+        more = max(0, series - self._logs.shape[1])
+        self._logs = np.pad(self._logs, ((0, 0), (0, more), (0, 0)))
 
-    def learn(self, verdict: Verdict) -> None:
-        """Takes note of whether the truth lay beyond the fan's upper or lower quantile."""
-        fan = verdict.issue.final[:, verdict.horizon]
-        known = ~np.isnan(verdict.actual) & ~np.isnan(fan).any(axis=-1)
-        above = verdict.actual > fan[..., self._upper]
-        below = verdict.actual < fan[..., self._lower]
+    def learn(self, fan: Floats, actual: Floats, targets: Ints, rows: Rows) -> None:
+        """Takes note of whether truths (rows x targets) lay beyond the fan's (the same x levels) outer quantiles."""
+        known = ~np.isnan(actual) & ~np.isnan(fan).any(axis=-1)
+        beyond = (actual > fan[..., self._upper], actual < fan[..., self._lower])
         shares = (1.0 - self._levels[self._upper], self._levels[self._lower])
-        for logs, missed, share in zip(self._logs, (above, below), shares, strict=True):
-            part = logs[: len(fan), verdict.horizon]
-            moved = part + np.where(known, STEP * (missed - share), 0.0)
-            part[...] = np.clip(moved, np.log(NARROWEST), np.log(WIDEST))
+        where = np.ix_(np.arange(self._logs.shape[1])[rows], targets)
+        asked = known.sum(axis=0)
+        together = asked / (asked + MANY)
+        for logs, pooled, missed, share in zip(self._logs, self._pooled, beyond, shares, strict=True):
+            surprise = np.where(known, missed - share, 0.0)
+            logs[where] = np.clip(
+                logs[where] + STEP * np.maximum(1.0 - together, LEAST_OWN) * surprise, np.log(NARROWEST), np.log(WIDEST)
+            )
+            moved = pooled[targets] + STEP * together * surprise.sum(axis=0) / np.maximum(asked, 1)
+            pooled[targets] = np.clip(moved, np.log(POOLED_NARROWEST), np.log(POOLED_WIDEST))
 
-    def apply(self, fan: Floats) -> Floats:
-        """The fan (pairs x horizons x quantities x levels) with the distance to its median stretched or shrunk."""
+    def apply(self, fan: Floats, rows: Rows = ALL) -> Floats:
+        """The fan (rows x targets x levels) with the distance to its median stretched or shrunk."""
         median = fan[..., self._middle : self._middle + 1]
-        over, under = np.exp(self._logs)[..., None]
+        over, under = np.exp(self._logs[:, rows] + self._pooled[:, None].astype(np.float32))[..., None]
         distance = fan - median
-        stretched: Floats = median + distance * np.where(distance > 0, over, under)
-        return stretched
+        distance[..., : self._middle] *= under
+        distance[..., self._middle + 1 :] *= over
+        distance += median
+        return distance
+
+    def state(self) -> dict[str, Floats]:
+        """What was learnt, as arrays; series keep their order."""
+        return {"logs": self._logs, "pooled": self._pooled}
+
+    def restore(self, state: Mapping[str, Floats]) -> None:
+        """Takes over what `state` gave. Raises KeyError or ValueError when it does not fit."""
+        logs, pooled = state["logs"], state["pooled"]
+        fits = logs.ndim == 3 and logs.shape[::2] == self._logs.shape[::2] and pooled.shape == self._pooled.shape
+        if not fits or not (np.isfinite(logs).all() and np.isfinite(pooled).all()):
+            raise ValueError("calibration: of other targets")
+        self._logs, self._pooled = logs.copy(), pooled.astype(float)

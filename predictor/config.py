@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-MODELS = ("naive", "ewma", "train_mean", "seasonal_naive", "arima", "gradient_boosting")
+from predictor.models.registry import IN_THE_BOX, REFERENCE, known
+
+MODELS = tuple(IN_THE_BOX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +14,8 @@ class PredictorConfig:
     All times are seconds. `fit_budget_s` is the CPU time that one fit of one model may take before it is ended,
     `half_life_s` is how fast old scores lose their say in the choice of a model,
     `max_stale_s` how long a pair without rows is still forecast (ever wider), `late_s` how late a row may
-    reach the store and still be read, `max_pairs` a bound on memory.
+    reach the store and still be read, `max_pairs` a bound on memory. `threads` share the work of a cycle when there
+    are thousands of pairs. `lane` is the name under which forecasts are written.
     """
 
     horizons_s: tuple[int, ...] = (5, 15, 30)
@@ -26,9 +29,11 @@ class PredictorConfig:
     max_stale_s: float = 60.0
     late_s: float = 5.0
     rollup_every_s: float = 30.0
-    max_pairs: int = 20_000
+    max_pairs: int = 120_000
+    threads: int = 2
     models: tuple[str, ...] = MODELS
     seed: int = 1
+    lane: str = "fast"
 
     def __post_init__(self) -> None:
         for problem, text in (
@@ -47,10 +52,13 @@ class PredictorConfig:
                 "window_s: must be at least 4 times the longest horizon",
             ),
             (
-                bool(set(self.models) - set(MODELS)),
-                f"models: known are {', '.join(MODELS)}; got {', '.join(self.models)}",
+                bool(set(self.models) - set(known())),
+                f"models: known are {', '.join(known())}; got {', '.join(self.models)}",
             ),
-            ("ewma" not in self.models, "models: ewma must be among them, the others are measured against it"),
+            (
+                REFERENCE not in self.models,
+                f"models: {REFERENCE} must be among them, the others are measured against it",
+            ),
         ):
             if problem:
                 raise ValueError(f"predictor.{text}")

@@ -1,4 +1,4 @@
-"""Keeps what was foreseen until its time has come, and then says how far off each model was."""
+"""Keeps what was foreseen until its time has come, and then says what came instead."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from predictor.panel import Panel
-from predictor.quantiles import pinball
-from predictor.view import Floats, Ints, window_targets
+from predictor.composition import Truth
+from predictor.intake import Source
+from predictor.view import Ask, Floats, Ints, window_values
 
 # Rows of a window arrive a little after its end.
 GRACE_S = 2.0
@@ -16,14 +16,16 @@ GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """All forecasts of one cycle.
+    """Forecasts of one cycle that are to be judged: those of `rows` (places of series).
 
-    `fans` is models x pairs x horizons x quantities x levels, `final` the same without models: what was written,
-    `chosen` the number of the model with the most say in it; `spoken` tells which pairs were written at all.
+    `start` is the number of the first cell that they are about. `fans` is models x rows x targets x levels, `final` the
+    same without models: what was written, `chosen` (rows x targets) the position of the model with the most say in
+    it; `spoken` tells which rows were written at all.
     """
 
     issued_at: float
     start: int
+    rows: Ints
     fans: Floats
     final: Floats
     chosen: Ints
@@ -32,45 +34,46 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one window of one issue turned out to be; `horizon` is a position, arrays are pairs x quantities."""
+    """What the windows of some targets of one issue turned out to be.
+
+    `losses` is models x rows x targets, `final_loss` rows x targets: mean pinball loss, NaN = not known.
+    """
 
     issue: Issue
-    horizon: int
-    actual: Floats
+    truth: Truth
     losses: Floats
     final_loss: Floats
 
 
 class Issues:
-    """Issues whose windows have not all been scored yet, oldest first."""
+    """Issues whose windows have not all been judged yet. Targets that end together are judged together."""
 
-    def __init__(self, horizons: tuple[int, ...], levels: tuple[float, ...]) -> None:
-        self._horizons = horizons
-        self._levels = levels
-        self._waiting: tuple[deque[Issue], ...] = tuple(deque() for _ in horizons)
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        reaches = np.array([target.reach for target in ask.targets])
+        self._waiting = {
+            reach: (np.flatnonzero(reaches == reach), deque[Issue]()) for reach in np.unique(reaches).tolist()
+        }
 
     def add(self, issue: Issue) -> None:
-        """Waits for every horizon of this issue."""
-        for queue in self._waiting:
+        """Waits for every target of this issue."""
+        for _, queue in self._waiting.values():
             queue.append(issue)
 
-    def due(self, panel: Panel, now: float) -> Iterator[Verdict]:
-        """Verdicts on all windows that ended at least GRACE_S before `now`; each window is judged once."""
-        reached = panel.first_cell_after(now - GRACE_S)
-        for number, (horizon, queue) in enumerate(zip(self._horizons, self._waiting, strict=True)):
-            while queue and queue[0].start + horizon <= reached:
-                yield self._judge(queue.popleft(), number, panel)
+    def due(self, source: Source, now: float) -> Iterator[tuple[Issue, Truth]]:
+        """Truths about all windows that ended at least GRACE_S before `now`; each is told once."""
+        reached = round((now - GRACE_S) / source.step_s)
+        for reach, (targets, queue) in self._waiting.items():
+            while queue and queue[0].start + reach <= reached:
+                issue = queue.popleft()
+                yield issue, Truth(self._actual(issue, targets, source), targets, issue.rows, issue.start + reach)
 
-    def _judge(self, issue: Issue, number: int, panel: Panel) -> Verdict:
-        horizon = self._horizons[number]
-        rates = panel.window(issue.start, horizon)[:, : issue.final.shape[0]]
-        actual = window_targets(rates, horizon)[:, :, 0].T
-        return Verdict(
-            issue=issue,
-            horizon=number,
-            actual=actual,
-            losses=pinball(
-                issue.fans[:, :, number], np.broadcast_to(actual, (len(issue.fans), *actual.shape)), self._levels
-            ),
-            final_loss=pinball(issue.final[:, number], actual, self._levels),
-        )
+    def _actual(self, issue: Issue, targets: Ints, source: Source) -> Floats:
+        actual = np.full((len(issue.rows), len(targets)), np.nan, dtype=np.float32)
+        chosen = [self._ask.targets[number] for number in targets]
+        first = min(one.first for one in chosen)
+        rates = source.window(issue.start + first, chosen[0].reach - first, issue.rows)
+        for number, one in enumerate(chosen):
+            window = rates[one.channel][:, one.first - first :]
+            actual[:, number] = window_values(window, one.length, one.peak)[:, 0]
+        return actual

@@ -5,22 +5,24 @@ import time
 
 import structlog
 
-from cpdb import Store
+from cpdb import Store, StoreError
 from predictor.config import PredictorConfig
-from predictor.cycle import Predictor
 from predictor.fits import use_one_thread
+from predictor.lanes import Lanes, SlowLane
 
 log = structlog.get_logger(__name__)
 
 
-def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event) -> int:
+def run(
+    store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event, slow: SlowLane = SlowLane()
+) -> int:
     """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
 
     Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
     leave out the beginnings that it missed instead of running after them. Returns how many cycles failed.
     """
     use_one_thread()
-    predictor = Predictor(config)
+    predictor = Lanes(config, slow)
     failed = 0
     next_at = time.monotonic()
     try:
@@ -33,6 +35,14 @@ def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.E
                 log.error("cycle failed, going on", error=f"{type(error).__name__}: {error}", failed=failed)
             missed = max(0.0, time.monotonic() - next_at) // cycle_s
             next_at += (missed + 1) * cycle_s
+        _keep(predictor, store)
     finally:
         predictor.close()
     return failed
+
+
+def _keep(predictor: Lanes, store: Store) -> None:
+    try:
+        predictor.keep(store, time.time())
+    except StoreError as error:
+        log.warning("what was learnt is lost", error=str(error))

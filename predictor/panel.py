@@ -1,137 +1,177 @@
-"""Turns rows of any age and length into rates on a regular grid, without losing a byte or inventing a zero."""
+"""Turns amounts over any interval into rates on a regular grid, without losing a byte or inventing a zero."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from cpdb import Communication, Pair
-from predictor.view import CHANNELS, Floats, Ints, View
+from cpdb import Subject
+from predictor.view import ALL, Floats, Ints, Rows, View
 
 # A cell counts as known from this share of its time on; below, its rate would be mostly noise.
 COVERED_SHARE = 0.6
+# Room for the grid. Beyond, fewer cells are remembered: 100,000 pairs get about 130 of them.
+MOST_BYTES = 420_000_000
+# Room kept free at the end, as a share of the window, so that the past has to be moved only now and then.
+SLACK = 0.25
+FEWEST_CELLS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What some series (`rows`, may repeat) said in the interval of `interval_s` that ended at `t`.
+
+    `amounts` is channels x rows; `silent` are series that are known to have said nothing in it.
+    """
+
+    rows: Ints
+    amounts: Floats
+    silent: Ints
+    t: float
+    interval_s: float
 
 
 class Panel:
-    """Pairs x cells of one step each; cell k covers (k * step_s, (k + 1) * step_s]. Pairs keep their row for ever."""
+    """Series x cells of one step each; cell k covers (k * step_s, (k + 1) * step_s]. Series keep their row for ever."""
 
-    def __init__(self, step_s: float, window_s: float, max_pairs: int = 20_000) -> None:
+    def __init__(self, step_s: float, window_s: float, channels: int, most: int = 120_000) -> None:
         self.step_s = step_s
         self.cells = int(np.ceil(window_s / step_s))
-        self.max_pairs = max_pairs
+        self.channels = channels
+        self.most = most
         self.refused = 0
-        self.pairs: list[Pair] = []
-        self._rows: dict[Pair, int] = {}
-        # Twice the window, so that the past has to be moved only once per window.
-        self._amounts = np.zeros((len(CHANNELS), 0, 2 * self.cells), dtype=np.float32)
-        self._covered_s = np.zeros((0, 2 * self.cells), dtype=np.float32)
+        self.subjects: list[Subject] = []
+        self._rows: dict[Subject, int] = {}
         self._base: int | None = None
+        self._allocate(16)
 
-    def add(self, rows: Sequence[Communication]) -> None:
-        """Spreads rows over the cells that they cover, so that bytes and connections are conserved.
+    @property
+    def _width(self) -> int:
+        return self.cells + max(16, int(SLACK * self.cells))
 
-        Rows may come late and in any order; what lies before the window is dropped. Rows without duration
-        and pairs beyond `max_pairs` are counted in `refused`.
-        """
-        merged = self._merge(rows)
-        if not merged:
-            return
-        keys = np.array(list(merged), dtype=np.float64)
-        amounts = np.array(list(merged.values()), dtype=np.float64)
-        self._make_room(float(keys[:, 1].max()))
-        self._spread(keys, amounts)
+    def _allocate(self, room: int) -> None:
+        shape = (room, self._width)
+        self._amounts = np.zeros((self.channels, *shape), dtype=np.float32)
+        self._covered_s = np.zeros(shape, dtype=np.float16)
+        self._rates = np.full((self.channels, *shape), np.nan, dtype=np.float32)
+        self._told = np.zeros(self._width, dtype=bool)  # cells that any series knows
 
-    def _merge(self, rows: Sequence[Communication]) -> dict[tuple[int, float, float], tuple[int, int]]:
-        # One pair may speak to several destinations in one interval: sum them, so that the time is covered once.
-        merged: dict[tuple[int, float, float], tuple[int, int]] = {}
-        for row in rows:
-            index = self._row_of(row.pair)
-            if index is None or row.interval_s <= 0 or row.bytes < 0 or row.new_connections < 0:
-                self.refused += 1
-                continue
-            key = (index, row.t, row.interval_s)
-            size, connections = merged.get(key, (0, 0))
-            merged[key] = (size + row.bytes, connections + row.new_connections)
-        return merged
-
-    def _row_of(self, pair: Pair) -> int | None:
-        index = self._rows.get(pair)
-        if index is None and len(self.pairs) < self.max_pairs:
-            index = self._rows[pair] = len(self.pairs)
-            self.pairs.append(pair)
-            if index >= len(self._covered_s):
-                more = max(16, len(self._covered_s))
-                self._amounts = np.pad(self._amounts, ((0, 0), (0, more), (0, 0)))
-                self._covered_s = np.pad(self._covered_s, ((0, more), (0, 0)))
+    def row_of(self, subject: Subject) -> int:
+        """The row of a subject, which joins if it is new; -1 when there are `most` already."""
+        index = self._rows.get(subject)
+        if index is None:
+            if len(self.subjects) >= self.most:
+                return -1
+            index = self._rows[subject] = len(self.subjects)
+            self.subjects.append(subject)
         return index
 
-    def _make_room(self, t: float) -> None:
-        last = self._last_cell(t)
+    def put(self, columns: Columns) -> None:
+        """Spreads amounts over the cells that the interval covers, so that they are conserved.
+
+        May come late and in any order; what lies before the window is dropped. Intervals without duration are
+        counted in `refused`.
+        """
+        if columns.interval_s <= 0:
+            self.refused += len(columns.rows)
+            return
+        speaking, amounts = _merged(columns)
+        if not len(speaking) and not len(columns.silent):
+            return
+        self._grow()
+        end = columns.t / self.step_s
+        begin = end - columns.interval_s / self.step_s
+        self._make_room(int(np.ceil(end)) - 1)
+        assert self._base is not None
+        covered = np.concatenate([speaking, columns.silent])
+        for cell in range(max(int(np.floor(begin)), self._base), int(np.ceil(end))):
+            overlap = min(end, cell + 1) - max(begin, cell)
+            if overlap > 0:
+                column = cell - self._base
+                self._covered_s[covered, column] += overlap * self.step_s
+                self._amounts[:, speaking, column] += overlap / (end - begin) * amounts
+                self._settle(covered, column)
+
+    def _settle(self, rows: Ints, column: int) -> None:
+        covered = np.minimum(self._covered_s[rows, column].astype(np.float32), self.step_s)
+        known = covered >= COVERED_SHARE * self.step_s
+        rates = self._amounts[:, rows, column] / np.where(known, covered, np.nan)
+        self._rates[:, rows, column] = rates
+        self._told[column] |= known.any()
+
+    def _grow(self) -> None:
+        room = self._covered_s.shape[0]
+        if len(self.subjects) <= room:
+            return
+        room = max(min(2 * room, self.most), len(self.subjects))
+        # Amounts and rates are float32 per channel, the time covered is float16.
+        fitting = int(MOST_BYTES / (1.0 + SLACK) / (8 * self.channels + 2) / room)
+        narrower = self._width
+        self.cells = min(self.cells, max(FEWEST_CELLS, fitting))
+        narrower -= self._width
+        old: tuple[Floats, ...] = (self._amounts, self._covered_s, self._rates)
+        told = self._told[narrower:]
+        self._allocate(room)
+        self._told = told
+        new: tuple[Floats, ...] = (self._amounts, self._covered_s, self._rates)
+        for array, before in zip(new, old, strict=True):
+            array[..., : before.shape[-2], :] = before[..., narrower:]
+        if self._base is not None:
+            self._base += narrower
+
+    def _make_room(self, last: int) -> None:
         if self._base is None:
             self._base = last - self.cells + 1
-        move = last - self._base - 2 * self.cells + 1
+        move = last - self._base - self._width + 1
         if move <= 0:
             return
         move = max(move, last - self._base - self.cells + 1)
-        for array in (self._amounts, self._covered_s):
-            kept = array[..., move:].copy()
-            array[...] = 0.0
-            array[..., : kept.shape[-1]] = kept
+        kept = max(0, self._width - move)
+        self._told = np.append(self._told[move:], np.zeros(self._width - kept, dtype=bool))
+        for grid in (self._amounts, self._covered_s, self._rates):
+            grid[..., :kept] = grid[..., move : move + kept]
+            grid[..., kept:] = np.nan if grid is self._rates else 0.0
         self._base += move
 
-    def _last_cell(self, t: float) -> int:
-        return int(np.ceil(t / self.step_s)) - 1
+    def total(self, subject: Subject) -> tuple[float, ...]:
+        """Amounts of one subject that the grid holds, by channel: equal to those that were put in."""
+        return tuple(self._amounts[:, self._rows[subject]].sum(axis=-1, dtype=np.float64).tolist())
 
-    def _spread(self, keys: Floats, amounts: Floats) -> None:
-        assert self._base is not None
-        end = keys[:, 1] / self.step_s
-        begin = end - keys[:, 2] / self.step_s
-        first = np.floor(begin).astype(np.int64)
-        count = np.maximum(np.ceil(end).astype(np.int64) - first, 1)
-        row = np.repeat(np.arange(len(keys)), count)
-        cell = first[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        overlap = np.clip(np.minimum(end[row], cell + 1) - np.maximum(begin[row], cell), 0.0, 1.0)
-        column = cell - self._base
-        inside = (column >= 0) & (column < 2 * self.cells) & (overlap > 0)
-        row, column, overlap = row[inside], column[inside], overlap[inside]
-        pair: Ints = keys[row, 0].astype(np.int64)
-        share = overlap / (end - begin)[row]
-        np.add.at(self._covered_s, (pair, column), overlap * self.step_s)
-        for channel in range(len(CHANNELS)):
-            np.add.at(self._amounts[channel], (pair, column), share * amounts[row, channel])
-
-    def total(self, pair: Pair) -> tuple[float, float]:
-        """Bytes and connections of one pair that the grid holds: equal to those of the rows that were added."""
-        index = self._rows[pair]
-        return float(self._amounts[0, index].sum(dtype=np.float64)), float(
-            self._amounts[1, index].sum(dtype=np.float64)
-        )
-
-    def window(self, first: int, count: int) -> Floats:
-        """Rates of cells first .. first + count - 1 for all pairs: channels x pairs x cells, NaN = not known."""
-        pairs = len(self.pairs)
-        result = np.full((len(CHANNELS), pairs, count), np.nan, dtype=np.float32)
-        if self._base is None:
-            return result
-        low, high = max(first, self._base), min(first + count, self._base + 2 * self.cells)
-        if low >= high:
-            return result
-        part = slice(low - self._base, high - self._base)
-        covered = np.minimum(self._covered_s[:pairs, part], self.step_s)
-        known = covered >= COVERED_SHARE * self.step_s
-        rates = self._amounts[:, :pairs, part] / np.where(known, covered, 1.0)
-        result[..., low - first : high - first] = np.where(known, rates, np.nan)
+    def window(self, first: int, count: int, rows: Rows = ALL) -> Floats:
+        """Rates of cells first .. first + count - 1: channels x series x cells, NaN = not known. May share memory."""
+        series = min(len(self.subjects), self._rates.shape[1])
+        base = 0 if self._base is None else self._base
+        low, high = max(first, base), min(first + count, base + self._width)
+        if self._base is not None and (low, high) == (first, first + count):
+            return self._rates[:, :series, low - base : high - base][:, rows]
+        selected = np.arange(series)[rows]
+        result = np.full((self.channels, len(selected), count), np.nan, dtype=np.float32)
+        if self._base is not None and low < high:
+            result[..., low - first : high - first] = self._rates[:, :series, low - base : high - base][:, rows]
         return result
 
     def first_cell_after(self, now: float) -> int:
         """The cell at which a window that begins at `now` begins, to the nearest cell border."""
         return round(now / self.step_s)
 
-    def view(self, now: float) -> View | None:
-        """The window up to `now`, cut after the last cell that any pair knows; None while nobody knows any."""
-        start = self.first_cell_after(now)
-        rates = self.window(start - self.cells, self.cells)
-        anyone = np.flatnonzero((~np.isnan(rates[0])).any(axis=0))
-        if not len(anyone):
+    def view(self, now: float, groups: Ints | None = None) -> View | None:
+        """The window up to `now`, cut after the last cell that any series knows; None while nobody knows any.
+
+        Shares memory with the panel: good until more is put into it.
+        """
+        end = self.first_cell_after(now)
+        base = 0 if self._base is None else self._base
+        told = np.flatnonzero(self._told[max(0, end - self.cells - base) : max(0, end - base)])
+        if not len(told):
             return None
         # Leading cells that nobody knows would only cost time.
-        return View(rates[..., anyone[0] : anyone[-1] + 1], lead=self.cells - 1 - int(anyone[-1]))
+        first, last = (base + max(0, end - self.cells - base) + told[[0, -1]]).tolist()
+        rates = self.window(first, last + 1 - first)
+        return View(rates, end - 1 - last, first, self.step_s, groups=groups)
+
+
+def _merged(columns: Columns) -> tuple[Ints, Floats]:
+    # One pair may speak to several destinations in one interval: sum them, so that the time is covered once.
+    rows, place = np.unique(columns.rows, return_inverse=True)
+    if len(rows) == len(columns.rows):
+        return columns.rows, columns.amounts
+    return rows, np.stack([np.bincount(place, amount, len(rows)) for amount in columns.amounts])

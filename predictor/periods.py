@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-from predictor.view import BYTES, CONNECTIONS, Floats, View
+from predictor.view import Floats, View
 
 MIN_CYCLES = 3
 SHORTEST = 6
@@ -63,11 +63,12 @@ def _smooth(values: Floats) -> Floats:
 
 
 def find_periods(view: View) -> Floats:
-    """Period of each pair in cells (fractional), NaN where none is significant. Bytes are asked first."""
-    periods = _channel_periods(view.rates[BYTES])
-    silent = np.isnan(periods)
-    if silent.any():
-        periods[silent] = _channel_periods(view.rates[CONNECTIONS][silent])
+    """Period of each series in cells (fractional), NaN where none is significant. The first channel is asked first."""
+    periods = np.full(view.series, np.nan)
+    for rates in view.rates:
+        silent = np.isnan(periods)
+        if silent.any():
+            periods[silent] = _channel_periods(rates[silent])
     return periods
 
 
@@ -124,4 +125,5 @@ def _vertex(values: Floats, lag: int) -> float:
         return float(lag)
     left, middle, right = (float(value) for value in values[lag - 1 : lag + 2])
     bend = left - 2 * middle + right
-    return lag + (0.5 * (left - right) / bend if bend < 0 else 0.0)
+    # Where the middle is no top, the parabola's own may be anywhere.
+    return lag + (float(np.clip(0.5 * (left - right) / bend, -1.0, 1.0)) if bend < 0 else 0.0)

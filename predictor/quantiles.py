@@ -39,8 +39,12 @@ def weighted_quantiles(samples: Floats, weights: Floats, levels: Sequence[float]
 def lawful(fan: Floats) -> Floats:
     """The same fan with values clipped at 0 and crossings undone; a fan with any value not finite becomes all NaN."""
     good = np.isfinite(fan).all(axis=-1, keepdims=True)
-    ordered = np.maximum.accumulate(np.maximum(np.where(good, fan, 0.0), 0.0), axis=-1)
-    return np.where(good, ordered, np.nan)
+    everyone = bool(good.all())
+    ordered: Floats = np.maximum(fan if everyone else np.where(good, fan, 0.0), 0.0)
+    # Level by level is many times faster than accumulating along a short last axis.
+    for level in range(1, fan.shape[-1]):
+        np.maximum(ordered[..., level], ordered[..., level - 1], out=ordered[..., level])
+    return ordered if everyone else np.where(good, ordered, np.nan)
 
 
 def widened(fan: Floats, factor: Floats, levels: Sequence[float]) -> Floats:

@@ -1,112 +1,73 @@
-"""Turns arrays into the rows that other processes read: forecasts, and the scores that they earned."""
+"""Turns arrays into what other processes read: forecasts, and the scores that they earned."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from cpdb import Forecast, Pair, Score
+from cpdb import ForecastBatch, Pair, Quantity, Score, Subject, SubjectKind
+from predictor.calibration import nearest
 from predictor.config import PredictorConfig
-from predictor.issues import Issue, Verdict
-from predictor.view import QUANTITIES, Floats
+from predictor.issues import Verdict
+from predictor.view import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What positions in arrays stand for. `pairs` may be longer than the arrays: pairs join at the end."""
+    """What positions in arrays stand for. `subjects` may be longer than the arrays: they join at the end."""
 
     config: PredictorConfig
-    pairs: Sequence[Pair]
+    subjects: Sequence[Subject]
+    quantities: tuple[Quantity, ...]
+    models: tuple[str, ...]
 
 
-def forecast_rows(issue: Issue, names: Names) -> list[Forecast]:
-    """One row per spoken pair, horizon and quantity."""
-    return [
-        Forecast(
-            pair=names.pairs[pair],
-            issued_at=issue.issued_at,
-            horizon_s=names.config.horizons_s[horizon],
-            quantity=QUANTITIES[quantity],
-            model=names.config.models[issue.chosen[pair, horizon, quantity]],
-            quantiles=dict(zip(names.config.levels, issue.final[pair, horizon, quantity].tolist(), strict=True)),
-        )
-        for pair in np.flatnonzero(issue.spoken).tolist()
-        for horizon in range(len(names.config.horizons_s))
-        for quantity in range(len(QUANTITIES))
-    ]
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What else is known of each series: probability to talk (series x horizons) and horizon in force, or nothing."""
+
+    talks: Floats | None = None
+    horizon_s: Ints | None = None
+
+
+def forecast_batch(now: float, fans: tuple[Floats, Ints], spoken: Ints, names: Names, extras: Extras) -> ForecastBatch:
+    """One batch of the series at the places `spoken`; `fans` are final fans and who had the most say, of all series."""
+    config = names.config
+    final, chosen = fans
+    everyone = len(spoken) == len(final)
+    return ForecastBatch(
+        issued_at=now,
+        lane=config.lane,
+        subjects=tuple(names.subjects[: len(final)]) if everyone else tuple(names.subjects[n] for n in spoken.tolist()),
+        horizons_s=config.horizons_s,
+        quantities=names.quantities,
+        levels=config.levels,
+        models=names.models,
+        chosen=(chosen if everyone else chosen[spoken]).astype(np.uint8, copy=False).tobytes(),
+        values=(final if everyone else final[spoken]).astype("<f4", copy=False).tobytes(),
+        talks=b"" if extras.talks is None else extras.talks[spoken].astype("<f4", copy=False).tobytes(),
+        horizon_s=b"" if extras.horizon_s is None else extras.horizon_s[spoken].astype("<u2").tobytes(),
+    )
 
 
 def score_rows(verdict: Verdict, names: Names, scored_at: float) -> Iterator[Score]:
-    """Scores of what was written, for windows whose truth is known."""
-    issue, horizon = verdict.issue, verdict.horizon
+    """Scores of what was written about pairs, for windows whose truth is known."""
+    issue, targets, config = verdict.issue, verdict.truth.targets, names.config
+    actual = verdict.truth.actual
     judged = issue.spoken[:, None] & ~np.isnan(verdict.final_loss)
-    covered = verdict.actual <= issue.final[:, horizon, :, upper(names.config.levels)]
-    for pair, quantity in zip(*np.nonzero(judged), strict=True):
-        yield Score(
-            pair=names.pairs[pair],
-            issued_at=issue.issued_at,
-            scored_at=scored_at,
-            horizon_s=names.config.horizons_s[horizon],
-            quantity=QUANTITIES[quantity],
-            model=names.config.models[issue.chosen[pair, horizon, quantity]],
-            actual=float(verdict.actual[pair, quantity]),
-            pinball=float(verdict.final_loss[pair, quantity]),
-            covered_q90=bool(covered[pair, quantity]),
-        )
-
-
-def upper(levels: Sequence[float]) -> int:
-    """Position of the level nearest to 0.9."""
-    return int(np.argmin(np.abs(np.asarray(levels) - 0.9)))
-
-
-@dataclass(slots=True)
-class RollUp:
-    """Means over all windows scored since the last call, for every model: what did the others do meanwhile?"""
-
-    names: Names
-    _last: float | None = None
-    _sums: dict[int, list[Floats]] = field(default_factory=dict)
-
-    def add(self, verdict: Verdict) -> None:
-        """Remembers losses, truths and coverage of all models over one window."""
-        fans = verdict.issue.fans[:, :, verdict.horizon]
-        level = upper(self.names.config.levels)
-        known = ~np.isnan(verdict.losses)
-        actual = np.broadcast_to(verdict.actual, verdict.losses.shape)
-        covered = actual <= fans[..., level]
-        new = [np.where(known, part, 0.0) for part in (verdict.losses, actual, covered, np.ones(known.shape))]
-        old = self._sums.get(verdict.horizon, [])
-        for before, now in zip(old, new, strict=False):
-            now[:, : before.shape[1]] += before
-        self._sums[verdict.horizon] = new
-
-    def rows(self, now: float) -> list[Score]:
-        """One row per model, pair, horizon and quantity each `rollup_every_s`, else none.
-
-        `actual` and `pinball` are means, `issued_at` is `now`, `covered_q90` says that 0.9 or more of the windows were.
-        """
-        if self._last is None:
-            self._last = now
-        if now - self._last < self.names.config.rollup_every_s:
-            return []
-        self._last = now
-        rows = [row for horizon, sums in self._sums.items() for row in self._rolled(horizon, sums, now)]
-        self._sums = {}
-        return rows
-
-    def _rolled(self, horizon: int, sums: list[Floats], now: float) -> Iterator[Score]:
-        loss, actual, covered, count = sums
-        for model, pair, quantity in zip(*np.nonzero(count), strict=True):
-            here = (model, pair, quantity)
+    covered = actual <= issue.final[:, targets][..., nearest(config.levels, 0.9)]
+    for row, number in zip(*np.nonzero(judged), strict=True):
+        subject = names.subjects[issue.rows[row]]
+        horizon, quantity = divmod(int(targets[number]), len(names.quantities))
+        if subject.kind is SubjectKind.PAIR:
             yield Score(
-                pair=self.names.pairs[pair],
-                issued_at=now,
-                scored_at=now,
-                horizon_s=self.names.config.horizons_s[horizon],
-                quantity=QUANTITIES[quantity],
-                model=self.names.config.models[model] + "/mean",
-                actual=float(actual[here] / count[here]),
-                pinball=float(loss[here] / count[here]),
-                covered_q90=bool(covered[here] >= 0.9 * count[here]),
+                pair=Pair(subject.a, subject.b),
+                issued_at=issue.issued_at,
+                scored_at=scored_at,
+                horizon_s=config.horizons_s[horizon],
+                quantity=names.quantities[quantity],
+                model=names.models[issue.chosen[row, targets[number]]],
+                actual=float(actual[row, number]),
+                pinball=float(verdict.final_loss[row, number]),
+                covered_q90=bool(covered[row, number]),
             )

@@ -6,14 +6,11 @@ import numpy as np
 
 from predictor.choice import Ledger
 from predictor.models import Model
-from predictor.models.base import Ask
 from predictor.quantiles import lawful, pinball
-from predictor.view import Floats, View
+from predictor.view import ALL, Ask, View
 
 MOMENTS = 32
 SPAN = 128
-# A replay is a friendlier test than life: the parameters are today's. Its scores count half.
-TRUST = 0.5
 
 
 def replay(models: Mapping[str, Model], view: View, ask: Ask, into: Ledger) -> None:
@@ -23,23 +20,21 @@ def replay(models: Mapping[str, Model], view: View, ask: Ask, into: Ledger) -> N
     """
     span = min(SPAN, view.cells // 2)
     stride = max(1, span // MOMENTS)
-    for horizon in ask.horizons:
-        view.targets(horizon)
-    for cells in range(view.cells - span, view.cells - view.lead - ask.horizons[0], stride):
-        past = view.until(cells)
-        fans = {name: lawful(model.predict(past)) for name, model in models.items() if model.replayable}
-        for number, horizon in enumerate(ask.horizons):
-            begin = cells + view.lead
-            if begin >= view.cells:
-                continue
-            truth = view.targets(horizon)[:, :, begin].T
-            into.fade(number, 0.5 ** (stride / SPAN))
-            into.add(number, _losses(into, fans, number, (truth, ask)), weight=TRUST * stride)
+    origins = np.arange(view.cells - span - 1, view.cells - 1 - view.lead, stride)
+    if not len(origins):
+        return
+    fans = np.full((len(into.contest.models), len(origins), view.series, *_shape(ask)), np.nan, dtype=np.float32)
+    for number, name in enumerate(into.contest.models):
+        if models[name].replayable:
+            fans[number] = lawful(models[name].predict(view, origins))
+    for number, origin in enumerate(origins.tolist()):
+        for reach in sorted({target.reach for target in ask.targets}):
+            if origin + view.lead + reach < view.cells:
+                which = np.flatnonzero([target.reach == reach for target in ask.targets])
+                actual = view.truth(ask.targets, which, origin)
+                losses = pinball(fans[:, number][:, :, which], actual[None], ask.levels)
+                into.add(losses, which, ALL, view.start + origin + reach)
 
 
-def _losses(into: Ledger, fans: Mapping[str, Floats], number: int, asked: tuple[Floats, Ask]) -> Floats:
-    truth, ask = asked
-    losses = np.full((len(into.models), *truth.shape), np.nan)
-    for name, fan in fans.items():
-        losses[into.models.index(name)] = pinball(fan[:, number], truth, ask.levels)
-    return losses
+def _shape(ask: Ask) -> tuple[int, int]:
+    return len(ask.targets), len(ask.levels)

@@ -1,91 +1,158 @@
-"""ARIMA by statsmodels: parameters estimated now and then for a few pairs, state carried on every cycle for all."""
+"""ARIMA by statsmodels: parameters estimated now and then for a few series, state carried on every cycle for all."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import lfilter
 
-from predictor.models.base import Ask, PointBand
-from predictor.view import BYTES, CHANNELS, Floats, View, last_known
+from predictor.models.base import PointBand
+from predictor.view import Ask, Floats, Ints, View, last_known
 
 # (p, d, q); which one is used is decided by one-step errors on history that the candidates were not fitted to.
 ORDERS = ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 0, 1), (2, 0, 1), (0, 1, 1), (1, 1, 1))
 MEMORY = 30
 HISTORY = 300
 SHORTEST = 60
-SAMPLED = 2
-# Estimates per fit bound its cost (about 15 ms each); the other pairs share the median of what was estimated.
-ESTIMATES = 8
+SAMPLED = 4
+# Estimates per fit bound its cost (about 15 ms each); series that resemble each other share the median of theirs.
+ESTIMATES = 12
+# Pasts that are laid out at a time: MEMORY values each.
+CHUNK = 60_000
+# So many of the newest estimates of a group are remembered.
+KEPT = 24
+# Series are grouped by how much a cell tells about the next one: bounds of the autocorrelation at lag 1.
+GROUPS = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 
 
 class Arima(PointBand):
-    """Every ARIMA is, but for a remainder, a weighted sum of its last values: 30 weights per pair say it all.
+    """Every ARIMA is, but for a remainder, a weighted sum of its last values: 30 weights per group say it all.
 
-    So new cells cost one product per pair and no filter has to be run again (Box and Jenkins' pi weights).
+    So new cells cost one product per series and no filter has to be run again (Box and Jenkins' pi weights).
     """
 
     name: ClassVar[str] = "arima"
     slow: ClassVar[bool] = True
     replayable: ClassVar[bool] = False
 
-    def __init__(self, ask: Ask) -> None:
-        super().__init__(ask)
+    def __init__(self, ask: Ask, seed: int = 0) -> None:
+        super().__init__(ask, seed)
         self.order: tuple[int, int, int] | None = None
-        self._own: dict[tuple[int, int], Floats] = {}
-        self._shared: dict[int, Floats] = {}
+        self._estimates: dict[tuple[int, int], list[Floats]] = {}
         self._next = 0
+        self._weights: dict[tuple[int, int], Floats] = {}  # by (lead, group): MEMORY x targets
+        self._mean: Floats = np.zeros((0, 0), dtype=np.float32)  # series x channels
+        self._group: Ints = np.zeros((0, 0), dtype=np.int64)
 
     def fit(self, view: View) -> None:
-        """Chooses the order on a sample of pairs, then estimates a few pairs in turn."""
-        self._band = None
-        series = _standardised(view)
-        lively = np.flatnonzero(series[BYTES].std(axis=-1) > 0)
+        """Chooses the order on a sample of series, then estimates a few series in turn."""
+        lively = np.flatnonzero(np.nanmax(np.nan_to_num(view.rates[0]), axis=-1, initial=0.0) > 0)
         if view.cells < SHORTEST or not len(lively):
             return
-        self.order = _choose_order([series[BYTES, pair] for pair in lively[:SAMPLED]]) or self.order
+        self._weights = {}
+        sample = lively[np.linspace(0, len(lively) - 1, SAMPLED).astype(np.int64)]
+        self.order = _choose_order(list(_standardised(view.rates[0, sample]))) or self.order
         if self.order is None:
             return
-        for step in range(min(ESTIMATES, len(lively))):
-            pair = int(lively[(self._next + step) % len(lively)])
-            for channel in range(len(CHANNELS)):
-                weights = _estimate(series[channel, pair], self.order)
+        chosen = lively[(self._next + np.arange(min(ESTIMATES, len(lively)))) % len(lively)]
+        self._next = int((self._next + ESTIMATES) % len(lively))
+        for channel in range(view.channels):
+            series = _standardised(view.rates[channel, chosen])
+            for one, group in zip(series, _grouped(series), strict=True):
+                weights = _estimate(one, self.order)
                 if weights is not None:
-                    self._own[channel, pair] = weights
-        self._next = (self._next + ESTIMATES) % len(lively)
-        for channel in range(len(CHANNELS)):
-            known = [weights for (of, _), weights in self._own.items() if of == channel]
-            if known:
-                self._shared[channel] = np.median(known, axis=0)
+                    known = self._estimates.setdefault((channel, int(group)), [])
+                    self._estimates[channel, int(group)] = [*known, weights][-KEPT:]
 
     def update(self, view: View) -> None:
         """See PointBand; nothing before the first fit."""
-        if len(self._shared) == len(CHANNELS):
-            super().update(view)
+        if not self._estimates:
+            return
+        more = view.population - len(self._mean)
+        if more > 0 or not self._mean.shape[1]:
+            self._mean = np.concatenate([self._mean.reshape(-1, view.channels), np.zeros((more, view.channels))])
+            self._group = np.concatenate(
+                [self._group.reshape(-1, view.channels), np.zeros((more, view.channels), dtype=np.int64)]
+            )
+        sub = view.due()
+        known = ~np.isnan(sub.rates)
+        total = np.where(known, sub.rates, 0.0).sum(axis=-1, dtype=np.float64)
+        self._mean[sub.rows] = (total / np.maximum(known.sum(axis=-1), 1)).T
+        for channel in range(view.channels):
+            self._group[sub.rows, channel] = _grouped(_standardised(sub.rates[channel]))
+        super().update(view)
 
-    def points(self, view: View, tail: int) -> Floats:
-        """See PointBand: mean of the path foreseen over each window."""
-        weights = self._window_weights(view)  # channels x pairs x horizons x MEMORY
-        mean = np.nanmean(
-            np.where(np.isnan(view.rates).all(-1, keepdims=True), 0.0, view.rates), axis=-1, keepdims=True
-        )
-        filled = last_known(view.rates)[..., -(tail + MEMORY) :] - mean
-        padded = np.pad(np.nan_to_num(filled), ((0, 0), (0, 0), (MEMORY, 0)))
-        past = sliding_window_view(padded, MEMORY, axis=-1)[:, :, -tail:, ::-1]
-        guess: Floats = np.einsum("cptm,cphm->cpht", past, weights) + mean[:, :, None]
-        return guess
+    def points(self, view: View, origins: Ints) -> Floats:
+        """See PointBand: mean of the path foreseen over each window, targets x series x origins."""
+        result = np.zeros((len(self.ask.targets), view.series, len(origins)), dtype=np.float32)
+        means, groups = self._mean[view.rows], self._group[view.rows]
+        for channel in range(view.channels):
+            which = np.flatnonzero(self.ask.channels == channel)
+            if len(which):
+                for group in np.unique(groups[:, channel]).tolist():
+                    weights = self._window_weights(channel, group, view.lead)[:, which]
+                    members = np.flatnonzero(groups[:, channel] == group)
+                    for rows in np.array_split(members, -(-len(members) * len(origins) // CHUNK)):
+                        past = _past(view.rates[channel, rows], means[rows, channel], origins)
+                        result[which[:, None], rows] = np.moveaxis(past @ weights, -1, 0)
+                result[which] += means[None, :, channel, None]
+        return result
 
-    def _window_weights(self, view: View) -> Floats:
-        pi = np.stack(
-            [
-                np.stack([self._own.get((channel, pair), self._shared[channel]) for pair in range(view.pairs)])
-                for channel in range(len(CHANNELS))
-            ]
-        )
-        steps = path_weights(pi, view.lead + self.ask.horizons[-1])
-        windows = [steps[view.lead : view.lead + horizon].mean(axis=0) for horizon in self.ask.horizons]
-        return np.stack(windows, axis=2)
+    def _window_weights(self, channel: int, group: int, lead: int) -> Floats:
+        groups = [of for at, of in self._estimates if at == channel]
+        if not groups:
+            return np.zeros((MEMORY, len(self.ask.targets)), dtype=np.float32)
+        nearest = min(groups, key=lambda one: abs(one - group))
+        key = (lead, channel * (len(GROUPS) + 1) + nearest)
+        if key not in self._weights:
+            steps = path_weights(np.median(self._estimates[channel, nearest], axis=0), lead + self.ask.reach)
+            windows = [steps[lead + one.first : lead + one.reach].mean(axis=0) for one in self.ask.targets]
+            self._weights[key] = np.stack(windows, axis=-1).astype(np.float32)
+        return self._weights[key]
+
+    def state(self) -> dict[str, Floats]:
+        """Order and estimates, for the next start to go on with."""
+        if self.order is None:
+            return {}
+        found = {f"{channel}/{group}": np.stack(known) for (channel, group), known in self._estimates.items()}
+        return {"order": np.array(self.order), **found}
+
+    def restore(self, state: Mapping[str, Floats]) -> None:
+        """Takes over what `state` gave. Raises KeyError or ValueError, changing nothing, when it does not fit."""
+        p, d, q = (int(one) for one in state["order"])
+        estimates = {}
+        for name, known in state.items():
+            if name != "order":
+                channel, group = (int(part) for part in name.split("/"))
+                if known.ndim != 2 or known.shape[1] != MEMORY or not np.isfinite(known).all():
+                    raise ValueError("arima: estimates of another shape")
+                estimates[channel, group] = list(known.astype(np.float64))
+        self.order, self._estimates, self._weights = (p, d, q), estimates, {}
+
+    def adopt(self, old: "PointBand") -> None:
+        """Keeps means, groups and bands of the predecessor."""
+        super().adopt(old)
+        if isinstance(old, Arima):
+            self._mean, self._group = old._mean, old._group
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_mean": self._mean[:0], "_group": self._group[:0], "_weights": {}}
+
+
+def _past(rates: Floats, mean: Floats, origins: Ints) -> Floats:
+    """Series x origins x MEMORY: the last values at each origin without their mean, newest first, gaps bridged."""
+    low = max(0, int(origins.min()) + 1 - 2 * MEMORY)
+    filled = np.nan_to_num(last_known(rates[:, low : int(origins.max()) + 1]) - mean[:, None])
+    padded = np.pad(filled.astype(np.float32, copy=False), ((0, 0), (MEMORY, 0)))
+    return sliding_window_view(padded, MEMORY, axis=-1)[:, origins - low + 1, ::-1]
+
+
+def _grouped(series: Floats) -> Ints:
+    """Group of each standardised series (any number x cells)."""
+    near = (series[:, 1:] * series[:, :-1]).mean(axis=-1) if series.shape[1] > 1 else np.zeros(len(series))
+    return np.searchsorted(GROUPS, near)
 
 
 def pi_weights(ar: Floats, ma: Floats, d: int) -> Floats:
@@ -110,8 +177,8 @@ def path_weights(pi: Floats, steps: int) -> Floats:
     return path
 
 
-def _standardised(view: View) -> Floats:
-    values = np.nan_to_num(last_known(view.rates)[..., -HISTORY:]).astype(np.float64)
+def _standardised(rates: Floats) -> Floats:
+    values = np.nan_to_num(last_known(rates)[..., -HISTORY:]).astype(np.float64)
     spread = values.std(axis=-1, keepdims=True)
     scaled: Floats = (values - values.mean(axis=-1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
     return scaled

@@ -1,26 +1,33 @@
-"""Gradient boosting by scikit-learn: one model per quantity and level learns from all pairs what precedes what."""
+"""Gradient boosting by scikit-learn: trees that learn from all series together what precedes what."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from scipy.special import ndtri
 
-from predictor.features import WARM_UP, Past, past, seasonal
-from predictor.models.base import Ask
+from predictor.fairness import fair_sample
+from predictor.features import WARM_UP, Scene, calendar_cells, describe, find_peers
+from predictor.forests import FEWEST_ROWS, Effort, Forest, Lesson, all_levels, grown
 from predictor.periods import find_periods
-from predictor.quantiles import lawful
-from predictor.view import CHANNEL_OF, QUANTITIES, Floats, Ints, View
+from predictor.view import Ask, Floats, Ints, Target, View
 
-FITTED = (0.1, 0.5, 0.9)
-ROWS = 2500
-FEWEST_ROWS = 300
+# CPU seconds of a live fit, well below the budget at which one is ended.
+LIVE_BUDGET_S = 1.2
+# Beyond so many targets those of one channel share their trees, and how far ahead they reach is a feature.
+MOST_DIRECT = 8
+PEERS = 2
+# Beyond so many series nobody looks for peers: it costs their square.
+MOST_PEERED = 1000
+# Rows are drawn from so many times as many.
+POOL = 1.5
+# Loud series count for more, as the square root of their size, but never for more than this many average ones.
+LOUDEST = 20.0
+# The forecast is a change from the last value, unless a slower level is so much nearer to what comes.
+MUCH_NEARER = 0.8
 
 
 class GradientBoosting:
-    """Direct forecasts of all horizons; the horizon is a feature, and rates are in units of the pair's own mean.
+    """Direct forecasts of each target as a change from the present level, in units of the series' own recent size.
 
     Three levels are fitted; the others follow on a normal scale between and beyond them.
     """
@@ -28,114 +35,163 @@ class GradientBoosting:
     name: ClassVar[str] = "gradient_boosting"
     slow: ClassVar[bool] = True
     replayable: ClassVar[bool] = False
+    costly: ClassVar[bool] = True
 
-    def __init__(self, ask: Ask, seed: int) -> None:
+    def __init__(self, ask: Ask, seed: int = 0) -> None:
         self.ask = ask
+        self.fit_budget_s = LIVE_BUDGET_S
         self._seed = seed
-        self._trees: dict[tuple[int, float], Any] = {}
+        self._forests: dict[Target, tuple[int, Forest]] = {}
+        self._calendar: tuple[int, ...] = ()
         self._periods: Floats = np.zeros(0)
+        self._peers: Ints = np.zeros((0, PEERS), dtype=np.int64)
 
     def fit(self, view: View) -> None:
-        """Fits all trees on a sample of origins of all pairs."""
-        scene = Scene(view, find_periods(view), past(view))
-        rng = np.random.default_rng(self._seed)
-        trees: dict[tuple[int, float], Any] = {}
-        for quantity in range(len(QUANTITIES)):
-            inputs, truths = _lesson(scene, self.ask, quantity)
-            if len(truths) < FEWEST_ROWS:
+        """Fits all trees on a sample of origins; no series (or group of series) has more than its share of it."""
+        peers = find_peers(view.rates[0], PEERS) if view.series <= MOST_PEERED else _nobody(view.series)
+        scene = Scene(view, find_periods(view), peers, calendar_cells(view))
+        groups = _groups(self.ask)
+        forests: dict[Target, tuple[int, Forest]] = {}
+        for targets in groups:
+            forest = _grown(scene, targets, (self.fit_budget_s, len(groups)), self._seed)
+            if forest is None:
                 return
-            chosen = rng.permutation(len(truths))[:ROWS]
-            for level in FITTED:
-                trees[quantity, level] = _boosted(inputs[chosen], truths[chosen], level, self._seed)
-        self._trees, self._periods = trees, scene.periods
+            forests |= dict.fromkeys(targets, forest)
+        self._forests, self._calendar = forests, scene.calendar
+        self._peers = _among_all(view, peers)
 
     def update(self, view: View) -> None:
-        """Features are made when they are needed."""
+        """Looks for periods where it is a series' turn; features are made when they are needed."""
+        more = view.population - len(self._periods)
+        self._periods = np.pad(self._periods, (0, max(0, more)), constant_values=np.nan)
+        sub = view.due()
+        self._periods[sub.rows] = find_periods(sub)
 
-    def predict(self, view: View) -> Floats:
+    def predict(self, view: View, origins: Ints) -> Floats:
         """See Model."""
-        fan = self.ask.empty(view.pairs)
-        if not self._trees or view.cells < WARM_UP:
+        fan = self.ask.empty(len(origins), view.series)
+        if not self._forests or view.cells < WARM_UP:
             return fan
-        periods = np.full(view.pairs, np.nan)
-        periods[: len(self._periods)] = self._periods
-        origin = np.array([view.cells - 1])
-        scene = Scene(view, periods, past(view))
-        for quantity in range(len(QUANTITIES)):
-            scale = scene.described.scale[CHANNEL_OF[quantity], :, -1]
-            inputs = np.concatenate([_inputs(scene, quantity, origin, horizon) for horizon in self.ask.horizons])
-            fitted = np.stack([self._trees[quantity, level].predict(inputs) for level in FITTED], axis=-1)
-            levels = _all_levels(fitted, self.ask.levels)
-            shaped = levels.reshape(len(self.ask.horizons), view.pairs, -1).transpose(1, 0, 2)
-            fan[:, :, quantity] = shaped * scale[:, None, None]
+        scene = Scene(view, self._known_periods(view), self._peers_in(view), self._calendar, int(origins[0]))
+        who, when = np.repeat(np.arange(view.series), len(origins)), np.tile(origins, view.series)
+        for number, target in enumerate(self.ask.targets):
+            base, forest = self._forests[target]
+            level, scale = _level(scene, target, base, (who, when))
+            foretold = forest.foretell(describe(scene, who, when, target))
+            values = all_levels(level[:, None] + scale[:, None] * foretold, self.ask.levels)
+            fan[:, :, number] = values.reshape(view.series, len(origins), -1).transpose(1, 0, 2)
         return fan
 
+    def _known_periods(self, view: View) -> Floats:
+        periods = np.full(view.population, np.nan)
+        periods[: len(self._periods)] = self._periods[: view.population]
+        known: Floats = periods[view.rows]
+        return known
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A view with all that describes it, made once for all quantities and horizons."""
+    def _peers_in(self, view: View) -> Ints:
+        """Places within the view of the peers that it shows."""
+        peers = _nobody(view.population)
+        peers[: len(self._peers)] = self._peers[: view.population]
+        place = np.full(view.population + 1, -1, dtype=np.int64)
+        place[np.arange(view.population)[view.rows]] = np.arange(view.series)
+        shown: Ints = place[peers[view.rows]]
+        return shown
 
-    view: View
-    periods: Floats
-    described: Past
-
-
-def _inputs(scene: Scene, quantity: int, origins: Ints, horizon: int) -> Floats:
-    """(pairs * origins) x features, pair by pair; see `features` for what they are."""
-    channel = int(CHANNEL_OF[quantity])
-    own = scene.described.features[channel][:, origins]
-    scale = scene.described.scale[channel][:, origins]
-    held = seasonal(scene.view, scene.periods, origins, horizon)[2 * channel : 2 * channel + 2]
-    cycles = np.concatenate([held[0], held[1]], axis=-1) / scale[..., None]
-    length = np.broadcast_to(scene.periods[:, None, None], (*scale.shape, 1))
-    phase = own[..., -1:] / length
-    ahead = np.full((*scale.shape, 1), float(horizon))
-    everything = np.concatenate([own, cycles, phase, length, ahead], axis=-1).reshape(scale.size, -1)
-    # No period, no earlier cycle: a value that nothing else has. (scikit-learn refuses columns that are all NaN.)
-    inputs: Floats = np.nan_to_num(everything, nan=-1.0)
-    return inputs
+    def adopt(self, old: "GradientBoosting") -> None:
+        """Keeps the periods of the predecessor."""
+        self._periods = old._periods
 
 
-def _lesson(scene: Scene, ask: Ask, quantity: int) -> tuple[Floats, Floats]:
-    """Inputs and truths, in units of the mean so far, of all origins whose window has ended."""
-    view = scene.view
-    inputs, truths = [], []
-    for horizon in ask.horizons:
-        origins = np.arange(WARM_UP, view.cells - view.lead - horizon)
-        if not len(origins):
-            continue
-        truth = view.targets(horizon)[quantity][:, origins + 1 + view.lead]
-        truth = truth / scene.described.scale[CHANNEL_OF[quantity]][:, origins]
-        known = ~np.isnan(truth).reshape(-1)
-        inputs.append(_inputs(scene, quantity, origins, horizon)[known])
-        truths.append(truth.reshape(-1)[known])
-    return (np.concatenate(inputs), np.concatenate(truths)) if inputs else (np.zeros((0, 0)), np.zeros(0))
+def _nobody(series: int) -> Ints:
+    return np.full((series, PEERS), -1, dtype=np.int64)
 
 
-def _boosted(inputs: Floats, truths: Floats, level: float, seed: int) -> Any:
-    # Deferred: scikit-learn takes a second to import, and only the fitting process needs it at once.
-    from sklearn.ensemble import HistGradientBoostingRegressor
+def _among_all(view: View, peers: Ints) -> Ints:
+    """Peers as places in the population, for all of it."""
+    places = np.append(np.arange(view.population)[view.rows], -1)
+    everyone = _nobody(view.population)
+    everyone[places[:-1]] = places[peers]
+    return everyone
 
-    trees = HistGradientBoostingRegressor(
-        loss="quantile",
-        quantile=level,
-        max_iter=40,
-        learning_rate=0.12,
-        max_leaf_nodes=8,
-        min_samples_leaf=25,
-        max_bins=64,
-        early_stopping=False,
-        random_state=seed,
+
+def _groups(ask: Ask) -> list[tuple[Target, ...]]:
+    """Targets that share trees."""
+    if len(ask.targets) <= MOST_DIRECT:
+        return [(target,) for target in ask.targets]
+    kinds = sorted({(target.channel, target.peak, target.first > 0) for target in ask.targets})
+    return [tuple(t for t in ask.targets if (t.channel, t.peak, t.first > 0) == kind) for kind in kinds]
+
+
+def _grown(scene: Scene, targets: Sequence[Target], budget: tuple[float, int], seed: int) -> tuple[int, Forest] | None:
+    """Trees of one group of targets; None when there are too few rows to learn from."""
+    rng = np.random.default_rng(seed)
+    where = [_moments(scene.view, target) for target in targets]
+    effort = Effort.within(*budget, sum(len(who) for who, _ in where))
+    share = round(POOL * effort.rows / len(targets))
+    lessons = [(target, _fair(scene.view, moments, share, rng)) for target, moments in zip(targets, where, strict=True)]
+    if sum(len(who) for _, (who, _) in lessons) < FEWEST_ROWS:
+        return None
+    level = _nearest_level(scene, lessons)
+    inputs, truths, weights = (
+        np.concatenate(part) for part in zip(*(_lesson(scene, *one, level) for one in lessons), strict=True)
     )
-    return trees.fit(inputs, truths)
+    moments = scene.view.cells - WARM_UP
+    return level, grown(Lesson(inputs, truths, weights, moments), effort, seed)
 
 
-def _all_levels(fitted: Floats, levels: Sequence[float]) -> Floats:
-    """Fitted levels to all levels, linear in the normal score; the outer pieces go on straight."""
-    fitted = lawful(fitted)
-    known, wanted = ndtri(np.array(FITTED)), ndtri(np.array(levels))
-    pieces = list(pairwise(range(len(FITTED))))
-    which = np.clip(np.searchsorted(known, wanted) - 1, 0, len(pieces) - 1)
-    share = (wanted - known[which]) / (known[which + 1] - known[which])
-    values: Floats = fitted[..., which] + share * (fitted[..., which + 1] - fitted[..., which])
-    return values
+def _moments(view: View, target: Target) -> tuple[Ints, Ints]:
+    """Series and origins of all windows whose truth is known."""
+    origins = np.arange(WARM_UP, view.cells - view.lead - target.reach)
+    if not len(origins):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    known = ~np.isnan(view.target(target)[:, view.begins(target, origins)])
+    who, at = np.nonzero(known)
+    return who, origins[at]
+
+
+def _fair(view: View, moments: tuple[Ints, Ints], rows: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    who, when = moments
+    if len(who) > rows:
+        chosen = fair_sample(who if view.groups is None else view.groups[who], rows, rng)
+        return who[chosen], when[chosen]
+    return who, when
+
+
+# What a forecast may be a change from: the last value, or one of the running figures (averages of 0.2, 0.05, the mean).
+LAST, LEVELS = -1, (-1, 1, 2, 4)
+
+
+def _level(scene: Scene, target: Target, level: int, where: tuple[Ints, Ints]) -> tuple[Floats, Floats]:
+    running = scene.running(target.channel)
+    who, here = where[0], where[1] - running.first
+    values = running.values if level == LAST else running.figures[level]
+    return values[who, here], running.scale[who, here]
+
+
+def _nearest_level(scene: Scene, lessons: Sequence[tuple[Target, tuple[Ints, Ints]]]) -> int:
+    """The level from which the truths are least far away, in sums of absolute distances."""
+    far = []
+    for level in LEVELS:
+        parts = [
+            np.abs(_truths(scene, target, where) - _level(scene, target, level, where)[0]) for target, where in lessons
+        ]
+        far.append(sum(float(part.sum()) for part in parts))
+    best = int(np.argmin(far))
+    return LEVELS[best] if far[best] < MUCH_NEARER * far[0] else LAST
+
+
+def _truths(scene: Scene, target: Target, where: tuple[Ints, Ints]) -> Floats:
+    held: Floats = scene.view.target(target)[where[0], scene.view.begins(target, where[1])]
+    return held
+
+
+def _lesson(scene: Scene, target: Target, where: tuple[Ints, Ints], level: int) -> tuple[Floats, Floats, Floats]:
+    """Inputs, truths as changes from the level in units of the scale, and weights."""
+    base, scale = _level(scene, target, level, where)
+    weights = np.sqrt(scale)
+    usual = weights.mean() if len(weights) else 1.0
+    return (
+        describe(scene, *where, target),
+        (_truths(scene, target, where) - base) / scale,
+        np.minimum(weights / usual, LOUDEST),
+    )

@@ -4,10 +4,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from predictor.models.base import Ask
 from predictor.periods import find_periods
 from predictor.quantiles import weighted_quantiles
-from predictor.view import BYTES, Floats, View
+from predictor.view import Ask, Floats, Ints, View
 
 CYCLES = 8
 # What recurs is rarely punctual: neighbours in phase are samples too, the nearer the weightier.
@@ -26,42 +25,53 @@ class SeasonalNaive:
     name: ClassVar[str] = "seasonal_naive"
     slow: ClassVar[bool] = False
     replayable: ClassVar[bool] = True
-    renew_every: ClassVar[int] = 5
+    costly: ClassVar[bool] = True
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, _seed: int = 0) -> None:
         self.ask = ask
         self.periods: Floats = np.zeros(0)
-        self._age = 0
 
     def fit(self, view: View) -> None:
-        """Looks for each pair's period."""
-        self.periods = find_periods(view)
-        self._age = 0
+        """Looks for the period of each series in the view."""
+        more = view.population - len(self.periods)
+        self.periods = np.pad(self.periods, (0, max(0, more)), constant_values=np.nan)
+        self.periods[view.rows] = find_periods(view)
 
     def update(self, view: View) -> None:
-        """Looks again every few cycles."""
-        self._age += 1
-        if self._age >= self.renew_every or len(self.periods) != view.pairs:
-            self.fit(view)
+        """Looks again where it is a series' turn."""
+        self.fit(view.due())
 
-    def predict(self, view: View) -> Floats:
-        """See Model; NaN for pairs without a period or with fewer than two windows to look back at."""
-        fan = self.ask.empty(view.pairs)
-        who = np.flatnonzero(~np.isnan(self.periods[: view.pairs]))
-        if not len(who):
+    def predict(self, view: View, origins: Ints) -> Floats:
+        """See Model; NaN for series without a period or with fewer than two windows to look back at."""
+        fan = self.ask.empty(len(origins), view.series)
+        if len(self.periods) < view.population:
             return fan
-        back = lookback(self.periods[who], TOLERANCE)
-        recent = FADING ** np.arange(CYCLES) * agreement(view.rates[BYTES][who], self.periods[who])
-        weights = recent[:, :, None] * SHIFT_WEIGHTS  # pairs x cycles x shifts
-        for number, horizon in enumerate(self.ask.horizons):
-            begin = view.cells + view.lead - back
-            samples = gather(view.targets(horizon)[:, who], begin)
-            cycles = (~np.isnan(samples)).any(axis=-1).sum(axis=-1)  # quantities x pairs
-            flat = samples.reshape(*samples.shape[:2], -1)
-            values = weighted_quantiles(flat, weights.reshape(len(who), -1), self.ask.levels)
-            values[cycles < 2] = np.nan
-            fan[who, number] = values.transpose(1, 0, 2)
+        periods = self.periods[view.rows]
+        who = np.flatnonzero(~np.isnan(periods))
+        if len(who):
+            sub = view if len(who) == view.series else view.part(who)
+            for number, origin in enumerate(origins.tolist()):
+                fan[number, who] = self._at(sub, periods[who], origin)
         return fan
+
+    def _at(self, view: View, periods: Floats, origin: int) -> Floats:
+        fan: Floats = self.ask.empty(1, view.series)[0]
+        back = lookback(periods, TOLERANCE)
+        alike = agreement(view.rates[0, :, : origin + 1], periods)
+        weights = (FADING ** np.arange(CYCLES) * alike)[..., None] * SHIFT_WEIGHTS  # series x cycles x shifts
+        flat = weights.reshape(view.series, -1)
+        for number, target in enumerate(self.ask.targets):
+            begin = view.begins(target, np.array([origin]))[0] - back
+            begin = np.where(begin + target.length - 1 <= origin, begin, -1)
+            samples = gather(view.target(target), begin)
+            values = weighted_quantiles(samples.reshape(view.series, -1), flat, self.ask.levels)
+            cycles = (~np.isnan(samples)).any(axis=-1).sum(axis=-1)
+            fan[:, number] = np.where(cycles[:, None] < 2, np.nan, values)
+        return fan
+
+    def adopt(self, old: "SeasonalNaive") -> None:
+        """Keeps the periods."""
+        self.periods = old.periods
 
 
 def agreement(series: Floats, periods: Floats) -> Floats:
@@ -100,12 +110,8 @@ def lookback(periods: Floats, tolerance: float) -> Floats:
 
 
 def gather(targets: Floats, begin: Floats) -> Floats:
-    """Targets (quantities x pairs x cells) of the windows that begin at `begin` (pairs x cycles x shifts).
-
-    Windows before the view or not over yet are NaN.
-    """
-    cells = targets.shape[-1]
-    inside = (begin >= 0) & (begin < cells)
+    """Targets (series x cells) of the windows that begin at `begin` (series x any shape); NaN where that is no cell."""
+    inside = (begin >= 0) & (begin < targets.shape[-1])
     index = np.where(inside, begin, 0).reshape(len(begin), -1)
-    values = np.take_along_axis(targets, index[None], axis=-1).reshape(len(targets), *begin.shape)
-    return np.where(inside[None], values, np.nan)
+    values = np.take_along_axis(targets, index, axis=-1).reshape(begin.shape)
+    return np.where(inside, values, np.nan)

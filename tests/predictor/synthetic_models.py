@@ -4,7 +4,7 @@ import os
 import time
 from typing import ClassVar
 
-from predictor.view import Floats, View
+from predictor.view import Floats, Ints, View
 
 
 class Obedient:
@@ -13,6 +13,7 @@ class Obedient:
     name: ClassVar[str] = "obedient"
     slow: ClassVar[bool] = True
     replayable: ClassVar[bool] = False
+    costly: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.process = 0
@@ -24,7 +25,7 @@ class Obedient:
 
     def update(self, view: View) -> None: ...
 
-    def predict(self, view: View) -> Floats:
+    def predict(self, view: View, origins: Ints) -> Floats:
         return view.rates
 
 

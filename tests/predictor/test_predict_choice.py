@@ -1,34 +1,39 @@
 """The better model gets the word, and loses it when the world has changed."""
 
 import numpy as np
+import pytest
 
 from predictor.calibration import Calibration
-from predictor.choice import Ledger
-from predictor.issues import Issue, Verdict
+from predictor.choice import Contest, Ledger
+from predictor.composition import NOBODY, Composition, Truth
+from predictor.quantiles import pinball
+from predictor.view import ALL, Target
 
 MODELS = ("naive", "ewma", "clever")
-FADE = 0.5 ** (1 / 60)
+TARGETS = (Target(0, 0, 5), Target(0, 0, 15))
+CONTEST = Contest(MODELS, TARGETS, ("naive", "ewma"), "ewma", half_life=60.0)
+FIRST = np.array([0])
 
 
-def ledger() -> Ledger:
-    book = Ledger(MODELS, (5, 15), "ewma", ("naive", "ewma"))
-    book.resize(1)
+def ledger(series: int = 1) -> Ledger:
+    book = Ledger(CONTEST)
+    book.resize(series)
     return book
 
 
-def play(book: Ledger, losses: tuple[float, float, float], windows: int) -> None:
-    for _ in range(windows):
-        book.fade(0, FADE)
-        book.add(0, np.broadcast_to(np.array(losses)[:, None, None], (3, 1, 4)))
+def play(book: Ledger, losses: tuple[float, float, float], cells: range, rows: np.ndarray | None = None) -> None:
+    rows = np.arange(book.series) if rows is None else rows
+    for cell in cells:
+        book.add(np.broadcast_to(np.array(losses)[:, None, None], (3, len(rows), 1)), FIRST, rows, cell)
 
 
-def say(book: Ledger, model: str) -> float:
-    return float(book.weights(np.ones(book.loss.shape, dtype=bool))[MODELS.index(model), 0, 0, 0])
+def say(book: Ledger, model: str, series: int = 0) -> float:
+    return float(book.weights(np.ones(book.loss.shape, dtype=bool))[MODELS.index(model), series, 0])
 
 
 def test_weights_are_shares_among_those_who_are_able():
     book = ledger()
-    play(book, (1.0, 1.0, 0.5), 50)
+    play(book, (1.0, 1.0, 0.5), range(50))
     able = np.ones(book.loss.shape, dtype=bool)
     able[2] = False
     weights = book.weights(able)
@@ -39,33 +44,81 @@ def test_weights_are_shares_among_those_who_are_able():
 
 def test_a_few_lucky_windows_prove_nothing_and_many_good_ones_do():
     book = ledger()
-    play(book, (1.0, 1.0, 0.1), 5)
+    play(book, (1.0, 1.0, 0.1), range(5))
     assert say(book, "clever") == 0.0
-    play(book, (1.0, 1.0, 0.4), 60)
+    play(book, (1.0, 1.0, 0.4), range(5, 65))
     assert say(book, "clever") > 0.9
 
 
 def test_a_model_that_fails_after_a_change_is_demoted_within_a_few_windows():
     book = ledger()
-    play(book, (1.0, 1.0, 0.4), 120)
-    play(book, (1.0, 1.0, 2.5), 40)
+    play(book, (1.0, 1.0, 0.4), range(120))
+    play(book, (1.0, 1.0, 2.5), range(120, 160))
     assert say(book, "clever") < 0.1
 
 
 def test_silence_during_a_surge_is_no_merit():
     book = ledger()
-    play(book, (1.0, 1.0, 1.0), 60)
-    play(book, (9.0, 10.0, np.nan), 30)
+    play(book, (1.0, 1.0, 1.0), range(60))
+    play(book, (9.0, 10.0, np.nan), range(60, 90))
     assert say(book, "clever") < say(book, "naive")
 
 
-def test_a_joining_pair_leaves_the_records_of_others_alone():
-    book = ledger()
-    play(book, (1.0, 1.0, 0.4), 60)
+def test_a_joining_series_begins_with_what_all_others_say_together():
+    book = ledger(20)
+    play(book, (1.0, 1.0, 0.4), range(60))
     before = say(book, "clever")
-    book.resize(3)
+    book.resize(25)
     assert say(book, "clever") == before
-    assert book.loss.shape[1] == 3
+    assert say(book, "clever", 24) > 0.5
+    assert say(ledger(25), "clever", 24) == 0.0
+
+
+def test_one_series_with_a_mind_of_its_own_is_not_outvoted_for_long():
+    book = ledger(50)
+    play(book, (1.0, 1.0, 0.5), range(60), np.arange(49))
+    play(book, (1.0, 1.0, 1.5), range(60), np.array([49]))
+    assert say(book, "clever", 0) > 0.9
+    assert say(book, "clever", 49) < 0.1
+
+
+def test_scores_fade_by_time_and_not_by_how_often_one_is_judged():
+    often, seldom = ledger(), ledger()
+    for book, step in ((often, 1), (seldom, 10)):
+        play(book, (1.0, 1.0, 1.0), range(0, 400, step))
+    before = often.count[0, 0, 0], seldom.count[0, 0, 0]
+    for book in (often, seldom):
+        play(book, (1.0, 1.0, 1.0), range(450, 451))
+    factor = 0.5 ** (50 / 60)
+    assert often.count[0, 0, 0] == pytest.approx(before[0] * factor + 1, rel=0.05)
+    assert seldom.count[0, 0, 0] == pytest.approx(before[1] * factor + 1, rel=0.2)
+
+
+def test_the_blend_loses_hardly_more_than_the_best_model_of_each_series():
+    rng = np.random.default_rng(1)
+    levels = (0.1, 0.5, 0.9)
+    composition = Composition(CONTEST, levels)
+    composition.resize(3)
+    own, final = [], []
+    for cell in range(600):
+        noise = rng.normal(0, [[1.0, 2.0, 3.0], [3.0, 1.0, 2.0], [2.0, 3.0, 1.0]])[..., None, None]
+        fans = (100 + noise + np.array([-1.5, 0.0, 1.5])).astype(np.float32)
+        actual = rng.normal(100, 1, (3, 1))
+        blend, _ = composition.blend(list(np.repeat(fans, 2, axis=2)))
+        final.append(pinball(blend[:, :1], actual, levels))
+        own.append(composition.learn(fans, blend[:, :1], Truth(actual, FIRST, ALL, cell))[0])
+    best = np.mean(own[200:], axis=0).min(axis=0)
+    assert (np.mean(final[200:], axis=0) <= 1.03 * best).all()
+
+
+def test_where_nobody_speaks_nothing_is_said():
+    composition = Composition(CONTEST, (0.1, 0.5, 0.9))
+    composition.resize(2)
+    fan = np.full((2, 2, 3), 5.0, dtype=np.float32)
+    fan[1] = np.nan
+    final, chosen = composition.blend([fan, None, None])
+    assert np.isnan(final[1]).all() and (chosen[1] == NOBODY).all()
+    assert (final[0] == 5).all() and (chosen[0] == 0).all()
 
 
 def test_calibration_brings_coverage_near_the_level():
@@ -73,15 +126,13 @@ def test_calibration_brings_coverage_near_the_level():
     levels = (0.1, 0.5, 0.9)
     calibration = Calibration(1, levels)
     calibration.resize(20)
-    narrow = np.broadcast_to(100 + np.array([-6.0, 0.0, 6.0]), (20, 1, 4, 3))
+    narrow = np.broadcast_to(100 + np.array([-6.0, 0.0, 6.0]), (20, 1, 3))
     hits = []
     for step in range(600):
         final = calibration.apply(narrow)
-        actual = rng.normal(100, 8, (20, 4))
+        actual = rng.normal(100, 8, (20, 1))
         if step > 300:
-            hits.append(actual <= final[:, 0, :, 2])
-        issue = Issue(0.0, 0, final[None], final, np.zeros((20, 1, 4), int), np.ones(20, bool))
-        calibration.learn(Verdict(issue, 0, actual, np.zeros((1, 20, 4)), np.zeros((20, 4))))
+            hits.append(actual <= final[..., 2])
+        calibration.learn(final, actual, FIRST, ALL)
     uncalibrated = 0.773  # of a normal distribution below 6 / 8 of its standard deviation
-    assert np.mean(hits) > uncalibrated + 0.06
-    assert np.mean(hits) < 0.95
+    assert uncalibrated + 0.06 < np.mean(hits) < 0.95

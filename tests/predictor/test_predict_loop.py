@@ -2,12 +2,13 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from synthetic_traffic import Recipe, make
 
-from cpdb import Communication, Store, StoreError, open_store
+from cpdb import Communication, Store, StoredBatch, StoreError, open_store
 from predictor import PredictorConfig, run
 
 QUICK = PredictorConfig(models=("naive", "ewma"), min_history_s=5)
@@ -43,20 +44,22 @@ def test_the_loop_forecasts_and_stops(tmp_path: Path):
 def test_the_loop_survives_a_store_that_fails_for_a_while(tmp_path: Path):
     store = open_store(f"sqlite:///{tmp_path}/loop.db")
     fill(store, time.time())
-    healthy, calls, stop = store.facts.communications, [], threading.Event()
+    healthy, calls, stop = store.facts, [], threading.Event()
 
     class Shaky:
         """Facts that fail twice before they are read."""
 
-        def communications(self, since: float, until: float | None = None) -> list[Communication]:
+        talks = healthy.talks
+
+        def batches(self, after_id: int, since: float, until: float | None = None) -> list[StoredBatch]:
             calls.append(since)
             if len(calls) <= 2:
                 raise StoreError("database: gone for a moment")
             if len(calls) > 3:
                 stop.set()
-            return healthy(since, until)
+            return healthy.batches(after_id, since, until)
 
-    shaky = Store(store.engine, Shaky(), store.inventory, store.foresight, store.wanted, store.journal)  # type: ignore[arg-type]
+    shaky = replace(store, facts=Shaky())  # type: ignore[arg-type]
     loop = threading.Thread(target=run, args=(shaky, QUICK, 0.02, stop))
     loop.start()
     loop.join(30)

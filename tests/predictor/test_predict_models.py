@@ -7,11 +7,10 @@ import pytest
 from synthetic_traffic import Recipe, make
 
 from predictor import PredictorConfig
-from predictor.choice import Ledger
-from predictor.features import past, seasonal
-from predictor.models import build
+from predictor.asking import windows
+from predictor.choice import Contest, Ledger
+from predictor.models import BASELINES, build
 from predictor.models.arima import MEMORY, path_weights, pi_weights
-from predictor.models.base import Ask
 from predictor.models.ewma import ewma
 from predictor.models.seasonal_naive import agreement
 from predictor.quantiles import lawful
@@ -19,6 +18,7 @@ from predictor.replay import replay
 from predictor.view import View
 
 CONFIG = PredictorConfig()
+ASK = windows(CONFIG.horizons, 2, CONFIG.levels)
 
 
 def view_of(seed: int, recipe: Recipe, lead: int = 0) -> View:
@@ -31,52 +31,80 @@ def view_of(seed: int, recipe: Recipe, lead: int = 0) -> View:
 def test_a_fitted_model_gives_lawful_fans_that_hold_the_truth_about_as_often_as_they_say(name, lead):
     whole = view_of(1, Recipe(pairs=12, surging=12 if name == "seasonal_naive" else 0, seconds=330), lead)
     past_view = View(whole.rates[..., :300], lead)
-    model = build(CONFIG)[name]
+    model = build([name], ASK)[name]
     model.fit(past_view)
     model = pickle.loads(pickle.dumps(model))
     model.update(past_view)
-    fan = lawful(model.predict(past_view))
-    assert fan.shape == (12, 3, 4, 8)
+    fan = lawful(model.predict(past_view, past_view.last))[0]
+    assert fan.shape == (12, 12, 8)
     assert np.isfinite(fan).mean() > 0.7
-    truth = whole.targets(15)[:, :, 300 + lead].T
-    known = ~np.isnan(fan[:, 1, :, 0])
-    assert np.mean(truth[known] <= fan[:, 1][known][:, 6] * 1.3) >= 0.7
-    assert np.mean(truth[known] >= fan[:, 1][known][:, 0] * 0.7) >= 0.7
+    fan = fan[:, 4:8]  # 15 s
+    truth = np.stack([whole.target(target)[:, 300 + lead] for target in ASK.targets[4:8]], axis=-1)
+    known = ~np.isnan(fan[..., 0])
+    assert np.mean(truth[known] <= fan[known][:, 6] * 1.3) >= 0.7
+    assert np.mean(truth[known] >= fan[known][:, 0] * 0.7) >= 0.7
 
 
 @pytest.mark.parametrize("name", CONFIG.models)
 def test_a_pair_that_joins_after_the_fit_does_no_harm(name):
     view = view_of(2, Recipe(pairs=6, seconds=200))
-    model = build(CONFIG)[name]
+    model = build([name], ASK)[name]
     model.fit(View(view.rates[:, :4]))
+    model.update(View(view.rates[:, :4]))
     model.update(view)
-    assert model.predict(view).shape[0] == 6
+    assert model.predict(view, view.last).shape[1] == 6
 
 
 @pytest.mark.parametrize("name", CONFIG.models)
 def test_no_history_and_nothing_but_gaps_do_no_harm(name):
     for rates in (np.zeros((2, 1, 1)), np.full((2, 2, 90), np.nan), np.zeros((2, 2, 90))):
-        model = build(CONFIG)[name]
+        model = build([name], ASK)[name]
         view = View(rates.astype(np.float32))
         with np.errstate(all="raise"):
             model.fit(view)
             model.update(view)
-            fan = lawful(model.predict(view))
+            fan = lawful(model.predict(view, view.last))
         assert (np.isnan(fan) | (fan >= 0)).all()
 
 
-@pytest.mark.parametrize("origin", [40, 99, 150])
-def test_no_feature_sees_the_future(origin):
-    view = view_of(3, Recipe(pairs=3, surging=2, seconds=200))
-    corrupted = View(view.rates.copy())
-    corrupted.rates[..., origin + 1 :] = 1e9
-    periods, origins = np.array([31.0, 9.0, np.nan]), np.array([origin])
-    before, after = past(view), past(corrupted)
-    assert np.array_equal(before.features[:, :, origin], after.features[:, :, origin])
-    assert np.array_equal(before.scale[:, :, origin], after.scale[:, :, origin])
-    for horizon in (1, 5, 30):
-        held = [seasonal(one, periods, origins, horizon) for one in (view, corrupted)]
-        assert np.array_equal(*held, equal_nan=True)
+@pytest.mark.parametrize("name", CONFIG.models)
+def test_what_is_said_at_an_origin_does_not_depend_on_later_cells(name):
+    view = view_of(3, Recipe(pairs=4, surging=4, seconds=200))
+    model = build([name], ASK)[name]
+    model.fit(view.until(150))
+    model.update(view.until(150))
+    origins = np.arange(149, 200, 7)
+    said = model.predict(view, origins)
+    for cells in (150, 171, 199):
+        corrupted = View(view.rates.copy())
+        corrupted.rates[..., cells:] = 1e9
+        before = origins < cells
+        assert np.array_equal(said[before], model.predict(corrupted, origins)[before], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", [*BASELINES, "arima"])
+def test_a_state_carried_on_says_the_same_as_a_fresh_look_at_the_past(name):
+    view = view_of(5, Recipe(pairs=5, surging=2, seconds=160))
+    view.rates[:, 1, 60:90] = np.nan
+    carried, fresh = (build([name], ASK)[name] for _ in range(2))
+    for model in (carried, fresh):
+        model.fit(view)
+    for cells in range(100, 161):
+        carried.update(view.until(cells))
+    fresh.update(view)
+    expected = fresh.points(view, np.array([158, 159]))[..., 1]
+    assert carried.points(view, view.last)[..., 0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIG.models)
+def test_a_part_of_the_series_is_told_the_same_as_the_whole(name):
+    view = view_of(6, Recipe(pairs=6, surging=6, seconds=200))
+    model = build([name], ASK)[name]
+    model.fit(view)
+    model.update(view)
+    rows = np.array([1, 4])
+    part = model.predict(view.part(rows), view.last)
+    assert part == pytest.approx(model.predict(view, view.last)[:, rows], rel=1e-4, nan_ok=True)
 
 
 def test_cycles_before_a_change_of_phase_lose_their_say():
@@ -113,11 +141,12 @@ def test_a_path_of_an_autoregression_falls_off_geometrically():
 
 def test_a_replay_prefers_the_seasonal_model_where_surges_recur():
     view = view_of(4, Recipe(pairs=4, surging=4, seconds=170))
-    models = {name: model for name, model in build(CONFIG).items() if model.replayable}
+    models = {name: model for name, model in build(CONFIG.models, ASK).items() if model.replayable}
     for model in models.values():
         model.fit(view)
-    ledger = Ledger(tuple(models), CONFIG.horizons, "ewma", ("naive", "ewma", "train_mean"))
-    ledger.resize(view.pairs)
-    replay(models, view, Ask(CONFIG.horizons, CONFIG.levels), ledger)
+        model.update(view)
+    ledger = Ledger(Contest(tuple(models), ASK.targets, BASELINES, "ewma"))
+    ledger.resize(view.series)
+    replay(models, view, ASK, ledger)
     ratio = ledger.ratios()[tuple(models).index("seasonal_naive")]
-    assert np.median(ratio[:, 0]) < 0.7
+    assert np.median(ratio[:, :4]) < 0.7

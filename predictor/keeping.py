@@ -1,0 +1,130 @@
+"""Keeps what a predictor has learnt in the database, so that a restart goes on where it was."""
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import structlog
+
+from cpdb import Store, StoreError, Subject, SubjectKind
+from predictor.memory import names, pack, prefixed, section, text, unpack
+from predictor.view import Floats
+
+if TYPE_CHECKING:
+    from predictor.cycle import Predictor
+
+log = structlog.get_logger(__name__)
+
+KEEP_EVERY_S = 60.0
+# With more series than this, what is known of single ones as to models is left out: it would be a hundred megabytes.
+MOST_SERIES = 20_000
+PER_SERIES = ("loss", "against", "count", "at")
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A model whose parameters survive a restart: plain arrays, and back."""
+
+    def state(self) -> dict[str, Floats]:
+        """What was learnt; may be empty."""
+
+    def restore(self, state: Mapping[str, Floats]) -> None:
+        """Takes over what `state` gave. Raises KeyError or ValueError, changing nothing, when it does not fit."""
+
+
+class Keeper:
+    """Writes in a thread of its own, so that no cycle waits; what does not fit what it finds is left alone."""
+
+    def __init__(self, lane: str) -> None:
+        self.key = f"predictor/{lane}"
+        self._kept_at: float | None = None
+        self._thread: threading.Thread | None = None
+
+    def recall(self, store: Store, predictor: "Predictor") -> bool:
+        """Gives a predictor that has not begun yet what another one knew; False when there was nothing of use."""
+        arrays = unpack(store.foresight.recall(self.key), self.key, about(predictor))
+        if arrays is None:
+            return False
+        try:
+            subjects = [subject_of(name) for name in names(arrays["subjects"])]
+            _give(predictor, arrays, len(subjects))
+            predictor.source.join(subjects)
+        except (KeyError, ValueError) as error:
+            log.warning("what was learnt does not fit, beginning anew", lane=predictor.config.lane, error=str(error))
+            return False
+        log.info("going on with what was learnt", lane=predictor.config.lane, series=len(subjects))
+        return True
+
+    def keep(self, store: Store, predictor: "Predictor", now: float, wait: bool = False) -> None:
+        """Writes now and then; with `wait` at once, and returns when it is written."""
+        if self._kept_at is None:
+            self._kept_at = now
+        if self._thread is not None and self._thread.is_alive():
+            if not wait:
+                return
+            self._thread.join()
+        if not wait and now - self._kept_at < KEEP_EVERY_S:
+            return
+        self._kept_at = now
+        what = {name: value.copy() for name, value in learnt(predictor).items()}
+        self._thread = threading.Thread(target=self._write, args=(store, about(predictor), what, now), daemon=True)
+        self._thread.start()
+        if wait:
+            self._thread.join()
+
+    def _write(self, store: Store, head: Mapping[str, object], what: Mapping[str, Floats], now: float) -> None:
+        try:
+            store.foresight.remember(self.key, pack(self.key, head, what), now)
+        except StoreError as error:
+            log.warning("what was learnt could not be kept, trying again later", key=self.key, error=str(error))
+
+
+def about(predictor: "Predictor") -> dict[str, object]:
+    """What learnt numbers belong to: another value of any of these, and they mean something else."""
+    config = predictor.config
+    return {
+        "step_s": config.step_s,
+        "horizons_s": list(config.horizons_s),
+        "levels": list(config.levels),
+        "models": list(predictor.models),
+        "quantities": [one.value for one in predictor.source.quantities],
+    }
+
+
+def learnt(predictor: "Predictor") -> dict[str, Floats]:
+    """Everything that is worth keeping, as arrays of the same series in the same order."""
+    composition = predictor.forecaster.composition
+    series = composition.ledger.series
+    ledger = composition.ledger.state()
+    if series > MOST_SERIES:
+        ledger |= {name: ledger[name][:, :0] if name != "at" else ledger[name][:0] for name in PER_SERIES}
+    found = {"subjects": text([name_of(one) for one in predictor.source.subjects[:series]])}
+    found |= prefixed("ledger", ledger) | prefixed("calibration", composition.calibration.state())
+    found |= prefixed("companion", predictor.companion.state())
+    for name, model in predictor.models.items():
+        if isinstance(model, Remembering):
+            found |= prefixed(f"model/{name}", model.state())
+    return found
+
+
+def _give(predictor: "Predictor", arrays: Mapping[str, Floats], series: int) -> None:
+    composition = predictor.forecaster.composition
+    composition.ledger.restore(section(arrays, "ledger"))
+    composition.calibration.restore(section(arrays, "calibration"))
+    composition.resize(series)
+    predictor.companion.restore(section(arrays, "companion"))
+    for name, model in predictor.models.items():
+        state = section(arrays, f"model/{name}")
+        if isinstance(model, Remembering) and state:
+            model.restore(state)
+
+
+def name_of(subject: Subject) -> str:
+    """A subject as one string."""
+    return "\t".join((subject.kind.value, subject.a, subject.b))
+
+
+def subject_of(name: str) -> Subject:
+    """The subject that `name_of` made a string of; raises ValueError when it is none."""
+    kind, a, b = name.split("\t")
+    return Subject(SubjectKind(kind), a, b)

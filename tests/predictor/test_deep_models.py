@@ -1,0 +1,218 @@
+"""The networks learn what there is to learn, say how sure they are, and keep within their budget."""
+
+import io
+import pickle
+import time
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from deep_series import ASK, LEVELS, alternating, error, returning, view_of
+
+from predictor.deep.model import DeepModel
+from predictor.fits import Background
+from predictor.models import build
+from predictor.models.lstm import Lstm
+from predictor.models.transformer import Transformer
+from predictor.quantiles import pinball
+from predictor.view import Ask, Target, View
+
+pytestmark = [
+    pytest.mark.deep,
+    pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed: make setup-deep"),
+]
+MODELS = (Lstm, Transformer)
+TAUGHT = 320
+STEPS = 200
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=lambda model: model.name)
+def taught(request: pytest.FixtureRequest) -> DeepModel:
+    """A network of each kind that has seen series swing between two levels."""
+    model = request.param(ASK, 1, STEPS)
+    model.fit(view_of(alternating(1), TAUGHT))
+    return model
+
+
+def test_it_learns_a_swing_that_simple_guesses_miss(taught):
+    view = view_of(alternating(2))
+    origins = np.arange(200, 400)
+    fan = taught.predict(view, origins)
+    assert fan.shape == (200, 12, 3, 5)
+    # The next cell is like the last, and most of what can be said beyond that is when a surge ends.
+    for number, room in ((0, 1.1), (1, 0.8), (2, 0.85)):
+        naive = np.repeat(view.rates[0][:, origins].T[..., None], 5, axis=-1)
+        lost = [error(said, view, origins, ASK.targets[number]) for said in (fan[:, :, number], naive)]
+        assert lost[0] < room * lost[1]
+
+
+def test_its_quantiles_are_ordered_finite_and_about_right(taught):
+    view = view_of(alternating(3))
+    origins = np.arange(200, 400)
+    fan = taught.predict(view, origins)
+    assert np.isfinite(fan).all()
+    assert (np.diff(fan, axis=-1) >= 0).all()
+    for number, target in enumerate(ASK.targets):
+        truth = view.target(target)[:, view.begins(target, origins)].T
+        assert 0.75 < (truth <= fan[:, :, number, -1]).mean() <= 1.0
+        assert 0.0 <= (truth <= fan[:, :, number, 0]).mean() < 0.3
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_it_learns_to_return_to_the_mean(model):
+    ask = Ask((Target(0, 0, 1),), LEVELS)
+    network = model(ask, 1, 120)
+    network.fit(view_of(returning(1), TAUGHT))
+    view, origins = view_of(returning(2)), np.arange(100, 400)
+    truth = view.target(ask.targets[0])[:, view.begins(ask.targets[0], origins)].T
+    mean = view.rates[0].mean(axis=-1)
+    fan = network.predict(view, origins)[:, :, 0]
+    last = view.rates[0][:, origins].T
+    # Half way back is the best that anyone can say; 1.15 leaves room for what a short training misses.
+    best = mean + 0.5 * (last - mean)
+    lost = [float((np.abs(said - truth) / mean).mean()) for said in (fan[..., 2], best, last)]
+    assert lost[0] < 1.15 * lost[1]
+    assert lost[0] < 0.95 * lost[2]
+
+
+def test_nothing_said_depends_on_the_future(taught):
+    rates = alternating(4)
+    corrupted = rates.copy()
+    corrupted[..., 301:] = 1e9
+    origins = np.arange(200, 301)
+    fans = [taught.predict(view, origins) for view in (view_of(rates), view_of(corrupted), view_of(rates, 301))]
+    assert np.isfinite(fans[0]).all()
+    assert np.array_equal(fans[0], fans[1])
+    assert np.array_equal(fans[0], fans[2])
+
+
+def test_a_few_series_are_told_the_same_as_all_of_them(taught, monkeypatch):
+    view, origins, few = view_of(alternating(5)), np.array([250, 251]), np.array([3, 7])
+    whole = taught.predict(view, origins)
+    assert taught.predict(view.take(few), origins) == pytest.approx(whole[:, few], rel=1e-3)
+    monkeypatch.setattr("predictor.deep.model.AT_ONCE", 10)
+    assert taught.predict(view, origins) == pytest.approx(whole, rel=1e-3)
+
+
+def test_missing_cells_widen_what_it_says(taught):
+    rates = alternating(5)
+    gap = rates.copy()
+    gap[..., 285:301] = np.nan
+    here = np.array([300])
+    fans = [taught.predict(view_of(one, 301), here)[0, :, 1] for one in (rates, gap)]
+    widths = [(fan[:, -1] - fan[:, 0]) / rates[0].mean(axis=-1) for fan in fans]
+    assert np.median(widths[1]) > 1.2 * np.median(widths[0])
+
+
+def test_it_says_nothing_where_nothing_is_known_and_nothing_before_it_is_taught(taught):
+    rates = alternating(6)
+    rates[:, 0] = np.nan
+    fan = taught.predict(view_of(rates), np.array([300]))
+    assert np.isnan(fan[0, 0]).all()
+    assert np.isfinite(fan[0, 1:]).all()
+    fresh = type(taught)(ASK, 1)
+    fresh.fit(View(np.zeros((1, 2, 10), dtype=np.float32)))
+    assert np.isnan(fresh.predict(view_of(rates), np.array([300]))).all()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_it_is_silent_when_simple_guesses_are_as_good(model):
+    # A constant is foreseen without fault by whoever says the same again.
+    flat = np.repeat(np.linspace(1, 9, 6, dtype=np.float32)[None, :, None], 300, axis=-1)
+    network = model(ASK, 1, 15)
+    network.fit(View(flat))
+    assert not network.wins
+    assert np.isnan(network.predict(View(flat), np.array([299]))).all()
+
+
+def test_weights_survive_pickling_and_files(taught):
+    view, origins = view_of(alternating(7)), np.array([250, 350])
+    once, again = (pickle.loads(pickle.dumps(taught)) for _ in range(2))
+    said = once.predict(view, origins)
+    assert np.isfinite(said).all()
+    assert np.array_equal(again.predict(view, origins), said)
+    file = io.BytesIO()
+    np.savez(file, **taught.state())
+    file.seek(0)
+    restored = type(taught)(ASK, 2)
+    with np.load(file, allow_pickle=False) as arrays:
+        restored.restore(dict(arrays))
+    assert np.array_equal(restored.predict(view, origins), said)
+
+
+def test_weights_for_another_question_are_left_alone(taught):
+    other = type(taught)(Ask(ASK.targets[:1], LEVELS), 1, 15)
+    other.restore(taught.state())
+    view = view_of(alternating(8))
+    assert np.isnan(other.predict(view, np.array([300]))).all()
+    other.fit(view_of(alternating(8), TAUGHT))
+    assert other.weights is not None
+
+
+def test_a_second_training_goes_on_from_the_first(taught):
+    view = view_of(alternating(1), TAUGHT)
+    warm, cold = (type(taught)(ASK, 1, 20) for _ in range(2))
+    warm.restore(taught.state())
+    warm.fit(view)
+    cold.fit(view)
+    later, origins = view_of(alternating(9)), np.arange(200, 400)
+    losses = []
+    for model in (warm, cold):
+        model.wins = True
+        fan = model.predict(later, origins)[:, :, 0]
+        truth = later.target(ASK.targets[0])[:, later.begins(ASK.targets[0], origins)].T
+        losses.append(float((pinball(fan, truth, LEVELS) / later.rates[0].mean(axis=-1)).mean()))
+    assert losses[0] < 0.8 * losses[1]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_the_same_seed_gives_the_same_network(model):
+    view = view_of(alternating(1), TAUGHT)
+    networks = [model(ASK, seed, 15) for seed in (1, 1, 2)]
+    for network in networks:
+        network.fit(view)
+        network.wins = True
+    same, again, other = (network.predict(view, np.array([300])) for network in networks)
+    assert np.array_equal(same, again)
+    assert not np.array_equal(same, other)
+
+
+def test_a_training_ends_with_its_budget():
+    network = Transformer(ASK, 1, 1_000_000)
+    network.fit_budget_s = 2.0
+    Transformer(ASK, 1, 1).fit(view_of(alternating(1), TAUGHT))  # what is loaded once is no part of it
+    began = time.process_time()
+    network.fit(view_of(alternating(1), TAUGHT))
+    assert time.process_time() - began < 8.0
+    assert network.weights is not None
+
+
+def test_in_the_background_it_comes_back_before_its_process_is_ended():
+    background = Background(cpu_budget_s=9.0)
+    try:
+        assert background.submit([Lstm(ASK, 1, 1_000_000)], view_of(alternating(1), TAUGHT))
+        fitted, until = [], time.monotonic() + 250
+        while not fitted and not background.failures and time.monotonic() < until:
+            time.sleep(0.2)
+            fitted = background.collect()
+    finally:
+        background.close()
+    assert [model.name for model in fitted] == ["lstm"]
+    assert np.isfinite(fitted[0].predict(view_of(alternating(2)), np.array([300]))).all()
+
+
+def test_companions_help_where_they_lead():
+    rng = np.random.default_rng(1)
+    leading = rng.gamma(2.0, 1.0, (1, 10, 401)).astype(np.float32)
+    rates = np.concatenate([100.0 * leading[..., :-1], leading[..., 1:]]).astype(np.float32)
+    ask = Ask((Target(0, 0, 1),), LEVELS)
+    network = Lstm(ask, 1, 150)
+    network.fit(View(rates[..., :TAUGHT]))
+    view, origins = View(rates), np.arange(320, 398)
+    truth = view.target(ask.targets[0])[:, view.begins(ask.targets[0], origins)].T
+    said = network.predict(view, origins)[:, :, 0, 2]
+    assert np.abs(said - truth).mean() < 0.6 * np.abs(np.median(truth) - truth).mean()
+
+
+def test_they_are_built_by_name():
+    assert [model.name for model in build(("lstm", "transformer"), ASK, 1).values()] == ["lstm", "transformer"]

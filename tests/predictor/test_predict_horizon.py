@@ -1,0 +1,119 @@
+"""Horizons: steady series reach the top, volatile ones fall, no flapping, and greater errors never reach farther."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from predictor.horizon import UNKNOWN, Evidence, Horizons, Rungs, Tolerance, climbed
+
+RUNGS = 4
+SHORT = Tolerance(patience=6, haste=3)
+
+
+def told(errors):
+    errors = np.asarray(errors, dtype=float)
+    return Evidence(errors, np.zeros_like(errors))
+
+
+def path(evidence, tolerance=SHORT):
+    """Rung of each series after each cycle; errors are cycles x series x rungs."""
+    rungs, seen = Rungs.fresh(evidence.shape[1]), []
+    for errors in evidence:
+        rungs = climbed(rungs, told(errors), tolerance)
+        seen.append(rungs.now)
+    return np.stack(seen)
+
+
+def lived(losses, cycles=200, seed=1):
+    """A pair whose measured mean is 1 and whose losses are drawn around `losses` (one per rung)."""
+    rng = np.random.default_rng(seed)
+    horizons = Horizons(RUNGS)
+    horizons.resize(1)
+    moves = []
+    for _ in range(cycles):
+        for rung, loss in enumerate(losses):
+            horizons.learn(rung, rng.gamma(20, loss / 20, 1), np.ones(1), np.full(1, 4 * loss))
+        moves += horizons.climb()
+    return horizons, moves
+
+
+def test_a_steady_series_reaches_the_top_and_a_volatile_one_does_not():
+    steady, _ = lived([0.04] * RUNGS)
+    volatile, _ = lived([0.4] * RUNGS)
+    assert steady.rungs.now.tolist() == [RUNGS - 1]
+    assert volatile.rungs.now.tolist() == [0]
+
+
+def test_only_as_far_as_it_is_good():
+    horizons, moves = lived([0.03, 0.05, 0.3, 0.4])
+    assert horizons.rungs.now.tolist() == [1]
+    assert [(one.before, one.after) for one in moves] == [(UNKNOWN, 0), (0, 1)]
+    assert "steady" in moves[1].reason and "0.1" in moves[1].reason
+
+
+def test_a_series_that_turns_volatile_falls_and_says_why():
+    horizons, _ = lived([0.04] * RUNGS)
+    moves = []
+    for _ in range(60):
+        for rung in range(RUNGS):
+            horizons.learn(rung, np.full(1, 0.5), np.ones(1), np.full(1, 2.0))
+        moves += horizons.climb()
+    assert moves[0].after == 0 and "out of tolerance" in moves[0].reason
+    assert horizons.rungs.now.tolist() == [0]
+
+
+def test_nothing_is_in_force_before_there_are_scores():
+    horizons = Horizons(RUNGS)
+    horizons.resize(3)
+    horizons.learn(0, np.array([0.1, np.nan, 0.1]), np.ones(3), np.ones(3))
+    assert horizons.climb() == [] and (horizons.rungs.now == UNKNOWN).all()
+
+
+errors = arrays(float, (40, 1, RUNGS), elements=st.floats(0, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(errors, arrays(float, (40, 1, RUNGS), elements=st.floats(0, 1)))
+def test_greater_errors_never_reach_farther(less, more):
+    assert (path(less + more) <= path(less)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(errors)
+def test_a_rise_takes_patience_and_one_rung_a_time(random):
+    seen = path(random)[:, 0]
+    ups = np.flatnonzero(np.diff(seen) > 0)
+    assert (np.diff(seen) <= 1).all()
+    assert (np.diff(ups) >= SHORT.patience).all()
+    for cycle in ups:
+        best = random[cycle + 2 - SHORT.patience : cycle + 2, 0, seen[cycle] + 1 :].min(axis=1)
+        assert (best <= SHORT.ease).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(float, (60, 1, RUNGS), elements=st.floats(0.801, 1.0)), st.integers(0, RUNGS - 1))
+def test_between_the_two_bounds_nothing_moves(near, start):
+    rungs = Rungs(np.array([start]), np.zeros(1, dtype=int), np.zeros(1, dtype=int))
+    for one in near:
+        rungs = climbed(rungs, told(one), SHORT)
+    assert rungs.now.tolist() == [start]
+
+
+def test_width_counts_as_well_as_error():
+    evidence = Evidence(np.full((2, RUNGS), 0.1), np.array([[0.1] * RUNGS, [0.1, 3.0, 3.0, 3.0]]))
+    rungs = Rungs.fresh(2)
+    for _ in range(60):
+        rungs = climbed(rungs, evidence, SHORT)
+    assert rungs.now.tolist() == [RUNGS - 1, 0]
+
+
+def test_what_was_learnt_goes_on_after_a_restart():
+    horizons, _ = lived([0.03, 0.05, 0.3, 0.4])
+    heir = Horizons(RUNGS)
+    heir.restore(horizons.state())
+    assert heir.rungs.now.tolist() == horizons.rungs.now.tolist()
+    assert heir.evidence().error == pytest.approx(horizons.evidence().error)
+    with pytest.raises(ValueError, match="ladder"):
+        Horizons(RUNGS + 1).restore(horizons.state())

@@ -1,0 +1,31 @@
+"""Horizons shorter than three refreshes of a switch's counters are refused, in one line that says why."""
+
+from cpdb import Observed
+from predictor.staleness import refreshes, too_short, usable
+
+
+def measured(node: str, seconds: str, at: float = 1000.0, kind: str = "refresh") -> Observed:
+    return Observed(kind, node, node, 0, "measured", seconds, at)
+
+
+def test_only_fresh_measurements_of_refreshes_count() -> None:
+    rows = [
+        measured("leaf1", "1.05"),
+        measured("leaf2", "9.00", at=500.0),
+        measured("leaf3", "installed", kind="reservation"),
+    ]
+    assert refreshes(rows, 1010.0) == {"leaf1": 1.05}
+
+
+def test_a_horizon_needs_three_refreshes_of_the_slowest_switch() -> None:
+    known = {"leaf1": 1.0, "leaf2": 5.0}
+    assert usable((5, 15, 30), known) == (15, 30)
+    line = too_short((5, 15, 30), known)
+    assert line is not None and "\n" not in line
+    assert "5 s refused" in line and "leaf2" in line and "15 s" in line
+
+
+def test_nothing_is_refused_while_nothing_is_known_or_all_is_well() -> None:
+    assert too_short((5, 15, 30), {}) is None
+    assert too_short((5, 15, 30), {"leaf1": 1.66}) is None
+    assert usable((5, 15, 30), {}) == (5, 15, 30)
