@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import decoding, foreseeing, planning, rule_making, store_writes
+from bench import decoding, foreseeing, planning, rule_making, store
 from bench.figures import Bench, Result, Size, Target
 
 BENCHES = (
-    Bench("store_writes", "writing communications", store_writes.measure),
+    Bench("store", "writing and reading communications", store.small),
     Bench("decoding", "decoding flow statistics", decoding.measure),
     Bench("rule_making", "computing the switches' rules", rule_making.measure),
     Bench("planning", "planning", planning.measure),

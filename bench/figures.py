@@ -48,6 +48,11 @@ class Result:
     targets: list[Target] = field(default_factory=list)
 
 
+def joined(one: Result, other: Result) -> Result:
+    """Both results as one."""
+    return Result(one.figures | other.figures, [*one.targets, *other.targets])
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """One bench: its name in the document, what it is for people, and how it is taken."""
