@@ -6,11 +6,12 @@ SEED ?= 1
 SCENARIO ?= surge
 JSON ?=
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 300
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m mininet_topos.stage --
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup setup-deep demo test check bench bench-forecast bench-route fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -22,6 +23,10 @@ setup: .venv/ready
 	@deploy/system-packages.sh || echo "forepath: going on without them; the demo will be simulated"
 	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/python-packages.sh
 	@touch $@
+
+## make setup-deep   PyTorch's CPU build as well, for the models lstm and transformer
+setup-deep: setup
+	@deploy/deep-packages.sh
 
 ## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, JSON=out.json)
 demo: setup
@@ -46,7 +51,24 @@ check: setup
 bench: setup
 	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON))
 
+## make bench-compute DATA=DIR   replays recorded machines and writes docs/results/compute.md
+bench-compute: setup
+	$(BIN)/python -m bench.compute_page $(DATA) docs/results/compute.md
+
+## make bench-forecast DATA=DIR   replays the public traffic sets and writes docs/results/forecast.md
+bench-forecast: setup
+	$(BIN)/python -m backtest.sheet $(DATA) docs/results/forecast.md
+
+## make fuzz    hostile OpenFlow messages for longer (FUZZ_SECONDS=n); guided by coverage where atheris can be had
+fuzz: setup
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/pip install --quiet "atheris>=2.3" || true
+	@$(BIN)/python tests/ryu_apps/fuzz_openflow.py $(FUZZ_SECONDS) $(SEED)
+
+## make bench-route DATA=DIR   replays recorded traffic matrices and writes docs/results/route.md
+bench-route: setup
+	$(BIN)/python -m bench.route_page $(DATA) docs/results/route.md
+
 ## make clean   removes what was built or fetched, and .run with the last demo's data; no other database
 clean:
-	rm -rf .venv .lab .run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .lab .run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ import structlog
 import typer
 
 from cpdb import ForepathError, LabError, SettingsError, StoreError
-from forepath.commands import check, decide, look, serve, trial
+from forepath.commands import backtest, bench, check, db, decide, foresee, look, machines, serve, trial
 from forepath.output import (
     EXIT_CODES,
     EXIT_FAILED,
@@ -35,13 +35,17 @@ for command in (
     serve.orchestrate,
     look.status,
     look.pairs,
-    look.forecast,
+    foresee.forecast,
     look.paths,
     decide.plan,
     decide.apply,
     decide.explain,
 ):
     app.command()(command)
+app.add_typer(bench.bench)
+app.add_typer(db.app)
+backtest.app.command()(machines.machines)
+app.add_typer(backtest.app)
 
 EXIT_OF: tuple[tuple[type[ForepathError], int], ...] = (
     (SettingsError, EXIT_SETTINGS),

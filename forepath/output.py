@@ -38,7 +38,8 @@ SettingsOption = Annotated[
 ]
 
 
-def _writable(target: str | None) -> str | None:
+def writable(target: str | None) -> str | None:
+    """Checks a path that is to be written; the callback of options that name one. Raises BadParameter (exit code 2)."""
     # Before the work, not after it: a demo's figures must not be lost to a wrong path.
     if target not in (None, "-"):
         folder = Path(target).parent
@@ -53,7 +54,7 @@ JsonOption = Annotated[
         "--json",
         metavar="PATH|-",
         help="Write one JSON document to a file, or - for stdout",
-        callback=_writable,
+        callback=writable,
     ),
 ]
 

@@ -23,7 +23,7 @@ from orchestrator import (
     VmSpec,
     whole,
 )
-from predictor import PredictorConfig
+from predictor import PredictorConfig, SlowLane
 from ryu_apps import Topology
 
 MIB = 1024 * 1024
@@ -35,10 +35,26 @@ def predictor_config(settings: Settings) -> PredictorConfig:
     section = settings.predictor
     try:
         return PredictorConfig(
-            horizons_s=section.horizons_s, window_s=int(section.history_s), refit_every_s=section.refit_every_s
+            horizons_s=section.horizons_s,
+            levels=section.levels,
+            window_s=int(section.history_s),
+            refit_every_s=section.refit_every_s,
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def slow_lane(settings: Settings) -> SlowLane:
+    """What the predictor is told about minutes ahead. Raises SettingsError with one line."""
+    section = settings.predictor
+    step_s = section.slow_step_s
+    lane = SlowLane(section.slow_horizons_s, step_s, max(step_s, section.cycle_s), int(section.slow_history_s))
+    if lane.horizons_s:
+        try:
+            lane.config(predictor_config(settings))
+        except ValueError as error:
+            raise SettingsError(f"{error} (slow lane: slow_horizons_s, slow_step_s, slow_history_s)") from error
+    return lane
 
 
 def orchestrator_config(settings: Settings, act: bool, policy: str | None = None) -> OrchestratorConfig:
@@ -137,7 +153,7 @@ def controller_program(settings: Settings, run_directory: Path) -> Program:
         "[DEFAULT]\n"
         f"ofp_listen_host = {section.listen}\nofp_tcp_listen_port = {section.port}\n"
         "echo_request_interval = 3\nmaximum_unreplied_echo_requests = 2\n"
-        f"[forepath]\npoll_s = {section.poll_s}\n",
+        f"[forepath]\npoll_s = {section.poll_s}\nstate_dir = {(run_directory / 'controller').resolve()}\n",
         encoding="utf-8",
     )
     manager = controller_manager()

@@ -30,9 +30,15 @@ class Section(BaseModel):
 
 
 class Database(Section):
-    """Where everything is remembered."""
+    """Where everything is remembered, and for how long at which resolution."""
 
     url: str = DEFAULT_URL
+    keep_1s_hours: Annotated[float, Field(ge=0.25)] = 1.0
+    keep_10s_hours: Annotated[float, Field(ge=0.25)] = 24.0
+    keep_1min_days: Annotated[float, Field(ge=0.1)] = 30.0
+    keep_forecasts_s: Annotated[float, Field(ge=60)] = 120.0
+    keep_scores_hours: Annotated[float, Field(ge=0.25)] = 24.0
+    keep_journal_days: Annotated[float, Field(ge=1)] = 90.0
 
     @field_validator("url")
     @classmethod
@@ -56,10 +62,35 @@ class Controller(Section):
 
 
 class Predictor(Section):
-    """What is forecast, and from how much history."""
+    """What is forecast, and from how much history.
+
+    `slow_horizons_s` are those of the lane for slow actions, in cells of `slow_step_s`; none = no such lane.
+    """
 
     cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
-    horizons_s: Annotated[tuple[Annotated[int, Field(ge=1, le=600)], ...], Field(min_length=1)] = (5, 15, 30)
+    horizons_s: Annotated[tuple[Annotated[int, Field(ge=1, le=600)], ...], Field(min_length=1, max_length=16)] = (
+        5,
+        15,
+        30,
+    )
+    slow_horizons_s: Annotated[tuple[Annotated[int, Field(ge=10, le=3600)], ...], Field(max_length=16)] = (
+        60,
+        120,
+        300,
+        600,
+    )
+    slow_step_s: Annotated[float, Field(ge=2, le=60)] = 10.0
+    slow_history_s: Annotated[float, Field(ge=240)] = 3600.0
+    levels: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=32)] = (
+        0.05,
+        0.1,
+        0.25,
+        0.5,
+        0.75,
+        0.9,
+        0.95,
+        0.99,
+    )
     history_s: Annotated[float, Field(ge=60)] = 900.0
     refit_every_s: Positive = 30.0
 

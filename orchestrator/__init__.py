@@ -5,6 +5,7 @@ what would be done without doing it.
 """
 
 from orchestrator.actions import (
+    KINDS,
     Action,
     MigrateVm,
     ReleaseBandwidth,
@@ -35,6 +36,7 @@ from orchestrator.verdict import verdict
 from orchestrator.world import LinkState, PairState, VmState, World, apply
 
 __all__ = [
+    "KINDS",
     "Action",
     "Approval",
     "CycleReport",

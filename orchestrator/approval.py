@@ -66,6 +66,8 @@ class Approval:
         if record.state == "open" and now > record.expires_at:
             self._store.journal.close_plan(number, "expired")
             raise SettingsError(f"plan {number}: expired {now - record.expires_at:.0f} s ago; make a new one")
+        if pause := self._store.brake.in_force(now):
+            raise SettingsError(f"plan {number}: paused by {pause.paused_by}; forepath resume first, then apply again")
         if not self._store.journal.close_plan(number, "applied"):
             raise SettingsError(f"plan {number}: is {record.state} already; make a new one with `forepath plan`")
         begun = [self._ledger.begin(_step(one), now) for one in record.body["steps"]]

@@ -83,7 +83,8 @@ class Orchestrator:
         if self._queues is None:
             return world
         stop = self._config.stop_file
-        return replace(world, queues=self._queues.ready(now, paused=stop is not None and stop.exists()))
+        paused = (stop is not None and stop.exists()) or self._store.brake.in_force(now) is not None
+        return replace(world, queues=self._queues.ready(now, paused=paused))
 
     def cycle(self, now: Seconds) -> CycleReport:
         """Everything once. Raises StoreError when the database is away; the next cycle then simply starts again."""
@@ -112,19 +113,23 @@ class Orchestrator:
         self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds
     ) -> tuple[tuple[ActionRecord, ...], int, tuple[ActionRecord, ...]]:
         ready = [step for step in steps if not step.waits]  # the rest is found again when its turn has come
-        if not self._config.act:
-            return (), 0, tuple(self._advise(ready, recent, now))
+        pause = self._store.brake.in_force(now) if self._config.act else None
+        if not self._config.act or pause is not None:
+            why = f"paused by {pause.paused_by}" if pause else "the orchestrator may not act"
+            return (), 0, tuple(self._advise(ready, recent, now, why))
         rows = [self._ledger.begin(step, now) for step in ready]
         issued = tuple(row for row in rows if row is not None)
         for row in issued:
             LOG.info("action", kind=row.kind, target=row.target, why=row.why)
         return issued, len(rows) - len(issued), ()
 
-    def _advise(self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds) -> Iterable[ActionRecord]:
+    def _advise(
+        self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds, why: str
+    ) -> Iterable[ActionRecord]:
         for step in steps:
             if not self._told(step.action, OutcomeKind.ADVISED, recent, now):
                 row = replace(record(step, self._config.policy, now), outcome=OutcomeKind.ADVISED)
-                row = replace(row, sentence="advice only: the orchestrator may not act")
+                row = replace(row, sentence=f"advice only: {why}")
                 yield replace(row, id=self._store.journal.add_action(row))
 
     def _note_refusals(self, refused: Iterable[Refusal], recent: Sequence[ActionRecord], now: Seconds) -> None:

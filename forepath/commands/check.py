@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from cpdb import SettingsError, StoreError, StoreOutdated, open_store
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
-from forepath.processes import controller_manager, orchestrator_config, predictor_config
+from forepath.processes import controller_manager, orchestrator_config, predictor_config, slow_lane
 from forepath.settings import Settings, load, without_password
 from orchestrator import problems as orchestrator_problems
 
@@ -52,6 +52,7 @@ def find_problems(settings: Settings) -> list[str]:
 def _behaviour(settings: Settings) -> list[str]:
     try:
         predictor_config(settings)
+        slow_lane(settings)
     except SettingsError as error:
         return [str(error), *orchestrator_problems(orchestrator_config(settings, act=False))]
     return orchestrator_problems(orchestrator_config(settings, act=False))

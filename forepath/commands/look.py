@@ -1,4 +1,4 @@
-"""Commands that only read: status, pairs, forecast, paths."""
+"""Commands that only read: status, pairs, paths."""
 
 import time
 from dataclasses import asdict
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cpdb import Forecast, Quantity, SettingsError, Store, open_store
-from forepath import plots, views
+from cpdb import Store, open_store
+from forepath import views
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
 from forepath.paths import PathFinder
 from forepath.settings import load
@@ -45,6 +45,7 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         return
     console.print(f"last sample    {ago(now, payload['last_sample_at'])}")
     console.print(f"last forecast  {ago(now, payload['last_forecast_at'])}")
+    _print_refreshes(payload, now)
     _print_machines(payload)
     _print_reservations(payload, now)
     rows = [
@@ -52,6 +53,16 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         for item in payload["actions"]
     ]
     console.print(table("last actions", ["no.", "kind", "target", "outcome", "issued", "why"], rows, left=6))
+
+
+def _print_refreshes(payload: dict[str, Any], now: float) -> None:
+    rows = [
+        (item["node"], f"{item['detail']} s", ago(now, item["observed_at"]))
+        for item in payload["observed"]
+        if item["kind"] == "refresh"
+    ]
+    if rows:
+        console.print(table("switches", ["switch", "counters renewed every", "measured"], rows))
 
 
 def _print_machines(payload: dict[str, Any]) -> None:
@@ -106,57 +117,6 @@ def pairs(settings: SettingsOption = None, json: JsonOption = None) -> None:
     ahead = [f"peak q90 +{horizon} s" for horizon in horizons]
     columns = ["source", "service", "destination", "now", "connections", "packet", *ahead]
     console.print(table("communication pairs", columns, rows, left=3))
-
-
-def forecast(
-    source: Annotated[str | None, typer.Argument(help="Source node; without it, all pairs")] = None,
-    service: Annotated[str | None, typer.Argument(help="Virtual IP, by name or address")] = None,
-    settings: SettingsOption = None,
-    json: JsonOption = None,
-) -> None:
-    """What is expected of each pair, or of one pair with a plot of its history and quantile fan.
-
-    Examples:
-        forepath forecast
-        forepath forecast c1 shop
-        forepath forecast --json -
-    """
-    store = _open(settings)
-    now = time.time()
-    rows = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
-    if source is not None:
-        rows = _of_pair(store, rows, source, service)
-    if emit({"forecasts": [asdict(row) for row in rows]}, json):
-        return
-    if source is not None and rows:
-        console.print(plots.fan(store, rows, now))
-    console.print(
-        table(
-            "forecasts: peak over the window",
-            ["source", "virtual IP", "horizon", "model", "q10", "q50", "q90", "q99"],
-            [
-                (
-                    row.pair.source,
-                    row.pair.virtual_ip,
-                    f"{row.horizon_s} s",
-                    row.model,
-                    *(rate(row.at(level)) for level in (0.1, 0.5, 0.9, 0.99)),
-                )
-                for row in rows
-                if row.quantity is Quantity.BYTES_PEAK
-            ],
-            left=4,
-        )
-    )
-
-
-def _of_pair(store: Store, rows: list[Forecast], source: str, service: str | None) -> list[Forecast]:
-    addresses = {item.address for item in store.inventory.virtual_ips() if service in (None, item.name, item.address)}
-    found = [row for row in rows if row.pair.source == source and row.pair.virtual_ip in addresses]
-    if not found:
-        known = ", ".join(sorted({str(row.pair) for row in rows})) or "none yet; is `forepath predict` running?"
-        raise SettingsError(f"no forecast for {source} -> {service or 'any'}; pairs with a forecast: {known}")
-    return found
 
 
 def paths(

@@ -14,6 +14,7 @@ import predictor as predictor_room
 from cpdb import open_store
 from forepath import processes
 from forepath.inventory import declare
+from forepath.keeping import keeping
 from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.settings import load
 from forepath.supervisor import Supervisor
@@ -43,7 +44,8 @@ def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.predictor_config(effective)
-    failed = predictor_room.run(store, config, effective.predictor.cycle_s, stop)
+    slow = processes.slow_lane(effective)
+    failed = predictor_room.run(store, config, effective.predictor.cycle_s, stop, slow)
     store.close()
     emit({"command": "predict", "began_at": began_at, "ended_at": time.time(), "failed_cycles": failed}, json)
 
@@ -94,6 +96,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     names = [one.name for one in started]
     if json != "-":
         console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
-    restarts = Supervisor(started, RUN_DIRECTORY).run(stop)
+    with keeping(effective, stop):
+        restarts = Supervisor(started, RUN_DIRECTORY).run(stop)
     summary = {"command": "run", "programs": names, "act": act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "restarts": restarts}, json)

@@ -14,6 +14,7 @@ from cpdb import DriverError, HostLoad, Seconds, VmLoad
 from orchestrator.actions import MigrateVm, SetCpuLimit, SetMemory, SetVcpus, VmAction
 from orchestrator.config import HostSpec
 from orchestrator.drivers import Finished
+from orchestrator.drivers.counters import Counters, Growth
 from orchestrator.drivers.domain import Domain, reported
 
 LOG = structlog.get_logger(__name__)
@@ -39,7 +40,7 @@ class LibvirtHypervisors:
         self._migration_limit_s = migration_limit_s
         self._connections: dict[str, Any] = {}
         self._opening = threading.Lock()
-        self._cpu_before: dict[tuple[str, str], tuple[Seconds, int]] = {}
+        self._before: dict[tuple[str, str], Counters] = {}
         self._limits: dict[tuple[str, str, int], tuple[Seconds, int, float]] = {}
         self._finished: deque[Finished] = deque()
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="libvirt")
@@ -47,7 +48,7 @@ class LibvirtHypervisors:
     # -- measuring
 
     def loads(self, now: Seconds) -> tuple[list[HostLoad], list[VmLoad]]:
-        """One statistics call a host. CPU is the growth of CPU time (vCPUs and emulator) since the last call.
+        """One statistics call a host. CPU (vCPUs and emulator) and network are growth since the last call.
 
         A machine's first sample on a host has nothing to be compared with, so it is left out, and the host with it.
         """
@@ -68,25 +69,22 @@ class LibvirtHypervisors:
     def _machine_loads(self, host: HostSpec, now: Seconds) -> list[VmLoad | None]:
         found: list[VmLoad | None] = []
         for raw, stats in self._statistics(host):
-            domain, spent_ns = Domain(raw, raw.name()), int(stats.get("cpu.time", 0))
-            before = self._cpu_before.get((host.name, domain.name))
-            self._cpu_before[host.name, domain.name] = now, spent_ns
-            if before is None or now <= before[0] or spent_ns < before[1]:
-                found.append(None)
-                continue
-            used = (spent_ns - before[1]) / 1e9 / (now - before[0])
-            found.append(self._load(host, domain, stats, (now, used)))
+            domain, counters = Domain(raw, raw.name()), Counters.of(stats, now)
+            before = self._before.get((host.name, domain.name))
+            self._before[host.name, domain.name] = counters
+            grown = counters.growth(before)
+            found.append(None if grown is None else self._load(host, domain, stats, grown))
         return found
 
-    def _load(self, host: HostSpec, domain: Domain, stats: dict[str, Any], sample: tuple[Seconds, float]) -> VmLoad:
-        now, used = sample
+    def _load(self, host: HostSpec, domain: Domain, stats: dict[str, Any], grown: Growth) -> VmLoad:
+        now = grown.now
         plugged = int(stats.get("vcpu.current", 0))
         vcpus, limit = self._limit(host, domain, plugged, now)
         current = (int(stats.get("balloon.current", 0)) or domain.memory_kib()) << 10
         unused = int(stats.get("balloon.unused", 0)) << 10
         return VmLoad(
-            domain.name, host.name, now, "running", used, limit, vcpus,
-            max(0, current - unused), current,
+            domain.name, host.name, now, "running", grown.cores, limit, vcpus,
+            max(0, current - unused), current, grown.rx_bytes_per_s, grown.tx_bytes_per_s,
         )  # fmt: skip
 
     def _limit(self, host: HostSpec, domain: Domain, plugged: int, now: Seconds) -> tuple[int, float]:
@@ -103,6 +101,7 @@ class LibvirtHypervisors:
         import libvirt
 
         wanted = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
+        wanted |= libvirt.VIR_DOMAIN_STATS_INTERFACE
         connection = self._connection(host.name)
         running = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING
         with reported(f"{host.name}: statistics"):

@@ -1,0 +1,182 @@
+"""The command that shows what is expected: of pairs, links and machines; who will talk; how good it was so far."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cpdb import Forecast, Quantity, SettingsError, Store, Subject, SubjectKind, open_store
+from forepath import foreseen, plots, views
+from forepath.output import JsonOption, SettingsOption, console, emit, rate, table
+from forepath.settings import load
+
+MOVES_SHOWN_S = 3600.0
+SCORES_SINCE_S = 900.0
+LEVELS = (0.1, 0.5, 0.9, 0.99)
+Lane = Literal["fast", "slow"]
+
+
+def forecast(
+    source: Annotated[str | None, typer.Argument(help="Source node; without it, all pairs")] = None,
+    service: Annotated[str | None, typer.Argument(help="Virtual IP, by name or address")] = None,
+    who: Annotated[bool, typer.Option("--who", help="Who will talk: every pair ever seen, likeliest first")] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="With --who, how many")] = 20,
+    horizon: Annotated[int, typer.Option("--horizon", min=1, help="With --who, seconds ahead")] = 15,
+    subject: Annotated[
+        SubjectKind | None, typer.Option("--subject", help="Sums and machines instead of pairs", case_sensitive=False)
+    ] = None,
+    lane: Annotated[Lane, typer.Option("--lane", help="fast: seconds ahead; slow: minutes ahead")] = "fast",
+    scores: Annotated[bool, typer.Option("--scores", help="How good each model was in the last minutes")] = False,
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """What is expected of each pair, or of one pair with a plot of its history, quantile fan and horizon.
+
+    Examples:
+        forepath forecast
+        forepath forecast c1 shop
+        forepath forecast --who --top 10
+        forepath forecast --subject vm --lane slow
+        forepath forecast --scores --json -
+    """
+    if sum((source is not None, who, subject is not None and not scores, scores)) > 1:
+        raise typer.BadParameter("choose one of SOURCE, --who, --subject and --scores")
+    store = open_store(load(settings).database.url, create=False)
+    now = time.time()
+    if who:
+        _show_who(foreseen.who(store, now, horizon, top, lane), (horizon, lane), json)
+    elif scores:
+        _show_scores(foreseen.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, lane), json)
+    elif subject is not None or lane != "fast":
+        _show_subjects(foreseen.subjects(store, now, subject or SubjectKind.PAIR, lane), json, (source, service))
+    elif source is not None:
+        _show_pair(store, now, _of_pair(store, now, source, service), json)
+    else:
+        rows = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
+        if not emit({"forecasts": [asdict(row) for row in rows]}, json):
+            _print_forecasts(rows)
+
+
+def _show_who(found: list[foreseen.Likely], asked: tuple[int, str], json: str | None) -> None:
+    if emit({"horizon_s": asked[0], "lane": asked[1], "who": [asdict(one) for one in found]}, json):
+        return
+    rows = [
+        (
+            one.source,
+            one.service,
+            one.destination or "-",
+            f"{one.probability:.0%}",
+            rate(one.bytes_per_s),
+            rate(one.peak_bytes_per_s_q90),
+            "-" if one.connections_per_s is None else f"{one.connections_per_s:.1f}/s",
+            f"{one.trusted_s} s" if one.trusted_s else "-",
+        )
+        for one in found
+    ]
+    columns = ["source", "service", "destination", "talks", "mean q50", "peak q90", "connections", "trusted"]
+    console.print(table(f"who will talk within {asked[0]} s", columns, rows, left=3))
+
+
+def _show_scores(found: Sequence[Any], json: str | None) -> None:
+    if emit({"scores": [asdict(one) for one in found]}, json):
+        return
+    rows = [
+        (
+            one.model,
+            f"{one.horizon_s} s",
+            one.quantity.value,
+            f"{one.relative:.2f}",
+            f"{one.covered_q90:.2f}",
+            str(one.count),
+        )
+        for one in sorted(found, key=lambda one: (one.horizon_s, list(Quantity).index(one.quantity), one.relative))
+    ]
+    columns = ["model", "horizon", "quantity", "loss / ewma", "below q90", "windows"]
+    console.print(table("scores: pinball loss in units of EWMA's; 0.90 should lie below q90", columns, rows, left=3))
+
+
+def _show_subjects(found: list[foreseen.Expected], json: str | None, pair: tuple[str | None, str | None]) -> None:
+    source, service = pair
+    if source is not None:
+        found = [one for one in found if one.subject.a == source and service in (None, one.subject.b)]
+    if emit({"subjects": [_expected(one) for one in found]}, json):
+        return
+    rows = [
+        (
+            " -> ".join(part for part in one.subject[1:] if part),
+            f"{one.horizon_s} s",
+            one.quantity.value,
+            one.model,
+            *(_amount(one.quantity, one.at(level)) for level in LEVELS),
+        )
+        for one in found
+    ]
+    columns = ["subject", "horizon", "quantity", "model", *(f"q{level * 100:.0f}" for level in LEVELS)]
+    console.print(table("expected", columns, rows, left=4))
+
+
+def _expected(one: foreseen.Expected) -> dict[str, Any]:
+    return asdict(one) | {"subject": {"kind": one.subject.kind.value, "a": one.subject.a, "b": one.subject.b}}
+
+
+def _amount(quantity: Quantity, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if quantity in (Quantity.BYTES_MEAN, Quantity.BYTES_PEAK):
+        return rate(value)
+    if quantity in (Quantity.MEMORY_MEAN, Quantity.MEMORY_PEAK):
+        return f"{value / (1 << 20):.0f} MiB"
+    return f"{value:.2f} cores" if "cpu" in quantity.value else f"{value:.1f}/s"
+
+
+def _show_pair(store: Store, now: float, rows: list[Forecast], json: str | None) -> None:
+    pairs = sorted({row.pair for row in rows}, key=str)
+    trusts = {
+        pair: foreseen.trust(store, now, Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip), now - MOVES_SHOWN_S)
+        for pair in pairs
+    }
+    horizons = [
+        {"pair": asdict(pair), "horizon_s": trust.horizon_s or None, "moves": [_move(one) for one in trust.moves]}
+        for pair, trust in trusts.items()
+    ]
+    if emit({"forecasts": [asdict(row) for row in rows], "horizons": horizons}, json):
+        return
+    for pair, trust in trusts.items():
+        console.print(plots.fan(store, [row for row in rows if row.pair == pair], now, trust.horizon_s))
+        told = f"{trust.horizon_s} s ahead" if trust.horizon_s else "not known yet, too few scores"
+        console.print(f"{pair.source} -> {pair.virtual_ip} is trusted: {told}")
+        for move in trust.moves[-3:]:
+            console.print(f"  {now - move.t:.0f} s ago {move.from_s} s -> {move.to_s} s: {move.reason}")
+    _print_forecasts(rows)
+
+
+def _move(one: Any) -> dict[str, Any]:
+    return {"t": one.t, "from_s": one.from_s, "to_s": one.to_s, "reason": one.reason}
+
+
+def _print_forecasts(rows: list[Forecast]) -> None:
+    shown = [
+        (
+            row.pair.source,
+            row.pair.virtual_ip,
+            f"{row.horizon_s} s",
+            row.model,
+            *(rate(row.at(level)) for level in LEVELS),
+        )
+        for row in rows
+        if row.quantity is Quantity.BYTES_PEAK
+    ]
+    columns = ["source", "virtual IP", "horizon", "model", *(f"q{level * 100:.0f}" for level in LEVELS)]
+    console.print(table("forecasts: peak over the window", columns, shown, left=4))
+
+
+def _of_pair(store: Store, now: float, source: str, service: str | None) -> list[Forecast]:
+    rows = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
+    addresses = {item.address for item in store.inventory.virtual_ips() if service in (None, item.name, item.address)}
+    found = [row for row in rows if row.pair.source == source and row.pair.virtual_ip in addresses]
+    if not found:
+        known = ", ".join(sorted({str(row.pair) for row in rows})) or "none yet; is `forepath predict` running?"
+        raise SettingsError(f"no forecast for {source} -> {service or 'any'}; pairs with a forecast: {known}")
+    return found

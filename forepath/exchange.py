@@ -1,0 +1,159 @@
+"""Between the database and CSV: first column t (Unix seconds), then one column a series, blank where it is missing."""
+
+import csv
+import gzip
+import hashlib
+import io
+import math
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TextIO
+
+from cpdb import QUANTITIES, Batch, ForepathError, Store, Talk, Window
+
+OBSERVER = "import"
+BATCHES_AT_ONCE = 200
+Told = Callable[[float], None]
+
+
+def export(store: Store, window: Window, target: TextIO, told: Told) -> tuple[int, int]:
+    """Writes rates per second, a column a pair named source>virtual_ip. Returns (rows, series).
+
+    `told` hears the share that is done. Raises StoreError.
+    """
+    pairs = store.series.pairs(window)
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(["t", *(f"{one.source}>{one.virtual_ip}" for one in pairs)])
+    count, span_s = 0, max(window.until - window.since, 1.0)
+    for t, rates in store.series.rows(window):
+        writer.writerow([t, *(_number(rates.get(one)) for one in pairs)])
+        count += 1
+        told(min(1.0, (t - window.since) / span_s))
+    return count, len(pairs)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}" if value < 1e6 else f"{value:.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How to read a CSV: rates of which quantity, their step (None: from t), and what to shift times by.
+
+    `virtual_ip` is taken for columns that do not name one.
+    """
+
+    quantity: str = "bytes"
+    step_s: float | None = None
+    virtual_ip: str | None = None
+    ending_at: float | None = None
+
+
+def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
+    """Reads a CSV into batches, each row one; read twice, it is stored once. Returns (rows, values).
+
+    Raises ForepathError with file, line and what is wrong, before anything of a wrong row is written; StoreError.
+    """
+    times = [t for t, _ in _rows(path)]
+    step_s, shift_s = _spacing(path, times, wish), 0.0
+    if wish.ending_at is not None:
+        shift_s = math.floor(wish.ending_at - times[-1])
+    identity = f"{OBSERVER}/{_digest(path)}/{wish.quantity}/{shift_s:.0f}"
+    talks = _talks(path, wish)
+    values, waiting = 0, []
+    for number, (t, cells) in enumerate(_rows(path), 1):
+        known = [(talk, cell) for talk, cell in zip(talks, cells, strict=True) if cell is not None]
+        values += len(known)
+        waiting.append(_batch(t + shift_s, step_s, known, (wish.quantity, identity, number)))
+        if len(waiting) == BATCHES_AT_ONCE or number == len(times):
+            store.facts.add_batches(waiting)
+            waiting = []
+            told(number / len(times))
+    return len(times), values
+
+
+def _batch(t: float, step_s: float, known: Sequence[tuple[Talk, float]], said: tuple[str, str, int]) -> Batch:
+    quantity, identity, number = said
+    counts = array("q", (round(value * step_s) for _, value in known))
+    nothing = array("q", bytes(8 * len(known)))
+    sizes, packets, connections = (counts if name == quantity else nothing for name in QUANTITIES)
+    talks = [talk for talk, _ in known]
+    return Batch(OBSERVER, t, step_s, talks, sizes, packets, connections, writer=identity, seq=number)
+
+
+def _spacing(path: Path, times: Sequence[float], wish: Wish) -> float:
+    if wish.step_s is not None:
+        return wish.step_s
+    gaps = sorted(after - before for before, after in pairwise(times))
+    if not gaps:
+        raise ForepathError(f"{path}: a single row does not tell its step; give --step SECONDS")
+    return gaps[len(gaps) // 2]
+
+
+def _talks(path: Path, wish: Wish) -> list[Talk]:
+    with _opened(path) as file:
+        names = next(csv.reader(file))[1:]
+    found, unclear = [], []
+    for name in names:
+        source, mark, virtual_ip = name.partition(">")
+        if not mark and wish.virtual_ip is None:
+            unclear.append(name)
+        found.append(Talk(source, virtual_ip or wish.virtual_ip or "", None))
+    if unclear:
+        shown = ", ".join(unclear[:3]) + ("..." if len(unclear) > 3 else "")
+        raise ForepathError(f"{path}: {shown}: not source>virtual_ip; rename the columns or give --virtual-ip ADDRESS")
+    too_long = [name for name in names if len(name) > 2 * 64]
+    if too_long or any(len(one.source) > 64 or len(one.virtual_ip) > 64 for one in found):
+        raise ForepathError(f"{path}: a source or virtual IP has more than 64 letters; rename the column")
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[float, list[float | None]]]:
+    before = -math.inf
+    with _opened(path) as file:
+        reader = csv.reader(file)
+        head = next(reader, [])
+        if len(head) < 2 or head[0] != "t":
+            raise ForepathError(f"{path}: the first column must be t, then one column a series")
+        for cells in reader:
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) != len(head):
+                raise ForepathError(f"{where}: {len(cells)} cells where the first line has {len(head)}")
+            t, values = _value(where, cells[0]), [_value(where, cell) for cell in cells[1:]]
+            if t is None or t <= before:
+                raise ForepathError(f"{where}: t is {cells[0] or 'blank'}; it must rise from line to line")
+            before = t
+            yield t, values
+    if before == -math.inf:
+        raise ForepathError(f"{path}: no rows")
+
+
+def _value(where: str, cell: str) -> float | None:
+    if not cell.strip():
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ForepathError(f"{where}: {cell!r} is not a number from 0 up; leave it blank where it is missing")
+    return value
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as raw:
+            yield io.TextIOWrapper(raw, encoding="utf-8", newline="")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ForepathError(f"{path}: {reason}; name a CSV file, or one packed with gzip as .gz") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:16]

@@ -1,0 +1,170 @@
+"""What people ask about the future, read from the newest issues: who will talk, how much, how sure, how good so far."""
+
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cpdb import ForecastBatch, HorizonMove, Quantity, Store, Subject, SubjectKind
+from forepath.views import FORECAST_MAX_AGE_S
+from predictor import SLOW, Record, lane_of, records
+
+SLOW_MAX_AGE_S = 60.0
+REFERENCE = "ewma"
+NOBODY = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One quantity of one subject within `horizon_s`: the model with the most say, and quantiles (level -> value)."""
+
+    subject: Subject
+    horizon_s: int
+    quantity: Quantity
+    model: str
+    quantiles: dict[float, float]
+
+    def at(self, level: float) -> float | None:
+        """The value at the known level nearest to `level`."""
+        return self.quantiles[min(self.quantiles, key=lambda one: abs(one - level))] if self.quantiles else None
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """A pair that may talk within the horizon: how probable that is, and how much and how often to expect."""
+
+    source: str
+    virtual_ip: str
+    service: str
+    destination: str | None
+    probability: float
+    bytes_per_s: float | None
+    peak_bytes_per_s_q90: float | None
+    connections_per_s: float | None
+    trusted_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One issue of forecasts with its packed arrays opened."""
+
+    batch: ForecastBatch
+    _values: "array[float]" = field(repr=False)
+    _talks: "array[float]" = field(repr=False)
+    _trusted: "array[int]" = field(repr=False)
+
+    @classmethod
+    def of(cls, batch: ForecastBatch) -> "Issue":
+        """Opens the arrays of a batch."""
+        return cls(batch, array("f", batch.values), array("f", batch.talks), array("H", batch.horizon_s))
+
+    def trusted_s(self, place: int) -> int:
+        """The adaptive horizon in force of the subject at `place`, 0 = unknown."""
+        return self._trusted[place] if self._trusted else 0
+
+    def probability(self, place: int, horizon: int) -> float | None:
+        """How probable it is that the subject at `place` talks within a horizon (by position); None = unknown."""
+        if not self._talks:
+            return None
+        said = self._talks[place * len(self.batch.horizons_s) + horizon]
+        return None if math.isnan(said) else said
+
+    def expected(self, place: int) -> Iterator[Expected]:
+        """All that is said about the subject at `place`."""
+        batch = self.batch
+        for horizon, horizon_s in enumerate(batch.horizons_s):
+            for number, quantity in enumerate(batch.quantities):
+                found = self._at(place, horizon, number)
+                if found is not None:
+                    yield Expected(batch.subjects[place], horizon_s, quantity, *found)
+
+    def quantile(self, place: int, horizon: int, quantity: Quantity, level: float) -> float | None:
+        """One value; None where nothing is said."""
+        found = self._at(place, horizon, self.batch.quantities.index(quantity))
+        return None if found is None else Expected(self.batch.subjects[place], 0, quantity, *found).at(level)
+
+    def _at(self, place: int, horizon: int, quantity: int) -> tuple[str, dict[float, float]] | None:
+        batch = self.batch
+        cell = (place * len(batch.horizons_s) + horizon) * len(batch.quantities) + quantity
+        chosen, wide = batch.chosen[cell], len(batch.levels)
+        values = self._values[cell * wide : (cell + 1) * wide]
+        said = {level: value for level, value in zip(batch.levels, values, strict=True) if not math.isnan(value)}
+        return (batch.models[chosen], said) if said and chosen != NOBODY else None
+
+
+def issue(store: Store, now: float, kind: SubjectKind, lane: str) -> Issue | None:
+    """The newest issue about subjects of a kind in the lane "fast" or "slow"; None while there is none."""
+    age_s = SLOW_MAX_AGE_S if lane == SLOW else FORECAST_MAX_AGE_S
+    batch = store.foresight.batch(now, age_s, lane_of(kind, lane))
+    return None if batch is None else Issue.of(batch)
+
+
+def subjects(store: Store, now: float, kind: SubjectKind, lane: str) -> list[Expected]:
+    """All that is said about subjects of a kind."""
+    found = issue(store, now, kind, lane)
+    if found is None:
+        return []
+    places = [place for place, one in enumerate(found.batch.subjects) if one.kind is kind]
+    return [one for place in places for one in found.expected(place)]
+
+
+def who(store: Store, now: float, horizon_s: int, top: int, lane: str) -> list[Likely]:
+    """The `top` pairs likeliest to talk within the known horizon nearest to `horizon_s`, of all pairs ever seen."""
+    found = issue(store, now, SubjectKind.PAIR, lane)
+    if found is None:
+        return []
+    horizons = found.batch.horizons_s
+    horizon = min(range(len(horizons)), key=lambda number: abs(horizons[number] - horizon_s))
+    said = [(found.probability(place, horizon), place) for place in range(len(found.batch.subjects))]
+    ranked = sorted(((share, place) for share, place in said if share is not None), key=lambda one: (-one[0], one[1]))
+    services = {item.address: item.name for item in store.inventory.virtual_ips()}
+    answering = {(talk.source, talk.virtual_ip): talk.destination for talk in store.facts.talks().values()}
+    return [_likely(found, place, horizon, share, (services, answering)) for share, place in ranked[:top]]
+
+
+def _likely(
+    found: Issue,
+    place: int,
+    horizon: int,
+    share: float,
+    known: tuple[dict[str, str], dict[tuple[str, str], str | None]],
+) -> Likely:
+    _, source, virtual_ip = found.batch.subjects[place]
+    services, answering = known
+    return Likely(
+        source=source,
+        virtual_ip=virtual_ip,
+        service=services.get(virtual_ip, virtual_ip),
+        destination=answering.get((source, virtual_ip)),
+        probability=share,
+        bytes_per_s=found.quantile(place, horizon, Quantity.BYTES_MEAN, 0.5),
+        peak_bytes_per_s_q90=found.quantile(place, horizon, Quantity.BYTES_PEAK, 0.9),
+        connections_per_s=found.quantile(place, horizon, Quantity.CONNECTIONS_MEAN, 0.5),
+        trusted_s=found.trusted_s(place),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far a subject's forecasts are trusted (seconds, 0 = unknown), and the moves that led there, oldest first."""
+
+    horizon_s: int
+    moves: list[HorizonMove]
+
+
+def trust(store: Store, now: float, subject: Subject, since: float) -> Trust:
+    """The adaptive horizon of one subject."""
+    found = issue(store, now, subject.kind, "fast")
+    place = found.batch.subjects.index(subject) if found and subject in found.batch.subjects else None
+    horizon_s = found.trusted_s(place) if found and place is not None else 0
+    moves = [move for move in store.foresight.moves(since) if move.subject == subject]
+    # A batch is written before its cycle's moves.
+    return Trust(moves[-1].to_s if moves else horizon_s, moves)
+
+
+def scores(store: Store, since: float, kind: SubjectKind, lane: str) -> list[Record]:
+    """How each model did since then on all subjects of a kind together, in units of the reference's loss."""
+    wanted = lane_of(kind, lane)
+    # The last row stands for all together and carries the lane.
+    batches = [batch for batch in store.foresight.score_batches(since) if batch.subjects[-1].b == wanted]
+    return records(batches, None, REFERENCE)

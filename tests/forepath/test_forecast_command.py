@@ -1,0 +1,109 @@
+"""`forepath forecast` on what a real predictor has said about a minute of made-up traffic that ends now."""
+
+import time
+
+import numpy as np
+import pytest
+from lab_on_paper import BACKUP, SHOP, Forepath
+
+from cpdb import Communication, HostLoad, LinkLoad, Store, VmLoad
+from predictor import Lanes, PredictorConfig, SlowLane
+
+CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))
+SECONDS = 120
+MIB = 1 << 20
+
+
+@pytest.fixture
+def foreseen(empty: Store) -> Store:
+    """c1 talks to shop all the time, c2 only now and then, c4 has fallen silent; cores and links follow."""
+    rng = np.random.default_rng(1)
+    begin = time.time() - SECONDS
+    lanes = Lanes(CONFIG, SlowLane(horizons_s=(60,), window_s=240, step_s=5.0, every_s=5.0), background=False)
+    for second in range(1, SECONDS + 1):
+        t = begin + second
+        now_and_then = 40_000 if second % 9 == 0 else 0
+        ended = 200_000 if second < 20 else 0
+        empty.facts.add_communications(
+            [
+                Communication("c1", SHOP, "shop1", t, 1.0, 100_000 + int(rng.integers(20_000)), 100, 4),
+                Communication("c2", SHOP, "shop1", t, 1.0, now_and_then, now_and_then // 1000, int(now_and_then > 0)),
+                Communication("c4", BACKUP, "backup1", t, 1.0, ended, ended // 1000, 0),
+            ]
+        )
+        cores = 0.2 + 0.01 * float(rng.random())
+        empty.facts.add_loads(
+            [
+                LinkLoad("leaf2", "hA", t, 1.0, 120_000, 100),
+                HostLoad("hA", t, cores, 4.0, 512 * MIB, 2048 * MIB),
+                VmLoad("shop1", "hA", t, "running", cores, 0.5, 1, 128 * MIB, 256 * MIB),
+            ]
+        )
+        lanes.cycle(empty, t)
+    lanes.close()
+    return empty
+
+
+def test_who_will_talk_likeliest_first(forepath: Forepath, foreseen: Store) -> None:
+    told = forepath("forecast", "--who", "--horizon", "5", "--json", "-").json()
+    who = told["who"]
+    assert [one["source"] for one in who] == ["c1", "c2", "c4"]
+    assert who[0]["probability"] > 0.9 > who[1]["probability"] > who[2]["probability"]
+    assert who[2]["probability"] < 0.2
+    assert (who[0]["service"], who[0]["destination"]) == ("shop", "shop1")
+    assert who[0]["bytes_per_s"] == pytest.approx(110_000, rel=0.2)
+    assert who[0]["connections_per_s"] == pytest.approx(4, rel=0.1)
+    assert len(forepath("forecast", "--who", "--top", "1", "--json", "-").json()["who"]) == 1
+    text = forepath("forecast", "--who").out
+    assert "who will talk within 15 s" in text and "shop1" in text
+
+
+def test_one_pair_with_horizon_and_moves(forepath: Forepath, foreseen: Store) -> None:
+    told = forepath("forecast", "c1", "shop", "--json", "-").json()
+    (horizon,) = told["horizons"]
+    assert horizon["pair"] == {"source": "c1", "virtual_ip": SHOP}
+    assert horizon["horizon_s"] in (5, 15, 30)
+    assert horizon["moves"][-1]["to_s"] == horizon["horizon_s"] and horizon["moves"][-1]["reason"]
+    text = forepath("forecast", "c1", "shop").out
+    assert "is trusted" in text and "q95" in text and "measured" in text
+
+
+def test_sums_links_and_machines(forepath: Forepath, foreseen: Store) -> None:
+    for kind, name, quantity, value in (
+        ("virtual_ip", SHOP, "bytes_per_s_mean", 114_000),
+        ("destination", "shop1", "connections_per_s_mean", 4),
+        ("link", "leaf2", "packets_per_s_peak", 100),
+        ("host", "hA", "memory_bytes_mean", 512 * MIB),
+        ("vm", "shop1", "cpu_cores_peak", 0.21),
+    ):
+        found = forepath("forecast", "--subject", kind, "--json", "-").json()["subjects"]
+        assert {one["subject"]["kind"] for one in found} == {kind}
+        wanted = (name, quantity, 15)
+        (one,) = (one for one in found if (one["subject"]["a"], one["quantity"], one["horizon_s"]) == wanted)
+        assert one["quantiles"]["0.5"] == pytest.approx(value, rel=0.3)
+        assert name in forepath("forecast", "--subject", kind).out
+
+
+def test_minutes_ahead(forepath: Forepath, foreseen: Store) -> None:
+    found = forepath("forecast", "--lane", "slow", "--json", "-").json()["subjects"]
+    assert {one["horizon_s"] for one in found} == {60}
+    assert {one["subject"]["a"] for one in found} >= {"c1"}
+    hosts = forepath("forecast", "--subject", "host", "--lane", "slow", "--json", "-").json()["subjects"]
+    assert {one["subject"]["a"] for one in hosts} == {"hA"}
+
+
+def test_scores_tell_each_model_beside_ewma(forepath: Forepath, foreseen: Store) -> None:
+    scores = forepath("forecast", "--scores", "--json", "-").json()["scores"]
+    assert {one["model"] for one in scores} == {"naive", "ewma", "train_mean", "auto"}
+    assert all(one["relative"] == pytest.approx(1.0) for one in scores if one["model"] == "ewma" and one["pinball"])
+    assert all(0 <= one["covered_q90"] <= 1 and one["count"] > 0 for one in scores)
+    assert "in units of EWMA's" in forepath("forecast", "--scores").out
+    assert forepath("forecast", "--scores", "--subject", "vm", "--json", "-").json()["scores"]
+
+
+def test_before_anything_is_said_and_with_contradictory_wishes(forepath: Forepath, empty: Store) -> None:
+    for words, key in ((("--who",), "who"), (("--scores",), "scores"), (("--subject", "vm"), "subjects")):
+        assert forepath("forecast", *words, "--json", "-").json()[key] == []
+        assert forepath("forecast", *words).code == 0
+    assert forepath("forecast", "--who", "--scores").code == 2
+    assert forepath("forecast", "--subject", "cloud").code == 2
