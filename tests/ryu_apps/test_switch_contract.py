@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, Steer, desired
 from ryu_apps.policing import Police
 from ryu_apps.reconcile import AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
@@ -68,11 +69,10 @@ class Real:
 
     def __init__(self) -> None:
         # Late: only this class needs the framework.
-        from ryu_apps import datapath, framework
+        from ryu_apps import datapath, framework, replies
 
-        self._translate, self._parser = datapath, framework.parser
+        self._translate, self._parser, self._replies = datapath, framework.parser, replies
         self._datapath = framework.offline_datapath()
-        framework.harden()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(5)
         self._socket.connect(f"/run/openvswitch/{BRIDGE}.mgmt")
@@ -106,10 +106,10 @@ class Real:
         self._send(message)
         found: list[Any] = []
         while True:
-            kind, xid, data = self._take()
+            kind, _xid, data = self._take()
             if kind != 19:
                 continue
-            answer = self._parser.msg_parser(self._datapath, 4, kind, len(data), xid, data)
+            answer = self._replies.message_of(self._datapath, data, check(data, Phase.OPEN))
             found += answer.body
             if not answer.flags & 1:
                 return found
