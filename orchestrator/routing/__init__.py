@@ -5,9 +5,10 @@ default), `optimum` to judge it, and `steps` to get from one set of splits to th
 """
 
 from orchestrator.routing.hedged import Habits, Hedged, auto, scheduled
-from orchestrator.routing.hedging import Hedge, Risk, Scenarios, hedge, scenarios
+from orchestrator.routing.hedging import Hedge, hedge
 from orchestrator.routing.oracle import Optimum, optimum
 from orchestrator.routing.paths import RoutingError, Tunnels, shortest_paths, tunnels
+from orchestrator.routing.risk import Risk, Scenarios, scenarios
 from orchestrator.routing.scenarios import History, Seen, blended, history_for, measured, of_errors, of_quantiles
 from orchestrator.routing.steps import Install, Message, Remove, Shift, Update, steps
 from orchestrator.routing.strategies import Ewma, Fixed, LastMatrix, PointForecast, Strategy

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.routing.hedging import Hedge, Risk, Scenarios, hedge
+from orchestrator.routing.hedging import Hedge, hedge
 from orchestrator.routing.paths import Floats, Ints, Tunnels
+from orchestrator.routing.risk import Risk, Scenarios
 from orchestrator.routing.scenarios import History, Seen, blended, history_for
 
 # Pairs that may move in one renewal. Beyond so many the heaviest half of them and a share of the others in turn do.

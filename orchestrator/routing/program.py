@@ -1,15 +1,13 @@
 """The hedged linear program as HiGHS takes it: sparse, and only with those rows that were found to matter."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
 from orchestrator.routing.paths import Floats, Ints, RoutingError, Tunnels
-
-if TYPE_CHECKING:
-    from orchestrator.routing.hedging import Risk, Scenarios
+from orchestrator.routing.risk import Risk, Scenarios
 
 # A link that carries next to nothing of a scenario never becomes its worst.
 NOTHING = 1e-6
@@ -24,7 +22,7 @@ class Program:
     of all traffic, half of all pairs); sum_k w_k = 1 for each pair.
     """
 
-    def __init__(self, tunnels: Tunnels, given: "Scenarios", risk: "Risk", start: Floats, free: Ints) -> None:
+    def __init__(self, tunnels: Tunnels, given: Scenarios, risk: Risk, start: Floats, free: Ints) -> None:
         self.tunnels, self.given, self.risk, self.start = tunnels, given, risk, start
         chosen = np.zeros(len(tunnels.pairs), dtype=bool)
         chosen[free] = True
@@ -105,7 +103,7 @@ class _Rows:
         self.ratios = slice(paths, paths + scenarios)
         self.size = paths + scenarios + (1 + scenarios if tail else 0)
 
-    def cost(self, given: "Scenarios", risk: "Risk") -> tuple[Floats, Floats]:
+    def cost(self, given: Scenarios, risk: Risk) -> tuple[Floats, Floats]:
         cost, lower = np.zeros(self.size), np.zeros(self.size)
         lower[self.ratios] = given.floor
         cost[self.ratios] = (1 - risk.tail_weight) * given.weight

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.routing.hedging import Scenarios, scenarios
 from orchestrator.routing.oracle import optimum
 from orchestrator.routing.paths import Floats, Tunnels
+from orchestrator.routing.risk import Scenarios, scenarios
 
 # Scenarios times paths decide what a program costs: about a tenth of a second on one core, a second from 40,000 paths.
 WORK = 200_000
