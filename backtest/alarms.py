@@ -86,8 +86,8 @@ def chance(fan: Floats, levels: tuple[float, ...], threshold: float) -> Floats:
     within = np.where(above > below, (threshold - below) / np.maximum(above - below, 1e-9), 0.0)
     inside = 1.0 - (share[low] + within * (share[high] - share[low]))
     spread = np.maximum(fan[..., -1] - fan[..., 0], 1e-6)
-    beyond = (1.0 - share[-1]) * np.exp(-FADE * (threshold - fan[..., -1]) / spread)
-    before = 1.0 - share[0] * np.exp(-FADE * (fan[..., 0] - threshold) / spread)
+    beyond = (1.0 - share[-1]) * np.exp(-FADE * np.maximum(threshold - fan[..., -1], 0.0) / spread)
+    before = 1.0 - share[0] * np.exp(-FADE * np.maximum(fan[..., 0] - threshold, 0.0) / spread)
     found: Floats = np.where(place == len(share), beyond, np.where(place == 0, before, inside))
     return found
 

@@ -109,7 +109,7 @@ def foresee(
     answers = {name: _empty(question) for name in (*models, AUTO)}
     begin = time.process_time()
     if say:
-        say("fitting", 0, 1)
+        say("fitting", 0, 0)
     forecaster.fit(view.until(question.split))
     answers[AUTO].fit_seconds = time.process_time() - begin
     origins = np.arange(question.first_origin, question.recording.rows - 1)

@@ -160,7 +160,7 @@ def _forepath(asked: Asked) -> dict[str, Any]:
                 "refresh_s": median(wall for _, wall in costs),
                 "slowest_refresh_s": max(wall for _, wall in costs),
                 "first_cycle_with_fits_cpu_s": first,
-                "fan": _fan(store, START_S + _issued_after(asked), talks),
+                "fan": _fan(store, START_S + _issued_after(asked), talks) if asked.peers else None,
             }
         finally:
             predictor.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from cpdb.brake import Brake, Pause
+from cpdb.duty import Duty, Holder
 from cpdb.engine import check_version, connect, migrate, versions
 from cpdb.errors import (
     DriverError,
@@ -70,6 +71,7 @@ class Store:
     journal: Journal
     brake: Brake
     keeper: Keeper
+    duty: Duty
     series: Series
 
     def retain(self, now: Seconds, policy: Policy, budget_s: Seconds) -> Retained:
@@ -105,6 +107,7 @@ def open_store(url: str = DEFAULT_URL, create: bool = True) -> Store:
         journal=Journal(engine),
         brake=Brake(engine),
         keeper=Keeper(engine),
+        duty=Duty(engine),
         series=Series(engine, names),
     )
 
@@ -128,10 +131,12 @@ __all__ = [
     "Communication",
     "Destination",
     "DriverError",
+    "Duty",
     "Figures",
     "Forecast",
     "ForecastBatch",
     "ForepathError",
+    "Holder",
     "HorizonMove",
     "HostLoad",
     "Json",

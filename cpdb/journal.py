@@ -39,6 +39,15 @@ class Journal:
         with reported(self._engine, "reading actions"), self._engine.connect() as connection:
             return [_action(row) for row in connection.execute(query)]
 
+    def done(self, since: Seconds, limit: int) -> list[ActionRecord]:
+        """The newest `limit` actions with issued_at > since that were done at a known time, newest first."""
+        query = select(*ACTION_COLUMNS).where(
+            actions.c.issued_at > since, actions.c.outcome == OutcomeKind.DONE.value, actions.c.ready_at.is_not(None)
+        )
+        query = query.order_by(actions.c.issued_at.desc(), actions.c.id.desc()).limit(limit)
+        with reported(self._engine, "reading durations"), self._engine.connect() as connection:
+            return [_action(row) for row in connection.execute(query)]
+
     def action(self, number: int) -> ActionRecord | None:
         """The action with this number, or None."""
         query = select(*ACTION_COLUMNS).where(actions.c.id == number)

@@ -221,6 +221,16 @@ pauses = Table(
     Column("resumed_by", String(128)),
 )
 
+# Who is on duty, one row a lease.
+holders = Table(
+    "holders",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(128), nullable=False),
+    Column("since", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
 plans = Table(
     "plans",
     metadata,

@@ -23,7 +23,7 @@ class Wanted:
             return connection.execute(select(generations.c.generation)).scalar() or 0
 
     def reserve(self, item: Reservation) -> int:
-        """Adds the reservation or renews the one with the same key; returns its generation."""
+        """Adds the reservation or renews the one with the same key, which keeps its birth; returns its generation."""
         row = {
             "key": item.key,
             "source": item.pair.source,
@@ -39,7 +39,11 @@ class Wanted:
             "created_at": item.created_at,
             "expires_at": item.expires_at,
         }
+        alive = (reservations.c.key == item.key) & (reservations.c.expires_at > item.created_at)
+        born = select(reservations.c.created_at).where(alive)
         with reported(self._engine, f"reserving {item.key}"), self._engine.begin() as connection:
+            before = connection.execute(born).scalar()
+            row["created_at"] = item.created_at if before is None else min(before, item.created_at)
             return _replace(connection, reservations, "key", row)
 
     def release(self, key: str) -> bool:

@@ -8,7 +8,21 @@ import structlog
 import typer
 
 from cpdb import ForepathError, LabError, SettingsError, StoreError
-from forepath.commands import backtest, bench, check, db, decide, foresee, look, machines, serve, trial
+from forepath.commands import (
+    backtest,
+    bench,
+    check,
+    db,
+    decide,
+    foresee,
+    halt,
+    look,
+    machines,
+    record,
+    serve,
+    trial,
+    ways,
+)
 from forepath.output import (
     EXIT_CODES,
     EXIT_FAILED,
@@ -36,10 +50,14 @@ for command in (
     look.status,
     look.pairs,
     foresee.forecast,
-    look.paths,
+    ways.paths,
     decide.plan,
     decide.apply,
     decide.explain,
+    record.actions,
+    record.reservations,
+    halt.pause,
+    halt.resume,
 ):
     app.command()(command)
 app.add_typer(bench.bench)

@@ -78,6 +78,11 @@ class Issue:
                 if found is not None:
                     yield Expected(batch.subjects[place], horizon_s, quantity, *found)
 
+    def about(self, place: int, horizon: int, quantity: Quantity) -> Expected | None:
+        """What is said about one quantity of the subject at `place` within a horizon (by position); None: nothing."""
+        found = self._at(place, horizon, self.batch.quantities.index(quantity))
+        return found and Expected(self.batch.subjects[place], self.batch.horizons_s[horizon], quantity, *found)
+
     def quantile(self, place: int, horizon: int, quantity: Quantity, level: float) -> float | None:
         """One value; None where nothing is said."""
         found = self._at(place, horizon, self.batch.quantities.index(quantity))

@@ -1,59 +1,116 @@
-"""Finds the path a pair's traffic takes: the same pure function as the controller's, fed from the database."""
+"""Finds the path a pair's traffic takes, now or at a moment ahead, with the controller's own functions.
 
-from dataclasses import dataclass
+What may change until then: destination weights that are wanted already, and machines that are on their way.
+"""
 
-from cpdb import SettingsError, Store, VirtualIP
-from forepath.views import RECENT_S
-from ryu_apps import Topology
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cpdb import OutcomeKind, SettingsError, Store, VirtualIP
+from ryu_apps import Topology, choose, weighted
+
+# A pair keeps its destination while it speaks; after so much silence it is chosen anew (`idle_s` of the controller).
+KEEPS_S = 60.0
+# Nothing that is under way takes longer than this.
+UNDER_WAY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Names of the nodes from source to destination, both included, and why the traffic goes there."""
+
+    hops: tuple[str, ...]
+    because: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PathFinder:
-    """A snapshot of the topology and the virtual IPs."""
+    """A snapshot of the topology and the virtual IPs; `moved` names machines that will be on another host by then."""
 
     store: Store
     topology: Topology
     services: tuple[VirtualIP, ...]
+    addresses: Mapping[str, str | None]
+    moved: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: Store) -> "PathFinder":
-        """Reads nodes, links and virtual IPs once."""
-        inventory = store.inventory
-        return cls(store, Topology.of(inventory.nodes(), inventory.links()), tuple(inventory.virtual_ips()))
+    def of(cls, store: Store, now: float = 0.0, at_s: float = 0.0) -> "PathFinder":
+        """Reads nodes, links, virtual IPs and what is under way once, as it will be `at_s` seconds after `now`."""
+        inventory, wanted = store.inventory, store.wanted.weights()
+        nodes = inventory.nodes()
+        services = tuple(weighted(one, wanted) for one in inventory.virtual_ips())
+        addresses = {node.name: node.address for node in nodes}
+        return cls(store, Topology.of(nodes, inventory.links()), services, addresses, _moved(store, now, now + at_s))
 
     def path(self, source: str, destination: str) -> tuple[str, ...]:
         """Names of the nodes from source to destination, both included; empty when there is no way.
 
-        A virtual IP stands for its heaviest destination: a pair that has yet to speak has not been given one.
+        A virtual IP stands for the destination that the controller would choose for this source.
         """
         service = self._service(destination)
-        if service is not None and service.destinations:
-            destination = _heaviest(service)
-        return self.topology.path(source, destination)
+        chosen = destination if service is None else self._chosen(source, service)
+        return self._to(source, chosen) if chosen else ()
 
-    def to_service(self, source: str, to: str, now: float) -> tuple[str, ...]:
-        """The path to a virtual IP's chosen destination (or to a node). Raises SettingsError when there is none."""
-        destination = self._destination(source, to, now)
-        hops = self.path(source, destination)
+    def to_service(self, source: str, to: str, now: float) -> Way:
+        """The path to the destination of a pair (or to a node). Raises SettingsError when there is none."""
+        destination, why = self._destination(source, to, now)
+        hops = self._to(source, destination)
         if not hops:
-            known = ", ".join(node.name for node in self.store.inventory.nodes())
+            known = ", ".join(self.addresses)
             raise SettingsError(f"no path from {source!r} to {destination!r}; nodes known: {known or 'none'}")
-        return hops
+        if destination in self.moved:
+            why = (*why, f"{destination} is moving to {self.moved[destination]} and expected there by then")
+        return Way(hops, why)
 
-    def _destination(self, source: str, to: str, now: float) -> str:
+    def _to(self, source: str, destination: str) -> tuple[str, ...]:
+        host = self.moved.get(destination)
+        if host is None:
+            return self.topology.path(source, destination)
+        hops = self.topology.path(source, host)
+        return (*hops, destination) if hops else ()
+
+    def _destination(self, source: str, to: str, now: float) -> tuple[str, tuple[str, ...]]:
         service = self._service(to)
-        if service is None or not service.destinations:
-            return to
-        spoke = [
-            row.destination
-            for row in self.store.facts.communications(now - RECENT_S, now)
-            if row.destination and row.source == source and row.virtual_ip == service.address
-        ]
-        return spoke[-1] if spoke else _heaviest(service)
+        if service is None:
+            return to, ()
+        spoken = self._spoken(source, service, now)
+        if spoken is not None:
+            return spoken, (f"{source} speaks with {spoken} and keeps it",)
+        chosen = self._chosen(source, service)
+        shares = ", ".join(f"{one.name} {one.weight}" for one in service.destinations)
+        if chosen is None:
+            raise SettingsError(f"{service.name}: no destination has a weight above 0 ({shares or 'none declared'})")
+        return chosen, (f"{source} has been silent; by the weights ({shares}) it will be sent to {chosen}",)
+
+    def _chosen(self, source: str, service: VirtualIP) -> str | None:
+        address = self.addresses.get(source) or source
+        found = choose(address, service.address, service.destinations)
+        return found.name if found else None
+
+    def _spoken(self, source: str, service: VirtualIP, now: float) -> str | None:
+        """The declared destination that the pair spoke with lately, None after long silence."""
+        facts = self.store.facts
+        own = {
+            number: talk.destination
+            for number, talk in facts.talks().items()
+            if talk.source == source and talk.virtual_ip == service.address
+        }
+        declared = {one.name for one in service.destinations}
+        for batch in sorted(facts.batches(0, now - KEEPS_S, now), key=lambda one: -one.t) if own else ():
+            for number, packets in zip(batch.talk_ids, batch.packets, strict=True):
+                destination = own.get(number) if packets else None
+                if destination in declared:
+                    return destination
+        return None
 
     def _service(self, name: str) -> VirtualIP | None:
         return next((one for one in self.services if name in (one.name, one.address)), None)
 
 
-def _heaviest(service: VirtualIP) -> str:
-    return max(service.destinations, key=lambda one: one.weight).name
+def _moved(store: Store, now: float, then: float) -> dict[str, str]:
+    """Machines that are being migrated and, by their lead time, will have arrived by `then`, with their new hosts."""
+    return {
+        one.target: str(one.body["to"])
+        for one in reversed(store.journal.actions(since=now - UNDER_WAY_S))
+        if one.kind == "migrate_vm" and one.outcome is OutcomeKind.PENDING and one.issued_at + one.lead_s <= then
+    }

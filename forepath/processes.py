@@ -21,6 +21,7 @@ from orchestrator import (
     QueueKeeper,
     QueueSpec,
     VmSpec,
+    critical_level,
     whole,
 )
 from predictor import PredictorConfig, SlowLane
@@ -76,14 +77,26 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
         policy=chosen,  # type: ignore[arg-type]
         act=act,
         horizons_s=settings.predictor.horizons_s,
-        level=section.level,
+        level=section.level if section.level is not None else critical_level(section.cost_of_short),
         margin=section.margin,
         link_headroom=section.link_headroom,
         host_headroom=section.host_headroom,
         lease_s=section.lease_s,
+        duty_s=max(5.0, 3 * section.cycle_s),
+        migration_bytes_per_s=section.migration_mbit_per_s * BYTES_PER_S_PER_MBIT,
+        migration_over_links=section.migration_over_links,
+        migration_limit_s=section.migration_limit_s,
+        tenants=tenants(settings),
         poll_s=settings.controller.poll_s,
         stop_file=PAUSE_FILE,
     )
+
+
+def tenants(settings: Settings) -> dict[str, str]:
+    """Machine or virtual IP address -> tenant, where one is declared."""
+    machines = {one.name: one.tenant for one in settings.vm}
+    services = {one.address: one.tenant for one in settings.virtual_ip}
+    return {name: tenant for name, tenant in (machines | services).items() if tenant is not None}
 
 
 def queue_specs(settings: Settings) -> Iterator[QueueSpec]:
@@ -113,7 +126,7 @@ def make_orchestrator(
     config: OrchestratorConfig, store: Store, clock: Callable[[], float], hypervisors: Hypervisors | None = None
 ) -> Orchestrator:
     """An orchestrator on the declared libvirt hosts, or on the hypervisors given, and on the declared queues."""
-    drivers = hypervisors or LibvirtHypervisors(config.hosts)
+    drivers = hypervisors or LibvirtHypervisors(config.hosts, migration_limit_s=config.migration_limit_s)
     queues = QueueKeeper(OvsQueues(config.queues), config.act) if config.queues else None
     return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock), queues)
 
@@ -122,7 +135,8 @@ def make_approval(config: OrchestratorConfig, store: Store, clock: Callable[[], 
     """Plans for a person to read and apply, on the declared libvirt hosts."""
     queues = OvsQueues(config.queues)
     paths = path_reader(store, 1.0, clock)
-    return Approval(config, store, LibvirtHypervisors(config.hosts), paths, lambda: whole(queues))
+    drivers = LibvirtHypervisors(config.hosts, migration_limit_s=config.migration_limit_s)
+    return Approval(config, store, drivers, paths, lambda: whole(queues))
 
 
 def programs(settings: Settings, settings_file: Path | None, run_directory: Path, act: bool) -> list[Program]:

@@ -82,29 +82,36 @@ class Predictor(Section):
     slow_step_s: Annotated[float, Field(ge=2, le=60)] = 10.0
     slow_history_s: Annotated[float, Field(ge=240)] = 3600.0
     levels: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=32)] = (
-        0.05,
-        0.1,
-        0.25,
-        0.5,
-        0.75,
-        0.9,
-        0.95,
-        0.99,
-    )
+        0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99,
+    )  # fmt: skip
     history_s: Annotated[float, Field(ge=60)] = 900.0
     refit_every_s: Positive = 30.0
 
 
 class Orchestrator(Section):
-    """How much certainty and room an action needs. Whether it acts at all is said on the command line, with --act."""
+    """How much certainty and room an action needs. Whether it acts at all is said on the command line, with --act.
+
+    `cost_of_short` is what being short costs, in units of what idling costs; it decides which quantile of a forecast
+    counts as the need, unless `level` names that quantile itself.
+    """
 
     cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
     policy: Literal["predictive", "reactive"] = "predictive"
-    level: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    cost_of_short: Annotated[float, Field(ge=1, le=1000)] = 9.0
+    level: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     margin: Annotated[float, Field(ge=1, le=3)] = 1.15
     link_headroom: Share = 0.92
     host_headroom: Share = 0.92
     lease_s: Annotated[float, Field(ge=2, le=600)] = 8.0
+    migration_mbit_per_s: Positive = 1000.0
+    migration_over_links: bool = False
+    migration_limit_s: Annotated[float, Field(ge=1, le=3600)] = 30.0
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> "Orchestrator":
+        if self.level is not None and "cost_of_short" in self.model_fields_set:
+            raise ValueError("level and cost_of_short say the same in two ways; give one of them")
+        return self
 
 
 class NodeSection(Section):
@@ -153,6 +160,7 @@ class VirtualIPSection(Section):
     name: Name
     address: Annotated[str, Field(pattern=IPV4)]
     priority: int = 0
+    tenant: Name | None = None
     destination: Annotated[tuple[DestinationSection, ...], Field(min_length=1)]
 
 
@@ -172,6 +180,7 @@ class VmSection(Section):
 
     name: Name
     priority: int = 0
+    tenant: Name | None = None
     cpu_cores_base: Positive
     cpu_cores_max: Positive
     vcpus_max: Annotated[int, Field(ge=1)] = 1

@@ -1,15 +1,13 @@
 """What people ask about, read from the database: pairs, forecasts, link loads, the state of the house."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
-from cpdb import Communication, Forecast, HostLoad, Link, LinkLoad, Pair, Quantity, Store, VmLoad
+from cpdb import Communication, Forecast, HostLoad, LinkLoad, Pair, Quantity, Store, VmLoad
 
 RECENT_S = 10.0
 FORECAST_MAX_AGE_S = 30.0
-PathOf = Callable[[str, str], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +25,22 @@ class PairView:
     models: dict[int, str]
 
 
-@dataclass(frozen=True, slots=True)
-class LinkView:
-    """One direction of a link: capacity, load now and predicted peak load (bytes/s, median and 0.9 quantile)."""
-
-    from_node: str
-    to_node: str
-    capacity_bytes_per_s: float | None
-    bytes_per_s: float
-    predicted_q50: float
-    predicted_q90: float
-
-    @property
-    def predicted_utilisation(self) -> float:
-        """Share of the capacity that the 0.9 quantile would take; 0 where no capacity is known."""
-        return self.predicted_q90 / self.capacity_bytes_per_s if self.capacity_bytes_per_s else 0.0
-
-
 def pairs(store: Store, now: float) -> list[PairView]:
     """All pairs that spoke or are expected to speak, busiest expectation first."""
+    return _views(store, now, store.foresight.latest(now, FORECAST_MAX_AGE_S))
+
+
+def spoken(store: Store, now: float) -> list[PairView]:
+    """All pairs that spoke, without what is expected of them, busiest first."""
+    return _views(store, now, ())
+
+
+def _views(store: Store, now: float, forecasts: Iterable[Forecast]) -> list[PairView]:
     recent: dict[Pair, list[Communication]] = defaultdict(list)
     for row in store.facts.communications(now - RECENT_S, now):
         recent[row.pair].append(row)
     expected: dict[Pair, dict[int, Forecast]] = defaultdict(dict)
-    for forecast in store.foresight.latest(now, FORECAST_MAX_AGE_S):
+    for forecast in forecasts:
         if forecast.quantity is Quantity.BYTES_PEAK:
             expected[forecast.pair][forecast.horizon_s] = forecast
     services = {item.address: item.name for item in store.inventory.virtual_ips()}
@@ -79,27 +69,6 @@ def _pair_view(pair: Pair, service: str, rows: list[Communication], ahead: dict[
     )
 
 
-def links(store: Store, now: float, horizon_s: int, path_of: PathOf) -> list[LinkView]:
-    """Every directed link with its load now and predicted at `horizon_s`; most congested prediction first.
-
-    Predicted load of a link is the sum over the pairs whose path crosses it: of medians, and of 0.9 quantiles
-    (an upper estimate: pairs do not all peak together).
-    """
-    median: dict[tuple[str, str], float] = defaultdict(float)
-    upper: dict[tuple[str, str], float] = defaultdict(float)
-    for view in pairs(store, now):
-        hops = path_of(view.pair.source, view.destination or view.pair.virtual_ip)
-        for hop in pairwise(hops):
-            median[hop] += view.expected_q50.get(horizon_s, view.bytes_per_s)
-            upper[hop] += max(view.expected_q90.get(horizon_s, 0.0), view.bytes_per_s)
-    measured = link_rates(store.facts.loads(LinkLoad, now - RECENT_S, now))
-    views = [
-        LinkView(*hop, capacity, measured.get(hop, 0.0), median[hop], upper[hop])
-        for hop, capacity in _capacities(store.inventory.links()).items()
-    ]
-    return sorted(views, key=lambda view: (-view.predicted_utilisation, view.from_node, view.to_node))
-
-
 def link_rates(rows: Iterable[LinkLoad]) -> dict[tuple[str, str], float]:
     """Mean rate of each directed link over the rows given, bytes/s."""
     total: dict[tuple[str, str], float] = defaultdict(float)
@@ -108,14 +77,6 @@ def link_rates(rows: Iterable[LinkLoad]) -> dict[tuple[str, str], float]:
         total[row.from_node, row.to_node] += row.bytes
         seconds[row.from_node, row.to_node] += row.interval_s
     return {hop: total[hop] / seconds[hop] for hop in total if seconds[hop] > 0}
-
-
-def _capacities(items: Iterable[Link]) -> dict[tuple[str, str], float | None]:
-    both = {}
-    for item in items:
-        both[item.a, item.b] = item.capacity_bytes_per_s
-        both[item.b, item.a] = item.capacity_bytes_per_s
-    return both
 
 
 def newest_vm_loads(store: Store, now: float) -> list[VmLoad]:

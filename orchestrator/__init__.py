@@ -20,22 +20,27 @@ from orchestrator.actions import (
 from orchestrator.approval import Approval
 from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, VmSpec, problems
 from orchestrator.cycle import CycleReport, Orchestrator
-from orchestrator.demand import Demand, demands, together
+from orchestrator.demand import Demand, critical_level, demands, together
 from orchestrator.drivers import Finished, Hypervisors
 from orchestrator.drivers.fake import FakeHypervisors, FakeVm
 from orchestrator.drivers.libvirt_driver import LibvirtHypervisors
 from orchestrator.drivers.queues import OvsQueues
-from orchestrator.explain import explain, explained
+from orchestrator.duty import ACTING, ADVISING
+from orchestrator.explain import described, explain, explained, kept, promised
 from orchestrator.gather import Gatherer, Paths
 from orchestrator.guard import guard
+from orchestrator.lead import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.plan import plan
+from orchestrator.precopy import PreCopy, pre_copy
 from orchestrator.queue_keeper import QueueKeeper, whole
 from orchestrator.steps import Plan, Refusal, Step
 from orchestrator.verdict import verdict
 from orchestrator.world import LinkState, PairState, VmState, World, apply
 
 __all__ = [
+    "ACTING",
+    "ADVISING",
     "KINDS",
     "Action",
     "Approval",
@@ -47,6 +52,7 @@ __all__ = [
     "Gatherer",
     "HostSpec",
     "Hypervisors",
+    "LeadRow",
     "LibvirtHypervisors",
     "LinkState",
     "MigrateVm",
@@ -56,6 +62,7 @@ __all__ = [
     "PairState",
     "Paths",
     "Plan",
+    "PreCopy",
     "QueueKeeper",
     "QueueSpec",
     "Refusal",
@@ -71,13 +78,19 @@ __all__ = [
     "VmState",
     "World",
     "apply",
+    "critical_level",
     "demands",
+    "described",
     "explain",
     "explained",
     "from_json",
     "guard",
+    "kept",
+    "lead_rows",
     "plan",
+    "pre_copy",
     "problems",
+    "promised",
     "run",
     "together",
     "verdict",

@@ -11,8 +11,8 @@ from orchestrator.demand import demands
 from orchestrator.drivers import Hypervisors
 from orchestrator.gather import Gatherer, Paths
 from orchestrator.guard import guard
-from orchestrator.lead import lead_times
 from orchestrator.ledger import Ledger
+from orchestrator.past import LeadLedger
 from orchestrator.plan import plan
 from orchestrator.steps import Step
 
@@ -46,7 +46,7 @@ class Approval:
     def propose(self, now: Seconds) -> PlanRecord:
         """What should be done at `now`, kept in the database for `VALID_S` seconds. Touches nothing else."""
         recent = self._store.journal.actions(since=now - JOURNAL_S)
-        world = up_to_date(self._gatherer.world(now, (), lead_times(recent)), recent)
+        world = up_to_date(self._gatherer.world(now, (), LeadLedger(self._store).times(recent, now)), recent)
         world = replace(world, queues=self._queues())
         wanted = plan(world, demands(world, self._config), self._config)
         allowed = guard(wanted, world, recent, self._config)

@@ -1,14 +1,15 @@
 """Strategy: where predicted bandwidth exceeds what a link has, keep free what the more important pairs need."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cpdb import Limit, Reservation
 from orchestrator.actions import ReserveBandwidth, megabits
 from orchestrator.config import QUEUE_DSCP, OrchestratorConfig
-from orchestrator.demand import Demand, PairDemand, together
-from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, when
+from orchestrator.demand import NOW, Demand, PairDemand, together
+from orchestrator.needs import too_short
+from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_link, when
 from orchestrator.world import LinkState, PairState, World
 
 # While a pair still needs this share of what is kept free for it, the reservation stays.
@@ -38,29 +39,47 @@ class _Shortage:
 
 def plan_bandwidth(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal]]:
     """Reservations to make or renew, link by link, and why others were not."""
-    steps: list[Step] = []
-    refusals: list[Refusal] = []
-    for key in sorted(world.links):
-        found = _on_link(world, demand, world.links[key], config)
-        if isinstance(found, Refusal):
-            refusals.append(found)
-        elif found is not None:
-            steps.append(found)
-    return steps, refusals
+    found = [one for key in sorted(world.links) for one in _on_link(world, demand, world.links[key], config)]
+    refusals = [one for one in found if isinstance(one, Refusal)]
+    return [one for one in found if isinstance(one, Step)], refusals
 
 
-def _on_link(world: World, demand: Demand, link: LinkState, config: OrchestratorConfig) -> Step | Refusal | None:
+def _on_link(world: World, demand: Demand, link: LinkState, config: OrchestratorConfig) -> Iterator[Step | Refusal]:
     states = [one for _, one in sorted(world.pairs.items(), key=lambda item: str(item[0])) if link.key in one.links]
     if not states or not link.capacity_bytes_per_s:
-        return None
+        return
     ours = [one for _, one in sorted(world.reservations.items()) if one.key.endswith(f"@{link.name}")]
     held = max(ours, key=lambda one: one.expires_at, default=None)
     shortages = [
         _shortage(link, states, demand.at(horizon_s, [one.pair for one in states]), held)
-        for horizon_s in acting_horizons(world, ReserveBandwidth.kind, config)
+        for horizon_s in acting_horizons(world, ReserveBandwidth.kind, config, on_link(link))
     ]
+    found = _decided(world, shortages, held, config)
+    brief = _too_short(world, found, shortages, config)
+    if brief is not None:
+        yield brief
+        found = _decided(world, [one for one in shortages if one.horizon_s == NOW], held, config)
+    if found is not None:
+        yield found
+
+
+def _too_short(
+    world: World, found: Step | Refusal | None, shortages: Sequence[_Shortage], config: OrchestratorConfig
+) -> Refusal | None:
+    """Refuses a new reservation for a foreseen need that has passed before it pays."""
+    if not isinstance(found, Step) or not isinstance(found.action, ReserveBandwidth):
+        return None
+    if found.renewal or found.needed_at <= world.now:
+        return None
+    why_not = too_short(world, found.action.pair, ("a reservation", found.lead_s), config)
+    return Refusal(f"reserve on {shortages[0].link.name}", why_not, found.action) if why_not else None
+
+
+def _decided(
+    world: World, shortages: Sequence[_Shortage], held: Reservation | None, config: OrchestratorConfig
+) -> Step | Refusal | None:
     worst = max(shortages, key=lambda one: (one.needed, -one.horizon_s))
-    if worst.needed > config.link_trigger * link.capacity_bytes_per_s:
+    if worst.needed > config.link_trigger * worst.capacity:
         return _step(world, worst, held, config)
     if held and any(_still_needed(one, held, config) for one in shortages):
         return _prolonged(world, worst, held, config)
@@ -180,8 +199,9 @@ def _described(
         "need": shortage.needed,
         "available": config.link_headroom * shortage.capacity,
         "capacity": shortage.capacity,
+        "circumstances": on_link(shortage.link).to_json(),
         "alternatives": [],
         "promise": {"what": "pair_bytes_per_s", "pair": str(leader.pair), "value": action.bytes_per_s, "by": needed_at},
     }
-    lead_s = world.leads.needed(action.kind, config)
+    lead_s = world.leads.needed(action.kind, config, on_link(shortage.link))
     return Step(action, why, reason, needed_at, lead_s, renewal)

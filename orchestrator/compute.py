@@ -8,8 +8,8 @@ from typing import Any
 from orchestrator.actions import Action, SetCpuLimit, SetVcpus, megabits
 from orchestrator.config import OrchestratorConfig, VmSpec
 from orchestrator.demand import NOW, Demand
-from orchestrator.needs import VmNeed, load_now, most, residents, vm_need, wanted_limit
-from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, when
+from orchestrator.needs import VmNeed, load_now, most, residents, too_short, vm_need, wanted_limit
+from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_host, when
 from orchestrator.world import VmState, World, apply
 
 
@@ -40,7 +40,7 @@ def plan_compute(world: World, demand: Demand, config: OrchestratorConfig) -> tu
 
 
 def _need(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> VmNeed:
-    horizons = acting_horizons(world, SetCpuLimit.kind, config)
+    horizons = acting_horizons(world, SetCpuLimit.kind, config, on_host(world, vm.host))
     return most(vm_need(world, demand, vm, one) for one in horizons)
 
 
@@ -49,6 +49,29 @@ def _for_vm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfi
     if spec is None:
         return
     need = _need(world, demand, vm, config)
+    found = list(_considered(world, demand, vm, need, config))
+    brief = _too_short(world, need, found, config)
+    if brief is not None:
+        yield brief
+        found = list(_considered(world, demand, vm, vm_need(world, demand, vm, NOW), config))
+    yield from found
+
+
+def _too_short(world: World, need: VmNeed, found: list[Step | Refusal], config: OrchestratorConfig) -> Refusal | None:
+    """Refuses what would be given for a foreseen need that has passed before the change pays."""
+    step = next((one for one in found if isinstance(one, Step)), None)
+    if step is None or need.horizon_s == NOW or need.leading is None:
+        return None
+    why_not = too_short(world, need.leading.pair, ("a resize", step.lead_s), config)
+    return Refusal(f"more CPU for {need.vm}", why_not, step.action) if why_not else None
+
+
+def _considered(
+    world: World, demand: Demand, vm: VmState, need: VmNeed, config: OrchestratorConfig
+) -> Iterator[Step | Refusal]:
+    spec = vm.spec
+    if spec is None:
+        return
     wanted = wanted_limit(need, config)
     if wanted >= spec.cpu_cores_min * (1 + config.cpu_min_gain):
         yield from _up(world, demand, vm, _Grant(need, wanted, 0.0, 0.0), config)
@@ -63,7 +86,7 @@ def _up(
     if spec is None or vm.cores_limit >= min(asked.wanted, spec.cpu_cores_max):
         return
     left = _left(world, demand, vm, config)
-    most_cores = min(asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max))
+    most_cores = min(asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max), config.max_step * vm.cores_limit)
     steps_left = int(left / config.cpu_step_cores + 1e-9) * config.cpu_step_cores
     after = round(min(most_cores, steps_left), 6)
     gain = after - vm.cores_limit
@@ -95,7 +118,7 @@ def _calm_ahead(world: World, demand: Demand, vm: VmState, config: OrchestratorC
 
 
 def _down(world: World, vm: VmState, spec: VmSpec, need: VmNeed, config: OrchestratorConfig) -> Iterator[Step]:
-    base = spec.cpu_cores_min
+    base = max(spec.cpu_cores_min, vm.cores_limit / config.max_step)
     grant = _Grant(need, base, 0.0, base)
     yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, base), grant, config)
     if vm.vcpus > max(1, ceil(base)):
@@ -120,10 +143,12 @@ def _step(world: World, vm: VmState, action: Action, grant: _Grant, config: Orch
         "available": vm.cores_limit,
         "capacity": world.hosts[vm.host].cpu_cores_capacity,
         "relation": _relation(need),
+        "circumstances": on_host(world, vm.host).to_json(),
         "alternatives": _alternatives(grant),
         "promise": promise,
     }
-    return Step(action, why, reason, needed_at, world.leads.needed(action.kind, config))
+    lead_s = world.leads.needed(action.kind, config, on_host(world, vm.host))
+    return Step(action, why, reason, needed_at, lead_s)
 
 
 def _proof(need: VmNeed, config: OrchestratorConfig) -> dict[str, Any] | None:
@@ -138,7 +163,7 @@ def _why_up(vm: VmState, grant: _Grant, proof: dict[str, Any] | None) -> str:
     rest = (
         ""
         if grant.after >= grant.wanted
-        else f"; {grant.wanted:.2f} would be wanted, its host or its ceiling allow less"
+        else f"; {grant.wanted:.2f} would be wanted, its host, its ceiling or the largest step allow less"
     )
     return (
         f"{vm.name} needs {grant.need.cores:.2f} cores{asked} {when(grant.need.horizon_s)} ({foreseen(proof)}) and may "
@@ -160,4 +185,6 @@ def _relation(need: VmNeed) -> dict[str, Any] | None:
 def _alternatives(grant: _Grant) -> list[dict[str, str]]:
     if grant.after >= grant.wanted:
         return []
-    return [{"action": f"limit of {grant.wanted:.2f} cores", "why_not": f"the host has {grant.left:.2f} cores left"}]
+    short = grant.left < grant.wanted
+    why_not = f"the host has {grant.left:.2f} cores left" if short else "its ceiling or the largest step allow less"
+    return [{"action": f"limit of {grant.wanted:.2f} cores", "why_not": why_not}]

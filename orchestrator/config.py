@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from cpdb import Seconds
+from cpdb import BytesPerS, Seconds
 
 Policy = Literal["predictive", "reactive"]
 # The mark (expedited forwarding) that sends a packet into the guaranteed queue of a link that has one.
@@ -20,6 +20,18 @@ BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
         "set_memory": 6,
         "migrate_vm": 4,
         "set_weights": 6,
+    }
+)
+# Until enough was seen here: an OpenFlow rule waits for the next look at what is wanted, a move copies all memory.
+LEAD_PRIORS_S: Mapping[str, Seconds] = MappingProxyType(
+    {
+        "reserve_bandwidth": 1.5,
+        "release_bandwidth": 1.5,
+        "set_weights": 1.5,
+        "set_cpu_limit": 0.5,
+        "set_vcpus": 2.0,
+        "set_memory": 1.0,
+        "migrate_vm": 4.0,
     }
 )
 
@@ -102,20 +114,38 @@ class OrchestratorConfig:
     calm_share: float = 0.7
     host_headroom: float = 0.9
     host_deadband: float = 0.05
-    # a move that is not in effect for at least this long before the need has passed is not worth its cost
+    # what is not in effect for at least this long before the need has passed is not worth its cost
     min_hold_s: Seconds = 1.0
+    # live migration: how fast memory is copied, and whether that takes from the links between the hosts
+    migration_bytes_per_s: BytesPerS = 125e6
+    migration_over_links: bool = False
+    migration_limit_s: Seconds = 30.0
     # brakes
     poll_s: Seconds = 1.0
     decision_s: Seconds = 0.5
+    lead_priors_s: Mapping[str, Seconds] = field(default_factory=lambda: LEAD_PRIORS_S)
     max_world_age_s: Seconds = 5.0
     move_cooldown_s: Seconds = 60.0
     resize_cooldown_s: Seconds = 5.0
     oscillation_s: Seconds = 300.0
+    # what turned round so often within the window is left as it is for a while
+    most_turns: int = 8
+    turns_window_s: Seconds = 60.0
+    hold_still_s: Seconds = 120.0
+    # nothing is made this many times larger or smaller in one go
+    max_step: float = 4.0
     retry_s: Seconds = 30.0
     advice_repeat_s: Seconds = 30.0
     install_timeout_s: Seconds = 5.0
     budgets_per_minute: Mapping[str, int] = field(default_factory=lambda: BUDGETS_PER_MINUTE)
+    budget_per_host: int = 30
+    budget_per_tenant: int = 30
+    moves_at_once: int = 2
+    # machine or virtual IP address -> tenant, where one is declared
+    tenants: Mapping[str, str] = field(default_factory=dict)
     stop_file: Path | None = None
+    # of two acting orchestrators one stands by: the other takes over when this long nothing was heard of the first
+    duty_s: Seconds = 5.0
     # learning
     history_s: Seconds = 300.0
     learn_every_s: Seconds = 10.0
@@ -139,6 +169,8 @@ def _share_problems(config: OrchestratorConfig) -> Iterator[str]:
         value = getattr(config, name)
         if not 0 < value < 1.0000001:
             yield f"orchestrator.{name}: {value} is not a share between 0 and 1, e.g. 0.9"
+    if config.max_step <= 1:
+        yield f"orchestrator.max_step: {config.max_step} would allow no change at all; write 4 for four times"
     if config.margin < 1:
         yield f"orchestrator.margin: {config.margin} would ask for less than is forecast; write 1.2 for 20 % more"
     if config.policy not in ("predictive", "reactive"):
@@ -146,7 +178,15 @@ def _share_problems(config: OrchestratorConfig) -> Iterator[str]:
 
 
 def _time_problems(config: OrchestratorConfig) -> Iterator[str]:
-    for name in ("lease_s", "poll_s", "max_world_age_s", "max_forecast_age_s", "history_s"):
+    for name in (
+        "lease_s",
+        "poll_s",
+        "max_world_age_s",
+        "max_forecast_age_s",
+        "history_s",
+        "duty_s",
+        "migration_bytes_per_s",
+    ):
         if getattr(config, name) <= 0:
             yield f"orchestrator.{name}: must be above 0, e.g. 5"
     if config.lease_s < 2 * config.poll_s:

@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from cpdb import ActionRecord, HostLoad, OutcomeKind, Seconds, SettingsError, Store, VmLoad
+from cpdb import ActionRecord, HostLoad, OutcomeKind, Seconds, SettingsError, Store, StoreError, VmLoad
 from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, from_json
 from orchestrator.config import OrchestratorConfig, problems
 from orchestrator.demand import demands
 from orchestrator.drivers import Hypervisors
+from orchestrator.duty import Turn
 from orchestrator.gather import Gatherer, Paths
 from orchestrator.guard import guard
-from orchestrator.lead import lead_times
 from orchestrator.ledger import Ledger
+from orchestrator.past import LeadLedger
 from orchestrator.plan import plan
 from orchestrator.queue_keeper import QueueKeeper
 from orchestrator.steps import Plan, Refusal, Step, record
@@ -29,7 +30,10 @@ UNTOLD = ("the same is already", "one migration at a time")
 
 @dataclass(frozen=True, slots=True)
 class CycleReport:
-    """What one cycle saw and did; `advised` is what it would have done without permission to act."""
+    """What one cycle saw and did; `advised` is what it would have done without permission to act.
+
+    `standby`: another orchestrator is on duty, so this one looked at nothing.
+    """
 
     now: Seconds
     world_age_s: Seconds
@@ -41,6 +45,7 @@ class CycleReport:
     finished: tuple[ActionRecord, ...] = ()
     refused: tuple[Refusal, ...] = ()
     judged: tuple[ActionRecord, ...] = ()
+    standby: bool = False
 
 
 class Orchestrator:
@@ -66,10 +71,14 @@ class Orchestrator:
         self._queues = queues
         self._gatherer = Gatherer(store, config, paths)
         self._ledger = Ledger(config, store, hypervisors)
+        self._leads = LeadLedger(store)
+        self._turn = Turn(config, store)
         self._adopted = False
 
     def observe(self, now: Seconds) -> None:
-        """Measures hosts and machines and writes their loads. Raises StoreError."""
+        """Measures hosts and machines and writes their loads, unless another does. Raises StoreError."""
+        if not self._turn.take(now) or not self._turn.alone(now):
+            return
         hosts, vms = self._hypervisors.loads(now)
         self._store.facts.add_loads([*hosts, *vms])
 
@@ -79,7 +88,7 @@ class Orchestrator:
         return up_to_date(self._gathered(now, recent), recent)
 
     def _gathered(self, now: Seconds, recent: Sequence[ActionRecord]) -> World:
-        world = self._gatherer.world(now, self._ledger.in_flight(), lead_times(recent))
+        world = self._gatherer.world(now, self._ledger.in_flight(), self._leads.times(recent, now))
         if self._queues is None:
             return world
         stop = self._config.stop_file
@@ -88,11 +97,14 @@ class Orchestrator:
 
     def cycle(self, now: Seconds) -> CycleReport:
         """Everything once. Raises StoreError when the database is away; the next cycle then simply starts again."""
+        finished = self._ledger.settle(now)
+        if not self._turn.take(now):
+            self._adopted = False  # what the other leaves behind is taken over when it is gone
+            return CycleReport(now, 0.0, 0, finished=tuple(finished), standby=True)
         recent = self._store.journal.actions(since=now - JOURNAL_S)
-        if not self._adopted:
+        if not self._adopted and self._turn.alone(now):
             self._ledger.adopt(recent)
             self._adopted = True
-        finished = self._ledger.settle(now)
         world = self._gathered(now, recent)
         finished += self._ledger.reconcile(world)
         if finished:
@@ -165,9 +177,14 @@ class Orchestrator:
 
     def close(self) -> None:
         """Starts nothing more; leases end by themselves, machines stay as they are, queues go."""
+        on_duty = self._turn.on_duty
         self._hypervisors.close()
         if self._queues is not None:
-            self._queues.close()
+            self._queues.close(remove=on_duty)
+        try:
+            self._turn.give_back()
+        except StoreError as error:
+            LOG.warning("the lease was not given back; it ends by itself", error=str(error))
 
 
 def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:

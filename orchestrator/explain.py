@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from cpdb import ActionRecord, Json, Seconds, SettingsError
+from cpdb import ActionRecord, Json, OutcomeKind, Seconds, SettingsError
 from orchestrator.actions import from_json, megabits
+from orchestrator.verdict import WATCH_S
 
 
 def explain(record: ActionRecord) -> list[str]:
     """Lines for people: what, why, the forecast, the deadline, what else was considered, what became of it."""
-    return [*_what(record), *_evidence(record.reason), *_timing(record), *_considered(record.reason), *_end(record)]
+    return [*_what(record), *_evidence(record), *_timing(record), *_considered(record.reason), *_end(record)]
 
 
 def explained(record: ActionRecord) -> dict[str, Any]:
@@ -21,6 +22,8 @@ def explained(record: ActionRecord) -> dict[str, Any]:
         "target": record.target,
         "policy": record.policy,
         "why": record.why,
+        "what": described(record),
+        "promise": promised(record),
         "reason": dict(record.reason),
         "issued_at": record.issued_at,
         "needed_at": record.needed_at,
@@ -33,24 +36,38 @@ def explained(record: ActionRecord) -> dict[str, Any]:
     }
 
 
-def _what(record: ActionRecord) -> Iterator[str]:
+def described(record: ActionRecord) -> str:
+    """What the action does, for people; kind and target where another version wrote it."""
     try:
-        done = from_json(record.kind, record.body).describe()
+        return from_json(record.kind, record.body).describe()
     except SettingsError:
-        done = f"{record.kind} {record.target}"
-    yield f"#{record.id} at {_clock(record.issued_at)} ({record.policy}): {done}"
+        return f"{record.kind} {record.target}"
+
+
+def promised(record: ActionRecord) -> str | None:
+    """What the action promised, for people; None when it promised nothing."""
+    promise = record.reason.get("promise")
+    if not promise:
+        return None
+    texts = {
+        "pair_bytes_per_s": lambda: f"{promise['pair']} can get {megabits(promise['value'])}",
+        "vm_not_starved": lambda: f"{promise['vm']} is not held back at {promise['value']:.2f} cores",
+        "host_cores_used": lambda: f"{promise['host']} needs less than its {promise['value']:.2f} cores",
+    }
+    text = texts.get(promise["what"], lambda: str(promise["what"]))()
+    return f"{text} by {_clock(promise['by'])}"
+
+
+def _what(record: ActionRecord) -> Iterator[str]:
+    yield f"#{record.id} at {_clock(record.issued_at)} ({record.policy}): {described(record)}"
     yield f"why: {record.why}"
 
 
-def _evidence(reason: Json) -> Iterator[str]:
+def _evidence(record: ActionRecord) -> Iterator[str]:
+    reason = record.reason
     forecast = reason.get("forecast")
     if forecast:
-        number = _number(forecast["quantity"])
-        yield (
-            f"forecast: {forecast['pair']} {forecast['quantity']} within {forecast['horizon_s']} s "
-            f"by {forecast['model']}: median {number(forecast['q50'])}, 90 % below {number(forecast['q90'])}, "
-            f"used {number(forecast['value'])} (level {forecast['level']:g})"
-        )
+        yield _forecast(forecast, record.issued_at)
     elif "need" in reason:
         yield "forecast: none was used, this rests on measurements"
     if "need" in reason:
@@ -62,14 +79,24 @@ def _evidence(reason: Json) -> Iterator[str]:
         )
 
 
-def _timing(record: ActionRecord) -> Iterator[str]:
-    if record.needed_at is None:
-        return
-    left = record.needed_at - record.issued_at
-    text = (
-        f"deadline: {_clock(record.needed_at)}, {left:.1f} s after the decision; it takes up to {record.lead_s:.1f} s"
+def _forecast(forecast: Json, decided_at: Seconds) -> str:
+    number = _number(forecast["quantity"])
+    age = f", {decided_at - forecast['issued_at']:.1f} s old" if "issued_at" in forecast else ""
+    low = f"5 % below {number(forecast['q05'])}, " if "q05" in forecast else ""
+    return (
+        f"forecast: {forecast['pair']} {forecast['quantity']} within {forecast['horizon_s']} s "
+        f"by {forecast['model']}{age}: median {number(forecast['q50'])}, {low}90 % below {number(forecast['q90'])}, "
+        f"used {number(forecast['value'])} (level {forecast['level']:g})"
     )
-    yield text if left > 0 else "deadline: now, the need was already there"
+
+
+def _timing(record: ActionRecord) -> Iterator[str]:
+    if record.needed_at is not None:
+        left = record.needed_at - record.issued_at
+        far = f"{_clock(record.needed_at)}, {left:.1f} s after the decision"
+        yield f"deadline: {far}" if left > 0 else "deadline: now, the need was already there"
+    if record.lead_s > 0:
+        yield f"lead time: it takes up to {record.lead_s:.1f} s from decision to effect"
 
 
 def _considered(reason: Json) -> Iterator[str]:
@@ -80,9 +107,18 @@ def _considered(reason: Json) -> Iterator[str]:
 def _end(record: ActionRecord) -> Iterator[str]:
     ready = f" after {record.ready_at - record.issued_at:.1f} s" if record.ready_at is not None else ""
     yield f"outcome: {record.outcome.value}{ready}" + (f": {record.sentence}" if record.sentence else "")
+    promise = promised(record)
+    if promise is not None:
+        yield f"promise: {promise}"
     if record.verdict:
-        kept = {True: "kept", False: "not kept", None: "unknown"}[record.verdict.get("kept")]
-        yield f"promise: {kept}: {record.verdict.get('sentence', '')}"
+        yield f"verdict: {kept(record)}: {record.verdict.get('sentence', '')}"
+    elif promise is not None and record.outcome in (OutcomeKind.DONE, OutcomeKind.PENDING):
+        yield f"verdict: open until {_clock(record.reason['promise']['by'] + WATCH_S)}"
+
+
+def kept(record: ActionRecord) -> str:
+    """Whether the promise was kept, in a word or two; "" while nobody has judged."""
+    return {True: "kept", False: "not kept", None: "unknown"}[record.verdict.get("kept")] if record.verdict else ""
 
 
 def _number(quantity: str) -> Any:

@@ -55,7 +55,7 @@ class Gatherer:
         links = link_states(self.store.inventory.links(), link_loads)
         hosts_of = {one.vm: one.host for one in vm_loads}
         routes = self._routes(rows, virtual_ips, hosts_of)
-        self._refresh(now)
+        self._refresh(now, links, {pair: way for pair, (_, way) in routes.items()})
         return World(
             now=now,
             age_s=_age(now, rows, vm_loads, bool(self.config.vms)),
@@ -68,6 +68,7 @@ class Gatherer:
             observed=tuple(self.store.wanted.observed()),
             in_flight=tuple(in_flight),
             leads=leads,
+            ways=self._way,
         )
 
     def _routes(
@@ -88,11 +89,21 @@ class Gatherer:
         nodes = self.paths(source, end) if end else ()
         return tuple(pairwise(nodes))
 
-    def _refresh(self, now: Seconds) -> None:
+    def _refresh(
+        self, now: Seconds, links: Mapping[LinkKey, LinkState], ways: Mapping[Pair, tuple[LinkKey, ...]]
+    ) -> None:
         if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.learn_every_s:
             return
         since, facts = now - self.config.history_s, self.store.facts
-        self._learnt = learn(Past(facts.communications(since, now), facts.loads(VmLoad, since, now)))
+        self._learnt = learn(
+            Past(
+                facts.communications(since, now),
+                facts.loads(VmLoad, since, now),
+                facts.loads(LinkLoad, since, now),
+                ways,
+                {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s},
+            )
+        )
         self._learnt_at = now
 
     def _pairs(

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cpdb import ActionRecord, OutcomeKind, SettingsError
-from orchestrator.actions import Action, MigrateVm, ReserveBandwidth, SetCpuLimit, from_json
+from cpdb import ActionRecord, OutcomeKind, Seconds
+from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus
+from orchestrator.budgets import over_budget
 from orchestrator.config import OrchestratorConfig
+from orchestrator.oscillation import changes, held_still
 from orchestrator.steps import Plan, Refusal, Step
 from orchestrator.world import World
 
@@ -52,21 +54,14 @@ def _why_not(
     if step.renewal:
         return None  # a lease that is still needed must not end because of a budget
     checks = (
-        _budget(action, allowed, world, done, config),
+        over_budget(action, allowed, world, done, config),
         _failed_lately(action, world, done, config),
-        _move(action, allowed, world) if isinstance(action, MigrateVm) else None,
+        _move(action, allowed, world, config) if isinstance(action, MigrateVm) else None,
+        _too_large(action, config),
         _back_again(action, world, done, config),
+        held_still(action, done, world.now, config),
     )
     return next((one for one in checks if one), None)
-
-
-def _budget(
-    action: Action, allowed: Sequence[Step], world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
-) -> str | None:
-    spent = sum(one.kind == action.kind and one.issued_at > world.now - 60 for one in done)
-    spent += sum(one.action.kind == action.kind and not one.renewal and not one.waits for one in allowed)
-    budget = config.budgets_per_minute.get(action.kind, 0)
-    return f"budget: {spent} of {budget} {action.kind} in this minute are spent" if spent >= budget else None
 
 
 def _failed_lately(
@@ -82,45 +77,54 @@ def _failed_lately(
     return None
 
 
-def _move(action: MigrateVm, allowed: Sequence[Step], world: World) -> str | None:
+def _move(action: MigrateVm, allowed: Sequence[Step], world: World, config: OrchestratorConfig) -> str | None:
     host = world.hosts.get(action.after)
     if host is None or host.cordoned:
         return f"{action.after} is cordoned" if host else f"{action.after} is not a host of ours"
     ends = {action.before, action.after}
     others = [one for one in (*world.in_flight, *(step.action for step in allowed)) if isinstance(one, MigrateVm)]
     busy = next((one for one in others if ends & {one.before, one.after}), None)
-    return f"one migration at a time: {busy.vm} is moving" if busy else None
+    if busy:
+        return f"one migration at a time: {busy.vm} is moving"
+    if len(others) >= config.moves_at_once:
+        return f"one migration at a time: {len(others)} machines are moving, {config.moves_at_once} may at once"
+    return None
+
+
+def _too_large(action: Action, config: OrchestratorConfig) -> str | None:
+    """The planner keeps to the largest step; a plan that a person changed or that waited may not."""
+    if not isinstance(action, SetCpuLimit | SetVcpus | SetMemory):
+        return None
+    low, high = sorted((action.before, action.after))
+    # One vCPU more is the least that can be done.
+    if high <= config.max_step * low + 1e-9 or (isinstance(action, SetVcpus) and high - low == 1):
+        return None
+    return f"step too large: {config.max_step:g} times as much or as little is allowed in one go"
 
 
 def _back_again(action: Action, world: World, done: Sequence[ActionRecord], config: OrchestratorConfig) -> str | None:
-    """Cooldown after the last change of the same thing, and the oscillation breaker for its reversal."""
-    if isinstance(action, ReserveBandwidth):
+    """Cooldown after the last change of the same thing, and no way back to where a machine just came from."""
+    earlier = changes(action, done)[::-1]
+    if not earlier:
         return None
-    for record in done:
-        if record.kind != action.kind or record.target != action.target or record.outcome is OutcomeKind.FAILED:
-            continue
-        ago = world.now - record.issued_at
-        previous = _read(record)
-        if isinstance(action, MigrateVm):
-            return _move_again(action, previous, ago, config)
-        if isinstance(action, SetCpuLimit) and isinstance(previous, SetCpuLimit):
-            turned = (previous.after > previous.before) != (action.after > action.before)
-            if turned and ago < config.resize_cooldown_s:
-                return f"cooldown: its limit was changed the other way {ago:.0f} s ago"
-        return None
+    at, previous = earlier[0]
+    ago = world.now - at
+    if isinstance(action, MigrateVm):
+        return _move_again(action, earlier, world, config)
+    if isinstance(action, SetCpuLimit) and isinstance(previous, SetCpuLimit):
+        turned = (previous.after > previous.before) != (action.after > action.before)
+        if turned and ago < config.resize_cooldown_s:
+            return f"cooldown: its limit was changed the other way {ago:.0f} s ago"
     return None
 
 
-def _move_again(action: MigrateVm, previous: Action | None, ago: float, config: OrchestratorConfig) -> str | None:
+def _move_again(
+    action: MigrateVm, earlier: Sequence[tuple[Seconds, Action]], world: World, config: OrchestratorConfig
+) -> str | None:
+    ago = world.now - earlier[0][0]
     if ago < config.move_cooldown_s:
         return f"cooldown: {action.vm} was moved {ago:.0f} s ago, {config.move_cooldown_s:g} s must pass"
-    if previous is not None and previous == action.inverse() and ago < config.oscillation_s:
-        return f"oscillation: {action.vm} came from {action.after} {ago:.0f} s ago"
+    for at, one in earlier:
+        if isinstance(one, MigrateVm) and one.before == action.after and world.now - at < config.oscillation_s:
+            return f"oscillation: {action.vm} came from {action.after} {world.now - at:.0f} s ago"
     return None
-
-
-def _read(record: ActionRecord) -> Action | None:
-    try:
-        return from_json(record.kind, record.body)
-    except SettingsError:
-        return None  # written by another version: it still counts for budgets

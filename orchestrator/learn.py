@@ -2,23 +2,33 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from cpdb import Communication, Pair, VmLoad
+from cpdb import BytesPerS, Communication, LinkLoad, Pair, VmLoad
 from orchestrator.relation import CpuRelation, LoadSample, fit
 
 BUCKET_S = 2.0
 SIZE_BUCKET_S = 5.0
 SIZE_QUANTILE = 0.75
+# A link is free while it carries less than this share of what it can, and drops nothing.
+FREE_SHARE = 0.85
+# So many connections, in so many buckets, must have come over a free way for it to speak for all.
+ENOUGH_CONNECTIONS, ENOUGH_BUCKETS = 30, 4
+# And among them must be times about as busy as the busiest: a surge may have sizes of its own.
+AS_BUSY_SHARE = 0.75
 FEATURES = ("connections_per_s", "bytes_per_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A stretch of measured rows, each kind oldest first."""
+    """A stretch of measured rows, each kind oldest first; `ways` are the links that pairs take, as far as known."""
 
     communications: Sequence[Communication] = ()
     vm_loads: Sequence[VmLoad] = ()
+    link_loads: Sequence[LinkLoad] = ()
+    ways: Mapping[Pair, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    capacities: Mapping[tuple[str, str], BytesPerS] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +44,57 @@ def learn(past: Past) -> Learnt:
     by_pair: dict[Pair, list[Communication]] = defaultdict(list)
     for row in past.communications:
         by_pair[row.pair].append(row)
-    sizes = {pair: _bytes_per_connection(rows) for pair, rows in by_pair.items()}
+    crowded = _crowded(past)
+    sizes = {
+        pair: _bytes_per_connection(rows, {bucket for key in past.ways.get(pair, ()) for bucket in crowded[key]})
+        for pair, rows in by_pair.items()
+    }
     return Learnt({pair: size for pair, size in sizes.items() if size}, _relations(past))
 
 
-def _bytes_per_connection(rows: Iterable[Communication]) -> float | None:
+def _crowded(past: Past) -> dict[tuple[str, str], set[int]]:
+    """Buckets in which a link was full or dropped packets, and the next one: what was lost is sent again later."""
+    found: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for load in past.link_loads:
+        key = load.from_node, load.to_node
+        capacity = past.capacities.get(key)
+        full = capacity is not None and load.bytes >= FREE_SHARE * capacity * load.interval_s
+        if full or load.drops:
+            # All of (t - interval, t] was crowded.
+            first, last = int((load.t - load.interval_s) // SIZE_BUCKET_S), int(load.t // SIZE_BUCKET_S)
+            found[key].update(range(first, last + 2))
+    return found
+
+
+def _bytes_per_connection(rows: Iterable[Communication], crowded: AbstractSet[int] = frozenset()) -> float | None:
     """Size of a connection at times when many come: the upper quartile over connections, not over time.
 
     Surges may have sizes of their own, and they are what will be asked about. Quiet stretches that drain a queue hold
-    few connections, so their odd ratios weigh little; a congested path only ever lowers a ratio.
+    few connections, so their odd ratios weigh little. Where bytes are counted before a congested link, what is sent
+    again counts twice: buckets that were not `crowded` speak alone when they are enough, and about as busy.
     """
     sums: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
         bucket = sums[int(row.t // SIZE_BUCKET_S)]
         bucket[0] += row.bytes
         bucket[1] += row.new_connections
-    ratios = sorted((total / count, count) for total, count in sums.values() if count > 0)
-    left = SIZE_QUANTILE * sum(count for _, count in ratios)
-    for ratio, count in ratios:
-        left -= count
+    every = [(total / count, count) for total, count in sums.values() if count > 0]
+    free = [(sums[one][0] / sums[one][1], sums[one][1]) for one in sums.keys() - crowded if sums[one][1] > 0]
+    return _upper(free if _speaks_for(free, every) else every, 0)
+
+
+def _speaks_for(free: Sequence[tuple[float, int]], every: Sequence[tuple[float, int]]) -> bool:
+    enough = len(free) >= ENOUGH_BUCKETS and sum(count for _, count in free) >= ENOUGH_CONNECTIONS
+    return enough and (_upper(free, 1) or 0) >= AS_BUSY_SHARE * (_upper(every, 1) or 0)
+
+
+def _upper(samples: Sequence[tuple[float, int]], by: int) -> float | None:
+    """The upper quartile over connections of (bytes per connection, connections), in the column `by`."""
+    left = SIZE_QUANTILE * sum(count for _, count in samples)
+    for one in sorted(samples, key=lambda one: one[by]):
+        left -= one[1]
         if left <= 0:
-            return ratio
+            return one[by]
     return None
 
 

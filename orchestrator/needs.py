@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from cpdb import Pair, Quantity, Seconds
+from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import MigrateVm
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand, PairDemand, together
 from orchestrator.relation import CpuRelation
-from orchestrator.world import VmState, World
+from orchestrator.world import LinkState, VmState, World
 
 # A starved machine shows only what it was given; asking for this much more finds out step by step.
 STARVED_FACTOR = 1.5
@@ -35,8 +35,7 @@ def vm_need(world: World, demand: Demand, vm: VmState, horizon_s: int) -> VmNeed
 
     Of several relations the one that asks for most counts: each of them knows a need that the other may miss.
     """
-    pairs = sorted((one.pair for one in world.pairs.values() if one.destination == vm.name), key=str)
-    serving = demand.at(horizon_s, pairs)
+    serving = demand.at(horizon_s, [one.pair for one in world.pairs_to(vm.name)])
     if not vm.relations or not serving:
         factor = STARVED_FACTOR if vm.starved else 1.0
         return VmNeed(vm.name, horizon_s, vm.cores_used * factor, leading=_leading(serving))
@@ -85,6 +84,27 @@ def lasting_s(world: World, pair: Pair, config: OrchestratorConfig) -> Seconds |
     return longest * min(1.0, mean.at(0.5) / peak.at(0.5))
 
 
+def too_short(world: World, pair: Pair, what: tuple[str, Seconds], config: OrchestratorConfig) -> str | None:
+    """Why it would not pay: `what` (its name, its lead time) must be in effect for a while before the need has passed.
+
+    None when it pays, or when no forecast says how long the need lasts.
+    """
+    name, lead_s = what
+    lasts_s = lasting_s(world, pair, config)
+    least_s = lead_s + config.min_hold_s
+    if lasts_s is None or lasts_s >= least_s:
+        return None
+    longest = max(config.horizons_s)
+    return f"too short: about {lasts_s:.1f} s of the need lie within {longest} s, {name} pays from {least_s:.1f} s"
+
+
+def needed_on(world: World, demand: Demand, link: LinkState, horizon_s: int) -> BytesPerS:
+    """What a link will have to carry: its pairs together, and what is measured on it beside them."""
+    pairs = sorted((one.pair for one in world.pairs.values() if link.key in one.links), key=str)
+    wants = [one.bytes for one in demand.at(horizon_s, pairs)]
+    return together(wants) + max(0.0, link.bytes_per_s - sum(one.measured for one in wants))
+
+
 def load_now(vm: VmState, need: VmNeed) -> float:
     """What the machine will take from its host under its present limit, in cores."""
     return min(vm.cores_limit, need.cores)
@@ -98,4 +118,5 @@ def load_served(vm: VmState, need: VmNeed) -> float:
 def residents(world: World, host: str) -> list[VmState]:
     """Machines on a host, and those on their way to it: while a machine moves, it counts on both sides."""
     arriving = {one.vm for one in world.in_flight if isinstance(one, MigrateVm) and one.after == host}
-    return [vm for name, vm in sorted(world.vms.items()) if vm.host == host or name in arriving]
+    coming = (world.vms[name] for name in arriving if name in world.vms and world.vms[name].host != host)
+    return sorted([*world.on_host(host), *coming], key=lambda vm: vm.name)

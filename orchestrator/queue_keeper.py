@@ -71,10 +71,13 @@ class QueueKeeper:
             self._look = self._worker.submit(kept if self._act and not paused else whole, self._queues)
         return self._ready
 
-    def close(self) -> None:
-        """Waits for a look under way (bounded by its commands' limits), then removes the queues if it may act."""
+    def close(self, remove: bool = True) -> None:
+        """Waits for a look under way (bounded by its commands' limits), then removes the queues if it may act.
+
+        Without `remove` they are left to another who looks after them.
+        """
         self._worker.shutdown(wait=True)
-        for spec in self._queues.specs if self._act else ():
+        for spec in self._queues.specs if self._act and remove else ():
             try:
                 self._queues.remove(spec)
             except DriverError as error:

@@ -8,7 +8,8 @@ from cpdb import ActionRecord, Json, Seconds
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import NOW, Rate
-from orchestrator.world import World
+from orchestrator.lead import NOWHERE, Circumstances
+from orchestrator.world import LinkState, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,29 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
 
 
-def acting_horizons(world: World, kind: str, config: OrchestratorConfig) -> tuple[int, ...]:
+def on_host(world: World, host: str, size_bytes: int = 0) -> Circumstances:
+    """Under what an action on a host is carried out: its load is the share of its cores in use."""
+    spec = world.hosts.get(host)
+    used = sum(vm.cores_used for vm in world.on_host(host))
+    return Circumstances(host, size_bytes, used / spec.cpu_cores_capacity if spec else None)
+
+
+def on_link(link: LinkState) -> Circumstances:
+    """The same for what is done for a link."""
+    capacity = link.capacity_bytes_per_s
+    return Circumstances(link.name, 0, link.bytes_per_s / capacity if capacity else None)
+
+
+def acting_horizons(
+    world: World, kind: str, config: OrchestratorConfig, about: Circumstances = NOWHERE
+) -> tuple[int, ...]:
     """The horizons that this kind of action looks at: now, and the shortest that its lead time fits into.
 
     Looking further would act earlier than needed, and hold others back for nothing.
     """
     if config.policy == "reactive":
         return (NOW,)
-    horizon_s = world.leads.horizon_s(kind, config)
+    horizon_s = world.leads.horizon_s(kind, config, about)
     return (NOW,) if horizon_s is None else (NOW, horizon_s)
 
 

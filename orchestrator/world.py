@@ -1,9 +1,9 @@
 """The world as it was at one moment: an immutable snapshot with its age, and what an action would make of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cpdb import Forecast, Observed, Pair, Quantity, Reservation, Seconds, VirtualIP
+from cpdb import BytesPerS, Forecast, Observed, Pair, Quantity, Reservation, Seconds, VirtualIP
 from orchestrator.actions import (
     Action,
     MigrateVm,
@@ -19,6 +19,12 @@ from orchestrator.lead import LeadTimes
 from orchestrator.relation import CpuRelation
 
 LinkKey = tuple[str, str]
+Ways = Callable[[str, str], tuple[LinkKey, ...]]
+
+
+def no_way(_source: str, _destination: str) -> tuple[LinkKey, ...]:
+    """For worlds without a topology."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class VmState:
     """One machine now. `spec` None: not declared, so it is counted but never touched.
 
     `cores_used` is over the last seconds, `calm` says that it has long been well below its everyday limit,
-    `starved` that it has used all it may for a while; `seen_at` is when it was last measured.
+    `starved` that it has used all it may for a while; `seen_at` is when it was last measured. `dirty_bytes_per_s` is
+    how fast it writes memory, None when nobody measured that.
     """
 
     name: str
@@ -72,6 +79,7 @@ class VmState:
     calm: bool = False
     starved: bool = False
     seen_at: Seconds = 0.0
+    dirty_bytes_per_s: BytesPerS | None = None
 
     @property
     def priority(self) -> int:
@@ -82,7 +90,8 @@ class VmState:
 class World:
     """Everything that a plan may depend on, at `now`; `age_s` is the age of the oldest kind of fact in it.
 
-    `queues` names the links whose guaranteed queue was lately found whole: declared alone is not enough.
+    `queues` names the links whose guaranteed queue was lately found whole: declared alone is not enough. `ways` names
+    the links from one node to another, () when no way is known.
     """
 
     now: Seconds
@@ -97,10 +106,24 @@ class World:
     in_flight: tuple[Action, ...] = ()
     leads: LeadTimes = field(default_factory=LeadTimes)
     queues: frozenset[str] = frozenset()
+    ways: Ways = no_way
+    # Looked up for every machine; made anew for each snapshot, so it cannot be out of date.
+    _on_host: dict[str, list[VmState]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pairs_to: dict[str, list[PairState]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def on_host(self, host: str) -> list[VmState]:
         """The machines on a host, by name."""
-        return [vm for _, vm in sorted(self.vms.items()) if vm.host == host]
+        if not self._on_host:
+            for _, vm in sorted(self.vms.items()):
+                self._on_host.setdefault(vm.host, []).append(vm)
+        return self._on_host.get(host, [])
+
+    def pairs_to(self, vm: str) -> list[PairState]:
+        """The pairs that a machine serves, by their names."""
+        if not self._pairs_to:
+            for one in sorted(self.pairs.values(), key=lambda one: str(one.pair)):
+                self._pairs_to.setdefault(one.destination or "", []).append(one)
+        return self._pairs_to.get(vm, [])
 
 
 def apply(world: World, action: Action) -> World:

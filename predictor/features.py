@@ -118,19 +118,31 @@ def _since_burst(running: Running) -> Floats:
 
 def describe(scene: Scene, who: Ints, when: Ints, target: Target) -> Floats:
     """Rows x features (float32, -1 = unknown) of series `who` at origins `when`, in units of each one's scale there."""
-    running = scene.running(target.channel)
+    return completed(scene, moment(scene, who, when, target.channel), (who, when), target)
+
+
+def moment(scene: Scene, who: Ints, when: Ints, channel: int) -> Floats:
+    """The part of the features that does not depend on the window asked for; features x rows."""
+    running = scene.running(channel)
     here = when - running.first
     scale = running.scale[who, here]
-    columns = [running.values[who, np.maximum(here - lag, 0)] for lag in LAGS]
-    columns += [figure[who, here] for figure in running.figures]
-    columns += _calendar(scene, who, when, target)
-    columns += list(seasonal(scene.view, scene.periods, (who, when), target).T)
-    columns = [column / scale for column in columns]
-    columns += _own_phase(scene, running, who, here) + _phases(scene, target, when)
-    columns += _company(scene, who, when, target.channel)
-    columns += [np.full(len(who), float(target.reach))]
+    columns = [running.values[who, np.maximum(here - lag, 0)] / scale for lag in LAGS]
+    columns += [figure[who, here] / scale for figure in running.figures]
+    columns += _own_phase(scene, running, who, here)
+    columns += _company(scene, who, when, channel)
+    return np.array(columns, dtype=np.float32)
+
+
+def completed(scene: Scene, told: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
+    """All features of a target, from those of the moment (features x rows): rows x features, -1 = unknown."""
+    who, when = where
+    running = scene.running(target.channel)
+    scale = running.scale[who, when - running.first]
+    cycles = [*_calendar(scene, who, when, target), *seasonal(scene.view, scene.periods, where, target).T]
+    columns = [column / scale for column in cycles] + _phases(scene, target, when)
+    columns.append(np.full(len(who), float(target.reach)))
     # A value that nothing else has: scikit-learn refuses columns in which all is NaN.
-    return np.nan_to_num(np.array(columns, dtype=np.float32).T, nan=-1.0)
+    return np.nan_to_num(np.concatenate([told, np.array(columns, dtype=np.float32)]).T, nan=-1.0)
 
 
 def seasonal(view: View, periods: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:

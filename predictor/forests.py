@@ -13,11 +13,11 @@ from predictor.view import Floats, Ints
 
 FITTED = (0.1, 0.5, 0.9)
 FEWEST_ROWS = 300
-# CPU seconds of one round of boosting: for the tree itself, and for each row in it (75 features, 64 bins, measured on a
-# busy machine).
+# CPU seconds of one round of boosting: for the tree itself, and for each row (75 features; measured on a busy machine).
 ROUND_S, ROW_ROUND_S = 1.5e-3, 3e-7
-# Where rows are few, forests of several seeds are steadier than longer ones of one.
-MOST_MEMBERS = 4
+# Each tree sees this share of the rows at hand, so that weights can choose; where rows are few, several forests
+# that saw different ones are steadier than one.
+SHARE, MOST_MEMBERS = 0.4, 4
 MOST_ROWS = 250_000
 BINS, BINNED_ROWS = 63, 20_000
 ROWS_A_ROUND = 600
@@ -25,6 +25,8 @@ FEWEST_ROUNDS, MOST_ROUNDS = 40, 300
 # Rounds times learning rate, and the rates. Rows of one moment are no independent witnesses, so how far trees
 # may follow them depends on the number of moments: all the way after so many.
 PACES, RATES, MOMENTS = (8.0, 24.0), (0.05, 0.14), 300
+# Leaves of a tree: one for so many rows and for so many moments.
+LEAVES, LEAF_ROWS, LEAF_MOMENTS = (12, 127), 600, 50
 # The outer quantiles need fewer rounds than the median, on which the point forecast rests.
 OUTER_SHARE = 0.4
 
@@ -53,11 +55,22 @@ class Effort:
         each_s = budget_s / (groups * (1.0 + 2 * OUTER_SHARE))
         # Rows and rounds grow together: twice the budget is for 1.4 times of each.
         most = (each_s / FEWEST_ROUNDS - ROUND_S) / ROW_ROUND_S
-        kept = int(min(rows, MOST_ROWS, max(FEWEST_ROWS, min(most, np.sqrt(each_s / ROW_ROUND_S * ROWS_A_ROUND)))))
+        kept = int(
+            min(SHARE * rows, MOST_ROWS, max(FEWEST_ROWS, min(most, np.sqrt(each_s / ROW_ROUND_S * ROWS_A_ROUND))))
+        )
         round_s = ROUND_S + kept * ROW_ROUND_S
         wanted = int(np.clip(kept / ROWS_A_ROUND, 60, MOST_ROUNDS))
         rounds = int(np.clip(each_s / round_s, FEWEST_ROUNDS, wanted))
         return cls(kept, rounds, int(np.clip(each_s / (round_s * rounds), 1, MOST_MEMBERS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast trees follow the rows."""
+
+    rounds: int
+    rate: float
+    leaves: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +115,25 @@ def grown(lesson: Lesson, effort: Effort, seed: int) -> Forest:
     binned = bins.apply(lesson.inputs)
     draws = _draws(lesson.weights, effort, rng)
     pace = float(np.clip(lesson.moments / MOMENTS, *PACES))
+    leaves = int(np.clip(min(effort.rows / LEAF_ROWS, lesson.moments / LEAF_MOMENTS), *LEAVES))
     members: dict[float, tuple[Any, ...]] = {}
     for level in FITTED:
         rounds = effort.rounds if level == 0.5 else max(20, round(OUTER_SHARE * effort.rounds))
         rate = float(np.clip(pace / rounds, *RATES))
         members[level] = tuple(
-            _boosted((binned[drawn], lesson.truths[drawn]), level, (rounds, rate), seed + number)
+            _boosted((binned[drawn], lesson.truths[drawn]), level, Pace(rounds, rate, leaves), seed + number)
             for number, drawn in enumerate(draws)
         )
     return Forest(bins, members)
 
 
 def _draws(weights: Floats, effort: Effort, rng: np.random.Generator) -> list[Ints]:
-    # scikit-learn is many times slower with weights than with rows that come more than once.
+    # scikit-learn is many times slower with weights than without.
     rows, chance = min(effort.rows, len(weights)), weights / weights.sum()
-    return [rng.choice(len(weights), rows, p=chance) for _ in range(effort.members)]
+    return [rng.choice(len(weights), rows, replace=False, p=chance) for _ in range(effort.members)]
 
 
-def _boosted(taught: tuple[Floats, Floats], level: float, pace: tuple[int, float], seed: int) -> Any:
+def _boosted(taught: tuple[Floats, Floats], level: float, pace: Pace, seed: int) -> Any:
     # Deferred: scikit-learn takes a second to import, and only the fitting process needs it at once.
     from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -127,9 +141,9 @@ def _boosted(taught: tuple[Floats, Floats], level: float, pace: tuple[int, float
     trees = HistGradientBoostingRegressor(
         loss="quantile",
         quantile=level,
-        max_iter=pace[0],
-        learning_rate=pace[1],
-        max_leaf_nodes=int(np.clip(len(truths) / 400, 8, 31)),
+        max_iter=pace.rounds,
+        learning_rate=pace.rate,
+        max_leaf_nodes=pace.leaves,
         min_samples_leaf=int(np.clip(len(truths) / 200, 20, 100)),
         max_bins=BINS,
         early_stopping=False,

@@ -21,6 +21,8 @@ from predictor.view import Floats, Ints, Rows, View
 # times as many a turn grows, as nobody should wait longer for it.
 TURN = 500
 LONGEST_ROUND = 40
+# What is to be judged has to be kept until its time comes, for every model: series take longer turns here.
+LONGEST_JUDGED_ROUND = 80
 # In small sets what moves slowly need not be renewed in each cycle either.
 SHORTEST_ROUND = 4
 # Series that are worked on together: their fans fit into a processor's cache.
@@ -157,7 +159,7 @@ class Live:
             self._chosen = np.pad(self._chosen, ((0, more), (0, 0)), constant_values=255)
 
     def _stride(self, series: int) -> int:
-        return int(np.clip(-(-series // TURN), 1, LONGEST_ROUND))
+        return int(np.clip(-(-series // TURN), 1, LONGEST_JUDGED_ROUND))
 
     def _chunks(self, view: View, place: Ints) -> Iterator[Rows]:
         quiet_since = view.start + view.cells - max(LATE, QUIET_WINDOWS * self.forecaster.ask.reach)

@@ -10,7 +10,7 @@ from predictor.view import Floats, Ints, View
 LATE = 8
 # A costly model is asked about no more than so many series a cycle where it has a say, the busiest; a model whose fits
 # are slow is usually slow in all.
-MOST_ASKED, MOST_ASKED_SLOW = 3000, 500
+MOST_ASKED, MOST_ASKED_SLOW = 3000, 300
 # How busy a series is, is the mean of so many cells.
 BUSY_CELLS = 30
 NEVER = -(10**12)

@@ -8,7 +8,7 @@ from ryu_apps.fake_switch import FakeSwitch, Packet
 from ryu_apps.pipeline import Desired, Share, Steer, desired
 from ryu_apps.reconcile import Holding, difference
 from ryu_apps.rules import Match, Meter, Output, Rule, SetField
-from ryu_apps.steering import choose, virtual_mac
+from ryu_apps.steering import choose, virtual_mac, weighted
 from ryu_apps.topology import Attachment, Topology
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "desired",
     "difference",
     "virtual_mac",
+    "weighted",
 ]

@@ -1,19 +1,15 @@
-"""Commands that only read: status, pairs, paths."""
+"""Commands that only read: status, pairs."""
 
 import time
 from dataclasses import asdict
-from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from cpdb import Store, open_store
+from cpdb import Holder, Store, open_store
 from forepath import views
+from forepath.commands import halt
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
-from forepath.paths import PathFinder
 from forepath.settings import load
-
-HorizonOption = Annotated[int, typer.Option("--horizon", help="Seconds ahead, one of the forecast horizons")]
+from orchestrator import ACTING, ADVISING
 
 
 def _open(settings_file: Any) -> Store:
@@ -21,7 +17,7 @@ def _open(settings_file: Any) -> Store:
 
 
 def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
-    """How fresh everything is: samples, forecasts, reservations, machines, last actions.
+    """How fresh everything is, and whether it is paused: samples, forecasts, reservations, machines, last actions.
 
     Examples:
         forepath status
@@ -30,9 +26,13 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     store = _open(settings)
     now = time.time()
     span = store.facts.span()
+    pause = store.brake.in_force(now)
     latest = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
     payload: dict[str, Any] = {
         "now": now,
+        "paused": asdict(pause) if pause else None,
+        "stop_file": halt.stop_file(),
+        "on_duty": {name: asdict(one) for name, one in _on_duty(store, now).items()},
         "last_sample_at": span[1] if span else None,
         "last_forecast_at": latest[0].issued_at if latest else None,
         "reservations": [asdict(item) for item in store.wanted.reservations(now)],
@@ -43,8 +43,11 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     }
     if emit(payload, json):
         return
+    for line in halt.warnings(pause, now):
+        console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
     console.print(f"last sample    {ago(now, payload['last_sample_at'])}")
     console.print(f"last forecast  {ago(now, payload['last_forecast_at'])}")
+    _print_duty(payload, now)
     _print_refreshes(payload, now)
     _print_machines(payload)
     _print_reservations(payload, now)
@@ -53,6 +56,17 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         for item in payload["actions"]
     ]
     console.print(table("last actions", ["no.", "kind", "target", "outcome", "issued", "why"], rows, left=6))
+
+
+def _on_duty(store: Store, now: float) -> dict[str, Holder]:
+    """The orchestrators at work, by what they may do: of each sort one works, others stand by."""
+    held = {name: store.duty.holder(lease, now) for name, lease in (("acting", ACTING), ("advising", ADVISING))}
+    return {name: one for name, one in held.items() if one is not None}
+
+
+def _print_duty(payload: dict[str, Any], now: float) -> None:
+    told = [f"{name}: {one['holder']}, since {ago(now, one['since'])}" for name, one in payload["on_duty"].items()]
+    console.print(f"orchestrator   {'; '.join(told) or 'none is running'}", markup=False, soft_wrap=True)
 
 
 def _print_refreshes(payload: dict[str, Any], now: float) -> None:
@@ -117,47 +131,3 @@ def pairs(settings: SettingsOption = None, json: JsonOption = None) -> None:
     ahead = [f"peak q90 +{horizon} s" for horizon in horizons]
     columns = ["source", "service", "destination", "now", "connections", "packet", *ahead]
     console.print(table("communication pairs", columns, rows, left=3))
-
-
-def paths(
-    source: Annotated[str | None, typer.Option("--from", help="Source node")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Virtual IP (name or address) or node")] = None,
-    horizon: HorizonOption = 15,
-    settings: SettingsOption = None,
-    json: JsonOption = None,
-) -> None:
-    """The path predicted traffic will take, hop by hop, with predicted load against capacity on each link.
-
-    Examples:
-        forepath paths
-        forepath paths --from c1 --to shop
-        forepath paths --from c1 --to shop --horizon 5 --json -
-    """
-    store = _open(settings)
-    finder = PathFinder.of(store)
-    found = views.links(store, time.time(), horizon, finder.path)
-    if source is not None or to is not None:
-        if source is None or to is None:
-            raise typer.BadParameter("give both --from and --to, or neither")
-        hops = finder.to_service(source, to, time.time())
-        by_hop = {(view.from_node, view.to_node): view for view in found}
-        found = [by_hop[hop] for hop in pairwise(hops) if hop in by_hop]
-    if emit({"horizon_s": horizon, "links": [_link(view) for view in found]}, json):
-        return
-    rows = [
-        (
-            f"{view.from_node} -> {view.to_node}",
-            rate(view.capacity_bytes_per_s),
-            rate(view.bytes_per_s),
-            rate(view.predicted_q50),
-            rate(view.predicted_q90),
-            f"{view.predicted_utilisation:.0%}" if view.capacity_bytes_per_s else "-",
-        )
-        for view in found
-    ]
-    columns = ["link", "capacity", "now", "peak q50", "peak q90", "of capacity"]
-    console.print(table(f"predicted for the next {horizon} s", columns, rows))
-
-
-def _link(view: views.LinkView) -> dict[str, Any]:
-    return asdict(view) | {"predicted_utilisation": view.predicted_utilisation}

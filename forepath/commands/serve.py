@@ -13,6 +13,7 @@ import orchestrator as orchestrator_room
 import predictor as predictor_room
 from cpdb import open_store
 from forepath import processes
+from forepath.commands import halt
 from forepath.inventory import declare
 from forepath.keeping import keeping
 from forepath.output import JsonOption, SettingsOption, console, emit
@@ -90,11 +91,14 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     effective = load(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
+    pause = store.brake.in_force(began_at)
     store.close()
     started = processes.programs(effective, settings, RUN_DIRECTORY, act)
     mode = "acting" if act else "advice only; --act to act"
     names = [one.name for one in started]
     if json != "-":
+        for line in halt.warnings(pause, began_at):
+            console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
         console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
     with keeping(effective, stop):
         restarts = Supervisor(started, RUN_DIRECTORY).run(stop)

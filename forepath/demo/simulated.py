@@ -124,6 +124,7 @@ class SimulatedTrial:
             orchestrator.observe(self.now)
             orchestrator.cycle(self.now)
             self.controller.poll(self.now)
+        orchestrator.close()
 
     def _hypervisors(self) -> FakeHypervisors:
         config = processes.orchestrator_config(self.settings, act=False)

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from predictor.fairness import fair_sample
-from predictor.features import WARM_UP, Scene, calendar_cells, describe, find_peers
-from predictor.forests import FEWEST_ROWS, Effort, Forest, Lesson, all_levels, grown
+from predictor.features import WARM_UP, Scene, calendar_cells, completed, describe, find_peers, moment
+from predictor.forests import FEWEST_ROWS, SHARE, Effort, Forest, Lesson, all_levels, grown
 from predictor.periods import find_periods
 from predictor.view import Ask, Floats, Ints, Target, View
 
@@ -18,8 +18,6 @@ MOST_DIRECT = 8
 PEERS = 2
 # Beyond so many series nobody looks for peers: it costs their square.
 MOST_PEERED = 1000
-# Rows are drawn from so many times as many.
-POOL = 1.5
 # Loud series count for more, as the square root of their size, but never for more than this many average ones.
 LOUDEST = 20.0
 # The forecast is a change from the last value, unless a slower level is so much nearer to what comes.
@@ -74,10 +72,11 @@ class GradientBoosting:
             return fan
         scene = Scene(view, self._known_periods(view), self._peers_in(view), self._calendar, int(origins[0]))
         who, when = np.repeat(np.arange(view.series), len(origins)), np.tile(origins, view.series)
+        told = {channel: moment(scene, who, when, channel) for channel in set(self.ask.channels.tolist())}
         for number, target in enumerate(self.ask.targets):
             base, forest = self._forests[target]
             level, scale = _level(scene, target, base, (who, when))
-            foretold = forest.foretell(describe(scene, who, when, target))
+            foretold = forest.foretell(completed(scene, told[target.channel], (who, when), target))
             values = all_levels(level[:, None] + scale[:, None] * foretold, self.ask.levels)
             fan[:, :, number] = values.reshape(view.series, len(origins), -1).transpose(1, 0, 2)
         return fan
@@ -127,7 +126,7 @@ def _grown(scene: Scene, targets: Sequence[Target], budget: tuple[float, int], s
     rng = np.random.default_rng(seed)
     where = [_moments(scene.view, target) for target in targets]
     effort = Effort.within(*budget, sum(len(who) for who, _ in where))
-    share = round(POOL * effort.rows / len(targets))
+    share = round(effort.rows / SHARE / len(targets))
     lessons = [(target, _fair(scene.view, moments, share, rng)) for target, moments in zip(targets, where, strict=True)]
     if sum(len(who) for _, (who, _) in lessons) < FEWEST_ROWS:
         return None

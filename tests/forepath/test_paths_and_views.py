@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import pytest
-from lab_on_paper import BACKUP, BACKUP_BYTES, SHOP, SHOP_BYTES, SHOP_PEAK, fan, fill, place
+from lab_on_paper import BACKUP, SHOP, SHOP_BYTES, SHOP_PEAK, fill, place
 
-from cpdb import Communication, Link, LinkLoad, Node, NodeKind, Pair, Quantity, SettingsError, Store
+from cpdb import Communication, LinkLoad, Node, NodeKind, Pair, SettingsError, Store
 from forepath import views
 from forepath.paths import PathFinder
 
@@ -23,11 +23,11 @@ def test_a_virtual_ip_stands_for_its_heaviest_destination_until_one_was_chosen(e
     place(empty)
     finder = PathFinder.of(empty)
     assert finder.path("c1", SHOP)[-1] == "shop1"
-    assert finder.to_service("c1", "shop", NOW)[-1] == "shop1"
+    assert finder.to_service("c1", "shop", NOW).hops[-1] == "shop1"
     empty.facts.add_communications([Communication("c1", SHOP, "shop2", NOW, 1.0, 10, 1, 1)])
-    assert finder.to_service("c1", SHOP, NOW)[-1] == "shop2"
-    assert finder.to_service("c2", "shop", NOW)[-1] == "shop1"
-    assert finder.to_service("c1", "leaf3", NOW)[-1] == "leaf3"
+    assert finder.to_service("c1", SHOP, NOW).hops[-1] == "shop2"
+    assert finder.to_service("c2", "shop", NOW).hops[-1] == "shop1"
+    assert finder.to_service("c1", "leaf3", NOW).hops[-1] == "leaf3"
 
 
 def test_where_no_way_leads_it_says_so(empty: Store) -> None:
@@ -45,35 +45,6 @@ def test_a_pair_is_summed_over_the_last_seconds(empty: Store) -> None:
     assert shop.expected_q90[15] == pytest.approx(1.4 * SHOP_PEAK)
     assert shop.models[15] == "ewma"
     assert views.pairs(empty, NOW + 1000) == []
-
-
-def test_a_silent_pair_with_a_forecast_loads_the_links_towards_its_service(empty: Store) -> None:
-    place(empty)
-    empty.foresight.add_forecasts([fan(Pair("c2", SHOP), NOW, 5, Quantity.BYTES_PEAK, 1e6)])
-    found = views.links(empty, NOW, 5, PathFinder.of(empty).path)
-    loaded = {(view.from_node, view.to_node): view for view in found if view.predicted_q50}
-    assert ("c2", "leaf1") in loaded and ("leaf2", "hA") in loaded and len(loaded) == 4 + 1 - 1
-    assert loaded["leaf2", "hA"].predicted_q90 == pytest.approx(1.4e6)
-
-
-def test_predicted_load_adds_up_and_never_falls_below_the_present(empty: Store) -> None:
-    fill(empty, NOW)
-    found = views.links(empty, NOW, 15, PathFinder.of(empty).path)
-    access = found[0]
-    assert (access.from_node, access.to_node) == ("leaf2", "hA")
-    assert access.bytes_per_s == pytest.approx(SHOP_BYTES + BACKUP_BYTES)
-    assert access.predicted_q50 == pytest.approx(SHOP_PEAK + BACKUP_BYTES)
-    assert access.predicted_q90 == pytest.approx(1.4 * SHOP_PEAK + BACKUP_BYTES)
-    assert access.predicted_utilisation == pytest.approx(access.predicted_q90 / 1.5e6)
-    back = next(view for view in found if (view.from_node, view.to_node) == ("hA", "leaf2"))
-    assert back.predicted_q90 == back.bytes_per_s == 0.0
-
-
-def test_a_link_without_known_capacity_has_no_share(empty: Store) -> None:
-    empty.inventory.put_links([Link("leaf1", 40, "leaf2", 40, None)])
-    found = views.links(empty, NOW, 15, lambda _source, _destination: ())
-    view = next(one for one in found if (one.from_node, one.to_node) == ("leaf1", "leaf2"))
-    assert view.capacity_bytes_per_s is None and view.predicted_utilisation == 0.0
 
 
 @pytest.mark.parametrize(

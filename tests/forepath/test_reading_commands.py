@@ -8,6 +8,7 @@ from lab_on_paper import ACCESS_BYTES_PER_S, BACKUP_BYTES, SHOP, SHOP_BYTES, SHO
 
 from cpdb import Store
 from forepath.cli import app
+from orchestrator import ACTING
 
 COMMANDS = sorted(
     command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None
@@ -15,8 +16,10 @@ COMMANDS = sorted(
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    told = "apply check demo explain forecast orchestrate pairs paths plan predict run status"
-    assert " ".join(COMMANDS) == told
+    told = (
+        "actions apply check demo explain forecast orchestrate pairs paths pause plan predict reservations resume run"
+    )
+    assert " ".join(COMMANDS) == told + " status"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -38,6 +41,11 @@ def test_help_names_the_exit_codes(forepath: Forepath) -> None:
         (("pairs",), "pairs"),
         (("forecast",), "forecasts"),
         (("paths",), "links"),
+        (("paths", "--links", "--at", "+5s", "--why"), "links"),
+        (("actions",), "actions"),
+        (("reservations",), "reservations"),
+        (("resume",), "resumed"),
+        (("pause",), "paused"),
         (("plan",), "body"),
     ],
 )
@@ -58,6 +66,13 @@ def test_status_tells_what_is_there(forepath: Forepath, filled: Store) -> None:
     assert [one["outcome"] for one in told["actions"]] == ["failed", "done", "advised"]
     text = forepath("status").out
     assert "c2 -> 10.77.0.102" in text and "4.00 Mbit/s" in text and "hA runs short" in text
+
+
+def test_status_tells_who_is_on_duty(forepath: Forepath, empty: Store) -> None:
+    assert "none is running" in forepath("status").out
+    empty.duty.hold(ACTING, "rack7/311/ab", time.time(), 60.0)
+    assert forepath("status", "--json", "-").json()["on_duty"]["acting"]["holder"] == "rack7/311/ab"
+    assert "acting: rack7/311/ab" in forepath("status").out
 
 
 def test_pairs_tell_rates_and_what_is_expected(forepath: Forepath, filled: Store) -> None:

@@ -8,6 +8,7 @@ import pytest
 from lab_on_paper import Forepath
 
 from cpdb import SettingsError
+from forepath.processes import orchestrator_config
 from forepath.settings import Settings, load, without_password
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -150,3 +151,39 @@ def test_the_page_s_example_has_no_dangling_names_but_the_ones_it_leaves_out(
     (tmp_path / "page.toml").write_text(example(), encoding="utf-8")
     problems = forepath("check", "-c", "page.toml", "--json", "-").json()["problems"]
     assert [line for line in problems if line.startswith(("link.", "predictor.", "orchestrator."))] == []
+
+
+def test_caution_is_said_once_as_a_cost_or_as_a_level(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    found = []
+    for text in ("", "cost_of_short = 19", "level = 0.8"):
+        path.write_text(f"[orchestrator]\n{text}\n", encoding="utf-8")
+        found.append(orchestrator_config(load(path), act=False).level)
+    assert found == pytest.approx([0.9, 0.95, 0.8])
+    (line,) = refused(tmp_path, "[orchestrator]\nlevel = 0.8\ncost_of_short = 19\n")
+    assert line == "orchestrator: level and cost_of_short say the same in two ways; give one of them"
+
+
+def test_tenants_of_machines_and_services_reach_the_budgets(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        """
+        [[vm]]
+        name = "shop1"
+        cpu_cores_base = 1
+        cpu_cores_max = 2
+        tenant = "retail"
+        [[vm]]
+        name = "batch1"
+        cpu_cores_base = 1
+        cpu_cores_max = 1
+        [[virtual_ip]]
+        name = "shop"
+        address = "10.0.0.101"
+        tenant = "retail"
+        destination = [{ name = "shop1", address = "10.0.0.11", mac = "52:54:00:00:00:0b" }]
+        """,
+        encoding="utf-8",
+    )
+    config = orchestrator_config(load(path), act=False)
+    assert config.tenants == {"shop1": "retail", "10.0.0.101": "retail"}

@@ -169,7 +169,7 @@ def test_a_restarted_orchestrator_learns_what_became_of_the_old_actions(store: S
     assert acted(store, "migrate_vm")[0].outcome is OutcomeKind.PENDING
     sim.orchestrator = sim.fresh()
     sim.hypervisors.finished(sim.now + 3)  # the dead process's driver took the answer with it
-    sim.run(4)
+    sim.run(round(CONFIG.duty_s) + 4)  # first it waits for the dead one's lease to end
     first = acted(store, "migrate_vm")[0]
     assert first.outcome is OutcomeKind.DONE
     assert "restart" in first.sentence

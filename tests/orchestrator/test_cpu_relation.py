@@ -1,10 +1,11 @@
 """The relation from communications to CPU is learnt from free seconds and bounded by starved ones."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from cpdb import Communication, Pair, VmLoad
+from cpdb import Communication, LinkLoad, Pair, VmLoad
 from orchestrator.learn import Past, learn
 from orchestrator.relation import LoadSample, fit
 
@@ -92,3 +93,45 @@ def test_a_datagram_service_is_explained_by_its_bytes() -> None:
     (relation,) = learn(Past(rows, loads)).relations["vm1"]
     assert relation.feature == "bytes_per_s"
     assert relation.cores(2_000_000) == pytest.approx(0.2, rel=0.2)
+
+
+# -- bytes per connection where a congested path makes senders repeat themselves
+
+WAY = (("leaf", "h1"),)
+
+
+def seconds_of(load: list[tuple[int, int, int]], drops: int = 0) -> Past:
+    """A pair and its link, a second each: (bytes, new connections, all bytes on the link)."""
+    rows = communications([(size, count) for size, count, _ in load])
+    links = [
+        LinkLoad("leaf", "h1", 1_000.0 + n, 1.0, total, total // 1000, drops if total >= 1_400_000 else 0)
+        for n, (_, _, total) in enumerate(load)
+    ]
+    return Past(rows, (), links, {Pair("c1", "v"): WAY}, {WAY[0]: 1_500_000.0})
+
+
+def size(past: Past) -> float:
+    return learn(past).bytes_per_connection[Pair("c1", "v")]
+
+
+FREE, CROWDED, QUIET = [(300_000, 10, 700_000)] * 30, [(450_000, 10, 1_450_000)] * 60, [(16_000, 2, 500_000)] * 60
+
+
+def test_what_was_sent_twice_over_a_full_link_is_not_learnt_where_free_seconds_tell() -> None:
+    assert size(seconds_of(CROWDED + FREE + CROWDED)) == pytest.approx(30_000, rel=0.05)
+    unknown = replace(seconds_of(CROWDED + FREE + CROWDED), ways={})
+    assert size(unknown) == pytest.approx(45_000, rel=0.05)
+
+
+def test_drops_alone_make_a_second_crowded() -> None:
+    past = seconds_of([(450_000, 10, 1_400_000)] * 60 + FREE, drops=3)
+    large = replace(past, capacities={WAY[0]: 15_000_000.0})
+    assert size(large) == pytest.approx(30_000, rel=0.05)
+
+
+def test_free_seconds_without_a_surge_say_nothing_about_a_surge() -> None:
+    assert size(seconds_of(QUIET + CROWDED)) == pytest.approx(45_000, rel=0.05)
+
+
+def test_a_few_free_seconds_do_not_speak_for_all() -> None:
+    assert size(seconds_of(CROWDED + FREE[:5] + CROWDED)) == pytest.approx(45_000, rel=0.1)

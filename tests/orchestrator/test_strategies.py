@@ -19,7 +19,7 @@ from orchestrator import (
     demands,
     plan,
 )
-from orchestrator.lead import LeadTimes
+from orchestrator.lead import Group, LeadTimes
 
 QUIET = pair_state("c1", "shop", 10, 2.0)
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
@@ -55,7 +55,7 @@ def test_a_foreseen_surge_makes_the_less_important_pair_give_way() -> None:
 def test_nobody_is_held_back_before_the_lead_time_asks_for_it() -> None:
     far = world([foreseen(QUIET, {5: 2.0, 15: 25.0, 30: 25.0}), FLOOD])
     assert planned(far).steps == ()
-    slow = replace(far, leads=LeadTimes({"reserve_bandwidth": (6.0,) * 8}))
+    slow = replace(far, leads=LeadTimes({Group("reserve_bandwidth"): 6.0}))
     assert [one.needed_at for one in planned(slow).steps] == [NOW + 15]
 
 
@@ -198,7 +198,7 @@ def test_a_need_that_soon_passes_is_not_worth_a_move() -> None:
 
 
 def test_too_late_is_refused_and_says_so() -> None:
-    start = replace(crowded({5: 20.0, 15: 20.0, 30: 20.0}), leads=LeadTimes({"migrate_vm": (20.0,) * 8}))
+    start = replace(crowded({5: 20.0, 15: 20.0, 30: 20.0}), leads=LeadTimes({Group("migrate_vm"): 20.0}))
     found = planned(start)
     assert moves(found) == []
     assert any("too late" in one.why_not and one.action is not None for one in found.refusals)
