@@ -39,14 +39,15 @@ class Scene:
     """A view with all that describes it, each part made when first needed.
 
     `periods` are cells per own cycle of each series (NaN = none), `peers` are series x k places of series whose moves
-    come before its own (-1 = none), `calendar` cells of minutes, hours and the like. Cells before `first` are not
-    described.
+    come before its own (-1 = none), `calendar` cells of minutes, hours and the like, `usual` the mean rate of all
+    series per channel. Cells before `first` are not described.
     """
 
     view: View
     periods: Floats
     peers: Ints
     calendar: tuple[int, ...] = ()
+    usual: tuple[float, ...] = ()
     first: int = 0
     _running: dict[int, Running] = field(default_factory=dict, repr=False, compare=False)
 
@@ -128,7 +129,7 @@ def moment(scene: Scene, who: Ints, when: Ints, channel: int) -> Floats:
     scale = running.scale[who, here]
     columns = [running.values[who, np.maximum(here - lag, 0)] / scale for lag in LAGS]
     columns += [figure[who, here] / scale for figure in running.figures]
-    columns += _own_phase(scene, running, who, here)
+    columns += _own_phase(scene, channel, who, here)
     columns += _company(scene, who, when, channel)
     return np.array(columns, dtype=np.float32)
 
@@ -142,7 +143,8 @@ def completed(scene: Scene, told: Floats, where: tuple[Ints, Ints], target: Targ
     columns = [column / scale for column in cycles] + _phases(scene, target, when)
     columns.append(np.full(len(who), float(target.reach)))
     # A value that nothing else has: scikit-learn refuses columns in which all is NaN.
-    return np.nan_to_num(np.concatenate([told, np.array(columns, dtype=np.float32)]).T, nan=-1.0)
+    inputs: Floats = np.nan_to_num(np.concatenate([told, np.array(columns, dtype=np.float32)]).T, nan=-1.0)
+    return inputs
 
 
 def seasonal(view: View, periods: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
@@ -200,18 +202,18 @@ def _phases(scene: Scene, target: Target, when: Ints) -> list[Floats]:
     return [(cell % cells) / cells for cells in scene.calendar]
 
 
-def _own_phase(scene: Scene, running: Running, who: Ints, here: Ints) -> list[Floats]:
+def _own_phase(scene: Scene, channel: int, who: Ints, here: Ints) -> list[Floats]:
+    running = scene.running(channel)
     since = _since_burst(running)[who, here]
     length = scene.periods[who]
     level = running.figures[len(ALPHAS)]
-    usual = level.mean(axis=0)
-    size = level[who, here] / np.where(usual > 0, usual, 1.0)[here]
+    size = level[who, here] / (scene.usual[channel] if scene.usual else 1.0)
     share = running.scale[who, here] / np.where(level > 0, level, 1.0)[who, here]
     return [since, since / length, length, share, size]
 
 
 def _company(scene: Scene, who: Ints, when: Ints, channel: int) -> list[Floats]:
-    """How the series' other channels, its peers and all together moved just now, each in its own units."""
+    """How the series' other channels and its peers moved just now, each in its own units."""
     columns: list[Floats] = []
     for other in range(scene.view.channels):
         if other != channel:
@@ -220,10 +222,7 @@ def _company(scene: Scene, who: Ints, when: Ints, channel: int) -> list[Floats]:
     for place in range(scene.peers.shape[1]):
         peer = scene.peers[who, place]
         columns += [np.where(peer >= 0, move, np.nan) for move in _moves(running, np.maximum(peer, 0), when)]
-    total, usual = (part.sum(axis=0) for part in (running.values, running.figures[2]))
-    share = total / np.where(usual > 0, usual, 1.0)
-    here = when - running.first
-    return [*columns, share[here], share[np.maximum(here - 1, 0)]]
+    return columns
 
 
 def _moves(running: Running, who: Ints, when: Ints) -> list[Floats]:

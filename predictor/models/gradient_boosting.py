@@ -41,13 +41,15 @@ class GradientBoosting:
         self._seed = seed
         self._forests: dict[Target, tuple[int, Forest]] = {}
         self._calendar: tuple[int, ...] = ()
+        self._usual: tuple[float, ...] = ()
+        self._whole: View | None = None
         self._periods: Floats = np.zeros(0)
         self._peers: Ints = np.zeros((0, PEERS), dtype=np.int64)
 
     def fit(self, view: View) -> None:
         """Fits all trees on a sample of origins; no series (or group of series) has more than its share of it."""
         peers = find_peers(view.rates[0], PEERS) if view.series <= MOST_PEERED else _nobody(view.series)
-        scene = Scene(view, find_periods(view), peers, calendar_cells(view))
+        scene = Scene(view, find_periods(view), peers, calendar_cells(view), _usual(view))
         groups = _groups(self.ask)
         forests: dict[Target, tuple[int, Forest]] = {}
         for targets in groups:
@@ -55,11 +57,12 @@ class GradientBoosting:
             if forest is None:
                 return
             forests |= dict.fromkeys(targets, forest)
-        self._forests, self._calendar = forests, scene.calendar
+        self._forests, self._calendar, self._usual = forests, scene.calendar, scene.usual
         self._peers = _among_all(view, peers)
 
     def update(self, view: View) -> None:
         """Looks for periods where it is a series' turn; features are made when they are needed."""
+        self._whole = view
         more = view.population - len(self._periods)
         self._periods = np.pad(self._periods, (0, max(0, more)), constant_values=np.nan)
         sub = view.due()
@@ -70,8 +73,10 @@ class GradientBoosting:
         fan = self.ask.empty(len(origins), view.series)
         if not self._forests or view.cells < WARM_UP:
             return fan
-        scene = Scene(view, self._known_periods(view), self._peers_in(view), self._calendar, int(origins[0]))
-        who, when = np.repeat(np.arange(view.series), len(origins)), np.tile(origins, view.series)
+        seen, asked = self._with_peers(view)
+        peers, first = self._peers_in(seen), int(origins[0])
+        scene = Scene(seen, self._known_periods(seen), peers, self._calendar, self._usual, first)
+        who, when = np.repeat(asked, len(origins)), np.tile(origins, view.series)
         told = {channel: moment(scene, who, when, channel) for channel in set(self.ask.channels.tolist())}
         for number, target in enumerate(self.ask.targets):
             base, forest = self._forests[target]
@@ -80,6 +85,21 @@ class GradientBoosting:
             values = all_levels(level[:, None] + scale[:, None] * foretold, self.ask.levels)
             fan[:, :, number] = values.reshape(view.series, len(origins), -1).transpose(1, 0, 2)
         return fan
+
+    def _with_peers(self, view: View) -> tuple[View, Ints]:
+        """A view that shows the peers of a part's series as well, and where in it those series are."""
+        whole = self._whole
+        known = whole is not None and (whole.series, whole.start, whole.cells) == (
+            view.population,
+            view.start,
+            view.cells,
+        )
+        if view.series == view.population or whole is None or not known:
+            return view, np.arange(view.series)
+        asked = np.arange(view.population)[view.rows]
+        peers = self._peers[asked[asked < len(self._peers)]]
+        needed = np.union1d(asked, peers[peers >= 0])
+        return whole.part(needed), np.searchsorted(needed, asked)
 
     def _known_periods(self, view: View) -> Floats:
         periods = np.full(view.population, np.nan)
@@ -98,7 +118,17 @@ class GradientBoosting:
 
     def adopt(self, old: "GradientBoosting") -> None:
         """Keeps the periods of the predecessor."""
+        self._whole = old._whole
         self._periods = old._periods
+
+    def __getstate__(self) -> dict[str, object]:
+        # What can be seen anew at the next update need not travel to another process.
+        return {**self.__dict__, "_whole": None}
+
+
+def _usual(view: View) -> tuple[float, ...]:
+    means = np.nan_to_num(view.rates).mean(axis=(1, 2), dtype=np.float64)
+    return tuple(float(mean) if mean > 0 else 1.0 for mean in means)
 
 
 def _nobody(series: int) -> Ints:

@@ -74,7 +74,8 @@ def test_no_feature_sees_the_future(origin, target):
 def test_features_do_not_depend_on_the_unit_of_the_rates():
     rates = cycles(4, 200)[None]
     who, when = np.arange(4), np.full(4, 150)
-    scenes = [Scene(View(rates * unit), np.full(4, 24.0), np.array([[1], [2], [3], [0]])) for unit in (1, 1024)]
+    peers = np.array([[1], [2], [3], [0]])
+    scenes = [Scene(View(rates * unit), np.full(4, 24.0), peers, usual=(3e3 * unit,)) for unit in (1, 1024)]
     told = [describe(scene, who, when, ASK.targets[1]) for scene in scenes]
     assert told[0] == pytest.approx(told[1], rel=1e-3, abs=1e-4)
 
