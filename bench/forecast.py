@@ -27,7 +27,8 @@ MEASURED = 5
 # Fitted once, in the first cycle; it runs in a process of its own otherwise and is no part of a refresh.
 NEVER_AGAIN_S = 1e9
 SECONDS_PER_PAIR, LEAST_LIMIT_S = 0.5 / 10_000, 0.5
-MOST_MIB = 2048.0
+# 2 GB
+MOST_MIB = 2e9 / 2**20
 LEAST_TIMES = 5.0
 # Fitting an ARIMA to each pair would take hours: so many are fitted, and the cost of all follows from theirs.
 ARIMA_PAIRS = 100
@@ -54,9 +55,8 @@ def measure(asked: Asked, tell: Tell) -> Result:
     if problem:
         raise ForepathError(problem)
     tell(f"forepath, {asked.pairs} pairs")
-    ours, our_mib = _apart(_forepath, asked)
+    ours, _ = _apart(_forepath, asked)
     figures = {f"forepath_{name}": value for name, value in ours.items() if name != "fan"}
-    figures["forepath_peak_mib"] = our_mib
     targets = [
         Target(
             "refresh of all pairs, wall s",
@@ -64,7 +64,7 @@ def measure(asked: Asked, tell: Tell) -> Result:
             max(LEAST_LIMIT_S, SECONDS_PER_PAIR * asked.pairs),
             "lower",
         ),
-        Target("peak memory, MiB", our_mib, MOST_MIB, "lower"),
+        Target("peak memory, MiB", ours["peak_mib"], MOST_MIB, "lower"),
     ]
     if asked.peers:
         figures |= _accuracy("forepath", ours["fan"], asked)
@@ -160,6 +160,7 @@ def _forepath(asked: Asked) -> dict[str, Any]:
                 "refresh_s": median(wall for _, wall in costs),
                 "slowest_refresh_s": max(wall for _, wall in costs),
                 "first_cycle_with_fits_cpu_s": first,
+                "peak_mib": _peak_mib(),  # before the bench itself reads what was forecast
                 "fan": _fan(store, START_S + _issued_after(asked), talks) if asked.peers else None,
             }
         finally:
@@ -222,5 +223,9 @@ def _child(pipe: Connection, work: Callable[[Asked], Any], asked: Asked) -> None
     if work is _forepath:
         use_one_thread()  # as in `forepath predict`; the cycle has threads of its own
     result = work(asked)
-    pipe.send((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    pipe.send((result, _peak_mib()))
     pipe.close()
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
