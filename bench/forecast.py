@@ -218,10 +218,13 @@ def _apart(work: Callable[[Asked], Any], asked: Asked) -> tuple[Any, float]:
 
 
 def _child(pipe: Connection, work: Callable[[Asked], Any], asked: Asked) -> None:
+    from predictor.allocator import give_back_large_arrays
     from predictor.fits import use_one_thread
 
     if work is _forepath:
-        use_one_thread()  # as in `forepath predict`; the cycle has threads of its own
+        # As in `forepath predict`; the cycle has threads of its own.
+        use_one_thread()
+        give_back_large_arrays()
     result = work(asked)
     pipe.send((result, _peak_mib()))
     pipe.close()

@@ -6,6 +6,7 @@ import time
 import structlog
 
 from cpdb import Store, StoreError
+from predictor.allocator import give_back_large_arrays
 from predictor.config import PredictorConfig
 from predictor.fits import use_one_thread
 from predictor.lanes import Lanes, SlowLane
@@ -22,6 +23,7 @@ def run(
     leave out the beginnings that it missed instead of running after them. Returns how many cycles failed.
     """
     use_one_thread()
+    give_back_large_arrays()
     predictor = Lanes(config, slow)
     failed = 0
     next_at = time.monotonic()

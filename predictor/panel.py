@@ -9,8 +9,8 @@ from predictor.view import ALL, Floats, Ints, Rows, View
 
 # A cell counts as known from this share of its time on; below, its rate would be mostly noise.
 COVERED_SHARE = 0.6
-# Room for the grid. Beyond, fewer cells are remembered: 100,000 pairs get about 130 of them.
-MOST_BYTES = 420_000_000
+# Room for the grid. Beyond, fewer cells are remembered: 100,000 pairs get about 120 of them.
+MOST_BYTES = 390_000_000
 # Room kept free at the end, as a share of the window, so that the past has to be moved only now and then.
 SLACK = 0.25
 FEWEST_CELLS = 64
