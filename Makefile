@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 300
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m mininet_topos.stage --
 
-.PHONY: help setup setup-deep demo test check bench bench-forecast bench-route fuzz clean
+.PHONY: help setup setup-deep demo test test-long check bench bench-forecast bench-route fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -34,10 +34,14 @@ demo: setup
 
 ## make test    all tests; those on real switches and VMs run in namespaces of their own
 test: setup
-	$(BIN)/pytest -m "not lab and not vm" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not lab and not vm and not long" $(PYTEST_ARGS)
 	@if reason=$$($(BIN)/python -m mininet_topos.stage --why-not); then \
-	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m mininet_topos.assets && $(STAGE) $(BIN)/pytest -m "lab or vm" $(PYTEST_ARGS); \
+	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m mininet_topos.assets && $(STAGE) $(BIN)/pytest -m "(lab or vm) and not long" $(PYTEST_ARGS); \
 	else echo "lab tests: left out, because $$reason"; fi
+
+## make test-long  the tests that take minutes: rare failures and whole life cycles on real machines
+test-long: setup
+	$(STAGE) $(BIN)/pytest -m long $(PYTEST_ARGS)
 
 ## make check   lint, format, types, import contracts, size budget
 check: setup

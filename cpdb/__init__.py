@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from cpdb.alarms import Alarm, Alarms
 from cpdb.brake import Brake, Pause
+from cpdb.destinations import DestinationChange, Destinations, effective
 from cpdb.duty import Duty, Holder
 from cpdb.engine import check_version, connect, migrate, versions
 from cpdb.errors import (
@@ -28,6 +30,7 @@ from cpdb.journal import Journal
 from cpdb.keeper import Keeper
 from cpdb.names import Names
 from cpdb.patterns import IMPLAUSIBLE, Batch, Pattern, StoredBatch, Talk
+from cpdb.progress import Progress, Steps
 from cpdb.records import (
     ActionRecord,
     BytesPerS,
@@ -47,12 +50,15 @@ from cpdb.records import (
     Quantity,
     Reservation,
     Seconds,
+    Standing,
     VirtualIP,
     VmLoad,
     WantedWeights,
 )
+from cpdb.requests import BandwidthRequest, Requests, RequestState
 from cpdb.retention import Policy, Retained
 from cpdb.series import QUANTITIES, Series, Window, tier_of
+from cpdb.splits import Splits, WantedSplit
 from cpdb.spool import Spool
 from cpdb.wanted import Wanted
 
@@ -73,6 +79,11 @@ class Store:
     keeper: Keeper
     duty: Duty
     series: Series
+    destinations: Destinations
+    alarms: Alarms
+    splits: Splits
+    requests: Requests
+    progress: Steps
 
     def retain(self, now: Seconds, policy: Policy, budget_s: Seconds) -> Retained:
         """Rolls up what waits and lets go of what is older than its time, for about `budget_s`, in short steps."""
@@ -109,6 +120,11 @@ def open_store(url: str = DEFAULT_URL, create: bool = True) -> Store:
         keeper=Keeper(engine),
         duty=Duty(engine),
         series=Series(engine, names),
+        destinations=Destinations(engine),
+        alarms=Alarms(engine),
+        splits=Splits(engine),
+        requests=Requests(engine),
+        progress=Steps(engine),
     )
 
 
@@ -126,10 +142,13 @@ __all__ = [
     "IMPLAUSIBLE",
     "QUANTITIES",
     "ActionRecord",
+    "Alarm",
+    "BandwidthRequest",
     "Batch",
     "BytesPerS",
     "Communication",
     "Destination",
+    "DestinationChange",
     "DriverError",
     "Duty",
     "Figures",
@@ -154,7 +173,9 @@ __all__ = [
     "Pause",
     "PlanRecord",
     "Policy",
+    "Progress",
     "Quantity",
+    "RequestState",
     "Reservation",
     "Retained",
     "Score",
@@ -163,6 +184,7 @@ __all__ = [
     "Series",
     "SettingsError",
     "Spool",
+    "Standing",
     "Store",
     "StoreError",
     "StoreOutdated",
@@ -173,8 +195,10 @@ __all__ = [
     "Talk",
     "VirtualIP",
     "VmLoad",
+    "WantedSplit",
     "WantedWeights",
     "Window",
+    "effective",
     "open_store",
     "schema_versions",
     "tier_of",

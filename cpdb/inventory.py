@@ -6,12 +6,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
+from cpdb.destinations import Destinations, effective
 from cpdb.engine import reported
 from cpdb.names import Names
 from cpdb.records import Destination, Link, Node, NodeKind, VirtualIP
 from cpdb.schema import destinations, links, nodes, virtual_ips
 
 NODE_COLUMNS = [nodes.c[item.name] for item in fields(Node)]
+DESTINATION_COLUMNS = [destinations.c[name] for name in ("name", "address", "mac", "weight")]
 LINK_COLUMNS = [links.c[item.name] for item in fields(Link)]
 
 
@@ -21,6 +23,7 @@ class Inventory:
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
+        self._changes = Destinations(engine)
 
     def put_nodes(self, items: Iterable[Node]) -> None:
         """Adds or updates nodes by name; a field that is None leaves what is stored."""
@@ -75,24 +78,34 @@ class Inventory:
             connection.execute(delete(destinations))
             for item in items:
                 number = ids[item.address]
-                values: dict[str, Any] = {"name": item.name, "priority": item.priority, "declared": True}
+                values: dict[str, Any] = {one: getattr(item, one) for one in ("name", "priority", "affinity", "probe")}
+                values["declared"] = True
                 connection.execute(update(virtual_ips).where(virtual_ips.c.id == number).values(values))
                 for destination in item.destinations:
-                    row = asdict(destination) | {"virtual_ip_id": number}
-                    connection.execute(insert(destinations).values(row))
+                    row = {one.name: getattr(destination, one.name) for one in DESTINATION_COLUMNS}
+                    connection.execute(insert(destinations).values(row | {"virtual_ip_id": number}))
 
-    def virtual_ips(self) -> list[VirtualIP]:
-        """All virtual IPs by address, with their destinations in the order declared."""
+    def virtual_ips(self, declared_only: bool = False) -> list[VirtualIP]:
+        """All virtual IPs by address, with their destinations in the order declared.
+
+        As they are now, with what was changed at run time, unless `declared_only`.
+        """
+        found = self._declared()
+        return found if declared_only else effective(found, self._changes.changes())
+
+    def _declared(self) -> list[VirtualIP]:
         with reported(self._engine, "reading virtual IPs"), self._engine.connect() as connection:
-            columns = [destinations.c[item.name] for item in fields(Destination)]
             behind: dict[int, list[Destination]] = {}
-            query = select(destinations.c.virtual_ip_id, *columns).order_by(destinations.c.id)
+            query = select(destinations.c.virtual_ip_id, *DESTINATION_COLUMNS).order_by(destinations.c.id)
             for number, *rest in connection.execute(query):
                 behind.setdefault(number, []).append(Destination(*rest))
             return [
-                VirtualIP(row.address, row.name, row.priority, tuple(behind.get(row.id, ())), row.declared)
+                VirtualIP(
+                    row.address, row.name, row.priority, tuple(behind.get(row.id, ())), row.declared,
+                    row.affinity, row.probe,
+                )
                 for row in connection.execute(select(virtual_ips).order_by(virtual_ips.c.address))
-            ]
+            ]  # fmt: skip
 
 
 def _turned(link: Link) -> Link:

@@ -89,6 +89,15 @@ class Link:
     declared: bool = False
 
 
+class Standing(StrEnum):
+    """Where a destination stands: joining gets nothing before its first probe, draining nothing new."""
+
+    JOINING = "joining"
+    SERVING = "serving"
+    DRAINING = "draining"
+    REMOVED = "removed"
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """One of the alternative destinations behind a virtual IP; weight 0 keeps it on stand-by."""
@@ -97,17 +106,24 @@ class Destination:
     address: str
     mac: str
     weight: int = 100
+    standing: Standing = Standing.SERVING
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualIP:
-    """A service address. `priority` 0 is the lowest; `declared` is false when it was only seen on the wire."""
+    """A service address. `priority` 0 is the lowest; `declared` is false when it was only seen on the wire.
+
+    `affinity` "source": all connections of a source go to one destination; "connection": each new one is placed anew.
+    `probe` says how destinations are asked whether they live: "arp", "tcp:PORT" or "none".
+    """
 
     address: str
     name: str
     priority: int = 0
     destinations: tuple[Destination, ...] = ()
     declared: bool = True
+    affinity: str = "source"
+    probe: str = "arp"
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ virtual_ips = Table(
     Column("name", String(64), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("declared", Boolean, nullable=False),
+    Column("affinity", String(16), nullable=False, server_default="source"),
+    Column("probe", String(32), nullable=False, server_default="arp"),
 )
 
 destinations = Table(

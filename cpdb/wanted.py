@@ -51,7 +51,7 @@ class Wanted:
         with reported(self._engine, f"releasing {key}"), self._engine.begin() as connection:
             gone = connection.execute(delete(reservations).where(reservations.c.key == key)).rowcount > 0
             if gone:
-                _next_generation(connection)
+                next_generation(connection)
             return gone
 
     def reservations(self, now: Seconds) -> list[Reservation]:
@@ -83,7 +83,7 @@ class Wanted:
         with reported(self._engine, "clearing what is wanted"), self._engine.begin() as connection:
             connection.execute(delete(reservations))
             connection.execute(delete(wanted_weights))
-            _next_generation(connection)
+            next_generation(connection)
 
     def observe(self, rows: Sequence[Observed]) -> None:
         """Records what switches hold; the newest word for each (kind, key, node) stands."""
@@ -101,7 +101,8 @@ class Wanted:
             return [Observed(*row) for row in connection.execute(query)]
 
 
-def _next_generation(connection: Connection) -> int:
+def next_generation(connection: Connection) -> int:
+    """Counts one more change of what is wanted, inside the transaction that makes it."""
     changed = connection.execute(update(generations).values(generation=generations.c.generation + 1)).rowcount
     if not changed:
         connection.execute(insert(generations).values(generation=1))
@@ -109,7 +110,7 @@ def _next_generation(connection: Connection) -> int:
 
 
 def _replace(connection: Connection, table: Table, key: str, row: dict[str, Any]) -> int:
-    row["generation"] = _next_generation(connection)
+    row["generation"] = next_generation(connection)
     connection.execute(delete(table).where(table.c[key] == row[key]))
     connection.execute(insert(table).values(row))
     return int(row["generation"])

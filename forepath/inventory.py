@@ -24,6 +24,8 @@ def declare(settings: Settings, store: Store) -> None:
                     item.name,
                     item.priority,
                     tuple(Destination(one.name, one.address, one.mac, one.weight) for one in item.destination),
+                    affinity=item.affinity,
+                    probe=item.probe,
                 )
                 for item in settings.virtual_ip
             ]

@@ -2,7 +2,8 @@
 
 from alembic import context
 
-import cpdb.bulk_schema  # noqa: F401 - its tables belong to the metadata
+import cpdb.bulk_schema
+import cpdb.change_schema  # noqa: F401 - their tables belong to the metadata
 from cpdb.schema import metadata
 
 engine = context.config.attributes["engine"]

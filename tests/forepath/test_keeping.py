@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from cpdb import Communication, Store, StoreError, open_store
 from forepath import keeping
-from forepath.settings import Database, Settings
+from forepath.sections import Database
+from forepath.settings import Settings
 
 LIMIT_S = 30.0
 
