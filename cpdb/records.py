@@ -197,7 +197,10 @@ class HostLoad:
 
 @dataclass(frozen=True, slots=True)
 class VmLoad:
-    """A VM's use and limits over the last interval. `cpu_cores_limit` is what its quota and vCPUs allow."""
+    """A VM's use and limits over the last interval. `cpu_cores_limit` is what its quota and vCPUs allow.
+
+    `dirty_bytes_per_s` is how fast it writes memory, None when that was not measured.
+    """
 
     vm: str
     host: str
@@ -210,6 +213,7 @@ class VmLoad:
     memory_bytes_limit: int
     network_rx_bytes_per_s: float = 0.0
     network_tx_bytes_per_s: float = 0.0
+    dirty_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

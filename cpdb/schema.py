@@ -120,6 +120,7 @@ vm_loads = Table(
     Column("memory_bytes_limit", BigInteger, nullable=False),
     Column("network_rx_bytes_per_s", Float, nullable=False, server_default="0"),
     Column("network_tx_bytes_per_s", Float, nullable=False, server_default="0"),
+    Column("dirty_bytes_per_s", Float),
     Index(None, "t"),
 )
 

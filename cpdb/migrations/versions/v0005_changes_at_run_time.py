@@ -16,6 +16,8 @@ def upgrade() -> None:
     with op.batch_alter_table("virtual_ips") as batch:
         batch.add_column(sa.Column("affinity", sa.String(length=16), nullable=False, server_default="source"))
         batch.add_column(sa.Column("probe", sa.String(length=32), nullable=False, server_default="arp"))
+    with op.batch_alter_table("vm_loads") as batch:
+        batch.add_column(sa.Column("dirty_bytes_per_s", sa.Float(), nullable=True))
     _destination_changes()
     _alarms()
     _wanted_splits()
@@ -30,6 +32,8 @@ def downgrade() -> None:
     op.drop_table("wanted_splits")
     op.drop_table("alarms")
     op.drop_table("destination_changes")
+    with op.batch_alter_table("vm_loads") as batch:
+        batch.drop_column("dirty_bytes_per_s")
     with op.batch_alter_table("virtual_ips") as batch:
         batch.drop_column("probe")
         batch.drop_column("affinity")
