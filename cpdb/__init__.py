@@ -28,6 +28,7 @@ from cpdb.foresight import Foresight
 from cpdb.inventory import Inventory
 from cpdb.journal import Journal
 from cpdb.keeper import Keeper
+from cpdb.loads import HostLoad, LinkLoad, VmLoad
 from cpdb.names import Names
 from cpdb.patterns import IMPLAUSIBLE, Batch, Pattern, StoredBatch, Talk
 from cpdb.progress import Progress, Steps
@@ -36,11 +37,9 @@ from cpdb.records import (
     BytesPerS,
     Communication,
     Destination,
-    HostLoad,
     Json,
     Limit,
     Link,
-    LinkLoad,
     Node,
     NodeKind,
     Observed,
@@ -52,7 +51,6 @@ from cpdb.records import (
     Seconds,
     Standing,
     VirtualIP,
-    VmLoad,
     WantedWeights,
 )
 from cpdb.requests import BandwidthRequest, Requests, RequestState

@@ -36,10 +36,12 @@ THIN = {
         SELECT host, :t, avg(cpu_cores_used), avg(cpu_cores_capacity), CAST(avg(memory_bytes_used) AS BIGINT),
         CAST(avg(memory_bytes_capacity) AS BIGINT) FROM host_loads WHERE t > :since AND t <= :t GROUP BY host""",
     "vm_loads": """INSERT INTO vm_loads (vm, host, t, state, cpu_cores_used, cpu_cores_limit, vcpus,
-        memory_bytes_used, memory_bytes_limit, network_rx_bytes_per_s, network_tx_bytes_per_s)
+        memory_bytes_used, memory_bytes_limit, network_rx_bytes_per_s, network_tx_bytes_per_s,
+        dirty_bytes_per_s)
         SELECT vm, host, :t, max(state), avg(cpu_cores_used), avg(cpu_cores_limit), max(vcpus),
         CAST(avg(memory_bytes_used) AS BIGINT), CAST(avg(memory_bytes_limit) AS BIGINT),
-        avg(network_rx_bytes_per_s), avg(network_tx_bytes_per_s)
+        avg(network_rx_bytes_per_s), avg(network_tx_bytes_per_s),
+        avg(dirty_bytes_per_s)
         FROM vm_loads WHERE t > :since AND t <= :t GROUP BY vm, host""",
 }
 

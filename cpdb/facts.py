@@ -10,7 +10,8 @@ from cpdb.batches import Batches, as_batches, as_rows
 from cpdb.engine import reported
 from cpdb.names import Names
 from cpdb.patterns import Batch, StoredBatch, Talk
-from cpdb.records import Communication, HostLoad, LinkLoad, Seconds, VmLoad
+from cpdb.loads import HostLoad, LinkLoad, VmLoad
+from cpdb.records import Communication, Seconds
 from cpdb.schema import host_loads, link_loads, vm_loads
 
 Load = TypeVar("Load", LinkLoad, HostLoad, VmLoad)

@@ -39,6 +39,12 @@ class Journal:
         with reported(self._engine, "reading actions"), self._engine.connect() as connection:
             return [_action(row) for row in connection.execute(query)]
 
+    def pending(self) -> list[ActionRecord]:
+        """Every action without an outcome, however old, oldest first."""
+        query = select(*ACTION_COLUMNS).where(actions.c.outcome == OutcomeKind.PENDING.value).order_by(actions.c.id)
+        with reported(self._engine, "reading pending actions"), self._engine.connect() as connection:
+            return [_action(row) for row in connection.execute(query)]
+
     def done(self, since: Seconds, limit: int) -> list[ActionRecord]:
         """The newest `limit` actions with issued_at > since that were done at a known time, newest first."""
         query = select(*ACTION_COLUMNS).where(
