@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ryu_apps.connections import harden
-from ryu_apps.datapath import Wire
 from ryu_apps.framework import (
     MAIN_DISPATCHER,
     OPENFLOW_13,
@@ -25,6 +24,7 @@ from ryu_apps.framework import (
 )
 from ryu_apps.openflow import FlowColumns
 from ryu_apps.settings import Settings
+from ryu_apps.wire import Wire
 
 # "forepath" or "ryu", and how many polls
 READER = "FOREPATH_BENCH_READER"

@@ -56,9 +56,10 @@ from cpdb.records import (
 from cpdb.requests import BandwidthRequest, Requests, RequestState
 from cpdb.retention import Policy, Retained
 from cpdb.series import QUANTITIES, Series, Window, tier_of
-from cpdb.splits import Splits, WantedSplit
+from cpdb.splits import FIRST_TAG, LAST_TAG, Splits, WantedSplit
 from cpdb.spool import Spool
 from cpdb.wanted import Wanted
+from cpdb.watching import Watch
 
 DEFAULT_URL = "sqlite:///forepath.db"
 
@@ -137,7 +138,9 @@ def schema_versions(url: str) -> tuple[str | None, str]:
 
 __all__ = [
     "DEFAULT_URL",
+    "FIRST_TAG",
     "IMPLAUSIBLE",
+    "LAST_TAG",
     "QUANTITIES",
     "ActionRecord",
     "Alarm",
@@ -195,6 +198,7 @@ __all__ = [
     "VmLoad",
     "WantedSplit",
     "WantedWeights",
+    "Watch",
     "Window",
     "effective",
     "open_store",

@@ -8,9 +8,9 @@ from sqlalchemy import Engine, Table, delete, insert, select
 
 from cpdb.batches import Batches, as_batches, as_rows
 from cpdb.engine import reported
+from cpdb.loads import HostLoad, LinkLoad, VmLoad
 from cpdb.names import Names
 from cpdb.patterns import Batch, StoredBatch, Talk
-from cpdb.loads import HostLoad, LinkLoad, VmLoad
 from cpdb.records import Communication, Seconds
 from cpdb.schema import host_loads, link_loads, vm_loads
 

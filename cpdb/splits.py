@@ -11,6 +11,9 @@ from cpdb.engine import reported
 from cpdb.records import Seconds
 from cpdb.wanted import next_generation
 
+# Tags are VLAN numbers of a range of our own; 4095 is reserved.
+FIRST_TAG, LAST_TAG = 3072, 4094
+
 
 @dataclass(frozen=True, slots=True)
 class WantedSplit:

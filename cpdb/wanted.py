@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, insert, select, update
 
 from cpdb.engine import reported
 from cpdb.records import Limit, Observed, Pair, Reservation, Seconds, WantedWeights
@@ -87,11 +87,14 @@ class Wanted:
 
     def observe(self, rows: Sequence[Observed]) -> None:
         """Records what switches hold; the newest word for each (kind, key, node) stands."""
+        latest = {(row.kind, row.key, row.node): asdict(row) for row in rows}
+        same = and_(*(observed.c[name] == bindparam(f"the_{name}") for name in ("kind", "key", "node")))
+        places = [{"the_kind": kind, "the_key": key, "the_node": node} for kind, key, node in latest]
+        if not latest:
+            return
         with reported(self._engine, "recording observed state"), self._engine.begin() as connection:
-            for row in rows:
-                same = (observed.c.kind == row.kind) & (observed.c.key == row.key) & (observed.c.node == row.node)
-                connection.execute(delete(observed).where(same))
-                connection.execute(insert(observed).values(asdict(row)))
+            connection.execute(delete(observed).where(same), places)
+            connection.execute(insert(observed), list(latest.values()))
 
     def observed(self) -> list[Observed]:
         """All observed state, by kind, key and node."""

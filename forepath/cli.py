@@ -19,8 +19,10 @@ from forepath.commands import (
     look,
     machines,
     record,
+    requests,
     serve,
     trial,
+    vip,
     ways,
 )
 from forepath.output import (
@@ -64,6 +66,8 @@ app.add_typer(bench.bench)
 app.add_typer(db.app)
 backtest.app.command()(machines.machines)
 app.add_typer(backtest.app)
+app.add_typer(requests.app)
+app.add_typer(vip.app)
 
 EXIT_OF: tuple[tuple[type[ForepathError], int], ...] = (
     (SettingsError, EXIT_SETTINGS),

@@ -10,6 +10,7 @@ def declare(settings: Settings, store: Store) -> None:
     """Makes the store's declared nodes, links and virtual IPs those of the settings. May be repeated at will."""
     hypervisors = [Node(item.name, NodeKind.HYPERVISOR) for item in settings.host]
     machines = [Node(item.name, NodeKind.VM) for item in settings.vm]
+    machines += [Node(one.name, NodeKind.VM, one.address, one.mac) for item in settings.pool for one in item.member]
     named = [Node(item.name, item.kind, item.address, item.mac, item.dpid) for item in settings.node]
     store.inventory.put_nodes([*hypervisors, *machines, *named])
     store.inventory.put_links(

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from cpdb import SettingsError, Store
 from forepath.inventory import BYTES_PER_S_PER_MBIT
+from forepath.paths import routed
+from forepath.pools import pool_specs, with_pools
 from forepath.settings import Settings
+from forepath.specs import host_specs, vm_specs
 from forepath.supervisor import Program
 from orchestrator import (
     Approval,
-    HostSpec,
     Hypervisors,
     LibvirtHypervisors,
     Orchestrator,
@@ -20,14 +22,14 @@ from orchestrator import (
     OvsQueues,
     QueueKeeper,
     QueueSpec,
-    VmSpec,
+    RouteSpec,
+    TenantCap,
     critical_level,
     whole,
 )
 from predictor import PredictorConfig, SlowLane
-from ryu_apps import Topology
+from ryu_apps import Routed
 
-MIB = 1024 * 1024
 PAUSE_FILE = Path(".run/paused")
 
 
@@ -65,15 +67,11 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
     if chosen not in ("predictive", "reactive"):
         raise SettingsError(f"--policy {chosen!r}: write predictive or reactive")
     return OrchestratorConfig(
-        hosts=tuple(
-            HostSpec(one.name, one.uri, one.migration_uri or one.uri, one.cpu_cores, one.memory_mib * MIB, one.cordoned)
-            for one in settings.host
-        ),
-        vms=tuple(
-            VmSpec(one.name, one.priority, one.cpu_cores_base, one.cpu_cores_max, one.vcpus_max, movable=one.movable)
-            for one in settings.vm
-        ),
+        hosts=host_specs(settings),
+        vms=vm_specs(settings),
         queues=tuple(queue_specs(settings)),
+        pools=pool_specs(settings),
+        routing=route_spec(settings),
         policy=chosen,  # type: ignore[arg-type]
         act=act,
         horizons_s=settings.predictor.horizons_s,
@@ -85,11 +83,25 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
         duty_s=max(5.0, 3 * section.cycle_s),
         migration_bytes_per_s=section.migration_mbit_per_s * BYTES_PER_S_PER_MBIT,
         migration_over_links=section.migration_over_links,
+        follow_sources=section.follow_sources,
         migration_limit_s=section.migration_limit_s,
+        moves_at_once=section.migrations_at_once,
+        moves_per_host=section.migrations_per_host,
+        moves_per_link=section.migrations_per_link,
         tenants=tenants(settings),
+        tenant_caps=tuple(tenant_caps(settings)),
+        balance=section.balance,
         poll_s=settings.controller.poll_s,
         stop_file=PAUSE_FILE,
     )
+
+
+def route_spec(settings: Settings) -> RouteSpec | None:
+    """How traffic is routed; None where it goes the shortest way."""
+    section = settings.routing
+    if not section.enabled:
+        return None
+    return RouteSpec(**section.model_dump(exclude={"enabled"}))
 
 
 def tenants(settings: Settings) -> dict[str, str]:
@@ -97,6 +109,13 @@ def tenants(settings: Settings) -> dict[str, str]:
     machines = {one.name: one.tenant for one in settings.vm}
     services = {one.address: one.tenant for one in settings.virtual_ip}
     return {name: tenant for name, tenant in (machines | services).items() if tenant is not None}
+
+
+def tenant_caps(settings: Settings) -> Iterator[TenantCap]:
+    """What the requests of each tenant may be granted at most."""
+    for one in settings.tenant:
+        rate = None if one.mbit_per_s is None else one.mbit_per_s * BYTES_PER_S_PER_MBIT
+        yield TenantCap(one.name, one.link_share, rate)
 
 
 def queue_specs(settings: Settings) -> Iterator[QueueSpec]:
@@ -110,13 +129,13 @@ def queue_specs(settings: Settings) -> Iterator[QueueSpec]:
 def path_reader(
     store: Store, seconds_fresh: float, clock: Callable[[], float]
 ) -> Callable[[str, str], tuple[str, ...]]:
-    """A path function that reads the topology again when what it knows is older than `seconds_fresh`."""
-    known: list[tuple[float, Topology]] = []
+    """A path function that reads topology and splits again when what it knows is older than `seconds_fresh`."""
+    known: list[tuple[float, Routed]] = []
 
     def path(source: str, destination: str) -> tuple[str, ...]:
         now = clock()
         if not known or now - known[0][0] > seconds_fresh:
-            known[:] = [(now, Topology.of(store.inventory.nodes(), store.inventory.links()))]
+            known[:] = [(now, routed(store, now))]
         return known[0][1].path(source, destination)
 
     return path
@@ -126,7 +145,7 @@ def make_orchestrator(
     config: OrchestratorConfig, store: Store, clock: Callable[[], float], hypervisors: Hypervisors | None = None
 ) -> Orchestrator:
     """An orchestrator on the declared libvirt hosts, or on the hypervisors given, and on the declared queues."""
-    drivers = hypervisors or LibvirtHypervisors(config.hosts, migration_limit_s=config.migration_limit_s)
+    drivers = hypervisors or with_pools(_libvirt(config), store, config)
     queues = QueueKeeper(OvsQueues(config.queues), config.act) if config.queues else None
     return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock), queues)
 
@@ -135,8 +154,11 @@ def make_approval(config: OrchestratorConfig, store: Store, clock: Callable[[], 
     """Plans for a person to read and apply, on the declared libvirt hosts."""
     queues = OvsQueues(config.queues)
     paths = path_reader(store, 1.0, clock)
-    drivers = LibvirtHypervisors(config.hosts, migration_limit_s=config.migration_limit_s)
-    return Approval(config, store, drivers, paths, lambda: whole(queues))
+    return Approval(config, store, with_pools(_libvirt(config), store, config), paths, lambda: whole(queues))
+
+
+def _libvirt(config: OrchestratorConfig) -> LibvirtHypervisors:
+    return LibvirtHypervisors(config.hosts, migration_limit_s=config.migration_limit_s, vms=config.vms)
 
 
 def programs(settings: Settings, settings_file: Path | None, run_directory: Path, act: bool) -> list[Program]:

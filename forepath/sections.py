@@ -95,9 +95,14 @@ class Orchestrator(Section):
     link_headroom: Share = 0.92
     host_headroom: Share = 0.92
     lease_s: Annotated[float, Field(ge=2, le=600)] = 8.0
+    balance: bool = True
     migration_mbit_per_s: Positive = 1000.0
     migration_over_links: bool = False
+    follow_sources: bool = False
     migration_limit_s: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    migrations_at_once: Annotated[int, Field(ge=1)] = 2
+    migrations_per_host: Annotated[int, Field(ge=1)] = 1
+    migrations_per_link: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> "Orchestrator":
@@ -162,6 +167,20 @@ class VirtualIPSection(Section):
     destination: Annotated[tuple[DestinationSection, ...], Field(min_length=1)]
 
 
+class TenantSection(Section):
+    """The most that the requests of one tenant may be granted: a share of each link, and a rate in all."""
+
+    name: Name
+    link_share: Share | None = None
+    mbit_per_s: Positive | None = None
+
+    @model_validator(mode="after")
+    def _caps_something(self) -> "TenantSection":
+        if self.link_share is None and self.mbit_per_s is None:
+            raise ValueError("caps nothing; give link_share, e.g. 0.5, or mbit_per_s, e.g. 20")
+        return self
+
+
 class HostSection(Section):
     """A hypervisor host: how to reach its libvirtd, and what it can carry."""
 
@@ -171,10 +190,15 @@ class HostSection(Section):
     cpu_cores: Positive
     memory_mib: Annotated[int, Field(gt=0)]
     cordoned: bool = False
+    maintenance: bool = False
 
 
 class VmSection(Section):
-    """A virtual machine: its rank, and between which limits its CPU may be set."""
+    """A virtual machine: its rank, and between which limits its CPU and memory may be set.
+
+    Memory is planned only with `memory_mib_max`. `affinity` names machines that share a host, `anti_affinity` such of
+    which no host takes two.
+    """
 
     name: Name
     priority: int = 0
@@ -182,10 +206,20 @@ class VmSection(Section):
     cpu_cores_base: Positive
     cpu_cores_max: Positive
     vcpus_max: Annotated[int, Field(ge=1)] = 1
+    memory_mib_min: Annotated[int, Field(ge=64)] = 64
+    memory_mib_max: Annotated[int, Field(ge=64)] | None = None
     movable: bool = False
+    migration_auto_converge: bool = False
+    migration_post_copy: bool = False
+    affinity: Name | None = None
+    anti_affinity: Name | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> "VmSection":
         if self.cpu_cores_max < self.cpu_cores_base:
             raise ValueError(f"cpu_cores_max {self.cpu_cores_max} is below cpu_cores_base {self.cpu_cores_base}")
+        if self.memory_mib_max is not None and self.memory_mib_max < self.memory_mib_min:
+            raise ValueError(f"memory_mib_max {self.memory_mib_max} is below memory_mib_min {self.memory_mib_min}")
+        if self.affinity is not None and self.affinity == self.anti_affinity:
+            raise ValueError(f"affinity and anti_affinity cannot both be {self.affinity!r}; give one of them")
         return self

@@ -17,16 +17,19 @@ from forepath.sections import (
     Orchestrator,
     Predictor,
     Section,
+    TenantSection,
     VirtualIPSection,
     VmSection,
 )
+from forepath.sections_pools import PoolSection
+from forepath.sections_routing import Routing
 
 DEFAULT_FILE = Path("forepath.toml")
 SECRET_KEY = re.compile("pass|secret|token", re.IGNORECASE)
 # Between scheme:// and the last @ of one word, and in a URL's parameters
 URL_USER = re.compile(r"(\w://)[^\s'\"]*@")
 URL_PASSWORD = re.compile(r"(pass\w*=)[^&\s'\"]*", re.IGNORECASE)
-NAMED = ("node", "virtual_ip", "host", "vm")
+NAMED = ("node", "virtual_ip", "host", "vm", "tenant")
 
 
 class Settings(Section):
@@ -36,11 +39,14 @@ class Settings(Section):
     controller: Controller = Controller()
     predictor: Predictor = Predictor()
     orchestrator: Orchestrator = Orchestrator()
+    routing: Routing = Routing()
     node: tuple[NodeSection, ...] = ()
     link: tuple[LinkSection, ...] = ()
     virtual_ip: tuple[VirtualIPSection, ...] = ()
     host: tuple[HostSection, ...] = ()
     vm: tuple[VmSection, ...] = ()
+    pool: tuple[PoolSection, ...] = ()
+    tenant: tuple[TenantSection, ...] = ()
 
     @model_validator(mode="after")
     def _each_named_once(self) -> "Settings":

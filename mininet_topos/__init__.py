@@ -22,14 +22,16 @@ from mininet_topos.schedule import (
 
 if TYPE_CHECKING:
     from mininet_topos.assets import Assets, default_directory, ensure_assets, load_assets
+    from mininet_topos.cpu_need import CpuAccount, Price, Work, account, offered, price
     from mininet_topos.lab import Lab
     from mininet_topos.results import at_unix, delivered_share, read_played, shortage, summarise
-    from mininet_topos.sampler import Sampler, read_samples
+    from mininet_topos.sampler import Sample, Sampler, read_samples
     from mininet_topos.stage import on_stage, run_on_stage, why_not
     from mininet_topos.traffic import Played
 
 __all__ = [
     "Assets",
+    "CpuAccount",
     "Flow",
     "Fluid",
     "Job",
@@ -37,20 +39,26 @@ __all__ = [
     "LabLayout",
     "Phases",
     "Played",
+    "Price",
     "Request",
+    "Sample",
     "Sampler",
     "Schedule",
     "Second",
     "Segment",
     "Stream",
     "Window",
+    "Work",
+    "account",
     "at_unix",
     "default_directory",
     "delivered_share",
     "ensure_assets",
     "load_assets",
     "make_schedule",
+    "offered",
     "on_stage",
+    "price",
     "read_played",
     "read_samples",
     "request_cpu_s",
@@ -64,7 +72,14 @@ _LATER = {
     "default_directory": "assets",
     "ensure_assets": "assets",
     "load_assets": "assets",
+    "CpuAccount": "cpu_need",
+    "Price": "cpu_need",
+    "Work": "cpu_need",
+    "account": "cpu_need",
+    "offered": "cpu_need",
+    "price": "cpu_need",
     "Lab": "lab",
+    "Sample": "sampler",
     "Sampler": "sampler",
     "read_samples": "sampler",
     "Played": "traffic",

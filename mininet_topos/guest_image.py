@@ -15,7 +15,7 @@ GUEST = Path(__file__).parent / "guest"
 # virtio_ring has to be loaded before virtio.
 MODULES = (
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "failover",
-    "net_failover", "virtio_net", "virtio_balloon", "virtio_console",
+    "net_failover", "virtio_net", "virtio_balloon", "virtio_mem", "virtio_console",
 )  # fmt: skip
 _UNPACKERS = {".ko": None, ".ko.xz": ["xz", "-dc"], ".ko.zst": ["zstd", "-dcq"], ".ko.gz": ["gzip", "-dc"]}
 _LZ4_MAGIC = b"\x02\x21\x4c\x18"

@@ -45,7 +45,10 @@ class HypervisorSpec:
 
 @dataclass(frozen=True, slots=True)
 class VmSpec:
-    """A VM on its first host. `quota_cores` is the CPU quota of each of its virtual CPUs after boot."""
+    """A VM on its first host. `quota_cores` is the CPU quota of each of its virtual CPUs after boot.
+
+    With `plug_bytes` it has a virtio-mem device that can add so much memory; its kernel then needs 256 MiB to boot.
+    """
 
     name: str
     host: str
@@ -58,6 +61,7 @@ class VmSpec:
     memory_bytes: int = 128 * MIB
     vcpus: int = 1
     max_vcpus: int = 2
+    plug_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

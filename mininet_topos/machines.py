@@ -23,13 +23,13 @@ _MIGRATE = (
     | libvirt.VIR_MIGRATE_PEER2PEER
 )
 # Offloads stay off at both ends: the userspace switch passes packets on as they are.
-_DOMAIN = """<domain type='qemu'><name>{name}</name>
+_DOMAIN = """<domain type='qemu'><name>{name}</name>{most_memory}
  <memory unit='KiB'>{memory_kib}</memory><currentMemory unit='KiB'>{memory_kib}</currentMemory>
  <vcpu placement='static' current='{vcpus}'>{max_vcpus}</vcpu>
  <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initramfs}</initrd>
   <cmdline>console=ttyS0 quiet panic=-1 lab.ip={address} lab.burn={burn}</cmdline></os>
  <features><acpi/><apic/><tcg><tb-cache unit='MiB'>64</tb-cache></tcg></features>
- <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
+ <cpu mode='custom' match='exact'><model>qemu64</model>{cells}</cpu>
  <on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
   <interface type='bridge'><mac address='{mac}'/><source bridge='{bridge}'/><target dev='t-{name}'/>
@@ -37,14 +37,25 @@ _DOMAIN = """<domain type='qemu'><name>{name}</name>
     <host csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off' mrg_rxbuf='off'/>
     <guest csum='off' tso4='off' tso6='off' ecn='off' ufo='off'/></driver></interface>
   <serial type='file'><source path='/var/log/libvirt/{name}.console'/></serial>
-  <memballoon model='virtio'><stats period='1'/></memballoon>
+  <memballoon model='virtio'><stats period='1'/></memballoon>{plug}
   <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"""
+
+
+_MOST_MEMORY = "\n <maxMemory slots='4' unit='KiB'>{most_kib}</maxMemory>"
+_CELLS = "<numa><cell id='0' cpus='0-{last_vcpu}' memory='{memory_kib}' unit='KiB'/></numa>"
+_PLUG = """
+  <memory model='virtio-mem'><target><size unit='KiB'>{plug_kib}</size><node>0</node><block unit='MiB'>2</block>
+   <requested unit='KiB'>0</requested></target></memory>"""
 
 
 def domain_xml(vm: VmSpec, layout: LabLayout, assets: Assets) -> str:
     """Return the libvirt definition of `vm`."""
+    memory_kib, plug_kib = vm.memory_bytes // 1024, vm.plug_bytes // 1024
     return _DOMAIN.format(
-        name=vm.name, memory_kib=vm.memory_bytes // 1024, vcpus=vm.vcpus, max_vcpus=vm.max_vcpus,
+        most_memory=_MOST_MEMORY.format(most_kib=memory_kib + plug_kib) if plug_kib else "",
+        cells=_CELLS.format(last_vcpu=vm.max_vcpus - 1, memory_kib=memory_kib) if plug_kib else "",
+        plug=_PLUG.format(plug_kib=plug_kib) if plug_kib else "",
+        name=vm.name, memory_kib=memory_kib, vcpus=vm.vcpus, max_vcpus=vm.max_vcpus,
         kernel=assets.kernel, initramfs=assets.initramfs, address=f"{vm.address}/{layout.prefix_length}",
         burn=vm.burn_percent, mac=vm.mac, bridge=BRIDGE,
     )  # fmt: skip

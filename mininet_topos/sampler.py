@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class Sample:
     """Counters at Unix time `t`.
 
-    Links "from>to" -> (bytes, packets, drops); VMs -> (CPU s, held back s, limit of one virtual CPU, host);
-    hosts -> (CPU s, held back s, capacity).
+    Links "from>to" -> (bytes, packets, drops); VMs -> (CPU s, held back s, limit of one virtual CPU, host, limit of
+    all virtual CPUs); hosts -> (CPU s, held back s, capacity).
     """
 
     t: float
     links: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    vms: dict[str, tuple[float, float, float, str]] = field(default_factory=dict)
+    vms: dict[str, tuple[float, float, float, str, float]] = field(default_factory=dict)
     hosts: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
@@ -36,7 +36,10 @@ def take(lab: "Lab", now: float) -> Sample:
     return Sample(
         now,
         links,
-        {vm: (c.cpu_seconds, c.throttled_seconds, c.vcpu_limit_cores, c.host) for vm, c in lab.vm_cpu().items()},
+        {
+            vm: (c.cpu_seconds, c.throttled_seconds, c.vcpu_limit_cores, c.host, c.limit_cores)
+            for vm, c in lab.vm_cpu().items()
+        },
         {h: (c.cpu_seconds, c.throttled_seconds, c.limit_cores) for h, c in lab.host_cpu().items()},
     )
 

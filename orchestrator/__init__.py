@@ -10,30 +10,40 @@ from orchestrator.actions import (
     MigrateVm,
     ReleaseBandwidth,
     ReserveBandwidth,
+    ScaleIn,
+    ScaleOut,
     SetCpuLimit,
     SetMemory,
+    SetNetworkRate,
+    SetRoutes,
     SetVcpus,
     SetWeights,
     VmAction,
     from_json,
 )
 from orchestrator.approval import Approval
-from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, VmSpec, problems
+from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, RouteSpec, TenantCap, VmSpec, problems
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.demand import Demand, critical_level, demands, together
 from orchestrator.drivers import Finished, Hypervisors
 from orchestrator.drivers.fake import FakeHypervisors, FakeVm
+from orchestrator.drivers.fake_pool import FakePool
 from orchestrator.drivers.libvirt_driver import LibvirtHypervisors
+from orchestrator.drivers.pool import LibvirtPool
 from orchestrator.drivers.queues import OvsQueues
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.explain import described, explain, explained, kept, promised
 from orchestrator.gather import Gatherer, Paths
+from orchestrator.grants import request_of
 from orchestrator.guard import guard
 from orchestrator.lead import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.plan import plan
+from orchestrator.pools import GoldenImage, Manner, PoolMember, PoolSpec, Probe
 from orchestrator.precopy import PreCopy, pre_copy
 from orchestrator.queue_keeper import QueueKeeper, whole
+from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
+from orchestrator.scaling import Candidate, Scaling, Tempo, candidates, passed
 from orchestrator.steps import Plan, Refusal, Step
 from orchestrator.verdict import verdict
 from orchestrator.world import LinkState, PairState, VmState, World, apply
@@ -42,19 +52,26 @@ __all__ = [
     "ACTING",
     "ADVISING",
     "KINDS",
+    "NOT_OBTAINED",
     "Action",
     "Approval",
+    "Asker",
+    "Candidate",
     "CycleReport",
     "Demand",
     "FakeHypervisors",
+    "FakePool",
     "FakeVm",
     "Finished",
     "Gatherer",
+    "GoldenImage",
     "HostSpec",
     "Hypervisors",
     "LeadRow",
     "LibvirtHypervisors",
+    "LibvirtPool",
     "LinkState",
+    "Manner",
     "MigrateVm",
     "Orchestrator",
     "OrchestratorConfig",
@@ -62,22 +79,34 @@ __all__ = [
     "PairState",
     "Paths",
     "Plan",
+    "PoolMember",
+    "PoolSpec",
     "PreCopy",
+    "Probe",
     "QueueKeeper",
     "QueueSpec",
     "Refusal",
     "ReleaseBandwidth",
     "ReserveBandwidth",
+    "RouteSpec",
+    "ScaleIn",
+    "ScaleOut",
+    "Scaling",
     "SetCpuLimit",
     "SetMemory",
+    "SetNetworkRate",
+    "SetRoutes",
     "SetVcpus",
     "SetWeights",
     "Step",
+    "Tempo",
+    "TenantCap",
     "VmAction",
     "VmSpec",
     "VmState",
     "World",
     "apply",
+    "candidates",
     "critical_level",
     "demands",
     "described",
@@ -87,10 +116,13 @@ __all__ = [
     "guard",
     "kept",
     "lead_rows",
+    "passed",
     "plan",
     "pre_copy",
     "problems",
     "promised",
+    "request_bandwidth",
+    "request_of",
     "run",
     "together",
     "verdict",

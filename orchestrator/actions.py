@@ -1,15 +1,50 @@
 """The small alphabet of what the orchestrator can do: printed plan, dry run and deed are these same objects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from cpdb import Json, Limit, Pair, Seconds, SettingsError
+from orchestrator.machine_actions import (
+    HOWS,
+    SCALE_KINDS,
+    VM_KINDS,
+    MachineAction,
+    MigrateVm,
+    ScaleAction,
+    ScaleIn,
+    ScaleOut,
+    SetCpuLimit,
+    SetMemory,
+    SetNetworkRate,
+    SetVcpus,
+    VmAction,
+    VmChange,
+    megabits,
+)
+from orchestrator.route_actions import SetRoutes, routes_from_json
 
-
-def megabits(bytes_per_s: float) -> str:
-    """A rate for people, e.g. '5.2 Mbit/s'."""
-    return f"{bytes_per_s * 8 / 1e6:.1f} Mbit/s"
+__all__ = [
+    "KINDS",
+    "Action",
+    "MachineAction",
+    "MigrateVm",
+    "ReleaseBandwidth",
+    "ReserveBandwidth",
+    "ScaleAction",
+    "ScaleIn",
+    "ScaleOut",
+    "SetCpuLimit",
+    "SetMemory",
+    "SetNetworkRate",
+    "SetRoutes",
+    "SetVcpus",
+    "SetWeights",
+    "VmAction",
+    "VmChange",
+    "from_json",
+    "megabits",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,72 +110,12 @@ class ReleaseBandwidth(_Bandwidth):
         return f"release the {megabits(self.bytes_per_s)} kept free for {self.pair}"
 
 
-Value = TypeVar("Value", float, int, str)
-
-
-@dataclass(frozen=True, slots=True)
-class _VmChange(Generic[Value]):
-    """One property of one machine, from one value to another."""
-
-    vm: str
-    before: Value
-    after: Value
-
-    @property
-    def target(self) -> str:
-        return self.vm
-
-    def inverse(self) -> Self:
-        return replace(self, before=self.after, after=self.before)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` turns back into an equal action."""
-        return {"vm": self.vm, "from": self.before, "to": self.after}
-
-
-@dataclass(frozen=True, slots=True)
-class SetCpuLimit(_VmChange[float]):
-    """Changes what a machine's CPU quota allows, in cores over all its vCPUs."""
-
-    kind: ClassVar[str] = "set_cpu_limit"
-
-    def describe(self) -> str:
-        return f"CPU limit of {self.vm} from {self.before:.2f} to {self.after:.2f} cores"
-
-
-@dataclass(frozen=True, slots=True)
-class SetVcpus(_VmChange[int]):
-    """Changes the number of vCPUs online; the CPU limit in cores stays what it was."""
-
-    kind: ClassVar[str] = "set_vcpus"
-
-    def describe(self) -> str:
-        return f"vCPUs of {self.vm} from {self.before} to {self.after}"
-
-
-@dataclass(frozen=True, slots=True)
-class SetMemory(_VmChange[int]):
-    """Changes a machine's balloon target, in bytes."""
-
-    kind: ClassVar[str] = "set_memory"
-
-    def describe(self) -> str:
-        return f"memory of {self.vm} from {self.before >> 20} to {self.after >> 20} MiB"
-
-
-@dataclass(frozen=True, slots=True)
-class MigrateVm(_VmChange[str]):
-    """Moves a running machine from one host to another."""
-
-    kind: ClassVar[str] = "migrate_vm"
-
-    def describe(self) -> str:
-        return f"migrate {self.vm} live from {self.before} to {self.after}"
-
-
 @dataclass(frozen=True, slots=True)
 class SetWeights:
-    """Changes the shares of a virtual IP's destinations; only new communications follow."""
+    """Changes the shares of a virtual IP's destinations; only new communications follow.
+
+    Destinations that are not named have the weight declared for them.
+    """
 
     kind: ClassVar[str] = "set_weights"
     virtual_ip: str
@@ -156,18 +131,16 @@ class SetWeights:
 
     def describe(self) -> str:
         shares = ", ".join(f"{name} {weight}" for name, weight in self.after)
-        return f"weights of {self.virtual_ip}: {shares}"
+        return f"weights of {self.virtual_ip}: {shares or 'as declared'}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal action."""
         return {"virtual_ip": self.virtual_ip, "from": dict(self.before), "to": dict(self.after)}
 
 
-VmAction = SetCpuLimit | SetVcpus | SetMemory | MigrateVm
-Action = ReserveBandwidth | ReleaseBandwidth | SetWeights | VmAction
+Action = ReserveBandwidth | ReleaseBandwidth | SetWeights | SetRoutes | VmAction | ScaleAction
 KINDS: Mapping[str, type[Action]] = {
-    one.kind: one
-    for one in (ReserveBandwidth, ReleaseBandwidth, SetCpuLimit, SetVcpus, SetMemory, MigrateVm, SetWeights)
+    one.kind: one for one in (ReserveBandwidth, ReleaseBandwidth, *VM_KINDS, SetWeights, SetRoutes, *SCALE_KINDS)
 }
 
 
@@ -188,4 +161,12 @@ def _from_json(kind: type[Action], body: Json) -> Action:
         return kind(body["key"], pair, body["bytes_per_s"], limits, body["lease_s"], body.get("dscp"))
     if issubclass(kind, SetWeights):
         return kind(body["virtual_ip"], tuple(body["from"].items()), tuple(body["to"].items()))
+    if issubclass(kind, SetRoutes):
+        return routes_from_json(body)
+    if issubclass(kind, ScaleOut | ScaleIn):
+        if body["how"] not in HOWS:
+            raise ValueError(f"how must be one of {', '.join(HOWS)}")
+        return kind(body["virtual_ip"], body["vm"], body["host"], body["how"])
+    if issubclass(kind, MigrateVm):
+        return kind(body["vm"], body["from"], body["to"], body.get("bytes_per_s"), body.get("expected_s"))
     return kind(body["vm"], body["from"], body["to"])

@@ -9,6 +9,7 @@ from orchestrator.config import OrchestratorConfig, problems
 from orchestrator.cycle import JOURNAL_S, up_to_date
 from orchestrator.demand import demands
 from orchestrator.drivers import Hypervisors
+from orchestrator.duty import APPLYING, identity
 from orchestrator.gather import Gatherer, Paths
 from orchestrator.guard import guard
 from orchestrator.ledger import Ledger
@@ -42,6 +43,7 @@ class Approval:
         self._queues = queues
         self._gatherer = Gatherer(store, config, paths)
         self._ledger = Ledger(config, store, hypervisors)
+        self._name = identity()
 
     def propose(self, now: Seconds) -> PlanRecord:
         """What should be done at `now`, kept in the database for `VALID_S` seconds. Touches nothing else."""
@@ -68,10 +70,19 @@ class Approval:
             raise SettingsError(f"plan {number}: expired {now - record.expires_at:.0f} s ago; make a new one")
         if pause := self._store.brake.in_force(now):
             raise SettingsError(f"plan {number}: paused by {pause.paused_by}; forepath resume first, then apply again")
-        if not self._store.journal.close_plan(number, "applied"):
-            raise SettingsError(f"plan {number}: is {record.state} already; make a new one with `forepath plan`")
-        begun = [self._ledger.begin(_step(one), now) for one in record.body["steps"]]
-        return self._await([one for one in begun if one is not None], clock, sleep)
+        if not self._hold(now):
+            raise SettingsError(f"plan {number}: another `forepath apply` is at work; try again when it has ended")
+        try:
+            if not self._store.journal.close_plan(number, "applied"):
+                raise SettingsError(f"plan {number}: is {record.state} already; make a new one with `forepath plan`")
+            begun = [self._ledger.begin(_step(one), now) for one in record.body["steps"]]
+            return self._await([one for one in begun if one is not None], clock, sleep)
+        finally:
+            self._store.duty.release(APPLYING, self._name)
+
+    def _hold(self, now: Seconds) -> bool:
+        """Says that its actions are being followed; without this an orchestrator takes them over."""
+        return self._store.duty.hold(APPLYING, self._name, now, self._config.duty_s).holder == self._name
 
     def _await(
         self, begun: list[ActionRecord], clock: Callable[[], Seconds], sleep: Callable[[Seconds], None]
@@ -79,6 +90,7 @@ class Approval:
         deadline = clock() + PATIENCE_S
         while self._ledger.in_flight() and clock() < deadline:
             sleep(LOOK_EVERY_S)
+            self._hold(clock())
             self._ledger.settle(clock())
         amended = (self._store.journal.action(one.id) for one in begun if one.id is not None)
         return [one for one in amended if one is not None]

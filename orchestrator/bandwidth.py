@@ -1,12 +1,13 @@
 """Strategy: where predicted bandwidth exceeds what a link has, keep free what the more important pairs need."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from cpdb import Limit, Reservation
+from cpdb import BytesPerS, Limit, Reservation
 from orchestrator.actions import ReserveBandwidth, megabits
 from orchestrator.config import QUEUE_DSCP, OrchestratorConfig
+from orchestrator.copies import copying_on
 from orchestrator.demand import NOW, Demand, PairDemand, together
 from orchestrator.needs import too_short
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_link, when
@@ -51,7 +52,7 @@ def _on_link(world: World, demand: Demand, link: LinkState, config: Orchestrator
     ours = [one for _, one in sorted(world.reservations.items()) if one.key.endswith(f"@{link.name}")]
     held = max(ours, key=lambda one: one.expires_at, default=None)
     shortages = [
-        _shortage(link, states, demand.at(horizon_s, [one.pair for one in states]), held)
+        _shortage(link, states, demand.at(horizon_s, [one.pair for one in states]), held, copying_on(world, link.key))
         for horizon_s in acting_horizons(world, ReserveBandwidth.kind, config, on_link(link))
     ]
     found = _decided(world, shortages, held, config)
@@ -97,7 +98,11 @@ def _needs(one: PairDemand, held: Reservation) -> bool:
 
 
 def _shortage(
-    link: LinkState, states: Sequence[PairState], wants: Sequence[PairDemand], held: Reservation | None
+    link: LinkState,
+    states: Sequence[PairState],
+    wants: Sequence[PairDemand],
+    held: Reservation | None,
+    copying: BytesPerS,
 ) -> _Shortage:
     priorities = {state.pair: state.priority for state in states}
     lowest = min(priorities.values())
@@ -109,7 +114,7 @@ def _shortage(
     limited = tuple(one for one in wants if priorities[one.pair] < priorities[leader.pair] and one.bytes.need >= least)
     important = [one for one in wants if priorities[one.pair] >= priorities[leader.pair]]
     protected = [one.bytes for one in important]
-    other = max(0.0, link.bytes_per_s - sum(one.bytes.measured for one in wants))
+    other = max(0.0, link.bytes_per_s - sum(one.bytes.measured for one in wants), copying)
     return _Shortage(
         link=link,
         capacity=link.capacity_bytes_per_s or 0.0,
@@ -136,12 +141,12 @@ def _step(
     key = f"{pair}@{name}"
     if held is not None and held.key == key:
         amount = max(amount, held.bytes_per_s)  # or a fading need would lower, step by step, what counts as needed
-    limits = () if by_mark_alone else _limits(shortage, config)
+    limits = () if by_mark_alone else _spared(_limits(shortage, config), world)
     if queue is not None and by_mark_alone:
         amount = min(amount, queue.guaranteed_bytes_per_s)
     action = ReserveBandwidth(key, pair, amount, limits, config.lease_s, QUEUE_DSCP if queue else None)
     if held is not None and held.key == key:
-        if held.dscp == action.dscp and _fits(held.limits, action.limits, config):
+        if held.dscp == action.dscp and fits(held.limits, action.limits, config):
             return _prolonged(world, shortage, held, config)
         return _described(world, shortage, action, True, config)
     return _described(world, shortage, action, False, config)
@@ -164,7 +169,13 @@ def _limits(shortage: _Shortage, config: OrchestratorConfig) -> tuple[Limit, ...
     return tuple(Limit(one.pair, share * one.bytes.need / total) for one in shortage.limited if one.bytes.need > 0)
 
 
-def _fits(held: Sequence[Limit], wanted: Sequence[Limit], config: OrchestratorConfig) -> bool:
+def _spared(limits: tuple[Limit, ...], world: World) -> tuple[Limit, ...]:
+    """Nobody is cut below what was granted on request."""
+    return tuple(replace(one, bytes_per_s=max(one.bytes_per_s, world.granted.get(one.pair, 0.0))) for one in limits)
+
+
+def fits(held: Sequence[Limit], wanted: Sequence[Limit], config: OrchestratorConfig) -> bool:
+    """Whether limits that are held are near enough to those wanted: a little tighter or looser changes nothing."""
     now = {one.pair: one.bytes_per_s for one in held}
     return set(now) == {one.pair for one in wanted} and all(
         TIGHT_SHARE * one.bytes_per_s <= now[one.pair] <= one.bytes_per_s * (1 + config.limit_deadband)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from cpdb import ActionRecord
-from orchestrator.actions import Action, MigrateVm, ReserveBandwidth, SetCpuLimit, SetMemory, SetVcpus, SetWeights
+from orchestrator.actions import Action, MigrateVm, ReserveBandwidth, ScaleAction, SetWeights, VmAction
 from orchestrator.config import OrchestratorConfig
 from orchestrator.oscillation import read_action
 from orchestrator.steps import Step
@@ -46,14 +46,16 @@ def hosts_of(action: Action, world: World) -> frozenset[str]:
 def _hosts(action: Action, world: World) -> Iterator[str]:
     if isinstance(action, MigrateVm):
         yield from (action.before, action.after)
-    elif isinstance(action, SetCpuLimit | SetVcpus | SetMemory) and action.vm in world.vms:
+    elif isinstance(action, VmAction) and action.vm in world.vms:
         yield world.vms[action.vm].host
+    elif isinstance(action, ScaleAction):
+        yield action.host
 
 
 def tenant_of(action: Action, config: OrchestratorConfig) -> str | None:
     """For whom an action is done: the tenant declared for its machine or its virtual IP."""
-    if isinstance(action, SetWeights):
+    if isinstance(action, SetWeights | ScaleAction):
         return config.tenants.get(action.virtual_ip)
-    if isinstance(action, MigrateVm | SetCpuLimit | SetVcpus | SetMemory):
+    if isinstance(action, VmAction):
         return config.tenants.get(action.vm)
     return config.tenants.get(action.pair.virtual_ip) if isinstance(action, ReserveBandwidth) else None

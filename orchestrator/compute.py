@@ -6,10 +6,13 @@ from math import ceil
 from typing import Any
 
 from orchestrator.actions import Action, SetCpuLimit, SetVcpus, megabits
+from orchestrator.choice import Choice
 from orchestrator.config import OrchestratorConfig, VmSpec
 from orchestrator.demand import NOW, Demand
-from orchestrator.needs import VmNeed, load_now, most, residents, too_short, vm_need, wanted_limit
+from orchestrator.needs import VmNeed, load_now, most, residents, too_short, until_back, vm_need, wanted_limit
+from orchestrator.spread import serving
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_host, when
+from orchestrator.ways import Lack, choose
 from orchestrator.world import VmState, World, apply
 
 
@@ -21,6 +24,7 @@ class _Grant:
     wanted: float
     left: float
     after: float
+    choice: Choice | None = None
 
 
 def plan_compute(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal], World]:
@@ -55,6 +59,8 @@ def _for_vm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfi
         yield brief
         found = list(_considered(world, demand, vm, vm_need(world, demand, vm, NOW), config))
     yield from found
+    if not any(isinstance(one, Step) for one in found):
+        yield from _plug_ahead(world, demand, vm, found, config)
 
 
 def _too_short(world: World, need: VmNeed, found: list[Step | Refusal], config: OrchestratorConfig) -> Refusal | None:
@@ -75,7 +81,7 @@ def _considered(
     wanted = wanted_limit(need, config)
     if wanted >= spec.cpu_cores_min * (1 + config.cpu_min_gain):
         yield from _up(world, demand, vm, _Grant(need, wanted, 0.0, 0.0), config)
-    elif vm.cores_limit > spec.cpu_cores_min and vm.calm and _calm_ahead(world, demand, vm, config):
+    elif vm.cores_limit > spec.cpu_cores_min and _calm(world, demand, vm, config):
         yield from _down(world, vm, spec, need, config)
 
 
@@ -87,7 +93,7 @@ def _up(
         return
     left = _left(world, demand, vm, config)
     most_cores = min(asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max), config.max_step * vm.cores_limit)
-    steps_left = int(left / config.cpu_step_cores + 1e-9) * config.cpu_step_cores
+    steps_left = _steps(left, config)
     after = round(min(most_cores, steps_left), 6)
     gain = after - vm.cores_limit
     if gain < max(config.cpu_step_cores, config.cpu_deadband * vm.cores_limit) - 1e-9:
@@ -95,12 +101,61 @@ def _up(
             text = f"{vm.host} has {max(0.0, left):.2f} cores for {vm.name}, which has {vm.cores_limit:.2f} already"
             yield Refusal(f"more CPU for {vm.name}", text)
         return
-    grant = replace(asked, left=left, after=after)
-    vcpus = ceil(after - 1e-9)
-    if vcpus > vm.vcpus:
-        yield _step(world, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant, config)
-    limit = SetCpuLimit(vm.name, vm.cores_limit, after)
-    yield replace(_step(world, vm, limit, grant, config), waits=vcpus > vm.vcpus)
+    lack = Lack(vm, asked.need, asked.wanted, steps_left)
+    grant = replace(asked, left=left, after=after, choice=choose(world, demand, lack, config))
+    yield from _given(world, vm, grant, config)
+
+
+def _given(world: World, vm: VmState, grant: _Grant, config: OrchestratorConfig) -> Iterator[Step]:
+    """The quota at once as far as the vCPUs reach; then another vCPU, and then the rest, which waits for it."""
+    vcpus = ceil(grant.after - 1e-9)
+    if vcpus <= vm.vcpus:
+        step = _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, grant.after), grant, config)
+        # Plugging in ends with the quotas that it found: one changed meanwhile would be lost.
+        yield replace(step, waits=_plugging(world, vm))
+        return
+    reached = max(vm.cores_limit, float(vm.vcpus))
+    at_once = reached - vm.cores_limit >= config.cpu_step_cores - 1e-9
+    if at_once:
+        first = replace(grant, after=reached)
+        yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, reached), first, config)
+    reached = reached if at_once else vm.cores_limit
+    yield replace(_step(world, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant, config), waits=at_once)
+    yield replace(_step(world, vm, SetCpuLimit(vm.name, reached, grant.after), grant, config), waits=True)
+
+
+def _plug_ahead(
+    world: World, demand: Demand, vm: VmState, found: list[Step | Refusal], config: OrchestratorConfig
+) -> Iterator[Step | Refusal]:
+    """Another vCPU takes longer than a quota: it is plugged in for a need that only a farther horizon shows."""
+    spec = vm.spec
+    planned = any(isinstance(one, Step) and isinstance(one.action, SetVcpus) for one in found)
+    if spec is None or planned or spec.vcpus_max <= vm.vcpus or _plugging(world, vm):
+        return
+    horizons = acting_horizons(world, SetVcpus.kind, config, on_host(world, vm.host))
+    need = most(vm_need(world, demand, vm, one) for one in horizons)
+    if need.horizon_s == NOW or need.leading is None:
+        return
+    wanted = wanted_limit(need, config)
+    if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + config.cpu_min_gain):
+        return
+    lack = Lack(vm, need, wanted, _steps(_left(world, demand, vm, config), config))
+    vcpus = ceil(lack.level(spec.vcpus_max, config) - 1e-9)
+    if vcpus <= vm.vcpus:
+        return
+    grant = _Grant(need, lack.wanted, lack.left, float(vcpus), choose(world, demand, lack, config))
+    step = _step(world, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant, config)
+    why_not = too_short(world, need.leading.pair, ("another vCPU", step.lead_s), config)
+    yield Refusal(f"another vCPU for {vm.name}", why_not, step.action) if why_not else step
+
+
+def _plugging(world: World, vm: VmState) -> bool:
+    return any(isinstance(one, SetVcpus) and one.vm == vm.name for one in world.in_flight)
+
+
+def _steps(cores: float, config: OrchestratorConfig) -> float:
+    """What remains of so many cores in whole steps."""
+    return int(cores / config.cpu_step_cores + 1e-9) * config.cpu_step_cores
 
 
 def _left(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> float:
@@ -110,11 +165,28 @@ def _left(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig)
     return config.host_headroom * world.hosts[vm.host].cpu_cores_capacity - used
 
 
+def _calm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
+    """Measured calm for long, or for some seconds where trusted forecasts of all its pairs see nothing coming."""
+    measured = vm.calm or (vm.lately_calm and _foreseen(world, demand, vm, config))
+    return measured and _calm_ahead(world, demand, vm, config)
+
+
+def _foreseen(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
+    horizons = [one for one in until_back(world, vm, SetCpuLimit.kind, config) if one != NOW]
+    talk = [one for horizon_s in horizons for one in serving(world, demand, vm, horizon_s)]
+    return bool(talk) and all(one.connections.forecast or one.bytes.forecast for one in talk)
+
+
 def _calm_ahead(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
-    """No demand up to the second horizon would need more than the everyday limit: no point in going down and up."""
-    horizons = (NOW, *config.horizons_s[:2]) if config.policy == "predictive" else (NOW,)
+    """No demand before the limit could be raised again would need more than the everyday limit.
+
+    Looking further would keep, from one surge to the next, what nobody uses in between.
+    """
     base = vm.spec.cpu_cores_min * (1 + config.cpu_min_gain) if vm.spec else 0.0
-    return all(wanted_limit(vm_need(world, demand, vm, one), config) < base for one in horizons)
+    return all(
+        wanted_limit(vm_need(world, demand, vm, one), config) < base
+        for one in until_back(world, vm, SetCpuLimit.kind, config)
+    )
 
 
 def _down(world: World, vm: VmState, spec: VmSpec, need: VmNeed, config: OrchestratorConfig) -> Iterator[Step]:
@@ -144,7 +216,8 @@ def _step(world: World, vm: VmState, action: Action, grant: _Grant, config: Orch
         "capacity": world.hosts[vm.host].cpu_cores_capacity,
         "relation": _relation(need),
         "circumstances": on_host(world, vm.host).to_json(),
-        "alternatives": _alternatives(grant),
+        "choice": grant.choice.to_json() if grant.choice else None,
+        "alternatives": [*_alternatives(grant), *(grant.choice.alternatives() if grant.choice else ())],
         "promise": promise,
     }
     lead_s = world.leads.needed(action.kind, config, on_host(world, vm.host))

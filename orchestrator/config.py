@@ -7,6 +7,22 @@ from types import MappingProxyType
 from typing import Literal
 
 from cpdb import BytesPerS, Seconds
+from orchestrator.pools import PoolSpec, pool_of, pool_problems
+from orchestrator.specs import HostSpec, RouteSpec, VmSpec
+
+__all__ = [
+    "BUDGETS_PER_MINUTE",
+    "LEAD_PRIORS_S",
+    "QUEUE_DSCP",
+    "HostSpec",
+    "OrchestratorConfig",
+    "Policy",
+    "QueueSpec",
+    "RouteSpec",
+    "TenantCap",
+    "VmSpec",
+    "problems",
+]
 
 Policy = Literal["predictive", "reactive"]
 # The mark (expedited forwarding) that sends a packet into the guaranteed queue of a link that has one.
@@ -18,8 +34,12 @@ BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
         "set_cpu_limit": 30,
         "set_vcpus": 6,
         "set_memory": 6,
+        "set_network_rate": 6,
         "migrate_vm": 4,
         "set_weights": 6,
+        "scale_out": 6,
+        "scale_in": 6,
+        "set_routes": 20,
     }
 )
 # Until enough was seen here: an OpenFlow rule waits for the next look at what is wanted, a move copies all memory.
@@ -31,37 +51,16 @@ LEAD_PRIORS_S: Mapping[str, Seconds] = MappingProxyType(
         "set_cpu_limit": 0.5,
         "set_vcpus": 2.0,
         "set_memory": 1.0,
+        "set_network_rate": 0.5,
         "migrate_vm": 4.0,
+        "scale_out_paused": 4.0,
+        "scale_out_saved": 5.0,
+        "scale_out_defined": 12.0,
+        "scale_out_image": 15.0,
+        "scale_in": 10.0,
+        "set_routes": 4.0,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HostSpec:
-    """A hypervisor. Capacity is declared: what a host reports of itself may be a whole machine that it only shares.
-
-    `uri` is where the orchestrator connects, `migration_uri` is where other hosts send machines to.
-    """
-
-    name: str
-    uri: str
-    migration_uri: str
-    cpu_cores_capacity: float
-    memory_bytes_capacity: int
-    cordoned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class VmSpec:
-    """A machine. `cpu_cores_min` is its everyday limit, `cpu_cores_max` the most it gets; priority 0 is the lowest."""
-
-    name: str
-    priority: int = 0
-    cpu_cores_min: float = 1.0
-    cpu_cores_max: float = 1.0
-    vcpus_max: int = 1
-    memory_bytes_min: int = 64 << 20
-    movable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +82,24 @@ class QueueSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantCap:
+    """The most that one tenant's requests may be granted: of each link's capacity, and in all; None is no cap."""
+
+    tenant: str
+    link_share: float | None = None
+    bytes_per_s: BytesPerS | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OrchestratorConfig:
     """All thresholds. Shares are of 1; times are seconds; `act=False` gives advice only."""
 
     hosts: tuple[HostSpec, ...] = ()
     vms: tuple[VmSpec, ...] = ()
     queues: tuple[QueueSpec, ...] = ()
+    pools: tuple[PoolSpec, ...] = ()
+    # None: all traffic goes the shortest way
+    routing: RouteSpec | None = None
     policy: Policy = "predictive"
     act: bool = False
     owner: str = "orchestrator"
@@ -111,9 +122,18 @@ class OrchestratorConfig:
     cpu_min_gain: float = 0.5
     cpu_deadband: float = 0.1
     calm_s: Seconds = 10.0
+    # as long must measured calm last where trusted forecasts see nothing coming
+    calm_foreseen_s: Seconds = 5.0
     calm_share: float = 0.7
     host_headroom: float = 0.9
     host_deadband: float = 0.05
+    # memory: what is kept free beside a need (this share, at least so much), and in which steps it is given
+    memory_reserve: float = 0.15
+    memory_reserve_bytes: int = 24 << 20
+    memory_step_bytes: int = 16 << 20
+    memory_deadband: float = 0.15
+    # whether machines go nearer to those who will call them although nothing is short
+    follow_sources: bool = False
     # what is not in effect for at least this long before the need has passed is not worth its cost
     min_hold_s: Seconds = 1.0
     # live migration: how fast memory is copied, and whether that takes from the links between the hosts
@@ -141,8 +161,16 @@ class OrchestratorConfig:
     budget_per_host: int = 30
     budget_per_tenant: int = 30
     moves_at_once: int = 2
+    moves_per_host: int = 1
+    moves_per_link: int = 1
     # machine or virtual IP address -> tenant, where one is declared
     tenants: Mapping[str, str] = field(default_factory=dict)
+    tenant_caps: tuple[TenantCap, ...] = ()
+    # destinations: whether weights follow predicted headroom, below which headroom, for which gain, how often
+    balance: bool = True
+    balance_below: float = 0.15
+    balance_min_gain: float = 0.1
+    balance_cooldown_s: Seconds = 20.0
     stop_file: Path | None = None
     # of two acting orchestrators one stands by: the other takes over when this long nothing was heard of the first
     duty_s: Seconds = 5.0
@@ -151,17 +179,28 @@ class OrchestratorConfig:
     learn_every_s: Seconds = 10.0
 
     def vm(self, name: str) -> VmSpec | None:
-        """The declared machine of that name, or None: undeclared machines are watched, never touched."""
-        return next((item for item in self.vms if item.name == name), None)
+        """The machine declared by itself or in a pool, or None: undeclared ones are watched, never touched."""
+        declared = next((item for item in self.vms if item.name == name), None)
+        found = None if declared else pool_of(self.pools, name)
+        return _member_spec(found[0], name) if found else declared
+
+    def pool(self, virtual_ip: str) -> PoolSpec | None:
+        """The pool declared for a virtual IP's address, or None."""
+        return next((item for item in self.pools if item.virtual_ip == virtual_ip), None)
 
     def queue(self, link: str) -> QueueSpec | None:
         """The queue declared for that direction of a link, or None."""
         return next((item for item in self.queues if item.link == link), None)
 
 
+def _member_spec(pool: PoolSpec, name: str) -> VmSpec:
+    return VmSpec(name, pool.priority, pool.cpu_cores_min, pool.cpu_cores_max, pool.vcpus)
+
+
 def problems(config: OrchestratorConfig) -> list[str]:
     """Everything wrong with the settings, all at once; empty when they are fine."""
-    return [*_share_problems(config), *_time_problems(config), *_machine_problems(config), *_queue_problems(config)]
+    found = [*_share_problems(config), *_time_problems(config), *_machine_problems(config), *_queue_problems(config)]
+    return [*found, *pool_problems(config.pools, (one.name for one in config.hosts))]
 
 
 def _share_problems(config: OrchestratorConfig) -> Iterator[str]:
@@ -206,6 +245,8 @@ def _machine_problems(config: OrchestratorConfig) -> Iterator[str]:
     for vm in config.vms:
         if not 0 < vm.cpu_cores_min <= vm.cpu_cores_max:
             yield f"orchestrator.vms.{vm.name}: 0 < cpu_cores_min <= cpu_cores_max must hold, e.g. 0.5 and 2"
+        if vm.memory_bytes_max and not 0 < vm.memory_bytes_min <= vm.memory_bytes_max:
+            yield f"orchestrator.vms.{vm.name}: memory_bytes_min must be above 0 and at most memory_bytes_max"
         if vm.vcpus_max < 1:
             yield f"orchestrator.vms.{vm.name}: vcpus_max {vm.vcpus_max} must be at least 1"
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
-from cpdb import ActionRecord, HostLoad, OutcomeKind, Seconds, SettingsError, Store, StoreError, VmLoad
+from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, SettingsError, Store, StoreError, VmLoad
 from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, from_json
 from orchestrator.config import OrchestratorConfig, problems
 from orchestrator.demand import demands
@@ -17,9 +18,13 @@ from orchestrator.ledger import Ledger
 from orchestrator.past import LeadLedger
 from orchestrator.plan import plan
 from orchestrator.queue_keeper import QueueKeeper
+from orchestrator.requests import Answers
 from orchestrator.steps import Plan, Refusal, Step, record
 from orchestrator.verdict import Measured, due, verdict
 from orchestrator.world import World, apply
+
+if TYPE_CHECKING:
+    from orchestrator.routes import Router
 
 LOG = structlog.get_logger(__name__)
 JOURNAL_S = 600.0
@@ -72,7 +77,9 @@ class Orchestrator:
         self._gatherer = Gatherer(store, config, paths)
         self._ledger = Ledger(config, store, hypervisors)
         self._leads = LeadLedger(store)
+        self._answers = Answers(store)
         self._turn = Turn(config, store)
+        self._router = router(config, store)
         self._adopted = False
 
     def observe(self, now: Seconds) -> None:
@@ -93,7 +100,8 @@ class Orchestrator:
             return world
         stop = self._config.stop_file
         paused = (stop is not None and stop.exists()) or self._store.brake.in_force(now) is not None
-        return replace(world, queues=self._queues.ready(now, paused=paused))
+        ready = self._queues.ready(now, paused=paused)
+        return replace(world, queues=ready, queue_losses=self._queues.losses() if ready else {})
 
     def cycle(self, now: Seconds) -> CycleReport:
         """Everything once. Raises StoreError when the database is away; the next cycle then simply starts again."""
@@ -102,8 +110,8 @@ class Orchestrator:
             self._adopted = False  # what the other leaves behind is taken over when it is gone
             return CycleReport(now, 0.0, 0, finished=tuple(finished), standby=True)
         recent = self._store.journal.actions(since=now - JOURNAL_S)
-        if not self._adopted and self._turn.alone(now):
-            self._ledger.adopt(recent)
+        if self._turn.heir(now):
+            self._ledger.adopt(recent if self._adopted else self._store.journal.pending(), now)
             self._adopted = True
         world = self._gathered(now, recent)
         finished += self._ledger.reconcile(world)
@@ -111,29 +119,42 @@ class Orchestrator:
             recent = self._store.journal.actions(since=now - JOURNAL_S)
             world = replace(world, in_flight=self._ledger.in_flight())
         world = up_to_date(world, recent)
-        wanted = plan(world, demands(world, self._config), self._config)
+        wanted = self._routed(plan(world, demands(world, self._config), self._config), world)
         allowed = guard(wanted, world, recent, self._config)
         refused = (*wanted.refusals, *allowed.refused)
         self._note_refusals(refused, recent, now)
-        issued, renewed, advised = self._carry_out(allowed.allowed, recent, now)
+        idle = self._idle(now)
+        issued, renewed, advised = self._carry_out(allowed.allowed, recent, now, idle)
+        self._answers.tell(wanted.requests, allowed.refused, world, idle)
         judged = self._judge(recent, now)
         return CycleReport(
             now, world.age_s, len(world.pairs), wanted, issued, renewed, advised, tuple(finished), refused, judged
         )
 
+    def _routed(self, wanted: Plan, world: World) -> Plan:
+        if self._router is None:
+            return wanted
+        found = self._router.plan(world, self._config)
+        return replace(wanted, steps=(*wanted.steps, *found.steps), refusals=(*wanted.refusals, *found.refusals))
+
     def _carry_out(
-        self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds
+        self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds, idle: str | None
     ) -> tuple[tuple[ActionRecord, ...], int, tuple[ActionRecord, ...]]:
         ready = [step for step in steps if not step.waits]  # the rest is found again when its turn has come
-        pause = self._store.brake.in_force(now) if self._config.act else None
-        if not self._config.act or pause is not None:
-            why = f"paused by {pause.paused_by}" if pause else "the orchestrator may not act"
-            return (), 0, tuple(self._advise(ready, recent, now, why))
+        if idle is not None:
+            return (), 0, tuple(self._advise(ready, recent, now, idle))
         rows = [self._ledger.begin(step, now) for step in ready]
         issued = tuple(row for row in rows if row is not None)
         for row in issued:
             LOG.info("action", kind=row.kind, target=row.target, why=row.why)
         return issued, len(rows) - len(issued), ()
+
+    def _idle(self, now: Seconds) -> str | None:
+        """Why nothing may be done, None when it may."""
+        if not self._config.act:
+            return "the orchestrator may not act"
+        pause = self._store.brake.in_force(now)
+        return f"paused by {pause.paused_by}" if pause else None
 
     def _advise(
         self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds, why: str
@@ -168,7 +189,10 @@ class Orchestrator:
             return ()
         since, facts = min(one.issued_at for one in open_ones), self._store.facts
         measured = Measured(
-            facts.communications(since, now), facts.loads(VmLoad, since, now), facts.loads(HostLoad, since, now)
+            facts.communications(since, now),
+            facts.loads(VmLoad, since, now),
+            facts.loads(HostLoad, since, now),
+            facts.loads(LinkLoad, since, now),
         )
         judged = tuple(replace(one, verdict=verdict(one, measured)) for one in open_ones)
         for one in judged:
@@ -185,6 +209,15 @@ class Orchestrator:
             self._turn.give_back()
         except StoreError as error:
             LOG.warning("the lease was not given back; it ends by itself", error=str(error))
+
+
+def router(config: OrchestratorConfig, store: Store) -> "Router | None":
+    """What plans the paths of traffic; None where that is not wanted."""
+    if config.routing is None:
+        return None
+    from orchestrator.routes import Router  # only here: it brings scipy with it
+
+    return Router(store, config.routing)
 
 
 def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:

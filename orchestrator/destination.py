@@ -8,19 +8,27 @@ from orchestrator.actions import MigrateVm, megabits
 from orchestrator.config import HostSpec, OrchestratorConfig
 from orchestrator.demand import NOW, Demand
 from orchestrator.needs import load_served, needed_on, vm_need
-from orchestrator.precopy import PreCopy, pre_copy
+from orchestrator.precopy import PreCopy, post_copy, pre_copy
+from orchestrator.rules import forbidden
+from orchestrator.scaling.service import memory_left
 from orchestrator.steps import on_host, when
 from orchestrator.world import LinkKey, VmState, World
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What every decision about places looks at. Needs are kept: they do not depend on where machines are."""
+    """What every decision about places looks at. Needs are kept: they do not depend on where machines are.
+
+    `together` names the machines that are just being moved as one.
+    """
 
     world: World
     demand: Demand
     config: OrchestratorConfig
+    together: frozenset[str] = frozenset()
     _cores: dict[tuple[str, int], float] = field(default_factory=dict)
+    # Made anew for each snapshot of the world: who is where changes with it.
+    _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def cores(self, vm: VmState, horizon_s: int) -> float:
         """What the machine would take if it got what it needs."""
@@ -31,7 +39,10 @@ class Scene:
 
     def served(self, host: str, horizon_s: int) -> float:
         """The same for all machines on a host."""
-        return sum(self.cores(vm, horizon_s) for vm in self.world.on_host(host))
+        key = host, horizon_s
+        if key not in self._served:
+            self._served[key] = sum(self.cores(vm, horizon_s) for vm in self.world.on_host(host))
+        return self._served[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +57,47 @@ class Shortage:
 
 def room(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> float | str:
     """Cores left on `host` with the machine there, or why it cannot go there."""
-    memory = sum(one.memory_bytes for one in scene.world.on_host(host.name)) + vm.memory_bytes
-    if not host.cordoned and memory > host.memory_bytes_capacity:
-        return f"{host.name} would need {memory >> 20} of {host.memory_bytes_capacity >> 20} MiB memory"
-    if why_not := closed_to(scene, host, vm, horizon_s):
-        return why_not
-    left = scene.config.host_headroom * host.cpu_cores_capacity
-    left -= scene.cores(vm, horizon_s) + scene.served(host.name, horizon_s)
-    return left if left >= -1e-9 else f"{host.name} would be {-left:.2f} cores short itself"
+    spare = int(memory_left(scene.world, host.name, scene.config)) - vm.memory_bytes
+    if not host.closed and spare < 0:
+        total = host.memory_bytes_capacity - spare
+        return f"{host.name} would need {total >> 20} of {host.memory_bytes_capacity >> 20} MiB memory"
+    # Not only when the need comes: a host must not be made short on the way there either.
+    sooner = (one for one in scene.config.horizons_s if one < horizon_s)
+    taken = max(scene.cores(vm, one) + scene.served(host.name, one) for one in (NOW, *sooner, horizon_s))
+    left = scene.config.host_headroom * host.cpu_cores_capacity - taken
+    if not host.closed and left < -1e-9:
+        return f"{host.name} would be {-left:.2f} cores short itself"
+    return closed_to(scene, host, vm, horizon_s) or left
+
+
+def horizons(config: OrchestratorConfig) -> tuple[int, ...]:
+    """Every moment that is looked at: now, and under the predictive policy each horizon."""
+    return (NOW, *config.horizons_s) if config.policy == "predictive" else (NOW,)
+
+
+def lasting_room(scene: Scene, host: HostSpec, vm: VmState) -> float | str:
+    """The least cores left at any horizon, or why the machine cannot go there: it would be there at all of them."""
+    capacity = scene.config.host_headroom * host.cpu_cores_capacity
+    fits = all(scene.cores(vm, one) + scene.served(host.name, one) <= capacity + 1e-9 for one in horizons(scene.config))
+    least = float("inf")
+    for horizon_s in horizons(scene.config) if fits else (_tightest(scene, host, vm),):
+        found = room(scene, host, vm, horizon_s)
+        if isinstance(found, str):
+            return found
+        least = min(least, found)
+    return least
+
+
+def _tightest(scene: Scene, host: HostSpec, vm: VmState) -> int:
+    return max(horizons(scene.config), key=lambda one: scene.cores(vm, one) + scene.served(host.name, one))
 
 
 def closed_to(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
-    """Why a machine cannot go to a host whatever its memory and CPU: cordoned, network full, or not to be copied."""
-    if host.cordoned:
+    """Why a machine cannot go to a host whatever its memory and CPU: cordoned, its rules, network full, no copy."""
+    if host.closed:
         return f"{host.name} is cordoned"
+    if why_not := forbidden(scene.world, host.name, vm, scene.together):
+        return why_not
     if why_not := _network(scene, host, vm, horizon_s):
         return why_not
     found = copy_of(scene, host, vm, horizon_s)
@@ -85,13 +123,20 @@ def _network(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str |
     return None
 
 
+def detour(scene: Scene, vm: VmState, host: str, horizon_s: int) -> float:
+    """Bytes/s times links: what its pairs would load the network with if the machine were on `host`."""
+    own = scene.world.pairs_to(vm.name)
+    wants = scene.demand.at(horizon_s, [one.pair for one in own])
+    return sum(want.bytes.need * len(scene.world.ways(want.pair.source, host)) for want in wants)
+
+
 def copy_of(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> PreCopy | str:
     """What the migration itself would take, or why it should not be begun."""
     rate = _copy_rate(scene, scene.world.ways(vm.host, host.name), horizon_s)
     if isinstance(rate, str):
         return rate
-    found = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, rate)
-    if not found.converges:
+    found = _estimate(vm, rate)
+    if not found.converges and not (vm.spec and vm.spec.migration_auto_converge):
         written = megabits(vm.dirty_bytes_per_s or 0.0)
         return f"it would not converge: {vm.name} writes {written} of memory and {megabits(rate)} can be copied"
     limit_s = scene.config.migration_limit_s
@@ -99,6 +144,14 @@ def copy_of(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> PreCop
         took = f"copying {vm.name} would take {found.total_s:.0f} s at {megabits(rate)}"
         return f"{took}, it is aborted after {limit_s:g} s"
     return found
+
+
+def _estimate(vm: VmState, rate: float) -> PreCopy:
+    """Of a guest that may be slowed down, the time of all rounds there can be is counted."""
+    found = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, rate)
+    if found.converges or not (vm.spec and vm.spec.migration_post_copy):
+        return found
+    return post_copy(vm.memory_bytes, vm.dirty_bytes_per_s or 0.0, rate)
 
 
 def _copy_rate(scene: Scene, way: Iterable[LinkKey], horizon_s: int) -> float | str:

@@ -13,6 +13,8 @@ from orchestrator.config import OrchestratorConfig
 LOG = structlog.get_logger(__name__)
 # One that may not act does no harm beside one that may.
 ACTING, ADVISING = "orchestrator", "orchestrator/advice"
+# Held by who carries out a single plan; it may do so beside one who acts.
+APPLYING = "orchestrator/plan"
 
 
 def identity() -> str:
@@ -51,6 +53,10 @@ class Turn:
     def alone(self, now: Seconds) -> bool:
         """Whether what one who acts leaves to be done - measuring, following up - is this one's. Raises StoreError."""
         return self.config.act or self.store.duty.holder(ACTING, now) is None
+
+    def heir(self, now: Seconds) -> bool:
+        """Whether pending actions that are not this one's own have nobody else left. Raises StoreError."""
+        return self.alone(now) and self.store.duty.holder(APPLYING, now) is None
 
     def give_back(self) -> None:
         """Lets the next one begin at once. Raises StoreError."""

@@ -11,7 +11,14 @@ from orchestrator.verdict import WATCH_S
 
 def explain(record: ActionRecord) -> list[str]:
     """Lines for people: what, why, the forecast, the deadline, what else was considered, what became of it."""
-    return [*_what(record), *_evidence(record), *_timing(record), *_considered(record.reason), *_end(record)]
+    return [
+        *_what(record),
+        *_evidence(record),
+        *_routes(record.reason),
+        *_timing(record),
+        *_considered(record.reason),
+        *_end(record),
+    ]
 
 
 def explained(record: ActionRecord) -> dict[str, Any]:
@@ -51,7 +58,12 @@ def promised(record: ActionRecord) -> str | None:
         return None
     texts = {
         "pair_bytes_per_s": lambda: f"{promise['pair']} can get {megabits(promise['value'])}",
+        "granted_bytes_per_s": lambda: f"{promise['pair']} can have the {megabits(promise['value'])} asked for",
+        "headroom": lambda: f"{' and '.join(promise['vms'])} are not held back",
         "vm_not_starved": lambda: f"{promise['vm']} is not held back at {promise['value']:.2f} cores",
+        "vm_memory": lambda: f"{promise['vm']} is not full with {promise['value'] >> 20} MiB",
+        "vm_on_host": lambda: f"{promise['vm']} runs on {promise['host']}",
+        "link_bytes_per_s": lambda: f"{promise['link']} is not full at {megabits(promise['value'])}",
         "host_cores_used": lambda: f"{promise['host']} needs less than its {promise['value']:.2f} cores",
     }
     text = texts.get(promise["what"], lambda: str(promise["what"]))()
@@ -72,7 +84,7 @@ def _evidence(record: ActionRecord) -> Iterator[str]:
         yield "forecast: none was used, this rests on measurements"
     if "need" in reason:
         where = ", ".join(f"{kind} {name}" for kind, name in reason.get("where", {}).items())
-        number = _number("bytes_per_s" if "link" in reason.get("where", {}) else "cores")
+        number = _number(reason.get("unit") or ("bytes_per_s" if "link" in reason.get("where", {}) else "cores"))
         yield (
             f"at {where}: need {number(reason['need'])}, available {number(reason['available'])}, "
             f"capacity {number(reason['capacity'])}"
@@ -90,6 +102,16 @@ def _forecast(forecast: Json, decided_at: Seconds) -> str:
     )
 
 
+def _routes(reason: Json) -> Iterator[str]:
+    if "mean_max_utilisation" not in reason:
+        return
+    for title, name in (("on average", "mean_max_utilisation"), ("in the worst scenario", "worst_max_utilisation")):
+        found = reason[name]
+        yield f"fullest link {title}: {found['before']:.0%}, with these paths {found['after']:.0%}"
+    for one in reason.get("fullest", ()):
+        yield f"at link {one['link']}: {one['before']:.0%} before, {one['after']:.0%} after"
+
+
 def _timing(record: ActionRecord) -> Iterator[str]:
     if record.needed_at is not None:
         left = record.needed_at - record.issued_at
@@ -100,6 +122,11 @@ def _timing(record: ActionRecord) -> Iterator[str]:
 
 
 def _considered(reason: Json) -> Iterator[str]:
+    choice = reason.get("choice")
+    if choice and choice.get("set"):
+        parts = (f"{one['action']} (up to {one['lead_s']:.1f} s)" for one in choice["set"])
+        lacking = f"; {choice['lacking']:.2f} cores remain lacking" if choice.get("lacking") else ""
+        yield f"the cheapest set in time: {' and '.join(parts)}{lacking}"
     for one in reason.get("alternatives", ()):
         yield f"not: {one['action']}, because {one['why_not']}"
 
@@ -122,6 +149,8 @@ def kept(record: ActionRecord) -> str:
 
 
 def _number(quantity: str) -> Any:
+    if quantity == "bytes":
+        return lambda value: f"{value / (1 << 20):.0f} MiB"
     if quantity.startswith("bytes"):
         return megabits
     unit = "cores" if quantity == "cores" else "connections/s"

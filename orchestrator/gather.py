@@ -18,18 +18,19 @@ from cpdb import (
     VmLoad,
 )
 from orchestrator.actions import Action
-from orchestrator.config import OrchestratorConfig, VmSpec
+from orchestrator.config import OrchestratorConfig
 from orchestrator.lead import LeadTimes
 from orchestrator.learn import Learnt, Past, learn
-from orchestrator.world import LinkKey, LinkState, PairState, VmState, World
+from orchestrator.measured import RECENT_S, RUNNING, TYPICAL_S, Known, vm_states
+from orchestrator.outlook import Outlook, outlook
+from orchestrator.spread import CONNECTION, shares
+from orchestrator.world import LinkKey, LinkState, PairState, World
 
 Paths = Callable[[str, str], Sequence[str]]
-RECENT_S = 3.0
-TYPICAL_S = 12.0
-STARVED_S = 5.0
-STARVED_SHARE = 0.95
 FORGET_PAIR_S = 30.0
 NO_FACTS_AGE_S = 1e9
+# Requests that ended so lately are still looked at: what is held for them may have to be given back.
+JUST_OVER_S = 30.0
 
 
 @dataclass(slots=True)
@@ -55,13 +56,19 @@ class Gatherer:
         links = link_states(self.store.inventory.links(), link_loads)
         hosts_of = {one.vm: one.host for one in vm_loads}
         routes = self._routes(rows, virtual_ips, hosts_of)
-        self._refresh(now, links, {pair: way for pair, (_, way) in routes.items()})
+        weights = {one.virtual_ip: one.weights for one in self.store.wanted.weights()}
+        spread = {
+            one.address: shares(one, weights.get(one.address, {}))
+            for one in virtual_ips.values()
+            if one.affinity == CONNECTION
+        }
+        self._refresh(now, links, {pair: way for pair, (_, way) in routes.items()}, spread)
         return World(
             now=now,
-            age_s=_age(now, rows, vm_loads, bool(self.config.vms)),
+            age_s=_age(now, self._newest(rows), vm_loads, bool(self.config.vms)),
             pairs=self._pairs(now, rows, routes, virtual_ips),
             links=links,
-            vms=self._vms(now, vm_loads),
+            vms=vm_states(now, vm_loads, Known(self._learnt, tuple(virtual_ips.values()), self.config)),
             hosts={one.name: one for one in self.config.hosts},
             virtual_ips=virtual_ips,
             reservations={one.key: one for one in self.store.wanted.reservations(now)},
@@ -69,7 +76,20 @@ class Gatherer:
             in_flight=tuple(in_flight),
             leads=leads,
             ways=self._way,
+            requests=(requests := tuple(self.store.requests.since(now - JUST_OVER_S))),
+            shared_copies=self.config.migration_over_links,
+            weights=weights,
+            outlook=self._outlook(now, {pair: way for pair, (_, way) in routes.items()}) if requests else Outlook(),
         )
+
+    def _newest(self, rows: Sequence[Communication]) -> Seconds | None:
+        """When switches last reported: where nobody has spoken for long, that is known all the same."""
+        span = None if rows else self.store.facts.span()
+        return rows[-1].t if rows else span and span[1]
+
+    def _outlook(self, now: Seconds, ways: Mapping[Pair, tuple[LinkKey, ...]]) -> Outlook:
+        links = {key for way in ways.values() for key in way}
+        return outlook(self.store, now, links, ways, self.config.level)
 
     def _routes(
         self, rows: Iterable[Communication], virtual_ips: Mapping[str, VirtualIP], hosts_of: Mapping[str, str]
@@ -81,16 +101,27 @@ class Gatherer:
         found = {}
         for pair, seen in destinations.items():
             destination = seen or _first_destination(virtual_ips.get(pair.virtual_ip))
-            end = hosts_of.get(destination or "", destination)
-            found[pair] = (destination, self._way(pair.source, end))
+            found[pair] = (destination, self._way_to(pair.source, destination, hosts_of.get(destination or "")))
         return found
+
+    def _way_to(self, source: str, destination: str | None, host: str | None) -> tuple[LinkKey, ...]:
+        """The links towards a machine. Its own address may tell the path, so it is asked before its host is."""
+        way = self._way(source, destination)
+        if host is None or not destination:
+            return way
+        known = next((number for number, (_, to) in enumerate(way, 1) if to == host), None)
+        return way[:known] if known else self._way(source, host)
 
     def _way(self, source: str, end: str | None) -> tuple[LinkKey, ...]:
         nodes = self.paths(source, end) if end else ()
         return tuple(pairwise(nodes))
 
     def _refresh(
-        self, now: Seconds, links: Mapping[LinkKey, LinkState], ways: Mapping[Pair, tuple[LinkKey, ...]]
+        self,
+        now: Seconds,
+        links: Mapping[LinkKey, LinkState],
+        ways: Mapping[Pair, tuple[LinkKey, ...]],
+        spread: Mapping[str, Mapping[str, float]],
     ) -> None:
         if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.learn_every_s:
             return
@@ -98,10 +129,11 @@ class Gatherer:
         self._learnt = learn(
             Past(
                 facts.communications(since, now),
-                facts.loads(VmLoad, since, now),
+                [one for one in facts.loads(VmLoad, since, now) if one.state == RUNNING],
                 facts.loads(LinkLoad, since, now),
                 ways,
                 {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s},
+                spread,
             )
         )
         self._learnt_at = now
@@ -133,40 +165,6 @@ class Gatherer:
             )
         return states
 
-    def _vms(self, now: Seconds, loads: Iterable[VmLoad]) -> dict[str, VmState]:
-        by_vm: dict[str, list[VmLoad]] = defaultdict(list)
-        for one in loads:
-            by_vm[one.vm].append(one)
-        newest = max((own[-1].t for own in by_vm.values()), default=now)
-        # A machine that was not in the newest answers is gone, or its host is.
-        alive = {name: own for name, own in by_vm.items() if own[-1].t >= newest - RECENT_S}
-        return {name: self._vm(now, own, self.config.vm(name)) for name, own in alive.items()}
-
-    def _vm(self, now: Seconds, loads: Sequence[VmLoad], spec: VmSpec | None) -> VmState:
-        last = loads[-1]
-        recent = [one for one in loads if one.t > now - RECENT_S] or [last]
-        return VmState(
-            name=last.vm,
-            host=last.host,
-            cores_used=_mean_used(recent),
-            cores_limit=last.cpu_cores_limit,
-            vcpus=last.vcpus,
-            memory_bytes=last.memory_bytes_limit,
-            spec=spec,
-            relations=self._learnt.relations.get(last.vm, ()),
-            calm=spec is not None and self._calm(now, loads, recent, spec),
-            starved=_starved(now, loads),
-            seen_at=last.t,
-        )
-
-    def _calm(self, now: Seconds, loads: Sequence[VmLoad], recent: Sequence[VmLoad], spec: VmSpec) -> bool:
-        """Long well below the everyday limit on average, and not rising: single seconds may exceed it by chance."""
-        config = self.config
-        window = [one for one in loads if one.t > now - config.calm_s - 1]
-        long_enough = window[-1].t - window[0].t >= 0.8 * config.calm_s if window else False
-        quiet = long_enough and _mean_used(window) < config.calm_share * spec.cpu_cores_min
-        return quiet and _mean_used(recent) < config.cpu_headroom * spec.cpu_cores_min
-
 
 def rates(rows: Iterable[Communication], since: Seconds) -> tuple[float, float]:
     """Mean bytes/s and connections/s over the rows after `since`; time without a row is unknown, not silence."""
@@ -179,18 +177,21 @@ def rates(rows: Iterable[Communication], since: Seconds) -> tuple[float, float]:
 
 def link_states(links: Iterable[Link], loads: Iterable[LinkLoad]) -> dict[LinkKey, LinkState]:
     """Both directions of every link that is up, with the rate lately measured on it (0 when it is not measured)."""
-    sums: dict[LinkKey, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    sums: dict[LinkKey, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
     rows = list(loads)
     since = rows[-1].t - RECENT_S if rows else 0.0
     for row in (one for one in rows if one.t > since):
         total = sums[row.from_node, row.to_node]
         total[0] += row.bytes
         total[1] += row.interval_s
+        total[2] += row.drops
+        total[3] += row.packets + row.drops
     states = {}
     for link in links:
         for key in ((link.a, link.b), (link.b, link.a)) if link.up else ():
-            amount, seconds = sums.get(key, (0.0, 0.0))
-            states[key] = LinkState(key, link.capacity_bytes_per_s, amount / seconds if seconds else 0.0)
+            amount, seconds, drops, packets = sums.get(key, (0.0, 0.0, 0.0, 0.0))
+            rate = amount / seconds if seconds else 0.0
+            states[key] = LinkState(key, link.capacity_bytes_per_s, rate, drops / packets if packets else 0.0)
     return states
 
 
@@ -206,18 +207,8 @@ def _first_destination(service: VirtualIP | None) -> str | None:
     return next(weighted, None)
 
 
-def _age(now: Seconds, rows: Sequence[Communication], loads: Sequence[VmLoad], machines: bool) -> Seconds:
-    newest = [rows[-1].t if rows else now - NO_FACTS_AGE_S]
+def _age(now: Seconds, reported: Seconds | None, loads: Sequence[VmLoad], machines: bool) -> Seconds:
+    newest = [now - NO_FACTS_AGE_S if reported is None else reported]
     if machines:
         newest.append(loads[-1].t if loads else now - NO_FACTS_AGE_S)
     return max(0.0, now - min(newest))
-
-
-def _mean_used(loads: Sequence[VmLoad]) -> float:
-    return sum(one.cpu_cores_used for one in loads) / len(loads)
-
-
-def _starved(now: Seconds, loads: Sequence[VmLoad]) -> bool:
-    window = [one for one in loads if one.t > now - STARVED_S]
-    limit = sum(one.cpu_cores_limit for one in window)
-    return len(window) >= 3 and limit > 0 and sum(one.cpu_cores_used for one in window) >= STARVED_SHARE * limit

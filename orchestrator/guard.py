@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from cpdb import ActionRecord, OutcomeKind, Seconds
-from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus
+from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, SetWeights
 from orchestrator.budgets import over_budget
 from orchestrator.config import OrchestratorConfig
+from orchestrator.copies import crowded
 from orchestrator.oscillation import changes, held_still
+from orchestrator.scaling.brakes import scaled_lately
 from orchestrator.steps import Plan, Refusal, Step
 from orchestrator.world import World
 
-DID = frozenset({OutcomeKind.PENDING, OutcomeKind.DONE, OutcomeKind.FAILED})
+UNSUCCESSFUL = frozenset({OutcomeKind.FAILED, OutcomeKind.REVERTED, OutcomeKind.NOT_REVERTED})
+DID = frozenset({OutcomeKind.PENDING, OutcomeKind.DONE}) | UNSUCCESSFUL
+# Twice as long after each failure in a row, but no longer than the journal is looked back at.
+LONGEST_RETRY_S = 480.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ def _why_not(
         _too_large(action, config),
         _back_again(action, world, done, config),
         held_still(action, done, world.now, config),
+        scaled_lately(action, done, world.now, config),
+        _weighed_lately(action, done, world.now, config),
     )
     return next((one for one in checks if one), None)
 
@@ -67,28 +75,25 @@ def _why_not(
 def _failed_lately(
     action: Action, world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
 ) -> str | None:
-    for one in done:
-        same = one.kind == action.kind and one.target == action.target
-        if same and world.now - one.issued_at < config.retry_s:
-            if one.outcome is OutcomeKind.FAILED:
-                ago = f"{world.now - one.issued_at:.0f} s ago"
-                return f"it failed {ago} ({one.sentence}); next try after {config.retry_s:g} s"
-            return None
-    return None
+    """Nothing is tried again blindly: after n failures in a row it rests for 2^(n-1) times the first rest."""
+    same = [one for one in done if one.kind == action.kind and one.target == action.target]
+    failed = list(takewhile(lambda one: one.outcome in UNSUCCESSFUL, same))
+    if not failed:
+        return None
+    rest_s = min(config.retry_s * 2 ** (len(failed) - 1), max(LONGEST_RETRY_S, config.retry_s))
+    ago_s = world.now - failed[0].issued_at
+    if ago_s >= rest_s:
+        return None
+    times = "" if len(failed) == 1 else f" for the {len(failed)}. time"
+    return f"it failed{times} {ago_s:.0f} s ago ({failed[0].sentence}); next try after {rest_s:g} s"
 
 
 def _move(action: MigrateVm, allowed: Sequence[Step], world: World, config: OrchestratorConfig) -> str | None:
     host = world.hosts.get(action.after)
-    if host is None or host.cordoned:
+    if host is None or host.closed:
         return f"{action.after} is cordoned" if host else f"{action.after} is not a host of ours"
-    ends = {action.before, action.after}
-    others = [one for one in (*world.in_flight, *(step.action for step in allowed)) if isinstance(one, MigrateVm)]
-    busy = next((one for one in others if ends & {one.before, one.after}), None)
-    if busy:
-        return f"one migration at a time: {busy.vm} is moving"
-    if len(others) >= config.moves_at_once:
-        return f"one migration at a time: {len(others)} machines are moving, {config.moves_at_once} may at once"
-    return None
+    under_way = [*world.in_flight, *(step.action for step in allowed)]
+    return crowded(action, under_way, world, config)
 
 
 def _too_large(action: Action, config: OrchestratorConfig) -> str | None:
@@ -116,6 +121,17 @@ def _back_again(action: Action, world: World, done: Sequence[ActionRecord], conf
         if turned and ago < config.resize_cooldown_s:
             return f"cooldown: its limit was changed the other way {ago:.0f} s ago"
     return None
+
+
+def _weighed_lately(
+    action: Action, done: Sequence[ActionRecord], now: Seconds, config: OrchestratorConfig
+) -> str | None:
+    """New weights need time to be followed before anybody can say what they have done."""
+    earlier = changes(action, done) if isinstance(action, SetWeights) else []
+    ago = now - earlier[-1][0] if earlier else config.balance_cooldown_s
+    if ago >= config.balance_cooldown_s:
+        return None
+    return f"cooldown: they were changed {ago:.0f} s ago, {config.balance_cooldown_s:g} s must pass"
 
 
 def _move_again(

@@ -7,6 +7,7 @@ from math import ceil, log2
 from typing import Any, NamedTuple
 
 from cpdb import ActionRecord, Json, OutcomeKind, Seconds
+from orchestrator.actions import ScaleOut
 from orchestrator.config import LEAD_PRIORS_S, OrchestratorConfig
 
 MIN_SAMPLES = 5
@@ -81,11 +82,16 @@ class Lasted:
     ended_at: Seconds
 
 
+def lead_kind(kind: str, body: Json) -> str:
+    """Under which name an action's durations are kept: coming in takes as long as the way a machine comes up."""
+    return f"{kind}_{body.get('how', '')}" if kind == ScaleOut.kind else kind
+
+
 def lasted(records: Iterable[ActionRecord]) -> list[Lasted]:
     """Durations of the journal's records that were done, in their order."""
     return [
         Lasted(
-            one.kind,
+            lead_kind(one.kind, one.body),
             circumstances(one.reason.get("circumstances") or {}),
             max(0.0, one.ready_at - one.issued_at),
             one.ready_at,

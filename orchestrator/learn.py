@@ -1,4 +1,4 @@
-"""Learns slowly changing facts from the recorded past: bytes per connection, and each machine's CPU relation."""
+"""Learns slowly changing facts from the recorded past: bytes per connection, and what talk costs each machine."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from cpdb import BytesPerS, Communication, LinkLoad, Pair, VmLoad
-from orchestrator.relation import CpuRelation, LoadSample, fit
+from orchestrator.relation import CpuRelation, LoadSample, MemoryRelation, fit, fit_memory
 
 BUCKET_S = 2.0
 SIZE_BUCKET_S = 5.0
@@ -29,14 +29,17 @@ class Past:
     link_loads: Sequence[LinkLoad] = ()
     ways: Mapping[Pair, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     capacities: Mapping[tuple[str, str], BytesPerS] = field(default_factory=dict)
+    # virtual IP -> machine -> its share of connections, where they are placed one by one and no row names a machine
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Bytes per connection by pair, CPU relations by machine; a missing entry is 'no opinion'."""
+    """Bytes per connection by pair, CPU and memory relations by machine; a missing entry is 'no opinion'."""
 
     bytes_per_connection: Mapping[Pair, float] = field(default_factory=dict)
     relations: Mapping[str, tuple[CpuRelation, ...]] = field(default_factory=dict)
+    memory: Mapping[str, tuple[MemoryRelation, ...]] = field(default_factory=dict)
 
 
 def learn(past: Past) -> Learnt:
@@ -49,7 +52,9 @@ def learn(past: Past) -> Learnt:
         pair: _bytes_per_connection(rows, {bucket for key in past.ways.get(pair, ()) for bucket in crowded[key]})
         for pair, rows in by_pair.items()
     }
-    return Learnt({pair: size for pair, size in sizes.items() if size}, _relations(past))
+    found = _both_kinds(past)
+    cpu, memory = {vm: both[0] for vm, both in found.items()}, {vm: both[1] for vm, both in found.items()}
+    return Learnt({pair: size for pair, size in sizes.items() if size}, cpu, memory)
 
 
 def _crowded(past: Past) -> dict[tuple[str, str], set[int]]:
@@ -98,29 +103,45 @@ def _upper(samples: Sequence[tuple[float, int]], by: int) -> float | None:
     return None
 
 
-def _relations(past: Past) -> dict[str, tuple[CpuRelation, ...]]:
+def _both_kinds(past: Past) -> dict[str, tuple[tuple[CpuRelation, ...], tuple[MemoryRelation, ...]]]:
+    """Machine -> its CPU relations and its memory relations, one a feature as far as there is an opinion."""
     talk: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     for row in past.communications:
-        if row.destination is not None:
-            sums = talk[row.destination][int(row.t // BUCKET_S)]
-            sums[0] += row.new_connections
-            sums[1] += row.bytes
+        parts = {row.destination: 1.0} if row.destination else past.shares.get(row.virtual_ip, {})
+        for vm, share in parts.items():
+            sums = talk[vm][int(row.t // BUCKET_S)]
+            sums[0] += share * row.new_connections
+            sums[1] += share * row.bytes
     work: dict[str, dict[int, list[VmLoad]]] = defaultdict(lambda: defaultdict(list))
     for load in past.vm_loads:
         work[load.vm][int(load.t // BUCKET_S)].append(load)
-    return {vm: _both(talk[vm], work[vm]) for vm in talk if vm in work}
+    # What lies in the newest bucket is still incomplete: load without the talk that caused it would teach nonsense.
+    rows = (past.communications, past.vm_loads)
+    until = min((int(one[-1].t // BUCKET_S) for one in rows if one), default=0)
+    return {vm: _of_machine(_before(until, talk[vm]), work[vm]) for vm in talk if vm in work}
 
 
-def _both(talk: Mapping[int, Sequence[float]], work: Mapping[int, Sequence[VmLoad]]) -> tuple[CpuRelation, ...]:
-    """One relation a feature, as far as there is an opinion: connections cost, and so do the bytes they bring."""
+def _before(until: int, talk: Mapping[int, list[float]]) -> dict[int, list[float]]:
+    return {number: sums for number, sums in talk.items() if number < until}
+
+
+def _of_machine(
+    talk: Mapping[int, Sequence[float]], work: Mapping[int, Sequence[VmLoad]]
+) -> tuple[tuple[CpuRelation, ...], tuple[MemoryRelation, ...]]:
+    """Connections cost, and so do the bytes they bring."""
     shared = sorted(set(talk) & set(work))
-    found = []
+    cpu, memory = [], []
     for index, feature in enumerate(FEATURES):
-        samples = [_sample(talk[number][index] / BUCKET_S, work[number]) for number in shared]
-        found.append(fit(feature, samples))
-    return tuple(one for one in found if one is not None)
+        rates = [(talk[number][index] / BUCKET_S, work[number]) for number in shared]
+        cpu.append(fit(feature, [_sample(x, loads) for x, loads in rates]))
+        memory.append(fit_memory(feature, [_filled(x, loads) for x, loads in rates]))
+    return tuple(one for one in cpu if one is not None), tuple(one for one in memory if one is not None)
 
 
 def _sample(x: float, loads: Sequence[VmLoad]) -> LoadSample:
     used = sum(one.cpu_cores_used for one in loads) / len(loads)
     return LoadSample(x, used, min(one.cpu_cores_limit for one in loads))
+
+
+def _filled(x: float, loads: Sequence[VmLoad]) -> LoadSample:
+    return LoadSample(x, max(one.memory_bytes_used for one in loads), min(one.memory_bytes_limit for one in loads))

@@ -1,6 +1,6 @@
 """Carries actions out and follows each to its outcome; after a restart it finds out what became of the old ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -8,44 +8,46 @@ import structlog
 from cpdb import (
     ActionRecord,
     DriverError,
-    Observed,
     OutcomeKind,
     Reservation,
     Seconds,
     SettingsError,
     Store,
+    StoreError,
     WantedWeights,
 )
 from orchestrator.actions import (
     Action,
-    MigrateVm,
+    MachineAction,
     ReleaseBandwidth,
     ReserveBandwidth,
-    SetCpuLimit,
-    SetVcpus,
+    ScaleIn,
+    ScaleOut,
+    SetRoutes,
     SetWeights,
-    VmAction,
     from_json,
 )
+from orchestrator.aftermath import Sight, all_installed, became, patience_s
 from orchestrator.config import OrchestratorConfig
 from orchestrator.drivers import Finished, Hypervisors
 from orchestrator.steps import Step, record
 from orchestrator.world import World
 
 LOG = structlog.get_logger(__name__)
-# How long the world may take to show what a dead process had begun.
-ORPHAN_PATIENCE_S = 30.0
-LIMIT_TOLERANCE = 0.02
 
 
 @dataclass(slots=True)
 class _Open:
-    """An action under way; `generation` is set for what the controller carries out, `orphan` after a restart."""
+    """An action under way; `generation` is set for what the controller carries out, `adopted` after a restart.
+
+    The world has to show what became of an `orphan`: nobody else can tell.
+    """
 
     record: ActionRecord
     action: Action
     generation: int | None = None
     orphan: bool = False
+    adopted: bool = False
 
 
 @dataclass(slots=True)
@@ -67,6 +69,9 @@ class Ledger:
         if step.renewal and isinstance(step.action, ReserveBandwidth):
             self._reserve(step.action, step.why, now)
             return None
+        if step.renewal and isinstance(step.action, SetRoutes):
+            self.store.splits.put(*step.action.wanted(self.config.owner, step.why, now))
+            return None
         row = record(step, self.config.policy, now)
         number = self.store.journal.add_action(row)
         entry = _Open(replace(row, id=number), step.action)
@@ -75,6 +80,9 @@ class Ledger:
             entry.generation = self._start(number, step, now)
         except DriverError as error:
             return self._close(number, OutcomeKind.FAILED, str(error), None)
+        except StoreError:
+            entry.orphan = True  # what of it came through is read from the world
+            raise
         return entry.record
 
     def _start(self, number: int, step: Step, now: Seconds) -> int | None:
@@ -87,7 +95,13 @@ class Ledger:
             return None
         if isinstance(action, SetWeights):
             wanted = WantedWeights(action.virtual_ip, dict(action.after), self.config.owner, step.why)
-            return self.store.wanted.want_weights(wanted)
+            self.store.wanted.want_weights(wanted)
+            self._close(
+                number, OutcomeKind.DONE, "wanted; new communications follow from the controller's next look", now
+            )
+            return None
+        if isinstance(action, SetRoutes):
+            return self.store.splits.put(*action.wanted(self.config.owner, step.why, now))
         self.hypervisors.start(number, action, now)
         return None
 
@@ -113,8 +127,10 @@ class Ledger:
         while self._ended:  # taken off only after it is written: an absent database must not swallow an outcome
             one = self._ended[0]
             if one.number in self._open:
-                outcome = OutcomeKind.DONE if one.ok else OutcomeKind.FAILED
-                done.append(self._close(one.number, outcome, one.sentence, one.ready_at if one.ok else None))
+                outcome = one.outcome or (OutcomeKind.DONE if one.ok else OutcomeKind.FAILED)
+                # How long it took is not known: the time without an orchestrator is no lead time.
+                known = one.ok and not self._open[one.number].adopted
+                done.append(self._close(one.number, outcome, one.sentence, one.ready_at if known else None))
             self._ended.pop(0)
         return done + self._settle_wanted(now)
 
@@ -125,9 +141,10 @@ class Ledger:
         seen = self.store.wanted.observed()
         done = []
         for number, one in waiting.items():
-            found = installed(one.action.target, one.generation or 0, seen)
-            if found is None and now - one.record.issued_at > self.config.install_timeout_s:
-                found = Finished(0, False, f"no switch reported it within {self.config.install_timeout_s:g} s", now)
+            found = all_installed(one.action, one.generation or 0, seen)
+            limit_s = patience_s(one.action, self.config.install_timeout_s)
+            if found is None and now - one.record.issued_at > limit_s:
+                found = Finished(0, False, f"no switch reported it within {limit_s:g} s", now)
             if found is not None:
                 outcome = OutcomeKind.DONE if found.ok else OutcomeKind.FAILED
                 done.append(self._close(number, outcome, found.sentence, found.ready_at if found.ok else None))
@@ -140,69 +157,46 @@ class Ledger:
         LOG.info("action ended", kind=row.kind, target=row.target, outcome=outcome.value, sentence=sentence)
         return row
 
-    def adopt(self, records: Iterable[ActionRecord]) -> None:
-        """Takes over pending actions of a process that is gone; the world will tell what became of them."""
+    def adopt(self, records: Iterable[ActionRecord], now: Seconds) -> None:
+        """Takes over pending actions of a process that is gone; the world will tell what became of them.
+
+        What is done in steps is carried on where it was left, by one who may act. Raises StoreError.
+        """
         for row in records:
             if row.outcome is not OutcomeKind.PENDING or row.id is None or row.id in self._open:
                 continue
             try:
-                self._open[row.id] = _Open(row, from_json(row.kind, row.body), orphan=True)
+                self._take_over(row, row.id, now)
             except SettingsError as error:
                 self.store.journal.amend_action(replace(row, outcome=OutcomeKind.FAILED, sentence=str(error)))
 
+    def _take_over(self, row: ActionRecord, number: int, now: Seconds) -> None:
+        action = from_json(row.kind, row.body)
+        in_steps = isinstance(action, ScaleOut | ScaleIn)
+        if in_steps and not self.config.act:
+            return
+        self._open[number] = _Open(row, action, orphan=not in_steps, adopted=True)
+        LOG.info("action taken over", kind=row.kind, target=row.target, issued_at=row.issued_at)
+        if not isinstance(action, MachineAction) or not self.config.act:
+            return
+        try:
+            self._open[number].orphan = not self.hypervisors.follow(number, action, now)
+        except DriverError as error:
+            if in_steps:
+                self._close(number, OutcomeKind.FAILED, str(error), None)
+
     def reconcile(self, world: World) -> list[ActionRecord]:
-        """Outcomes of adopted actions, read from the world."""
+        """Outcomes of adopted actions, read from the world. Raises StoreError."""
+        adopted = [(number, one) for number, one in self._open.items() if one.orphan]
+        if not adopted:
+            return []
+        weights = {one.virtual_ip: one for one in self.store.wanted.weights()}
+        splits = {(one.from_switch, one.to_switch): one for one in self.store.splits.all()}
+        sight = Sight(world, weights, splits)
         done = []
-        for number, one in list(self._open.items()):
-            found = became(one.action, one.record.issued_at, world) if one.orphan else None
+        for number, one in adopted:
+            found = became(one.action, one.record.issued_at, sight)
             if found is not None:
-                done.append(
-                    self._close(number, found[0], found[1], world.now if found[0] is OutcomeKind.DONE else None)
-                )
+                # How long it took is not known: the time without an orchestrator is no lead time.
+                done.append(self._close(number, found[0], found[1], None))
         return done
-
-
-def installed(key: str, generation: int, seen: Sequence[Observed]) -> Finished | None:
-    """What the switches say about a wanted thing: all hold it, one refused, or None while that is open."""
-    # What a switch no longer holds says nothing about where the pair enters the network now.
-    rows = [one for one in seen if one.key == key and one.status != "removed"]
-    current = [one for one in rows if one.generation >= generation]
-    refused = next((one for one in current if one.status == "refused"), None)
-    if refused is not None:
-        return Finished(0, False, f"{refused.node} refused: {refused.detail}", refused.observed_at)
-    if not current or any(one.status != "installed" for one in current):
-        return None
-    nodes = ", ".join(sorted(one.node for one in current))
-    return Finished(0, True, f"installed on {nodes}", max(one.observed_at for one in current))
-
-
-def became(action: Action, issued_at: Seconds, world: World) -> tuple[OutcomeKind, str] | None:
-    """What the world shows of an action that a dead process began; None while it may still come true."""
-    if _shown(action, world):
-        return OutcomeKind.DONE, "found done after a restart of the orchestrator"
-    if isinstance(action, SetCpuLimit | SetVcpus | MigrateVm) and action.vm not in world.vms and world.vms:
-        return OutcomeKind.SKIPPED, f"{action.vm} is gone"
-    if world.now - issued_at > ORPHAN_PATIENCE_S:
-        return OutcomeKind.FAILED, "the orchestrator was restarted and the world does not show it"
-    return None
-
-
-def _shown(action: Action, world: World) -> bool:
-    if isinstance(action, ReserveBandwidth):
-        held = world.reservations.get(action.key)
-        found = installed(action.key, held.generation, world.observed) if held else None
-        return found is not None and found.ok
-    if isinstance(action, ReleaseBandwidth):
-        return action.key not in world.reservations
-    if isinstance(action, SetWeights):
-        return True
-    vm = world.vms.get(action.vm)
-    return vm is not None and _vm_shows(action, vm.host, vm.cores_limit, vm.vcpus)
-
-
-def _vm_shows(action: VmAction, host: str, cores_limit: float, vcpus: int) -> bool:
-    if isinstance(action, MigrateVm):
-        return host == action.after
-    if isinstance(action, SetCpuLimit):
-        return abs(cores_limit - action.after) <= LIMIT_TOLERANCE
-    return isinstance(action, SetVcpus) and vcpus == action.after

@@ -1,10 +1,12 @@
 """Asks the optimiser which machines should leave short hosts and where to, when there is more than one way to do it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.actions import MigrateVm
-from orchestrator.destination import Scene, Shortage, closed_to
+from orchestrator.destination import Scene, Shortage, closed_to, detour
+from orchestrator.rules import apart, mates, units
 from orchestrator.world import VmState
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 # A core short weighs so many times the dearest move: shortage comes first, moves are counted second.
 SHORT_TO_MOVE = 100.0
 TIME_LIMIT_S = 0.3
+# What the farthest host costs more than one next to the sources: less than half a rank of importance.
+NEARNESS = 0.25
 
 
 def best_moves(
@@ -26,11 +30,12 @@ def best_moves(
     # numpy and scipy take half a second to import, which most commands need not spend.
     import numpy as np
 
-    from orchestrator.placing import solve
+    from orchestrator.placing import merged, solve
 
     guests = [vm for _, vm in sorted(scene.world.vms.items()) if vm.host in scene.world.hosts]
     problem = _problem(scene, guests, shortages, _prices(scene, shortages, candidates))
-    where = solve(problem, TIME_LIMIT_S).where
+    small, unit = merged(problem, np.array(units(guests), dtype=np.int64))
+    where = solve(small, TIME_LIMIT_S).where[unit]
     hosts, by_host = sorted(scene.world.hosts), {one.host.name: one for one in shortages}
     moved = [(guests[number], hosts[where[number]]) for number in np.flatnonzero(where != problem.now)]
     moved.sort(key=lambda one: (one[0].priority, one[0].memory_bytes, one[0].name))
@@ -66,7 +71,7 @@ def _problem(
         moving=moving,
         now=now,
         movable=np.isfinite(moving).sum(axis=1) > 1,
-        apart=np.full(len(guests), -1),
+        apart=np.array(apart(guests), dtype=np.int64),
         closed=np.zeros(len(hosts), dtype=bool),
     )
 
@@ -84,7 +89,16 @@ def _prices(
         ranks = sorted({vm.priority for vm in own})
         largest = max((vm.memory_bytes for vm in own), default=1)
         for vm in own:
-            for host in scene.world.hosts.values():
-                if host.name != vm.host and closed_to(scene, host, vm, shortage.horizon_s) is None:
-                    found[vm.name, host.name] = 1.0 + ranks.index(vm.priority) + 0.5 * vm.memory_bytes / largest
+            # Whoever stays with it is taken to come along: the optimiser moves them as one.
+            group = replace(scene, together=frozenset(one.name for one in mates(scene.world, vm)))
+            able = [
+                host.name
+                for host in scene.world.hosts.values()
+                if host.name != vm.host and closed_to(group, host, vm, shortage.horizon_s) is None
+            ]
+            far = {name: detour(scene, vm, name, shortage.horizon_s) for name in able}
+            farthest = max(far.values(), default=0.0) or 1.0
+            for name in able:
+                price = 1.0 + ranks.index(vm.priority) + 0.5 * vm.memory_bytes / largest
+                found[vm.name, name] = price + NEARNESS * far[name] / farthest
     return found

@@ -1,14 +1,17 @@
 """What each machine will need in CPU, and what that makes of its host."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import MigrateVm
 from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import Demand, PairDemand, together
+from orchestrator.copies import copying_on
+from orchestrator.demand import NOW, Demand, PairDemand, together
 from orchestrator.relation import CpuRelation
+from orchestrator.spread import serving
+from orchestrator.steps import on_host
 from orchestrator.world import LinkState, VmState, World
 
 # A starved machine shows only what it was given; asking for this much more finds out step by step.
@@ -35,23 +38,27 @@ def vm_need(world: World, demand: Demand, vm: VmState, horizon_s: int) -> VmNeed
 
     Of several relations the one that asks for most counts: each of them knows a need that the other may miss.
     """
-    serving = demand.at(horizon_s, [one.pair for one in world.pairs_to(vm.name)])
-    if not vm.relations or not serving:
-        factor = STARVED_FACTOR if vm.starved else 1.0
-        return VmNeed(vm.name, horizon_s, vm.cores_used * factor, leading=_leading(serving))
-    needs = [_related(vm, one, serving, horizon_s) for one in vm.relations]
-    need = max(needs, key=lambda one: one.cores)
-    return need if need.cores >= vm.cores_used else replace(need, cores=vm.cores_used)
+    talk = serving(world, demand, vm, horizon_s)
+    measured = VmNeed(vm.name, horizon_s, _least(vm), leading=_leading(talk))
+    if not vm.relations or not talk:
+        return measured
+    need = max((_related(vm, one, talk, horizon_s) for one in vm.relations), key=lambda one: one.cores)
+    # A relation may be wrong: what is measured stands for itself.
+    return need if need.cores >= measured.cores else measured
 
 
-def _related(vm: VmState, relation: CpuRelation, serving: Sequence[PairDemand], horizon_s: int) -> VmNeed:
+def _least(vm: VmState) -> float:
+    return vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0)
+
+
+def _related(vm: VmState, relation: CpuRelation, talk: Sequence[PairDemand], horizon_s: int) -> VmNeed:
     by_connections = relation.feature == "connections_per_s"
-    rate = together(one.connections if by_connections else one.bytes for one in serving)
-    return VmNeed(vm.name, horizon_s, relation.cores(rate), rate, relation, _leading(serving))
+    rate = together(one.connections if by_connections else one.bytes for one in talk)
+    return VmNeed(vm.name, horizon_s, relation.cores(rate), rate, relation, _leading(talk))
 
 
-def _leading(serving: Iterable[PairDemand]) -> PairDemand | None:
-    return max(serving, key=lambda one: one.bytes.need, default=None)
+def _leading(talk: Iterable[PairDemand]) -> PairDemand | None:
+    return max(talk, key=lambda one: one.bytes.need, default=None)
 
 
 def most(needs: Iterable[VmNeed]) -> VmNeed:
@@ -68,6 +75,15 @@ def wanted_limit(need: VmNeed, config: OrchestratorConfig) -> float:
 def ceiling(vm: VmState) -> float:
     """The most that a machine may ever use, in cores."""
     return max(vm.cores_limit, vm.spec.cpu_cores_max) if vm.spec else vm.cores_limit
+
+
+def until_back(world: World, vm: VmState, kind: str, config: OrchestratorConfig) -> tuple[int, ...]:
+    """Now and each horizon up to the first that leaves time to give back what is taken, its cooldown included."""
+    if config.policy == "reactive":
+        return (NOW,)
+    least_s = max(world.leads.needed(kind, config, on_host(world, vm.host)), config.resize_cooldown_s)
+    nearer = sum(one < least_s for one in config.horizons_s)
+    return (NOW, *config.horizons_s[: nearer + 1])
 
 
 def lasting_s(world: World, pair: Pair, config: OrchestratorConfig) -> Seconds | None:
@@ -99,10 +115,13 @@ def too_short(world: World, pair: Pair, what: tuple[str, Seconds], config: Orche
 
 
 def needed_on(world: World, demand: Demand, link: LinkState, horizon_s: int) -> BytesPerS:
-    """What a link will have to carry: its pairs together, and what is measured on it beside them."""
-    pairs = sorted((one.pair for one in world.pairs.values() if link.key in one.links), key=str)
-    wants = [one.bytes for one in demand.at(horizon_s, pairs)]
-    return together(wants) + max(0.0, link.bytes_per_s - sum(one.measured for one in wants))
+    """What a link will have to carry: its pairs together, and what is measured on it beside them.
+
+    A copy that has just begun is not measured yet, but it is there.
+    """
+    wants = [one.bytes for one in demand.at(horizon_s, world.pairs_on(link.key))]
+    beside = link.bytes_per_s - sum(one.measured for one in wants)
+    return together(wants) + max(0.0, beside, copying_on(world, link.key))
 
 
 def load_now(vm: VmState, need: VmNeed) -> float:

@@ -1,17 +1,19 @@
 """Strategy: where a host will run short, move its least important machines to hosts that have room."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from cpdb import Seconds
 from orchestrator.actions import MigrateVm
 from orchestrator.config import HostSpec, OrchestratorConfig
 from orchestrator.demand import NOW, Demand
-from orchestrator.destination import Scene, Shortage, copy_of, move_s, room
+from orchestrator.departure import Cause, judged
+from orchestrator.destination import Scene, Shortage, detour, lasting_room
+from orchestrator.link_relief import relieve_links
 from orchestrator.moves import best_moves
-from orchestrator.needs import too_short, vm_need
-from orchestrator.steps import Refusal, Step, evidence, foreseen, on_host, when
+from orchestrator.needs import vm_need
+from orchestrator.rearrange import rearrange
+from orchestrator.steps import Refusal, Step, evidence, foreseen, when
 from orchestrator.world import VmState, World, apply
 
 
@@ -32,6 +34,13 @@ def plan_placement(world: World, demand: Demand, config: OrchestratorConfig) -> 
             else:
                 steps.append(one)
                 scene = replace(scene, world=apply(scene.world, one.action))
+    for decide in (relieve_links, rearrange):
+        for one in decide(scene):
+            if isinstance(one, Refusal):
+                refusals.append(one)
+            else:
+                steps.append(one)
+                scene = replace(scene, world=apply(scene.world, one.action))
     return steps, refusals, scene.world
 
 
@@ -43,13 +52,38 @@ def _optimised(scene: Scene) -> Iterator[Step]:
     count = sum(map(len, candidates.values()))
     if not count or (count == 1 and len(scene.world.hosts) < 3):
         return
-    for action, shortage in best_moves(scene, shortages, candidates):
+    for moves in _units(scene.world, best_moves(scene, shortages, candidates)):
+        steps = _all_of(replace(scene, together=frozenset(action.vm for action, _ in moves)), moves)
+        yield from steps
+        for step in steps:
+            scene = replace(scene, world=apply(scene.world, step.action))
+
+
+Moves = list[tuple[MigrateVm, Shortage]]
+
+
+def _units(world: World, moves: Moves) -> list[Moves]:
+    """Machines that stay together are moved together or not at all."""
+    found: dict[tuple[str | None, str], Moves] = {}
+    for one in moves:
+        spec = world.vms[one[0].vm].spec
+        group = spec.affinity if spec else None
+        found.setdefault((group, "" if group else one[0].vm), []).append(one)
+    return list(found.values())
+
+
+def _all_of(scene: Scene, moves: Moves) -> list[Step]:
+    """Each of these moves as a step, one after the other; [] when one of them does not stand every check."""
+    steps: list[Step] = []
+    for action, shortage in moves:
         vm, host = scene.world.vms[action.vm], scene.world.hosts[action.after]
-        fits = isinstance(room(scene, host, vm, shortage.horizon_s), float)
+        fits = isinstance(lasting_room(scene, host, vm), float)
         found = _judged(scene, action, shortage, []) if fits else None
-        if isinstance(found, Step):
-            yield found
-            scene = replace(scene, world=apply(scene.world, action))
+        if not isinstance(found, Step):
+            return []
+        steps.append(found)
+        scene = replace(scene, world=apply(scene.world, action))
+    return steps
 
 
 def _shortage(scene: Scene, host: HostSpec) -> Shortage | None:
@@ -103,43 +137,19 @@ def _candidates(scene: Scene, shortage: Shortage) -> list[VmState]:
 
 def _move(scene: Scene, vm: VmState, shortage: Shortage) -> Step | Refusal:
     others = [host for host in scene.world.hosts.values() if host.name != shortage.host.name]
-    rooms = {host.name: room(scene, host, vm, shortage.horizon_s) for host in others}
+    rooms = {host.name: lasting_room(scene, host, vm) for host in others}
     fitting = {name: left for name, left in rooms.items() if isinstance(left, float)}
     refused = [{"action": f"move to {name}", "why_not": left} for name, left in rooms.items() if isinstance(left, str)]
     if not fitting:
         text = "; ".join(one["why_not"] for one in refused) or "there is no other host"
         return Refusal(f"migrate {vm.name} away from {shortage.host.name}", f"no room: {text}")
-    destination = max(fitting, key=lambda name: (fitting[name], name))
+    near = {name: -detour(scene, vm, name, shortage.horizon_s) for name in fitting}
+    destination = max(fitting, key=lambda name: (near[name], fitting[name], name))
     return _judged(scene, MigrateVm(vm.name, shortage.host.name, destination), shortage, refused)
 
 
 def _judged(scene: Scene, action: MigrateVm, shortage: Shortage, refused: list[dict[str, str]]) -> Step | Refusal:
     """The move as a step, or why it would come too late or not pay."""
-    subject = f"migrate {action.vm} away from {shortage.host.name}"
-    vm, host = scene.world.vms[action.vm], scene.world.hosts[action.after]
-    copied = copy_of(scene, host, vm, shortage.horizon_s)
-    if isinstance(copied, str):
-        return Refusal(subject, copied, action)
-    lead_s = move_s(scene, vm, copied)
-    if shortage.horizon_s != NOW and lead_s > shortage.horizon_s:
-        text = f"too late: it takes up to {lead_s:.1f} s, the shortage is expected {when(shortage.horizon_s)}"
-        return Refusal(subject, text, action)
-    brief = _too_short(scene, shortage, lead_s)
-    if brief is not None:
-        return Refusal(subject, brief, action)
-    step = _step(scene, action, shortage, lead_s)
-    return replace(step, reason={**step.reason, "alternatives": refused, "pre_copy": asdict(copied)})
-
-
-def _too_short(scene: Scene, shortage: Shortage, lead_s: Seconds) -> str | None:
-    """Why a move would not pay: it must be in effect for a while before the need has passed."""
-    leading = vm_need(scene.world, scene.demand, shortage.needy, shortage.horizon_s).leading
-    if shortage.horizon_s == NOW or leading is None:
-        return None
-    return too_short(scene.world, leading.pair, ("a move", lead_s), scene.config)
-
-
-def _step(scene: Scene, action: MigrateVm, shortage: Shortage, lead_s: Seconds) -> Step:
     needy, horizon_s, capacity = shortage.needy, shortage.horizon_s, shortage.host.cpu_cores_capacity
     need = vm_need(scene.world, scene.demand, needy, horizon_s)
     proof = evidence(need.leading.connections, horizon_s, scene.config) if need.leading else None
@@ -147,8 +157,8 @@ def _step(scene: Scene, action: MigrateVm, shortage: Shortage, lead_s: Seconds) 
         f"{shortage.host.name} will need {shortage.cores:.2f} of {capacity:.2f} cores {when(horizon_s)} "
         f"({foreseen(proof)}), most of all for {needy.name}; {action.vm} matters least there, {action.after} has room"
     )
-    needed_at = scene.world.now + horizon_s
     used = sum(vm.cores_used for vm in scene.world.on_host(shortage.host.name))
+    by = scene.world.now + horizon_s
     reason: dict[str, Any] = {
         "forecast": proof,
         "where": {"host": shortage.host.name, "vm": needy.name},
@@ -156,7 +166,7 @@ def _step(scene: Scene, action: MigrateVm, shortage: Shortage, lead_s: Seconds) 
         "need": shortage.cores,
         "available": scene.config.host_headroom * capacity,
         "capacity": capacity,
-        "circumstances": on_host(scene.world, action.before, scene.world.vms[action.vm].memory_bytes).to_json(),
-        "promise": {"what": "host_cores_used", "host": shortage.host.name, "value": capacity, "by": needed_at},
+        "promise": {"what": "host_cores_used", "host": shortage.host.name, "value": capacity, "by": by},
     }
-    return Step(action, why, reason, needed_at, lead_s)
+    leading = need.leading.pair if need.leading else None
+    return judged(scene, action, Cause(why, horizon_s, reason, leading, refused=tuple(refused)))

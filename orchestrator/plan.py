@@ -7,8 +7,12 @@ from orchestrator.bandwidth import plan_bandwidth
 from orchestrator.compute import plan_compute
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand
+from orchestrator.grants import plan_requests
+from orchestrator.memory import plan_memory
 from orchestrator.placement import plan_placement
+from orchestrator.scaling.strategy import plan_scaling
 from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.weights import plan_weights
 from orchestrator.world import World, apply
 
 
@@ -20,15 +24,21 @@ def plan(world: World, demand: Demand, config: OrchestratorConfig) -> Plan:
     for action in world.in_flight:
         if isinstance(action, SetCpuLimit | SetVcpus | SetMemory):
             world = apply(world, action)
-    reservations, refused_bandwidth = plan_bandwidth(world, demand, config)
+    asked, leases, known = plan_requests(world, demand, config)
+    reservations, refused_bandwidth = plan_bandwidth(known, demand, config)
     resizes, refused_compute, resized = plan_compute(world, demand, config)
+    balloons, refused_memory, resized = plan_memory(resized, demand, config)
+    scalings, refused_scaling, resized = plan_scaling(resized, demand, config)
     moves, refused_moves, moved = plan_placement(_moving(resized), demand, config)
     later: list[Step] = []
     if moves:
         later, refused_compute, _ = plan_compute(replace(moved, in_flight=()), demand, config)
-    steps = (*reservations, *resizes, *moves, *(replace(one, waits=True) for one in later))
-    refusals = (*refused_bandwidth, *refused_compute, *refused_moves)
-    return Plan(tuple(_with_alternatives(one, refusals) for one in steps), refusals)
+    weights, refused_weights = plan_weights(world, demand, config)
+    steps = (*leases, *reservations, *resizes, *balloons, *scalings, *weights, *moves)
+    steps = (*steps, *(replace(one, waits=True) for one in later))
+    refusals = (*refused_bandwidth, *refused_compute, *refused_memory, *refused_scaling, *refused_moves)
+    refusals = (*refusals, *refused_weights)
+    return Plan(tuple(_with_alternatives(one, refusals) for one in steps), refusals, asked)
 
 
 def _with_alternatives(step: Step, refusals: tuple[Refusal, ...]) -> Step:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import NormalDist, fmean, median
 
 MIN_SAMPLES = 12
 # Below this share of the limit a sample shows what the machine wanted; above it, only what it was given.
@@ -27,17 +27,48 @@ class LoadSample:
 
 @dataclass(frozen=True, slots=True)
 class CpuRelation:
-    """cores = base + slope * x, never falling; `spread_cores` is the residuals' standard deviation."""
+    """cores = base + slope * x, never falling; `spread_cores` is the residuals' standard deviation.
+
+    `peer` is the machine from which it was borrowed, None when it is the machine's own.
+    """
 
     feature: str
     base_cores: float
     slope: float
     spread_cores: float
     samples: int
+    peer: str | None = None
 
     def cores(self, x: float) -> float:
         """CPU in cores that communications at rate `x` (of this relation's feature) need, spread included."""
         return self.base_cores + self.slope * max(0.0, x) + self.spread_cores
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRelation:
+    """bytes = base + slope * x, never falling, with a normal spread around it; `peer` as for the CPU."""
+
+    feature: str
+    base_bytes: float
+    slope: float
+    spread_bytes: float
+    samples: int
+    peer: str | None = None
+
+    def bytes_at(self, x: float, level: float) -> float:
+        """What communications at rate `x` need with probability `level`, in bytes."""
+        return self.base_bytes + self.slope * max(0.0, x) + NormalDist().inv_cdf(level) * self.spread_bytes
+
+
+def fit_memory(feature: str, samples: Sequence[LoadSample]) -> MemoryRelation | None:
+    """The same line for memory: `cores_used` and `cores_limit` of the samples are bytes.
+
+    A full machine shows what it has, not what it needs: such samples are left out.
+    """
+    found = fit(feature, [one for one in samples if not one.throttled])
+    if found is None:
+        return None
+    return MemoryRelation(feature, found.base_cores, found.slope, found.spread_cores, found.samples)
 
 
 def fit(feature: str, samples: Sequence[LoadSample]) -> CpuRelation | None:

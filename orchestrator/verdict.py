@@ -1,10 +1,10 @@
 """Holds every action to its promise: did the need come, and was it met? The answer goes back into the journal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cpdb import ActionRecord, Communication, HostLoad, Json, OutcomeKind, Seconds, VmLoad
+from cpdb import ActionRecord, Communication, HostLoad, Json, LinkLoad, OutcomeKind, Seconds, VmLoad
 from orchestrator.actions import megabits
 
 # After the time by which a need was expected, it is watched this long.
@@ -23,6 +23,7 @@ class Measured:
     communications: Sequence[Communication] = ()
     vm_loads: Sequence[VmLoad] = ()
     host_loads: Sequence[HostLoad] = ()
+    link_loads: Sequence[LinkLoad] = ()
 
 
 def due(record: ActionRecord, now: Seconds) -> bool:
@@ -34,17 +35,27 @@ def due(record: ActionRecord, now: Seconds) -> bool:
 
 def verdict(record: ActionRecord, measured: Measured) -> dict[str, Any]:
     """{kept, sentence, ...}: the promise in `record.reason` compared with what was measured in its window."""
-    promise = record.reason["promise"]
-    since, until = record.issued_at, promise["by"] + WATCH_S
-    if promise["what"] == "pair_bytes_per_s":
-        rows = [one for one in measured.communications if str(one.pair) == promise["pair"] and since < one.t <= until]
-        return _bandwidth(record, promise, rows)
-    since = record.ready_at or since
-    if promise["what"] == "vm_not_starved":
-        loads = [one for one in measured.vm_loads if one.vm == promise["vm"] and since < one.t <= until]
-        return _compute(promise, loads)
-    hosts = [one for one in measured.host_loads if one.host == promise["host"] and since < one.t <= until]
-    return _placement(promise, hosts)
+    promise, until = record.reason["promise"], record.reason["promise"]["by"] + WATCH_S
+    since = record.ready_at or record.issued_at
+    talk = [one for one in measured.communications if str(one.pair) == promise.get("pair") and one.t <= until]
+    talk = [
+        one for one in talk if one.t > record.issued_at
+    ]  # also what came before it was ready tells how early it was
+    names = promise.get("vms") or [promise.get("vm")]
+    machines = [one for one in measured.vm_loads if one.vm in names and since < one.t <= until]
+    hosts = [one for one in measured.host_loads if one.host == promise.get("host") and since < one.t <= until]
+    links = [one for one in measured.link_loads if _name(one) == promise.get("link") and since < one.t <= until]
+    judges: dict[str, Callable[[], dict[str, Any]]] = {
+        "pair_bytes_per_s": lambda: _bandwidth(record, promise, talk),
+        "granted_bytes_per_s": lambda: _granted(promise, talk),
+        "vm_not_starved": lambda: _compute(names, machines),
+        "headroom": lambda: _compute(names, machines),
+        "vm_memory": lambda: _memory(promise, machines),
+        "vm_on_host": lambda: _arrived(promise, machines),
+        "link_bytes_per_s": lambda: _relieved(promise, links),
+        "host_cores_used": lambda: _placement(promise, hosts),
+    }
+    return judges.get(promise["what"], _unknown)()
 
 
 def _bandwidth(record: ActionRecord, promise: Json, rows: Iterable[Communication]) -> dict[str, Any]:
@@ -62,14 +73,53 @@ def _bandwidth(record: ActionRecord, promise: Json, rows: Iterable[Communication
     return {"kept": ahead >= 0, "came": True, "peak_bytes_per_s": peak, "ahead_s": ahead, "sentence": text}
 
 
-def _compute(promise: Json, loads: Sequence[VmLoad]) -> dict[str, Any]:
+def _granted(promise: Json, rows: Iterable[Communication]) -> dict[str, Any]:
+    """A grant is kept for its holder: that it was not used breaks no promise, and proves none."""
+    peak = max((one.bytes / one.interval_s for one in rows if one.interval_s > 0), default=0.0)
+    used = peak >= STARVED_SHARE * promise["value"]
+    text = f"up to {megabits(peak)} of the {megabits(promise['value'])} granted were used"
+    return {"kept": True if used else None, "came": used, "peak_bytes_per_s": peak, "sentence": text}
+
+
+def _compute(names: Sequence[str], loads: Sequence[VmLoad]) -> dict[str, Any]:
     if not loads:
         return _unknown()
     peak = max(one.cpu_cores_used for one in loads)
     starved = sum(one.cpu_cores_used >= STARVED_SHARE * one.cpu_cores_limit for one in loads) / len(loads)
     kept = starved <= TOLERATED_STARVED
-    text = f"{promise['vm']} used up to {peak:.2f} cores and was at its limit {starved:.0%} of the time"
+    text = f"{' and '.join(names)} used up to {peak:.2f} cores and was at its limit {starved:.0%} of the time"
     return {"kept": kept, "peak_cores": peak, "starved_share": starved, "sentence": text}
+
+
+def _memory(promise: Json, loads: Sequence[VmLoad]) -> dict[str, Any]:
+    if not loads:
+        return _unknown()
+    peak = max(one.memory_bytes_used for one in loads)
+    full = sum(one.memory_bytes_used >= FULL_SHARE * one.memory_bytes_limit for one in loads) / len(loads)
+    of = f"{peak >> 20} of {promise['value'] >> 20} MiB"
+    text = f"{promise['vm']} used up to {of} and was full {full:.0%} of the time"
+    return {"kept": full <= TOLERATED_STARVED, "peak_bytes": peak, "full_share": full, "sentence": text}
+
+
+def _arrived(promise: Json, loads: Sequence[VmLoad]) -> dict[str, Any]:
+    if not loads:
+        return _unknown()
+    away = sum(one.host != promise["host"] for one in loads)
+    text = f"{promise['vm']} was measured {len(loads) - away} of {len(loads)} times on {promise['host']}"
+    return {"kept": away == 0, "sentence": text}
+
+
+def _name(load: LinkLoad) -> str:
+    return f"{load.from_node}>{load.to_node}"
+
+
+def _relieved(promise: Json, loads: Sequence[LinkLoad]) -> dict[str, Any]:
+    speeds = [one.bytes / one.interval_s for one in loads if one.interval_s > 0]
+    if not speeds:
+        return _unknown()
+    full = sum(one >= FULL_SHARE * promise["value"] for one in speeds) / len(speeds)
+    text = f"{promise['link']} carried up to {megabits(max(speeds))} and was full {full:.0%} of the time"
+    return {"kept": full <= TOLERATED_STARVED, "peak_bytes_per_s": max(speeds), "full_share": full, "sentence": text}
 
 
 def _placement(promise: Json, loads: Sequence[HostLoad]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ are run by `ryu-manager`; importing this package loads no framework.
 """
 
 from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.lanes import Lane, Routed, choose_lane, lanes
 from ryu_apps.pipeline import Desired, Share, Steer, desired
 from ryu_apps.reconcile import Holding, difference
 from ryu_apps.rules import Match, Meter, Output, Rule, SetField
@@ -16,18 +17,22 @@ __all__ = [
     "Desired",
     "FakeSwitch",
     "Holding",
+    "Lane",
     "Match",
     "Meter",
     "Output",
     "Packet",
+    "Routed",
     "Rule",
     "SetField",
     "Share",
     "Steer",
     "Topology",
     "choose",
+    "choose_lane",
     "desired",
     "difference",
+    "lanes",
     "virtual_mac",
     "weighted",
 ]

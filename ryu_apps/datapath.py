@@ -1,13 +1,25 @@
 """One switch's connection: translates rule records into OpenFlow 1.3 messages and back. The one place that sends."""
 
 from collections.abc import Iterable
-from math import ceil
 from typing import Any
 
 import structlog
 
-from ryu_apps.framework import kill, ofproto, parser, spawn, unbounded_queue
-from ryu_apps.reconcile import AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
+from ryu_apps.framework import ofproto, parser
+from ryu_apps.group_messages import encode_group, forget_group
+from ryu_apps.nicira import decode_lookups, encode_lookup, read_register_fields, register_fields
+from ryu_apps.packing import METER_FLAGS, flags_of, lease_s
+from ryu_apps.reconcile import (
+    AddGroup,
+    AddMeter,
+    Change,
+    DeleteGroup,
+    DeleteMeter,
+    DeleteRule,
+    ModifyGroup,
+    ModifyMeter,
+    PutRule,
+)
 from ryu_apps.rules import (
     CONTROLLER,
     OWNER,
@@ -15,14 +27,16 @@ from ryu_apps.rules import (
     OWNER_SHIFT,
     Action,
     AnswerArp,
-    Kind,
     Match,
     Meter,
     Output,
     Rule,
     SetField,
-    kind_of,
+    Tag,
+    ToGroup,
+    Untag,
 )
+from ryu_apps.vlan import decode_tag, encode_tag, read_tag_fields, tag_fields
 
 Seconds = float
 
@@ -31,9 +45,6 @@ _log = structlog.get_logger("ryu_apps.datapath")
 _SYN = (0x002, 0x012)
 _GROUP = ("01:00:00:00:00:00", "01:00:00:00:00:00")
 _PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "arp_op", "arp_tpa")
-_METER_FLAGS = ofproto.OFPMF_KBPS | ofproto.OFPMF_BURST | ofproto.OFPMF_STATS
-# OpenFlow keeps timeouts in 16 bits.
-_LONGEST_LEASE_S = 65535
 
 
 def encode_match(match: Match) -> Any:
@@ -43,7 +54,7 @@ def encode_match(match: Match) -> Any:
         fields["tcp_flags"] = _SYN
     if match.multicast:
         fields["eth_dst"] = _GROUP
-    return parser.OFPMatch(**fields)
+    return parser.OFPMatch(**fields, **tag_fields(match), **register_fields(match))
 
 
 def decode_match(match: Any) -> Match:
@@ -53,10 +64,12 @@ def decode_match(match: Any) -> Match:
     if known.get("eth_dst") == _GROUP:
         del known["eth_dst"]
         known["multicast"] = True
+    known |= read_tag_fields(fields) | read_register_fields(fields)
     return Match(**known, syn="tcp_flags" in fields or "tcp_flags_nxm" in fields)
 
 
-def _encode_action(action: Action) -> list[Any]:
+def encode_action(action: Action) -> list[Any]:
+    """The messages of one action."""
     match action:
         case Output(port):
             return [parser.OFPActionOutput(port, ofproto.OFPCML_NO_BUFFER)]
@@ -64,6 +77,12 @@ def _encode_action(action: Action) -> list[Any]:
             return [parser.OFPActionSetField(**{field: value})]
         case AnswerArp(mac, address):
             return _answer_arp(mac, address)
+        case Tag() | Untag():
+            return encode_tag(action)
+        case ToGroup(number):
+            return [parser.OFPActionGroup(number)]
+        case _:
+            return encode_lookup(action)
 
 
 def _answer_arp(mac: str, address: str) -> list[Any]:
@@ -88,23 +107,18 @@ def encode_rule(datapath: Any, rule: Rule, now: Seconds) -> Any:
     if rule.meter is not None:
         instructions.append(parser.OFPInstructionMeter(rule.meter, ofproto.OFPIT_METER))
     if rule.actions:
-        actions = [message for action in rule.actions for message in _encode_action(action)]
+        actions = [message for action in rule.actions for message in encode_action(action)]
         instructions.append(parser.OFPInstructionActions(ofproto.OFPIT_APPLY_ACTIONS, actions))
     if rule.goto is not None:
         instructions.append(parser.OFPInstructionGotoTable(rule.goto))
-    flags = ofproto.OFPFF_RESET_COUNTS
-    if kind_of(rule.cookie) in (Kind.PAIR, Kind.PAIR_SYN):
-        # Its final counters are told when it goes: no byte is lost between two questions.
-        flags |= ofproto.OFPFF_SEND_FLOW_REM
-    lease_s = 0 if rule.lease_until is None else min(_LONGEST_LEASE_S, max(1, ceil(rule.lease_until - now)))
     return parser.OFPFlowMod(
         datapath,
         cookie=rule.cookie,
         table_id=rule.table,
         command=ofproto.OFPFC_ADD,
-        hard_timeout=lease_s,
+        hard_timeout=lease_s(rule, now),
         priority=rule.priority,
-        flags=flags,
+        flags=flags_of(rule),
         match=encode_match(rule.match),
         instructions=instructions,
     )
@@ -120,7 +134,7 @@ def decode_rule(stats: Any, now: Seconds) -> Rule:
         elif instruction.type == ofproto.OFPIT_METER:
             meter = instruction.meter_id
         elif instruction.type == ofproto.OFPIT_APPLY_ACTIONS:
-            actions = _decode_actions(instruction.actions)
+            actions = decode_actions(instruction.actions)
     age_s = stats.duration_sec + stats.duration_nsec / 1e9
     return Rule(
         stats.table_id,
@@ -134,12 +148,21 @@ def decode_rule(stats: Any, now: Seconds) -> Rule:
     )
 
 
-def _decode_actions(messages: Iterable[Any]) -> list[Action]:
+def decode_actions(messages: Iterable[Any]) -> list[Action]:
+    """Actions from their messages."""
     actions: list[Action] = []
     fields: dict[str, Any] = {}
     for one in messages:
         if one.type == ofproto.OFPAT_OUTPUT and one.port != ofproto.OFPP_IN_PORT:
             actions.append(Output(one.port))
+        elif one.type == ofproto.OFPAT_EXPERIMENTER:
+            actions += decode_lookups([one])
+        elif one.type == ofproto.OFPAT_GROUP:
+            actions.append(ToGroup(one.group_id))
+        elif one.type == ofproto.OFPAT_POP_VLAN:
+            actions.append(Untag())
+        elif one.type == ofproto.OFPAT_SET_FIELD and one.key == "vlan_vid":
+            actions.append(decode_tag(one.value))
         elif one.type == ofproto.OFPAT_SET_FIELD:
             fields[one.key] = one.value
     if "arp_spa" in fields:
@@ -165,7 +188,13 @@ def encode_change(datapath: Any, change: Change, now: Seconds) -> Any:
         case ModifyMeter(meter):
             return _meter(datapath, ofproto.OFPMC_MODIFY, meter)
         case DeleteMeter(number):
-            return parser.OFPMeterMod(datapath, ofproto.OFPMC_DELETE, _METER_FLAGS, number, [])
+            return parser.OFPMeterMod(datapath, ofproto.OFPMC_DELETE, METER_FLAGS, number, [])
+        case AddGroup(group):
+            return encode_group(datapath, ofproto.OFPGC_ADD, group)
+        case ModifyGroup(group):
+            return encode_group(datapath, ofproto.OFPGC_MODIFY, group)
+        case DeleteGroup(number):
+            return forget_group(datapath, number)
 
 
 def _delete(datapath: Any, rule: Rule) -> Any:
@@ -185,76 +214,7 @@ def _delete(datapath: Any, rule: Rule) -> Any:
 
 def _meter(datapath: Any, command: int, meter: Meter) -> Any:
     band = parser.OFPMeterBandDrop(meter.rate_kbit_s, meter.burst_kbit)
-    return parser.OFPMeterMod(datapath, command, _METER_FLAGS, meter.number, [band])
-
-
-class Wire:
-    """Sends to one switch without ever waiting: a green thread of its own drains the queue."""
-
-    def __init__(self, datapath: Any, most: int = 100_000) -> None:
-        self.dpid: int = datapath.id
-        self._datapath = datapath
-        self._queue = unbounded_queue()
-        self._most = most
-        self._thread = spawn(self._drain)
-
-    def _drain(self) -> None:
-        while True:
-            message = self._queue.get()
-            self._datapath.send_msg(message)
-
-    def close(self) -> None:
-        """Stops sending; what is still queued is lost with the connection."""
-        kill(self._thread)
-
-    def _send(self, message: Any) -> int:
-        if self._queue.qsize() > self._most:
-            _log.warning("switch does not read, connection closed", dpid=self.dpid, queued=self._queue.qsize())
-            self._datapath.close()
-        xid: int = self._datapath.set_xid(message)
-        self._queue.put(message)
-        return xid
-
-    def change(self, change: Change, now: Seconds) -> int:
-        """Sends one change, returns its transaction number."""
-        return self._send(encode_change(self._datapath, change, now))
-
-    def barrier(self) -> int:
-        """Asks to be told when everything so far is done."""
-        return self._send(parser.OFPBarrierRequest(self._datapath))
-
-    def out(self, ports: Iterable[int], data: bytes) -> None:
-        """Sends a frame out of ports."""
-        actions = [parser.OFPActionOutput(port) for port in ports]
-        self._packet_out(ofproto.OFPP_CONTROLLER, actions, data)
-
-    def resubmit(self, port: int, data: bytes) -> None:
-        """Puts a frame through the switch's tables as if it had just come in at `port`: it is counted there."""
-        self._packet_out(port, [parser.OFPActionOutput(ofproto.OFPP_TABLE)], data)
-
-    def _packet_out(self, port: int, actions: list[Any], data: bytes) -> None:
-        message = parser.OFPPacketOut(
-            self._datapath, buffer_id=ofproto.OFP_NO_BUFFER, in_port=port, actions=actions, data=data
-        )
-        self._send(message)
-
-    def ask_rules(self, cookie: int = 0, mask: int = 0, table: int = ofproto.OFPTT_ALL) -> int:
-        """Asks for flow statistics, restricted by cookie and table."""
-        message = parser.OFPFlowStatsRequest(
-            self._datapath, 0, table, ofproto.OFPP_ANY, ofproto.OFPG_ANY, cookie, mask, parser.OFPMatch()
-        )
-        return self._send(message)
-
-    def ask_ports(self) -> int:
-        """Asks for the counters of all ports."""
-        return self._send(parser.OFPPortStatsRequest(self._datapath, 0, ofproto.OFPP_ANY))
-
-    def ask_meters(self) -> tuple[int, int]:
-        """Asks what meters the switch can have, and which it has."""
-        return (
-            self._send(parser.OFPMeterFeaturesStatsRequest(self._datapath, 0)),
-            self._send(parser.OFPMeterConfigStatsRequest(self._datapath, 0, ofproto.OFPM_ALL)),
-        )
+    return parser.OFPMeterMod(datapath, command, METER_FLAGS, meter.number, [band])
 
 
 assert CONTROLLER == ofproto.OFPP_CONTROLLER

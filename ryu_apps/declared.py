@@ -1,9 +1,9 @@
 """What others have written into the database, as one immutable picture: names, links, virtual IPs, wishes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIP
+from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIP, WantedSplit
 from ryu_apps.discovery import PortId
 from ryu_apps.steering import weighted
 
@@ -18,21 +18,31 @@ class Declared:
     links: tuple[Link, ...] = ()
     virtual_ips: Mapping[str, VirtualIP] = field(default_factory=dict)
     reservations: tuple[Reservation, ...] = ()
+    splits: tuple[WantedSplit, ...] = ()
+    # Of reservations and splits, None before they were read
+    generation: int | None = None
 
 
-def read_declared(store: Store, now: Seconds) -> Declared:
-    """Reads everything the controller needs; raises StoreError."""
+def read_declared(store: Store, now: Seconds, before: Declared | None = None) -> Declared:
+    """Reads everything the controller needs, wishes only when they changed since `before`; raises StoreError."""
+    names = replace(before or Declared(), nodes=tuple(store.inventory.nodes()), links=tuple(store.inventory.links()))
+    return read_wanted(store, names, now)
+
+
+def read_wanted(store: Store, before: Declared, now: Seconds) -> Declared:
+    """Reads what is wanted, with the nodes and links of an earlier reading; raises StoreError."""
+    # Before the rows: what is written meanwhile is read once more.
+    generation = store.wanted.generation()
     weights = store.wanted.weights()
-    return Declared(
-        nodes=tuple(store.inventory.nodes()),
-        links=tuple(store.inventory.links()),
-        virtual_ips={
-            one.address: weighted(one, weights)
-            for one in store.inventory.virtual_ips()
-            if one.declared and one.destinations
-        },
-        reservations=tuple(store.wanted.reservations(now)),
-    )
+    virtual_ips = {
+        one.address: weighted(one, weights)
+        for one in store.inventory.virtual_ips()
+        if one.declared and one.destinations
+    }
+    if generation == before.generation:
+        return replace(before, virtual_ips=virtual_ips)
+    reservations, splits = tuple(store.wanted.reservations(now)), tuple(store.splits.all())
+    return replace(before, virtual_ips=virtual_ips, reservations=reservations, splits=splits, generation=generation)
 
 
 class Directory:

@@ -1,4 +1,8 @@
-"""Which port leads where: by own LLDP frames and by declared links. Decides which ports may have hosts."""
+"""Which port leads where: by own LLDP frames and by declared links. Decides which ports may have hosts.
+
+Where links are declared, what is heard confirms them or puts them in doubt; only between switches without any declared
+link does it make links.
+"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +31,8 @@ class Role(Enum):
     UNKNOWN = "unknown"
     SWITCH = "switch"
     EDGE = "edge"
+    # A switch was heard where none is declared: neither a link nor a place for hosts
+    SUSPECT = "suspect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Wiring:
     heard: dict[PortId, Heard] = field(default_factory=dict)
     declared: dict[PortId, PortId] = field(default_factory=dict)
     declared_edges: frozenset[PortId] = frozenset()
+    # Ports where something was heard that cannot be, and when that was last
+    suspects: dict[PortId, Seconds] = field(default_factory=dict)
 
     def set_ports(self, dpid: int, states: Mapping[int, bool], now: Seconds) -> None:
         """All ports of a switch (number -> up) at once; ports no longer named are forgotten."""
@@ -69,11 +77,13 @@ class Wiring:
         self.ports[at] = Port(up, now)
         if not up:
             self.heard.pop(at, None)
+            self.suspects.pop(at, None)
         return True
 
     def drop(self, at: PortId) -> bool:
         """The port is no more."""
         self.heard.pop(at, None)
+        self.suspects.pop(at, None)
         return self.ports.pop(at, None) is not None
 
     def declare(self, links: Mapping[PortId, PortId], edges: Collection[PortId]) -> bool:
@@ -82,14 +92,32 @@ class Wiring:
         self.declared, self.declared_edges = dict(links), frozenset(edges)
         return changed
 
+    def doubt(self, at: PortId, peer: PortId) -> str | None:
+        """Why no link can lead from `peer` to `at`, by what is declared; None when it may."""
+        if at in self.declared_edges or peer in self.declared_edges:
+            return "a machine is declared at one end"
+        if at in self.declared or peer in self.declared:
+            return None if self.declared.get(at) == peer else "a link to another port is declared"
+        switches = {one.dpid for one in self.declared}
+        return "no such link is declared" if {at.dpid, peer.dpid} & switches else None
+
+    def suspect(self, at: PortId, now: Seconds) -> bool:
+        """Something was heard at `at` that cannot be; True when that is news. Declared machines stay reachable."""
+        if at in self.declared_edges:
+            return False
+        news = at not in self.suspects
+        self.suspects[at] = now
+        return news
+
     def hear(self, at: PortId, peer: PortId, now: Seconds) -> bool:
         """An LLDP frame from `peer` arrived at `at`; True when that is news."""
         known = self.heard.get(at)
         self.heard[at] = Heard(peer, now)
-        return (known.peer if known else self.declared.get(at)) != peer
+        doubted = self.suspects.pop(at, None) is not None
+        return doubted or (known.peer if known else self.declared.get(at)) != peer
 
     def age(self, connected: Collection[int], now: Seconds) -> bool:
-        """Forgets neighbours not heard for long. A switch without controller is silent, not gone."""
+        """Forgets neighbours, and doubts, not heard for long. A switch without controller is silent, not gone."""
         silent = [
             at
             for at, heard in self.heard.items()
@@ -99,12 +127,17 @@ class Wiring:
             del self.heard[at]
             if at in self.ports:
                 self.ports[at] = Port(self.ports[at].up, now)
-        return bool(silent)
+        trusted = [at for at, since in self.suspects.items() if now - since > FORGET_S]
+        for at in trusted:
+            del self.suspects[at]
+        return bool(silent or trusted)
 
     def peer(self, at: PortId) -> PortId | None:
-        """The neighbouring switch's port: what was heard, else what was declared."""
+        """The neighbouring switch's port: what was declared, else what was heard."""
+        if at in self.declared:
+            return self.declared[at]
         heard = self.heard.get(at)
-        return heard.peer if heard else self.declared.get(at)
+        return None if heard is None or self.doubt(at, heard.peer) else heard.peer
 
     def role(self, at: PortId, now: Seconds) -> Role:
         """What is behind the port at this moment."""
@@ -113,6 +146,8 @@ class Wiring:
             return Role.DOWN
         if self.peer(at) is not None:
             return Role.SWITCH
+        if at in self.suspects:
+            return Role.SUSPECT
         if at in self.declared_edges or now - port.since >= SETTLE_S:
             return Role.EDGE
         return Role.UNKNOWN
@@ -131,4 +166,4 @@ class Wiring:
         return [(a, b, self._up(a) and self._up(b)) for a, b in sorted(ends) if a in self.ports and b in self.ports]
 
     def _up(self, at: PortId) -> bool:
-        return self.ports[at].up
+        return self.ports[at].up and at not in self.suspects

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from ryu_apps import frames
 from ryu_apps.discovery import PortId
 
 
@@ -25,8 +24,3 @@ class Resubmit:
 
 
 Effect = Out | Resubmit
-
-
-def introduce(at: PortId) -> Out:
-    """An LLDP frame out of a port: whoever hears it learns which port that is."""
-    return Out(at.dpid, (at.port,), frames.lldp(at.dpid, at.port))

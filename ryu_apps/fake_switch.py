@@ -4,8 +4,43 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ryu_apps.reconcile import AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
-from ryu_apps.rules import CONTROLLER, PROTO_TCP, AnswerArp, Match, Meter, Output, Rule, RuleKey, is_ours
+from cpdb import FIRST_TAG
+from ryu_apps.fake_meters import TokenBucket
+from ryu_apps.fake_notes import Notes, noted
+from ryu_apps.groups import Group
+from ryu_apps.reconcile import (
+    AddGroup,
+    AddMeter,
+    Change,
+    DeleteGroup,
+    DeleteMeter,
+    DeleteRule,
+    ModifyGroup,
+    ModifyMeter,
+    PutRule,
+)
+from ryu_apps.rules import (
+    CONTROLLER,
+    PROTO_TCP,
+    Action,
+    AnswerArp,
+    Choose,
+    KeepConnection,
+    LookInto,
+    Match,
+    MeetOnce,
+    Meter,
+    Output,
+    PickSlot,
+    Rule,
+    RuleKey,
+    SetField,
+    Table,
+    Tag,
+    ToGroup,
+    Untag,
+    is_ours,
+)
 from ryu_apps.samples import FlowSample
 
 Seconds = float
@@ -29,6 +64,11 @@ class Packet:
     arp_spa: str | None = None
     arp_tpa: str | None = None
     size: int = 100
+    tag: int | None = None
+    sport: int | None = None
+    dport: int | None = None
+    slot: int = 0
+    chosen: int | None = None
 
 
 @dataclass(slots=True)
@@ -41,22 +81,6 @@ class _Entry:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    meter: Meter
-    tokens_bits: float
-    t: Seconds
-
-    def admits(self, size: int, now: Seconds) -> bool:
-        """Token bucket: filled at the meter's rate, up to its burst."""
-        filled = self.tokens_bits + (now - self.t) * self.meter.rate_kbit_s * 1000
-        self.tokens_bits, self.t = min(filled, self.meter.burst_kbit * 1000.0), now
-        if self.tokens_bits < size * 8:
-            return False
-        self.tokens_bits -= size * 8
-        return True
-
-
-@dataclass(slots=True)
 class FakeSwitch:
     """Holds rules and meters and carries packets in virtual time: every call says what time it is."""
 
@@ -64,12 +88,21 @@ class FakeSwitch:
     ports: frozenset[int]
     meters_most: int = 262_144
     _entries: dict[RuleKey, _Entry] = field(default_factory=dict)
-    _buckets: dict[int, _Bucket] = field(default_factory=dict)
+    _buckets: dict[int, TokenBucket] = field(default_factory=dict)
+    # Ports that are down
+    down: set[int] = field(default_factory=set)
+    _groups: dict[int, Group] = field(default_factory=dict)
+    _notes: Notes = field(default_factory=Notes)
+    # Cookie of the rule that last sent a packet to the controller
+    asked_by: int = 0
 
     def apply(self, changes: Iterable[Change], now: Seconds) -> list[str]:
         """Makes changes in order; returns the error texts of those it refuses, as a real switch would."""
         self._expire(now)
-        return [error for change in changes if (error := self._apply(change, now))]
+        errors = [error for change in changes if (error := self._apply(change, now))]
+        kept = {action for one in self._entries.values() for action in one.rule.actions}
+        self._notes.keep_only(kept.__contains__)
+        return errors
 
     def _apply(self, change: Change, now: Seconds) -> str | None:
         match change:
@@ -80,10 +113,19 @@ class FakeSwitch:
             case ModifyMeter(meter) if meter.number not in self._buckets:
                 return "OFPET_METER_MOD_FAILED/OFPMMFC_UNKNOWN_METER"
             case AddMeter(meter) | ModifyMeter(meter):
-                self._buckets[meter.number] = _Bucket(meter, meter.burst_kbit * 1000.0, now)
+                self._buckets[meter.number] = TokenBucket(meter, meter.burst_kbit * 1000.0, now)
             case DeleteMeter(number):
                 self._buckets.pop(number, None)
                 self._entries = {key: one for key, one in self._entries.items() if one.rule.meter != number}
+            case AddGroup(group) if group.number in self._groups:
+                return "OFPET_GROUP_MOD_FAILED/OFPGMFC_GROUP_EXISTS"
+            case ModifyGroup(group) if group.number not in self._groups:
+                return "OFPET_GROUP_MOD_FAILED/OFPGMFC_UNKNOWN_GROUP"
+            case AddGroup(group) | ModifyGroup(group):
+                self._groups[group.number] = group
+            case DeleteGroup(number):
+                self._groups.pop(number, None)
+                self._entries = {key: one for key, one in self._entries.items() if not _goes_to(one.rule, number)}
             case PutRule(rule):
                 return self._put(rule, now)
             case DeleteRule(rule):
@@ -95,6 +137,8 @@ class FakeSwitch:
     def _put(self, rule: Rule, now: Seconds) -> str | None:
         if rule.meter is not None and rule.meter not in self._buckets:
             return "OFPET_FLOW_MOD_FAILED/OFPFMFC_UNKNOWN"
+        if any(isinstance(one, ToGroup) and one.number not in self._groups for one in rule.actions):
+            return "OFPET_BAD_ACTION/OFPBAC_BAD_OUT_GROUP"
         if rule.goto is not None and not rule.table < rule.goto <= LAST_TABLE:
             return "OFPET_BAD_INSTRUCTION/OFPBIC_BAD_TABLE_ID"
         ends = None
@@ -116,6 +160,10 @@ class FakeSwitch:
         """Its meters."""
         return [bucket.meter for bucket in self._buckets.values()]
 
+    def groups(self) -> list[Group]:
+        """Its groups."""
+        return list(self._groups.values())
+
     def samples(self, now: Seconds) -> list[FlowSample]:
         """Counters of all entries."""
         self._expire(now)
@@ -131,7 +179,11 @@ class FakeSwitch:
         """
         self._expire(now)
         out: list[tuple[int, Packet]] = []
-        table: int | None = 0
+        self._carry(0, packet, in_port, now, out)
+        return [(port, one) for port, one in out if self._may_leave(port, one, in_port)]
+
+    def _carry(self, first: int, packet: Packet, in_port: int, now: Seconds, out: list[tuple[int, Packet]]) -> Packet:
+        table: int | None = first
         while table is not None:
             entry = self._best(table, packet, in_port)
             if entry is None:
@@ -141,25 +193,66 @@ class FakeSwitch:
             rule = entry.rule
             if rule.meter is not None and not self._buckets[rule.meter].admits(packet.size, now):
                 break
-            for action in rule.actions:
+            for action in self._resolved(rule.actions):
                 if isinstance(action, Output):
                     out.append((action.port, packet))
+                    self.asked_by = rule.cookie if action.port == CONTROLLER else self.asked_by
                 elif isinstance(action, AnswerArp):
                     out.append((in_port, _answer(packet, action)))
+                elif isinstance(action, LookInto):
+                    packet = self._look_into(action.table, packet, in_port, now, out)
                 else:
-                    rewritten: dict[str, Any] = {action.field: action.value}
-                    packet = replace(packet, **rewritten)
+                    packet = self._changed(packet, action, now)
             table = rule.goto
-        return [(port, one) for port, one in out if self._may_leave(port, one, in_port)]
+        return packet
+
+    def _resolved(self, actions: Iterable[Action]) -> Iterable[Action]:
+        for action in actions:
+            if not isinstance(action, ToGroup):
+                yield action
+                continue
+            # Fast failover: the first bucket whose port is up, none when all are down.
+            buckets = self._groups[action.number].buckets
+            yield from next((one.actions for one in buckets if one.watch_port not in self.down), ())
+
+    def _look_into(
+        self, table: int, packet: Packet, in_port: int, now: Seconds, out: list[tuple[int, Packet]]
+    ) -> Packet:
+        if table == Table.AFFINITY:
+            return self._notes.look(packet, now)  # type: ignore[no-any-return]
+        if table == Table.MEET and self._notes.has_met(packet, now):
+            return packet
+        return self._carry(table, packet, in_port, now, out)
+
+    def _changed(self, packet: Packet, action: Action, now: Seconds) -> Packet:
+        match action:
+            case Tag(tag):
+                return replace(packet, tag=tag)
+            case Untag():
+                return replace(packet, tag=None)
+            case SetField(name, value):
+                rewritten: dict[str, Any] = {name: value}
+                return replace(packet, **rewritten)
+            case PickSlot() | Choose():
+                return noted(packet, action)  # type: ignore[no-any-return]
+            case KeepConnection():
+                self._notes.keep(action, packet, now)
+            case MeetOnce():
+                self._notes.meet(action, packet, now)
+        return packet
 
     def _may_leave(self, port: int, copy: Packet, in_port: int) -> bool:
         if port == CONTROLLER or (copy.arp_op == 2 and port == in_port):
             return True
-        return port in self.ports and port != in_port
+        return port in self.ports - self.down and port != in_port
 
     def _best(self, table: int, packet: Packet, in_port: int) -> _Entry | None:
         found = [one for key, one in self._entries.items() if key.table == table and _fits(key.match, packet, in_port)]
         return max(found, key=lambda one: one.rule.priority, default=None)
+
+
+def _goes_to(rule: Rule, group: int) -> bool:
+    return ToGroup(group) in rule.actions
 
 
 def _fits(match: Match, packet: Packet, in_port: int) -> bool:
@@ -169,7 +262,13 @@ def _fits(match: Match, packet: Packet, in_port: int) -> bool:
         return False
     if match.multicast and not int(packet.eth_dst[:2], 16) & 1:
         return False
-    names = ("eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "arp_op", "arp_tpa")
+    if match.tagged and (packet.tag is None or packet.tag < FIRST_TAG):
+        return False
+    if match.slot is not None and packet.slot & match.slot[1] != match.slot[0]:
+        return False
+    if match.tcp_dst not in (None, packet.dport) or match.chosen not in (None, packet.chosen):
+        return False
+    names = ("tag", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "arp_op", "arp_tpa")
     return all(getattr(match, name) in (None, getattr(packet, name)) for name in names)
 
 

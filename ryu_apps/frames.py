@@ -1,10 +1,10 @@
-"""Reads and builds the few kinds of frame that reach the controller: ARP, RARP, LLDP and the heads of IPv4."""
+"""Reads and builds the few kinds of frame that reach the controller: ARP, RARP and the heads of IPv4."""
 
 import struct
 from dataclasses import dataclass
 from socket import inet_aton, inet_ntoa
 
-from ryu_apps.rules import ETH_ARP, ETH_IPV4, ETH_LLDP, ETH_RARP
+from ryu_apps.rules import ETH_ARP, ETH_IPV4, ETH_RARP
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 NO_ADDRESS = "0.0.0.0"
@@ -16,7 +16,6 @@ PROBE_MAC = "f2:ea:00:00:00:00"
 _ETHERNET = struct.Struct("!6s6sH")
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _ARP_FIXED = (1, ETH_IPV4, 6, 4)
-_LLDP_OWNER = b"forepath"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +70,12 @@ def _parse_arp(body: bytes) -> Arp | None:
 
 def arp(body: Arp, eth_src: str, eth_dst: str) -> bytes:
     """An ARP frame."""
-    return _ETHERNET.pack(_mac(eth_dst), _mac(eth_src), ETH_ARP) + _ARP.pack(
+    return _ETHERNET.pack(mac_bytes(eth_dst), mac_bytes(eth_src), ETH_ARP) + _ARP.pack(
         *_ARP_FIXED,
         body.operation,
-        _mac(body.sender_mac),
+        mac_bytes(body.sender_mac),
         inet_aton(body.sender),
-        _mac(body.target_mac),
+        mac_bytes(body.target_mac),
         inet_aton(body.target),
     )
 
@@ -87,41 +86,11 @@ def arp_answer(question: Arp, mac: str) -> bytes:
     return arp(body, mac, question.sender_mac)
 
 
-def arp_probe(address: str) -> bytes:
+def arp_probe(address: str, to: str = BROADCAST) -> bytes:
     """Asks who holds `address` without saying who asks, so that no host's cache learns anything wrong."""
-    return arp(Arp(REQUEST, PROBE_MAC, NO_ADDRESS, "00:00:00:00:00:00", address), PROBE_MAC, BROADCAST)
+    return arp(Arp(REQUEST, PROBE_MAC, NO_ADDRESS, "00:00:00:00:00:00", address), PROBE_MAC, to)
 
 
-def lldp(dpid: int, port: int) -> bytes:
-    """An LLDP frame that tells the receiving switch who sent it, and through which port."""
-    chassis = b"\x07" + f"dpid:{dpid:016x}".encode()
-    number = b"\x07" + str(port).encode()
-    # Organisation-specific element: marks the frame as ours, so that other controllers' LLDP is not believed.
-    owner = b"\xf2\xea\x00\x01" + _LLDP_OWNER
-    parts = [(1, chassis), (2, number), (3, struct.pack("!H", 10)), (127, owner), (0, b"")]
-    body = b"".join(struct.pack("!H", kind << 9 | len(value)) + value for kind, value in parts)
-    # 60 bytes is the least that Ethernet carries.
-    return (_ETHERNET.pack(_mac(LLDP_GROUP), _mac(PROBE_MAC), ETH_LLDP) + body).ljust(60, b"\0")
-
-
-def read_lldp(data: bytes) -> tuple[int, int] | None:
-    """(dpid, port) of the sender; None when it is not one of our LLDP frames."""
-    found: dict[int, bytes] = {}
-    at = _ETHERNET.size
-    while at + 2 <= len(data):
-        (head,) = struct.unpack_from("!H", data, at)
-        kind, length = head >> 9, head & 0x1FF
-        if kind == 0:
-            break
-        found[kind] = data[at + 2 : at + 2 + length]
-        at += 2 + length
-    if not found.get(127, b"").endswith(_LLDP_OWNER) or not found.get(1, b"").startswith(b"\x07dpid:"):
-        return None
-    try:
-        return int(found[1][6:], 16), int(found[2][1:])
-    except (KeyError, ValueError):
-        return None
-
-
-def _mac(text: str) -> bytes:
+def mac_bytes(text: str) -> bytes:
+    """A MAC as six bytes."""
     return bytes.fromhex(text.replace(":", ""))

@@ -16,7 +16,8 @@ with warnings.catch_warnings():
         # Ryu 4.34 imports this name, for websockets only; eventlet 0.31 dropped it.
         eventlet.wsgi.ALREADY_HANDLED = []
 
-    from eventlet import tpool
+    from eventlet import patcher, tpool
+    from eventlet.green import socket as green_socket
     from oslo_config import cfg
     from ryu import cfg as ryu_cfg
     from ryu.base.app_manager import RyuApp
@@ -55,6 +56,25 @@ def off_loop(function: Callable[..., Any], *arguments: Any) -> Any:
     return tpool.execute(function, *arguments)
 
 
+def beside(step: Callable[[], bool], every_s: float, wake: Callable[[], None]) -> None:
+    """Calls `step` again and again in a native thread; after each time that it says True, `wake` is called here."""
+    here, there = green_socket.socketpair()
+    raw, native, clock = patcher.original("os"), patcher.original("threading"), patcher.original("time")
+
+    def look() -> None:
+        while True:
+            if step():
+                raw.write(there.fileno(), b"!")
+            clock.sleep(every_s)
+
+    def listen() -> None:
+        while here.recv(4096):
+            wake()
+
+    native.Thread(target=look, daemon=True, name="beside").start()
+    spawn(listen)
+
+
 def spawn(function: Callable[..., None], *arguments: Any) -> Any:
     """Starts a green thread."""
     return hub.spawn(function, *arguments)
@@ -68,6 +88,11 @@ def kill(thread: Any) -> None:
 def sleep(seconds: float) -> None:
     """Lets the others run for so long."""
     hub.sleep(seconds)
+
+
+def alarm_clock() -> Any:
+    """Something to wait for with `wait(seconds)`, that `set()` ends early; `clear()` readies it again."""
+    return hub.Event()
 
 
 def unbounded_queue() -> Any:
@@ -88,6 +113,8 @@ __all__ = [
     "MAIN_DISPATCHER",
     "OPENFLOW_13",
     "RyuApp",
+    "alarm_clock",
+    "beside",
     "cfg",
     "handles",
     "hub",

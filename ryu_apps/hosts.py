@@ -36,6 +36,8 @@ class Hosts:
     """All known hosts, by MAC and by address."""
 
     def __init__(self, hosts: Iterable[Host] = ()) -> None:
+        # Another number whenever somebody came, went, moved or got another address
+        self.version = 0
         self._by_mac: dict[str, Host] = {}
         self._by_address: dict[str, str] = {}
         for host in hosts:
@@ -60,11 +62,13 @@ class Hosts:
         """A frame of `mac` came in at an edge port. An address belongs to the MAC that claimed it last."""
         known = self._by_mac.get(mac)
         if known is None:
+            self.version += 1
             self._by_mac[mac] = Host(mac, None, at, now)
             self._claim(mac, address)
             return Learnt.NEW
         moved = known.at != at
         fresh = address is not None and known.address != address
+        self.version += moved or fresh
         if moved or fresh or now - known.seen > REFRESH_S:
             self._by_mac[mac] = replace(known, at=at, seen=now)
         if fresh:
@@ -90,6 +94,7 @@ class Hosts:
     def leave(self, at: PortId) -> list[Host]:
         """The port turned out to lead to a switch or went away: whoever was there has to be found anew."""
         gone = [host for host in self._by_mac.values() if host.at == at]
+        self.version += bool(gone)
         for host in gone:
             del self._by_mac[host.mac]
             if host.address is not None:

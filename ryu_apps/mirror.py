@@ -1,5 +1,6 @@
 """The passive half that both applications share: polls counters, turns them into rows, carries rows to the database."""
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -10,9 +11,9 @@ import structlog
 
 from cpdb import ForepathError, Spool, Store, open_store
 from ryu_apps.accounting import Accounts, Book, Neighbour, loads, paced
+from ryu_apps.asked import Complaints, SwitchError, unmatched
 from ryu_apps.connections import harden
-from ryu_apps.datapath import Wire
-from ryu_apps.declared import Declared, read_declared
+from ryu_apps.declared import Declared
 from ryu_apps.discovery import PortId
 from ryu_apps.flow_counters import Entry, Look
 from ryu_apps.framework import (
@@ -20,20 +21,25 @@ from ryu_apps.framework import (
     MAIN_DISPATCHER,
     OPENFLOW_13,
     RyuApp,
+    alarm_clock,
+    beside,
     handles,
     off_loop,
     ofp_event,
+    ofproto,
     sleep,
     spawn,
 )
 from ryu_apps.kept import Kept
 from ryu_apps.openflow import FlowColumns
 from ryu_apps.polling import Filter, Polling, port_samples
+from ryu_apps.reading import LOOK_EVERY_S, Reading, look
 from ryu_apps.refusals import refusals
 from ryu_apps.settings import Settings, load, state_directory
 from ryu_apps.staleness import Staleness
 from ryu_apps.tallies import Tallies
-from ryu_apps.writer import Writer, store_rows
+from ryu_apps.wire import Wire
+from ryu_apps.writer import Row, Writer, store_rows
 
 Seconds = float
 
@@ -56,6 +62,7 @@ class MirrorApp(RyuApp):
         self.settings = load()
         harden(self.settings)
         self.accounts = Accounts(self.pace)
+        self.complaints = Complaints()
         self.staleness = Staleness()
         self.writer = make_writer(self.settings)
         self.wires: dict[int, tuple[Any, Wire]] = {}
@@ -64,29 +71,45 @@ class MirrorApp(RyuApp):
         self._polling = Polling(self.settings.poll_s, self.FLOWS)
         self._dumped: dict[int, Seconds] = {}
         self._tallies = Tallies()
-        self._read_again = 0.0
+        self.reading = Reading(self._open, self.declare)
+        self._due = alarm_clock()
 
     def start(self) -> Any:
         """Starts the loops beside the event handlers."""
-        self.every(FLUSH_EVERY_S, "writing", self._write)
+        # What is loaded by now stays: looking through it for garbage would only hold everybody up.
+        gc.freeze()
+        self.every(FLUSH_EVERY_S, "writing", self._write, self._due)
         self.every(FLUSH_EVERY_S, "guarding what waits", self.writer.guard)
-        self.every(self.settings.wanted_s, "reading what is wanted", self._read)
+        self.every(self.settings.wanted_s, "reading what is wanted", self.reading.whole)
         self.every(WATCH_EVERY_S, "watching the switches' counters", self.watch)
         return super().start()
 
-    def every(self, period_s: Seconds, doing: str, body: Callable[[Seconds], None]) -> None:
-        """Calls `body(now)` again and again; whatever goes wrong there is logged and counted, never fatal."""
+    def every(self, period_s: Seconds, doing: str, body: Callable[[Seconds], None], due: Any = None) -> None:
+        """Calls `body(now)` again and again, at once when `due` is set; nothing that goes wrong there is fatal."""
+        due = due or alarm_clock()
 
         def loop() -> None:
             while True:
-                try:
-                    body(time.time())
-                except Exception:  # noqa: BLE001
-                    self.failures += 1
-                    _log.exception("loop goes on after an error", doing=doing, failures=self.failures)
-                sleep(period_s)
+                due.clear()
+                self.attempt(doing, lambda: body(time.time()))
+                due.wait(period_s)
 
         spawn(loop)
+
+    def attempt(self, doing: str, body: Callable[[], None]) -> None:
+        """Whatever goes wrong in `body` is logged and counted."""
+        try:
+            body()
+        except Exception:  # noqa: BLE001
+            self.failures += 1
+            _log.exception("loop goes on after an error", doing=doing, failures=self.failures)
+
+    def tell_now(self, rows: Iterable[Row]) -> None:
+        """Hands over rows that somebody waits for: they are written at once."""
+        rows = list(rows)
+        if rows:
+            self.writer.offer(rows)
+            self._due.set()
 
     # ---- database
 
@@ -95,26 +118,17 @@ class MirrorApp(RyuApp):
             try:
                 self.store = off_loop(open_store, self.settings.database_url)
                 _log.info("database open", url=self.store.engine.url.render_as_string(hide_password=True))
+                beside(look(self.settings.database_url), LOOK_EVERY_S, self._hurry)
             except ForepathError as error:
                 _log.warning("no database, forwarding goes on", reason=str(error))
                 sleep(REOPEN_EVERY_S)
         return self.store
 
+    def _hurry(self) -> None:
+        self.attempt("reading what has changed", self.reading.wanted)
+
     def _write(self, _now: Seconds) -> None:
         self.writer.flush(partial(store_rows, self.store) if self.store is not None else None)
-
-    def _read(self, now: Seconds) -> None:
-        store = self._open() if now >= self._read_again else None
-        if store is None:
-            return
-        try:
-            declared = off_loop(read_declared, store, now)
-            # However large the inventory is, reading it shall not take more than a tenth of the time.
-            self._read_again = now + 10 * (time.time() - now)
-        except ForepathError as error:
-            _log.warning("what is wanted cannot be read, the last reading stands", reason=str(error))
-            return
-        self.declare(declared, time.time())
 
     # ---- for the applications
 
@@ -146,12 +160,16 @@ class MirrorApp(RyuApp):
     def tallies(self) -> dict[tuple[str, str], int]:
         """Everything that went wrong so far, by kind and reason."""
         spool, kept = self.writer.spool, self.writer.kept
-        return {("refused", reason): count for reason, count in refusals.counts.items()} | {
-            ("lost", "rows"): self.writer.lost,
-            ("lost", "batches on disk"): spool.lost if spool is not None else 0,
-            ("lost", "counters not kept"): kept.failures,
-            ("failed", "loops"): self.failures,
-        }
+        return (
+            {("refused", reason): count for reason, count in refusals.counts.items()}
+            | {
+                ("lost", "rows"): self.writer.lost,
+                ("lost", "batches on disk"): spool.lost if spool is not None else 0,
+                ("lost", "counters not kept"): kept.failures,
+                ("failed", "loops"): self.failures,
+            }
+            | self.complaints.tallies()
+        )
 
     def watch(self, now: Seconds) -> None:
         """Once a second: what the counters themselves are worth."""
@@ -223,6 +241,27 @@ class MirrorApp(RyuApp):
             ends = self.neighbour(dpid, one.port)
             if ends is not None:
                 self.writer.offer(loads(ends, growth), now)
+
+    @handles(ofp_event.EventOFPErrorMsg, MAIN_DISPATCHER)
+    def on_error(self, event: Any) -> None:
+        """A switch refused something."""
+        one = event.msg
+        if one.type == ofproto.OFPET_EXPERIMENTER:
+            self._complain(one, f"OFPET_EXPERIMENTER/{one.experimenter:#x}/{one.code}")
+        else:
+            kind = ofproto.ofp_error_type_to_str(one.type)
+            self._complain(one, f"{kind}/{ofproto.ofp_error_code_to_str(one.type, one.code)}")
+
+    def _complain(self, message: Any, reason: str) -> None:
+        now, dpid = time.time(), message.datapath.id
+        error = SwitchError(message.xid, reason, bytes(message.data or b""))
+        self._polling.refused(dpid, message.xid)
+        self.complaints.add(self.name_of(dpid), self.refused(dpid, error), reason, now)
+
+    def refused(self, dpid: int, error: SwitchError) -> str:
+        """What an error is about."""
+        asked = self.wires[dpid][1].asked.take(error.xid) if dpid in self.wires else None
+        return asked or unmatched(error)
 
 
 def make_writer(settings: Settings) -> Writer:

@@ -7,6 +7,8 @@ from cpdb import Destination, VirtualIP
 from ryu_apps.rules import Kind, Rule, SetField, kind_of, pair_number
 from ryu_apps.steering import choose
 
+BY_CONNECTION = "connection"
+
 Seconds = float
 
 
@@ -42,6 +44,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another."""
+        return len(self._pairs) >= self._most
+
     def of_number(self, number: int) -> PairState | None:
         """The pair that a cookie names."""
         return self._by_number.get(number)
@@ -54,11 +61,11 @@ class Pairs:
         """The pair, made and given a destination when it is new; None when there is no room for another."""
         known = self._pairs.get((source, vip.address))
         if known is None:
-            if len(self._pairs) >= self._most:
+            if self.full:
                 return None
             known = PairState(source, vip.address, None, (), now, now)
             self._add(known)
-        if known.destination is None:
+        if known.destination is None and vip.affinity != BY_CONNECTION:
             self._choose(known, vip)
         return known
 
@@ -93,9 +100,16 @@ class Pairs:
             if vip is None or now - pair.active > self._forget_s:
                 del self._pairs[key]
                 del self._by_number[pair.number]
+            elif vip.affinity == BY_CONNECTION:
+                self._let_go(pair, vip, now)
             elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
                 self._choose(pair, vip)
         return before != {key: pair.destination for key, pair in self._pairs.items()}
+
+    def _let_go(self, pair: PairState, vip: VirtualIP, now: Seconds) -> None:
+        # Its connections are placed one by one; whoever had a destination from before keeps it while it speaks.
+        if not _serves(vip, pair.destination) or now - pair.active > self._idle_s:
+            pair.destination = None
 
     def _may_move(self, pair: PairState, vip: VirtualIP, now: Seconds) -> bool:
         return pair.chosen_from != vip.destinations and now - pair.active > self._idle_s

@@ -1,9 +1,10 @@
 """The rules that each switch should hold, computed from what is known: data in, data out, nothing remembered."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ryu_apps import policing
+from ryu_apps.groups import Group, failover
 from ryu_apps.rules import (
     CONTROLLER,
     ETH_ARP,
@@ -21,10 +22,13 @@ from ryu_apps.rules import (
     RuleKey,
     SetField,
     Table,
+    ToGroup,
     cookie,
     pair_number,
 )
+from ryu_apps.spread import Spread, hearing_rule, spread_rules
 from ryu_apps.steering import virtual_mac
+from ryu_apps.tagging import Tagging, tagging_rules
 from ryu_apps.waiting import Quench
 
 DEFAULT_PRIORITY = 0
@@ -61,6 +65,14 @@ class Share:
     back: tuple[Steer, ...] = ()
     police: tuple[policing.Police, ...] = ()
     quenched: tuple[Quench, ...] = ()
+    # Virtual IPs whose connections are placed one by one, whether more sources can be counted, and in whose name
+    # services are asked whether they answer
+    spreads: tuple[Spread, ...] = ()
+    curious: bool = True
+    asked: tuple[str, ...] = ()
+    tagging: Tagging = field(default_factory=Tagging)
+    # Second port towards a MAC, where there is one and the switch can turn to it by itself
+    spares: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,7 @@ class Desired:
 
     rules: Mapping[RuleKey, Rule]
     meters: Mapping[int, Meter]
+    groups: Mapping[int, Group] = field(default_factory=dict)
 
 
 def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = True) -> Desired:
@@ -77,6 +90,11 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
     meters = [
         policing.meter(meter_numbers[one.number], one.rate_kbit_s) for one in limits if one.rate_kbit_s is not None
     ]
+    groups = {
+        mac: group
+        for mac, spare in share.spares.items()
+        if mac in share.ports and (group := failover(share.ports[mac], spare)) is not None
+    }
     rules = [
         *_defaults(),
         *(rule for address in share.virtual_ips for rule in _virtual_ip(address)),
@@ -85,9 +103,12 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(_towards(one) for one in share.towards),
         *(_back(one) for one in share.back),
         *(_quench(one) for one in share.quenched),
-        *(_host(mac, port) for mac, port in dict(share.ports).items()),
+        *(_host(mac, port, groups) for mac, port in dict(share.ports).items()),
+        *tagging_rules(share.tagging),
+        *(hearing_rule(address) for address in share.asked),
     ]
-    return Desired({rule.key: rule for rule in rules}, {one.number: one for one in meters})
+    found = {rule.key: rule for rule in rules} | spread_rules(share.spreads, share.curious)
+    return Desired(found, {one.number: one for one in meters}, {one.number: one for one in groups.values()})
 
 
 def _defaults() -> Iterable[Rule]:
@@ -167,13 +188,14 @@ def _steer(match: Match, actions: tuple[Action, ...], kind: Kind, one: Steer) ->
     return Rule(Table.STEER, PAIR_PRIORITY, match, actions, Table.FORWARD, cookie=cookie(Table.STEER, kind, number))
 
 
-def _host(mac: str, port: int) -> Rule:
+def _host(mac: str, port: int, groups: Mapping[str, Group]) -> Rule:
     number = int(mac.replace(":", ""), 16)
+    action = ToGroup(groups[mac].number) if mac in groups else Output(port)
     return Rule(
         Table.FORWARD,
         HOST_PRIORITY,
         Match(eth_dst=mac),
-        (Output(port),),
+        (action,),
         cookie=cookie(Table.FORWARD, Kind.HOST, number),
     )
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ryu_apps.datapath import Wire
 from ryu_apps.flow_counters import Entry
 from ryu_apps.framework import kill, ofproto, sleep, spawn
 from ryu_apps.openflow import FlowColumns, PortColumns
 from ryu_apps.samples import PortSample
+from ryu_apps.wire import Wire
 
 Seconds = float
 
@@ -63,6 +63,12 @@ class Polling:
                 watch.waiting = {xid: [] for xid in asked}
             watch.rounds += 1
             sleep(self._every_s)
+
+    def refused(self, dpid: int, xid: int) -> None:
+        """The switch will not answer that question: there is nothing to wait for."""
+        watch = self._watches.get(dpid)
+        if watch is not None:
+            watch.waiting.pop(xid, None)
 
     def gather(self, message: Any) -> Any:
         """Columns of the whole answer once its last part is here; None before that, or when others had asked."""

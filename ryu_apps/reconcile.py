@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ryu_apps.groups import Group
+from ryu_apps.groups import is_ours as is_our_group
 from ryu_apps.pipeline import Desired
-from ryu_apps.rules import Meter, Rule, RuleKey, is_ours
+from ryu_apps.rules import Meter, Rule, RuleKey, ToGroup, is_ours
 
 Seconds = float
 
@@ -34,6 +36,27 @@ class DeleteMeter:
 
 
 @dataclass(frozen=True, slots=True)
+class AddGroup:
+    """Creates a group."""
+
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyGroup:
+    """Changes a group's buckets in place: rules that use it stay."""
+
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteGroup:
+    """Removes a group."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class PutRule:
     """Adds a rule or replaces the one with the same key; also restarts its lease."""
 
@@ -47,7 +70,7 @@ class DeleteRule:
     rule: Rule
 
 
-Change = AddMeter | ModifyMeter | DeleteMeter | PutRule | DeleteRule
+Change = AddMeter | ModifyMeter | DeleteMeter | AddGroup | ModifyGroup | DeleteGroup | PutRule | DeleteRule
 
 
 @dataclass(slots=True)
@@ -56,13 +79,17 @@ class Holding:
 
     rules: dict[RuleKey, Rule] = field(default_factory=dict)
     meters: dict[int, Meter] = field(default_factory=dict)
+    groups: dict[int, Group] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, rules: Iterable[Rule], meters: Iterable[Meter], first_meter: int) -> "Holding":
-        """From what a switch reports: only our cookies, and only meters of our number range."""
+    def read(
+        cls, rules: Iterable[Rule], meters: Iterable[Meter], first_meter: int, groups: Iterable[Group] = ()
+    ) -> "Holding":
+        """From what a switch reports: only our cookies, and only meters and groups of our number ranges."""
         return cls(
             {rule.key: rule for rule in rules if is_ours(rule.cookie)},
             {meter.number: meter for meter in meters if meter.number >= first_meter},
+            {group.number: group for group in groups if is_our_group(group.number)},
         )
 
     def expire(self, now: Seconds) -> None:
@@ -72,31 +99,46 @@ class Holding:
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Follows changes that were sent."""
+        gone: set[tuple[str, int]] = set()
         for change in changes:
             match change:
                 case AddMeter(meter) | ModifyMeter(meter):
                     self.meters[meter.number] = meter
                 case DeleteMeter(number):
                     self.meters.pop(number, None)
-                    # A switch drops the rules of a meter with it.
-                    for key in [key for key, rule in self.rules.items() if rule.meter == number]:
-                        del self.rules[key]
+                    gone.add(("meter", number))
+                case AddGroup(group) | ModifyGroup(group):
+                    self.groups[group.number] = group
+                case DeleteGroup(number):
+                    self.groups.pop(number, None)
+                    gone.add(("group", number))
                 case PutRule(rule):
                     self.rules[rule.key] = rule
                 case DeleteRule(rule):
                     self.rules.pop(rule.key, None)
+        if gone:
+            # A switch drops the rules of a meter or group with it.
+            self.rules = {key: rule for key, rule in self.rules.items() if not _uses(rule, gone)}
+
+
+def _uses(rule: Rule, things: set[tuple[str, int]]) -> bool:
+    if ("meter", rule.meter) in things:
+        return True
+    return any(isinstance(one, ToGroup) and ("group", one.number) in things for one in rule.actions)
 
 
 def difference(holding: Holding, want: Desired) -> list[Change]:
     """Changes that lead from `holding` to `want`, in an order in which every prefix is sound.
 
-    Meters come before the rules that use them and go after them; new rules come before old ones go.
+    Meters and groups come before the rules that use them and go after them; new rules come before old ones go.
     """
     return [
         *_meters_first(holding.meters, want.meters),
+        *_groups_first(holding.groups, want.groups),
         *(PutRule(rule) for key, rule in want.rules.items() if not _same(holding.rules.get(key), rule)),
         *(DeleteRule(rule) for key, rule in holding.rules.items() if key not in want.rules and is_ours(rule.cookie)),
         *(DeleteMeter(number) for number in holding.meters if number not in want.meters),
+        *(DeleteGroup(number) for number in holding.groups if number not in want.groups),
     ]
 
 
@@ -108,9 +150,17 @@ def _meters_first(held: Mapping[int, Meter], want: Mapping[int, Meter]) -> Itera
             yield ModifyMeter(meter)
 
 
+def _groups_first(held: Mapping[int, Group], want: Mapping[int, Group]) -> Iterable[Change]:
+    for number, group in want.items():
+        if number not in held:
+            yield AddGroup(group)
+        elif held[number] != group:
+            yield ModifyGroup(group)
+
+
 def _same(held: Rule | None, want: Rule) -> bool:
-    if held is None:
-        return False
+    if held is None or held is want:
+        return held is not None
     alike = (held.actions, held.goto, held.meter, held.cookie) == (want.actions, want.goto, want.meter, want.cookie)
     if held.lease_until is None or want.lease_until is None:
         return alike and held.lease_until == want.lease_until

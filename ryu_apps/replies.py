@@ -7,6 +7,7 @@ from ryu_apps.framework import ofproto, parser
 from ryu_apps.openflow import Columns, decode_flow_stats, plain_hello, read_head
 
 _HEADER_BYTES = ofproto.OFP_MULTIPART_REPLY_SIZE
+_OWN_ERROR = struct.pack("!H", ofproto.OFPET_EXPERIMENTER)
 _FLOW_HEAD = struct.Struct("!HBxIIHHHH4xQQQ").unpack_from
 
 
@@ -105,6 +106,16 @@ _LAZY = {
 }
 
 
+def _own_error(datapath: Any, data: bytes, head: Any) -> Any:
+    # The framework has a class for such errors but no event: they would never arrive anywhere.
+    number, experimenter = struct.unpack_from("!HI", data, 10)
+    message = parser.OFPErrorMsg(datapath, ofproto.OFPET_EXPERIMENTER, number, data[16:])
+    message.experimenter = experimenter
+    message.set_headers(head.version, head.kind, len(data), head.xid)
+    message.set_buf(data)
+    return message
+
+
 def message_of(datapath: Any, data: bytes, columns: Columns | None) -> Any:
     """The framework's message for checked bytes; `columns` is what the check decoded.
 
@@ -119,4 +130,6 @@ def message_of(datapath: Any, data: bytes, columns: Columns | None) -> Any:
             message = parser.MsgBase.parser.__func__(_LAZY[kind], datapath, *head, data)
             message.type, message.flags, message.columns = kind, flags, columns
             return message
+    elif head.kind == ofproto.OFPT_ERROR and data[8:10] == _OWN_ERROR:
+        return _own_error(datapath, data, head)
     return parser._MSG_PARSERS[head.kind](datapath, head.version, head.kind, len(data), head.xid, data)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ Seconds = float
 OWNER = 0xF0EA
 OWNER_SHIFT = 48
 OWNER_MASK = 0xFFFF << OWNER_SHIFT
+# The top 16 bits of what switches write down by themselves on our behalf: never compared, it goes with its rule.
+LEARNED = 0xF0EB
 TABLE_SHIFT = 44
 KIND_SHIFT = 40
 NUMBER_MASK = (1 << 40) - 1
@@ -20,6 +23,7 @@ ETH_ARP = 0x0806
 ETH_RARP = 0x8035
 ETH_LLDP = 0x88CC
 PROTO_TCP = 6
+PROTO_UDP = 17
 
 # Reserved port of OpenFlow 1.3: the controller. Real ports are below PORT_MAX.
 CONTROLLER = 0xFFFFFFFD
@@ -33,6 +37,11 @@ class Table(IntEnum):
     POLICE = 1
     STEER = 2
     FORWARD = 3
+    # Looked into from `steer` and `account`, beside the order: live connections, slots, destinations, met sources
+    AFFINITY = 8
+    SLOTS = 9
+    SERVE = 10
+    MEET = 11
 
 
 class Kind(IntEnum):
@@ -48,11 +57,17 @@ class Kind(IntEnum):
     LIMIT = 7
     QUENCH = 8
     ANSWER = 9
+    PIN = 13
+    TAG = 14
+    SPREAD = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Fields that must be equal; None matches anything. `syn` means TCP with SYN set and ACK clear."""
+    """Fields that must be equal; None matches anything. `syn` means TCP with SYN set and ACK clear.
+
+    `tag` is one of our tags, `tagged` any of them. `slot` is (first slot, mask), `chosen` a destination's number.
+    """
 
     in_port: int | None = None
     eth_type: int | None = None
@@ -65,6 +80,11 @@ class Match:
     arp_tpa: str | None = None
     syn: bool = False
     multicast: bool = False
+    tag: int | None = None
+    tagged: bool = False
+    tcp_dst: int | None = None
+    slot: tuple[int, int] | None = None
+    chosen: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +92,13 @@ class Output:
     """Sends the packet out of a port, or to the controller."""
 
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToGroup:
+    """Lets a group of the switch choose what to do."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +117,64 @@ class AnswerArp:
     address: str
 
 
-Action = Output | SetField | AnswerArp
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Puts a tag on the packet: the switches that follow send it the way of that tag."""
+
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Untag:
+    """Takes the tag off."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookInto:
+    """Does what another table says of the packet, then goes on here."""
+
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class PickSlot:
+    """Picks a slot below `slots` (a power of 2) by a hash of the packet's connection."""
+
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Notes which destination was chosen, for the tables that follow."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepConnection:
+    """The switch itself writes down that this connection goes to `mac`, `address`, and its answers back.
+
+    `protocol` 0: whatever is neither TCP nor UDP. What is silent for `idle_s` is forgotten.
+    """
+
+    protocol: int
+    virtual_ip: str
+    address: str
+    mac: str
+    number: int
+    idle_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeetOnce:
+    """The switch itself writes down that it has met this (source, destination address), for `hold_s`."""
+
+    hold_s: int
+
+
+Action = (
+    Output | ToGroup | SetField | AnswerArp | Tag | Untag | LookInto | PickSlot | Choose | KeepConnection | MeetOnce
+)  # fmt: skip
 
 
 class RuleKey(NamedTuple):
@@ -150,6 +234,7 @@ def number_of(value: int) -> int:
     return value & NUMBER_MASK
 
 
+@lru_cache(maxsize=65_536)
 def pair_number(source_address: str, virtual_ip: str) -> int:
     """40 bits that name a pair: the same in every process and after every restart, so nothing has to be kept."""
     digest = blake2b(f"{source_address}>{virtual_ip}".encode(), digest_size=5).digest()

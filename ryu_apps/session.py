@@ -4,30 +4,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import structlog
-
-from ryu_apps.datapath import Wire, decode_meter, decode_rule
+from ryu_apps.asked import SwitchError, unmatched
+from ryu_apps.datapath import decode_meter, decode_rule
 from ryu_apps.framework import ofproto
+from ryu_apps.group_messages import decode_group
+from ryu_apps.groups import Group
 from ryu_apps.pipeline import Desired
-from ryu_apps.reconcile import AddMeter, Change, DeleteRule, Holding, ModifyMeter, PutRule, difference
-from ryu_apps.rules import OWNER, OWNER_MASK, OWNER_SHIFT, Kind, Meter, Rule, RuleKey, kind_of
+from ryu_apps.reconcile import AddGroup, Change, DeleteGroup, DeleteRule, Holding, ModifyGroup, PutRule, difference
+from ryu_apps.refused import Refusal, about, subject, timeless, undo
+from ryu_apps.rules import OWNER, OWNER_MASK, OWNER_SHIFT, Kind, Meter, Rule, RuleKey, ToGroup, kind_of
+from ryu_apps.wire import Wire
 
 Seconds = float
 
-_log = structlog.get_logger("ryu_apps.session")
 # A refused rule is tried again after this long: a full table may have room by then.
 RETRY_S = 30.0
 # After a connection, rules that nothing explains yet stay this long: their hosts and pairs may still turn up.
 GRACE_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A change that the switch answered with an error."""
-
-    change: Change
-    reason: str
-    t: Seconds
 
 
 @dataclass(slots=True)
@@ -39,10 +32,13 @@ class Session:
     since: Seconds
     holding: Holding = field(default_factory=Holding)
     meters_most: int = 0
+    # Whether the switch can go over to another port by itself
+    has_failover: bool = False
     adopted: bool = False
-    refused: dict[RuleKey | int, Refusal] = field(default_factory=dict)
+    refused: dict[object, Refusal] = field(default_factory=dict)
     _rules: list[Rule] = field(default_factory=list)
     _meters: list[Meter] = field(default_factory=list)
+    _groups: list[Group] = field(default_factory=list)
     _asked: set[int] = field(default_factory=set)
     _sent: dict[int, Change] = field(default_factory=dict)
     _barriers: dict[int, tuple[Callable[[], None], tuple[int, ...]]] = field(default_factory=dict)
@@ -69,19 +65,25 @@ class Session:
 
     def begin(self) -> None:
         """Asks what the switch holds of ours."""
-        self._asked = {self.wire.ask_rules(OWNER << OWNER_SHIFT, OWNER_MASK), *self.wire.ask_meters()}
+        rules = self.wire.ask_rules(OWNER << OWNER_SHIFT, OWNER_MASK)
+        self._asked = {rules, *self.wire.ask_meters(), *self.wire.ask_groups()}
 
     def read(self, message: Any, now: Seconds) -> bool:
         """Takes a part of the answers to `begin`; False when the message answers something else."""
         if message.xid not in self._asked:
             return False
-        kind = message.type
-        if kind == ofproto.OFPMP_FLOW:
-            self._rules += [decode_rule(one, now) for one in message.body]
-        elif kind == ofproto.OFPMP_METER_CONFIG:
-            self._meters += [decode_meter(one) for one in message.body]
-        elif message.body and message.body[0].band_types:
-            self.meters_most = message.body[0].max_meter
+        match message.type:
+            case ofproto.OFPMP_FLOW:
+                self._rules += [decode_rule(one, now) for one in message.body]
+            case ofproto.OFPMP_METER_CONFIG:
+                self._meters += [decode_meter(one) for one in message.body]
+            case ofproto.OFPMP_GROUP_DESC:
+                self._groups += [group for one in message.body if (group := decode_group(one)) is not None]
+            case ofproto.OFPMP_GROUP_FEATURES:
+                self.has_failover = bool(message.body.types & 1 << ofproto.OFPGT_FF)
+            case _:
+                if message.body and message.body[0].band_types:
+                    self.meters_most = message.body[0].max_meter
         if not message.flags & ofproto.OFPMPF_REPLY_MORE:
             self._answered(message.xid)
         return True
@@ -89,28 +91,26 @@ class Session:
     def _answered(self, xid: int) -> None:
         self._asked.discard(xid)
         if self.ready:
-            self.holding = Holding.read(self._rules, self._meters, self.first_meter)
+            self.holding = Holding.read(self._rules, self._meters, self.first_meter, self._groups)
 
-    def error(self, xid: int, reason: str, now: Seconds) -> None:
-        """The switch refused a message."""
+    def error(self, error: SwitchError, now: Seconds) -> str:
+        """The switch refused a message; returns what that was about."""
+        xid, asked = error.xid, self.wire.asked.take(error.xid)
         if xid in self._asked:
-            # A switch without meters says so this way.
+            # A switch without meters or groups says so this way.
             self._answered(xid)
-            return
+        elif xid in self._barriers:
+            # Whoever waits must not wait for ever.
+            self.passed(xid)
         change = self._sent.pop(xid, None)
         if change is None:
-            return
-        _log.warning("switch refused a change", dpid=f"{self.dpid:016x}", change=str(change), reason=reason)
-        match change:
-            case PutRule(rule):
-                self.holding.rules.pop(rule.key, None)
-                self.refused[rule.key] = Refusal(change, reason, now)
-            case AddMeter(meter) if "METER_EXISTS" in reason:
-                # Not what we thought it held: the next round sets it right.
-                self.holding.meters[meter.number] = Meter(meter.number, -1, -1)
-            case AddMeter(meter) | ModifyMeter(meter):
-                self.holding.meters.pop(meter.number, None)
-                self.refused[meter.number] = Refusal(change, reason, now)
+            return asked or unmatched(error)
+        if isinstance(change, AddGroup | ModifyGroup) and "GROUP_EXISTS" not in error.reason:
+            # Without groups everything still goes its first way.
+            self.has_failover = False
+        if undo(change, error.reason, self.holding):
+            self.refused[subject(change)] = Refusal(change, error.reason, now)
+        return about(change)
 
     def lost(self, key: RuleKey) -> bool:
         """The switch says that a rule is gone; True when that was not our doing, and it has to be sent again."""
@@ -120,18 +120,25 @@ class Session:
         """Sends what is missing; True when anything was sent."""
         self.holding.expire(now)
         changes = [one for one in difference(self.holding, want) if self._sensible(one, now, may_delete)]
-        for change in changes:
-            self._sent[self.wire.change(change, now)] = change
+        if changes:
+            self._sent.update(zip(self.wire.changes(changes, now), changes, strict=True))
         self.holding.apply(_as_installed(change, now) for change in changes)
         return bool(changes)
 
     def _sensible(self, change: Change, now: Seconds, may_delete: bool) -> bool:
-        if isinstance(change, DeleteRule):
-            leased = kind_of(change.rule.cookie) in (Kind.LIMIT, Kind.QUENCH)
-            return may_delete and (leased or now - self.since > GRACE_S)
-        key = change.rule.key if isinstance(change, PutRule) else getattr(change, "meter", None)
-        refusal = self.refused.get(key.number if isinstance(key, Meter) else key) if key is not None else None
-        return refusal is None or _timeless(refusal.change) != _timeless(change) or now - refusal.t > RETRY_S
+        old = now - self.since > GRACE_S
+        match change:
+            case DeleteGroup(number):
+                # It would take the rules that use it along.
+                allowed = may_delete and old and number not in _used_groups(self.holding)
+            case DeleteRule(rule):
+                allowed = may_delete and (old or kind_of(rule.cookie) in (Kind.LIMIT, Kind.QUENCH))
+            case _:
+                allowed = True
+        if not allowed:
+            return False
+        refusal = self.refused.get(subject(change)) if self.refused else None
+        return refusal is None or timeless(refusal.change) != timeless(change) or now - refusal.t > RETRY_S
 
     def barrier(self, then: Callable[[], None]) -> None:
         """Calls `then` once the switch has done everything sent so far."""
@@ -142,10 +149,17 @@ class Session:
         then, sent = self._barriers.pop(xid, (None, ()))
         for one in sent:
             change = self._sent.pop(one, None)
-            if isinstance(change, PutRule):
-                self.refused.pop(change.rule.key, None)
+            if change is not None and self.refused:
+                self.refused.pop(subject(change), None)
         if then is not None:
             then()
+
+    def confirmed(self, key: RuleKey) -> bool:
+        """Whether the switch has said that it holds a rule, or told so itself."""
+        if key not in self.holding.rules or not self._sent:
+            return key in self.holding.rules
+        pending = (one.rule.key for one in self._sent.values() if isinstance(one, PutRule))
+        return key not in pending
 
     def holds(self, keys: Iterable[RuleKey]) -> bool:
         """Whether the switch holds all these rules."""
@@ -157,8 +171,8 @@ class Session:
         return next(reasons, None)
 
 
-def _timeless(change: Change) -> Change:
-    return PutRule(replace(change.rule, lease_until=None)) if isinstance(change, PutRule) else change
+def _used_groups(holding: Holding) -> set[int]:
+    return {one.number for rule in holding.rules.values() for one in rule.actions if isinstance(one, ToGroup)}
 
 
 def _as_installed(change: Change, now: Seconds) -> Change:

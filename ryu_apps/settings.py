@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from cpdb import DEFAULT_URL, SettingsError
 from ryu_apps.framework import CONF, cfg
+from ryu_apps.health import Rules
 
 GROUP = "forepath"
 URL_VARIABLE = "FOREPATH_DATABASE_URL"
@@ -34,6 +35,12 @@ class Settings:
     # Silence after which changed weights may move a pair, and after which a pair is forgotten
     idle_s: float = 60.0
     forget_s: float = 900.0
+    # A pair that never falls silent is moved to its new path after this long; its packets may overtake each other then
+    path_patience_s: float = 10.0
+    # Destinations: seconds between two questions, silences in a row that put one out, answers that take it back
+    probe_every_s: float = 2.0
+    probe_failures: int = 3
+    probe_successes: int = 2
     # Rows that wait for the database at most; more are dropped and counted
     most_rows: int = 500_000
     # Where batches wait while the database is away, and counters outlast a restart; beside an SQLite file by default
@@ -52,6 +59,7 @@ class Settings:
 
 _LEAST: dict[str, float] = {"poll_s": 0.1, "wanted_s": 0.1, "idle_s": 1, "forget_s": 10}
 _LEAST |= {"handshake_s": 1, "silent_s": 3, "most_connections": 1, "most_reply_bytes": 65536}
+_LEAST |= {"path_patience_s": 0, "probe_every_s": 0.2, "probe_failures": 1, "probe_successes": 1}
 _LEAST |= {"first_meter": 1, "most_pairs": 1, "most_rows": 1, "spool_mib": 1}
 _KINDS = {str: cfg.StrOpt, int: cfg.IntOpt, float: cfg.FloatOpt}
 
@@ -82,6 +90,11 @@ def load() -> Settings:
     settings = Settings(**values)
     agents(settings)
     return settings
+
+
+def probing(settings: Settings) -> Rules:
+    """How destinations are asked whether they live."""
+    return Rules(settings.probe_every_s, settings.probe_failures, settings.probe_successes)
 
 
 def state_directory(settings: Settings) -> Path | None:

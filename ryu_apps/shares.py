@@ -6,6 +6,7 @@ from ryu_apps.network import Network
 from ryu_apps.pairs import PairState
 from ryu_apps.pipeline import Share, Steer
 from ryu_apps.policing import Police, Wish, police, wishes
+from ryu_apps.tagging import Tagging
 
 Seconds = float
 
@@ -29,13 +30,38 @@ def limits(network: Network, now: Seconds) -> Limits:
     return Limits(tuple(police(found, address)), tuple(found))
 
 
+class Wishes:
+    """`limits`, worked out anew only when a reservation, a host or a name has changed, or a lease has ended."""
+
+    def __init__(self) -> None:
+        self._made_from: tuple[object, ...] = ()
+        self._until = float("-inf")
+        self._limits = Limits((), ())
+
+    def limits(self, network: Network, now: Seconds) -> Limits:
+        """What the alive reservations ask for; the very same object while that is the same."""
+        reservations = network.declared.reservations
+        made_from = reservations, network.picture.directory, network.hosts.version
+        if now >= self._until or len(made_from) != len(self._made_from) or not _same(made_from, self._made_from):
+            self._limits, self._made_from = limits(network, now), made_from
+            self._until = min((one.expires_at for one in reservations if one.expires_at > now), default=float("inf"))
+        return self._limits
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    return all(a is b or (isinstance(a, int) and a == b) for a, b in zip(one, other, strict=True))
+
+
 def share(network: Network, dpid: int, wanted: Limits) -> Share:
     """What switch `dpid` has to do."""
     ports = {host.mac: network.port_towards(dpid, host) for host in network.hosts}
+    # Only where somebody may open a connection
+    spreads = tuple(network.destinations.spreads) if any(host.at.dpid == dpid for host in network.hosts) else ()
     steers = [steer for pair in network.pairs if (steer := _steer(network, pair)) is not None]
     return Share(
         virtual_ips=tuple(sorted(network.virtual_ips)),
         ports={mac: port for mac, port in ports.items() if port is not None},
+        spares={host.mac: port for host in network.hosts if (port := network.spare_port(dpid, host)) is not None},
         accounts=tuple(
             (pair.source_address, pair.virtual_ip)
             for pair in network.pairs
@@ -45,6 +71,10 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
         back=tuple(one for one in steers if _place(network, one.destination_mac) == dpid),
         quenched=tuple(one for one in network.waiting.quenched.values() if one.dpid == dpid),
         police=tuple(one for one in wanted.police if ingress(network, one.source_address) == dpid),
+        spreads=spreads,
+        curious=not network.pairs.full,
+        asked=network.destinations.probed_by_tcp(),
+        tagging=network.routes.tagging.get(dpid, Tagging()),
     )
 
 

@@ -32,6 +32,7 @@ class Topology:
         self._attached = dict(attached)
         self._graph: Any = nx.Graph()
         self._next_hops: dict[str, dict[str, str]] = {}
+        self._spare_hops: dict[str, dict[str, str]] = {}
         for link in sorted(links, key=lambda one: (one.a, one.b, one.a_port, one.b_port)):
             if link.up and not self._graph.has_edge(link.a, link.b):
                 cost = DETOUR if {link.a, link.b} & avoid else 1
@@ -79,9 +80,7 @@ class Topology:
         return self._next_hops[destination]
 
     def _tree(self, destination: str) -> dict[str, str]:
-        if destination not in self._graph:
-            return {}
-        distance = nx.single_source_dijkstra_path_length(self._graph, destination, weight="cost")
+        distance = self._distances(destination)
         return {
             switch: min(
                 (
@@ -94,6 +93,36 @@ class Topology:
             for switch, far in distance.items()
             if switch != destination
         }
+
+    def spare_hops(self, destination: str) -> Mapping[str, str]:
+        """For each switch that has one: the neighbour to which it may turn by itself when its next hop is cut off.
+
+        All switches stand in one order of (distance to `destination`, rank), and a spare stands before the switch that
+        turns to it, as every next hop does. So whatever fails, and whoever has turned, no packet ever comes back to
+        where it was. Each is a loop-free alternate (RFC 5286); those that could loop when more fails are not used.
+        """
+        if destination not in self._spare_hops:
+            self._spare_hops[destination] = self._spares(destination)
+        return self._spare_hops[destination]
+
+    def _spares(self, destination: str) -> dict[str, str]:
+        hops, distance = self.next_hops(destination), self._distances(destination)
+        place = {switch: (far, _rank(destination, switch)) for switch, far in distance.items()}
+        found = {}
+        for switch, first in hops.items():
+            others = {
+                neighbour: distance[neighbour] + edge["cost"]
+                for neighbour, edge in self._graph[switch].items()
+                if neighbour != first and place[neighbour] < place[switch]
+            }
+            if others:
+                found[switch] = min(others, key=lambda one: (others[one], _rank(switch, destination, one)))
+        return found
+
+    def _distances(self, destination: str) -> dict[str, float]:
+        if destination not in self._graph:
+            return {}
+        return dict(nx.single_source_dijkstra_path_length(self._graph, destination, weight="cost"))
 
     def port(self, switch: str, neighbour: str) -> int:
         """Port of `switch` that leads to the neighbouring switch. KeyError when they are not joined."""

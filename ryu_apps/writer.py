@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 import structlog
 
-from cpdb import Batch, ForepathError, Link, LinkLoad, Node, Observed, Store
+from cpdb import Alarm, Batch, ForepathError, Link, LinkLoad, Node, Observed, Store
 from ryu_apps.kept import Kept
 
 Seconds = float
-Row = Batch | LinkLoad | Observed | Node | Link
+Row = Batch | LinkLoad | Observed | Node | Link | Alarm
 Run = Callable[..., Any]
 
 # Nodes first: other rows may name them.
-ORDER: tuple[type[Any], ...] = (Node, Link, Batch, LinkLoad, Observed)
+ORDER: tuple[type[Any], ...] = (Node, Link, Batch, LinkLoad, Observed, Alarm)
 # What waits for longer is copied to disk while the database thinks: no kill costs more than this.
 PATIENCE_S = 0.5
 # Rows that failed so often while others went through are the trouble themselves.
@@ -55,6 +55,16 @@ def store_rows(store: Store, rows: Iterable[Row]) -> None:
     store.facts.add_loads(by_kind.get(LinkLoad, []))
     if Observed in by_kind:
         store.wanted.observe(by_kind[Observed])
+    _alarm(store, by_kind.get(Alarm, []))
+
+
+def _alarm(store: Store, items: Iterable[Alarm]) -> None:
+    # In order: one may be raised, cleared and raised again.
+    for one in items:
+        if one.cleared_at is None:
+            store.alarms.raise_([one])
+        else:
+            store.alarms.clear(one.kind, one.key, one.node, one.cleared_at)
 
 
 def _here(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -6,6 +6,7 @@ import typer
 from pydantic import BaseModel
 
 from cpdb import SettingsError, StoreError, StoreOutdated, open_store
+from forepath.host_uris import host_problems
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
 from forepath.processes import controller_manager, orchestrator_config, predictor_config, slow_lane
 from forepath.settings import Settings, load, without_password
@@ -91,16 +92,10 @@ def _hypervisors(settings: Settings) -> list[str]:
     if not settings.host:
         return []
     try:
-        import libvirt
+        import libvirt  # noqa: F401 - only whether it is there
     except ImportError:
         return ["libvirt-python is not installed; pip install 'forepath[libvirt]' (needs libvirt's headers)"]
-    lines = []
-    for host in settings.host:
-        try:
-            libvirt.openReadOnly(host.uri).close()
-        except libvirt.libvirtError as error:
-            lines.append(f"host {host.name}: {host.uri}: {error.get_error_message()}; is its libvirtd running?")
-    return lines
+    return list(host_problems(settings.host))
 
 
 def _programs() -> list[str]:

@@ -12,7 +12,7 @@ from forepath.inventory import declare
 from forepath.output import JsonOption, SettingsOption, console, emit, table
 from forepath.settings import load
 from orchestrator import explain as explain_lines
-from orchestrator import explained
+from orchestrator import explained, passed
 
 TOLD = (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.PENDING)
 
@@ -94,8 +94,10 @@ def explain(
     if record is None:
         which = "no action was tried so far" if action is None else f"no action {action}"
         raise SettingsError(f"{which}; `forepath status` lists the last ones")
-    if not emit(explained(record), json):
-        console.print("\n".join(explain_lines(record)), markup=False, highlight=False)
+    steps = passed(store.progress.of(record.id or 0))
+    if not emit(explained(record) | {"steps": steps}, json):
+        lines = [*explain_lines(record), *(f"step: {one}" for one in steps)]
+        console.print("\n".join(lines), markup=False, highlight=False)
 
 
 def last_action(store: Store, policy: str | None = None) -> ActionRecord | None:

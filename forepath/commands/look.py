@@ -8,6 +8,7 @@ from cpdb import Holder, Store, open_store
 from forepath import views
 from forepath.commands import halt
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
+from forepath.services import alarm_lines
 from forepath.settings import load
 from orchestrator import ACTING, ADVISING
 
@@ -28,6 +29,7 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     span = store.facts.span()
     pause = store.brake.in_force(now)
     latest = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
+    alarms = store.alarms.open()
     payload: dict[str, Any] = {
         "now": now,
         "paused": asdict(pause) if pause else None,
@@ -40,22 +42,21 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         "vms": [asdict(item) for item in views.newest_vm_loads(store, now)],
         "hosts": [asdict(item) for item in views.newest_host_loads(store, now)],
         "actions": [asdict(item) for item in store.journal.actions(limit=5)],
+        "alarms": [asdict(item) for item in alarms],
     }
     if emit(payload, json):
         return
     for line in halt.warnings(pause, now):
         console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
+    for line in alarm_lines(alarms, {one.address: one.name for one in store.inventory.virtual_ips()}):
+        console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"last sample    {ago(now, payload['last_sample_at'])}")
     console.print(f"last forecast  {ago(now, payload['last_forecast_at'])}")
     _print_duty(payload, now)
     _print_refreshes(payload, now)
     _print_machines(payload)
     _print_reservations(payload, now)
-    rows = [
-        (str(item["id"]), item["kind"], item["target"], item["outcome"], ago(now, item["issued_at"]), item["why"])
-        for item in payload["actions"]
-    ]
-    console.print(table("last actions", ["no.", "kind", "target", "outcome", "issued", "why"], rows, left=6))
+    _print_actions(payload, now)
 
 
 def _on_duty(store: Store, now: float) -> dict[str, Holder]:
@@ -90,6 +91,14 @@ def _print_machines(payload: dict[str, Any]) -> None:
         for item in payload["vms"]
     ]
     console.print(table("VMs", ["VM", "host", "state", "cores used", "limit"], machines, left=3))
+
+
+def _print_actions(payload: dict[str, Any], now: float) -> None:
+    rows = [
+        (str(item["id"]), item["kind"], item["target"], item["outcome"], ago(now, item["issued_at"]), item["why"])
+        for item in payload["actions"]
+    ]
+    console.print(table("last actions", ["no.", "kind", "target", "outcome", "issued", "why"], rows, left=6))
 
 
 def _print_reservations(payload: dict[str, Any], now: float) -> None:

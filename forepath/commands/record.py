@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cpdb import ActionRecord, Observed, OutcomeKind, Reservation, open_store
-from forepath.held import Held, State, held
+from forepath.commands.requests import leases_of, show
+from forepath.held import Held, State
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
 from forepath.settings import load
 from forepath.spans import SinceOption, span
@@ -115,16 +116,20 @@ def _summed(found: Sequence[ActionRecord], counts: dict[str, Counter[str]], top:
 def reservations(settings: SettingsOption = None, json: JsonOption = None) -> None:
     """Every reservation that is held: what, for whom, why, until when, and what each switch has made of it.
 
+    Below them the open requests: asked, granted, held by which leases, and obtained.
+
     Examples:
         forepath reservations
         forepath reservations --json -
     """
     store = open_store(load(settings).database.url, create=False)
     now = time.time()
-    found = held(store.wanted.reservations(now), store.wanted.observed())
-    generation = store.wanted.generation()
+    found, asked = leases_of(store, now)
+    generation, open_ones = store.wanted.generation(), store.requests.open(now)
+    services = {one.address: one.name for one in store.inventory.virtual_ips()}
     store.close()
-    if emit({"now": now, "generation": generation, "reservations": [_held_json(one, now) for one in found]}, json):
+    told = {"reservations": [_held_json(one, now) for one in found], "requests": asked}
+    if emit({"now": now, "generation": generation, **told}, json):
         return
     rows = [
         (
@@ -141,6 +146,8 @@ def reservations(settings: SettingsOption = None, json: JsonOption = None) -> No
     console.print(table("reservations", columns, rows, texts=(0, 2, 3)))
     for one in found:
         console.print("\n".join(_told(one)), markup=False, highlight=False, soft_wrap=True)
+    if open_ones:
+        show(open_ones, services, now)
 
 
 def _told(one: Held) -> Iterator[str]:

@@ -21,9 +21,12 @@ from mininet_topos import (
     Phases,
     Sampler,
     Schedule,
+    account,
     at_unix,
     delivered_share,
     make_schedule,
+    offered,
+    price,
     read_played,
     read_samples,
     shortage,
@@ -169,6 +172,8 @@ class RealTrial:
         windows = at_unix(self.schedule.windows, self.start_at)
         played = read_played(self._log_of(client) for client in self.schedule.requests)
         samples = read_samples(self.directory / "samples.jsonl")
+        works = offered(self.schedule, self.lab.layout, self.start_at)
+        cost = price(samples, works)
         figures = {}
         for number, segment in enumerate(self.schedule.segments[1:], start=1):
             own = [window for window in windows if window.segment == segment.name]
@@ -181,6 +186,7 @@ class RealTrial:
                 short_bandwidth_s=short.short_bandwidth_s,
                 short_cpu_s=short.short_cpu_s,
                 competing_share=self._competing_share(number),
+                cpu=account(samples, works, cost, (self.start_at + segment.start_s, self.start_at + segment.end_s)),
             )
         actions = tuple(self.store.journal.actions())
         schedule = self.schedule

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cpdb import ActionRecord, OutcomeKind
 from forepath.output import table
-from mininet_topos import Window
+from mininet_topos import CpuAccount, Window
 
 POLICIES = ("static", "reactive", "predictive")
 # From this many columns on there is room for each action's reason; else `forepath explain NUMBER` tells it.
@@ -18,7 +18,10 @@ WIDE = 140
 
 @dataclass(frozen=True, slots=True)
 class PolicyFigures:
-    """What one policy delivered during the surges of its segment; `competing_share` is the other service's share."""
+    """What one policy delivered during the surges of its segment; `competing_share` is the other service's share.
+
+    `cpu` is about the whole segment: where the CPU that was needed exceeded what a machine might use, and what it cost.
+    """
 
     offered_bytes: int
     delivered_bytes: int
@@ -26,6 +29,7 @@ class PolicyFigures:
     short_bandwidth_s: float
     short_cpu_s: float
     competing_share: float | None = None
+    cpu: CpuAccount = field(default_factory=CpuAccount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +50,24 @@ def document(result: TrialResult) -> dict[str, Any]:
         "seed": result.seed,
         "scenario": result.scenario,
         "simulated": result.simulated,
-        "policies": {
-            name: {
-                "offered_bytes": one.offered_bytes,
-                "delivered_bytes": one.delivered_bytes,
-                "p95_latency_s": one.p95_latency_s,
-                "short_bandwidth_s": one.short_bandwidth_s,
-                "short_cpu_s": one.short_cpu_s,
-                "competing_share": one.competing_share,
-            }
-            for name, one in result.policies.items()
-        },
+        "policies": {name: _figures(one) for name, one in result.policies.items()},
         "actions": [action_row(action, result.windows) for action in taken(result.actions)],
+    }
+
+
+def _figures(one: PolicyFigures) -> dict[str, Any]:
+    return {
+        "offered_bytes": one.offered_bytes,
+        "delivered_bytes": one.delivered_bytes,
+        "p95_latency_s": one.p95_latency_s,
+        "short_bandwidth_s": one.short_bandwidth_s,
+        "short_cpu_s": one.short_cpu_s,
+        "competing_share": one.competing_share,
+        "shortage_s": one.cpu.total_shortage_s,
+        "shortage_s_by_vm": one.cpu.shortage_s,
+        "held_back_s_by_vm": one.cpu.held_back_s,
+        "vcpu_seconds": one.cpu.vcpu_seconds,
+        "cpu_seconds": one.cpu.cpu_seconds,
     }
 
 
@@ -109,6 +119,7 @@ def _policy_table(result: TrialResult) -> Table:
     rows = [_policy_row(name, result.policies[name]) for name in POLICIES if name in result.policies]
     columns = [
         "policy", "delivered of offered", "p95 latency", "short of bandwidth", "short of CPU", "competing service",
+        "VM shortage", "vCPU-seconds",
     ]  # fmt: skip
     return table(f"during surges, {made} (seed {result.seed}, {result.scenario})", columns, rows)
 
@@ -122,6 +133,8 @@ def _policy_row(name: str, one: PolicyFigures) -> tuple[str, ...]:
         f"{one.short_bandwidth_s:.0f} s",
         f"{one.short_cpu_s:.0f} s",
         "-" if one.competing_share is None else f"{one.competing_share:.0%}",
+        f"{one.cpu.total_shortage_s:.0f} s",
+        f"{one.cpu.vcpu_seconds:.1f}",
     )
 
 

@@ -21,12 +21,16 @@ from mininet_topos import (
     LabLayout,
     Phases,
     Played,
+    Price,
     Request,
+    Sample,
     Second,
     Segment,
     Window,
+    account,
     at_unix,
     make_schedule,
+    offered,
     request_cpu_s,
     summarise,
 )
@@ -90,6 +94,7 @@ class SimulatedTrial:
         self._wanted: Mapping[str, float] = {}
         self._ended: list[Job] = []
         self._seconds: list[tuple[float, Second]] = []
+        self._samples: list[Sample] = []
 
     def run(self) -> TrialResult:
         """Plays the whole schedule under each policy."""
@@ -156,7 +161,23 @@ class SimulatedTrial:
         self._wanted = second.used_cores
         self._ended += second.ended
         self._seconds.append((self.now, second))
+        self._samples.append(self._sample(second, hypervisors))
         return second
+
+    def _sample(self, second: Second, hypervisors: FakeHypervisors) -> Sample:
+        """What a control group would have counted till now; the limit is of a single virtual CPU and of all."""
+        last = self._samples[-1] if self._samples else Sample(self.now)
+        vms = {}
+        hosts = {name: last.hosts.get(name, (0.0, 0.0, 0.0))[0] for name in hypervisors.hosts}
+        for name, one in hypervisors.machines.items():
+            used, held = last.vms[name][:2] if name in last.vms else (0.0, 0.0)
+            got = hypervisors.used(name, self.now)
+            lacks = max(0.0, second.wanted_cores.get(name, 0.0) - got)
+            hosts[one.host] += got * STEP_S
+            limit = one.cores_limit
+            vms[name] = (used + got * STEP_S, held + min(STEP_S, lacks), limit / one.vcpus, one.host, limit)
+        capacities = {name: host.cpu_cores_capacity for name, host in hypervisors.hosts.items()}
+        return Sample(self.now, {}, vms, {name: (used, 0.0, capacities[name]) for name, used in hosts.items()})
 
     def _arrivals(self, since: float) -> list[Job]:
         first = since - EPOCH_S
@@ -212,6 +233,7 @@ class SimulatedTrial:
             )
             for job in self._ended
         ]  # fmt: skip
+        works = offered(self.schedule, self.layout, EPOCH_S)
         figures = {}
         for segment in self.schedule.segments[1:]:
             own = [window for window in windows if window.segment == segment.name]
@@ -222,6 +244,8 @@ class SimulatedTrial:
                 p95_latency_s=summary.p95_latency_s,
                 short_bandwidth_s=self._seconds_of(own, _link_full),
                 short_cpu_s=self._seconds_of(own, _cpu_short),
+                # What a request costs is what the schedule says: there is nothing to measure.
+                cpu=account(self._samples, works, Price(), (EPOCH_S + segment.start_s, EPOCH_S + segment.end_s)),
             )
         actions = tuple(self.store.journal.actions())
         return TrialResult(self.schedule.seed, self.schedule.scenario, True, figures, actions, tuple(windows))

@@ -4,6 +4,7 @@
  *   POST /work?spin=N   read the whole body, run N turns of a fixed loop, answer {"bytes":...}
  *   GET  /stat          boot id, uptime, CPUs, memory, requests, bytes, what the sink received
  *   GET  /calibrate     {"spins_per_ms":...}: the median of many short windows, so that a CPU quota does not spoil it
+ *   GET  /dirty?kib=N&kib_per_s=M   from now on write M KiB/s of memory over and over within N KiB; 0 ends it
  *   UDP  :7 echo        UDP :9 sink (counts bytes and datagrams)
  *   virtio port org.qemu.guest_agent.0: guest-sync, guest-sync-delimited, guest-ping, guest-get-vcpus, guest-set-vcpus
  *
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -29,6 +31,7 @@
 #include <unistd.h>
 
 static atomic_ullong requests, request_bytes, sink_bytes, sink_packets;
+static atomic_ullong dirty_kib, dirty_kib_per_s, dirty_running;
 static char boot_id[64];
 static volatile unsigned long long burnt;
 
@@ -122,6 +125,36 @@ static void answer_work(int fd, const char *head, unsigned long long bytes) {
     answer(fd, "200 OK", body);
 }
 
+/* Writes one word in each page, round and round, so that a migration has something to copy again. */
+static void *dirty_thread(void *arg) {
+    enum { PAGE = 4096, MOST_KIB = 96 * 1024 };
+    volatile char *room = mmap(NULL, (size_t)MOST_KIB * 1024, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned long long at = 0, written = 0, rate = 0;
+    double since = 0;
+    (void)arg;
+    if ((void *)room == MAP_FAILED) return NULL;
+    for (;;) {
+        unsigned long long pages = atomic_load(&dirty_kib) / 4, now_rate = atomic_load(&dirty_kib_per_s);
+        usleep(10000);
+        if (pages > MOST_KIB / 4) pages = MOST_KIB / 4;
+        if (pages == 0) break; /* an idle guest must not be woken for nothing */
+        if (now_rate != rate) { rate = now_rate; written = 0; since = now_s(); continue; }
+        for (unsigned long long due = (now_s() - since) * rate / 4; written < due; written++, at++) room[at % pages * PAGE]++;
+    }
+    munmap((void *)room, (size_t)MOST_KIB * 1024);
+    atomic_store(&dirty_running, 0);
+    return NULL;
+}
+
+static void answer_dirty(int fd, const char *head) {
+    const char *size = strstr(head, "kib="), *rate = strstr(head, "kib_per_s=");
+    atomic_store(&dirty_kib, size ? strtoull(size + 4, NULL, 10) : 0);
+    atomic_store(&dirty_kib_per_s, rate ? strtoull(rate + 10, NULL, 10) : 0);
+    if (atomic_load(&dirty_kib) && !atomic_exchange(&dirty_running, 1)) start_thread(dirty_thread, NULL);
+    answer(fd, "200 OK", "{}\n");
+}
+
 /* Read up to the blank line; return the length of the head, and in *extra what came after it. 0 = broken. */
 static size_t read_head(int fd, char *head, size_t room, size_t *extra) {
     size_t have = 0;
@@ -154,6 +187,7 @@ static void serve(int fd) {
     }
     if (!strncmp(head, "POST /work", 10)) answer_work(fd, head, got);
     else if (!strncmp(head, "GET /stat", 9)) answer_stat(fd);
+    else if (!strncmp(head, "GET /dirty", 10)) answer_dirty(fd, head);
     else if (!strncmp(head, "GET /calibrate", 14)) {
         char body[64];
         snprintf(body, sizeof body, "{\"spins_per_ms\":%.1f}\n", calibrate());

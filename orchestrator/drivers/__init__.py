@@ -3,18 +3,29 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from cpdb import HostLoad, Seconds, VmLoad
-from orchestrator.actions import VmAction
+from cpdb import DriverError, HostLoad, OutcomeKind, Seconds, VmLoad
+from orchestrator.actions import MachineAction, ScaleIn, ScaleOut, VmAction
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How an action ended: the number it was started with, one sentence, and since when it holds."""
+    """How an action ended: the number it was started with, one sentence, and since when it holds.
+
+    `outcome` says it more exactly where done or failed is not the whole truth.
+    """
 
     number: int
     ok: bool
     sentence: str
     ready_at: Seconds
+    outcome: OutcomeKind | None = None
+
+
+def change_of_one(action: MachineAction) -> VmAction:
+    """The action, where it changes one running machine. Raises DriverError for what needs a pool."""
+    if isinstance(action, ScaleOut | ScaleIn):
+        raise DriverError(f"{action.describe()}: no pool is declared for {action.virtual_ip}; add it as [[pool]]")
+    return action
 
 
 class Hypervisors(Protocol):
@@ -23,8 +34,14 @@ class Hypervisors(Protocol):
     def loads(self, now: Seconds) -> tuple[list[HostLoad], list[VmLoad]]:
         """Use since the last call, for hosts and machines that could be asked; never raises for a host that is away."""
 
-    def start(self, number: int, action: VmAction, now: Seconds) -> None:
+    def start(self, number: int, action: MachineAction, now: Seconds) -> None:
         """Begins an action and returns at once. Raises DriverError when it cannot even begin."""
+
+    def follow(self, number: int, action: MachineAction, now: Seconds) -> bool:
+        """Takes over an action that a dead process began; never begins it anew.
+
+        True: its end will be among the finished. False: nobody can follow it, the world will show what became of it.
+        """
 
     def finished(self, now: Seconds) -> list[Finished]:
         """Every action that ended since the last call, each exactly once."""
@@ -33,4 +50,4 @@ class Hypervisors(Protocol):
         """Waits for what is under way (bounded) and leaves nothing running."""
 
 
-__all__ = ["Finished", "Hypervisors"]
+__all__ = ["Finished", "Hypervisors", "change_of_one"]

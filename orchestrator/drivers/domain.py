@@ -1,21 +1,36 @@
 """One libvirt domain, wrapped once: calls and their one-line errors, no policy."""
 
-import time
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from cpdb import DriverError
+from orchestrator.drivers.patience import until
 
 PERIOD_US = 100_000
 # The kernel refuses quotas below one millisecond.
 LEAST_QUOTA_US = 1_000
-MEMORY_FLOOR_BYTES = 64 << 20
 QUOTA, PERIOD = "vcpu_quota", "vcpu_period"
 # A plugged vCPU came online in 0.4 to 1.7 s where this was measured; the agent is asked only after this long.
 ONLINE_S = 5.0
-LOOK_EVERY_S = 0.2
+# What the guest has to let go of may take long; it is looked at again for this long.
+SETTLE_S = 30.0
+# A guest's agent that does not answer within this many seconds is taken to be busy.
+AGENT_ANSWER_S = 2
+ENDED = "the machine's emulator ended, e.g. for lack of memory; libvirt's log of it on that host says more"
+# What libvirt says when a host or an emulator breaks off, and what that means.
+SAID: Mapping[str, str] = {
+    "closed the monitor": ENDED,
+    "connecting to monitor": ENDED,
+    "state change lock": "the machine is busy with an earlier change, or its guest hangs",
+    "Cannot access storage file": "its disk is not there; put it on storage that both hosts share",
+    "client socket is closed": "the other end or the network to it went away",
+    "End of file while reading data": "libvirtd of the source ended or was restarted",
+    "Connection reset by peer": "libvirtd of that host ended or was restarted",
+    "unsafe": "its disk lies on one host only; put it on storage that both hosts share",
+}
 
 
 @contextmanager
@@ -26,20 +41,26 @@ def reported(doing: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        raise DriverError(f"{doing}: {_text(error)}") from error
+        raise DriverError(f"{doing}: {text_of(error)}") from error
 
 
-def _text(error: Any) -> str:
+def text_of(error: Any) -> str:
     """One line with libvirt's number, and what to do about the ones that are known."""
     known: Mapping[int, str] = {
         38: "check that libvirtd of that host runs and can be reached",
         42: "it was stopped or removed",
         68: "pending: the guest has not let go yet",
+        86: "its guest agent does not answer",
     }
     code = error.get_error_code()
     first = str(error).strip().splitlines()[0]
+    told = next((tip for said, tip in SAID.items() if said in first), None)
+    if told is not None:
+        return f"{first} (libvirt error {code}); {told}"
     if "cfs_quota_us" in first or "cpu.max" in first:
         return f"{first}; a machine's quota may not exceed its host group's own: raise that one or lower this"
+    if "tc qdisc" in first or "tc filter" in first:
+        return f"{first}; the kernel of its host lacks a module for traffic control (sch_htb, sch_sfq, act_police)"
     return f"{first} (libvirt error {code})" + (f"; {known[code]}" if code in known else "")
 
 
@@ -94,56 +115,57 @@ class Domain:
         except libvirt.libvirtError:
             return plugged
 
-    def set_vcpus(self, count: int) -> None:
-        """More are plugged in; fewer are taken offline by the guest's agent, as unplugging never ends under TCG."""
+    def set_vcpus(self, count: int) -> str | None:
+        """More are plugged in; fewer are taken offline by the guest's agent, or unplugged where there is none.
+
+        None when it shows; else what is still pending after a while. Unplugging never ends under pure emulation, and
+        such a machine cannot be migrated afterwards, so it is the last resort.
+        """
         import libvirt
 
         with reported(f"{self.name}: {count} vCPUs"):
             plugged = int(self.raw.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE))
             if count > plugged:
-                self.raw.setVcpusFlags(count, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-                if self._guest_shows(count):
-                    return
+                self._asked(count, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                if until(lambda: self.vcpus() >= count, ONLINE_S):
+                    return None
             if count != self.vcpus():
-                self.raw.setVcpusFlags(count, libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_GUEST)
+                self._online(count, plugged)
+        if until(lambda: self.vcpus() == count, SETTLE_S if count < plugged else ONLINE_S):
+            return None
+        return f"pending: {self.vcpus()} vCPUs are in use after {SETTLE_S:g} s; the guest has not let go yet"
 
-    def _guest_shows(self, count: int) -> bool:
-        """Whether the guest brings a new vCPU online by itself, which takes it up to some seconds when it is busy."""
-        for _ in range(round(ONLINE_S / LOOK_EVERY_S)):
-            if self.vcpus() >= count:
-                return True
-            time.sleep(LOOK_EVERY_S)
-        return False
+    def _online(self, count: int, plugged: int) -> None:
+        """Sets how many the guest uses."""
+        import libvirt
+
+        live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+        without_agent = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED)
+        try:
+            self.raw.setVcpusFlags(count, live | libvirt.VIR_DOMAIN_VCPU_GUEST)
+        except libvirt.libvirtError as error:
+            if count >= plugged or error.get_error_code() not in without_agent:
+                raise
+            self._asked(count, live)
+
+    def _asked(self, count: int, flags: int) -> None:
+        """Plugs or unplugs. That the guest did not follow in time is no failure: it is looked at again."""
+        import libvirt
+
+        try:
+            self.raw.setVcpusFlags(count, flags)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
+                raise
+
+    def patient(self) -> None:
+        """Lets no question to the guest's agent wait long. Drivers without agents cannot, and need not."""
+        import libvirt
+
+        with contextlib.suppress(libvirt.libvirtError):
+            self.raw.agentSetResponseTimeout(AGENT_ANSWER_S, 0)
 
     def memory_kib(self) -> int:
         """Memory that the machine has now, in KiB."""
         with reported(f"{self.name}: reading its memory"):
             return int(self.raw.info()[2])
-
-    def set_memory(self, size_bytes: int) -> None:
-        """Balloon target in bytes; below the floor the guest would die instead of shrinking."""
-        import libvirt
-
-        if size_bytes < MEMORY_FLOOR_BYTES:
-            floor = MEMORY_FLOOR_BYTES >> 20
-            raise DriverError(f"{self.name}: {size_bytes >> 20} MiB is below the floor of {floor} MiB")
-        with reported(f"{self.name}: memory {size_bytes >> 20} MiB"):
-            self.raw.setMemoryFlags(size_bytes >> 10, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-
-    def migrate(self, migration_uri: str) -> None:
-        """Live, peer to peer; returns when the machine runs on the other host."""
-        import libvirt
-
-        flags = (
-            libvirt.VIR_MIGRATE_LIVE
-            | libvirt.VIR_MIGRATE_PERSIST_DEST
-            | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-            | libvirt.VIR_MIGRATE_PEER2PEER
-        )
-        with reported(f"{self.name}: migration to {migration_uri}"):
-            self.raw.migrateToURI3(migration_uri, {}, flags)
-
-    def abort(self) -> None:
-        """Ends a migration that is under way; the machine stays where it is."""
-        with reported(f"{self.name}: aborting its migration"):
-            self.raw.abortJob()

@@ -4,17 +4,28 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cpdb import DriverError, HostLoad, Seconds, VmLoad
-from orchestrator.actions import MigrateVm, SetCpuLimit, SetMemory, SetVcpus, VmAction
+from orchestrator.actions import MachineAction, MigrateVm, SetCpuLimit, SetMemory, SetNetworkRate, SetVcpus, VmAction
 from orchestrator.config import HostSpec
-from orchestrator.drivers import Finished
+from orchestrator.drivers import Finished, change_of_one
+from orchestrator.drivers.domain import SETTLE_S
+from orchestrator.drivers.memory import MEMORY_FLOOR_BYTES, floor_bytes
+from orchestrator.drivers.migration import overrun_s
+from orchestrator.precopy import pre_copy
 
-LATENCIES_S: Mapping[str, Seconds] = {"set_cpu_limit": 0.3, "set_vcpus": 0.5, "set_memory": 0.2, "migrate_vm": 2.5}
-MEMORY_FLOOR_BYTES = 64 << 20
+LATENCIES_S: Mapping[str, Seconds] = {
+    "set_cpu_limit": 0.3,
+    "set_vcpus": 0.5,
+    "set_memory": 0.2,
+    "set_network_rate": 0.1,
+    "migrate_vm": 2.5,
+}
+COPY_BYTES_PER_S = 125e6
+MIGRATION_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class FakeVm:
-    """A machine as its host keeps it."""
+    """A machine as its host keeps it. `dirty_bytes_per_s` None: its moves take the usual time, whatever its size."""
 
     name: str
     host: str
@@ -22,13 +33,17 @@ class FakeVm:
     vcpus: int = 1
     vcpus_max: int = 1
     memory_bytes: int = 128 << 20
+    memory_used_bytes: int | None = None
+    dirty_bytes_per_s: float | None = None
+    network_bytes_per_s: float = 0.0
 
 
 @dataclass(slots=True)
 class FakeHypervisors:
     """`work(vm, now)` says how many cores a machine would like; it gets its limit and its share of the host at most.
 
-    `fail` maps (kind, vm) to the sentence with which the next such action fails.
+    `fail` maps (kind, vm) to the sentence with which the next such action fails, `pending` to the seconds for which the
+    guest does not follow the next one.
     """
 
     hosts: Mapping[str, HostSpec]
@@ -36,6 +51,7 @@ class FakeHypervisors:
     work: Callable[[str, Seconds], float]
     latencies_s: Mapping[str, Seconds] = field(default_factory=lambda: LATENCIES_S)
     fail: dict[tuple[str, str], str] = field(default_factory=dict)
+    pending: dict[tuple[str, str], Seconds] = field(default_factory=dict)
     started: list[VmAction] = field(default_factory=list)
     _waiting: list[tuple[Seconds, int, VmAction]] = field(default_factory=list)
     _ended: list[Finished] = field(default_factory=list)
@@ -47,8 +63,9 @@ class FakeHypervisors:
         hosts = [self._host_load(host, use, now) for host in self.hosts.values()]
         vms = [
             VmLoad(
-                one.name, one.host, now, "running", use[one.name], one.cores_limit, one.vcpus, one.memory_bytes,
-                one.memory_bytes,
+                one.name, one.host, now, "running", use[one.name], one.cores_limit, one.vcpus,
+                one.memory_bytes if one.memory_used_bytes is None else one.memory_used_bytes, one.memory_bytes,
+                dirty_bytes_per_s=one.dirty_bytes_per_s,
             )
             for one in self.machines.values()
         ]  # fmt: skip
@@ -70,12 +87,30 @@ class FakeHypervisors:
         total, capacity = sum(wish.values()), self.hosts[own.host].cpu_cores_capacity
         return wish[name] * min(1.0, capacity / total) if total else 0.0
 
-    def start(self, number: int, action: VmAction, now: Seconds) -> None:
+    def start(self, number: int, action: MachineAction, now: Seconds) -> None:
         """Begins an action that ends `latencies_s[kind]` later."""
+        action = change_of_one(action)
         if action.vm not in self.machines:
             raise DriverError(f"{action.vm}: no such machine on any host; it was stopped or removed")
         self.started.append(action)
-        self._waiting.append((now + self.latencies_s[action.kind], number, action))
+        self._waiting.append((now + self._takes_s(action), number, action))
+
+    def _takes_s(self, action: VmAction) -> Seconds:
+        pending_s = min(SETTLE_S, self.pending.get((action.kind, action.vm), 0.0))
+        vm = self.machines[action.vm]
+        if not isinstance(action, MigrateVm) or vm.dirty_bytes_per_s is None:
+            return self.latencies_s[action.kind] + pending_s
+        copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
+        return min(copied.total_s, overrun_s(MIGRATION_LIMIT_S, action.expected_s))
+
+    def follow(self, number: int, action: MachineAction, now: Seconds) -> bool:
+        """What is not measured is looked up; all else the world will show."""
+        if not isinstance(action, SetNetworkRate):
+            return False
+        vm = self.machines.get(action.vm)
+        ok = vm is not None and vm.network_bytes_per_s == action.after
+        self._ended.append(Finished(number, ok, f"{action.describe()}: {'found' if ok else 'not carried out'}", now))
+        return True
 
     def finished(self, now: Seconds) -> list[Finished]:
         """Every action that is due, in order of time."""
@@ -101,8 +136,10 @@ class FakeHypervisors:
             return f"{action.vm}: no such machine on any host; it was stopped or removed"
         if isinstance(action, SetVcpus) and action.after > vm.vcpus_max:
             return f"{vm.name}: {action.after} vCPUs are more than its maximum of {vm.vcpus_max}"
-        if isinstance(action, SetMemory) and action.after < MEMORY_FLOOR_BYTES:
-            return f"{vm.name}: {action.after >> 20} MiB is below the floor of {MEMORY_FLOOR_BYTES >> 20} MiB"
+        if isinstance(action, SetMemory) and action.after < (floor := _floor(vm, action.after)):
+            return f"{vm.name}: {action.after >> 20} MiB is below the floor of {floor >> 20} MiB"
+        if self.pending.pop((action.kind, vm.name), 0.0) >= SETTLE_S:
+            return f"{action.describe()}: pending: the guest has not let go after {SETTLE_S:g} s"
         if isinstance(action, MigrateVm):
             return self._no_move(vm, action)
         return None
@@ -114,7 +151,7 @@ class FakeHypervisors:
         memory = sum(one.memory_bytes for one in self.machines.values() if one.host == host.name)
         if memory + vm.memory_bytes > host.memory_bytes_capacity:
             return f"{host.name}: no memory for {vm.name}"
-        return None
+        return _broken_off(vm, action)
 
     def remove(self, names: Iterable[str]) -> None:
         """Machines that vanish."""
@@ -126,6 +163,22 @@ class FakeHypervisors:
         self._waiting.clear()
 
 
+def _floor(vm: FakeVm, after: int) -> int:
+    return floor_bytes(vm.memory_used_bytes, 0) if after < vm.memory_bytes else MEMORY_FLOOR_BYTES
+
+
+def _broken_off(vm: FakeVm, action: MigrateVm) -> str | None:
+    """Why a copy is not let run on: its guest writes too fast, or it takes too long."""
+    if vm.dirty_bytes_per_s is None:
+        return None
+    copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
+    limit_s = overrun_s(MIGRATION_LIMIT_S, action.expected_s)
+    if copied.converges and copied.total_s <= limit_s:
+        return None
+    why = f"it took longer than {limit_s:.0f} s" if copied.converges else "it does not converge"
+    return f"broken off: {why}; {vm.name} still runs on {vm.host}"
+
+
 def _changed(vm: FakeVm, action: VmAction) -> FakeVm:
     if isinstance(action, MigrateVm):
         return replace(vm, host=action.after)
@@ -133,4 +186,6 @@ def _changed(vm: FakeVm, action: VmAction) -> FakeVm:
         return replace(vm, cores_limit=action.after)
     if isinstance(action, SetMemory):
         return replace(vm, memory_bytes=action.after)
+    if isinstance(action, SetNetworkRate):
+        return replace(vm, network_bytes_per_s=action.after)
     return replace(vm, vcpus=action.after, cores_limit=min(vm.cores_limit, float(action.after)))

@@ -31,9 +31,13 @@ GUARANTEED_CLASS = "1:2"
 TOS, TOS_MASK = QUEUE_DSCP << 2, 0xFC
 _FILTER_ADD = ("tc", "filter", "add", "dev")
 _FILTER = (
-    "parent", "1:", "protocol", "ip", "prio", "1",
-    "u32", "match", "ip", "tos", hex(TOS), hex(TOS_MASK), "flowid", GUARANTEED_CLASS,
+    # Packets on split paths have a VLAN tag, past which the kernel looks: so any protocol that begins as IPv4 does.
+    "parent", "1:", "protocol", "all", "prio", "2", "u32", "match", "u8", "0x40", "0xf0", "at", "0",
+    "match", "u8", hex(TOS), hex(TOS_MASK), "at", "1", "flowid", GUARANTEED_CLASS,
 )  # fmt: skip
+_COUNTS = re.compile(
+    rf"^class htb {GUARANTEED_CLASS} [^\n]*\n\s*Sent \d+ bytes (\d+) pkt \(dropped (\d+),", re.MULTILINE
+)
 Rates = tuple[tuple[str, str | None, str | None], ...]
 
 
@@ -165,6 +169,11 @@ class OvsQueues:
         """Takes away what `ensure` made, also when the port has gone; no more than that. Raises DriverError."""
         self._do(spec, removing(spec, self._seen(spec)))
 
+    def counts(self, spec: QueueSpec) -> tuple[int, int]:
+        """Packets that the guaranteed queue has sent and dropped since it was made. Raises DriverError."""
+        found = _COUNTS.search(self._run(spec, ["tc", "-s", "class", "show", "dev", spec.device]))
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
     def _do(self, spec: QueueSpec, commands: Iterable[Sequence[str]]) -> None:
         for words in commands:
             self._run(spec, words)
@@ -228,7 +237,7 @@ def _tc(kind: str, spec: QueueSpec) -> list[str]:
 
 def _sorts(filters: str) -> bool:
     """Whether tc's list of filters has ours; text, because older tc versions have no JSON here."""
-    wanted = rf"flowid {GUARANTEED_CLASS}\b[^\n]*\n\s*match 00{TOS:02x}0000/00{TOS_MASK:02x}0000 at 0\b"
+    wanted = rf"flowid {GUARANTEED_CLASS}\b[^\n]*\n\s*match 40{TOS:02x}0000/f0{TOS_MASK:02x}0000 at 0\b"
     return re.search(wanted, filters) is not None
 
 

@@ -56,6 +56,11 @@ class Hedged:
             ratio = float(self.tunnels.mlu(self._splits, row.demand)[0]) / row.best
             self._surprised |= ratio > float(self.last.ratios.max())
 
+    def take(self, splits: Floats) -> None:
+        """These splits are in force, whatever was decided."""
+        self._splits = splits
+        self._age = max(self._age, self.habits.every) if self.last is None else self._age
+
     def decide(self) -> Floats:
         """The splits in force, renewed when it is time."""
         if self._splits is None or self._age >= self.habits.every or self._surprised:

@@ -40,6 +40,13 @@ def test_foreseeing_is_ahead_of_reacting_which_is_ahead_of_nothing(surge: TrialR
     assert predictive.p95_latency_s < 0.9 * reactive.p95_latency_s < 0.9 * static.p95_latency_s
 
 
+def test_foreseeing_halves_the_shortage_of_cpu_without_allotting_much_more(surge: TrialResult) -> None:
+    static, reactive, predictive = (surge.policies[name].cpu for name in ("static", "reactive", "predictive"))
+    assert static.total_shortage_s > reactive.total_shortage_s > 4
+    assert predictive.total_shortage_s <= 0.5 * reactive.total_shortage_s
+    assert predictive.vcpu_seconds <= 1.1 * reactive.vcpu_seconds
+
+
 def test_two_kinds_of_action_are_ready_before_a_surge(surge: TrialResult) -> None:
     rows = [action_row(one, surge.windows) for one in taken(surge.actions) if one.policy == "predictive"]
     early = {row["kind"] for row in rows if row["lead_s"] is not None and row["lead_s"] > 0}

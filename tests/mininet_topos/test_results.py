@@ -33,7 +33,7 @@ def samples(link: tuple[int, int], vm: tuple[float, float], host: tuple[float, f
         Sample(
             100.0 + n,
             {"leaf2>hA": (n * link[0], n, n * link[1])},
-            {"shop1": (n * vm[0], n * vm[1], 0.2, "hA")},
+            {"shop1": (n * vm[0], n * vm[1], 0.2, "hA", 0.2)},
             {"hA": (n * host[0], n * host[1], 0.8)},
         )
         for n in range(6)
@@ -84,8 +84,8 @@ def test_shortages(rows: list[Sample], requests: list[Played], bandwidth_s: floa
 
 
 def test_a_vm_that_arrived_at_another_host_starts_its_counters_again() -> None:
-    before = Sample(100.0, {}, {"shop1": (50.0, 30.0, 0.2, "hA")}, {})
-    after = Sample(101.0, {}, {"shop1": (0.2, 0.5, 0.2, "hB")}, {})
+    before = Sample(100.0, {}, {"shop1": (50.0, 30.0, 0.2, "hA", 0.2)}, {})
+    after = Sample(101.0, {}, {"shop1": (0.2, 0.5, 0.2, "hB", 0.2)}, {})
     assert shortage([before, after], [], [WINDOW], LAYOUT).short_cpu_s == 0.0
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cpdb import DriverError
@@ -15,6 +16,7 @@ class FakeQueues:
     specs: tuple[QueueSpec, ...]
     standing: set[str] = field(default_factory=set)
     refusing: set[str] = field(default_factory=set)
+    counted: dict[str, tuple[int, int]] = field(default_factory=dict)
     open: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -31,17 +33,25 @@ class FakeQueues:
         self.standing.add(spec.link)
         return found
 
+    def counts(self, spec: QueueSpec) -> tuple[int, int]:
+        return self.counted.get(spec.link, (0, 0))
+
     def remove(self, spec: QueueSpec) -> None:
         if spec.link in self.refusing:
             raise DriverError(f"{spec.link}: refused")
         self.standing.discard(spec.link)
 
 
-def settled(keeper: QueueKeeper, now: float, wanted: set[str]) -> bool:
-    """Whether the keeper comes to say `wanted` without the clock going on."""
+def eventually(check: Callable[[], bool]) -> bool:
+    """Whether `check` becomes true while others work."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
-        if keeper.ready(now) == wanted:
+        if check():
             return True
         time.sleep(0.005)
     return False
+
+
+def settled(keeper: QueueKeeper, now: float, wanted: set[str]) -> bool:
+    """Whether the keeper comes to say `wanted` without the clock going on."""
+    return eventually(lambda: keeper.ready(now) == wanted)

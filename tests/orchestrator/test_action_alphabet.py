@@ -12,6 +12,8 @@ from orchestrator import (
     MigrateVm,
     ReleaseBandwidth,
     ReserveBandwidth,
+    ScaleIn,
+    ScaleOut,
     SetCpuLimit,
     SetMemory,
     SetVcpus,
@@ -25,6 +27,7 @@ PAIRS = st.builds(Pair, NAMES, NAMES)
 LIMITS = st.lists(st.builds(Limit, PAIRS, RATES), max_size=3).map(tuple)
 MARKS = st.none() | st.integers(0, 63)
 WEIGHTS = st.dictionaries(NAMES, st.integers(0, 100), max_size=3).map(lambda one: tuple(one.items()))
+HOWS = st.sampled_from(("paused", "saved", "defined", "image"))
 ACTIONS = st.one_of(
     st.builds(ReserveBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60), MARKS),
     st.builds(ReleaseBandwidth, NAMES, PAIRS, RATES, LIMITS, st.floats(1, 60), MARKS),
@@ -33,6 +36,8 @@ ACTIONS = st.one_of(
     st.builds(SetMemory, NAMES, st.integers(0, 1 << 40), st.integers(0, 1 << 40)),
     st.builds(MigrateVm, NAMES, NAMES, NAMES),
     st.builds(SetWeights, NAMES, WEIGHTS, WEIGHTS),
+    st.builds(ScaleOut, NAMES, NAMES, NAMES, HOWS),
+    st.builds(ScaleIn, NAMES, NAMES, NAMES, HOWS),
 )
 
 

@@ -4,10 +4,13 @@ import random
 from dataclasses import replace
 
 import pytest
+from worlds import CONFIG, machines, pair_state, vm, world
 
-from cpdb import Communication, LinkLoad, Pair, VmLoad
+from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIP, VmLoad
+from orchestrator import SetCpuLimit, demands, plan
 from orchestrator.learn import Past, learn
-from orchestrator.relation import LoadSample, fit
+from orchestrator.peers import cpu_relations
+from orchestrator.relation import CpuRelation, LoadSample, fit
 
 
 def samples(slope: float, rng: random.Random, limit: float = 1.0, count: int = 60) -> list[LoadSample]:
@@ -93,6 +96,46 @@ def test_a_datagram_service_is_explained_by_its_bytes() -> None:
     (relation,) = learn(Past(rows, loads)).relations["vm1"]
     assert relation.feature == "bytes_per_s"
     assert relation.cores(2_000_000) == pytest.approx(0.2, rel=0.2)
+
+
+def test_load_whose_talk_is_not_counted_yet_teaches_nothing() -> None:
+    """Loads come at once, rows of communications a poll or two later: the last seconds look like work for nothing."""
+    counts = [n % 6 for n in range(80)] + [20] * 10
+    rows = communications([(count * 1000, count) for count in counts[:-3]])
+    loads = [VmLoad("vm1", "h1", 1_000.0 + n, "running", 0.02 * c, 1.0, 1, 1, 1) for n, c in enumerate(counts)]
+    found = {one.feature: one for one in learn(Past(rows, loads)).relations["vm1"]}
+    assert found["connections_per_s"].slope == pytest.approx(0.02, rel=0.05)
+    assert found["connections_per_s"].base_cores == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_machine_without_a_history_borrows_from_its_peer_and_is_less_sure() -> None:
+    rng = random.Random(5)
+    counts = [rng.randint(0, 10) for _ in range(120)]
+    rows = communications([(count * 1000, count) for count in counts])
+    loads = [
+        VmLoad("vm1", "h1", 1_000.0 + n, "running", 0.02 * c + rng.uniform(0, 0.02), 1.0, 1, 1, 1)
+        for n, c in enumerate(counts)
+    ]
+    learnt = learn(Past(rows, loads))
+    service = VirtualIP("v", "v", 0, (Destination("vm1", "10.0.0.1", "m"), Destination("vm2", "10.0.0.2", "m")))
+    own, lent = (
+        next(one for one in cpu_relations(vm, learnt, [service]) if one.feature == "connections_per_s")
+        for vm in ("vm1", "vm2")
+    )
+    assert (own.peer, lent.peer) == (None, "vm1")
+    assert lent.cores(30) > own.cores(30) > 0.5
+    assert cpu_relations("vm3", learnt, [service]) == ()
+
+
+def test_a_relation_that_knows_too_little_does_not_hide_that_a_machine_is_starved() -> None:
+    flat = CpuRelation("connections_per_s", 0.01, 0.0, 0.0, 50)
+    talk = pair_state("c1", "shop", 10, 20.0, destination="shop", links=())
+    shop = replace(vm("shop", "h1", 0.2, 0.2, cpu_cores_max=0.8, relation=flat), starved=True)
+    start = world([talk], **machines(shop))
+    (step,) = plan(start, demands(start, CONFIG), CONFIG).steps
+    assert step.action == SetCpuLimit("shop", 0.2, 0.4)
+    fine = replace(start, vms={"shop": replace(shop, starved=False)})
+    assert plan(fine, demands(fine, CONFIG), CONFIG).steps == ()
 
 
 # -- bytes per connection where a congested path makes senders repeat themselves

@@ -66,7 +66,7 @@ def test_others_and_failures_do_not_count_as_turns() -> None:
     foreign = [replace(one, target="other") for one in swinging(12, 4.0, 10.0)]
     assert why_not(DOWN, foreign) is None
     failed = [replace(one, outcome=OutcomeKind.FAILED, issued_at=one.issued_at - 60) for one in swinging(9, 4.0, 10.0)]
-    assert why_not(DOWN, failed) is None
+    assert why_not(DOWN, failed, replace(CONFIG, retry_s=0.0)) is None
 
 
 def test_weights_that_go_to_and_fro_are_held() -> None:

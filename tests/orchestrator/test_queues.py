@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from fake_queues import FakeQueues, settled
+from fake_queues import FakeQueues, eventually, settled
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
@@ -257,4 +257,20 @@ def test_a_switch_that_does_not_answer_holds_nobody_up() -> None:
     assert [keeper.ready(float(now)) for now in range(30)] == [frozenset()] * 30
     queues.open.set()
     assert settled(keeper, 30.0, {SPEC.link, OTHER.link})
+    keeper.close()
+
+
+def test_what_a_guaranteed_queue_drops_is_told_as_a_share_of_its_packets() -> None:
+    queues = FakeQueues((SPEC, OTHER), standing={SPEC.link})
+    keeper = QueueKeeper(queues, act=False)
+
+    def lost(link: str, share: float) -> bool:
+        return eventually(lambda: keeper.losses().get(link) == share)
+
+    queues.counted = {SPEC.link: (1000, 50)}
+    assert lost(SPEC.link, 0.0)
+    queues.counted = {SPEC.link: (1090, 60), OTHER.link: (5, 5)}
+    assert lost(SPEC.link, 0.1)
+    queues.counted = {SPEC.link: (10, 1)}  # made anew
+    assert lost(SPEC.link, 0.0)
     keeper.close()

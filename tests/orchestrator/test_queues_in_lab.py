@@ -118,7 +118,11 @@ def test_a_marked_pair_gets_through_a_flood_that_drowns_an_unmarked_one(queues: 
     assert queues.ensure(SPEC)
     assert queues.faults(SPEC) == ()
     assert loss(UNMARKED) > 0.15
+    before, _ = queues.counts(SPEC)
     assert loss(MARKED) < 0.05
+    sent, dropped = queues.counts(SPEC)
+    assert sent - before > 500
+    assert dropped < 0.05 * sent
 
 
 def test_doing_it_twice_changes_nothing(queues: OvsQueues) -> None:

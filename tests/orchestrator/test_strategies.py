@@ -1,6 +1,7 @@
 """The three strategies on hand-made worlds: what they do, how much, when, and what they refuse."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_state, vm, world
@@ -145,21 +146,66 @@ def test_a_grant_stops_at_the_ceiling_and_at_what_the_host_has() -> None:
     assert planned(world([served({5: 40.0})], **tight)).steps[0].action == SetCpuLimit("shop", 0.2, 0.4)
 
 
-def test_more_than_one_core_plugs_in_vcpus_first() -> None:
-    big = replace(SHOP, cores_limit=0.9, spec=replace(SHOP.spec, cpu_cores_min=0.9, cpu_cores_max=2.0, vcpus_max=2))  # type: ignore[type-var]
-    wide = machines(big, hosts=(HostSpec("h1", "", "", 4.0, GIB),))
-    steps = planned(world([served({5: 60.0})], **wide)).steps
-    assert [type(one.action) for one in steps] == [SetVcpus, SetCpuLimit]
-    assert steps[1].waits
+def big(limit: float, peaks: dict[int, float], **more: Any) -> World:
+    """A machine of one vCPU that may have three, with 0.9 cores as its everyday limit."""
+    spec = replace(SHOP.spec, cpu_cores_min=0.9, cpu_cores_max=3.0, vcpus_max=3)  # type: ignore[type-var]
+    return world([served(peaks)], **machines(replace(SHOP, cores_limit=limit, spec=spec, **more), hosts=WIDE))
 
 
-def test_a_limit_goes_back_only_after_calm_and_with_no_surge_ahead() -> None:
+WIDE = (HostSpec("h1", "", "", 4.0, GIB),)
+
+
+def test_beyond_its_vcpus_it_gets_the_quota_at_once_then_a_vcpu_then_the_rest() -> None:
+    steps = planned(big(0.9, {5: 60.0})).steps
+    assert [(type(one.action), one.waits) for one in steps] == [
+        (SetCpuLimit, False), (SetVcpus, True), (SetCpuLimit, True),
+    ]  # fmt: skip
+    assert [one.action.after for one in steps] == [1.0, 2, pytest.approx(1.6, abs=0.4)]  # type: ignore[union-attr]
+    chosen = steps[0].reason["choice"]["set"]
+    assert [one["action"] for one in chosen] == ["a limit of 1.00 cores", "another vCPU"]
+    full = planned(big(1.0, {5: 60.0})).steps
+    assert [(type(one.action), one.waits) for one in full] == [(SetVcpus, False), (SetCpuLimit, True)]
+
+
+def test_a_vcpu_that_takes_longer_is_plugged_in_for_a_farther_need_and_the_quota_waits_for_it() -> None:
+    slow = LeadTimes({Group("set_vcpus"): 8.0})
+    start = replace(big(1.0, {5: 2.0, 15: 60.0, 30: 60.0}), leads=slow)
+    (step,) = planned(start).steps
+    assert step.action == SetVcpus("shop", 1, 2)
+    assert step.needed_at == NOW + 15
+    under_way = replace(big(1.0, {5: 60.0, 15: 60.0}), in_flight=(SetVcpus("shop", 1, 2),))
+    (quota,) = planned(under_way).steps
+    assert isinstance(quota.action, SetCpuLimit)
+    assert quota.waits
+
+
+def test_what_was_not_chosen_is_told_with_its_lead_time() -> None:
+    (step,) = planned(world([served({5: 20.0})], **machines(SHOP))).steps
+    told = {one["action"]: one["why_not"] for one in step.reason["alternatives"]}
+    assert "it has all of its 1 vCPUs" in told["another vCPU"]
+    assert "h1 has the cores" in told["moving another machine away"]
+
+
+def test_a_limit_goes_back_only_after_calm_and_when_it_could_be_raised_again_in_time() -> None:
     raised = replace(SHOP, cores_limit=0.6)
     assert planned(world([served({5: 2.0, 15: 2.0})], **machines(raised))).steps == ()
     calm = replace(raised, calm=True)
     (step,) = planned(world([served({5: 2.0, 15: 2.0})], **machines(calm))).steps
     assert step.action == SetCpuLimit("shop", 0.6, 0.2)
-    assert planned(world([served({5: 2.0, 15: 25.0})], **machines(calm))).steps == ()
+    later = world([served({5: 2.0, 15: 15.0})], **machines(calm))
+    assert len(planned(later).steps) == 1
+    assert planned(replace(later, leads=LeadTimes({Group("set_cpu_limit"): 8.0}))).steps == ()
+    assert planned(world([served({5: 15.0, 15: 15.0})], **machines(calm))).steps == ()
+
+
+def test_a_shorter_calm_suffices_where_trusted_forecasts_see_nothing_coming() -> None:
+    lately = machines(replace(SHOP, cores_limit=0.6, lately_calm=True))
+    (step,) = planned(world([served({5: 2.0, 15: 2.0})], **lately)).steps
+    assert step.action == SetCpuLimit("shop", 0.6, 0.2)
+    blind = pair_state("c2", "shop", 10, 0.1, destination="shop", links=())
+    assert planned(world([served({5: 2.0, 15: 2.0}), blind], **lately)).steps == ()
+    assert planned(world([served({5: 15.0, 15: 15.0})], **lately)).steps == ()
+    assert planned(world([served({5: 2.0})], **lately), replace(CONFIG, policy="reactive")).steps == ()
 
 
 def test_an_undeclared_machine_is_never_touched() -> None:

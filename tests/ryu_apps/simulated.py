@@ -16,7 +16,7 @@ from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import desired
 from ryu_apps.policing import allot
 from ryu_apps.reconcile import Holding, difference
-from ryu_apps.rules import CONTROLLER, ETH_ARP, number_of
+from ryu_apps.rules import CONTROLLER, ETH_ARP, RuleKey, number_of
 from ryu_apps.shares import limits, share
 
 VIP = "10.0.0.100"
@@ -60,6 +60,7 @@ class World:
     arrived: list[tuple[str, Packet]] = field(default_factory=list)
     hops: int = 0
     asked: int = 0
+    trace: list[int] = field(default_factory=list)
     alive: bool = True
 
     def __post_init__(self) -> None:
@@ -76,6 +77,8 @@ class World:
         for dpid, switch in self.switches.items():
             self.network.switch_up(dpid, dict.fromkeys(switch.ports, True), self.now)
             self.network.pairs.adopt(switch.rules(self.now), self.network.virtual_ips, self.now)
+            self.network.destinations.spreads.adopt(switch.rules(self.now), self.network.virtual_ips)
+            self.network.routes.adopt(dpid, switch.rules(self.now), self.now)
         self.now += 2.0
         self.alive = True
         for name in self.places:
@@ -88,9 +91,10 @@ class World:
 
     def reconcile(self) -> int:
         """Brings all switches up to date; returns how many changes that took."""
+        self.network.routes.follow(self.network, self._holds, self.now)
         wanted, count = limits(self.network, self.now), 0
         for dpid, switch in self.switches.items():
-            holding = Holding.read(switch.rules(self.now), switch.meters(), FIRST_METER)
+            holding = Holding.read(switch.rules(self.now), switch.meters(), FIRST_METER, switch.groups())
             part = share(self.network, dpid, wanted)
             taken = {number_of(one.cookie): one.meter for one in holding.rules.values() if one.meter is not None}
             limited = [one.number for one in part.police if one.rate_kbit_s is not None]
@@ -98,6 +102,9 @@ class World:
             assert switch.apply(changes, self.now) == []
             count += len(changes)
         return count
+
+    def _holds(self, dpid: int, key: RuleKey) -> bool:
+        return any(rule.key == key for rule in self.switches[dpid].rules(self.now))
 
     def react(self, effects: list[Effect]) -> None:
         """Does what the network decided; frames are matched to packets by their bytes."""
@@ -112,7 +119,7 @@ class World:
 
     def send(self, name: str, packet: Packet) -> list[tuple[str, Packet]]:
         """A host sends a packet; returns who got what."""
-        self.arrived, self.hops = [], 0
+        self.arrived, self.hops, self.trace = [], 0, []
         self._walk(self.places[name], packet)
         return self.arrived
 
@@ -121,6 +128,7 @@ class World:
         while queue:
             here, one = queue.popleft()
             self.hops += 1
+            self.trace.append(here.dpid)
             assert self.hops < 50, "a packet circles"
             for port, copy in self.switches[here.dpid].receive(one, here.port, self.now):
                 if port == CONTROLLER:
@@ -138,7 +146,8 @@ class World:
         if self.alive and packet.eth_type != ETH_ARP:
             data = encode(packet)
             self._packets = {data: packet}
-            self.react(self.network.packet_in(at, data, self.now))
+            cookie = self.switches[at.dpid].asked_by
+            self.react(self.network.packet_in(at, data, self.now, cookie))
 
 
 def encode(packet: Packet) -> bytes:

@@ -19,22 +19,30 @@ def test_a_new_port_is_unknown_until_lldp_had_time() -> None:
     assert made.role(PortId(1, 77), 10.0) is Role.DOWN
 
 
-def test_declared_links_count_at_once_and_what_is_heard_overrules_them() -> None:
+def test_declared_links_count_at_once_and_what_is_heard_cannot_overrule_them() -> None:
     made = wiring()
     assert made.declare({A: B, B: A}, {EDGE})
     assert not made.declare({A: B, B: A}, {EDGE})
     assert made.role(A, 0.0) is Role.SWITCH
     assert made.role(EDGE, 0.0) is Role.EDGE
     assert made.links() == [(A, B, True)]
-    assert made.hear(A, PortId(2, 5), 1.0)
-    assert made.peer(A) == PortId(2, 5)
+    assert made.doubt(A, B) is None
+    assert made.doubt(A, PortId(2, 5)) == "a link to another port is declared"
+    assert made.doubt(PortId(1, 5), PortId(7, 5)) == "no such link is declared"
+    assert made.doubt(EDGE, PortId(7, 5)) == "a machine is declared at one end"
+    assert made.doubt(PortId(6, 5), PortId(7, 5)) is None
+    assert made.suspect(A, 1.0)
+    assert not made.suspect(EDGE, 1.0)
+    assert made.links() == [(A, B, False)]
+    assert made.hear(A, B, 2.0)
+    assert made.links() == [(A, B, True)]
 
 
 def test_hearing_the_declared_neighbour_is_no_news() -> None:
     made = wiring()
     made.declare({A: B, B: A}, set())
     assert not made.hear(A, B, 1.0)
-    assert made.hear(EDGE, PortId(2, 7), 1.0)
+    assert wiring().hear(EDGE, PortId(2, 7), 1.0)
 
 
 def test_a_link_is_down_when_either_end_is() -> None:

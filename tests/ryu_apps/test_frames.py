@@ -5,32 +5,15 @@ from hypothesis import strategies as st
 
 from ryu_apps import frames
 from ryu_apps.frames import Arp
-from ryu_apps.rules import ETH_ARP, ETH_IPV4, ETH_LLDP
+from ryu_apps.rules import ETH_ARP, ETH_IPV4
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
-
-
-@given(st.integers(0, 2**64 - 1), st.integers(1, 0xFFFFFF00))
-def test_lldp_tells_who_sent_it(dpid: int, port: int) -> None:
-    data = frames.lldp(dpid, port)
-    assert frames.read_lldp(data) == (dpid, port)
-    parsed = frames.parse(data)
-    assert parsed is not None
-    assert parsed.eth_type == ETH_LLDP
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_survived(data: bytes) -> None:
     frames.parse(data)
-    assert frames.read_lldp(data) is None
     assert frames.parse(b"\xff" * 12 + ETH_ARP.to_bytes(2, "big") + data[:20]) is None
-
-
-@given(st.binary(max_size=60))
-def test_lldp_of_others_is_not_believed(tail: bytes) -> None:
-    ours = frames.lldp(1, 2)
-    foreign = ours.replace(b"forepath", b"somebody")
-    assert frames.read_lldp(foreign + tail) is None
 
 
 def test_an_answer_answers_its_question() -> None:

@@ -1,7 +1,7 @@
 """The controller's mind on fake switches: packets arrive, virtual IPs turn there and back, leases end by themselves."""
 
 import pytest
-from simulated import HOSTS, VIP, World, address, declared, ip, mac
+from simulated import FABRIC, HOSTS, VIP, World, address, declared, ip, mac
 
 from cpdb import Limit, Pair, Reservation
 from ryu_apps import frames
@@ -104,8 +104,7 @@ def test_a_moved_host_is_reached_after_its_first_word(world: World) -> None:
 def test_a_port_where_a_switch_is_heard_is_no_place_for_hosts(world: World) -> None:
     at, other = PortId(0x11, 12), PortId(0x13, 30)
     world.network.port(other, True, world.now)
-    world.react(world.network.packet_in(at, frames.lldp(*other), world.now))
-    assert world.network.wiring.peer(at) == other
+    world.react(world.network.packet_in(at, world.network.introductions.frame(other, world.now), world.now))
     assert world.network.hosts.of_mac(mac("c2")) is None
     world.speak("c2")
     assert world.network.hosts.of_mac(mac("c2")) is None
@@ -146,6 +145,17 @@ def test_a_dead_link_is_gone_round(world: World) -> None:
         world.network.port(PortId(0x11, other), True, world.now)
         world.reconcile()
         assert world.send("c1", ip("c1", "s1")) == [("s1", ip("c1", "s1"))]
+
+
+@pytest.mark.parametrize("port", [1, 2])
+def test_a_switch_turns_to_its_spare_by_itself_when_its_link_goes_down(world: World, port: int) -> None:
+    world.send("c1", to_vip("c1"))
+    world.alive = False
+    other = dict(FABRIC)[PortId(0x11, port)]
+    world.switches[0x11].down.add(port)
+    world.switches[other.dpid].down.add(other.port)
+    assert world.send("c1", to_vip("c1"))[0][0] == "s1"
+    assert world.send("c2", ip("c2", "s2")) == [("s2", ip("c2", "s2"))]
 
 
 def test_a_new_controller_changes_nothing(world: World) -> None:

@@ -6,10 +6,11 @@ import pytest
 from simulated import VIP, World, address, declared
 
 from cpdb import Limit, Observed, Pair, Reservation
+from ryu_apps.asked import Asked, SwitchError
 from ryu_apps.fake_switch import FakeSwitch
 from ryu_apps.pipeline import desired
 from ryu_apps.policing import allot
-from ryu_apps.reconcile import AddMeter, Change
+from ryu_apps.reconcile import AddMeter, Change, Holding
 from ryu_apps.reports import NOWHERE, Reports
 from ryu_apps.session import Session
 from ryu_apps.shares import limits, share
@@ -27,8 +28,12 @@ class Wire:
     number: int = 0
     errors: list[tuple[int, str]] = field(default_factory=list)
     barriers: list[int] = field(default_factory=list)
+    asked: Asked = field(default_factory=Asked)
 
-    def change(self, change: Change, now: float) -> int:
+    def changes(self, changes: list[Change], now: float) -> list[int]:
+        return [self._change(one, now) for one in changes]
+
+    def _change(self, change: Change, now: float) -> int:
         self.number += 1
         if self.refuse_meters and isinstance(change, AddMeter):
             self.errors.append((self.number, "OFPET_METER_MOD_FAILED/OFPMMFC_OUT_OF_METERS"))
@@ -60,7 +65,7 @@ class Controlled:
 
     def confirm(self) -> None:
         for xid, text in self.wire.errors:
-            self.session.error(xid, text, self.world.now)
+            self.session.error(SwitchError(xid, text, b""), self.world.now)
         for xid in self.wire.barriers:
             self.session.passed(xid)
         self.wire.errors, self.wire.barriers = [], []
@@ -78,6 +83,8 @@ def controlled() -> Controlled:
     wire = Wire(world.switches[0x11], 0x11)
     session = Session(wire, FIRST, world.now)
     session.meters_most = 262_144
+    held = world.switches[0x11]
+    session.holding = Holding.read(held.rules(world.now), held.meters(), FIRST, held.groups())
     return Controlled(world, wire, session)
 
 

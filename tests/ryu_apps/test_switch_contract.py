@@ -11,17 +11,33 @@ from typing import Any, Protocol
 
 import pytest
 
+from cpdb import Destination
 from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.groups import FIRST as FIRST_GROUP
+from ryu_apps.groups import Bucket, Group, GroupKind, failover
 from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, Steer, desired
 from ryu_apps.policing import Police
-from ryu_apps.reconcile import AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
-from ryu_apps.rules import Kind, Match, Meter, Output, Rule, SetField, Table, cookie
+from ryu_apps.reconcile import (
+    AddGroup,
+    AddMeter,
+    Change,
+    DeleteGroup,
+    DeleteMeter,
+    DeleteRule,
+    ModifyGroup,
+    ModifyMeter,
+    PutRule,
+)
+from ryu_apps.rules import Kind, Match, Meter, Output, Rule, SetField, Table, ToGroup, cookie, is_ours
+from ryu_apps.slots import divide
+from ryu_apps.spread import Spread
 
 VIP, CLIENT, SERVER = "10.0.0.100", "10.0.0.1", "10.0.0.11"
 MAC, SERVER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:11"
 FIRST = 60_000
 BRIDGE = "contract"
+OTHER_VIP = "10.0.0.101"
 
 
 class Switch(Protocol):
@@ -30,6 +46,7 @@ class Switch(Protocol):
     def apply(self, changes: list[Change]) -> list[str]: ...
     def rules(self) -> list[Rule]: ...
     def meters(self) -> list[Meter]: ...
+    def groups(self) -> list[Group]: ...
     def counts(self) -> dict[int, int]: ...
     def receive(self, packet: Packet, in_port: int) -> None: ...
     def wait(self, seconds: float) -> None: ...
@@ -50,6 +67,9 @@ class Fake:
 
     def meters(self) -> list[Meter]:
         return self._switch.meters()
+
+    def groups(self) -> list[Group]:
+        return self._switch.groups()
 
     def counts(self) -> dict[int, int]:
         return {one.cookie: one.packets for one in self._switch.samples(self._now)}
@@ -139,6 +159,12 @@ class Real:
         asked = self._parser.OFPMeterConfigStatsRequest(self._datapath, 0, 0xFFFFFFFF)
         return [self._translate.decode_meter(one) for one in self._ask(asked)]
 
+    def groups(self) -> list[Group]:
+        from ryu_apps.group_messages import decode_group
+
+        found = self._ask(self._parser.OFPGroupDescStatsRequest(self._datapath, 0))
+        return [group for one in found if (group := decode_group(one)) is not None]
+
     def counts(self) -> dict[int, int]:
         # The datapath's counters are collected about once a second.
         time.sleep(1.5)
@@ -224,6 +250,53 @@ def whole(now: float) -> tuple[list[Meter], list[Rule]]:
     return list(wanted.meters.values()), list(wanted.rules.values())
 
 
+def spread_rules(first: int, second: int) -> list[Rule]:
+    """A virtual IP whose connections are placed one by one, with these weights."""
+    behind = (Destination("s1", SERVER, SERVER_MAC, first), Destination("s2", CLIENT, MAC, second))
+    spread = Spread(OTHER_VIP, behind, divide({one.name: one.weight for one in behind}))
+    ports = {MAC: 1, SERVER_MAC: 2}
+    return list(desired(Share((OTHER_VIP,), ports, spreads=(spread,), asked=(OTHER_VIP,)), {}).rules.values())
+
+
+def test_rules_that_place_connections_are_accepted_and_read_back(switch: Switch) -> None:
+    for weights in ((100, 100), (300, 100), (7, 3)):
+        rules = spread_rules(*weights)
+        assert switch.apply(list(map(PutRule, rules))) == []
+        held = timeless([rule for rule in switch.rules() if is_ours(rule.cookie)])
+        assert {key: held.get(key) for key in timeless(rules)} == timeless(rules)
+
+
+def test_connections_are_placed_kept_and_forgotten_alike(switch: Switch) -> None:
+    switch.apply(list(map(PutRule, spread_rules(100, 100))))
+    opening = Packet(
+        MAC, "f2:ea:0a:00:00:65", ipv4_src="10.0.0.9", ipv4_dst=OTHER_VIP, ip_proto=6, flags="S", sport=1000, dport=80
+    )
+    for _ in range(3):
+        switch.receive(opening, 3)
+    # The first packet is placed; the others are known.
+    assert placed(switch) == 1
+    first, second = spread_rules(100, 0), spread_rules(0, 100)
+    gone = {rule.key for rule in spread_rules(100, 100)} - {rule.key for rule in first}
+    # All weight goes to one, then to the other: the connection is not placed again.
+    for rules in (first, second):
+        switch.apply([*map(PutRule, rules)])
+        switch.receive(opening, 3)
+        assert placed(switch) == 0
+    # Whoever loses its rules loses its connections.
+    served = [rule for rule in spread_rules(100, 100) if rule.table == Table.SERVE]
+    switch.apply([DeleteRule(rule) for rule in spread_rules(100, 100) if rule.key in gone or rule in served])
+    switch.apply(list(map(PutRule, spread_rules(0, 100))))
+    switch.receive(opening, 3)
+    assert placed(switch) == 1
+
+
+def placed(switch: Switch) -> int:
+    """Packets whose connection was unknown."""
+    counts = switch.counts()
+    serve = Table.SERVE << 44 | Kind.SPREAD << 40
+    return sum(count for value, count in counts.items() if value >> 48 == 0xF0EA and value & 0xFF << 40 == serve)
+
+
 def test_everything_we_ever_send_is_accepted_and_read_back_as_it_was(switch: Switch) -> None:
     meters, rules = whole(switch.now())
     assert switch.apply([*map(AddMeter, meters), *map(PutRule, rules)]) == []
@@ -291,3 +364,21 @@ def test_a_new_rule_replaces_the_old_one_and_counts_from_zero(switch: Switch) ->
     switch.apply([PutRule(other)])
     assert switch.rules() == [other]
     assert switch.counts() == {other.cookie: 0}
+
+
+def test_groups_are_read_back_as_they_were_refused_and_deleted_alike(switch: Switch) -> None:
+    group = failover(1, 2)
+    assert group is not None
+    balanced = Group(FIRST_GROUP + 7, GroupKind.SELECT, (Bucket((Output(1),), 3), Bucket((Output(2),), 1)))
+    rule = Rule(3, 10, Match(eth_dst=MAC), (ToGroup(group.number),), cookie=cookie(Table.FORWARD, Kind.HOST))
+    assert len(switch.apply([PutRule(rule)])) == 1
+    assert len(switch.apply([ModifyGroup(group)])) == 1
+    assert switch.apply([AddGroup(group), AddGroup(balanced), PutRule(rule)]) == []
+    assert len(switch.apply([AddGroup(group)])) == 1
+    assert sorted(switch.groups(), key=lambda one: one.number) == sorted([group, balanced], key=lambda one: one.number)
+    assert switch.rules() == [rule]
+    assert switch.apply([ModifyGroup(replace(group, buckets=group.buckets[::-1]))]) == []
+    assert switch.groups()[0].buckets == group.buckets[::-1] or switch.groups()[1].buckets == group.buckets[::-1]
+    assert switch.apply([DeleteGroup(group.number)]) == []
+    assert [one.number for one in switch.groups()] == [balanced.number]
+    assert switch.rules() == []

@@ -72,3 +72,39 @@ def test_a_switch_to_avoid_is_used_only_when_nothing_else_leads_on() -> None:
         assert topology.path("leaf1", "leaf2") == ("leaf1", expected, "leaf2")
     only = [link for link in LINKS[:4] if "spine1" in (link.a, link.b)]
     assert Topology(only, {}, frozenset({"spine1"})).path("leaf1", "leaf2") == ("leaf1", "spine1", "leaf2")
+
+
+@given(networks(), st.data())
+def test_with_spares_nothing_ever_circles_whatever_fails_and_one_failure_next_door_is_survived(
+    links: list[Link], data: st.DataObject
+) -> None:
+    topology = Topology(links, {})
+    graph = nx.Graph((link.a, link.b) for link in links if link.up)
+    edges = sorted(tuple(sorted(edge)) for edge in graph.edges)
+    failed = {frozenset(edge) for edge in data.draw(st.lists(st.sampled_from([("", ""), *edges]), max_size=6))}
+    for destination in graph:
+        hops, spares = topology.next_hops(destination), topology.spare_hops(destination)
+        assert set(spares) <= set(hops)
+        for start in hops:
+            here, seen = start, [start]
+            while here != destination:
+                choices = [one for one in (hops[here], spares.get(here)) if one is not None]
+                ahead = next((one for one in choices if frozenset((here, one)) not in failed), None)
+                if ahead is None:
+                    break
+                assert graph.has_edge(here, ahead)
+                assert ahead not in seen
+                seen.append(ahead)
+                here = ahead
+            if failed == {frozenset((start, hops[start]))} and start in spares:
+                assert seen[1] == spares[start]
+
+
+def test_leaves_have_a_spare_spine_and_spines_have_none() -> None:
+    leaves, spines = ("leaf1", "leaf2", "leaf3"), ("spine1", "spine2")
+    fabric = [Link(leaf, m, spine, n, None) for n, leaf in enumerate(leaves, 1) for m, spine in enumerate(spines, 1)]
+    topology = Topology(fabric, {})
+    for leaf in ("leaf1", "leaf3"):
+        assert {topology.next_hops("leaf2")[leaf], topology.spare_hops("leaf2")[leaf]} == set(spines)
+    assert not set(topology.spare_hops("leaf2")) & set(spines)
+    assert topology.spare_hops("nowhere") == topology.next_hops("nowhere") == {}

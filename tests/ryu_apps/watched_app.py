@@ -3,7 +3,6 @@
 from typing import Any
 
 from ryu_apps.connections import harden
-from ryu_apps.datapath import Wire
 from ryu_apps.framework import (
     DEAD_DISPATCHER,
     MAIN_DISPATCHER,
@@ -15,6 +14,7 @@ from ryu_apps.framework import (
     spawn,
 )
 from ryu_apps.settings import load
+from ryu_apps.wire import Wire
 
 
 class Watched(RyuApp):

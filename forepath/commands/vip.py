@@ -1,0 +1,222 @@
+"""Virtual IPs at run time: what is behind them, and destinations added, drained and removed by people."""
+
+import re
+import time
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+import typer
+
+from cpdb import DestinationChange, ForepathError, SettingsError, Standing, Store, VirtualIP, open_store
+from forepath.commands.halt import who
+from forepath.output import JsonOption, SettingsOption, console, emit, table
+from forepath.sections import IPV4, MAC
+from forepath.services import ServiceView, alarm_lines, change_of, health_of, new_weights, service, services
+from forepath.settings import load
+
+app = typer.Typer(
+    name="vip", help="Virtual IPs: list what is behind them; add, drain and remove destinations.", no_args_is_help=True
+)
+VipArgument = Annotated[str, typer.Argument(help="Virtual IP, by name or address")]
+NameArgument = Annotated[str, typer.Argument(help="Name of the destination")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; shown to whoever asks")]
+
+
+def _matching(pattern: str, example: str) -> Any:
+    def check(text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(pattern, text.lower()):
+            raise typer.BadParameter(f"{text!r} is not of the form {example}")
+        return text.lower() if text is not None else None
+
+    return check
+
+
+@app.command(name="list")
+def list_(settings: SettingsOption = None, json: JsonOption = None) -> None:
+    """Every virtual IP with its destinations: weight, share of new connections, standing, health, who changed it.
+
+    Examples:
+        forepath vip list
+        forepath vip list --json -
+    """
+    store = open_store(load(settings).database.url, create=False)
+    now = time.time()
+    found, alarms = services(store, now), store.alarms.open()
+    store.close()
+    if emit({"now": now, "virtual_ips": [asdict(one) for one in found], "alarms": [asdict(a) for a in alarms]}, json):
+        return
+    for line in alarm_lines(alarms, {one.address: one.name for one in found}):
+        console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    for one in found:
+        console.print(_shown(one))
+
+
+def _shown(found: ServiceView) -> Any:
+    rows = [
+        (
+            one.name,
+            one.address,
+            one.standing,
+            f"{one.health}: {one.detail}",
+            f"{one.changed_by}: {one.reason}" if one.changed_by else "",
+            str(one.weight),
+            f"{one.share:.1%}",
+            "-" if one.sources is None else str(one.sources),
+            "" if one.live is None else str(one.live),
+        )
+        for one in found.destinations
+    ]
+    title = f"{found.name} {found.address} (affinity {found.affinity}, probe {found.probe})"
+    columns = ["destination", "address", "standing", "health", "changed by", "weight", "of new", "sources", "still has"]
+    return table(title, columns, rows, left=5)
+
+
+@app.command()
+def add(
+    vip: VipArgument,
+    name: NameArgument,
+    address: Annotated[
+        str | None, typer.Option("--address", help="IPv4 address", callback=_matching(IPV4, "10.0.0.11"))
+    ] = None,
+    mac: Annotated[
+        str | None, typer.Option("--mac", help="Its MAC", callback=_matching(MAC, "52:54:00:00:00:0b"))
+    ] = None,
+    weight: Annotated[int, typer.Option("--weight", min=0, max=1000, help="Against those of the others")] = 100,
+    reason: ReasonOption = "added by hand",
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Put a destination behind a virtual IP. It gets its first connection after it has answered its first probe.
+
+    One that was there before may be added without --address and --mac. Examples:
+        forepath vip add shop shop3 --address 10.77.0.13 --mac 52:54:00:77:00:0d
+        forepath vip add shop shop2 --reason "back from repair" --json -
+    """
+    store = open_store(load(settings).database.url, create=False)
+    found = service(store, vip)
+    if name in {one.name for one in found.destinations}:
+        raise ForepathError(f"{name} is behind {found.name} already; forepath vip list shows how it stands")
+    address, mac = _place(store, found, name, (address, mac))
+    _unused(found, name, address)
+    change = DestinationChange(found.address, name, address, mac, weight, Standing.JOINING, who(), reason, time.time())
+    _put(store, change, f"forepath vip remove {found.name} {name}", json)
+
+
+def _place(store: Store, vip: VirtualIP, name: str, given: tuple[str | None, str | None]) -> tuple[str, str]:
+    """Address and MAC as given, else as they were when it was here before."""
+    declared = next((one for one in store.inventory.virtual_ips(True) if one.address == vip.address), vip)
+    before = change_of(store, vip.address, name) or next(
+        (one for one in declared.destinations if one.name == name), None
+    )
+    address = given[0] or (before.address if before else None)
+    mac = given[1] or (before.mac if before else None)
+    if address is None or mac is None:
+        raise SettingsError(f"{name} is not known behind {vip.name}; say its --address and --mac")
+    return address, mac
+
+
+def _unused(vip: VirtualIP, name: str, address: str) -> None:
+    if address == vip.address:
+        raise SettingsError(f"--address {address} is the virtual IP itself; give the destination's own address")
+    for one in vip.destinations:
+        if one.address == address and one.name != name:
+            raise SettingsError(f"--address {address} is {one.name}'s; give {name} an address of its own")
+
+
+@app.command()
+def drain(
+    vip: VipArgument,
+    name: NameArgument,
+    reason: ReasonOption = "drained by hand",
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Give a destination no new connections; live ones stay until they end.
+
+    Examples:
+        forepath vip drain shop shop2 --reason "new kernel tonight"
+        forepath vip drain shop shop2 --json -
+    """
+    store = open_store(load(settings).database.url, create=False)
+    found = service(store, vip)
+    change = _changed(found, name, Standing.DRAINING, reason)
+    if _last(store, found, name):
+        raise ForepathError(
+            f"{name} is the only destination of {found.name} that gets new connections; "
+            f"add or undrain another one first"
+        )
+    _put(store, change, f"forepath vip undrain {found.name} {name}", json)
+
+
+@app.command()
+def undrain(
+    vip: VipArgument,
+    name: NameArgument,
+    reason: ReasonOption = "undrained by hand",
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Give a drained destination new connections again.
+
+    Examples:
+        forepath vip undrain shop shop2
+        forepath vip undrain shop shop2 --json -
+    """
+    store = open_store(load(settings).database.url, create=False)
+    found = service(store, vip)
+    change = _changed(found, name, Standing.SERVING, reason)
+    standing = next(one.standing for one in found.destinations if one.name == name)
+    if standing is not Standing.DRAINING:
+        raise ForepathError(f"{name} is {standing.value}, not draining")
+    _put(store, change, f"forepath vip drain {found.name} {name}", json)
+
+
+@app.command()
+def remove(
+    vip: VipArgument,
+    name: NameArgument,
+    now_: Annotated[bool, typer.Option("--now", help="Although it still serves: its connections are cut")] = False,
+    reason: ReasonOption = "removed by hand",
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Take a destination from behind a virtual IP, after it was drained.
+
+    Examples:
+        forepath vip remove shop shop2
+        forepath vip remove shop shop2 --now --reason "its disk is gone"
+    """
+    store = open_store(load(settings).database.url, create=False)
+    found = service(store, vip)
+    change = _changed(found, name, Standing.REMOVED, reason)
+    standing = next(one.standing for one in found.destinations if one.name == name)
+    if standing is Standing.SERVING and not now_:
+        raise ForepathError(
+            f"{name} still serves; forepath vip drain {found.name} {name} first, or --now to cut its connections"
+        )
+    _put(store, change, f"forepath vip add {found.name} {name}", json)
+
+
+def _changed(vip: VirtualIP, name: str, standing: Standing, reason: str) -> DestinationChange:
+    for one in vip.destinations:
+        if one.name == name:
+            place = (one.address, one.mac, one.weight)
+            return DestinationChange(vip.address, name, *place, standing, who(), reason, time.time())
+    names = ", ".join(one.name for one in vip.destinations) or "none"
+    raise SettingsError(f"{name} is no destination of {vip.name}; there are: {names}")
+
+
+def _last(store: Store, vip: VirtualIP, name: str) -> bool:
+    """Whether nobody else would get new connections."""
+    wanted = next((one.weights for one in store.wanted.weights() if one.virtual_ip == vip.address), {})
+    behind = [replace(one, weight=int(wanted.get(one.name, one.weight))) for one in vip.destinations]
+    weights = new_weights(vip.address, behind, health_of(store))
+    return not any(weight for other, weight in weights.items() if other != name) and weights[name] > 0
+
+
+def _put(store: Store, change: DestinationChange, undo: str, json: str | None) -> None:
+    generation = store.destinations.put(change)
+    store.close()
+    if emit({"change": asdict(replace(change, generation=generation)), "undo": undo}, json):
+        return
+    console.print(f"{change.name} is {change.standing.value}; to undo: {undo}", markup=False, highlight=False)

@@ -1,0 +1,58 @@
+"""Reads what is foreseen beyond the pairs' fast lane: of links as a whole, and of pairs minutes ahead."""
+
+import math
+from array import array
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cpdb import BytesPerS, ForecastBatch, Pair, Quantity, Seconds, Store, Subject, SubjectKind
+
+FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
+# The slow lane is made anew every ten seconds or so; older than this it is no longer about now.
+SLOW_MAX_AGE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Peaks in bytes/s by subject and horizon (s), at the level that counts as the need.
+
+    What is not in it was not foreseen; `slow_horizons_s` are the horizons of minutes for which pairs were.
+    """
+
+    links: Mapping[tuple[tuple[str, str], int], BytesPerS] = field(default_factory=dict)
+    pairs: Mapping[tuple[Pair, int], BytesPerS] = field(default_factory=dict)
+
+    @property
+    def slow_horizons_s(self) -> tuple[int, ...]:
+        return tuple(sorted({horizon_s for _, horizon_s in self.pairs}))
+
+
+def outlook(
+    store: Store, now: Seconds, links: Collection[tuple[str, str]], pairs: Collection[Pair], level: float
+) -> Outlook:
+    """The newest word about these links and pairs. Raises StoreError when the database is away."""
+    wanted_links = {Subject(SubjectKind.LINK, *one) for one in links}
+    wanted_pairs = {Subject(SubjectKind.PAIR, one.source, one.virtual_ip) for one in pairs}
+    found: dict[tuple[tuple[str, str], int], BytesPerS] = {}
+    for lane in (SLOW_LINKS, FAST_LINKS):
+        batch = store.foresight.batch(now, SLOW_MAX_AGE_S, lane)
+        found |= {((one.a, one.b), far): value for one, far, value in peaks(batch, wanted_links, level)}
+    slow = store.foresight.batch(now, SLOW_MAX_AGE_S, SLOW_PAIRS)
+    return Outlook(found, {(Pair(one.a, one.b), far): value for one, far, value in peaks(slow, wanted_pairs, level)})
+
+
+def peaks(
+    batch: ForecastBatch | None, wanted: Collection[Subject], level: float
+) -> Iterator[tuple[Subject, int, BytesPerS]]:
+    """(subject, horizon, value) of the predicted peak at the known level nearest to `level`."""
+    if batch is None or Quantity.BYTES_PEAK not in batch.quantities or not wanted:
+        return
+    values = array("f", batch.values)
+    quantity, wide = batch.quantities.index(Quantity.BYTES_PEAK), len(batch.levels)
+    nearest = min(range(wide), key=lambda number: abs(batch.levels[number] - level))
+    for place, subject in enumerate(batch.subjects):
+        for number, horizon_s in enumerate(batch.horizons_s) if subject in wanted else ():
+            cell = (place * len(batch.horizons_s) + number) * len(batch.quantities) + quantity
+            value = values[cell * wide + nearest]
+            if not math.isnan(value):
+                yield subject, horizon_s, value

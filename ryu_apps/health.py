@@ -1,0 +1,137 @@
+"""Whether destinations live: asked again and again, out after some silence, back after some answers, and damped."""
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+Seconds = float
+
+# Whoever has not said anything yet is asked this often.
+FIRST_EVERY_S = 0.5
+# All destinations together are asked no oftener than this; with more of them, each waits longer.
+MOST_QUESTIONS_PER_S = 200.0
+# Each fall within this time doubles the answers that it takes to come back, up to 2 to the power of so many.
+FLAPS_S = 300.0
+MOST_DOUBLINGS = 4
+
+
+class Status(StrEnum):
+    """What is known; `unknown` until the first question was answered or went unanswered often enough."""
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    DOWN = "down"
+
+
+class Target(NamedTuple):
+    """Who is asked, and how: `port` None asks by ARP, a number by opening a TCP connection as `virtual_ip`."""
+
+    address: str
+    mac: str
+    port: int | None = None
+    virtual_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How often is asked, and how many answers in a row decide."""
+
+    every_s: Seconds = 2.0
+    failures: int = 3
+    successes: int = 2
+
+
+@dataclass(slots=True)
+class _State:
+    status: Status = Status.UNKNOWN
+    since: Seconds = 0.0
+    asked: Seconds = float("-inf")
+    waiting: bool = False
+    failures: int = 0
+    successes: int = 0
+    falls: deque[Seconds] = field(default_factory=deque)
+    ever_up: bool = False
+
+
+class Health:
+    """The state of each target that is asked."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self._rules = rules or Rules()
+        self._states: dict[Target, _State] = {}
+
+    def status(self, target: Target) -> Status:
+        """What is known of it."""
+        state = self._states.get(target)
+        return state.status if state else Status.UNKNOWN
+
+    def ever_up(self, target: Target) -> bool:
+        """Whether it has answered since it is asked."""
+        state = self._states.get(target)
+        return state is not None and state.ever_up
+
+    def down_for(self, target: Target, now: Seconds) -> Seconds:
+        """How long it has been down; 0 when it is not."""
+        state = self._states.get(target)
+        return now - state.since if state and state.status is Status.DOWN else 0.0
+
+    def due(self, targets: Collection[Target], reachable: Collection[Target], now: Seconds) -> list[Target]:
+        """Whom to ask now; what was asked before and is still unanswered counts as a failure.
+
+        A target that nobody has seen yet (not `reachable`) is not blamed before it has answered once.
+        """
+        for gone in self._states.keys() - set(targets):
+            del self._states[gone]
+        every_s = max(self._rules.every_s, len(targets) / MOST_QUESTIONS_PER_S)
+        asked = []
+        for target in targets:
+            state = self._states.setdefault(target, _State(since=now))
+            first = state.status is Status.UNKNOWN
+            if now - state.asked < (min(FIRST_EVERY_S, every_s) if first else every_s):
+                continue
+            if state.waiting and (not first or target in reachable):
+                self.answered(target, False, now)
+            state.asked, state.waiting = now, True
+            asked.append(target)
+        return asked
+
+    def answered(self, target: Target, well: bool, now: Seconds) -> None:
+        """An answer came, or a refusal, or (from `due`) nothing."""
+        state = self._states.get(target)
+        if state is None:
+            return
+        state.waiting = False
+        state.failures, state.successes = (0, state.successes + 1) if well else (state.failures + 1, 0)
+        if well and state.status is not Status.UP and state.successes >= self._needed(state, now):
+            state.status, state.since, state.ever_up = Status.UP, now, True
+        elif not well and state.status is not Status.DOWN and state.failures >= self._rules.failures:
+            if state.status is Status.UP:
+                state.falls.append(now)
+            state.status, state.since = Status.DOWN, now
+
+    def _needed(self, state: _State, now: Seconds) -> int:
+        """Answers in a row that it takes: one for whoever is new, more for whoever fell, and fell again."""
+        while state.falls and now - state.falls[0] > FLAPS_S:
+            state.falls.popleft()
+        if not state.ever_up:
+            return 1
+        return int(self._rules.successes << min(max(0, len(state.falls) - 1), MOST_DOUBLINGS))
+
+
+def port_of(probe: str) -> int | None:
+    """The port of "tcp:PORT"; None for every other way to ask."""
+    kind, _, port = probe.partition(":")
+    return int(port) if kind == "tcp" and port.isdigit() else None
+
+
+def targets_of(probe: str, virtual_ip: str, ends: Iterable[tuple[str, str]]) -> list[Target]:
+    """Targets for destinations given as (address, MAC); [] when nobody is to be asked."""
+    if probe == "none":
+        return []
+    port = port_of(probe)
+    if port is None:
+        # By ARP, one question serves all virtual IPs with that destination.
+        return [Target(address, mac) for address, mac in ends]
+    return [Target(address, mac, port, virtual_ip) for address, mac in ends]

@@ -1,0 +1,45 @@
+"""Keeps a burst of packets from making the controller work everything out anew for each of them."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from ryu_apps.effects import Effect
+
+Seconds = float
+
+# Working out what switches should hold takes no more than about a third of the time, but nobody waits longer than this.
+_REST = 2.0
+_LONGEST_REST_S = 0.25
+_MOST = 10_000
+
+
+class Pacing:
+    """Gathers effects of packets; `settle` is called at once when there was rest enough, else once for many."""
+
+    def __init__(self, settle: Callable[[list[Effect], Seconds], None]) -> None:
+        self._settle = settle
+        self._gathered: list[Effect] = []
+        self._next: Seconds = float("-inf")
+        self._promised = False
+
+    def offer(self, effects: Iterable[Effect], now: Seconds) -> Seconds | None:
+        """Takes a packet's effects. Returns the seconds after which `flush` has to be called; None: it need not be."""
+        # What is beyond is as if the packet had been lost.
+        self._gathered += list(effects)[: _MOST - len(self._gathered)]
+        if self._promised:
+            return None
+        if now >= self._next:
+            self.flush(now)
+            return None
+        self._promised = True
+        return self._next - now
+
+    def flush(self, now: Seconds) -> None:
+        """Settles everything gathered so far."""
+        effects, self._gathered, self._promised = self._gathered, [], False
+        begun = time.monotonic()
+        try:
+            self._settle(effects, now)
+        finally:
+            took = time.monotonic() - begun
+            self._next = now + took + min(_LONGEST_REST_S, _REST * took)

@@ -1,0 +1,181 @@
+"""The live routing strategy on worlds made by hand: it learns, decides, goes in stages, and says why."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_world import fan
+from worlds import pair_state
+
+from cpdb import FIRST_TAG, Link, Node, NodeKind, Observed, Pair, Quantity, Store
+from orchestrator import LinkState, OrchestratorConfig, World
+from orchestrator.actions import SetRoutes, from_json
+from orchestrator.drivers.fake import FakeHypervisors
+from orchestrator.ledger import Ledger
+from orchestrator.route_actions import RouteChange
+from orchestrator.routes import Router
+from orchestrator.specs import RouteSpec
+from orchestrator.steps import Step
+
+SWITCHES = ("leaf1", "leaf2", "spine1", "spine2")
+MBIT = 125_000.0
+CONFIG = OrchestratorConfig(act=True)
+SHORT = ("leaf1", "spine1", "leaf2")
+OTHER = ("leaf1", "spine2", "leaf2")
+
+
+@pytest.fixture
+def net(store: Store) -> Store:
+    """Two leaves joined over two spines, the second of which is half as fast."""
+    store.inventory.put_nodes(Node(name, NodeKind.SWITCH, dpid=n) for n, name in enumerate(SWITCHES, 1))
+    capacity = {"spine1": 100 * MBIT, "spine2": 50 * MBIT}
+    store.inventory.put_links(
+        Link(leaf, port, spine, port, capacity[spine], declared=True)
+        for port, spine in enumerate(capacity, 1)
+        for leaf in ("leaf1", "leaf2")
+    )
+    return store
+
+
+def world(now: float, megabits: float, path: tuple[str, ...] = SHORT, **more: object) -> World:
+    """20 pairs from leaf1 to leaf2 that together send so much, all on one path."""
+    links = tuple(zip(("c", *path), (*path, "s"), strict=True))
+    pairs = [replace(pair_state(f"c{n}", "v", 0), links=links, bytes_per_s=megabits * MBIT / 20) for n in range(20)]
+    states = {
+        key: LinkState(key, None, megabits * MBIT if key in links else 0.0)
+        for a in ("leaf1", "leaf2")
+        for b in ("spine1", "spine2")
+        for key in ((a, b), (b, a))
+    }
+    return World(now=now, age_s=1.0, pairs={one.pair: one for one in pairs}, links=states, **more)  # type: ignore[arg-type]
+
+
+def both(now: float, megabits: dict[tuple[str, ...], float]) -> World:
+    """As `world`, over several paths at once."""
+    worlds = [world(now, rate, path) for path, rate in megabits.items()]
+    pairs = {}
+    for n, one in enumerate(worlds):
+        for state in one.pairs.values():
+            pair = Pair(f"{n}{state.pair.source}", "v")
+            pairs[pair] = replace(state, pair=pair)
+    links = {
+        key: replace(state, bytes_per_s=sum(one.links[key].bytes_per_s for one in worlds))
+        for key, state in worlds[0].links.items()
+    }
+    return replace(worlds[0], pairs=pairs, links=links)
+
+
+def run(router: Router, made: list[World]) -> list[Step]:
+    return [step for one in made for step in router.plan(one, CONFIG).steps]
+
+
+def test_a_full_link_is_relieved_in_proportion_to_capacity(net: Store) -> None:
+    router = Router(net, RouteSpec())
+    (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
+    assert isinstance(step.action, SetRoutes)
+    (change,) = step.action.changes
+    shares = dict(zip(change.paths, change.after, strict=True))
+    assert shares[SHORT] == pytest.approx(2 / 3, abs=0.05)
+    assert shares[OTHER] == pytest.approx(1 / 3, abs=0.05)
+    assert change.before == ()
+    assert step.reason["mean_max_utilisation"]["before"] == pytest.approx(0.9, abs=0.01)
+    assert step.reason["mean_max_utilisation"]["after"] == pytest.approx(0.6, abs=0.05)
+    assert "90%" in step.why
+    assert from_json(step.action.kind, step.action.to_json()) == step.action
+    assert step.action.inverse().inverse() == step.action
+
+
+def test_nothing_moves_where_nothing_is_short_or_little_is_gained(net: Store) -> None:
+    assert run(Router(net, RouteSpec()), [world(100.0 + n * 2, 30) for n in range(8)]) == []
+    assert run(Router(net, RouteSpec(min_gain=0.5)), [world(100.0 + n * 2, 90) for n in range(8)]) == []
+    refusals = Router(net, RouteSpec()).plan(world(100.0, 30), CONFIG).refusals
+    assert refusals == ()
+
+
+def test_a_forecast_moves_traffic_before_it_comes(net: Store) -> None:
+    def expected(now: float) -> World:
+        made = world(now, 20)
+        pairs = {
+            pair: replace(one, forecasts={(30, Quantity.BYTES_PEAK): fan(pair, now, 30, Quantity.BYTES_PEAK, 5 * MBIT)})
+            for pair, one in made.pairs.items()
+        }
+        return replace(made, pairs=pairs)
+
+    assert run(Router(net, RouteSpec()), [world(100.0 + n * 2, 20) for n in range(6)]) == []
+    (step,) = run(Router(net, RouteSpec()), [expected(100.0 + n * 2) for n in range(6)])
+    assert step.reason["forecast_scenarios"] == 2
+    assert "forecast" in step.why
+
+
+def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
+    router, ledger = (
+        Router(net, RouteSpec(lease_s=100)),
+        Ledger(CONFIG, net, FakeHypervisors((), (), lambda _vm, _now: 0.0)),
+    )
+    (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
+    began = ledger.begin(step, 112.0)
+    assert began is not None
+    (row,) = net.splits.all()
+    assert row.tags == (FIRST_TAG, FIRST_TAG + 1)
+    assert (row.from_switch, row.to_switch, row.expires_at) == ("leaf1", "leaf2", 212.0)
+    busy = world(114.0, 90, in_flight=ledger.in_flight())
+    assert router.plan(busy, CONFIG).steps == ()
+    assert ledger.settle(120.0) == []
+    told = Observed("split", "leaf1>leaf2", "leaf1", row.generation, "installed", "", 121.0)
+    net.wanted.observe([replace(told, status="waiting")])
+    assert ledger.settle(122.0) == []
+    net.wanted.observe([told])
+    (done,) = ledger.settle(123.0)
+    assert done.outcome.value == "done"
+    # In force, and as good as can be: nothing more to do but to renew the lease when half of it is over.
+    spread = {SHORT: 60, OTHER: 30}
+    later = run(router, [both(124.0 + n * 2, spread) for n in range(24)])
+    assert {one.renewal for one in later} == {True}
+    assert ledger.begin(later[0], 170.0) is None
+    assert net.splits.all()[0].expires_at == 270.0
+
+
+def test_a_dead_link_is_no_path_any_more(net: Store) -> None:
+    router = Router(net, RouteSpec())
+    net.inventory.put_links([Link("leaf1", 2, "spine2", 2, 50 * MBIT, up=False, declared=True)])
+    assert run(router, [world(100.0 + n * 2, 90) for n in range(8)]) == []
+
+
+def test_stages_never_promise_a_link_more_than_it_has() -> None:
+    from routing_nets import random_net, random_splits
+
+    from orchestrator.routing.batches import first_batch
+
+    rng = np.random.default_rng(5)
+    moved = 0
+    for _ in range(15):
+        tunnels = random_net(rng)
+        old, new = random_splits(rng, tunnels), random_splits(rng, tunnels)
+        demand = rng.exponential(1.0, len(tunnels.pairs))
+        demand *= 0.95 / max(tunnels.mlu(one, demand).max() for one in (old, new))
+        now = old
+        for _stage in range(60):
+            following = first_batch(tunnels, now, new, demand)
+            larger = np.maximum(now, following)
+            first = np.abs(following - now) > 1e-12
+            pairs = np.unique(tunnels.pair_of[first])
+            # Everything at its larger share at once, unless only one pair moves.
+            if len(pairs) > 1:
+                assert tunnels.utilisation(larger, demand).max() <= 1 + 1e-6
+            assert tunnels.utilisation(following, demand).max() <= 1 + 1e-6
+            moved += len(pairs)
+            if not len(pairs):
+                break
+            now = following
+        assert np.abs(now - new).max() < 1e-6
+    assert moved > 50
+
+
+def test_back_is_the_way_it_came() -> None:
+    change = RouteChange("a", "b", (("a", "b"), ("a", "c", "b")), (FIRST_TAG, FIRST_TAG + 1), (), (0.5, 0.5))
+    action = SetRoutes((change,), 60.0)
+    rows, removed = action.wanted("o", "why", 10.0)
+    assert [row.ratios for row in rows] == [(0.5, 0.5)]
+    assert removed == []
+    assert action.inverse().wanted("o", "why", 10.0) == ([], [("a", "b")])
+    assert "50% directly, 50% over c" in action.describe()

@@ -1,0 +1,52 @@
+"""A service that grows before its need and shrinks after calm, and never loses who serves it."""
+
+from pool_world import CONFIG, POOL, PoolWorld, replace
+
+from cpdb import Store
+
+
+def surge(t: float) -> float:
+    return 40.0 if 60 <= t < 100 else 3.0
+
+
+def test_a_surge_brings_a_machine_in_and_calm_takes_it_out(store: Store) -> None:
+    world = PoolWorld(store, surge)
+    most: list[int] = []
+    world.run(180, lambda one: most.append(len(one.serving())))
+    assert world.lost == []
+    assert max(most) >= 2
+    assert world.serving() == {"web1": 100}
+    assert world.settled()
+    outs, ins = ([one for one in world.outcomes(kind) if one[1] != "skipped"] for kind in ("scale_out", "scale_in"))
+    assert outs[0][:2] == ("web2", "done")
+    assert {one[1] for one in (*outs, *ins)} == {"done"}
+    assert len(outs) == len(ins) == max(most) - 1
+
+
+def test_a_forecast_brings_it_in_before_the_need(store: Store) -> None:
+    world = PoolWorld(store, surge, foresee=True)
+    world.run(60)
+    assert {"web1", "web2", "web3"} <= set(world.serving())
+    records = {one.target: one for one in store.journal.actions() if one.kind == "scale_out"}
+    assert records["web3"].issued_at < records["web2"].issued_at, "what comes up more slowly begins earlier"
+    for vm, horizon_s in (("web2", 5), ("web3", 15)):
+        assert records[vm].reason["forecast"]["horizon_s"] == horizon_s
+        assert records[vm].needed_at is not None
+        assert records[vm].lead_s <= horizon_s
+    assert "web4" in str(records["web2"].reason["alternatives"])
+
+
+def test_without_permission_it_only_advises(store: Store) -> None:
+    world = PoolWorld(store, surge, config=replace(CONFIG, act=False))
+    world.run(90)
+    assert {one[1] for one in world.outcomes("scale_out")} == {"advised"}
+    assert world.serving() == {"web1": 100}
+    assert world.pool.calls == []
+
+
+def test_at_least_as_many_serve_as_are_asked_for(store: Store) -> None:
+    pool = replace(POOL, least=2)
+    world = PoolWorld(store, config=replace(CONFIG, pools=(pool,)))
+    world.run(60)
+    assert len(world.serving()) == 2
+    assert world.outcomes("scale_in") == []

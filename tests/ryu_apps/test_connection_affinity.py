@@ -1,0 +1,170 @@
+"""Connections placed one by one: by weight, without the controller, and each stays where it is while it lives."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from simulated import VIP, World, address, declared, ip, mac
+
+from cpdb import Standing
+from ryu_apps.declared import Declared
+from ryu_apps.fake_switch import Packet
+from ryu_apps.live import Live
+from ryu_apps.pairs import Pairs
+from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number
+from ryu_apps.slots import SLOTS
+from ryu_apps.spread import destination_number
+from ryu_apps.steering import virtual_mac
+
+
+def by_connection(weights: tuple[int, int], *standings: Standing) -> Declared:
+    whole = declared(weights)
+    vip = whole.virtual_ips[VIP]
+    behind = tuple(
+        replace(one, standing=standing)
+        for one, standing in zip(vip.destinations, standings or [Standing.SERVING] * 2, strict=False)
+    )
+    return replace(whole, virtual_ips={VIP: replace(vip, destinations=behind, affinity="connection", probe="none")})
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.start(by_connection((300, 100)))
+    return made
+
+
+def opening(port: int, **more: object) -> Packet:
+    return ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, ip_proto=6, sport=port, dport=80, **more)
+
+
+def served_by(world: World, port: int, flags: str = "S") -> str:
+    ((host, got),) = world.send("c1", opening(port, flags=flags))
+    assert (got.eth_dst, got.ipv4_dst) == (mac(host), address(host))
+    return host
+
+
+def change(world: World, what: Declared) -> None:
+    world.network.declare(what, world.now)
+    world.reconcile()
+
+
+def test_new_connections_follow_the_weights_and_answers_come_from_the_virtual_ip(world: World) -> None:
+    places = Counter(served_by(world, port) for port in range(10_000, 11_000))
+    assert 0.70 < places["s1"] / 1000 < 0.80
+    back = ip("s1", "c1", ip_proto=6, sport=80, dport=next(p for p in range(10_000, 11_000) if at(world, p) == "s1"))
+    ((host, got),) = world.send("s1", back)
+    assert (host, got.ipv4_src, got.eth_src) == ("c1", VIP, virtual_mac(VIP))
+
+
+def at(world: World, port: int) -> str:
+    return served_by(world, port, "A")
+
+
+def test_connections_stay_through_changes_of_weight_and_draining(world: World) -> None:
+    before = {port: served_by(world, port) for port in range(20_000, 20_100)}
+    assert set(before.values()) == {"s1", "s2"}
+    change(world, by_connection((0, 100)))
+    assert {port: at(world, port) for port in before} == before
+    assert {served_by(world, port) for port in range(21_000, 21_100)} == {"s2"}
+    change(world, by_connection((100, 100), Standing.SERVING, Standing.DRAINING))
+    assert {port: at(world, port) for port in before} == before
+    assert {served_by(world, port) for port in range(22_000, 22_100)} == {"s1"}
+
+
+def test_a_destination_that_is_removed_is_left_at_once(world: World) -> None:
+    before = [served_by(world, port) for port in range(20_000, 20_100)]
+    assert "s2" in before
+    change(world, by_connection((300, 100), Standing.SERVING))
+    assert {at(world, port) for port in range(20_000, 20_100)} == {"s1"}
+
+
+def test_no_connection_and_no_weight_asks_the_controller_more_than_once(world: World) -> None:
+    world.asked = 0
+    for port in range(30_000, 30_200):
+        served_by(world, port)
+    # The first packet of a source tells that it is there; then it is counted.
+    assert world.asked <= 2
+    rules = [rule for rule in world.switches[0x11].rules(world.now) if is_ours(rule.cookie)]
+    assert sum(rule.table == Table.SLOTS for rule in rules) == 2
+    number = pair_number(address("c1"), VIP)
+    counts = {
+        kind_of(one.cookie): one.packets
+        for one in world.switches[0x11].samples(world.now)
+        if number_of(one.cookie) == number
+    }
+    assert counts[Kind.PAIR_SYN] >= 198
+
+
+def test_placing_goes_on_without_the_controller(world: World) -> None:
+    world.alive = False
+    assert {served_by(world, port) for port in range(30_000, 30_100)} == {"s1", "s2"}
+
+
+def test_when_nobody_serves_the_switch_drops_instead_of_asking(world: World) -> None:
+    served_by(world, 1)
+    change(world, by_connection((0, 0)))
+    world.asked = 0
+    assert world.send("c1", opening(40_000, flags="S")) == []
+    assert world.asked == 0
+
+
+def test_a_restart_moves_no_slot(world: World) -> None:
+    change(world, by_connection((100, 100)))
+    change(world, by_connection((100, 300)))
+    (before,) = world.network.destinations.spreads
+    world.start(by_connection((100, 300)))
+    (after,) = world.network.destinations.spreads
+    assert after.slots == before.slots
+    assert len(after.slots) == SLOTS
+
+
+def test_a_source_with_a_destination_of_its_own_keeps_it_until_it_is_silent() -> None:
+    world = World()
+    world.start(declared((100, 0)))
+    assert world.send("c1", opening(1, flags="S"))[0][0] == "s1"
+    change(world, by_connection((0, 100)))
+    assert world.send("c1", opening(2, flags="S"))[0][0] == "s1"
+    world.now += 61
+    world.network.tick(world.now)
+    world.reconcile()
+    assert served_by(world, 3) == "s2"
+
+
+class Counting:
+    """A switch that is asked how many entries it has."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def ask_count(self, cookie: int, mask: int, table: int) -> int:
+        assert (cookie >> 48, mask, table) == (0xF0EB, 2**64 - 1, 8)
+        self.asked.append(cookie & 0xFFFFFFFF)
+        return len(self.asked)
+
+
+def test_what_a_draining_destination_still_has_is_counted_on_all_switches() -> None:
+    live, wires = Live(), {dpid: (None, Counting()) for dpid in (1, 2)}
+    draining = by_connection((100, 100), Standing.SERVING, Standing.DRAINING).virtual_ips.values()
+    pairs = Pairs(10, 60.0, 900.0)
+    live.ask(draining, wires, 0.0)
+    assert live.news(draining, pairs, 0.0) == []
+    for dpid, (_, switch) in wires.items():
+        assert switch.asked == [destination_number(VIP, "s2")]
+        live.answered(dpid, 1, 4)
+    assert [(row.key, row.status) for row in live.news(draining, pairs, 1.0)] == [(f"{VIP}/s2", "4")]
+    assert live.news(draining, pairs, 2.0) == []
+    serving = by_connection((100, 100)).virtual_ips.values()
+    live.ask(serving, wires, 5.0)
+    assert [row.status for row in live.news(serving, pairs, 5.0)] == ["removed"]
+    assert all(len(switch.asked) == 1 for _, switch in wires.values())
+
+
+def test_with_affinity_to_the_source_its_sources_are_counted() -> None:
+    world = World()
+    world.start(declared((0, 100)))
+    world.send("c1", opening(1, flags="S"))
+    vip = declared((100, 100)).virtual_ips[VIP]
+    first, second = vip.destinations
+    draining = [replace(vip, destinations=(first, replace(second, standing=Standing.DRAINING)))]
+    assert [row.status for row in Live().news(draining, world.network.pairs, 1.0)] == ["1"]

@@ -1,0 +1,165 @@
+"""On real Open vSwitch: new connections follow weights, live ones stay, who does not answer gets nothing new."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
+
+from cpdb import Destination, DestinationChange, Standing, VirtualIP, WantedWeights
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(
+        not os.environ.get("FOREPATH_STAGE"),
+        reason="needs a stage: python -m mininet_topos.stage -- pytest -m lab",
+    ),
+]
+TALK = (sys.executable, str(Path(__file__).with_name("placed_talk.py")))
+PORT = "8080"
+SERVERS: dict[str, subprocess.Popen[str]] = {}
+
+
+@pytest.fixture(scope="module")
+def _network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
+    with network(tmp_path_factory.mktemp("lab")) as net:
+        behind = tuple(
+            Destination(name, ADDRESS[name], LAYOUT.client(name).mac, weight)
+            for name, weight in (("s1", 300), ("s2", 100))
+        )
+        vip = VirtualIP(VIP, "shop", 10, behind, affinity="connection", probe=f"tcp:{PORT}")
+        net.store.inventory.declare_virtual_ips([vip])
+        net.settings |= {"probe_every_s": "0.5", "probe_failures": "2"}
+        yield net
+
+
+@pytest.fixture
+def net(_network: Net) -> Iterator[Net]:
+    """Both services run, the controller has found them well, and all is as declared."""
+    with serving(_network, "s1"), serving(_network, "s2"):
+        if not _network.controlled():
+            _network.controller()
+        assert eventually(lambda: health(_network) == {"s1": "up", "s2": "up"}, 60), _network.log()
+        yield _network
+    for name in ("s1", "s2"):
+        _network.store.destinations.forget(VIP, name)
+    _network.store.wanted.clear()
+
+
+@contextlib.contextmanager
+def serving(net: Net, name: str) -> Iterator[None]:
+    """The service of one server, which answers with its name."""
+    with net.background(name, *TALK, "serve", name, PORT) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        SERVERS[name] = process
+        yield
+
+
+def health(net: Net) -> dict[str, str]:
+    rows = [row for row in net.store.wanted.observed() if row.kind == "health"]
+    return {row.key.partition("/")[2]: row.status for row in rows}
+
+
+def visits(net: Net, times: int) -> dict[str, int]:
+    found: dict[str, int] = json.loads(net.run("c1", *TALK, "visit", VIP, PORT, str(times), within_s=150).stdout)
+    return found
+
+
+def change(net: Net, name: str, standing: Standing) -> None:
+    item = DestinationChange(VIP, name, ADDRESS[name], LAYOUT.client(name).mac, 100, standing, "test", "a test", 1.0)
+    net.store.destinations.put(item)
+
+
+class Held:
+    """Connections that stay open while things change."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.first = self._line()
+
+    def _line(self) -> list[str]:
+        assert self._process.stdout is not None
+        found: list[str] = json.loads(self._process.stdout.readline())
+        return found
+
+    def ask(self) -> list[str]:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._line()
+
+
+def test_weights_are_met_and_live_connections_survive_a_change_and_a_drain(net: Net) -> None:
+    holder = net.lab.fabric.client_popen(
+        "c2", [*TALK, "hold", VIP, PORT, "50"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        held = Held(holder)  # type: ignore[arg-type]
+        assert set(held.first) == {"s1", "s2"}
+        found = visits(net, 2000)
+        assert found.keys() == {"s1", "s2"}
+        assert abs(found["s1"] / 2000 - 0.75) <= 0.03
+        net.store.wanted.want_weights(WantedWeights(VIP, {"s1": 100, "s2": 300}, "test", "a test"))
+        assert eventually(lambda: visits(net, 40).get("s1", 0) < 20), net.log()
+        assert held.ask() == held.first
+        change(net, "s2", Standing.DRAINING)
+        assert eventually(lambda: visits(net, 20).keys() == {"s1"}), net.log()
+        assert held.ask() == held.first
+        # Those that hold it up are counted.
+        assert eventually(lambda: left(net) == [str(held.first.count("s2"))], 30), (left(net), held.first)
+        # The controller's death changes nothing, for live connections and for new ones; nor does its return.
+        before, start = slots(net), time.time()
+        net.kill_controller()
+        assert visits(net, 40) == {"s1": 40}
+        net.controller()
+        assert eventually(lambda: visits(net, 5) and spoken(net, start), 30), net.log()
+        assert slots(net) == before
+        assert held.ask() == held.first
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def left(net: Net) -> list[str]:
+    return [row.status for row in net.store.wanted.observed() if (row.kind, row.key) == ("live", f"{VIP}/s2")]
+
+
+def slots(net: Net) -> list[str]:
+    argv = ["ovs-ofctl", "-O", "OpenFlow13", "--no-stats", "--no-names", "dump-flows", "leaf1", "table=9"]
+    return sorted(subprocess.run(argv, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()[1:])
+
+
+def spoken(net: Net, start: float) -> int:
+    rows = net.store.facts.communications(start)
+    return sum(row.new_connections for row in rows if row.source == "c1" and row.virtual_ip == VIP)
+
+
+def test_who_does_not_answer_and_who_has_a_double_gets_nothing_new(net: Net) -> None:
+    SERVERS["s1"].kill()
+    assert eventually(lambda: health(net)["s1"] == "down"), net.log()
+    assert eventually(lambda: visits(net, 10) == {"s2": 10}), net.log()
+    with serving(net, "s1"):
+        assert eventually(lambda: health(net)["s1"] == "up"), net.log()
+        assert eventually(lambda: visits(net, 20).keys() == {"s1", "s2"}), net.log()
+        claim_address_of_s1(net)
+        assert eventually(lambda: health(net)["s1"] == "frozen"), net.log()
+        wanted = [("duplicate", f"{VIP}/s1")]
+        assert eventually(lambda: [(one.kind, one.key) for one in net.store.alarms.open()] == wanted), net.log()
+        assert eventually(lambda: visits(net, 10) == {"s2": 10}), net.log()
+    # What a conflict was is not kept: the next test's controller looks anew.
+    net.kill_controller()
+
+
+def claim_address_of_s1(net: Net) -> None:
+    """Another client says once that it has the address of s1."""
+    send = "import socket,sys; s=socket.socket(17,3,3); s.bind(('c2-eth0',0)); s.send(bytes.fromhex(sys.argv[1]))"
+    mac, address = LAYOUT.client("c2").mac.replace(":", ""), socket.inet_aton(ADDRESS["s1"]).hex()
+    frame = "ff" * 6 + mac + "0806" + "0001080006040001" + mac + address + "00" * 6 + address
+    net.run("c2", sys.executable, "-c", send, frame)

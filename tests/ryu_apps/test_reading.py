@@ -1,0 +1,101 @@
+"""Two lanes to what is wanted: the quick one reads only that, and an earlier reading never undoes a later one."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cpdb import Destination, Node, NodeKind, Pair, Reservation, Store, VirtualIP, open_store
+from ryu_apps import reading
+from ryu_apps.declared import Declared
+from ryu_apps.framework import beside, sleep
+from ryu_apps.reading import Reading, look
+
+VIP = "10.0.0.100"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/cpdb.db"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    made = open_store(url)
+    made.inventory.put_nodes([Node("c1", NodeKind.CLIENT, "10.0.0.1")])
+    made.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, (Destination("s1", "10.0.0.2", "02::1", 1),))])
+    yield made
+    made.close()
+
+
+def reservation(key: str) -> Reservation:
+    now = time.time()
+    return Reservation(key, Pair("c1", VIP), 1.0, (), "test", "a test", now, now + 60)
+
+
+def test_the_quick_lane_reads_what_is_wanted_and_keeps_names(store: Store) -> None:
+    told: list[Declared] = []
+    lanes = Reading(lambda: store, lambda declared, _now: told.append(declared))
+    lanes.wanted()
+    assert told == []
+    lanes.whole(time.time())
+    store.inventory.put_nodes([Node("c2", NodeKind.CLIENT)])
+    store.wanted.reserve(reservation("r"))
+    lanes.wanted()
+    first, second = told
+    assert first.reservations == ()
+    assert [one.key for one in second.reservations] == ["r"]
+    assert second.nodes is first.nodes
+    assert list(second.virtual_ips) == [VIP]
+
+
+def test_a_reading_that_ends_late_does_not_undo_a_later_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Declared] = []
+    lanes = Reading(lambda: store, lambda declared, _now: told.append(declared))
+    lanes.whole(time.time())
+    plain = reading.off_loop
+
+    def overtaken(function: object) -> object:
+        found = plain(function)
+        monkeypatch.setattr(reading, "off_loop", plain)
+        store.wanted.reserve(reservation("late"))
+        lanes.wanted()
+        return found
+
+    monkeypatch.setattr(reading, "off_loop", overtaken)
+    lanes.whole(time.time() + 60)
+    assert [one.key for one in told[-1].reservations] == ["late"]
+    assert len(told) == 2
+
+
+def test_without_a_database_nothing_is_told() -> None:
+    lanes = Reading(lambda: None, lambda _declared, _now: pytest.fail("told"))
+    lanes.whole(time.time())
+    lanes.wanted()
+
+
+def test_a_look_says_when_something_else_is_wanted_and_survives_trouble(store: Store, url: str) -> None:
+    ask = look(url)
+    assert ask()
+    assert not ask()
+    store.wanted.reserve(reservation("r"))
+    assert ask()
+    assert not look("sqlite:////nowhere/at/all.db")()
+
+
+def test_a_thread_beside_the_loop_wakes_it() -> None:
+    answers = iter([False, True])
+    woken, elsewhere = [], []
+
+    def step() -> bool:
+        elsewhere.append(threading.get_ident())
+        return next(answers, False)
+
+    beside(step, 0.005, lambda: woken.append(1))
+    end = time.monotonic() + 10
+    while not woken and time.monotonic() < end:
+        sleep(0.01)
+    assert woken == [1]
+    assert threading.get_ident() not in elsewhere

@@ -1,0 +1,211 @@
+"""Split paths in whole simulated networks: who goes where, who may change, and that nothing ever gets lost."""
+
+from dataclasses import replace
+from random import Random
+
+import networkx as nx
+import pytest
+from routed_world import RoutedWorld, random_splits, split
+from simulated import address, ip
+
+from cpdb import FIRST_TAG, WantedSplit
+from ryu_apps.lanes import Lane, choose_lane, lanes
+from ryu_apps.rules import Kind, kind_of
+from ryu_apps.topology import Topology
+
+# 0 and 3 are joined over 1, over 2, and the long way over 4 and 5.
+RING = nx.Graph([(0, 1), (1, 3), (0, 2), (2, 3), (0, 4), (4, 5), (5, 3)])
+BOTH = split({(0, 1, 3): 0.5, (0, 4, 5, 3): 0.5})
+
+
+@pytest.fixture
+def world() -> RoutedWorld:
+    made = RoutedWorld(RING)
+    made.begin()
+    made.talk(0, 3)
+    made.now += 5
+    return made
+
+
+def calm(world: RoutedWorld, seconds: float = 8.0) -> None:
+    """Time passes; whatever is due is sent."""
+    for _ in world.update(Random(1), seconds, lambda: None):
+        pass
+
+
+def test_a_split_takes_a_silent_pair_to_its_path_and_back_again(world: RoutedWorld) -> None:
+    before = world.talk(0, 3)
+    world.want((split({(0, 4, 5, 3): 1.0}), split({(3, 5, 4, 0): 1.0}, FIRST_TAG + 9)))
+    world.now += 5
+    calm(world)
+    assert world.talk(0, 3) == [("w0", "w4", "w5", "w3"), ("w3", "w5", "w4", "w0")]
+    world.want(())
+    world.now += 5
+    calm(world)
+    assert world.talk(0, 3) == before
+    held = [rule for switch in world.switches.values() for rule in switch.rules(world.now)]
+    assert not [rule for rule in held if kind_of(rule.cookie) in (Kind.PIN, Kind.TAG)]
+
+
+def test_a_speaking_pair_stays_until_it_is_silent_or_patience_ends(world: RoutedWorld) -> None:
+    (pair,) = world.network.pairs
+    before = world.talk(0, 3)[0]
+    other = split({(0, 4, 5, 3): 1.0})
+    world.want((other,))
+    for _ in range(10):
+        pair.active = world.now
+        calm(world, 0.5)
+        assert world.talk(0, 3)[0] == before
+    assert world.network.routes.progress["w0", "w3"].away == 1
+    calm(world, 3)
+    assert world.talk(0, 3)[0] == other.paths[0]
+    world.want((BOTH,)) if choose(BOTH) != other.paths[0] else world.want((split({(0, 2, 3): 1.0}, FIRST_TAG + 5),))
+    for _ in range(int(2 * world.network.routes.patience_s) + 2):
+        pair.active = world.now
+        calm(world, 0.5)
+    assert world.talk(0, 3)[0] != other.paths[0]
+
+
+def choose(one: WantedSplit) -> tuple[str, ...]:
+    own = [Lane(tag, hops, ratio) for tag, hops, ratio in zip(one.tags, one.paths, one.ratios, strict=True)]
+    found = choose_lane(address("c0"), address("s3"), own)
+    assert found is not None
+    return found.hops
+
+
+def test_a_broken_path_is_left_at_once_and_its_share_goes_to_the_others(world: RoutedWorld) -> None:
+    world.want((BOTH,))
+    calm(world)
+    used = world.talk(0, 3)[0]
+    assert used in BOTH.paths
+    (pair,) = world.network.pairs
+    pair.active = world.now
+    at = next(a for a, b in world.wires.items() if {f"w{a.dpid - 1}", f"w{b.dpid - 1}"} == set(used[1:3]))
+    world.network.port(at, False, world.now)
+    world.network.port(world.wires[at], False, world.now)
+    calm(world, 0.5)
+    world.now -= 0.5
+    assert world.talk(0, 3)[0] == next(path for path in BOTH.paths if path != used)
+    assert [lane.ratio for lane in world.network.routes.in_force["w0", "w3"]] == [1.0]
+
+
+def test_a_switch_that_is_gone_is_gone_round(world: RoutedWorld) -> None:
+    world.want((BOTH,))
+    calm(world)
+    used = world.talk(0, 3)[0]
+    (pair,) = world.network.pairs
+    pair.active = world.now
+    world.network.switch_down(int(used[1][1:]) + 1)
+    calm(world, 0.5)
+    world.now -= 0.5
+    assert world.talk(0, 3)[0] == next(path for path in BOTH.paths if path != used)
+
+
+def test_a_restarted_controller_finds_everybody_where_they_were(world: RoutedWorld) -> None:
+    world.want((split({(0, 4, 5, 3): 0.7, (0, 1, 3): 0.3}),))
+    calm(world)
+    before, (held,) = world.talk(0, 3), [world.network.declared.splits]
+    rules = {dpid: {rule.key for rule in switch.rules(world.now)} for dpid, switch in world.switches.items()}
+    world.begin(held)
+    calm(world)
+    assert world.talk(0, 3) == before
+    assert {dpid: {rule.key for rule in one.rules(world.now)} for dpid, one in world.switches.items()} == rules
+
+
+def test_no_packet_goes_a_path_that_a_switch_has_not_confirmed(world: RoutedWorld) -> None:
+    before = world.talk(0, 3)[0]
+    world.want((split({(0, 4, 5, 3): 1.0}),))
+    world.now += 5
+    deaf = world.switches[6]
+    confirmed = world._holds
+    world._holds = lambda dpid, key: dpid != deaf.dpid and confirmed(dpid, key)  # type: ignore[method-assign]
+    calm(world)
+    assert world.talk(0, 3)[0] == before
+    assert [lane.hops for lane in world.network.routes.progress["w0", "w3"].unready] == [("w0", "w4", "w5", "w3")]
+
+
+def test_hosts_cannot_use_tags_and_lost_tags_do_no_harm(world: RoutedWorld) -> None:
+    world.want((split({(0, 4, 5, 3): 1.0}),))
+    calm(world)
+    forged = replace(ip("c0", "s3"), tag=FIRST_TAG)
+    assert world.send("c0", forged) == []
+    # A packet that was tagged just before its tag was forgotten: it goes on from where it is.
+    lost = replace(ip("c0", "s3"), tag=FIRST_TAG + 500)
+    world.arrived, world.hops = [], 0
+    world._walk(next(end for end in world.wires if end.dpid == 5), lost)
+    assert [(name, one.tag) for name, one in world.arrived] == [("s3", None)]
+    assert [name for name, _ in world.send("c0", replace(ip("c0", "s3"), tag=100))] == ["s3"]
+
+
+def update_prefix_by_prefix(seed: int) -> None:
+    """Random splits come, change and go; after every single message everybody still reaches everybody once."""
+    chance = Random(seed)
+    graph = nx.connected_watts_strogatz_graph(6, 4, 0.5, seed=seed)
+    world = RoutedWorld(graph)
+    world.begin()
+    sample = chance.sample([(a, b) for a in graph for b in graph if a != b], 4)
+
+    def check() -> None:
+        for a, b in sample:
+            world.talk(a, b)
+
+    check()
+    check()
+    world.now += 5
+    for first_tag in (FIRST_TAG, FIRST_TAG + 100, FIRST_TAG):
+        wanted = random_splits(graph, chance, 12, first_tag)
+        world.want(wanted)
+        assert list(world.update(chance, 4, check))
+        for one in wanted:
+            a, b = int(one.from_switch[1:]), int(one.to_switch[1:])
+            if (a, b) in sample:
+                assert world.talk(a, b)[0] in one.paths
+    world.want(())
+    assert list(world.update(chance, 8, check))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_prefix_of_every_update_delivers_everything_once(seed: int) -> None:
+    update_prefix_by_prefix(seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 20))
+def test_every_prefix_of_many_updates_delivers_everything_once(seed: int) -> None:
+    update_prefix_by_prefix(seed)
+
+
+def test_shares_are_met_over_many_pairs_and_a_change_moves_no_more_than_it_must() -> None:
+    upper, lower = Lane(1, ("a", "b", "d"), 0.75), Lane(2, ("a", "c", "d"), 0.25)
+    ends = [(f"10.0.{n // 200}.{n % 200}", f"10.1.0.{n % 7}") for n in range(4000)]
+    before = [choose_lane(*one, (upper, lower)) for one in ends]
+    assert before.count(upper) / len(ends) == pytest.approx(0.75, abs=0.03)
+    after = [choose_lane(*one, (replace(upper, ratio=0.6), replace(lower, ratio=0.4))) for one in ends]
+    moved = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert all(new == lower for _, new in moved)
+    assert len(moved) / len(ends) == pytest.approx(0.15, abs=0.03)
+
+
+def test_splits_that_cannot_be_are_left_out() -> None:
+    world = RoutedWorld(RING)
+    world.begin()
+    topology: Topology = world.network.picture.topology
+    fine = split({(0, 1, 3): 0.25, (0, 2, 3): 0.75})
+    assert [(one.hops, one.ratio) for one in lanes([fine], topology, 0.0)["w0", "w3"]] == [
+        (("w0", "w1", "w3"), 0.25),
+        (("w0", "w2", "w3"), 0.75),
+    ]
+    wrong = [
+        split({(0, 1, 3): 0.5, (0, 3): 0.5}),
+        split({(0, 1, 3): 0.5, (0, 2, 3): 0.5}, tags=(FIRST_TAG, 7)),
+        split({(0, 1, 3): 0.5, (0, 2, 0, 2, 3): 0.5}),
+        split({(0, 1, 3): 0.5, (0, 2, 3): 0.0}),
+    ]
+    for one in wrong:
+        assert [(lane.hops, lane.ratio) for lane in lanes([one], topology, 0.0)["w0", "w3"]] == [
+            (("w0", "w1", "w3"), 1)
+        ]
+    assert lanes([replace(fine, expires_at=5.0)], topology, 5.0) == {}
+    # The same tag on the same link for two paths would mix them up; on other links it may be used again.
+    twice = [split({(0, 1, 3): 1.0}), split({(1, 3): 1.0}), split({(2, 3): 1.0})]
+    assert set(lanes(twice, topology, 0.0)) == {("w0", "w3"), ("w2", "w3")}
