@@ -59,6 +59,8 @@ class Wiring:
     heard: dict[PortId, Heard] = field(default_factory=dict)
     declared: dict[PortId, PortId] = field(default_factory=dict)
     declared_edges: frozenset[PortId] = frozenset()
+    # Bytes/s of each port that says how fast it is
+    speeds: dict[PortId, float] = field(default_factory=dict)
     # Ports where something was heard that cannot be, and when that was last
     suspects: dict[PortId, Seconds] = field(default_factory=dict)
 
@@ -164,6 +166,10 @@ class Wiring:
             if (peer := self.peer(at)) is not None
         }
         return [(a, b, self._up(a) and self._up(b)) for a, b in sorted(ends) if a in self.ports and b in self.ports]
+
+    def speed(self, a: PortId, b: PortId) -> float | None:
+        """Bytes/s of a link by what its ports say of themselves: the slower one's; None when neither says."""
+        return min((self.speeds[at] for at in (a, b) if at in self.speeds), default=None)
 
     def _up(self, at: PortId) -> bool:
         return self.ports[at].up and at not in self.suspects

@@ -66,9 +66,9 @@ class Knowledge:
         return self._picture
 
     def links(self, directory: Directory) -> list[Link]:
-        """Links between switches as records, by name."""
+        """Links between switches as records, by name. A declared capacity comes before a port's own word."""
         return [
-            Link(directory.switch(a.dpid), a.port, directory.switch(b.dpid), b.port, None, up)
+            Link(directory.switch(a.dpid), a.port, directory.switch(b.dpid), b.port, self.wiring.speed(a, b), up)
             for a, b, up in self.wiring.links()
         ]
 

@@ -54,8 +54,6 @@ class MeasuringApp(MirrorApp):
         self.sampling = Sampling(agents(self.settings))
         self._sampled = frozenset(agents(self.settings).values()) if self.settings.sflow_listen else frozenset()
         self._receiver = bound(self.settings.sflow_listen) if self.settings.sflow_listen else None
-        # Bytes/s of each port that says how fast it is
-        self._speeds: dict[PortId, float] = {}
 
     def start(self) -> Any:
         """Starts the loops."""
@@ -70,7 +68,7 @@ class MeasuringApp(MirrorApp):
     def learn_speed(self, dpid: int, port: Any) -> None:
         """What a port says of itself: kbit/s, 0 when the switch does not know."""
         if port.curr_speed and port.port_no < PORT_MAX:
-            self._speeds[PortId(dpid, port.port_no)] = port.curr_speed * 125.0
+            self.network.wiring.speeds[PortId(dpid, port.port_no)] = port.curr_speed * 125.0
 
     # ---- statistics become rows
 
@@ -116,7 +114,7 @@ class MeasuringApp(MirrorApp):
         """Once a second: sampled rows, and what the counters are worth."""
         super().watch(now)
         self.writer.offer(self.sampling.tell(now), now)
-        self.witness.watch(self._speeds, now)
+        self.witness.watch(self.network.wiring.speeds, now)
 
     def name_of(self, dpid: int) -> str:
         """A switch's declared name, else its number."""

@@ -8,7 +8,7 @@ from typing import Self
 
 HELLO, ERROR, ECHO, ECHO_REPLY, FEATURES, FEATURES_REPLY = 0, 1, 2, 3, 5, 6
 MULTIPART, MULTIPART_REPLY, BARRIER, BARRIER_REPLY = 18, 19, 20, 21
-FLOW, METER_FEATURES = 1, 11
+FLOW, GROUP_FEATURES, METER_FEATURES = 1, 8, 11
 
 
 class HostileSwitch:
@@ -70,6 +70,8 @@ class HostileSwitch:
     def _part(self, part: int, body: bytes) -> bytes:
         if part == METER_FEATURES:
             return bytes(16)
+        if part == GROUP_FEATURES:
+            return bytes(40)
         # Asked for the counters of the accounting table: table 0, with a mask for the cookie.
         if part != FLOW or body[8] != 0:
             return b""

@@ -71,3 +71,12 @@ def test_edges_are_all_ports_with_room_for_hosts() -> None:
     made.hear(A, B, 0.0)
     made.hear(B, A, 0.0)
     assert made.edges(5.0) == [EDGE]
+
+
+def test_a_link_is_as_fast_as_its_slower_port_says() -> None:
+    made = wiring()
+    assert made.speed(A, B) is None
+    made.speeds[A] = 125e6
+    assert made.speed(A, B) == 125e6
+    made.speeds[B] = 12.5e6
+    assert made.speed(A, B) == made.speed(B, A) == 12.5e6
