@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.actions import Action, SetCpuLimit, SetVcpus, megabits
 from orchestrator.choice import Choice
-from orchestrator.config import OrchestratorConfig, VmSpec
+from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import NOW, Demand
 from orchestrator.needs import VmNeed, load_now, most, residents, too_short, until_back, vm_need, wanted_limit
 from orchestrator.spread import serving
@@ -66,10 +66,14 @@ def _for_vm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfi
 def _too_short(world: World, need: VmNeed, found: list[Step | Refusal], config: OrchestratorConfig) -> Refusal | None:
     """Refuses what would be given for a foreseen need that has passed before the change pays."""
     step = next((one for one in found if isinstance(one, Step)), None)
-    if step is None or need.horizon_s == NOW or need.leading is None:
+    if step is None or need.horizon_s == NOW or need.leading is None or _lowers(step.action):
         return None
     why_not = too_short(world, need.leading.pair, ("a resize", step.lead_s), config)
     return Refusal(f"more CPU for {need.vm}", why_not, step.action) if why_not else None
+
+
+def _lowers(action: Action) -> bool:
+    return isinstance(action, SetCpuLimit | SetVcpus) and action.after < action.before
 
 
 def _considered(
@@ -79,10 +83,10 @@ def _considered(
     if spec is None:
         return
     wanted = wanted_limit(need, config)
-    if wanted >= spec.cpu_cores_min * (1 + config.cpu_min_gain):
+    if wanted >= spec.cpu_cores_min * (1 + config.cpu_min_gain) and wanted > vm.cores_limit:
         yield from _up(world, demand, vm, _Grant(need, wanted, 0.0, 0.0), config)
     elif vm.cores_limit > spec.cpu_cores_min and _calm(world, demand, vm, config):
-        yield from _down(world, vm, spec, need, config)
+        yield from _down(world, vm, need, _kept(world, demand, vm, config), config)
 
 
 def _up(
@@ -167,8 +171,7 @@ def _left(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig)
 
 def _calm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
     """Measured calm for long, or for some seconds where trusted forecasts of all its pairs see nothing coming."""
-    measured = vm.calm or (vm.lately_calm and _foreseen(world, demand, vm, config))
-    return measured and _calm_ahead(world, demand, vm, config)
+    return vm.calm or (vm.lately_calm and _foreseen(world, demand, vm, config))
 
 
 def _foreseen(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
@@ -177,34 +180,40 @@ def _foreseen(world: World, demand: Demand, vm: VmState, config: OrchestratorCon
     return bool(talk) and all(one.connections.forecast or one.bytes.forecast for one in talk)
 
 
-def _calm_ahead(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
-    """No demand before the limit could be raised again would need more than the everyday limit.
+def _kept(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> float:
+    """What a calm machine keeps: all that any demand may need before the limit could be raised again.
 
     Looking further would keep, from one surge to the next, what nobody uses in between.
     """
-    base = vm.spec.cpu_cores_min * (1 + config.cpu_min_gain) if vm.spec else 0.0
-    return all(
-        wanted_limit(vm_need(world, demand, vm, one), config) < base
-        for one in until_back(world, vm, SetCpuLimit.kind, config)
-    )
+    base = vm.spec.cpu_cores_min if vm.spec else 0.0
+    horizons = until_back(world, vm, SetCpuLimit.kind, config)
+    most_cores = max(wanted_limit(vm_need(world, demand, vm, one), config) for one in horizons)
+    return base if most_cores < base * (1 + config.cpu_min_gain) else most_cores
 
 
-def _down(world: World, vm: VmState, spec: VmSpec, need: VmNeed, config: OrchestratorConfig) -> Iterator[Step]:
-    base = max(spec.cpu_cores_min, vm.cores_limit / config.max_step)
-    grant = _Grant(need, base, 0.0, base)
-    yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, base), grant, config)
-    if vm.vcpus > max(1, ceil(base)):
-        fewer = SetVcpus(vm.name, vm.vcpus, max(1, ceil(base)))
+def _down(world: World, vm: VmState, need: VmNeed, kept: float, config: OrchestratorConfig) -> Iterator[Step]:
+    after = max(kept, vm.cores_limit / config.max_step)
+    everyday = vm.spec is not None and after <= vm.spec.cpu_cores_min
+    if not everyday and vm.cores_limit - after < config.cpu_min_gain * after:
+        return  # what little may be spared is not worth an action
+    grant = _Grant(need, after, 0.0, after)
+    yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, after), grant, config)
+    if vm.vcpus > max(1, ceil(after)):
+        fewer = SetVcpus(vm.name, vm.vcpus, max(1, ceil(after)))
         yield replace(_step(world, vm, fewer, grant, config), waits=True)
+
+
+def _why_down(vm: VmState, after: float) -> str:
+    everyday = vm.spec is None or after <= vm.spec.cpu_cores_min
+    to = "back to its limit" if everyday else f"{after:.2f} are enough for what may come"
+    return f"{vm.name} has been calm at {vm.cores_used:.2f} cores; {to}"
 
 
 def _step(world: World, vm: VmState, action: Action, grant: _Grant, config: OrchestratorConfig) -> Step:
     need = grant.need
     proof = _proof(need, config)
     up = grant.after > vm.cores_limit
-    why = (
-        _why_up(vm, grant, proof) if up else f"{vm.name} has been calm at {vm.cores_used:.2f} cores; back to its limit"
-    )
+    why = _why_up(vm, grant, proof) if up else _why_down(vm, grant.after)
     needed_at = world.now + need.horizon_s
     promise = {"what": "vm_not_starved", "vm": vm.name, "value": grant.after, "by": needed_at}
     reason: dict[str, Any] = {

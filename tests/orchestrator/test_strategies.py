@@ -21,6 +21,7 @@ from orchestrator import (
     plan,
 )
 from orchestrator.lead import Group, LeadTimes
+from orchestrator.needs import vm_need
 
 QUIET = pair_state("c1", "shop", 10, 2.0)
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
@@ -196,6 +197,19 @@ def test_a_limit_goes_back_only_after_calm_and_when_it_could_be_raised_again_in_
     assert len(planned(later).steps) == 1
     assert planned(replace(later, leads=LeadTimes({Group("set_cpu_limit"): 8.0}))).steps == ()
     assert planned(world([served({5: 15.0, 15: 15.0})], **machines(calm))).steps == ()
+
+
+def test_a_calm_machine_keeps_what_may_be_needed_before_it_could_be_raised_again() -> None:
+    calm = replace(SHOP, cores_limit=0.6, calm=True)
+    for rate in (11.9, 12.0):
+        start = world([served({5: rate, 15: rate})], **machines(calm))
+        (step,) = planned(start).steps
+        assert isinstance(step.action, SetCpuLimit)
+        assert 0.2 < step.action.after < 0.45
+        assert step.action.after >= vm_need(start, demands(start, CONFIG), calm, 5).cores
+        assert "enough for what may come" in step.why
+        assert planned(apply(start, step.action)).steps == ()
+    assert planned(world([served({5: 12.0, 15: 12.0})], **machines(replace(calm, calm=False)))).steps == ()
 
 
 def test_a_shorter_calm_suffices_where_trusted_forecasts_see_nothing_coming() -> None:
