@@ -1,4 +1,4 @@
-"""On real QEMU: a service grows by a paused, a saved and a new machine and shrinks again; no request is lost."""
+"""On real QEMU: a service grows by a paused, a saved and a new machine, shrinks and moves; no request is lost."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from forepath.processes import orchestrator_config, path_reader
 from forepath.settings import Settings
 from mininet_topos.layout import LabLayout, ServiceSpec, VmSpec
 from mininet_topos.stage import on_stage
-from orchestrator import LibvirtHypervisors, LibvirtPool, Orchestrator, OrchestratorConfig
+from orchestrator import LibvirtHypervisors, LibvirtPool, MigrateVm, Orchestrator, OrchestratorConfig
 
 pytestmark = [
     pytest.mark.vm,
@@ -181,6 +181,34 @@ def test_no_request_is_lost_while_it_grows_and_shrinks(scaled: Scaled, tmp_path:
     assert {one[1] for one in (*scaled.ended("scale_out"), *scaled.ended("scale_in"))} == {"done"}
     (left,) = {"shop2", "shop3"} - set(scaled.weights())
     assert states(scaled)[left] == {"shop2": "paused", "shop3": "saved"}[left]
+
+
+def test_no_request_is_lost_while_a_serving_machine_moves_to_another_host_and_back(
+    scaled: Scaled, tmp_path: Path
+) -> None:
+    assert scaled.until(lambda: healthy(scaled), 60), scaled.log()
+    stop, boot = tmp_path / "stop", boot_id(scaled, "shop1")
+    drivers = LibvirtHypervisors(scaled.config.hosts)
+    visitor = scaled.lab.fabric.client_popen(
+        "c1", [*VISITOR, VIP, str(stop)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert visitor.stdout.readline().strip() == "ready"
+        ended = []
+        for number, (here, there) in enumerate((("hA", "hB"), ("hB", "hA")), start=1):
+            time.sleep(2)
+            drivers.start(number, MigrateVm("shop1", here, there), time.time())
+            assert scaled.until(lambda: bool(found := drivers.finished(time.time())) and not ended.extend(found), 60)
+            assert scaled.lab.vm_host("shop1") == there
+        time.sleep(2)
+    finally:
+        stop.touch()
+        text, _ = visitor.communicate(timeout=30)
+        drivers.close()
+    found = json.loads(text.strip().splitlines()[-1])
+    assert [one.ok for one in ended] == [True, True], ended
+    assert found["failed"] == []
+    assert found["answered"].get(boot, 0) > 20, found
 
 
 def states(scaled: Scaled) -> dict[str, str]:

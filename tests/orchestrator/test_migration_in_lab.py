@@ -75,7 +75,9 @@ def write(hosts: FailingHosts, kib_per_s: int, kib: int = 40 * 1024) -> None:
     hosts.machines.get("busy", f"/dirty?kib={kib}&kib_per_s={kib_per_s}", timeout_s=5.0)
 
 
-def bring_home(hosts: FailingHosts) -> None:
+@pytest.fixture(autouse=True)
+def _bring_home(hosts: FailingHosts) -> Iterator[None]:
+    yield
     write(hosts, 0, 0)
     hosts.machines.migrate("busy", "hA")
 
@@ -91,7 +93,6 @@ def test_what_a_guest_writes_is_measured_before_anybody_decides(hosts: FailingHo
 
     assert 5 * MIB < until("it is measured", rate, look_every_s=0.5) < 40 * MIB
     looking.close()
-    bring_home(hosts)
 
 
 def test_a_copy_keeps_to_its_rate_and_tells_what_it_took(hosts: FailingHosts, hypervisors: LibvirtHypervisors) -> None:
@@ -106,7 +107,6 @@ def test_a_copy_keeps_to_its_rate_and_tells_what_it_took(hosts: FailingHosts, hy
     assert hosts.machines.get("busy", "/stat", 5.0)["boot_id"] == boot
     names = [one.name() for one in hosts.machines.connections["hA"].listAllDomains()]
     assert "busy" not in names
-    bring_home(hosts)
 
 
 def test_a_guest_that_writes_too_fast_stays_and_the_outcome_says_so(
@@ -114,13 +114,13 @@ def test_a_guest_that_writes_too_fast_stays_and_the_outcome_says_so(
 ) -> None:
     write(hosts, 60 * 1024, kib=20 * 1024)
     time.sleep(1.5)
-    found = done(hypervisors, MigrateVm("busy", "hA", "hB", 24 * MIB, 60.0))
+    # Far below what it writes, even where an emulated processor is slow.
+    found = done(hypervisors, MigrateVm("busy", "hA", "hB", 8 * MIB, 60.0))
     assert not found.ok
     assert "does not converge" in found.sentence
     assert found.sentence.endswith("busy still runs on hA")
     assert hosts.machines.host_of("busy") == "hA"
     assert hosts.machines.serving("busy", 5.0)
-    bring_home(hosts)
 
 
 def test_post_copy_ends_what_would_not_where_it_is_allowed(hosts: FailingHosts) -> None:
@@ -131,7 +131,6 @@ def test_post_copy_ends_what_would_not_where_it_is_allowed(hosts: FailingHosts) 
     assert hosts.machines.host_of("busy") == "hB"
     assert hosts.machines.serving("busy", 5.0)
     allowing.close()
-    bring_home(hosts)
 
 
 @pytest.mark.long
@@ -143,7 +142,6 @@ def test_a_guest_that_may_be_slowed_down_arrives(hosts: FailingHosts) -> None:
     assert found.ok, found.sentence
     assert hosts.machines.host_of("busy") == "hB"
     allowing.close()
-    bring_home(hosts)
 
 
 def test_a_copy_whose_orchestrator_was_killed_is_still_ended_in_time(hosts: FailingHosts) -> None:
