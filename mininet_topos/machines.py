@@ -27,7 +27,7 @@ _DOMAIN = """<domain type='qemu'><name>{name}</name>{most_memory}
  <memory unit='KiB'>{memory_kib}</memory><currentMemory unit='KiB'>{memory_kib}</currentMemory>
  <vcpu placement='static' current='{vcpus}'>{max_vcpus}</vcpu>
  <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initramfs}</initrd>
-  <cmdline>console=ttyS0 quiet panic=-1 lab.ip={address} lab.burn={burn}</cmdline></os>
+  <cmdline>console=ttyS0 quiet panic=-1 no_timer_check lab.ip={address} lab.burn={burn}</cmdline></os>
  <features><acpi/><apic/><tcg><tb-cache unit='MiB'>64</tb-cache></tcg></features>
  <cpu mode='custom' match='exact'><model>qemu64</model>{cells}</cpu>
  <on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>

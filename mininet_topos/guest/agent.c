@@ -126,14 +126,14 @@ static void answer_work(int fd, const char *head, unsigned long long bytes) {
 }
 
 /* Writes one word in each page, round and round, so that a migration has something to copy again. */
-static void *dirty_thread(void *arg) {
+/* Writes until it is told to end; the memory is given back then. */
+static void write_over_and_over(void) {
     enum { PAGE = 4096, MOST_KIB = 96 * 1024 };
     volatile char *room = mmap(NULL, (size_t)MOST_KIB * 1024, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     unsigned long long at = 0, written = 0, rate = 0;
     double since = 0;
-    (void)arg;
-    if ((void *)room == MAP_FAILED) return NULL;
+    if ((void *)room == MAP_FAILED) return;
     for (;;) {
         unsigned long long pages = atomic_load(&dirty_kib) / 4, now_rate = atomic_load(&dirty_kib_per_s);
         usleep(10000);
@@ -143,7 +143,15 @@ static void *dirty_thread(void *arg) {
         for (unsigned long long due = (now_s() - since) * rate / 4; written < due; written++, at++) room[at % pages * PAGE]++;
     }
     munmap((void *)room, (size_t)MOST_KIB * 1024);
-    atomic_store(&dirty_running, 0);
+}
+
+/* Whoever asks while it is ending finds it running and starts no other: so it looks once more when it has ended. */
+static void *dirty_thread(void *arg) {
+    (void)arg;
+    do {
+        write_over_and_over();
+        atomic_store(&dirty_running, 0);
+    } while (atomic_load(&dirty_kib) && !atomic_exchange(&dirty_running, 1));
     return NULL;
 }
 

