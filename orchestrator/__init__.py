@@ -39,12 +39,13 @@ from orchestrator.guard import guard
 from orchestrator.lead import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.plan import plan
+from orchestrator.plans import Plan
 from orchestrator.pools import GoldenImage, Manner, PoolMember, PoolSpec, Probe
 from orchestrator.precopy import PreCopy, pre_copy
 from orchestrator.queue_keeper import QueueKeeper, whole
 from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
 from orchestrator.scaling import Candidate, Scaling, Tempo, candidates, passed
-from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.steps import Refusal, Step
 from orchestrator.verdict import verdict
 from orchestrator.world import LinkState, PairState, VmState, World, apply
 

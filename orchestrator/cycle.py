@@ -17,9 +17,10 @@ from orchestrator.guard import guard
 from orchestrator.ledger import Ledger
 from orchestrator.past import LeadLedger
 from orchestrator.plan import plan
+from orchestrator.plans import Plan
 from orchestrator.queue_keeper import QueueKeeper
 from orchestrator.requests import Answers
-from orchestrator.steps import Plan, Refusal, Step, record
+from orchestrator.steps import Refusal, Step, record
 from orchestrator.verdict import Measured, due, verdict
 from orchestrator.world import World, apply
 

@@ -31,7 +31,7 @@ SAME_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Handled:
     """A request after this cycle: the decision, the leases it should have, what it obtains, and what fell short."""
 
     decision: Decision
@@ -59,11 +59,11 @@ def of_requests(action: Action) -> int | None:
 
 def plan_requests(
     world: World, demand: Demand, config: OrchestratorConfig
-) -> tuple[tuple[Standing, ...], tuple[Step, ...], World]:
+) -> tuple[tuple[Handled, ...], tuple[Step, ...], World]:
     """What becomes of each open request, the steps for all of them, and the world in which what is granted is known."""
     scales = Scales(world, demand, config)
     decisions = decide(scales)
-    found = [_standing(scales, one, decisions) for one in decisions]
+    found = [_handled(scales, one, decisions) for one in decisions]
     wanted = {step.action.target for one in found for step in one.steps}
     quiet = {one.decision.case.request.id for one in found if not one.decision.case.parts}
     due = tuple(_due(scales, one) for one in found)
@@ -81,9 +81,9 @@ def _surplus(world: World, wanted: set[str], quiet: set[int | None]) -> Iterator
             yield Step(action, f"request {number} does not need it any more", {"alternatives": []}, world.now, 0.0)
 
 
-def _standing(scales: Scales, decision: Decision, decisions: Sequence[Decision]) -> Standing:
+def _handled(scales: Scales, decision: Decision, decisions: Sequence[Decision]) -> Handled:
     if decision.granted <= 0 or not decision.case.parts:
-        return Standing(decision, scales.world.now, (), obtained(scales, decision, frozenset()))
+        return Handled(decision, scales.world.now, (), obtained(scales, decision, frozenset()))
     places = [scales.world.links[key] for key in decision.case.links if key in scales.world.links]
     known = [link for link in places if link.capacity_bytes_per_s]
     queued = frozenset(link.key for link in known if _queue_fits(scales, decision, link, decisions))
@@ -97,7 +97,7 @@ def _standing(scales: Scales, decision: Decision, decisions: Sequence[Decision])
         for step in _leases(scales, decision, link, _Means(link.key in queued, link.key in failed, tuple(decisions)))
     ]
     said = tuple(dict.fromkeys(troubles.values()))
-    return Standing(decision, scales.world.now, tuple(steps), found, said)
+    return Handled(decision, scales.world.now, tuple(steps), found, said)
 
 
 def _held_by(world: World, decision: Decision, means: str) -> dict[LinkKey, Reservation]:
@@ -216,7 +216,7 @@ def _subject(request: BandwidthRequest) -> str:
     return str(Pair(request.source or "everyone", request.virtual_ip))
 
 
-def _due(scales: Scales, one: Standing) -> Standing:
+def _due(scales: Scales, one: Handled) -> Handled:
     """Leaves out what is held as it should be and need not be renewed yet."""
     due = tuple(step for step in one.steps if _changes(scales, step, one.decision.case.request.until))
     return replace(one, steps=due)

@@ -10,8 +10,9 @@ from orchestrator.budgets import over_budget
 from orchestrator.config import OrchestratorConfig
 from orchestrator.copies import crowded
 from orchestrator.oscillation import changes, held_still
+from orchestrator.plans import Plan
 from orchestrator.scaling.brakes import scaled_lately
-from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.steps import Refusal, Step
 from orchestrator.world import World
 
 UNSUCCESSFUL = frozenset({OutcomeKind.FAILED, OutcomeKind.REVERTED, OutcomeKind.NOT_REVERTED})

@@ -10,8 +10,9 @@ from orchestrator.demand import Demand
 from orchestrator.grants import plan_requests
 from orchestrator.memory import plan_memory
 from orchestrator.placement import plan_placement
+from orchestrator.plans import Plan
 from orchestrator.scaling.strategy import plan_scaling
-from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.steps import Refusal, Step
 from orchestrator.weights import plan_weights
 from orchestrator.world import World, apply
 

@@ -17,7 +17,7 @@ from cpdb import (
 )
 from orchestrator.actions import megabits
 from orchestrator.admission import OPEN, STANDING
-from orchestrator.grants import Standing, of_requests
+from orchestrator.grants import Handled, of_requests
 from orchestrator.steps import Refusal
 from orchestrator.world import World
 
@@ -75,7 +75,7 @@ class Answers:
     store: Store
     _alarmed: dict[int, str] = field(default_factory=dict)
 
-    def tell(self, found: Sequence[Standing], refused: Iterable[Refusal], world: World, idle: str | None) -> None:
+    def tell(self, found: Sequence[Handled], refused: Iterable[Refusal], world: World, idle: str | None) -> None:
         """`refused`: steps that the guard held back; `idle`: why nothing is done at all, if so. Raises StoreError."""
         held_back = _held_back(refused)
         for one in found:
@@ -88,7 +88,7 @@ class Answers:
             self.store.requests.amend(request)
         self._forget({one.decision.case.request.id for one in found}, world.now)
 
-    def _alarm(self, one: Standing, now: Seconds) -> None:
+    def _alarm(self, one: Handled, now: Seconds) -> None:
         number, text = one.decision.case.request.id or 0, "; ".join(one.troubles)
         if text and self._alarmed.get(number) != text:
             self.store.alarms.raise_([Alarm(NOT_OBTAINED, f"request {number}", NODE, text, now, now)])
@@ -103,7 +103,7 @@ class Answers:
             self.store.alarms.clear(NOT_OBTAINED, f"request {number}", NODE, now)
 
 
-def answered(one: Standing, held_back: str | None) -> BandwidthRequest:
+def answered(one: Handled, held_back: str | None) -> BandwidthRequest:
     """The request as it stands after a cycle that may act; what the guard held back is not granted yet."""
     request = one.decision.case.request
     if held_back is not None and request.state not in STANDING:
@@ -113,7 +113,7 @@ def answered(one: Standing, held_back: str | None) -> BandwidthRequest:
     return replace(news, why="; ".join(told), obtained_bytes_per_s=one.obtained.arrived)
 
 
-def advised(one: Standing, idle: str) -> BandwidthRequest:
+def advised(one: Handled, idle: str) -> BandwidthRequest:
     """The same when nothing may be done: a new request stays asked, and says what would become of it."""
     decision, request = one.decision, one.decision.case.request
     if request.state in STANDING:

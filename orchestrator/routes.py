@@ -13,13 +13,14 @@ import numpy as np
 
 from cpdb import Seconds, Store, WantedSplit
 from orchestrator.config import OrchestratorConfig
+from orchestrator.plans import Plan
 from orchestrator.route_actions import Ends, Path, RouteChange, SetRoutes
 from orchestrator.route_net import Board, Matrix, RouteNet
 from orchestrator.routing import Habits, Hedged, Risk, Scenarios, history_for, measured
 from orchestrator.routing.batches import first_batch
 from orchestrator.routing.scenarios import blended
 from orchestrator.specs import RouteSpec
-from orchestrator.steps import Plan, Refusal, Step
+from orchestrator.steps import Refusal, Step
 from orchestrator.tags import Tags
 from orchestrator.world import World
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpdb import ActionRecord, Json, Seconds
 from orchestrator.actions import Action
@@ -10,9 +10,6 @@ from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import NOW, Rate
 from orchestrator.lead import NOWHERE, Circumstances
 from orchestrator.world import LinkState, World
-
-if TYPE_CHECKING:
-    from orchestrator.grants import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +51,6 @@ def record(step: Step, policy: str, now: Seconds) -> ActionRecord:
         needed_at=step.needed_at,
         lead_s=step.lead_s,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Steps in the order in which they may be carried out, each prefix of which is safe, and refusals.
-
-    `requests`: what becomes of the bandwidth that was asked for.
-    """
-
-    steps: tuple[Step, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-    requests: tuple["Standing", ...] = ()
 
 
 def on_host(world: World, host: str, size_bytes: int = 0) -> Circumstances:

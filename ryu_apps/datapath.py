@@ -1,13 +1,13 @@
 """One switch's connection: translates rule records into OpenFlow 1.3 messages and back. The one place that sends."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import structlog
 
+from ryu_apps.action_messages import decode_actions, encode_action
 from ryu_apps.framework import ofproto, parser
 from ryu_apps.group_messages import encode_group, forget_group
-from ryu_apps.nicira import decode_lookups, encode_lookup, read_register_fields, register_fields
+from ryu_apps.nicira import read_register_fields, register_fields
 from ryu_apps.packing import METER_FLAGS, flags_of, lease_s
 from ryu_apps.reconcile import (
     AddGroup,
@@ -26,17 +26,11 @@ from ryu_apps.rules import (
     OWNER_MASK,
     OWNER_SHIFT,
     Action,
-    AnswerArp,
     Match,
     Meter,
-    Output,
     Rule,
-    SetField,
-    Tag,
-    ToGroup,
-    Untag,
 )
-from ryu_apps.vlan import decode_tag, encode_tag, read_tag_fields, tag_fields
+from ryu_apps.vlan import read_tag_fields, tag_fields
 
 Seconds = float
 
@@ -66,39 +60,6 @@ def decode_match(match: Any) -> Match:
         known["multicast"] = True
     known |= read_tag_fields(fields) | read_register_fields(fields)
     return Match(**known, syn="tcp_flags" in fields or "tcp_flags_nxm" in fields)
-
-
-def encode_action(action: Action) -> list[Any]:
-    """The messages of one action."""
-    match action:
-        case Output(port):
-            return [parser.OFPActionOutput(port, ofproto.OFPCML_NO_BUFFER)]
-        case SetField(field, value):
-            return [parser.OFPActionSetField(**{field: value})]
-        case AnswerArp(mac, address):
-            return _answer_arp(mac, address)
-        case Tag() | Untag():
-            return encode_tag(action)
-        case ToGroup(number):
-            return [parser.OFPActionGroup(number)]
-        case _:
-            return encode_lookup(action)
-
-
-def _answer_arp(mac: str, address: str) -> list[Any]:
-    def move(source: str, to: str, bits: int) -> Any:
-        return parser.NXActionRegMove(src_field=source, dst_field=to, n_bits=bits)
-
-    return [
-        move("eth_src", "eth_dst", 48),
-        parser.OFPActionSetField(eth_src=mac),
-        parser.OFPActionSetField(arp_op=2),
-        move("arp_sha", "arp_tha", 48),
-        parser.OFPActionSetField(arp_sha=mac),
-        move("arp_spa", "arp_tpa", 32),
-        parser.OFPActionSetField(arp_spa=address),
-        parser.OFPActionOutput(ofproto.OFPP_IN_PORT),
-    ]
 
 
 def encode_rule(datapath: Any, rule: Rule, now: Seconds) -> Any:
@@ -146,28 +107,6 @@ def decode_rule(stats: Any, now: Seconds) -> Rule:
         stats.cookie,
         now + stats.hard_timeout - age_s if stats.hard_timeout else None,
     )
-
-
-def decode_actions(messages: Iterable[Any]) -> list[Action]:
-    """Actions from their messages."""
-    actions: list[Action] = []
-    fields: dict[str, Any] = {}
-    for one in messages:
-        if one.type == ofproto.OFPAT_OUTPUT and one.port != ofproto.OFPP_IN_PORT:
-            actions.append(Output(one.port))
-        elif one.type == ofproto.OFPAT_EXPERIMENTER:
-            actions += decode_lookups([one])
-        elif one.type == ofproto.OFPAT_GROUP:
-            actions.append(ToGroup(one.group_id))
-        elif one.type == ofproto.OFPAT_POP_VLAN:
-            actions.append(Untag())
-        elif one.type == ofproto.OFPAT_SET_FIELD and one.key == "vlan_vid":
-            actions.append(decode_tag(one.value))
-        elif one.type == ofproto.OFPAT_SET_FIELD:
-            fields[one.key] = one.value
-    if "arp_spa" in fields:
-        return [*actions, AnswerArp(fields["eth_src"], fields["arp_spa"])]
-    return [*(SetField(name, value) for name, value in fields.items()), *actions]
 
 
 def decode_meter(config: Any) -> Meter:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ryu_apps.action_messages import decode_actions, encode_action
 from ryu_apps.framework import ofproto, parser
 from ryu_apps.groups import Bucket, Group, GroupKind
 
@@ -15,9 +16,6 @@ def encode_group(datapath: Any, command: int, group: Group) -> Any:
 
 
 def _bucket(one: Bucket, kind: GroupKind) -> Any:
-    # Late: actions may hold groups, and groups hold actions.
-    from ryu_apps.datapath import encode_action
-
     watched = ofproto.OFPP_ANY if one.watch_port is None else one.watch_port
     actions = [message for action in one.actions for message in encode_action(action)]
     return parser.OFPBucket(one.weight if kind is GroupKind.SELECT else 0, watched, ofproto.OFPG_ANY, actions)
@@ -30,8 +28,6 @@ def forget_group(datapath: Any, number: int) -> Any:
 
 def decode_group(description: Any) -> Group | None:
     """A group from one entry of a group description reply; None for a type that is never ours."""
-    from ryu_apps.datapath import decode_actions
-
     kind = next((ours for ours, theirs in KINDS.items() if theirs == description.type), None)
     if kind is None:
         return None
