@@ -2,16 +2,18 @@
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import structlog
 
 from cpdb import Store, StoreError, Subject, SubjectKind
+from predictor.companion import Companion
+from predictor.config import PredictorConfig
+from predictor.forecaster import Forecaster
+from predictor.intake import Source
 from predictor.memory import names, pack, prefixed, section, text, unpack
+from predictor.models import Model
 from predictor.view import Floats
-
-if TYPE_CHECKING:
-    from predictor.cycle import Predictor
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,19 @@ class Remembering(Protocol):
         """Takes over what `state` gave. Raises KeyError or ValueError, changing nothing, when it does not fit."""
 
 
+class Learner(Protocol):
+    """A predictor, as far as what it has learnt goes."""
+
+    config: PredictorConfig
+    source: Source
+    forecaster: Forecaster
+    companion: Companion
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models at work, by name."""
+
+
 class Keeper:
     """Writes in a thread of its own, so that no cycle waits; what does not fit what it finds is left alone."""
 
@@ -40,7 +55,7 @@ class Keeper:
         self._kept_at: float | None = None
         self._thread: threading.Thread | None = None
 
-    def recall(self, store: Store, predictor: "Predictor") -> bool:
+    def recall(self, store: Store, predictor: Learner) -> bool:
         """Gives a predictor that has not begun yet what another one knew; False when there was nothing of use."""
         arrays = unpack(store.foresight.recall(self.key), self.key, about(predictor))
         if arrays is None:
@@ -55,7 +70,7 @@ class Keeper:
         log.info("going on with what was learnt", lane=predictor.config.lane, series=len(subjects))
         return True
 
-    def keep(self, store: Store, predictor: "Predictor", now: float, wait: bool = False) -> None:
+    def keep(self, store: Store, predictor: Learner, now: float, wait: bool = False) -> None:
         """Writes now and then; with `wait` at once, and returns when it is written."""
         if self._kept_at is None:
             self._kept_at = now
@@ -79,7 +94,7 @@ class Keeper:
             log.warning("what was learnt could not be kept, trying again later", key=self.key, error=str(error))
 
 
-def about(predictor: "Predictor") -> dict[str, object]:
+def about(predictor: Learner) -> dict[str, object]:
     """What learnt numbers belong to: another value of any of these, and they mean something else."""
     config = predictor.config
     return {
@@ -91,7 +106,7 @@ def about(predictor: "Predictor") -> dict[str, object]:
     }
 
 
-def learnt(predictor: "Predictor") -> dict[str, Floats]:
+def learnt(predictor: Learner) -> dict[str, Floats]:
     """Everything that is worth keeping, as arrays of the same series in the same order."""
     composition = predictor.forecaster.composition
     series = composition.ledger.series
@@ -107,7 +122,7 @@ def learnt(predictor: "Predictor") -> dict[str, Floats]:
     return found
 
 
-def _give(predictor: "Predictor", arrays: Mapping[str, Floats], series: int) -> None:
+def _give(predictor: Learner, arrays: Mapping[str, Floats], series: int) -> None:
     composition = predictor.forecaster.composition
     composition.ledger.restore(section(arrays, "ledger"))
     composition.calibration.restore(section(arrays, "calibration"))
