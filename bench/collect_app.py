@@ -11,7 +11,6 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ryu_apps.connections import harden
 from ryu_apps.framework import (
     MAIN_DISPATCHER,
     OPENFLOW_13,
@@ -23,8 +22,9 @@ from ryu_apps.framework import (
     spawn,
 )
 from ryu_apps.openflow import FlowColumns
+from ryu_apps.sessions.connections import harden
+from ryu_apps.sessions.wire import Wire
 from ryu_apps.settings import Settings
-from ryu_apps.wire import Wire
 
 # "forepath" or "ryu", and how many polls
 READER = "FOREPATH_BENCH_READER"

@@ -17,6 +17,8 @@ MODULES = (
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "failover",
     "net_failover", "virtio_net", "virtio_balloon", "virtio_mem", "virtio_console",
 )  # fmt: skip
+SCRIPTS = ("init", "hot")
+COMPILE = ("gcc", "-O2", "-static", "-pthread")
 _UNPACKERS = {".ko": None, ".ko.xz": ["xz", "-dc"], ".ko.zst": ["zstd", "-dcq"], ".ko.gz": ["gzip", "-dc"]}
 _LZ4_MAGIC = b"\x02\x21\x4c\x18"
 Say = Callable[[str], None]
@@ -77,10 +79,16 @@ def _write_modules(kernel_root: Path, into: Path) -> None:
 
 
 def _fingerprint(kernel: Path) -> str:
-    digest = hashlib.sha256(f"{kernel.stat().st_size} {' '.join(MODULES)}".encode())
-    for source in sorted(GUEST.iterdir()):
-        digest.update(source.read_bytes())
+    digest = hashlib.sha256(f"{kernel.stat().st_size} {' '.join((*MODULES, *COMPILE))}".encode())
+    for source in (*_code(".c"), *_code(".h"), *(GUEST / name for name in SCRIPTS)):
+        data = source.read_bytes()
+        # With name and size, so that a line which moves from one file to the next counts as well.
+        digest.update(f"{source.name} {len(data)} ".encode() + data)
     return digest.hexdigest()
+
+
+def _code(suffix: str) -> list[Path]:
+    return sorted(GUEST.glob(f"*{suffix}"))
 
 
 def ensure_initramfs(directory: Path, kernel: Path, say: Say) -> Path:
@@ -97,10 +105,10 @@ def ensure_initramfs(directory: Path, kernel: Path, say: Say) -> Path:
     if busybox is None:
         raise LabError("busybox is not installed; run deploy/system-packages.sh")
     shutil.copy(busybox, root / "bin" / "busybox")
-    for name in ("init", "hot"):
+    for name in SCRIPTS:
         shutil.copy(GUEST / name, root / name)
         (root / name).chmod(0o755)
-    run(["gcc", "-O2", "-static", "-pthread", "-o", root / "agent", GUEST / "agent.c"])
+    run([*COMPILE, "-o", root / "agent", *_code(".c")])
     _write_modules(directory / "kernel-root", root / "m")
     _pack(root, image)
     mark.write_text(fingerprint)

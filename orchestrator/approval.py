@@ -11,7 +11,7 @@ from orchestrator.demand import demands
 from orchestrator.drivers import Hypervisors
 from orchestrator.duty import APPLYING, identity
 from orchestrator.gather import Gatherer, Paths
-from orchestrator.guard import guard
+from orchestrator.guards.guard import guard
 from orchestrator.ledger import Ledger
 from orchestrator.past import LeadLedger
 from orchestrator.plan import plan

@@ -21,7 +21,7 @@ from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
 from orchestrator.lead import LeadTimes
 from orchestrator.learn import Learnt, Past, learn
-from orchestrator.measured import RECENT_S, RUNNING, TYPICAL_S, Known, vm_states
+from orchestrator.machines.measured import RECENT_S, RUNNING, TYPICAL_S, Known, vm_states
 from orchestrator.outlook import Outlook, outlook
 from orchestrator.spread import CONNECTION, shares
 from orchestrator.world import LinkKey, LinkState, PairState, World

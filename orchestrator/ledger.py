@@ -27,9 +27,9 @@ from orchestrator.actions import (
     SetWeights,
     from_json,
 )
-from orchestrator.aftermath import Sight, all_installed, became, patience_s
 from orchestrator.config import OrchestratorConfig
 from orchestrator.drivers import Finished, Hypervisors
+from orchestrator.judging.aftermath import Sight, all_installed, became, patience_s
 from orchestrator.steps import Step, record
 from orchestrator.world import World
 

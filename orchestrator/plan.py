@@ -1,20 +1,31 @@
 """Puts the strategies together into one plan: pure, complete, and in an order of which every prefix is safe."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.actions import MigrateVm, SetCpuLimit, SetMemory, SetVcpus
-from orchestrator.bandwidth import plan_bandwidth
-from orchestrator.compute import plan_compute
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand
-from orchestrator.grants import plan_requests
-from orchestrator.memory import plan_memory
-from orchestrator.placement import plan_placement
-from orchestrator.plans import Plan
+from orchestrator.machines.compute import plan_compute
+from orchestrator.machines.memory import plan_memory
+from orchestrator.moving.placement import plan_placement
+from orchestrator.reservations.bandwidth import plan_bandwidth
+from orchestrator.reservations.grants import Handled, plan_requests
 from orchestrator.scaling.strategy import plan_scaling
+from orchestrator.sharing.weights import plan_weights
 from orchestrator.steps import Refusal, Step
-from orchestrator.weights import plan_weights
 from orchestrator.world import World, apply
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in the order in which they may be carried out, each prefix of which is safe, and refusals.
+
+    `requests`: what becomes of the bandwidth that was asked for.
+    """
+
+    steps: tuple[Step, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    requests: tuple[Handled, ...] = ()
 
 
 def plan(world: World, demand: Demand, config: OrchestratorConfig) -> Plan:

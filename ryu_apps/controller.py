@@ -8,18 +8,18 @@ from typing import Any
 
 import structlog
 
-from ryu_apps.asked import SwitchError
 from ryu_apps.census import Census
+from ryu_apps.counting.measuring import MeasuringApp
 from ryu_apps.declared import Declared
-from ryu_apps.discovery import PortId
+from ryu_apps.finding.discovery import PortId
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, sleep, spawn
 from ryu_apps.installer import Installer
-from ryu_apps.live import Live
-from ryu_apps.measuring import MeasuringApp
-from ryu_apps.pacing import Pacing
 from ryu_apps.rules import PORT_MAX, RuleKey
-from ryu_apps.vitals import Vitals
-from ryu_apps.wire import Wire
+from ryu_apps.sessions.asked import SwitchError
+from ryu_apps.sessions.pacing import Pacing
+from ryu_apps.sessions.wire import Wire
+from ryu_apps.virtual_ips.live import Live
+from ryu_apps.virtual_ips.vitals import Vitals
 
 Seconds = float
 

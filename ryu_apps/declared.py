@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIP, WantedSplit
-from ryu_apps.discovery import PortId
+from ryu_apps.finding.discovery import PortId
 from ryu_apps.steering import weighted
 
 Seconds = float

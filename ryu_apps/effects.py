@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ryu_apps.discovery import PortId
+from ryu_apps.finding.discovery import PortId
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from functools import cached_property
 
 from cpdb import Link, NodeKind, VirtualIP
 from ryu_apps.declared import Declared, Directory
-from ryu_apps.destinations import Destinations
-from ryu_apps.discovery import PortId, Wiring
 from ryu_apps.effects import Effect, Out
-from ryu_apps.hosts import Host, Hosts
-from ryu_apps.lldp import Introductions
+from ryu_apps.finding.discovery import PortId, Wiring
+from ryu_apps.finding.hosts import Host, Hosts
+from ryu_apps.finding.lldp import Introductions
+from ryu_apps.finding.topology import Topology
 from ryu_apps.pairs import Pairs
-from ryu_apps.topology import Topology
+from ryu_apps.virtual_ips.destinations import Destinations
 from ryu_apps.watchman import Watchman
 
 Seconds = float

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import structlog
 
-from ryu_apps import frames
-from ryu_apps.asking import Asking
-from ryu_apps.discovery import PortId, Role
 from ryu_apps.effects import Effect, Resubmit
-from ryu_apps.frames import Frame
-from ryu_apps.hosts import Learnt
-from ryu_apps.lldp import Heard, Verdict
+from ryu_apps.finding import frames
+from ryu_apps.finding.asking import Asking
+from ryu_apps.finding.discovery import PortId, Role
+from ryu_apps.finding.frames import Frame
+from ryu_apps.finding.hosts import Learnt
+from ryu_apps.finding.lldp import Heard, Verdict
+from ryu_apps.finding.waiting import HOLD_S, Held, Waiting
 from ryu_apps.pairs import BY_CONNECTION, Pairs
-from ryu_apps.routes import Routes
 from ryu_apps.rules import ETH_IPV4, ETH_LLDP, Kind, Match, Table, kind_of
-from ryu_apps.waiting import HOLD_S, Held, Waiting
+from ryu_apps.splits.routes import Routes
 
 Seconds = float
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ryu_apps import policing
+from ryu_apps.finding.waiting import Quench
 from ryu_apps.groups import Group, failover
 from ryu_apps.rules import (
     CONTROLLER,
@@ -26,10 +27,9 @@ from ryu_apps.rules import (
     cookie,
     pair_number,
 )
-from ryu_apps.spread import Spread, hearing_rule, spread_rules
+from ryu_apps.splits.tagging import Tagging, tagging_rules
 from ryu_apps.steering import virtual_mac
-from ryu_apps.tagging import Tagging, tagging_rules
-from ryu_apps.waiting import Quench
+from ryu_apps.virtual_ips.spread import Spread, hearing_rule, spread_rules
 
 DEFAULT_PRIORITY = 0
 GROUP_PRIORITY = 5

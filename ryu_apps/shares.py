@@ -6,7 +6,7 @@ from ryu_apps.network import Network
 from ryu_apps.pairs import PairState
 from ryu_apps.pipeline import Share, Steer
 from ryu_apps.policing import Police, Wish, police, wishes
-from ryu_apps.tagging import Tagging
+from ryu_apps.splits.tagging import Tagging
 
 Seconds = float
 

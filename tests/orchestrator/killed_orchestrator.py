@@ -19,7 +19,7 @@ from sqlalchemy import event
 
 from cpdb import Communication, Observed, OutcomeKind, Seconds, Standing, Store, open_store
 from orchestrator import Orchestrator, Scaling, Tempo, cycle
-from orchestrator.plans import Plan
+from orchestrator.plan import Plan
 from orchestrator.route_actions import split_key
 from orchestrator.steps import Step
 from orchestrator.world import World

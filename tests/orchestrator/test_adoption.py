@@ -10,7 +10,7 @@ from cpdb import ActionRecord, OutcomeKind, Reservation, Store, StoreError
 from orchestrator import MigrateVm, ReserveBandwidth, Step, guard
 from orchestrator.duty import APPLYING
 from orchestrator.ledger import Ledger
-from orchestrator.plans import Plan
+from orchestrator.plan import Plan
 
 MOVE = MigrateVm("batch1", "hA", "hB")
 

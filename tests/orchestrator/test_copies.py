@@ -25,8 +25,8 @@ from orchestrator import (
     plan,
 )
 from orchestrator.copies import copying_on, crowded
+from orchestrator.moving.precopy import LOST_ROUNDS, post_copy
 from orchestrator.needs import needed_on
-from orchestrator.precopy import LOST_ROUNDS, post_copy
 
 MOVE = MigrateVm("b1", "h1", "h2", 400_000.0, 3.0)
 GIB = 1 << 30

@@ -9,7 +9,7 @@ from worlds import CONFIG, machines, pair_state, vm, world
 from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIP, VmLoad
 from orchestrator import SetCpuLimit, demands, plan
 from orchestrator.learn import Past, learn
-from orchestrator.peers import cpu_relations
+from orchestrator.machines.peers import cpu_relations
 from orchestrator.relation import CpuRelation, LoadSample, fit
 
 

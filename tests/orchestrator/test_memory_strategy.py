@@ -22,9 +22,9 @@ from orchestrator import (
     plan,
 )
 from orchestrator.learn import Learnt, Past, learn
-from orchestrator.measured import Known, vm_states
-from orchestrator.memory import memory_need
-from orchestrator.peers import memory_relations
+from orchestrator.machines.measured import Known, vm_states
+from orchestrator.machines.memory import memory_need
+from orchestrator.machines.peers import memory_relations
 from orchestrator.relation import LoadSample, MemoryRelation, fit_memory
 
 MIB = 1 << 20

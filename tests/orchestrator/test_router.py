@@ -12,8 +12,8 @@ from orchestrator import LinkState, OrchestratorConfig, World
 from orchestrator.actions import SetRoutes, from_json
 from orchestrator.drivers.fake import FakeHypervisors
 from orchestrator.ledger import Ledger
+from orchestrator.rerouting.routes import Router
 from orchestrator.route_actions import RouteChange
-from orchestrator.routes import Router
 from orchestrator.specs import RouteSpec
 from orchestrator.steps import Step
 

@@ -23,7 +23,7 @@ from orchestrator import (
     World,
     cycle,
 )
-from orchestrator.plans import Plan
+from orchestrator.plan import Plan
 
 EVERY_S = 0.25
 WANTED = OrchestratorConfig(vms=(VmSpec("g1", 0, 0.5, 1.0, 2, movable=True), VmSpec("g2", 0, 0.5, 1.0, 2)), act=True)

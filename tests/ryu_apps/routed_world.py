@@ -9,8 +9,8 @@ from simulated import FIRST_METER, World, address, ip, mac
 
 from cpdb import FIRST_TAG, Destination, Link, Node, NodeKind, VirtualIP, WantedSplit
 from ryu_apps.declared import Declared
-from ryu_apps.discovery import PortId
-from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
+from ryu_apps.finding.discovery import PortId
 from ryu_apps.network import Network
 from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import desired

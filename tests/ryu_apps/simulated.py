@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from socket import inet_aton
 
 from cpdb import Destination, Link, Node, NodeKind, VirtualIP
-from ryu_apps import frames
 from ryu_apps.declared import Declared
-from ryu_apps.discovery import PortId
 from ryu_apps.effects import Effect, Out, Resubmit
-from ryu_apps.fake_switch import FakeSwitch, Packet
-from ryu_apps.frames import Arp
+from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
+from ryu_apps.finding import frames
+from ryu_apps.finding.discovery import PortId
+from ryu_apps.finding.frames import Arp
 from ryu_apps.network import Network
 from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import desired

@@ -8,13 +8,13 @@ from simulated import VIP, World, address, declared, ip, mac
 
 from cpdb import Standing
 from ryu_apps.declared import Declared
-from ryu_apps.fake_switch import Packet
-from ryu_apps.live import Live
+from ryu_apps.fakes.fake_switch import Packet
 from ryu_apps.pairs import Pairs
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number
-from ryu_apps.slots import SLOTS
-from ryu_apps.spread import destination_number
 from ryu_apps.steering import virtual_mac
+from ryu_apps.virtual_ips.live import Live
+from ryu_apps.virtual_ips.slots import SLOTS
+from ryu_apps.virtual_ips.spread import destination_number
 
 
 def by_connection(weights: tuple[int, int], *standings: Standing) -> Declared:

@@ -17,9 +17,9 @@ import openflow_corpus as corpus
 import pytest
 
 from bench.replayed_switch import ReplayedSwitch
-from ryu_apps.connections import Bounds, overdue
 from ryu_apps.openflow import Phase
-from ryu_apps.refusals import Refusals
+from ryu_apps.sessions.connections import Bounds, overdue
+from ryu_apps.sessions.refusals import Refusals
 
 ROOT = Path(__file__).parent.parent.parent
 HEALTHY = 0x51

@@ -5,15 +5,16 @@ from dataclasses import replace
 from simulated import HOSTS, VIP, World, address, declared, ip, mac
 
 from cpdb import Alarm, Link, Node, NodeKind, Observed, Standing
-from ryu_apps import frames, segments
 from ryu_apps.declared import Declared
-from ryu_apps.discovery import PortId
 from ryu_apps.effects import Effect, Out
-from ryu_apps.frames import Arp
-from ryu_apps.health import Health, Rules, Status, Target
-from ryu_apps.segments import ACK, PROBE_PORT, RST, SYN, Segment
+from ryu_apps.finding import frames
+from ryu_apps.finding.discovery import PortId
+from ryu_apps.finding.frames import Arp
 from ryu_apps.steering import virtual_mac
-from ryu_apps.vitals import Vitals
+from ryu_apps.virtual_ips import segments
+from ryu_apps.virtual_ips.health import Health, Rules, Status, Target
+from ryu_apps.virtual_ips.segments import ACK, PROBE_PORT, RST, SYN, Segment
+from ryu_apps.virtual_ips.vitals import Vitals
 
 S1 = Target("10.0.0.11", "02:00:00:00:00:11")
 

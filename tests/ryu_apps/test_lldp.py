@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated import HOSTS, World, mac
 
-from ryu_apps import frames
-from ryu_apps.discovery import FORGET_S, PortId, Role
 from ryu_apps.effects import Out
-from ryu_apps.lldp import LIFE_S, Introductions, Verdict
+from ryu_apps.finding import frames
+from ryu_apps.finding.discovery import FORGET_S, PortId, Role
+from ryu_apps.finding.lldp import LIFE_S, Introductions, Verdict
 from ryu_apps.rules import ETH_LLDP
 
 A, B, C = PortId(1, 1), PortId(2, 1), PortId(3, 1)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryu_apps.fake_switch import FakeSwitch
+from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.pipeline import Desired, Share, Steer, desired
 from ryu_apps.policing import Police, allot
 from ryu_apps.reconcile import DeleteRule, Holding, PutRule, difference

@@ -5,12 +5,12 @@ import random
 from simulated import VIP, World, address
 
 from cpdb import Talk
-from ryu_apps.counters import Growth
-from ryu_apps.discovery import PortId
-from ryu_apps.plausibility import STRIKES, WINDOW_S, BothEnds, LineSpeeds
+from ryu_apps.counting.counters import Growth
+from ryu_apps.counting.plausibility import STRIKES, WINDOW_S, BothEnds, LineSpeeds
+from ryu_apps.counting.staleness import Staleness
+from ryu_apps.counting.witness import Witness
+from ryu_apps.finding.discovery import PortId
 from ryu_apps.rules import Kind, Table, cookie, pair_number
-from ryu_apps.staleness import Staleness
-from ryu_apps.witness import Witness
 
 LINE = 1e6
 A, B = PortId(1, 1), PortId(2, 1)

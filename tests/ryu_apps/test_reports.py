@@ -6,13 +6,13 @@ import pytest
 from simulated import VIP, World, address, declared
 
 from cpdb import Limit, Observed, Pair, Reservation
-from ryu_apps.asked import Asked, SwitchError
-from ryu_apps.fake_switch import FakeSwitch
+from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.pipeline import desired
 from ryu_apps.policing import allot
 from ryu_apps.reconcile import AddMeter, Change, Holding
 from ryu_apps.reports import NOWHERE, Reports
-from ryu_apps.session import Session
+from ryu_apps.sessions.asked import Asked, SwitchError
+from ryu_apps.sessions.session import Session
 from ryu_apps.shares import limits, share
 
 FIRST = 60_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cpdb import SettingsError
-from ryu_apps.listening import bound
+from ryu_apps.counting.listening import bound
 from ryu_apps.settings import Settings, agents, state_directory
 
 MANAGER = Path(sys.executable).with_name("ryu-manager")

@@ -9,8 +9,8 @@ from socket import inet_aton
 import pytest
 
 from cpdb import Talk
-from ryu_apps.sampling import Sampling, relative_error
-from ryu_apps.sflow import MalformedDatagram, Sampled, decode
+from ryu_apps.counting.sampling import Sampling, relative_error
+from ryu_apps.counting.sflow import MalformedDatagram, Sampled, decode
 
 AGENT, C1, VIP = "127.0.0.1", "10.0.0.1", "10.0.0.100"
 

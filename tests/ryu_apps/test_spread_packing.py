@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpdb import Destination
-from ryu_apps.datapath import decode_rule, encode_change
 from ryu_apps.framework import offline_datapath, parser
-from ryu_apps.packing import pack
 from ryu_apps.pipeline import Desired
 from ryu_apps.reconcile import DeleteRule, Holding, PutRule, difference
 from ryu_apps.rules import KeepConnection
-from ryu_apps.slots import divide
-from ryu_apps.spread import Spread, spread_rules
-from ryu_apps.wire import pack_instructions
+from ryu_apps.sessions.datapath import decode_rule, encode_change
+from ryu_apps.sessions.packing import pack
+from ryu_apps.sessions.wire import pack_instructions
+from ryu_apps.virtual_ips.slots import divide
+from ryu_apps.virtual_ips.spread import Spread, spread_rules
 
 NOW = 1000.0
 macs = st.integers(0, 2**48 - 1).map(lambda one: one.to_bytes(6, "big").hex(":"))

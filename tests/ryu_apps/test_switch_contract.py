@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from cpdb import Destination
-from ryu_apps.fake_switch import FakeSwitch, Packet
+from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.groups import FIRST as FIRST_GROUP
 from ryu_apps.groups import Bucket, Group, GroupKind, failover
 from ryu_apps.openflow import Phase, check
@@ -30,8 +30,8 @@ from ryu_apps.reconcile import (
     PutRule,
 )
 from ryu_apps.rules import Kind, Match, Meter, Output, Rule, SetField, Table, ToGroup, cookie, is_ours
-from ryu_apps.slots import divide
-from ryu_apps.spread import Spread
+from ryu_apps.virtual_ips.slots import divide
+from ryu_apps.virtual_ips.spread import Spread
 
 VIP, CLIENT, SERVER = "10.0.0.100", "10.0.0.1", "10.0.0.11"
 MAC, SERVER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:11"
@@ -89,7 +89,8 @@ class Real:
 
     def __init__(self) -> None:
         # Late: only this class needs the framework.
-        from ryu_apps import datapath, framework, replies
+        from ryu_apps import framework
+        from ryu_apps.sessions import datapath, replies
 
         self._translate, self._parser, self._replies = datapath, framework.parser, replies
         self._datapath = framework.offline_datapath()
@@ -160,7 +161,7 @@ class Real:
         return [self._translate.decode_meter(one) for one in self._ask(asked)]
 
     def groups(self) -> list[Group]:
-        from ryu_apps.group_messages import decode_group
+        from ryu_apps.sessions.group_messages import decode_group
 
         found = self._ask(self._parser.OFPGroupDescStatsRequest(self._datapath, 0))
         return [group for one in found if (group := decode_group(one)) is not None]

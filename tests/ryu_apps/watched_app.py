@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ryu_apps.connections import harden
 from ryu_apps.framework import (
     DEAD_DISPATCHER,
     MAIN_DISPATCHER,
@@ -13,8 +12,9 @@ from ryu_apps.framework import (
     sleep,
     spawn,
 )
+from ryu_apps.sessions.connections import harden
+from ryu_apps.sessions.wire import Wire
 from ryu_apps.settings import load
-from ryu_apps.wire import Wire
 
 
 class Watched(RyuApp):

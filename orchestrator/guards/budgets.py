@@ -1,0 +1,61 @@
+"""How much may be done in a minute: of each kind, on each host, and for each tenant."""
+
+from collections.abc import Iterator, Sequence
+
+from cpdb import ActionRecord
+from orchestrator.actions import Action, MigrateVm, ReserveBandwidth, ScaleAction, SetWeights, VmAction
+from orchestrator.config import OrchestratorConfig
+from orchestrator.guards.oscillation import read_action
+from orchestrator.steps import Step
+from orchestrator.world import World
+
+MINUTE_S = 60.0
+
+
+def over_budget(
+    action: Action, allowed: Sequence[Step], world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
+) -> str | None:
+    """Why `action` would be one too many: after what was `done` in the last minute and is `allowed` in this plan."""
+    records = [one for one in done if one.issued_at > world.now - MINUTE_S]
+    planned = [one.action for one in allowed if not one.renewal and not one.waits]
+    spent = sum(one.kind == action.kind for one in (*records, *planned))
+    budget = config.budgets_per_minute.get(action.kind, 0)
+    if spent >= budget:
+        return f"budget: {spent} of {budget} {action.kind} in this minute are spent"
+    known = [one for one in map(read_action, records) if one is not None]
+    return _for_groups(action, [*known, *planned], world, config)
+
+
+def _for_groups(action: Action, others: Sequence[Action], world: World, config: OrchestratorConfig) -> str | None:
+    for host in sorted(hosts_of(action, world)):
+        spent = sum(host in hosts_of(one, world) for one in others)
+        if spent >= config.budget_per_host:
+            return f"budget: {spent} of {config.budget_per_host} actions on {host} in this minute are spent"
+    tenant = tenant_of(action, config)
+    spent = sum(tenant_of(one, config) == tenant for one in others) if tenant else 0
+    if spent >= config.budget_per_tenant:
+        return f"budget: {spent} of {config.budget_per_tenant} actions for {tenant} in this minute are spent"
+    return None
+
+
+def hosts_of(action: Action, world: World) -> frozenset[str]:
+    """The hypervisors that an action keeps busy."""
+    return frozenset(_hosts(action, world))
+
+
+def _hosts(action: Action, world: World) -> Iterator[str]:
+    if isinstance(action, MigrateVm):
+        yield from (action.before, action.after)
+    elif isinstance(action, VmAction) and action.vm in world.vms:
+        yield world.vms[action.vm].host
+    elif isinstance(action, ScaleAction):
+        yield action.host
+
+
+def tenant_of(action: Action, config: OrchestratorConfig) -> str | None:
+    """For whom an action is done: the tenant declared for its machine or its virtual IP."""
+    if isinstance(action, SetWeights | ScaleAction):
+        return config.tenants.get(action.virtual_ip)
+    if isinstance(action, VmAction):
+        return config.tenants.get(action.vm)
+    return config.tenants.get(action.pair.virtual_ip) if isinstance(action, ReserveBandwidth) else None

@@ -1,0 +1,1 @@
+"""Which machines change hosts, where they could go, and whether the copy is worth it."""

@@ -1,0 +1,1 @@
+"""Hedged routing at work: the network as it is, splits worth changing, and their paths' numbers."""

@@ -1,0 +1,1 @@
+"""How a virtual IP's new communications are shared out among its destinations."""

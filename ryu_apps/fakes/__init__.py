@@ -1,0 +1,1 @@
+"""A switch that behaves without existing, for tests and simulations."""

@@ -1,0 +1,1 @@
+"""Where everything is: links, hosts, and the paths between them."""

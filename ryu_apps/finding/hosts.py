@@ -1,0 +1,102 @@
+"""Where hosts are: learnt from their own frames on edge ports, moved as soon as they speak elsewhere."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from ryu_apps.finding.discovery import PortId
+
+Seconds = float
+
+# How often a host that keeps speaking is marked as seen again.
+REFRESH_S = 10.0
+
+
+class Learnt(Enum):
+    """What a frame taught."""
+
+    NOTHING = "nothing"
+    REFRESHED = "refreshed"
+    ADDRESS = "address"
+    NEW = "new"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host by MAC; `address` is None until an ARP frame or a packet showed it."""
+
+    mac: str
+    address: str | None
+    at: PortId
+    seen: Seconds
+
+
+class Hosts:
+    """All known hosts, by MAC and by address."""
+
+    def __init__(self, hosts: Iterable[Host] = ()) -> None:
+        # Another number whenever somebody came, went, moved or got another address
+        self.version = 0
+        self._by_mac: dict[str, Host] = {}
+        self._by_address: dict[str, str] = {}
+        for host in hosts:
+            self.learn(host.mac, host.address, host.at, host.seen)
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(sorted(self._by_mac.values(), key=lambda host: host.mac))
+
+    def __len__(self) -> int:
+        return len(self._by_mac)
+
+    def of_mac(self, mac: str) -> Host | None:
+        """The host with that MAC."""
+        return self._by_mac.get(mac)
+
+    def of_address(self, address: str) -> Host | None:
+        """The host with that IPv4 address."""
+        mac = self._by_address.get(address)
+        return self._by_mac.get(mac) if mac is not None else None
+
+    def learn(self, mac: str, address: str | None, at: PortId, now: Seconds) -> Learnt:
+        """A frame of `mac` came in at an edge port. An address belongs to the MAC that claimed it last."""
+        known = self._by_mac.get(mac)
+        if known is None:
+            self.version += 1
+            self._by_mac[mac] = Host(mac, None, at, now)
+            self._claim(mac, address)
+            return Learnt.NEW
+        moved = known.at != at
+        fresh = address is not None and known.address != address
+        self.version += moved or fresh
+        if moved or fresh or now - known.seen > REFRESH_S:
+            self._by_mac[mac] = replace(known, at=at, seen=now)
+        if fresh:
+            self._claim(mac, address)
+        if moved:
+            return Learnt.MOVED
+        if fresh:
+            return Learnt.ADDRESS
+        return Learnt.REFRESHED if now - known.seen > REFRESH_S else Learnt.NOTHING
+
+    def _claim(self, mac: str, address: str | None) -> None:
+        if address is None:
+            return
+        previous = self.of_address(address)
+        if previous is not None and previous.mac != mac:
+            self._by_mac[previous.mac] = replace(previous, address=None)
+        old = self._by_mac[mac].address
+        if old is not None:
+            self._by_address.pop(old, None)
+        self._by_address[address] = mac
+        self._by_mac[mac] = replace(self._by_mac[mac], address=address)
+
+    def leave(self, at: PortId) -> list[Host]:
+        """The port turned out to lead to a switch or went away: whoever was there has to be found anew."""
+        gone = [host for host in self._by_mac.values() if host.at == at]
+        self.version += bool(gone)
+        for host in gone:
+            del self._by_mac[host.mac]
+            if host.address is not None:
+                self._by_address.pop(host.address, None)
+        return gone

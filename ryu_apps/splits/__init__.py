@@ -1,0 +1,1 @@
+"""Traffic between two switches split over several paths."""
