@@ -107,6 +107,8 @@ class Fabric:
         if self._net is not None:
             self._net.stop()
             self._net = None
+            # Rows of queues outlive their ports, and the next lab on this stage would find them.
+            run(["ovs-vsctl", "--", "--all", "destroy", "qos", "--", "--all", "destroy", "queue"])
 
 
 def normal_flows(switches: Sequence[str]) -> None:
