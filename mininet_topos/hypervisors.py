@@ -21,6 +21,7 @@ SCRIPTS = Path(__file__).parent / "hosts"
 ROOT = Path("/run/forepath/hosts")
 UPLINK = "dp"
 BRIDGE = "br0"
+_LOGS = "log-libvirt"
 _DIRECTORIES = ("etc-libvirt", "run-libvirt", "var-libvirt", "cache-libvirt", "dev")
 
 # Errors are raised as exceptions; libvirt would print them as well.
@@ -49,6 +50,11 @@ class HypervisorPlace:
     def network(self) -> Path:
         """The file that names its network namespace."""
         return Path("/run/netns", self.spec.name)
+
+    @property
+    def logs(self) -> Path:
+        """The directory that its machines know as /var/log/libvirt; it outlives the host."""
+        return (self.directory / _LOGS).resolve()
 
 
 def places(layout: LabLayout) -> dict[str, HypervisorPlace]:
@@ -101,7 +107,7 @@ def _write_settings(place: HypervisorPlace, log_directory: Path) -> None:
     for name in _DIRECTORIES:
         (place.directory / name).mkdir(parents=True, exist_ok=True)
     log_directory.mkdir(parents=True, exist_ok=True)
-    link = place.directory / "log-libvirt"
+    link = place.directory / _LOGS
     link.unlink(missing_ok=True)
     link.symlink_to(log_directory)
     address, etc = place.spec.management_address, place.directory / "etc-libvirt"

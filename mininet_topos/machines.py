@@ -3,14 +3,14 @@
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import libvirt
 
 from cpdb.errors import LabError
-from mininet_topos import cgroups, namespaces
+from mininet_topos import booting, cgroups, namespaces
 from mininet_topos.assets import Assets
 from mininet_topos.hypervisors import BRIDGE, HypervisorPlace
 from mininet_topos.layout import LabLayout, VmSpec
@@ -121,15 +121,41 @@ class Machines:
         return True
 
     def wait_serving(self, timeout_s: float = 120.0) -> None:
-        """Return when every VM answers; LabError with the names of those that do not."""
+        """Return when every VM answers; LabError with those that do not, or at once with one that has stopped."""
         deadline = time.monotonic() + timeout_s
         waiting = [vm.name for vm in self.layout.vms]
         patience_s = 0.5
+        stopped: dict[str, str] = {}
         while waiting := [vm for vm in waiting if not self.serving(vm, patience_s)]:
             patience_s = min(3.0, patience_s * 1.1)  # a crowded machine answers late
+            stopped = self._check_stopped(waiting, stopped)
             if time.monotonic() > deadline:
                 raise LabError(f"these VMs did not come up within {timeout_s:.0f} s: {', '.join(waiting)}")
             time.sleep(0.1)
+
+    def _check_stopped(self, vms: Sequence[str], before: Mapping[str, str]) -> dict[str, str]:
+        """Return which of `vms` have stopped, and where; LabError when one of them had stopped there `before`.
+
+        Twice, because hosts are asked one after the other: a machine that moves meanwhile can look gone from both.
+        """
+        stopped = {vm: host for vm in vms if (host := booting.stopped_on(self._states(vm))) is not None}
+        for vm, host in stopped.items():
+            if before.get(vm) == host:
+                console = self.hosts[host].logs / f"{vm}.console"
+                said = booting.last_words(console)
+                raise LabError(f"{vm} stopped on {host} while booting: {said or 'its console is empty'} (see {console})")
+        return stopped
+
+    def _states(self, vm: str) -> dict[str, tuple[int, int] | None]:
+        states: dict[str, tuple[int, int] | None] = {}
+        for host, connection in self.connections.items():
+            try:
+                state, reason = connection.lookupByName(vm).state()
+                states[host] = state, reason
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    states[host] = None
+        return states
 
     def domain(self, vm: str) -> Any:
         """Return the running libvirt domain; LabError when no host has it."""

@@ -65,9 +65,13 @@ class Controller(MeasuringApp):
 
     def declare(self, declared: Declared, now: Seconds) -> None:
         """A new reading of the database."""
+        news = declared.generation != self.network.declared.generation
         self.network.declare(declared, now)
         self.installer.declared = True
         self.installer.settle((), now)
+        if news:
+            # What needs no switch to answer is told without waiting for one.
+            self._report(now)
 
     # ---- switches
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIP, WantedSplit
+from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIP, WantedSplit, WantedWeights
 from ryu_apps.finding.discovery import PortId
 from ryu_apps.steering import weighted
 
@@ -19,6 +19,8 @@ class Declared:
     virtual_ips: Mapping[str, VirtualIP] = field(default_factory=dict)
     reservations: tuple[Reservation, ...] = ()
     splits: tuple[WantedSplit, ...] = ()
+    # As they were when `virtual_ips` was made of them
+    weights: tuple[WantedWeights, ...] = ()
     # Of reservations and splits, None before they were read
     generation: int | None = None
 
@@ -33,16 +35,17 @@ def read_wanted(store: Store, before: Declared, now: Seconds) -> Declared:
     """Reads what is wanted, with the nodes and links of an earlier reading; raises StoreError."""
     # Before the rows: what is written meanwhile is read once more.
     generation = store.wanted.generation()
-    weights = store.wanted.weights()
+    weights = tuple(store.wanted.weights())
     virtual_ips = {
         one.address: weighted(one, weights)
         for one in store.inventory.virtual_ips()
         if one.declared and one.destinations
     }
     if generation == before.generation:
-        return replace(before, virtual_ips=virtual_ips)
+        return replace(before, virtual_ips=virtual_ips, weights=weights)
     reservations, splits = tuple(store.wanted.reservations(now)), tuple(store.splits.all())
-    return replace(before, virtual_ips=virtual_ips, reservations=reservations, splits=splits, generation=generation)
+    found = replace(before, virtual_ips=virtual_ips, weights=weights, generation=generation)
+    return replace(found, reservations=reservations, splits=splits)
 
 
 class Directory:

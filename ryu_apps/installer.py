@@ -17,6 +17,7 @@ from ryu_apps.sessions.session import Session
 from ryu_apps.sessions.wire import Wire
 from ryu_apps.shares import Limits, Wishes, share
 from ryu_apps.splits.split_reports import SplitReports
+from ryu_apps.virtual_ips.weight_reports import WeightReports
 
 Seconds = float
 
@@ -35,6 +36,7 @@ class Installer:
         self._made: dict[int, tuple[tuple[object, ...], Desired]] = {}
         self._reports = Reports()
         self._split_reports = SplitReports()
+        self._weight_reports = WeightReports()
 
     # ---- sessions
 
@@ -152,4 +154,5 @@ class Installer:
     def news(self, now: Seconds) -> list[Observed]:
         """Rows about wishes whose state on the switches changed since last time."""
         rows = self._reports.news(self.network, self.sessions, self._wishes.limits(self.network, now), now)
-        return rows + self._split_reports.news(self.network, self.network.routes, self._why_not, now)
+        rows += self._split_reports.news(self.network, self.network.routes, self._why_not, now)
+        return rows + self._weight_reports.news(self.network, self.sessions, now)

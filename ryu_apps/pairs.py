@@ -34,7 +34,7 @@ class Pairs:
 
     def __init__(self, most: int, idle_s: Seconds, forget_s: Seconds) -> None:
         """At most `most` pairs; new weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
-        self._most, self._idle_s, self._forget_s = most, idle_s, forget_s
+        self._most, self.idle_s, self._forget_s = most, idle_s, forget_s
         self._pairs: dict[tuple[str, str], PairState] = {}
         self._by_number: dict[int, PairState] = {}
 
@@ -108,11 +108,11 @@ class Pairs:
 
     def _let_go(self, pair: PairState, vip: VirtualIP, now: Seconds) -> None:
         # Its connections are placed one by one; whoever had a destination from before keeps it while it speaks.
-        if not _serves(vip, pair.destination) or now - pair.active > self._idle_s:
+        if not _serves(vip, pair.destination) or now - pair.active > self.idle_s:
             pair.destination = None
 
     def _may_move(self, pair: PairState, vip: VirtualIP, now: Seconds) -> bool:
-        return pair.chosen_from != vip.destinations and now - pair.active > self._idle_s
+        return pair.chosen_from != vip.destinations and now - pair.active > self.idle_s
 
 
 def _serves(vip: VirtualIP, destination: Destination | None) -> bool:

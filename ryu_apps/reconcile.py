@@ -135,7 +135,7 @@ def difference(holding: Holding, want: Desired) -> list[Change]:
     return [
         *_meters_first(holding.meters, want.meters),
         *_groups_first(holding.groups, want.groups),
-        *(PutRule(rule) for key, rule in want.rules.items() if not _same(holding.rules.get(key), rule)),
+        *(PutRule(rule) for key, rule in want.rules.items() if not same(holding.rules.get(key), rule)),
         *(DeleteRule(rule) for key, rule in holding.rules.items() if key not in want.rules and is_ours(rule.cookie)),
         *(DeleteMeter(number) for number in holding.meters if number not in want.meters),
         *(DeleteGroup(number) for number in holding.groups if number not in want.groups),
@@ -158,7 +158,8 @@ def _groups_first(held: Mapping[int, Group], want: Mapping[int, Group]) -> Itera
             yield ModifyGroup(group)
 
 
-def _same(held: Rule | None, want: Rule) -> bool:
+def same(held: Rule | None, want: Rule) -> bool:
+    """Whether what a switch holds is the rule that is wanted; a lease may differ by its rounding."""
     if held is None or held is want:
         return held is not None
     alike = (held.actions, held.goto, held.meter, held.cookie) == (want.actions, want.goto, want.meter, want.cookie)

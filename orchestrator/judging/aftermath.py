@@ -53,8 +53,23 @@ def installed(key: str, generation: int, seen: Sequence[Observed]) -> Finished |
     return Finished(0, True, f"installed on {nodes}", max(one.observed_at for one in current))
 
 
+def followed(virtual_ip: str, generation: int, seen: Sequence[Observed]) -> Finished | None:
+    """What the controller says of wanted weights: new communications follow them, or why they cannot; None while open."""
+    current = [one for one in seen if (one.kind, one.key) == (WEIGHTS, virtual_ip) and one.generation >= generation]
+    ended = [one for one in current if one.status in ("installed", "refused")]
+    if not ended or len(ended) < len(current):
+        return None
+    worst = next((one for one in ended if one.status == "refused"), None)
+    if worst is not None:
+        return Finished(0, False, f"not followed: {worst.detail}", worst.observed_at)
+    newest = max(ended, key=lambda one: one.observed_at)
+    return Finished(0, True, f"followed: {newest.detail}", newest.observed_at)
+
+
 def all_installed(action: Action, generation: int, seen: Sequence[Observed]) -> Finished | None:
     """As `installed`, for everything that an action has written."""
+    if isinstance(action, SetWeights):
+        return followed(action.virtual_ip, generation, seen)
     if not isinstance(action, SetRoutes):
         return installed(action.target, generation, seen)
     found = [installed(split_key(one.ends), generation, seen) for one in action.changes if any(one.after)]
@@ -70,6 +85,15 @@ def all_installed(action: Action, generation: int, seen: Sequence[Observed]) -> 
 def patience_s(action: Action, install_timeout_s: Seconds) -> Seconds:
     """How long the switches may take: traffic that never falls silent changes its path only after a while."""
     return max(ROUTES_PATIENCE_S, install_timeout_s) if isinstance(action, SetRoutes) else install_timeout_s
+
+
+def overdue(action: Action, generation: int, seen: Sequence[Observed], limit_s: Seconds) -> str:
+    """What to say of an action that nobody confirmed in time: the last word about it, if there is one."""
+    if not isinstance(action, SetWeights):
+        return f"no switch reported it within {limit_s:g} s"
+    words = [one.detail for one in seen if (one.kind, one.key) == (WEIGHTS, action.virtual_ip)]
+    current = [one.generation >= generation for one in seen if (one.kind, one.key) == (WEIGHTS, action.virtual_ip)]
+    return f"the controller did not report within {limit_s:g} s that they are followed"
 
 
 def became(action: Action, issued_at: Seconds, sight: Sight) -> tuple[OutcomeKind, str] | None:

@@ -161,6 +161,10 @@ class Session:
         pending = (one.rule.key for one in self._sent.values() if isinstance(one, PutRule))
         return key not in pending
 
+    def unconfirmed(self) -> frozenset[RuleKey]:
+        """Rules that were sent or deleted, and the switch has not said yet that it did so."""
+        return frozenset(one.rule.key for one in self._sent.values() if isinstance(one, PutRule | DeleteRule))
+
     def holds(self, keys: Iterable[RuleKey]) -> bool:
         """Whether the switch holds all these rules."""
         return all(key in self.holding.rules for key in keys)

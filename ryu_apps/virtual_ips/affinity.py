@@ -23,6 +23,10 @@ class Spreads:
     def __len__(self) -> int:
         return len(self._spreads)
 
+    def of(self, virtual_ip: str) -> Spread | None:
+        """The spread of a virtual IP."""
+        return self._spreads.get(virtual_ip)
+
     def update(self, virtual_ips: Mapping[str, VirtualIP]) -> bool:
         """Divides slots by the weights of now; True when anything changed."""
         before = self._spreads

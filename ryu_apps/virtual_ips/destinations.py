@@ -165,9 +165,10 @@ class Destinations:
 
     def words(self) -> list[Word]:
         """What is known of every destination."""
-        return [self._word(vip, one) for vip in self._wanted.values() for one in vip.destinations]
+        return [self.word(vip, one) for vip in self._wanted.values() for one in vip.destinations]
 
-    def _word(self, vip: VirtualIP, one: Destination) -> Word:
+    def word(self, vip: VirtualIP, one: Destination) -> Word:
+        """What is known of one destination."""
         conflict = self.conflicts.of(one.mac)
         if conflict is not None:
             return Word(vip.address, one.name, FROZEN, conflict.detail, conflict.kind)

@@ -11,6 +11,8 @@ import pytest
 
 from cpdb.errors import LabError
 from mininet_topos import Lab, Phases, Sampler, make_schedule
+from mininet_topos.layout import VmSpec
+from mininet_topos.machines import Machines
 from mininet_topos.results import read_played
 from mininet_topos.sampler import read_samples
 
@@ -74,6 +76,40 @@ def test_a_vcpu_comes_and_reset_takes_it_back(machines: Lab) -> None:
     assert machines.vm_stat("shop2")["cpus"] == 2
     machines.reset()
     assert machines.vm_stat("shop2")["cpus"] == 1
+
+
+def test_a_guest_whose_kernel_panics_is_told_at_once(machines: Lab, tmp_path: Path) -> None:
+    lost = VmSpec("lost", "hA", "10.77.0.99", "52:54:00:77:00:63", 0.2)
+    (tmp_path / "nothing").write_bytes(b"no archive")
+    assets = replace(machines.machines.assets, initramfs=tmp_path / "nothing")
+    one = Machines(replace(machines.layout, vms=(lost,)), machines.machines.hosts, assets)
+    one.connections.update(machines.machines.connections)
+    try:
+        one.boot()
+        with pytest.raises(LabError, match=r"lost stopped on hA while booting: Kernel panic .* root fs"):
+            one.wait_serving()
+    finally:
+        domain = one.connections["hA"].lookupByName("lost")
+        if domain.isActive():
+            domain.destroy()
+        domain.undefine()
+
+
+def test_a_guest_told_to_write_while_it_ends_writing_writes(machines: Lab) -> None:
+    """It gives its memory back when it ends; what is asked for meanwhile must not be forgotten."""
+    base = machines.vm_stat("batch1")["memory_free_bytes"]
+    try:
+        for wait_s in (0.0, 0.004, 0.008, 0.012, 0.016, 0.02):
+            machines.machines.get("batch1", "/dirty?kib=0", 5.0)
+            time.sleep(wait_s)
+            machines.machines.get("batch1", "/dirty?kib=20480&kib_per_s=61440", 5.0)
+            time.sleep(0.1)  # it has ended by now if it ever does
+            deadline = time.monotonic() + 15
+            while base - machines.vm_stat("batch1")["memory_free_bytes"] < 15 << 20 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert base - machines.vm_stat("batch1")["memory_free_bytes"] >= 15 << 20, wait_s
+    finally:
+        machines.machines.get("batch1", "/dirty?kib=0", 5.0)
 
 
 def test_traffic_is_played_and_the_truth_is_sampled(machines: Lab, tmp_path: Path) -> None:
