@@ -142,8 +142,8 @@ class Machines:
         for vm, host in stopped.items():
             if before.get(vm) == host:
                 console = self.hosts[host].logs / f"{vm}.console"
-                said = booting.last_words(console)
-                raise LabError(f"{vm} stopped on {host} while booting: {said or 'its console is empty'} (see {console})")
+                said = booting.last_words(console) or "its console is empty"
+                raise LabError(f"{vm} stopped on {host} while booting: {said} (see {console})")
         return stopped
 
     def _states(self, vm: str) -> dict[str, tuple[int, int] | None]:
