@@ -29,7 +29,7 @@ from orchestrator.actions import (
 )
 from orchestrator.config import OrchestratorConfig
 from orchestrator.drivers import Finished, Hypervisors
-from orchestrator.judging.aftermath import Sight, all_installed, became, patience_s
+from orchestrator.judging.aftermath import Sight, all_installed, became, overdue, patience_s
 from orchestrator.steps import Step, record
 from orchestrator.world import World
 
@@ -95,11 +95,7 @@ class Ledger:
             return None
         if isinstance(action, SetWeights):
             wanted = WantedWeights(action.virtual_ip, dict(action.after), self.config.owner, step.why)
-            self.store.wanted.want_weights(wanted)
-            self._close(
-                number, OutcomeKind.DONE, "wanted; new communications follow from the controller's next look", now
-            )
-            return None
+            return self.store.wanted.want_weights(wanted)
         if isinstance(action, SetRoutes):
             return self.store.splits.put(*action.wanted(self.config.owner, step.why, now))
         self.hypervisors.start(number, action, now)
@@ -144,7 +140,7 @@ class Ledger:
             found = all_installed(one.action, one.generation or 0, seen)
             limit_s = patience_s(one.action, self.config.install_timeout_s)
             if found is None and now - one.record.issued_at > limit_s:
-                found = Finished(0, False, f"no switch reported it within {limit_s:g} s", now)
+                found = Finished(0, False, overdue(one.action, one.generation or 0, seen, limit_s), now)
             if found is not None:
                 outcome = OutcomeKind.DONE if found.ok else OutcomeKind.FAILED
                 done.append(self._close(number, outcome, found.sentence, found.ready_at if found.ok else None))

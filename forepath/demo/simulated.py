@@ -61,9 +61,16 @@ class SimulatedController:
         for one in held:
             for limit in one.limits:
                 self.limits[limit.pair] = min(limit.bytes_per_s, self.limits.get(limit.pair, float("inf")))
-        self.store.wanted.observe(
-            [Observed("reservation", one.key, "leaf1", one.generation, "installed", "simulated", now) for one in held]
-        )
+        rows = [
+            Observed("reservation", one.key, "leaf1", one.generation, "installed", "simulated", now) for one in held
+        ]
+        # Each service has one destination that is not on stand-by: whatever its weight, all go there.
+        weights = self.store.wanted.weights()
+        rows += [
+            Observed("weights", one.virtual_ip, "controller", one.generation, "installed", "simulated", now)
+            for one in weights
+        ]
+        self.store.wanted.observe(rows)
 
 
 @dataclass(frozen=True, slots=True)

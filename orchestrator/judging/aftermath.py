@@ -27,6 +27,8 @@ ROUTES_PATIENCE_S = 30.0
 # A balloon ends within a page or two of its target.
 MEMORY_TOLERANCE_BYTES = 2 << 20
 FOUND = "found done after a restart of the orchestrator"
+# Kind of what the controller says of wanted weights: one row for each virtual IP
+WEIGHTS = "weights"
 NOT_SHOWN = "the orchestrator was restarted and the world does not show it"
 
 
@@ -54,16 +56,17 @@ def installed(key: str, generation: int, seen: Sequence[Observed]) -> Finished |
 
 
 def followed(virtual_ip: str, generation: int, seen: Sequence[Observed]) -> Finished | None:
-    """What the controller says of wanted weights: new communications follow them, or why they cannot; None while open."""
-    current = [one for one in seen if (one.kind, one.key) == (WEIGHTS, virtual_ip) and one.generation >= generation]
-    ended = [one for one in current if one.status in ("installed", "refused")]
-    if not ended or len(ended) < len(current):
+    """What the controller says of wanted weights: whether new communications follow them; None while that is open."""
+    word = _of_weights(virtual_ip, generation, seen)
+    if word is None or word.status not in ("installed", "refused"):
         return None
-    worst = next((one for one in ended if one.status == "refused"), None)
-    if worst is not None:
-        return Finished(0, False, f"not followed: {worst.detail}", worst.observed_at)
-    newest = max(ended, key=lambda one: one.observed_at)
-    return Finished(0, True, f"followed: {newest.detail}", newest.observed_at)
+    ok = word.status == "installed"
+    return Finished(0, ok, f"{'followed' if ok else 'not followed'}: {word.detail}", word.observed_at)
+
+
+def _of_weights(virtual_ip: str, generation: int, seen: Sequence[Observed]) -> Observed | None:
+    own = (one for one in seen if (one.kind, one.key) == (WEIGHTS, virtual_ip) and one.status != "removed")
+    return next((one for one in own if one.generation >= generation), None)
 
 
 def all_installed(action: Action, generation: int, seen: Sequence[Observed]) -> Finished | None:
@@ -91,9 +94,8 @@ def overdue(action: Action, generation: int, seen: Sequence[Observed], limit_s: 
     """What to say of an action that nobody confirmed in time: the last word about it, if there is one."""
     if not isinstance(action, SetWeights):
         return f"no switch reported it within {limit_s:g} s"
-    words = [one.detail for one in seen if (one.kind, one.key) == (WEIGHTS, action.virtual_ip)]
-    current = [one.generation >= generation for one in seen if (one.kind, one.key) == (WEIGHTS, action.virtual_ip)]
-    return f"the controller did not report within {limit_s:g} s that they are followed"
+    last = _of_weights(action.virtual_ip, generation, seen)
+    return f"not known to be followed after {limit_s:g} s: {last.detail if last else 'the controller says nothing'}"
 
 
 def became(action: Action, issued_at: Seconds, sight: Sight) -> tuple[OutcomeKind, str] | None:
@@ -122,8 +124,9 @@ def _shown(action: Action, sight: Sight) -> Finished | None:
     if isinstance(action, ReleaseBandwidth):
         return None if action.key in world.reservations else _seen(world)
     if isinstance(action, SetWeights):
-        wanted = sight.weights.get(action.virtual_ip)  # the controller reports no weights: written is done
-        return _seen(world) if wanted is not None and dict(wanted.weights) == dict(action.after) else None
+        wanted = sight.weights.get(action.virtual_ip)
+        same = wanted is not None and dict(wanted.weights) == dict(action.after)
+        return followed(action.virtual_ip, wanted.generation, world.observed) if wanted and same else None
     if isinstance(action, SetRoutes):
         return _routes_shown(action, sight)
     if isinstance(action, VmAction):

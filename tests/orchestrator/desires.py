@@ -109,6 +109,11 @@ def _service(store: Store) -> None:
     store.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, own)])
 
 
+def _two(store: Store) -> None:
+    both = tuple(Destination(name, f"10.0.1.{name}", f"52:54:00:00:00:0{name}") for name in "ab")
+    store.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, both)])
+
+
 def _larger_service(store: Store) -> None:
     _service(store)
     place = (VIP, WEB2.vm, WEB2.address, WEB2.mac, 100, Standing.SERVING)
@@ -127,7 +132,7 @@ DESIRES: dict[str, Desire] = {
         Desire(MigrateVm("vm1", "hA", "hB"), _vm(lambda vm: vm.host == "hB")),
         Desire(ReserveBandwidth(*RESERVED), lambda world: RESERVED[0] in world.reservations),
         Desire(ReleaseBandwidth(*RESERVED), lambda world: RESERVED[0] not in world.reservations, _reserved),
-        Desire(SetWeights(VIP, (("a", 100), ("b", 0)), (("a", 50), ("b", 50))), _installed("weights")),
+        Desire(SetWeights(VIP, (("a", 100), ("b", 0)), (("a", 50), ("b", 50))), _installed("weights"), _two),
         Desire(SetRoutes((ROUTE,), 1e3), _split, _older_split),
         Desire(OUT, _serving, _service, 10, ("vm1", "web2")),
         Desire(ScaleIn(VIP, "web2", "hB", "paused"), _at_rest, _larger_service, 10),

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from weight_words import weight_words
+
 from cpdb import (
     Communication,
     Destination,
@@ -47,7 +49,10 @@ def paths(source: str, destination: str) -> tuple[str, ...]:
 
 @dataclass
 class Simulation:
-    """`surges` are (start, end) in seconds after START; the rest is noise from `rng`."""
+    """`surges` are (start, end) in seconds after START; the rest is noise from `rng`.
+
+    `away`: destinations that the controller finds down.
+    """
 
     store: Store
     config: OrchestratorConfig = CONFIG
@@ -56,6 +61,7 @@ class Simulation:
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     foresee: bool = True
     controller_alive: bool = True
+    away: set[str] = field(default_factory=set)
     backup_bytes_per_s: float = 1_060_000.0
     now: float = START
     reports: list[CycleReport] = field(default_factory=list)
@@ -152,9 +158,10 @@ class Simulation:
     def _controller(self) -> None:
         """Installs what is wanted one poll later, as a controller would."""
         held = self.store.wanted.reservations(self.now)
-        self.store.wanted.observe(
-            [Observed("reservation", one.key, "leaf1", one.generation, "installed", "meter", self.now) for one in held]
-        )
+        rows = [
+            Observed("reservation", one.key, "leaf1", one.generation, "installed", "meter", self.now) for one in held
+        ]
+        self.store.wanted.observe(rows + weight_words(self.store, self.now, self.away))
 
     def outcomes(self, kind: str) -> list[tuple[float, str, str]]:
         """(seconds after START, outcome, sentence) of the actions of a kind, oldest first."""

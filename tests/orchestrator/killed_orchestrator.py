@@ -16,6 +16,7 @@ import structlog
 from desires import CONFIG, DESIRES, SHOP, VIP, Desire
 from lasting import Killer, LastingHypervisors, LastingPool
 from sqlalchemy import event
+from weight_words import weight_words
 
 from cpdb import Communication, Observed, OutcomeKind, Seconds, Standing, Store, open_store
 from orchestrator import Orchestrator, Scaling, Tempo, cycle
@@ -82,14 +83,13 @@ def the_rest_of_the_world(store: Store, now: Seconds) -> None:
     """Traffic goes on, and a controller installs what is wanted, and probes who joins."""
     store.facts.add_communications([Communication(SHOP.source, SHOP.virtual_ip, "vm1", now, 1.0, 1_000, 10, 1)])
     held = [("reservation", one.key, one.generation) for one in store.wanted.reservations(now)]
-    held += [("weights", one.virtual_ip, one.generation) for one in store.wanted.weights()]
     held += [("split", split_key((one.from_switch, one.to_switch)), one.generation) for one in store.splits.all()]
     rows = [Observed(kind, key, "leaf1", number, "installed", "", now) for kind, key, number in held]
     for one in store.destinations.changes():
         rows.append(Observed("health", f"{VIP}/{one.name}", "controller", 0, "up", "", now))
         if one.standing is Standing.DRAINING:
             rows.append(Observed("live", f"{VIP}/{one.name}", "controller", 0, "0", "", now))
-    store.wanted.observe(rows)
+    store.wanted.observe(rows + weight_words(store, now))
 
 
 def url(directory: Path) -> str:

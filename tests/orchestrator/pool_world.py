@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from fake_world import fan, poisson
+from weight_words import weight_words
 
 from cpdb import Communication, Destination, Observed, OutcomeKind, Quantity, Standing, Store, VirtualIP
 from orchestrator import (
@@ -140,7 +141,7 @@ class PoolWorld:
             if one.standing is Standing.DRAINING and one.name in self.live:
                 status = str(self.live[one.name])
                 rows.append(Observed("live", f"{VIP}/{one.name}", "controller", 0, status, "", self.now))
-        self.store.wanted.observe(rows)
+        self.store.wanted.observe(rows + weight_words(self.store, self.now, self.sick))
 
     def _traffic(self) -> None:
         weights, rate = self.serving(), self.rate(self.now - START)

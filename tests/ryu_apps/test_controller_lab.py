@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, VIP, Net, eventually, network
 
-from cpdb import Limit, LinkLoad, Pair, Reservation
+from cpdb import Limit, LinkLoad, Pair, Reservation, WantedWeights
 
 pytestmark = [
     pytest.mark.lab,
@@ -139,6 +139,19 @@ def test_a_withdrawn_reservation_is_removed_with_its_meter(net: Net) -> None:
     )
     assert "meter=" not in dump.stdout
     assert eventually(lambda: {row.status for row in net.store.wanted.observed() if row.key == "r1"} == {"removed"})
+
+
+def test_weights_for_new_sources_are_told_as_taken_into_account(net: Net) -> None:
+    generation = net.store.wanted.want_weights(WantedWeights(VIP, {"s1": 60, "s2": 0}, "test", "a test"))
+
+    def told() -> list[tuple[int, str]]:
+        return [(row.generation, row.status) for row in net.store.wanted.observed() if row.kind == "weights"]
+
+    assert eventually(lambda: told() == [(generation, "installed")]), (told(), net.log())
+    generation = net.store.wanted.want_weights(WantedWeights(VIP, {"s1": 60, "s9": 1}, "test", "a test"))
+    assert eventually(lambda: told() == [(generation, "refused")]), (told(), net.log())
+    net.store.wanted.clear()
+    assert eventually(lambda: told() == [(generation, "removed")]), (told(), net.log())
 
 
 def test_traffic_goes_on_without_controller_and_a_new_one_adopts_what_is_there(net: Net) -> None:

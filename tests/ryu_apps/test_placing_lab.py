@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
 
-from cpdb import Destination, DestinationChange, Standing, VirtualIP, WantedWeights
+from cpdb import ActionRecord, Destination, DestinationChange, OutcomeKind, Standing, VirtualIP
+from orchestrator import FakeHypervisors, OrchestratorConfig, SetWeights, Step
+from orchestrator.ledger import Ledger
 
 pytestmark = [
     pytest.mark.lab,
@@ -106,10 +108,14 @@ def test_weights_are_met_and_live_connections_survive_a_change_and_a_drain(net: 
         found = visits(net, 2000)
         assert found.keys() == {"s1", "s2"}
         assert abs(found["s1"] / 2000 - 0.75) <= 0.03
-        net.store.wanted.want_weights(WantedWeights(VIP, {"s1": 100, "s2": 300}, "test", "a test"))
-        assert eventually(lambda: visits(net, 40).get("s1", 0) < 20), net.log()
+        row = carried_out(net, SetWeights(VIP, (), (("s1", 100), ("s2", 300))))
+        places = "on leaf1, leaf2, leaf3"
+        assert row.sentence == f"followed: new connections go by s1 25%, s2 75% {places}; live ones stay", net.log()
+        # Done means done: the very next connections follow.
+        assert visits(net, 100).get("s1", 0) < 50
         assert held.ask() == held.first
         change(net, "s2", Standing.DRAINING)
+        assert eventually(lambda: told(net) == ("refused", "s2 gets nothing new: it is drained")), net.log()
         assert eventually(lambda: visits(net, 20).keys() == {"s1"}), net.log()
         assert held.ask() == held.first
         # Those that hold it up are counted.
@@ -125,6 +131,21 @@ def test_weights_are_met_and_live_connections_survive_a_change_and_a_drain(net: 
     finally:
         holder.kill()
         holder.communicate()
+
+
+def carried_out(net: Net, action: SetWeights) -> ActionRecord:
+    """The action's row after the orchestrator has followed it to its end."""
+    ledger = Ledger(OrchestratorConfig(act=True), net.store, FakeHypervisors({}, {}, lambda _vm, _now: 0.0))
+    begun = ledger.begin(Step(action, "a test", {}, time.time(), 1.0), time.time())
+    assert begun is not None and begun.outcome is OutcomeKind.PENDING
+    ended: list[ActionRecord] = []
+    assert eventually(lambda: ended.extend(ledger.settle(time.time())) or ended)
+    return ended[0]
+
+
+def told(net: Net) -> tuple[str, str]:
+    (row,) = [row for row in net.store.wanted.observed() if row.kind == "weights"]
+    return row.status, row.detail
 
 
 def left(net: Net) -> list[str]:

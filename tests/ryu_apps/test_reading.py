@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cpdb import Destination, Node, NodeKind, Pair, Reservation, Store, VirtualIP, open_store
+from cpdb import Destination, Node, NodeKind, Pair, Reservation, Store, VirtualIP, WantedWeights, open_store
 from ryu_apps import reading
 from ryu_apps.declared import Declared
 from ryu_apps.framework import beside, sleep
@@ -49,6 +49,18 @@ def test_the_quick_lane_reads_what_is_wanted_and_keeps_names(store: Store) -> No
     assert [one.key for one in second.reservations] == ["r"]
     assert second.nodes is first.nodes
     assert list(second.virtual_ips) == [VIP]
+
+
+def test_weights_come_with_their_generation_and_the_virtual_ips_made_of_them(store: Store) -> None:
+    told: list[Declared] = []
+    lanes = Reading(lambda: store, lambda declared, _now: told.append(declared))
+    lanes.whole(time.time())
+    assert told[-1].weights == ()
+    generation = store.wanted.want_weights(WantedWeights(VIP, {"s1": 7}, "test", "a test"))
+    lanes.wanted()
+    assert [(one.virtual_ip, one.generation) for one in told[-1].weights] == [(VIP, generation)]
+    assert told[-1].virtual_ips[VIP].destinations[0].weight == 7
+    assert told[-1].generation == generation
 
 
 def test_a_reading_that_ends_late_does_not_undo_a_later_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,48 +3,18 @@
 from dataclasses import dataclass, field
 
 import pytest
+from answering_wire import Wire
 from simulated import VIP, World, address, declared
 
 from cpdb import Limit, Observed, Pair, Reservation
-from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.pipeline import desired
 from ryu_apps.policing import allot
 from ryu_apps.reconcile import AddMeter, Change, Holding
 from ryu_apps.reports import NOWHERE, Reports
-from ryu_apps.sessions.asked import Asked, SwitchError
 from ryu_apps.sessions.session import Session
 from ryu_apps.shares import limits, share
 
 FIRST = 60_000
-
-
-@dataclass
-class Wire:
-    """A wire to a fake switch; barriers are answered when the test says so."""
-
-    switch: FakeSwitch
-    dpid: int
-    refuse_meters: bool = False
-    number: int = 0
-    errors: list[tuple[int, str]] = field(default_factory=list)
-    barriers: list[int] = field(default_factory=list)
-    asked: Asked = field(default_factory=Asked)
-
-    def changes(self, changes: list[Change], now: float) -> list[int]:
-        return [self._change(one, now) for one in changes]
-
-    def _change(self, change: Change, now: float) -> int:
-        self.number += 1
-        if self.refuse_meters and isinstance(change, AddMeter):
-            self.errors.append((self.number, "OFPET_METER_MOD_FAILED/OFPMMFC_OUT_OF_METERS"))
-            return self.number
-        self.errors += [(self.number, text) for text in self.switch.apply([change], now)]
-        return self.number
-
-    def barrier(self) -> int:
-        self.number += 1
-        self.barriers.append(self.number)
-        return self.number
 
 
 @dataclass
@@ -64,11 +34,7 @@ class Controlled:
             self.session.barrier(lambda: None)
 
     def confirm(self) -> None:
-        for xid, text in self.wire.errors:
-            self.session.error(SwitchError(xid, text, b""), self.world.now)
-        for xid in self.wire.barriers:
-            self.session.passed(xid)
-        self.wire.errors, self.wire.barriers = [], []
+        self.wire.answer(self.session, self.world.now)
 
     def news(self) -> list[tuple[str, str, int]]:
         wanted = limits(self.world.network, self.world.now)
@@ -86,6 +52,10 @@ def controlled() -> Controlled:
     held = world.switches[0x11]
     session.holding = Holding.read(held.rules(world.now), held.meters(), FIRST, held.groups())
     return Controlled(world, wire, session)
+
+
+def out_of_meters(change: Change) -> str | None:
+    return "OFPET_METER_MOD_FAILED/OFPMMFC_OUT_OF_METERS" if isinstance(change, AddMeter) else None
 
 
 def reservation(generation: int = 1, source: str = "c1") -> Reservation:
@@ -120,7 +90,7 @@ def test_a_mark_alone_is_installed_even_on_a_switch_without_meters(controlled: C
 
 
 def test_what_the_switch_refuses_is_said_and_not_tried_again_at_once(controlled: Controlled) -> None:
-    controlled.wire.refuse_meters = True
+    controlled.wire.refuse = out_of_meters
     controlled.want(reservation())
     controlled.confirm()
     assert controlled.news() == [("leaf1", "refused", 1)]
@@ -129,7 +99,7 @@ def test_what_the_switch_refuses_is_said_and_not_tried_again_at_once(controlled:
     controlled.want(reservation())
     assert controlled.wire.number == sent
     controlled.world.now += 40.0
-    controlled.wire.refuse_meters = False
+    controlled.wire.refuse = lambda _change: None
     controlled.want(reservation())
     controlled.confirm()
     assert controlled.news() == [("leaf1", "installed", 1)]
