@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import decoding, foreseeing, planning, rule_making, store
+from bench import decoding, destinations, foreseeing, planning, rule_making, store
 from bench.figures import Bench, Result, Size, Target
 
 BENCHES = (
     Bench("store", "writing and reading communications", store.small),
     Bench("decoding", "decoding flow statistics", decoding.measure),
     Bench("rule_making", "computing the switches' rules", rule_making.measure),
+    Bench("destinations", "placing connections by rules", destinations.small),
     Bench("planning", "planning", planning.measure),
     Bench("foreseeing", "forecasting", foreseeing.measure),
 )

@@ -3,19 +3,24 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.figures import Result, joined
-from forepath.output import JsonOption, console, emit, errors, table
+from cpdb import LabError
+from forepath.output import EXIT_FAILED, JsonOption, console, emit, errors, table
+
+if TYPE_CHECKING:
+    from bench.destinations import Scale
 
 bench = typer.Typer(
     name="bench",
     help="Measure one part of forepath on this machine, next to a peer or a limit in the same run.",
     no_args_is_help=True,
 )
+Probe = Literal["none", "arp"]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the data that are made up")]
 
 
@@ -28,10 +33,10 @@ def progress(doing: str) -> Iterator[None]:
         yield
 
 
-def show(name: str, result: Result, json: str | None) -> None:
-    """Prints a result for people, or as one JSON document; a missed target is told and is no error."""
+def show(name: str, result: Result, json: str | None, more: dict[str, Any] | None = None) -> None:
+    """Prints a result for people, or as one JSON document with `more`; a missed target is told and is no error."""
     targets = [one.to_json() for one in result.targets]
-    if emit({"bench": name, "figures": result.figures, "targets": targets}, json):
+    if emit({"bench": name, "figures": result.figures, "targets": targets} | (more or {}), json):
         return
     figures = [
         (key, f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}") for key, value in result.figures.items()
@@ -116,6 +121,55 @@ def plan(
     if reason is not None:
         errors.print(f"rules in a real switch: not measured, because {reason}", highlight=False, markup=False)
     show("plan", result, json)
+
+
+@bench.command()
+def destinations(
+    vips: Annotated[int, typer.Option("--vips", min=1, max=10_000, help="Virtual IPs")] = 1000,
+    behind: Annotated[int, typer.Option("--destinations", min=2, max=64, help="Destinations behind each")] = 8,
+    sources: Annotated[int, typer.Option("--sources", min=2, max=50_000, help="Sources that open connections")] = 1000,
+    probe: Annotated[Probe, typer.Option("--probe", help="How a real controller asks destinations")] = "none",
+    switch: Annotated[bool, typer.Option(help="Also fill a real switch, where the machine has one")] = True,
+    json: JsonOption = None,
+) -> None:
+    """Make the rules of virtual IPs whose connections the switch places: how many, how fast, what a change moves.
+
+    Then, on a real Open vSwitch with the controller: seconds until it holds them all, seconds until 100 new sources at
+    once are served, and how many packets reach the controller. That needs root and takes a minute or two.
+    Exits with 1 when that part was begun and failed.
+
+    Examples:
+        forepath bench destinations
+        forepath bench destinations --vips 1000 --destinations 8 --sources 1000 --json -
+        forepath bench destinations --vips 100 --no-switch
+    """
+    from bench import destinations as made
+    from mininet_topos import why_not
+
+    scale = made.Scale(vips, behind, sources, probe)
+    with errors.status("destinations: making rules") as status:
+        result = made.measure(scale)
+        reason = why_not(vms=False) if switch else "--no-switch"
+        begun, found = reason is None, None
+        if begun:
+            status.update("destinations: filling a real switch")
+            found, reason = _filled(scale)
+    if found is None:
+        errors.print(f"a real switch: not measured, because {reason}", highlight=False, markup=False)
+    whole = result if found is None else joined(result, found)
+    show("destinations", whole, json, {"switch": None if found is None else found.figures, "reason": reason})
+    if begun and found is None:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _filled(scale: "Scale") -> tuple[Result | None, str | None]:
+    """What was found in a real switch, or why nothing was: what was measured before must not be lost with it."""
+    from bench.placed import measure
+
+    try:
+        return measure(scale), None
+    except LabError as error:
+        return None, str(error)
 
 
 @bench.command()

@@ -31,7 +31,7 @@ def test_the_document_has_the_agreed_shape(told: tuple[dict[str, Any], str]) -> 
     assert list(document) == ["command", "versions", "cores", "results", "targets"]
     assert document["command"].startswith("python -m bench --tiny")
     assert {"python", "ryu", "sqlalchemy"} <= set(document["versions"]) and document["cores"] >= 1
-    assert set(document["results"]) == {"store", "decoding", "rule_making", "planning", "foreseeing"}
+    assert set(document["results"]) == {"store", "decoding", "rule_making", "destinations", "planning", "foreseeing"}
     figures = [value for result in document["results"].values() for value in result.values()]
     assert figures and all(isinstance(value, (int, float)) and value >= 0 for value in figures)
 

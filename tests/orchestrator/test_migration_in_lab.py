@@ -60,13 +60,13 @@ def hypervisors(hosts: FailingHosts) -> Iterator[LibvirtHypervisors]:
     made.close()
 
 
-def done(hypervisors: LibvirtHypervisors, action: VmAction) -> Finished:
-    return ended(hypervisors, lambda: hypervisors.start(1, action, time.time()))
+def done(hypervisors: LibvirtHypervisors, action: VmAction, limit_s: float = 60.0) -> Finished:
+    return ended(hypervisors, lambda: hypervisors.start(1, action, time.time()), limit_s)
 
 
-def ended(hypervisors: LibvirtHypervisors, begin: Callable[[], object]) -> Finished:
+def ended(hypervisors: LibvirtHypervisors, begin: Callable[[], object], limit_s: float = 60.0) -> Finished:
     begin()
-    found: list[Finished] = until("it ended", lambda: hypervisors.finished(time.time()), limit_s=60.0)
+    found: list[Finished] = until("it ended", lambda: hypervisors.finished(time.time()), limit_s)
     return found[0]
 
 
@@ -135,10 +135,11 @@ def test_post_copy_ends_what_would_not_where_it_is_allowed(hosts: FailingHosts) 
 
 @pytest.mark.long
 def test_a_guest_that_may_be_slowed_down_arrives(hosts: FailingHosts) -> None:
-    allowing = driver(hosts, replace(CAREFUL, migration_auto_converge=True), limit_s=55.0)
+    allowing = driver(hosts, replace(CAREFUL, migration_auto_converge=True), limit_s=200.0)
     write(hosts, 60 * 1024, kib=20 * 1024)
     time.sleep(1.5)
-    found = done(allowing, MigrateVm("busy", "hA", "hB", 24 * MIB, 55.0))
+    # The hypervisor takes a little more of the guest's time in each round, so it takes many.
+    found = done(allowing, MigrateVm("busy", "hA", "hB", 32 * MIB, 60.0), limit_s=220.0)
     assert found.ok, found.sentence
     assert hosts.machines.host_of("busy") == "hB"
     allowing.close()
