@@ -128,7 +128,7 @@ def destinations(
     vips: Annotated[int, typer.Option("--vips", min=1, max=10_000, help="Virtual IPs")] = 1000,
     behind: Annotated[int, typer.Option("--destinations", min=2, max=64, help="Destinations behind each")] = 8,
     sources: Annotated[int, typer.Option("--sources", min=2, max=50_000, help="Sources that open connections")] = 1000,
-    probe: Annotated[Probe, typer.Option("--probe", help="How a real controller asks destinations")] = "none",
+    probe: Annotated[Probe, typer.Option("--probe", help="How the real controller asks destinations")] = "arp",
     switch: Annotated[bool, typer.Option(help="Also fill a real switch, where the machine has one")] = True,
     json: JsonOption = None,
 ) -> None:
