@@ -22,7 +22,7 @@ from mininet_topos.schedule import (
 
 if TYPE_CHECKING:
     from mininet_topos.assets import Assets, default_directory, ensure_assets, load_assets
-    from mininet_topos.cpu_need import CpuAccount, Price, Work, account, offered, price
+    from mininet_topos.cpu_need import CpuAccount, Price, Work, account, offered, price, rooms
     from mininet_topos.lab import Lab
     from mininet_topos.results import at_unix, delivered_share, read_played, shortage, summarise
     from mininet_topos.sampler import Sample, Sampler, read_samples
@@ -62,6 +62,7 @@ __all__ = [
     "read_played",
     "read_samples",
     "request_cpu_s",
+    "rooms",
     "run_on_stage",
     "shortage",
     "summarise",
@@ -78,6 +79,7 @@ _LATER = {
     "account": "cpu_need",
     "offered": "cpu_need",
     "price": "cpu_need",
+    "rooms": "cpu_need",
     "Lab": "lab",
     "Sample": "sampler",
     "Sampler": "sampler",

@@ -8,6 +8,8 @@ The judge may know the schedule, which nobody who decides does. Definitions, by 
 * capacity: the quota of the virtual CPUs there are, and no more than the host has beside what all else on it used (over
   some three seconds), unless it did use more.
 * shortage: seconds in which the need exceeds the capacity, by however little.
+* beyond: those of them in which the need exceeds even what the machine's first host has for it when all that may leave
+  has left, and nobody else has more than a first limit: no policy can serve them there. They come with a slow machine.
 * vCPU-seconds: cores allotted (quota of a virtual CPU times their number), over all machines and the whole segment.
 * held back: what the control group itself counted as waiting for the quota; a check that knows nothing of the schedule.
 """
@@ -17,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
+from types import MappingProxyType
 from typing import NamedTuple
 
 from mininet_topos.layout import LabLayout
@@ -28,6 +31,7 @@ STRETCH_S, AFTER_S = 3.0, 6.0
 HELD_BACK = 0.05
 # Counters of two samples that are closer than this say more about who was read when than about who used what.
 LEAST_STEP_S = 0.8
+NO_ROOMS: Mapping[str, float] = MappingProxyType({})
 
 
 class Work(NamedTuple):
@@ -47,10 +51,11 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class CpuAccount:
-    """One segment: shortage and held back seconds by machine, vCPU-seconds allotted and CPU seconds used by all."""
+    """One segment: short, held back and beyond seconds by machine; vCPU-seconds allotted and CPU seconds used by all."""
 
     shortage_s: dict[str, float] = field(default_factory=dict)
     held_back_s: dict[str, float] = field(default_factory=dict)
+    beyond_s: dict[str, float] = field(default_factory=dict)
     vcpu_seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -58,6 +63,21 @@ class CpuAccount:
     def total_shortage_s(self) -> float:
         """Seconds summed over the machines."""
         return round(sum(self.shortage_s.values()), 1)
+
+    @property
+    def total_beyond_s(self) -> float:
+        """Seconds of the shortage that no policy could have avoided, summed over the machines."""
+        return round(sum(self.beyond_s.values()), 1)
+
+
+def rooms(layout: LabLayout) -> dict[str, float]:
+    """Machine -> cores that its first host has for it beside the first limits of those that must stay there."""
+    staying = [vm for vm in layout.vms if vm.service is not None]
+    return {
+        vm.name: layout.hypervisor(vm.host).cpu_cores
+        - sum(one.quota_cores for one in staying if one.host == vm.host and one.name != vm.name)
+        for vm in layout.vms
+    }
 
 
 def offered(schedule: Schedule, layout: LabLayout, start_at: float) -> dict[str, list[Work]]:
@@ -117,10 +137,14 @@ def _grown(before: Sample, after: Sample, vm: str) -> tuple[float, float] | None
 
 
 def account(
-    samples: Sequence[Sample], works: Mapping[str, Sequence[Work]], cost: Price, span: tuple[float, float]
+    samples: Sequence[Sample],
+    works: Mapping[str, Sequence[Work]],
+    cost: Price,
+    span: tuple[float, float],
+    room: Mapping[str, float] = NO_ROOMS,
 ) -> CpuAccount:
-    """Adds up the samples inside `span` (from, to; Unix seconds)."""
-    short, held = dict.fromkeys(works, 0.0), dict.fromkeys(works, 0.0)
+    """Adds up the samples inside `span` (from, to; Unix seconds); without `room` (see `rooms`) nothing is beyond."""
+    short, held, beyond = (dict.fromkeys(works, 0.0) for _ in range(3))
     allotted = used = 0.0
     rows = _steady([one for one in samples if span[0] <= one.t <= span[1]])
     for number, (before, after) in enumerate(pairwise(rows)):
@@ -130,10 +154,12 @@ def account(
             used += (_grown(before, after, vm) or (0.0, 0.0))[0]
         for vm, own in works.items():
             need = cost.idle_cores + cost.factor * _due(own, before.t, after.t) / seconds
-            short[vm] += seconds * (need > min(_limit(before, after, vm), _host_leaves(around, before, after, vm)))
+            lacking = need > min(_limit(before, after, vm), _host_leaves(around, before, after, vm))
+            short[vm] += seconds * lacking
+            beyond[vm] += seconds * (lacking and need > room.get(vm, float("inf")))
             held[vm] += (_grown(before, after, vm) or (0.0, 0.0))[1]
-    rounded = [{vm: round(one, 1) for vm, one in every.items()} for every in (short, held)]
-    return CpuAccount(rounded[0], rounded[1], round(allotted, 1), round(used, 1))
+    rounded = [{vm: round(one, 1) for vm, one in every.items()} for every in (short, held, beyond)]
+    return CpuAccount(rounded[0], rounded[1], rounded[2], round(allotted, 1), round(used, 1))
 
 
 def _limit(before: Sample, after: Sample, vm: str) -> float:

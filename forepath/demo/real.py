@@ -21,6 +21,7 @@ from mininet_topos import (
     Phases,
     Sampler,
     Schedule,
+    Segment,
     account,
     at_unix,
     delivered_share,
@@ -29,6 +30,7 @@ from mininet_topos import (
     price,
     read_played,
     read_samples,
+    rooms,
     shortage,
     summarise,
 )
@@ -186,11 +188,14 @@ class RealTrial:
                 short_bandwidth_s=short.short_bandwidth_s,
                 short_cpu_s=short.short_cpu_s,
                 competing_share=self._competing_share(number),
-                cpu=account(samples, works, cost, (self.start_at + segment.start_s, self.start_at + segment.end_s)),
+                cpu=account(samples, works, cost, self._span(segment), rooms(self.lab.layout)),
             )
         actions = tuple(self.store.journal.actions())
         schedule = self.schedule
         return TrialResult(schedule.seed, schedule.scenario, False, figures, actions, tuple(windows))
+
+    def _span(self, segment: Segment) -> tuple[float, float]:
+        return self.start_at + segment.start_s, self.start_at + segment.end_s
 
     def _competing_share(self, number: int) -> float | None:
         segment = self.schedule.segments[number]

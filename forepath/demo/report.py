@@ -65,6 +65,7 @@ def _figures(one: PolicyFigures) -> dict[str, Any]:
         "competing_share": one.competing_share,
         "shortage_s": one.cpu.total_shortage_s,
         "shortage_s_by_vm": one.cpu.shortage_s,
+        "shortage_beyond_host_s": one.cpu.total_beyond_s,
         "held_back_s_by_vm": one.cpu.held_back_s,
         "vcpu_seconds": one.cpu.vcpu_seconds,
         "cpu_seconds": one.cpu.cpu_seconds,
@@ -133,9 +134,14 @@ def _policy_row(name: str, one: PolicyFigures) -> tuple[str, ...]:
         f"{one.short_bandwidth_s:.0f} s",
         f"{one.short_cpu_s:.0f} s",
         "-" if one.competing_share is None else f"{one.competing_share:.0%}",
-        f"{one.cpu.total_shortage_s:.0f} s",
+        _short(one.cpu),
         f"{one.cpu.vcpu_seconds:.1f}",
     )
+
+
+def _short(cpu: CpuAccount) -> str:
+    beyond = f" ({cpu.total_beyond_s:.0f} beyond host)" if cpu.total_beyond_s >= 0.5 else ""
+    return f"{cpu.total_shortage_s:.0f} s{beyond}"
 
 
 def _action_table(result: TrialResult, wide: bool) -> Table:

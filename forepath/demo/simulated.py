@@ -32,6 +32,7 @@ from mininet_topos import (
     make_schedule,
     offered,
     request_cpu_s,
+    rooms,
     summarise,
 )
 from orchestrator import FakeHypervisors, FakeVm, Orchestrator
@@ -252,7 +253,7 @@ class SimulatedTrial:
                 short_bandwidth_s=self._seconds_of(own, _link_full),
                 short_cpu_s=self._seconds_of(own, _cpu_short),
                 # What a request costs is what the schedule says: there is nothing to measure.
-                cpu=account(self._samples, works, Price(), (EPOCH_S + segment.start_s, EPOCH_S + segment.end_s)),
+                cpu=account(self._samples, works, Price(), _span(segment), rooms(self.layout)),
             )
         actions = tuple(self.store.journal.actions())
         return TrialResult(self.schedule.seed, self.schedule.scenario, True, figures, actions, tuple(windows))
@@ -267,6 +268,10 @@ class SimulatedTrial:
                 if window.start_s < t <= window.end_s
             )
         )
+
+
+def _span(segment: Segment) -> tuple[float, float]:
+    return EPOCH_S + segment.start_s, EPOCH_S + segment.end_s
 
 
 def _link_full(second: Second, vm: str, layout: LabLayout) -> bool:

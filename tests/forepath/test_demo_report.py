@@ -48,7 +48,8 @@ def test_the_document_has_exactly_the_documented_keys() -> None:
     for figures in told["policies"].values():
         assert list(figures) == [
             "offered_bytes", "delivered_bytes", "p95_latency_s", "short_bandwidth_s", "short_cpu_s", "competing_share",
-            "shortage_s", "shortage_s_by_vm", "held_back_s_by_vm", "vcpu_seconds", "cpu_seconds",
+            "shortage_s", "shortage_s_by_vm", "shortage_beyond_host_s", "held_back_s_by_vm", "vcpu_seconds",
+            "cpu_seconds",
         ]  # fmt: skip
     assert [list(row) for row in told["actions"]] == [ROW_KEYS]
     assert json.loads(json.dumps(told, allow_nan=False)) == told

@@ -3,7 +3,7 @@
 import pytest
 
 from mininet_topos import LabLayout, Phases, Sample, make_schedule, request_cpu_s
-from mininet_topos.cpu_need import CpuAccount, Price, Work, account, offered, price
+from mininet_topos.cpu_need import CpuAccount, Price, Work, account, offered, price, rooms
 
 SPAN = (100.0, 110.0)
 # Each second of ten one request of 0.1 s; in five of them another of 0.3 s.
@@ -43,6 +43,13 @@ def test_seconds_in_which_the_need_exceeds_what_may_be_used(
     assert found.held_back_s == {"shop1": 2.0}
 
 
+def test_what_exceeds_even_the_room_on_its_host_is_told_apart() -> None:
+    assert rooms(LabLayout())["shop1"] == pytest.approx(0.8 - 0.2 - 0.1)
+    for room, beyond in ((0.5, 0.0), (0.35, 5.0), (0.05, 5.0)):
+        found = account(samples(0.2), {"shop1": sorted(STEADY + SURGE)}, Price(), SPAN, {"shop1": room})
+        assert (found.total_shortage_s, found.total_beyond_s) == (5.0, beyond)
+
+
 def test_what_was_allotted_counts_every_virtual_cpu_and_every_machine() -> None:
     found = account(samples(0.4, vcpus=2), {"shop1": STEADY}, Price(), SPAN)
     assert found.vcpu_seconds == pytest.approx(10 * (0.4 + 0.25))
@@ -53,7 +60,7 @@ def test_only_the_span_counts_and_no_machine_has_more_than_its_host() -> None:
     rows = samples(float("inf"))
     found = account(rows, {"shop1": STEADY + SURGE}, Price(), (100.0, 104.0))
     assert found.vcpu_seconds == pytest.approx(4 * (0.8 + 0.25))
-    assert account([], {"shop1": STEADY}, Price(), SPAN) == CpuAccount({"shop1": 0.0}, {"shop1": 0.0}, 0.0, 0.0)
+    assert account([], {"shop1": STEADY}, Price(), SPAN) == CpuAccount({"shop1": 0.0}, {"shop1": 0.0}, {"shop1": 0.0})
 
 
 def test_a_machine_that_is_nowhere_is_short_and_one_that_just_arrived_is_judged_by_its_limit() -> None:
