@@ -43,15 +43,19 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What work really costs: `idle_cores` without any, and `factor` times the nominal CPU seconds of each request."""
+    """What work really costs: `idle_cores` without any, and `factor` times the nominal CPU seconds of each request.
+
+    Where that is not `measured`, it is the least that it can be.
+    """
 
     idle_cores: float = 0.0
     factor: float = 1.0
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class CpuAccount:
-    """One segment: short, held back and beyond seconds by machine; vCPU-seconds allotted and CPU seconds used by all."""
+    """One segment: short, held back, beyond seconds by machine; vCPU-seconds allotted and CPU seconds used by all."""
 
     shortage_s: dict[str, float] = field(default_factory=dict)
     held_back_s: dict[str, float] = field(default_factory=dict)
@@ -93,15 +97,21 @@ def offered(schedule: Schedule, layout: LabLayout, start_at: float) -> dict[str,
 
 
 def price(samples: Sequence[Sample], works: Mapping[str, Sequence[Work]]) -> Price:
-    """Least squares over all stretches of all machines in which nobody was held back; idling costs at least nothing."""
+    """Least squares over all stretches of all machines in which nobody was held back; idling costs at least nothing.
+
+    No request costs less than its nominal work, which is that of a guest at its best speed. Where a machine is held
+    back in every busy second, what is left to learn from says nothing about work: then this bound is all that is known.
+    """
     rows = _steady(samples)
     points = [point for vm, own in works.items() for point in _free(rows, vm, own)]
     if len(points) < 2 or len({due for due, _ in points}) < 2:
-        return Price()
+        return Price(measured=False)
     mean_due, mean_used = fmean(due for due, _ in points), fmean(used for _, used in points)
     spread = sum((due - mean_due) ** 2 for due, _ in points)
     factor = max(0.0, sum((due - mean_due) * (used - mean_used) for due, used in points) / spread)
     factor = min(factor, mean_used / mean_due)
+    if factor < 1.0:
+        return Price(max(0.0, mean_used - mean_due), measured=False)
     return Price(mean_used - factor * mean_due, factor)
 
 

@@ -192,7 +192,7 @@ class RealTrial:
             )
         actions = tuple(self.store.journal.actions())
         schedule = self.schedule
-        return TrialResult(schedule.seed, schedule.scenario, False, figures, actions, tuple(windows))
+        return TrialResult(schedule.seed, schedule.scenario, False, figures, actions, tuple(windows), cost)
 
     def _span(self, segment: Segment) -> tuple[float, float]:
         return self.start_at + segment.start_s, self.start_at + segment.end_s

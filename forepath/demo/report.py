@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cpdb import ActionRecord, OutcomeKind
 from forepath.output import table
-from mininet_topos import CpuAccount, Window
+from mininet_topos import CpuAccount, Price, Window
 
 POLICIES = ("static", "reactive", "predictive")
 # From this many columns on there is room for each action's reason; else `forepath explain NUMBER` tells it.
@@ -34,7 +34,10 @@ class PolicyFigures:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """Everything that a demo measured. `windows` are the surges, in Unix seconds, of all segments."""
+    """Everything that a demo measured. `windows` are the surges, in Unix seconds, of all segments.
+
+    `price` is what requests cost in CPU, of their nominal work.
+    """
 
     seed: int
     scenario: str
@@ -42,6 +45,7 @@ class TrialResult:
     policies: dict[str, PolicyFigures]
     actions: tuple[ActionRecord, ...]
     windows: tuple[Window, ...] = field(default_factory=tuple)
+    price: Price = field(default_factory=Price)
 
 
 def document(result: TrialResult) -> dict[str, Any]:
@@ -50,6 +54,7 @@ def document(result: TrialResult) -> dict[str, Any]:
         "seed": result.seed,
         "scenario": result.scenario,
         "simulated": result.simulated,
+        "cpu_price": {"factor": result.price.factor, "measured": result.price.measured},
         "policies": {name: _figures(one) for name, one in result.policies.items()},
         "actions": [action_row(action, result.windows) for action in taken(result.actions)],
     }
@@ -112,7 +117,16 @@ def gives_back(action: ActionRecord) -> bool:
 
 def tables(result: TrialResult, width: int) -> Group:
     """The two tables: what each policy delivered, and how early each action was ready; reasons where `width` allows."""
-    return Group(_policy_table(result), "", _action_table(result, width >= WIDE))
+    return Group(_policy_table(result), *_price_line(result), "", _action_table(result, width >= WIDE))
+
+
+def _price_line(result: TrialResult) -> list[str]:
+    """How fast the machine was: a surge may need more than its host has on a slow one."""
+    if result.simulated or not result.policies:
+        return []
+    if not result.price.measured:
+        return ["too slow a machine to measure what a request costs: VM shortage is the least that it can have been"]
+    return [f"each request cost {result.price.factor:.2f} times its nominal CPU"]
 
 
 def _policy_table(result: TrialResult) -> Table:

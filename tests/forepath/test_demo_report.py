@@ -22,7 +22,7 @@ from forepath.demo.report import (
 )
 from forepath.demo.scene import as_toml
 from forepath.settings import Settings, load
-from mininet_topos import Window
+from mininet_topos import Price, Window
 
 FIRST, SECOND = Window("predictive", 100.0, 110.0, "c1", "shop"), Window("predictive", 130.0, 140.0, "c1", "shop")
 WINDOWS = (FIRST, SECOND)
@@ -42,9 +42,16 @@ def result(*actions: ActionRecord) -> TrialResult:
     return TrialResult(1, "surge", True, figures, actions, WINDOWS)
 
 
+def test_how_fast_the_machine_was_is_told_below_the_table() -> None:
+    measured = replace(result(), simulated=False, price=Price(0.02, 1.38))
+    assert "1.38 times its nominal CPU" in shown(measured)
+    assert "the least that it can have been" in shown(replace(measured, price=Price(measured=False)))
+    assert "nominal" not in shown(result())
+
+
 def test_the_document_has_exactly_the_documented_keys() -> None:
     told = document(result(action(95.0, 96.0)))
-    assert list(told) == ["seed", "scenario", "simulated", "policies", "actions"]
+    assert list(told) == ["seed", "scenario", "simulated", "cpu_price", "policies", "actions"]
     for figures in told["policies"].values():
         assert list(figures) == [
             "offered_bytes", "delivered_bytes", "p95_latency_s", "short_bandwidth_s", "short_cpu_s", "competing_share",

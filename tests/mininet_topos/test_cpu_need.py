@@ -96,7 +96,15 @@ def test_the_price_of_work_is_learnt_where_nobody_was_held_back(limit: float) ->
     found = price(rows, {"shop1": works})
     assert found.factor == pytest.approx(3.0, rel=0.05)
     assert found.idle_cores == pytest.approx(0.02, abs=0.005)
-    assert price([], {"shop1": works}) == Price()
+    assert found.measured
+
+
+def test_a_price_that_cannot_be_measured_is_the_least_that_it_can_be() -> None:
+    assert price([], {"shop1": STEADY}) == Price(measured=False)
+    rows, works = played(0.3, 0.4)  # cheaper than a guest at its best speed: what was seen cannot be all
+    found = price(rows, {"shop1": works})
+    assert (found.factor, found.measured) == (1.0, False)
+    assert found.idle_cores >= 0.0
 
 
 def test_every_request_is_somebodys_work() -> None:
