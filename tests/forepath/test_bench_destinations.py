@@ -111,6 +111,7 @@ def test_everybody_is_somebody_else() -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.long
 @pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage")
 def test_a_real_switch_holds_the_rules_and_serves_the_sources(tmp_path: Path) -> None:
     target = tmp_path / "out.json"
