@@ -5,16 +5,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.collect_app import POLLS, READER
 from bench.figures import Result, Target, median
+from bench.staged import found_on_stage, tell
 from bench.sustained import sustained
 from cpdb import LabError
 from mininet_topos.commands import run
-from mininet_topos.stage import on_stage, run_on_stage
 from mininet_topos.switches import start_daemons
 
 LEAST_TIMES_LESS_CPU = 50.0
@@ -39,16 +40,7 @@ class Scale:
 
 def measure(scale: Scale) -> Result:
     """Measures on a stage of its own, which needs root and Open vSwitch: LabError says what is missing."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "found.json"
-        words = [str(found), str(scale.flows), str(scale.polls), str(scale.sustained_s)]
-        code = run_on_stage([sys.executable, "-m", "bench.collect", *words])
-        if not found.exists():
-            raise LabError(f"the measurement on the stage ended with exit code {code} and found nothing")
-        told = json.loads(found.read_text(encoding="utf-8"))
-        if "error" in told:
-            raise LabError(told["error"])
-        return judge(told)
+    return judge(found_on_stage("bench.collect", [str(scale.flows), str(scale.polls), str(scale.sustained_s)]))
 
 
 def judge(found: dict[str, Any]) -> Result:
@@ -120,19 +112,10 @@ def _on_stage(flows: int, polls: int, seconds: float) -> dict[str, Any]:
     return found
 
 
-def main(words: list[str]) -> int:
-    """Entry point on the stage: file for what is found, flows, polls, seconds."""
-    if not on_stage():
-        print("bench.collect: run it as `forepath bench collect`", file=sys.stderr)
-        return 2
-    target, flows, polls, seconds = words
-    try:
-        found = _on_stage(int(flows), int(polls), float(seconds))
-    except LabError as error:
-        found = {"error": str(error)}
-    Path(target).write_text(json.dumps(found), encoding="utf-8")
-    return 0
+def _look(_folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    flows, polls, seconds = words
+    return _on_stage(int(flows), int(polls), float(seconds))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(tell("forepath bench collect", sys.argv[1:], _look))

@@ -5,9 +5,8 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from bench.crowd import FIRST_PORT, Plan, arguments
 from bench.destinations import DESTINATIONS_AT, Scale, World, virtual_ips
 from bench.figures import Result, Target
 from bench.packet_ins_app import FILE
+from bench.staged import found_on_stage, tell
 from bench.sustained import cpu_s
 from cpdb import LabError, Node, NodeKind, Store, open_store
-from mininet_topos import Lab, LabLayout, on_stage, run_on_stage
+from mininet_topos import Lab, LabLayout
 from mininet_topos.layout import ClientSpec, SwitchSpec
 from ryu_apps.rules import KIND_SHIFT, OWNER, OWNER_MASK, OWNER_SHIFT, Kind
 
@@ -48,15 +48,7 @@ LAYOUT = LabLayout(
 
 def measure(scale: Scale) -> Result:
     """Measures on a stage of its own, which needs root and Open vSwitch: LabError says what is missing."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "found.json"
-        code = run_on_stage([sys.executable, "-m", "bench.placed", str(found), json.dumps(asdict(scale))])
-        if not found.exists():
-            raise LabError(f"the measurement on the stage ended with exit code {code} and found nothing")
-        told = json.loads(found.read_text(encoding="utf-8"))
-    if "error" in told:
-        raise LabError(told["error"])
-    return judge(told)
+    return judge(found_on_stage("bench.placed", [json.dumps(asdict(scale))]))
 
 
 def judge(told: dict[str, Any]) -> Result:
@@ -249,20 +241,9 @@ def _until(what: str, check: Callable[[], bool]) -> None:
         time.sleep(_LOOK_S)
 
 
-def main(words: list[str]) -> int:
-    """Entry point on the stage: file for what is found, and the scale."""
-    if not on_stage():
-        print("bench.placed: run it as `forepath bench destinations`", file=sys.stderr)
-        return 2
-    target, scale = words
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            found = _on_stage(Path(folder), Scale(**json.loads(scale)))
-        except LabError as error:
-            found = {"error": str(error)}
-    Path(target).write_text(json.dumps(found), encoding="utf-8")
-    return 0
+def _look(folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    return _on_stage(folder, Scale(**json.loads(words[0])))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(tell("forepath bench destinations", sys.argv[1:], _look))

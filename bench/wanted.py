@@ -1,19 +1,18 @@
 """From a row that says what is wanted to rules in a real switch and back as observed: milliseconds on a stage."""
 
 import contextlib
-import json
 import math
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.figures import Result, Target, median
+from bench.staged import found_on_stage, tell
 from cpdb import LabError, Limit, Node, NodeKind, Pair, Reservation, Store, open_store
-from mininet_topos import Lab, LabLayout, on_stage, run_on_stage
+from mininet_topos import Lab, LabLayout
 from mininet_topos.layout import ClientSpec
 
 LIMIT_S = 0.15
@@ -32,15 +31,7 @@ LAYOUT = LabLayout(
 
 def measure(changes: int = CHANGES, rules: int = RULES) -> Result:
     """Measures on a stage of its own, which needs root and Open vSwitch: LabError says what is missing."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "found.json"
-        code = run_on_stage([sys.executable, "-m", "bench.wanted", str(found), str(changes), str(rules)])
-        if not found.exists():
-            raise LabError(f"the measurement on the stage ended with exit code {code} and found nothing")
-        told = json.loads(found.read_text(encoding="utf-8"))
-    if "error" in told:
-        raise LabError(told["error"])
-    return judge(told["seconds"], rules)
+    return judge(found_on_stage("bench.wanted", [str(changes), str(rules)])["seconds"], rules)
 
 
 def judge(seconds: list[float], rules: int) -> Result:
@@ -129,20 +120,10 @@ def _check(rules: int) -> None:
         raise LabError(f"the switch holds {limited} rules with a meter where {rules} are wanted")
 
 
-def main(words: list[str]) -> int:
-    """Entry point on the stage: file for what is found, changes, rules."""
-    if not on_stage():
-        print("bench.wanted: run it as `forepath bench plan`", file=sys.stderr)
-        return 2
-    target, changes, rules = words
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            found: dict[str, Any] = {"seconds": _on_stage(Path(folder), int(changes), int(rules))}
-        except LabError as error:
-            found = {"error": str(error)}
-    Path(target).write_text(json.dumps(found), encoding="utf-8")
-    return 0
+def _look(folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    changes, rules = words
+    return {"seconds": _on_stage(folder, int(changes), int(rules))}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(tell("forepath bench plan", sys.argv[1:], _look))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from cpdb import VirtualIP
 from orchestrator.learn import Learnt
@@ -11,24 +12,42 @@ from orchestrator.relation import CpuRelation, MemoryRelation
 WIDER = 2.0
 
 
+class Counted(Protocol):
+    """Something learnt, and from how many samples."""
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+
+
+Known = TypeVar("Known", bound=Counted)
+
+
 def cpu_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIP]) -> tuple[CpuRelation, ...]:
     """The machine's own relations, or those of the peer that knows most, with a wider spread; () when nobody knows."""
-    own = learnt.relations.get(vm, ())
-    if own:
-        return own
-    peer = _best(vm, {name: sum(one.samples for one in known) for name, known in learnt.relations.items()}, services)
-    lent = learnt.relations.get(peer or "", ())
-    return tuple(replace(one, spread_cores=WIDER * one.spread_cores, peer=peer) for one in lent)
+    known, peer = _nearest(vm, learnt.relations, services)
+    if peer is None:
+        return known
+    return tuple(replace(one, spread_cores=WIDER * one.spread_cores, peer=peer) for one in known)
 
 
 def memory_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIP]) -> tuple[MemoryRelation, ...]:
     """The same for memory."""
-    own = learnt.memory.get(vm, ())
+    known, peer = _nearest(vm, learnt.memory, services)
+    if peer is None:
+        return known
+    return tuple(replace(one, spread_bytes=WIDER * one.spread_bytes, peer=peer) for one in known)
+
+
+def _nearest(
+    vm: str, learnt: Mapping[str, tuple[Known, ...]], services: Iterable[VirtualIP]
+) -> tuple[tuple[Known, ...], str | None]:
+    """What the machine itself has learnt (None), or what a peer has, and that peer."""
+    own = learnt.get(vm, ())
     if own:
-        return own
-    peer = _best(vm, {name: sum(one.samples for one in known) for name, known in learnt.memory.items()}, services)
-    lent = learnt.memory.get(peer or "", ())
-    return tuple(replace(one, spread_bytes=WIDER * one.spread_bytes, peer=peer) for one in lent)
+        return own, None
+    peer = _best(vm, {name: sum(one.samples for one in known) for name, known in learnt.items()}, services)
+    return learnt.get(peer or "", ()), peer
 
 
 def _best(vm: str, samples: Mapping[str, int], services: Iterable[VirtualIP]) -> str | None:
