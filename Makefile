@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 300
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
-STAGE := $(BIN)/python -m mininet_topos.stage --
+STAGE := $(BIN)/python -m tools.lab.stage --
 
 .PHONY: help setup setup-deep demo test test-long check bench bench-forecast bench-route fuzz clean
 
@@ -35,8 +35,8 @@ demo: setup
 ## make test    all tests; those on real switches and VMs run in namespaces of their own, and twice if they fail
 test: setup
 	COLUMNS=150 $(BIN)/pytest -n 2 --dist loadfile -m "not lab and not vm and not long" $(PYTEST_ARGS)
-	@if reason=$$($(BIN)/python -m mininet_topos.stage --why-not); then \
-	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m mininet_topos.assets && $(STAGE) $(BIN)/pytest --reruns 1 -m "(lab or vm) and not long" $(PYTEST_ARGS); \
+	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \
+	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/pytest --reruns 1 -m "(lab or vm) and not long" $(PYTEST_ARGS); \
 	else echo "lab tests: left out, because $$reason"; fi
 
 ## make test-long  the tests that take minutes: rare failures and whole life cycles on real machines
@@ -53,15 +53,15 @@ check: setup
 
 ## make bench   what the loop costs, as ratios and against limits (JSON=out.json)
 bench: setup
-	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON))
+	@$(BIN)/python -m tools.bench $(if $(JSON),--json $(JSON))
 
 ## make bench-compute DATA=DIR   replays recorded machines and writes docs/results/compute.md
 bench-compute: setup
-	$(BIN)/python -m bench.compute_page $(DATA) docs/results/compute.md
+	$(BIN)/python -m tools.pages.compute_page $(DATA) docs/results/compute.md
 
 ## make bench-forecast DATA=DIR   replays the public traffic sets and writes docs/results/forecast.md
 bench-forecast: setup
-	$(BIN)/python -m backtest.sheet $(DATA) docs/results/forecast.md
+	$(BIN)/python -m tools.pages.forecast_page $(DATA) docs/results/forecast.md
 
 ## make fuzz    hostile OpenFlow messages for longer (FUZZ_SECONDS=n); guided by coverage where atheris can be had
 fuzz: setup
@@ -70,7 +70,7 @@ fuzz: setup
 
 ## make bench-route DATA=DIR   replays recorded traffic matrices and writes docs/results/route.md
 bench-route: setup
-	$(BIN)/python -m bench.route_page $(DATA) docs/results/route.md
+	$(BIN)/python -m tools.pages.route_page $(DATA) docs/results/route.md
 
 ## make clean   removes what was built or fetched, and .run with the last demo's data; no other database
 clean:

@@ -8,9 +8,9 @@ import structlog
 import typer
 
 from cpdb import ForepathError, LabError, SettingsError, StoreError
+from forepath.checkout import tool
 from forepath.commands import (
     backtest,
-    bench,
     check,
     db,
     decide,
@@ -62,12 +62,13 @@ for command in (
     halt.resume,
 ):
     app.command()(command)
-app.add_typer(bench.bench)
 app.add_typer(db.app)
 backtest.app.command()(machines.machines)
 app.add_typer(backtest.app)
 app.add_typer(requests.app)
 app.add_typer(vip.app)
+if (benches := tool("bench.commands")) is not None:
+    app.add_typer(benches.bench)
 
 EXIT_OF: tuple[tuple[type[ForepathError], int], ...] = (
     (SettingsError, EXIT_SETTINGS),

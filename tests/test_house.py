@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("cpdb", "ryu_apps", "predictor", "orchestrator", "mininet_topos", "backtest", "forepath", "bench")
-LONGEST_FILE = 300
+ROOMS = ("cpdb", "ryu_apps", "predictor", "orchestrator", "mininet_topos", "backtest", "forepath", "tools")
+LONGEST_FILE = 400
 OTHER_CODE = {".c", ".h", ".sh"}
 LONGEST_FUNCTION = 40
 MOST_PARAMETERS = 5
@@ -38,7 +38,7 @@ def is_migration(path: Path) -> bool:
 
 def is_command(path: Path) -> bool:
     # A command's parameters are its options: the command line is their bundle.
-    return "commands" in path.parts
+    return "commands" in (*path.parts, path.stem)
 
 
 def test_files_stay_short() -> None:

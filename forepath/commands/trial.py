@@ -4,16 +4,17 @@ import logging
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import structlog
 import typer
 
 from cpdb import open_store
+from forepath.checkout import tool
 from forepath.demo.report import TrialResult, document, tables
 from forepath.demo.screen import Screen
 from forepath.output import EXIT_INTERRUPTED, JsonOption, console, emit, errors
-from mininet_topos import ensure_assets, on_stage, run_on_stage, why_not
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Moves phases, sizes and which pair surges")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="surge, or calm: nothing surges, nothing must be done")]
@@ -33,25 +34,32 @@ def demo(
     """
     if scenario not in ("surge", "calm"):
         raise typer.BadParameter("write surge or calm", param_hint="--scenario")
-    reason = "asked to" if simulate else why_not()
+    stage = tool("lab.stage")
     try:
-        if reason is not None:
+        if simulate or stage is None:
+            reason = "asked to" if simulate else "the lab of real ones is part of the repository, not of the package"
+        else:
+            reason = stage.why_not()
+        if stage is None or reason is not None:
             console.print(f"simulated switches and machines, because: {reason}", markup=False)
             _show(_simulated(seed, scenario), json)
-        elif on_stage():
+        elif stage.on_stage():
             _show(_real(seed, scenario), json)
         else:
-            raise typer.Exit(_on_a_stage(sys.argv[1:]))
+            raise typer.Exit(_on_a_stage(stage, sys.argv[1:]))
     except KeyboardInterrupt:
         errors.print("forepath: interrupted; everything that was started has ended")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _on_a_stage(words: list[str]) -> int:
+def _on_a_stage(stage: ModuleType, words: list[str]) -> int:
     # Fetched before the stage is entered: there is no network on it.
+    assets = tool("lab.assets")
+    assert assets is not None
     with Screen(console) as screen:
-        ensure_assets(say=screen.step)
-    return run_on_stage([sys.executable, "-m", "forepath", *words])
+        assets.ensure_assets(say=screen.step)
+    code: int = stage.run_on_stage([sys.executable, "-m", "forepath", *words])
+    return code
 
 
 def _fresh_directory() -> Path:
@@ -61,10 +69,12 @@ def _fresh_directory() -> Path:
 
 
 def _real(seed: int, scenario: str) -> TrialResult:
-    from forepath.demo.real import RealTrial
 
+    real = tool("demo.real")
+    assert real is not None
     with Screen(console) as screen:
-        return RealTrial(seed, scenario, _fresh_directory(), screen).run()
+        result: TrialResult = real.RealTrial(seed, scenario, _fresh_directory(), screen).run()
+    return result
 
 
 def _simulated(seed: int, scenario: str) -> TrialResult:

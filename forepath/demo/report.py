@@ -8,8 +8,9 @@ from rich.console import Group
 from rich.table import Table
 
 from cpdb import ActionRecord, OutcomeKind
+from forepath.demo.cpu_need import CpuAccount, Price
+from forepath.demo.schedule import Window
 from forepath.output import table
-from mininet_topos import CpuAccount, Price, Window
 
 POLICIES = ("static", "reactive", "predictive")
 # From this many columns on there is room for each action's reason; else `forepath explain NUMBER` tells it.

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from forepath.demo.layout import LabLayout
 from forepath.settings import Settings
-from mininet_topos import LabLayout
 
 MBIT = 1e6 / 8
 MIB = 1024 * 1024

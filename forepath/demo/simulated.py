@@ -9,32 +9,17 @@ from pathlib import Path
 
 from cpdb import Communication, LinkLoad, Node, NodeKind, Observed, Pair, Store, open_store
 from forepath import processes
+from forepath.demo.cpu_need import Price, account, offered, rooms
+from forepath.demo.fluid import Flow, Fluid, Job, Second
+from forepath.demo.layout import LabLayout
+from forepath.demo.measured import Played, Sample
 from forepath.demo.report import PolicyFigures, TrialResult
+from forepath.demo.results import at_unix, summarise
 from forepath.demo.scene import as_toml, scene
+from forepath.demo.schedule import Phases, Request, Segment, Window, make_schedule, request_cpu_s
 from forepath.demo.screen import Screen
 from forepath.demo.state import state_table
 from forepath.inventory import declare
-from mininet_topos import (
-    Flow,
-    Fluid,
-    Job,
-    LabLayout,
-    Phases,
-    Played,
-    Price,
-    Request,
-    Sample,
-    Second,
-    Segment,
-    Window,
-    account,
-    at_unix,
-    make_schedule,
-    offered,
-    request_cpu_s,
-    rooms,
-    summarise,
-)
 from orchestrator import FakeHypervisors, FakeVm, Orchestrator
 from predictor import Predictor, PredictorConfig
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from bench.private_postgres import private_postgres, why_not
 from cpdb import Store, open_store
+from tools.bench.private_postgres import private_postgres, why_not
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,9 @@ from cpdb import (
     VmLoad,
 )
 from forepath.cli import main
+from forepath.demo.layout import LabLayout
 from forepath.demo.scene import scene
 from forepath.settings import Settings
-from mininet_topos import LabLayout
 
 SHOP, SEARCH, BACKUP = "10.77.0.101", "10.77.0.102", "10.77.0.103"
 SHOPPING, COPYING = Pair("c1", SHOP), Pair("c4", BACKUP)

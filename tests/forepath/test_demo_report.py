@@ -10,6 +10,7 @@ from lab_on_paper import paper_settings
 from rich.console import Console
 
 from cpdb import ActionRecord, OutcomeKind
+from forepath.demo.cpu_need import Price
 from forepath.demo.report import (
     PolicyFigures,
     TrialResult,
@@ -21,8 +22,8 @@ from forepath.demo.report import (
     taken,
 )
 from forepath.demo.scene import as_toml
+from forepath.demo.schedule import Window
 from forepath.settings import Settings, load
-from mininet_topos import Price, Window
 
 FIRST, SECOND = Window("predictive", 100.0, 110.0, "c1", "shop"), Window("predictive", 130.0, 140.0, "c1", "shop")
 WINDOWS = (FIRST, SECOND)

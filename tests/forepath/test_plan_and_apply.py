@@ -8,9 +8,9 @@ from lab_on_paper import COPYING, SHOPPING, fill
 
 from cpdb import OutcomeKind, SettingsError, Store
 from forepath import processes
+from forepath.demo.layout import LabLayout
 from forepath.demo.simulated import SimulatedController
 from forepath.settings import Settings
-from mininet_topos import LabLayout
 from orchestrator import Approval, FakeHypervisors, FakeVm
 
 NOW = 1_000_000.0

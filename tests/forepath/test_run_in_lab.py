@@ -14,11 +14,12 @@ import pytest
 from cpdb import open_store
 from forepath.demo.scene import MBIT
 from forepath.settings import load
-from mininet_topos import Lab, on_stage
+from tools.lab.lab import Lab
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m lab"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m lab"),
 ]
 VIP = "10.77.0.101"
 PYTHON = [sys.executable]

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from cpdb import OutcomeKind, Standing, Store, open_store
+from forepath.demo.layout import LabLayout, ServiceSpec, VmSpec
 from forepath.demo.scene import scene
 from forepath.inventory import declare
 from forepath.pools import with_pools
 from forepath.processes import orchestrator_config, path_reader
 from forepath.settings import Settings
-from mininet_topos.layout import LabLayout, ServiceSpec, VmSpec
-from mininet_topos.stage import on_stage
 from orchestrator import LibvirtHypervisors, LibvirtPool, MigrateVm, Orchestrator, OrchestratorConfig
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m vm"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
 ]
 VIP = "10.77.0.101"
 MIB = 1 << 20
@@ -104,8 +104,8 @@ def pools(template: Path, image: Path) -> list[dict[str, Any]]:
 
 def template(directory: Path) -> Path:
     """The lab's own guest, with a disk of its own."""
-    from mininet_topos.assets import load_assets
-    from mininet_topos.machines import domain_xml
+    from tools.lab.assets import load_assets
+    from tools.lab.machines import domain_xml
 
     text = domain_xml(replace(NEW, name="$name", address="$address", mac="$mac"), LAYOUT, load_assets())
     disk = "<disk type='file'><driver name='qemu' type='qcow2'/><source file='$disk'/><target dev='vda' bus='virtio'/>"
@@ -116,7 +116,7 @@ def template(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
-    from mininet_topos.lab import Lab
+    from tools.lab.lab import Lab
 
     directory = tmp_path_factory.mktemp("scaling")
     image = directory / "golden.qcow2"

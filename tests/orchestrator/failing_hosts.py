@@ -13,11 +13,11 @@ from typing import Any, Self
 import libvirt
 
 from cpdb import LabError
-from mininet_topos import hypervisors
-from mininet_topos.assets import load_assets
-from mininet_topos.layout import LabLayout, VmSpec
-from mininet_topos.machines import Machines
+from forepath.demo.layout import LabLayout, VmSpec
 from orchestrator import HostSpec
+from tools.lab import hypervisors
+from tools.lab.assets import load_assets
+from tools.lab.machines import Machines
 
 QEMU, LIBVIRTD = "qemu-system-x86", "libvirtd"
 GIB = 1 << 30

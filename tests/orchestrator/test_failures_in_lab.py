@@ -10,14 +10,14 @@ from failing_hosts import LIBVIRTD, QEMU, FailingHosts, guest, until
 from trials import WANTED, Trial, cycle
 
 from cpdb import HostLoad, LabError, OutcomeKind, Store, VmLoad
-from mininet_topos import cgroups
-from mininet_topos.machines import domain_xml
-from mininet_topos.stage import on_stage
 from orchestrator import HostSpec, MigrateVm, PoolMember, PoolSpec, ScaleOut, SetCpuLimit, SetVcpus
+from tools.lab import cgroups
+from tools.lab.machines import domain_xml
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m vm"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
     pytest.mark.timeout(150),
 ]
 MOVE = MigrateVm("g1", "hA", "hB")

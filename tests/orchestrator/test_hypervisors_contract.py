@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpdb import DriverError, HostLoad, VmLoad
-from mininet_topos.stage import on_stage
 from orchestrator import (
     FakeHypervisors,
     FakeVm,
@@ -23,6 +22,7 @@ from orchestrator import (
     SetVcpus,
     VmAction,
 )
+from tools.lab.stage import on_stage
 
 if TYPE_CHECKING:
     from failing_hosts import FailingHosts
@@ -102,7 +102,7 @@ def libvirt_test_driver(tmp: Path) -> Bench:
 
 REAL = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m vm"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
     pytest.mark.timeout(120),
 ]
 MAKERS = [

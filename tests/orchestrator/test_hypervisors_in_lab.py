@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mininet_topos.stage import on_stage
 from orchestrator import Finished, HostSpec, LibvirtHypervisors, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, VmAction
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m vm"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
 ]
 MIB = 1 << 20
 Do = Callable[[VmAction], Finished]
@@ -20,7 +20,7 @@ Do = Callable[[VmAction], Finished]
 @pytest.fixture(scope="module")
 def hypervisors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LibvirtHypervisors]:
     """The lab's two hosts with all their machines running."""
-    from mininet_topos.lab import Lab
+    from tools.lab.lab import Lab
 
     run: Path = tmp_path_factory.mktemp("lab")
     with Lab(run_directory=run) as lab:

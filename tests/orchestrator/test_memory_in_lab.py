@@ -8,13 +8,13 @@ import pytest
 from failing_hosts import FailingHosts
 
 from cpdb import Communication, OutcomeKind, Store, VmLoad, open_store
-from mininet_topos.layout import VmSpec as LabVm
-from mininet_topos.stage import on_stage
+from forepath.demo.layout import VmSpec as LabVm
 from orchestrator import LibvirtHypervisors, Orchestrator, OrchestratorConfig, VmSpec
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m vm"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
 ]
 MIB = 1 << 20
 GUESTS = (LabVm("web", "hA", "10.77.0.51", "52:54:00:77:00:33", 0.8),)

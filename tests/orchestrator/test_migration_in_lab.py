@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 from failing_hosts import FailingHosts, until
 
-from mininet_topos.layout import VmSpec as LabVm
-from mininet_topos.stage import on_stage
+from forepath.demo.layout import VmSpec as LabVm
 from orchestrator import (
     Finished,
     LibvirtHypervisors,
@@ -20,10 +19,11 @@ from orchestrator import (
     VmAction,
     VmSpec,
 )
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m vm"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
 ]
 MIB = 1 << 20
 BUSY, LARGE = "busy", "large"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cpdb import DriverError
-from mininet_topos.stage import on_stage
 from orchestrator import OvsQueues, QueueSpec
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m lab"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m lab"),
     pytest.mark.timeout(60),
 ]
 CAPACITY = 1_250_000.0
@@ -64,7 +64,7 @@ def inside(host: str, code: str, *words: object) -> "subprocess.Popen[str]":
 @pytest.fixture(scope="module")
 def bridge() -> Iterator[None]:
     """One userspace switch with two senders, h2 and h3, and a receiver, h1."""
-    from mininet_topos.switches import start_daemons
+    from tools.lab.switches import start_daemons
 
     start_daemons()
     run("ovs-vsctl", "--timeout=10", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev")

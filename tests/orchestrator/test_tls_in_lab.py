@@ -10,13 +10,13 @@ import pytest
 from failing_hosts import FailingHosts, guest, until
 
 from forepath.host_uris import connection_problem
-from mininet_topos.stage import on_stage
 from orchestrator import HostSpec, LibvirtHypervisors, MigrateVm, SetCpuLimit
 from orchestrator.actions import VmAction
+from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m mininet_topos.stage -- pytest -m vm"),
+    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
     pytest.mark.timeout(120),
 ]
 

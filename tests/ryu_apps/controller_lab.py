@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cpdb import Destination, Link, Node, NodeKind, Store, VirtualIP, open_store
-from mininet_topos.lab import Lab
-from mininet_topos.layout import ClientSpec, LabLayout
+from forepath.demo.layout import ClientSpec, LabLayout
+from tools.lab.lab import Lab
 
 VIP = "10.77.0.101"
 MANAGER = Path(sys.executable).with_name("ryu-manager")

@@ -16,10 +16,10 @@ from threading import Thread
 import openflow_corpus as corpus
 import pytest
 
-from bench.replayed_switch import ReplayedSwitch
 from ryu_apps.openflow import Phase
 from ryu_apps.sessions.connections import Bounds, overdue
 from ryu_apps.sessions.refusals import Refusals
+from tools.bench.replayed_switch import ReplayedSwitch
 
 ROOT = Path(__file__).parent.parent.parent
 HEALTHY = 0x51

@@ -25,7 +25,7 @@ from ryu_apps.rules import Kind, Table, cookie, pair_number
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m mininet_topos.stage -- pytest -m lab"
+        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m tools.lab.stage -- pytest -m lab"
     ),
 ]
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))

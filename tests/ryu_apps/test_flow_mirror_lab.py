@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from controller_lab import Net, eventually, network
 
-from mininet_topos.layout import ClientSpec, LabLayout, SwitchSpec
+from forepath.demo.layout import ClientSpec, LabLayout, SwitchSpec
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m mininet_topos.stage -- pytest -m lab"
+        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m tools.lab.stage -- pytest -m lab"
     ),
 ]
 C1, C2 = "02:00:0a:4d:00:01", "02:00:0a:4d:00:02"

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(
         not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m mininet_topos.stage -- pytest -m lab",
+        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
     ),
 ]
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))

@@ -203,7 +203,7 @@ def _sh(*argv: str) -> None:
 
 @pytest.fixture
 def real() -> Iterator[Real]:
-    from mininet_topos.switches import start_daemons
+    from tools.lab.switches import start_daemons
 
     start_daemons()
     _sh("ovs-vsctl", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "protocols=OpenFlow13")
@@ -230,7 +230,7 @@ def real() -> Iterator[Real]:
             "real",
             marks=[
                 pytest.mark.lab,
-                pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: mininet_topos.stage"),
+                pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: tools.lab.stage"),
             ],
         ),
     ]

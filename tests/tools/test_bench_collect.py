@@ -1,0 +1,65 @@
+"""`forepath bench collect`: targets from what was found, a small real run, one line where none can be had."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.bench.collect import judge
+from tools.lab.stage import why_not
+
+FOREPATH = Path(sys.executable).with_name("forepath")
+ROOT = Path(__file__).parents[2]
+
+
+def poll(cpu_s: float, stall_s: float) -> dict[str, Any]:
+    return {"wall_s": 1.0, "cpu_s": cpu_s, "stall_s": stall_s, "stall_cpu_s": 0.1, "peak_memory_bytes": 1e8}
+
+
+def test_the_median_poll_is_judged() -> None:
+    found = {
+        "flows": 100,
+        "forepath": [poll(0.1, 0.2), poll(0.02, 0.01), poll(0.01, 0.01)],
+        "ryu": [poll(1.5, 2.0)],
+        "sustained": {"entries_per_cpu_s": 20_000.0},
+    }
+    result = judge(found)
+    assert result.figures["times_less_cpu"] == pytest.approx(75)
+    assert [one.met for one in result.targets] == [True, True, False]
+    assert result.figures["forepath_longest_stall_of_all_s"] == 0.2
+
+
+@pytest.mark.lab
+@pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage")
+def test_a_small_run_on_a_real_switch(tmp_path: Path) -> None:
+    target = tmp_path / "out.json"
+    argv = [
+        str(FOREPATH),
+        "bench",
+        "collect",
+        "--flows",
+        "400",
+        "--polls",
+        "1",
+        "--seconds",
+        "3",
+        "--json",
+        str(target),
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(target.read_text())
+    assert document["figures"]["flows"] == 400
+    assert document["figures"]["sustained_rows_per_s"] > 0
+    assert len(document["targets"]) == 3
+
+
+@pytest.mark.skipif(why_not(vms=False) is None, reason="here it can be had")
+def test_without_root_one_line_says_why() -> None:
+    done = subprocess.run([str(FOREPATH), "bench", "collect"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr

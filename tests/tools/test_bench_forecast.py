@@ -1,0 +1,39 @@
+"""The forecast bench measures a whole refresh, and says in one line what it lacks."""
+
+import json
+import sys
+
+import pytest
+
+from cpdb import ForepathError
+from forepath.cli import main
+from tools.bench import forecast_peers
+from tools.bench.forecast import Asked, measure
+from tools.bench.forecast_data import Traffic
+
+SMALL = ["--pairs", "50", "--history", "70", "--warm-up", "2", "--models", "naive,ewma,seasonal_naive"]
+
+
+def test_a_small_bench_gives_figures_and_judges_them(tmp_path, monkeypatch):
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["forepath", "bench", "forecast", *SMALL, "--no-peers", "--json", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    said = json.loads(out.read_text())
+    assert 0 < said["figures"]["forepath_refresh_cpu_s"] < 60
+    assert {one["name"] for one in said["targets"]} == {"refresh of all pairs, wall s", "peak memory, MiB"}
+
+
+def test_peers_that_are_not_installed_are_named_before_any_work(monkeypatch):
+    monkeypatch.setattr(forecast_peers, "PEERS", ("no_such_library",))
+    with pytest.raises(ForepathError, match=r"no_such_library.*forepath\[bench\]"):
+        measure(Asked(pairs=50), print)
+
+
+def test_the_same_seed_makes_the_same_traffic_also_in_parts():
+    whole = Traffic(20, 3).seconds(30)
+    parts = Traffic(20, 3)
+    assert (parts.seconds(10) == whole[:, :10]).all()
+    assert (parts.seconds(20) == whole[:, 10:]).all()
+    assert (whole != Traffic(20, 4).seconds(30)).any()

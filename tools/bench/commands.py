@@ -1,0 +1,226 @@
+"""`forepath bench`: what one part costs on this machine, next to a peer or a limit in the same run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cpdb import LabError
+from forepath.output import EXIT_FAILED, JsonOption, console, emit, errors, table
+from tools.bench.figures import Result, joined
+
+if TYPE_CHECKING:
+    from tools.bench.destinations import Scale
+
+bench = typer.Typer(
+    name="bench",
+    help="Measure one part of forepath on this machine, next to a peer or a limit in the same run.",
+    no_args_is_help=True,
+)
+Probe = Literal["none", "arp"]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the data that are made up")]
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[None]:
+    """A bar on stderr for work whose end is not known."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        bar.add_task(doing, total=None)
+        yield
+
+
+def show(name: str, result: Result, json: str | None, more: dict[str, Any] | None = None) -> None:
+    """Prints a result for people, or as one JSON document with `more`; a missed target is told and is no error."""
+    targets = [one.to_json() for one in result.targets]
+    if emit({"bench": name, "figures": result.figures, "targets": targets} | (more or {}), json):
+        return
+    figures = [
+        (key, f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}") for key, value in result.figures.items()
+    ]
+    console.print(table(f"{name}: raw figures", ("figure", "value"), figures), "")
+    rows = [
+        (
+            one.name,
+            f"{one.value:.3g}",
+            f"{'<=' if one.better == 'lower' else '>='} {one.limit:g}",
+            "met" if one.met else "MISSED",
+        )
+        for one in result.targets
+    ]
+    console.print(table("targets", ("target", "value", "limit", ""), rows))
+
+
+@bench.command()
+def store(
+    pairs: Annotated[int, typer.Option("--pairs", min=10, max=1_000_000, help="Pairs that talk each second")] = 10_000,
+    seconds: Annotated[int, typer.Option("--seconds", min=5, max=3600, help="Seconds to write")] = 60,
+    seed: SeedOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """Write and read communications on SQLite and PostgreSQL, next to a bare insert and a bare COPY of the same rows.
+
+    Examples:
+        forepath bench store
+        forepath bench store --pairs 10000 --seconds 60 --json -
+    """
+    from tools.bench.store import Load, measure
+
+    with errors.status("store") as status:
+        result = measure(Load(pairs, seconds, seed), lambda part: status.update(f"store: {part}"))
+    show("store", result, json)
+
+
+@bench.command()
+def place(
+    hosts: Annotated[int, typer.Option("--hosts", min=2, max=2000, help="Number of hosts")] = 200,
+    vms: Annotated[int, typer.Option("--vms", min=1, max=50_000, help="Number of virtual machines")] = 2000,
+    seed: SeedOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """Plan where virtual machines should run: the greedy answer and the optimiser's, and how far from the best.
+
+    Examples:
+        forepath bench place
+        forepath bench place --hosts 200 --vms 2000 --json -
+    """
+    from tools.bench.place import measure
+
+    show("place", measure(hosts, vms, seed), json)
+
+
+@bench.command()
+def plan(
+    nodes: Annotated[int, typer.Option("--nodes", min=4, max=2000, help="Nodes of the network")] = 100,
+    pairs: Annotated[int, typer.Option("--pairs", min=2, max=100_000, help="Pairs that talk")] = 10_000,
+    seed: SeedOption = 1,
+    switch: Annotated[bool, typer.Option(help="Also change rules in a real switch, where the machine has one")] = True,
+    json: JsonOption = None,
+) -> None:
+    """Decide how traffic is split over paths on a published network: seconds a decision, and how good it is.
+
+    Then, on a real Open vSwitch, how long a wanted change of 1,000 rules takes to be observed; that needs root.
+
+    Examples:
+        forepath bench plan
+        forepath bench plan --nodes 100 --pairs 500 --no-switch --json -
+    """
+    from tools.bench import plan as planned
+    from tools.bench import wanted
+    from tools.lab.stage import why_not
+
+    with errors.status("plan") as status:
+        result = planned.measure(planned.Size(nodes, pairs, seed), lambda part: status.update(f"plan: {part}"))
+        reason = why_not(vms=False) if switch else "--no-switch"
+        if reason is None:
+            status.update("plan: changing rules in a real switch")
+            result = joined(result, wanted.measure())
+    if reason is not None:
+        errors.print(f"rules in a real switch: not measured, because {reason}", highlight=False, markup=False)
+    show("plan", result, json)
+
+
+@bench.command()
+def destinations(
+    vips: Annotated[int, typer.Option("--vips", min=1, max=10_000, help="Virtual IPs")] = 1000,
+    behind: Annotated[int, typer.Option("--destinations", min=2, max=64, help="Destinations behind each")] = 8,
+    sources: Annotated[int, typer.Option("--sources", min=2, max=50_000, help="Sources that open connections")] = 1000,
+    probe: Annotated[Probe, typer.Option("--probe", help="How the real controller asks destinations")] = "arp",
+    switch: Annotated[bool, typer.Option(help="Also fill a real switch, where the machine has one")] = True,
+    json: JsonOption = None,
+) -> None:
+    """Make the rules of virtual IPs whose connections the switch places: how many, how fast, what a change moves.
+
+    Then, on a real Open vSwitch with the controller: seconds until it holds them all, seconds until 100 new sources at
+    once are served, and how many packets reach the controller. That needs root and takes a minute or two.
+    Exits with 1 when that part was begun and failed.
+
+    Examples:
+        forepath bench destinations
+        forepath bench destinations --vips 1000 --destinations 8 --sources 1000 --json -
+        forepath bench destinations --vips 100 --no-switch
+    """
+    from tools.bench import destinations as made
+    from tools.lab.stage import why_not
+
+    scale = made.Scale(vips, behind, sources, probe)
+    with errors.status("destinations: making rules") as status:
+        result = made.measure(scale)
+        reason = why_not(vms=False) if switch else "--no-switch"
+        begun, found = reason is None, None
+        if begun:
+            status.update("destinations: filling a real switch")
+            found, reason = _filled(scale)
+    if found is None:
+        errors.print(f"a real switch: not measured, because {reason}", highlight=False, markup=False)
+    whole = result if found is None else joined(result, found)
+    show("destinations", whole, json, {"switch": None if found is None else found.figures, "reason": reason})
+    if begun and found is None:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _filled(scale: "Scale") -> tuple[Result | None, str | None]:
+    """What was found in a real switch, or why nothing was: what was measured before must not be lost with it."""
+    from tools.bench.placed import measure
+
+    try:
+        return measure(scale), None
+    except LabError as error:
+        return None, str(error)
+
+
+@bench.command()
+def collect(
+    flows: Annotated[int, typer.Option("--flows", min=100, max=500_000, help="Flow entries in the switch")] = 50_000,
+    polls: Annotated[int, typer.Option("--polls", min=1, max=100, help="Polls, of which the median counts")] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", min=2, help="Length of the sustained part")] = 20.0,
+    json: JsonOption = None,
+) -> None:
+    """Poll a real Open vSwitch full of entries: CPU, stall and memory, next to Ryu's own parser; then into SQLite.
+
+    Needs root and Open vSwitch; takes a minute or two.
+
+    Examples:
+        forepath bench collect
+        forepath bench collect --flows 50000 --json -
+    """
+    from tools.bench.collect import Scale, measure
+
+    with progress("polling a real switch"):
+        result = measure(Scale(flows, polls, seconds))
+    show("collect", result, json)
+
+
+@bench.command()
+def forecast(
+    pairs: Annotated[int, typer.Option("--pairs", min=50, max=200_000, help="Number of pairs")] = 10_000,
+    history: Annotated[int, typer.Option("--history", min=70, help="Seconds of history before the first cycle")] = 180,
+    warm_up: Annotated[int, typer.Option("--warm-up", min=1, help="Cycles before those that are measured")] = 45,
+    models: Annotated[str, typer.Option("--models", help="Models that compete, with commas; all when empty")] = "",
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Run mlforecast and statsforecast as well")] = True,
+    seed: SeedOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """Refresh all forecasts of many pairs from the store, next to mlforecast and statsforecast on the same series.
+
+    A refresh reads one second, judges, learns, forecasts 3 horizons x 9 quantiles of 6 quantities, and writes.
+    Exits with 1 when a peer is not installed (pip install 'forepath[bench]') or somebody fails.
+
+    Examples:
+        forepath bench forecast
+        forepath bench forecast --pairs 100000 --json -
+        forepath bench forecast --pairs 1000 --no-peers
+    """
+    from tools.bench.forecast import Asked, measure
+
+    asked = Asked(pairs, history, warm_up, seed=seed, peers=peers)
+    if models:
+        asked = replace(asked, models=tuple(models.split(",")))
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        result = measure(asked, lambda doing: bar.update(task, description=doing))
+    show("forecast", result, json)

@@ -1,0 +1,1 @@
+"""Writes the pages of docs/results from replays of recordings."""

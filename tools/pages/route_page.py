@@ -1,0 +1,119 @@
+"""`python -m tools.pages.route_page DATA PAGE`: replays recorded matrices into one page of results."""
+
+import argparse
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from backtest import read_matrices, route
+from predictor.fits import use_one_thread
+
+TRAIN_FRACTION = 0.75
+COLUMNS = ("mean", "p50", "p95", "p99", "max", "share_above_2", "churn", "touched", "seconds_per_decision")
+INTRO = """# Routing: how near to the best possible
+
+Written by `make bench-route DATA=DIR`: each `NAME.csv.gz` of that folder that has a `NAME.topo.json` beside it is
+replayed by `forepath backtest route` with the default setting, which was chosen on train rows
+([routing](../routing.md)). {machine}
+
+MLU ratio: maximum link utilisation of the splits that were decided from earlier rows only, over that of the best
+splits of the very row, on the same paths. Every complete row of the last quarter is judged. Churn: share of a pair's
+traffic that changes its path from row to row; touched: share of pairs and rows where more than 1 % does. `auto` is the
+default. CPU seconds a decision include the optimum of each new row where a strategy needs it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Limits of the mean and the 99th percentile that `auto` should keep together."""
+
+    name: str
+    mean: float
+    p99: float
+
+    def line(self, auto: dict[str, float]) -> str:
+        """One line of the page."""
+        met = auto["mean"] <= self.mean and auto["p99"] <= self.p99
+        return (
+            f"* {self.name}: mean <= {self.mean} and p99 <= {self.p99}: **{'met' if met else 'missed'}** "
+            f"({auto['mean']:.4f} and {auto['p99']:.3f})"
+        )
+
+
+GATES = {
+    "geant_15min_7d": (Gate("gate", 1.018, 1.15),),
+    "meta_pod_db_1s": (
+        Gate("gate, either side: the mean", 1.130, 1.75),
+        Gate("gate, either side: the tail", 1.145, 1.55),
+        Gate("stretch, below every fixed split", 1.11, 1.60),
+    ),
+}
+
+
+def main(words: list[str]) -> int:
+    """Replays every recording found and writes the page."""
+    parser = argparse.ArgumentParser(prog="python -m tools.pages.route_page", description=__doc__)
+    parser.add_argument("data", type=Path, help="folder with NAME.csv.gz and NAME.topo.json")
+    parser.add_argument("page", type=Path, help="file to write")
+    options = parser.parse_args(words)
+    names = sorted(file.name.removesuffix(".topo.json") for file in options.data.glob("*.topo.json"))
+    if not names:
+        parser.error(f"{options.data}: no NAME.topo.json in it")
+    use_one_thread()
+    parts = [INTRO.format(machine=_machine()), *(section(name, _replayed(options.data, name)) for name in names)]
+    options.page.write_text("\n".join(parts), encoding="utf-8")
+    return 0
+
+
+def _machine() -> str:
+    return f"Run on {os.cpu_count()} shared cores with Python {platform.python_version()}, one thread."
+
+
+def _replayed(folder: Path, name: str) -> dict[str, Any]:
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        given = read_matrices(folder / f"{name}.csv.gz", folder / f"{name}.topo.json")
+        outcome = route(given, TRAIN_FRACTION, lambda _, done, of: bar.update(task, completed=done, total=of or None))
+    return outcome.report
+
+
+def section(name: str, report: dict[str, Any]) -> str:
+    """One recording's part of the page."""
+    strategies = report["strategies"]
+    head = ["strategy", *(column.replace("_", " ") for column in COLUMNS)]
+    head[-1] = "CPU s a decision"
+    rows = [[way, *(f"{figures[column]:.4f}" for column in COLUMNS)] for way, figures in strategies.items()]
+    lines = [
+        f"## {name}\n",
+        f"{report['nodes']} nodes, {report['links']} links, {report['pairs']} pairs on {report['paths']} paths; "
+        f"{report['snapshots']} rows judged.{_deviation(report)}\n",
+        _row(head),
+        _row(["---", *["---:"] * len(COLUMNS)]),
+        *map(_row, rows),
+        "",
+        *(gate.line(strategies["auto"]) for gate in GATES.get(name, ())),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _deviation(report: dict[str, Any]) -> str:
+    deviation = report["oracle_deviation"]
+    if deviation is None:
+        return ""
+    return f" The best MLU found here is within {deviation:.0e} (share) of the file's own `oracle_mlu` on every row."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
