@@ -1,7 +1,6 @@
 """Tests on real switches and VMs run only on a stage; elsewhere they say how to run them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -39,8 +38,3 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.start()
         normal_flows(TREE)
         yield lab
-
-
-@pytest.fixture
-def run_file(tmp_path: Path) -> Path:
-    return tmp_path / "file.jsonl"
