@@ -50,7 +50,7 @@ from cpdb.records import (
     Reservation,
     Seconds,
     Standing,
-    VirtualIP,
+    VirtualIp,
     WantedWeights,
 )
 from cpdb.requests import BandwidthRequest, Requests, RequestState
@@ -194,7 +194,7 @@ __all__ = [
     "Subject",
     "SubjectKind",
     "Talk",
-    "VirtualIP",
+    "VirtualIp",
     "VmLoad",
     "WantedSplit",
     "WantedWeights",

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Engine, delete, insert, select
 
 from cpdb.change_schema import destination_changes
 from cpdb.engine import reported
-from cpdb.records import Destination, Seconds, Standing, VirtualIP
+from cpdb.records import Destination, Seconds, Standing, VirtualIp
 from cpdb.wanted import next_generation
 
 
@@ -66,7 +66,7 @@ def _same(virtual_ip: str, name: str) -> ColumnElement[bool]:
     return (destination_changes.c.virtual_ip == virtual_ip) & (destination_changes.c.name == name)
 
 
-def effective(virtual_ips: Iterable[VirtualIP], changes: Sequence[DestinationChange]) -> list[VirtualIP]:
+def effective(virtual_ips: Iterable[VirtualIp], changes: Sequence[DestinationChange]) -> list[VirtualIp]:
     """The declared virtual IPs with every change applied; changes of unknown virtual IPs are left out.
 
     Removed destinations are gone, new ones come after those declared.
@@ -74,7 +74,7 @@ def effective(virtual_ips: Iterable[VirtualIP], changes: Sequence[DestinationCha
     return [replace(one, destinations=_changed(one, changes)) for one in virtual_ips]
 
 
-def _changed(vip: VirtualIP, changes: Sequence[DestinationChange]) -> tuple[Destination, ...]:
+def _changed(vip: VirtualIp, changes: Sequence[DestinationChange]) -> tuple[Destination, ...]:
     found = {one.name: one for one in vip.destinations}
     for change in changes:
         if change.virtual_ip == vip.address:

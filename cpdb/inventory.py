@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 from cpdb.destinations import Destinations, effective
 from cpdb.engine import reported
 from cpdb.names import Names
-from cpdb.records import Destination, Link, Node, NodeKind, VirtualIP
+from cpdb.records import Destination, Link, Node, NodeKind, VirtualIp
 from cpdb.schema import destinations, links, nodes, virtual_ips
 
 NODE_COLUMNS = [nodes.c[item.name] for item in fields(Node)]
@@ -69,7 +69,7 @@ class Inventory:
             rows = connection.execute(select(*LINK_COLUMNS).order_by(links.c.a, links.c.b))
             return [Link(*row) for row in rows]
 
-    def declare_virtual_ips(self, items: Sequence[VirtualIP]) -> None:
+    def declare_virtual_ips(self, items: Sequence[VirtualIp]) -> None:
         """Makes the declared virtual IPs exactly these; ones no longer named become undeclared."""
         with reported(self._engine, "declaring virtual IPs"):
             ids = self._names.vip_ids({item.address for item in items})
@@ -85,7 +85,7 @@ class Inventory:
                     row = {one.name: getattr(destination, one.name) for one in DESTINATION_COLUMNS}
                     connection.execute(insert(destinations).values(row | {"virtual_ip_id": number}))
 
-    def virtual_ips(self, declared_only: bool = False) -> list[VirtualIP]:
+    def virtual_ips(self, declared_only: bool = False) -> list[VirtualIp]:
         """All virtual IPs by address, with their destinations in the order declared.
 
         As they are now, with what was changed at run time, unless `declared_only`.
@@ -93,14 +93,14 @@ class Inventory:
         found = self._declared()
         return found if declared_only else effective(found, self._changes.changes())
 
-    def _declared(self) -> list[VirtualIP]:
+    def _declared(self) -> list[VirtualIp]:
         with reported(self._engine, "reading virtual IPs"), self._engine.connect() as connection:
             behind: dict[int, list[Destination]] = {}
             query = select(destinations.c.virtual_ip_id, *DESTINATION_COLUMNS).order_by(destinations.c.id)
             for number, *rest in connection.execute(query):
                 behind.setdefault(number, []).append(Destination(*rest))
             return [
-                VirtualIP(
+                VirtualIp(
                     row.address, row.name, row.priority, tuple(behind.get(row.id, ())), row.declared,
                     row.affinity, row.probe,
                 )

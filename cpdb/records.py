@@ -110,7 +110,7 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
-class VirtualIP:
+class VirtualIp:
     """A service address. `priority` 0 is the lowest; `declared` is false when it was only seen on the wire.
 
     `affinity` "source": all connections of a source go to one destination; "connection": each new one is placed anew.

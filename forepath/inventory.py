@@ -1,6 +1,6 @@
 """Carries what the settings declare into the database, where the other processes find it."""
 
-from cpdb import Destination, Link, Node, NodeKind, Store, VirtualIP
+from cpdb import Destination, Link, Node, NodeKind, Store, VirtualIp
 from forepath.settings import Settings
 
 BYTES_PER_S_PER_MBIT = 1e6 / 8
@@ -20,7 +20,7 @@ def declare(settings: Settings, store: Store) -> None:
     if settings.virtual_ip:
         store.inventory.declare_virtual_ips(
             [
-                VirtualIP(
+                VirtualIp(
                     item.address,
                     item.name,
                     item.priority,

@@ -6,7 +6,7 @@ What may change until then: destination weights that are wanted already, and mac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cpdb import OutcomeKind, SettingsError, Store, VirtualIP
+from cpdb import OutcomeKind, SettingsError, Store, VirtualIp
 from forepath.services import as_for_new, health_of
 from ryu_apps import Lane, Routed, Topology, choose, lanes, weighted
 
@@ -51,7 +51,7 @@ class PathFinder:
 
     store: Store
     ways: Routed
-    services: tuple[VirtualIP, ...]
+    services: tuple[VirtualIp, ...]
     moved: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -116,7 +116,7 @@ class PathFinder:
             return chosen, (f"each connection is placed by itself, by the weights ({shares}); most go to {chosen}",)
         return chosen, (f"{source} has been silent; by the weights ({shares}) it will be sent to {chosen}",)
 
-    def _chosen(self, source: str, service: VirtualIP) -> str | None:
+    def _chosen(self, source: str, service: VirtualIp) -> str | None:
         if service.affinity == "connection":
             most = max(service.destinations, key=lambda one: (one.weight, one.name), default=None)
             return most.name if most and most.weight else None
@@ -124,7 +124,7 @@ class PathFinder:
         found = choose(address, service.address, service.destinations)
         return found.name if found else None
 
-    def _spoken(self, source: str, service: VirtualIP, now: float) -> str | None:
+    def _spoken(self, source: str, service: VirtualIp, now: float) -> str | None:
         """The declared destination that the pair spoke with lately, None after long silence."""
         facts = self.store.facts
         own = {
@@ -140,7 +140,7 @@ class PathFinder:
                     return destination
         return None
 
-    def _service(self, name: str) -> VirtualIP | None:
+    def _service(self, name: str) -> VirtualIp | None:
         return next((one for one in self.services if name in (one.name, one.address)), None)
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cpdb import Alarm, Destination, DestinationChange, SettingsError, Standing, Store, VirtualIP
+from cpdb import Alarm, Destination, DestinationChange, SettingsError, Standing, Store, VirtualIp
 
 RECENT_S = 10.0
 HEALTH = "health"
@@ -46,7 +46,7 @@ class ServiceView:
     destinations: tuple[DestinationView, ...]
 
 
-def service(store: Store, named: str) -> VirtualIP:
+def service(store: Store, named: str) -> VirtualIp:
     """The declared virtual IP with that name or address, as it is now. Raises SettingsError."""
     known = [one for one in store.inventory.virtual_ips() if one.declared]
     for one in known:
@@ -94,7 +94,7 @@ def health_of(store: Store) -> dict[str, str]:
     return {row.key: row.status for row in store.wanted.observed() if row.kind == HEALTH}
 
 
-def as_for_new(vip: VirtualIP, health: dict[str, str]) -> VirtualIP:
+def as_for_new(vip: VirtualIp, health: dict[str, str]) -> VirtualIp:
     """The virtual IP with weight 0 for whoever gets no new connections."""
     weights = new_weights(vip.address, vip.destinations, health)
     return replace(vip, destinations=tuple(replace(one, weight=weights[one.name]) for one in vip.destinations))

@@ -14,7 +14,7 @@ from cpdb import (
     Quantity,
     Seconds,
     Store,
-    VirtualIP,
+    VirtualIp,
     VmLoad,
 )
 from orchestrator.actions import Action
@@ -92,7 +92,7 @@ class Gatherer:
         return outlook(self.store, now, links, ways, self.config.level)
 
     def _routes(
-        self, rows: Iterable[Communication], virtual_ips: Mapping[str, VirtualIP], hosts_of: Mapping[str, str]
+        self, rows: Iterable[Communication], virtual_ips: Mapping[str, VirtualIp], hosts_of: Mapping[str, str]
     ) -> dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]:
         """Each pair's destination (the newest one seen, else the first with weight) and the links towards it."""
         destinations: dict[Pair, str | None] = {}
@@ -143,7 +143,7 @@ class Gatherer:
         now: Seconds,
         rows: Sequence[Communication],
         routes: Mapping[Pair, tuple[str | None, tuple[LinkKey, ...]]],
-        virtual_ips: Mapping[str, VirtualIP],
+        virtual_ips: Mapping[str, VirtualIp],
     ) -> dict[Pair, PairState]:
         forecasts = _by_pair(self.store.foresight.latest(now, self.config.max_forecast_age_s))
         by_pair: dict[Pair, list[Communication]] = defaultdict(list)
@@ -202,7 +202,7 @@ def _by_pair(forecasts: Iterable[Forecast]) -> dict[Pair, dict[tuple[int, Quanti
     return found
 
 
-def _first_destination(service: VirtualIP | None) -> str | None:
+def _first_destination(service: VirtualIp | None) -> str | None:
     weighted = (one.name for one in service.destinations if one.weight > 0) if service else iter(())
     return next(weighted, None)
 

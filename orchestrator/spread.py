@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cpdb import Standing, VirtualIP
+from cpdb import Standing, VirtualIp
 from orchestrator.demand import Demand, PairDemand, Rate
 from orchestrator.world import VmState, World
 
 CONNECTION = "connection"
 
 
-def shares(vip: VirtualIP, wanted: Mapping[str, int]) -> dict[str, float]:
+def shares(vip: VirtualIp, wanted: Mapping[str, int]) -> dict[str, float]:
     """Destination -> its share of new connections, by the weights wanted or else declared; {} when nobody serves."""
     weights = {
         one.name: max(0.0, float(wanted.get(one.name, one.weight)))

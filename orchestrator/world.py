@@ -13,7 +13,7 @@ from cpdb import (
     Quantity,
     Reservation,
     Seconds,
-    VirtualIP,
+    VirtualIp,
 )
 from orchestrator.actions import (
     Action,
@@ -130,7 +130,7 @@ class World:
     links: Mapping[LinkKey, LinkState] = field(default_factory=dict)
     vms: Mapping[str, VmState] = field(default_factory=dict)
     hosts: Mapping[str, HostSpec] = field(default_factory=dict)
-    virtual_ips: Mapping[str, VirtualIP] = field(default_factory=dict)
+    virtual_ips: Mapping[str, VirtualIp] = field(default_factory=dict)
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
     observed: tuple[Observed, ...] = ()
     in_flight: tuple[Action, ...] = ()

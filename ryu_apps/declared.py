@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIP, WantedSplit, WantedWeights
+from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIp, WantedSplit, WantedWeights
 from ryu_apps.finding.discovery import PortId
 from ryu_apps.steering import weighted
 
@@ -16,7 +16,7 @@ class Declared:
 
     nodes: tuple[Node, ...] = ()
     links: tuple[Link, ...] = ()
-    virtual_ips: Mapping[str, VirtualIP] = field(default_factory=dict)
+    virtual_ips: Mapping[str, VirtualIp] = field(default_factory=dict)
     reservations: tuple[Reservation, ...] = ()
     splits: tuple[WantedSplit, ...] = ()
     # As they were when `virtual_ips` was made of them

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cpdb import Link, NodeKind, VirtualIP
+from cpdb import Link, NodeKind, VirtualIp
 from ryu_apps.declared import Declared, Directory
 from ryu_apps.effects import Effect, Out
 from ryu_apps.finding.discovery import PortId, Wiring
@@ -44,7 +44,7 @@ class Knowledge:
         self.pairs = pairs
         self.destinations = Destinations()
         self.declared = Declared()
-        self.virtual_ips: Mapping[str, VirtualIP] = {}
+        self.virtual_ips: Mapping[str, VirtualIp] = {}
         self.connected: set[int] = set()
         self.introductions = Introductions()
         self.watchman = Watchman()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cpdb import Destination, VirtualIP
+from cpdb import Destination, VirtualIp
 from ryu_apps.rules import Kind, Rule, SetField, kind_of, pair_number
 from ryu_apps.steering import choose
 
@@ -57,7 +57,7 @@ class Pairs:
         """The pair of these addresses."""
         return self._pairs.get((source, virtual_ip))
 
-    def meet(self, source: str, vip: VirtualIP, now: Seconds) -> PairState | None:
+    def meet(self, source: str, vip: VirtualIp, now: Seconds) -> PairState | None:
         """The pair, made and given a destination when it is new; None when there is no room for another."""
         known = self._pairs.get((source, vip.address))
         if known is None:
@@ -74,11 +74,11 @@ class Pairs:
         self._by_number[pair.number] = pair
 
     @staticmethod
-    def _choose(pair: PairState, vip: VirtualIP) -> None:
+    def _choose(pair: PairState, vip: VirtualIp) -> None:
         pair.destination = choose(pair.source_address, vip.address, vip.destinations)
         pair.chosen_from = vip.destinations
 
-    def adopt(self, rules: Iterable[Rule], vips: Mapping[str, VirtualIP], now: Seconds) -> None:
+    def adopt(self, rules: Iterable[Rule], vips: Mapping[str, VirtualIp], now: Seconds) -> None:
         """Takes over the pairs that a switch's rules show, so that live connections outlast a restart."""
         for rule in rules:
             source, virtual_ip, address = _served(rule)
@@ -89,7 +89,7 @@ class Pairs:
             if destination is not None:
                 self._add(PairState(source, vip.address, destination, (), now, now))
 
-    def refresh(self, vips: Mapping[str, VirtualIP], now: Seconds) -> bool:
+    def refresh(self, vips: Mapping[str, VirtualIp], now: Seconds) -> bool:
         """Applies changed destinations and weights where that hurts nobody; True when any pair changed.
 
         A destination that is no longer declared is left at once; changed weights wait until the pair is idle.
@@ -106,16 +106,16 @@ class Pairs:
                 self._choose(pair, vip)
         return before != {key: pair.destination for key, pair in self._pairs.items()}
 
-    def _let_go(self, pair: PairState, vip: VirtualIP, now: Seconds) -> None:
+    def _let_go(self, pair: PairState, vip: VirtualIp, now: Seconds) -> None:
         # Its connections are placed one by one; whoever had a destination from before keeps it while it speaks.
         if not _serves(vip, pair.destination) or now - pair.active > self.idle_s:
             pair.destination = None
 
-    def _may_move(self, pair: PairState, vip: VirtualIP, now: Seconds) -> bool:
+    def _may_move(self, pair: PairState, vip: VirtualIp, now: Seconds) -> bool:
         return pair.chosen_from != vip.destinations and now - pair.active > self.idle_s
 
 
-def _serves(vip: VirtualIP, destination: Destination | None) -> bool:
+def _serves(vip: VirtualIp, destination: Destination | None) -> bool:
     if destination is None:
         return False
     place = (destination.name, destination.address, destination.mac)

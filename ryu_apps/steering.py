@@ -6,7 +6,7 @@ from hashlib import blake2b
 from math import log
 from socket import inet_aton
 
-from cpdb import Destination, VirtualIP, WantedWeights
+from cpdb import Destination, VirtualIp, WantedWeights
 
 
 def virtual_mac(address: str) -> str:
@@ -34,7 +34,7 @@ def _uniform(*parts: str) -> float:
     return (number + 0.5) / 2**64
 
 
-def weighted(virtual_ip: VirtualIP, wanted: Iterable[WantedWeights]) -> VirtualIP:
+def weighted(virtual_ip: VirtualIp, wanted: Iterable[WantedWeights]) -> VirtualIp:
     """The virtual IP with the weights that are wanted instead of the declared ones, where there are any."""
     for item in wanted:
         if item.virtual_ip == virtual_ip.address:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cpdb import Alarm, BandwidthRequest, Pair, Reservation, SettingsError, Store, VirtualIP, open_store
+from cpdb import Alarm, BandwidthRequest, Pair, Reservation, SettingsError, Store, VirtualIp, open_store
 from forepath.commands.halt import who
 from forepath.held import Held, held
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
@@ -151,7 +151,7 @@ def leases_of(store: Store, now: float) -> tuple[list[Held], list[dict[str, Any]
     return found, list(requested(store.requests.open(now), found, store.alarms.open()))
 
 
-def _service(store: Store, name: str) -> VirtualIP:
+def _service(store: Store, name: str) -> VirtualIp:
     services = [one for one in store.inventory.virtual_ips() if one.declared]
     found = next((one for one in services if name in (one.name, one.address)), None)
     if found is None:

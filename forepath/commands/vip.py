@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cpdb import DestinationChange, ForepathError, SettingsError, Standing, Store, VirtualIP, open_store
+from cpdb import DestinationChange, ForepathError, SettingsError, Standing, Store, VirtualIp, open_store
 from forepath.commands.halt import who
 from forepath.output import JsonOption, SettingsOption, console, emit, table
 from forepath.sections import IPV4, MAC
@@ -102,7 +102,7 @@ def add(
     _put(store, change, f"forepath vip remove {found.name} {name}", json)
 
 
-def _place(store: Store, vip: VirtualIP, name: str, given: tuple[str | None, str | None]) -> tuple[str, str]:
+def _place(store: Store, vip: VirtualIp, name: str, given: tuple[str | None, str | None]) -> tuple[str, str]:
     """Address and MAC as given, else as they were when it was here before."""
     declared = next((one for one in store.inventory.virtual_ips(True) if one.address == vip.address), vip)
     before = change_of(store, vip.address, name) or next(
@@ -115,7 +115,7 @@ def _place(store: Store, vip: VirtualIP, name: str, given: tuple[str | None, str
     return address, mac
 
 
-def _unused(vip: VirtualIP, name: str, address: str) -> None:
+def _unused(vip: VirtualIp, name: str, address: str) -> None:
     if address == vip.address:
         raise SettingsError(f"--address {address} is the virtual IP itself; give the destination's own address")
     for one in vip.destinations:
@@ -197,7 +197,7 @@ def remove(
     _put(store, change, f"forepath vip add {found.name} {name}", json)
 
 
-def _changed(vip: VirtualIP, name: str, standing: Standing, reason: str) -> DestinationChange:
+def _changed(vip: VirtualIp, name: str, standing: Standing, reason: str) -> DestinationChange:
     for one in vip.destinations:
         if one.name == name:
             place = (one.address, one.mac, one.weight)
@@ -206,7 +206,7 @@ def _changed(vip: VirtualIP, name: str, standing: Standing, reason: str) -> Dest
     raise SettingsError(f"{name} is no destination of {vip.name}; there are: {names}")
 
 
-def _last(store: Store, vip: VirtualIP, name: str) -> bool:
+def _last(store: Store, vip: VirtualIp, name: str) -> bool:
     """Whether nobody else would get new connections."""
     wanted = next((one.weights for one in store.wanted.weights() if one.virtual_ip == vip.address), {})
     behind = [replace(one, weight=int(wanted.get(one.name, one.weight))) for one in vip.destinations]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cpdb import Seconds, VirtualIP, VmLoad
+from cpdb import Seconds, VirtualIp, VmLoad
 from orchestrator.config import OrchestratorConfig, VmSpec
 from orchestrator.learn import Learnt
 from orchestrator.machines.peers import cpu_relations, memory_relations
@@ -22,7 +22,7 @@ class Known:
     """What machines are judged by besides their loads."""
 
     learnt: Learnt
-    services: tuple[VirtualIP, ...]
+    services: tuple[VirtualIp, ...]
     config: OrchestratorConfig
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from cpdb import VirtualIP
+from cpdb import VirtualIp
 from orchestrator.learn import Learnt
 from orchestrator.relation import CpuRelation, MemoryRelation
 
@@ -23,7 +23,7 @@ class Counted(Protocol):
 Known = TypeVar("Known", bound=Counted)
 
 
-def cpu_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIP]) -> tuple[CpuRelation, ...]:
+def cpu_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIp]) -> tuple[CpuRelation, ...]:
     """The machine's own relations, or those of the peer that knows most, with a wider spread; () when nobody knows."""
     known, peer = _nearest(vm, learnt.relations, services)
     if peer is None:
@@ -31,7 +31,7 @@ def cpu_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIP]) -> tup
     return tuple(replace(one, spread_cores=WIDER * one.spread_cores, peer=peer) for one in known)
 
 
-def memory_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIP]) -> tuple[MemoryRelation, ...]:
+def memory_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIp]) -> tuple[MemoryRelation, ...]:
     """The same for memory."""
     known, peer = _nearest(vm, learnt.memory, services)
     if peer is None:
@@ -40,7 +40,7 @@ def memory_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIP]) -> 
 
 
 def _nearest(
-    vm: str, learnt: Mapping[str, tuple[Known, ...]], services: Iterable[VirtualIP]
+    vm: str, learnt: Mapping[str, tuple[Known, ...]], services: Iterable[VirtualIp]
 ) -> tuple[tuple[Known, ...], str | None]:
     """What the machine itself has learnt (None), or what a peer has, and that peer."""
     own = learnt.get(vm, ())
@@ -50,7 +50,7 @@ def _nearest(
     return learnt.get(peer or "", ()), peer
 
 
-def _best(vm: str, samples: Mapping[str, int], services: Iterable[VirtualIP]) -> str | None:
+def _best(vm: str, samples: Mapping[str, int], services: Iterable[VirtualIp]) -> str | None:
     found = {
         one.name
         for service in services

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, Standing, VirtualIP
+from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, Standing, VirtualIp
 from orchestrator.actions import megabits
 from orchestrator.config import OrchestratorConfig, TenantCap
 from orchestrator.demand import NOW, Demand, Rate, together
@@ -137,7 +137,7 @@ def _case(world: World, request: BandwidthRequest, config: OrchestratorConfig) -
     return Case(request, priority, request.tenant or config.tenants.get(request.virtual_ip), parts, known)
 
 
-def _way(world: World, pair: Pair, vip: VirtualIP | None) -> tuple[LinkKey, ...]:
+def _way(world: World, pair: Pair, vip: VirtualIp | None) -> tuple[LinkKey, ...]:
     if pair in world.pairs:
         return world.pairs[pair].links
     names = (one.name for one in vip.destinations if one.weight > 0 and one.standing is Standing.SERVING) if vip else ()

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cpdb import Seconds, Standing, VirtualIP
+from cpdb import Seconds, Standing, VirtualIp
 from orchestrator.actions import ScaleIn, ScaleOut
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import NOW, Demand, PairDemand, together
@@ -198,6 +198,6 @@ def scaled(world: World, pool: PoolSpec) -> list[ScaleOut | ScaleIn]:
     return [one for one in world.in_flight if isinstance(one, ScaleOut | ScaleIn) and one.virtual_ip == pool.virtual_ip]
 
 
-def service(world: World, pool: PoolSpec) -> VirtualIP | None:
+def service(world: World, pool: PoolSpec) -> VirtualIp | None:
     """The pool's virtual IP as it is now."""
     return world.virtual_ips.get(pool.virtual_ip)

@@ -9,7 +9,7 @@ from cpdb import (
     Seconds,
     Standing,
     Store,
-    VirtualIP,
+    VirtualIp,
     VmLoad,
 )
 from orchestrator.actions import ScaleAction
@@ -134,7 +134,7 @@ class Stages:
             for one in vip.destinations
         )
 
-    def _services(self) -> list[VirtualIP]:
+    def _services(self) -> list[VirtualIp]:
         return [one for one in self.store.inventory.virtual_ips() if one.address == self.pool.virtual_ip]
 
     def _quiet(self, now: Now) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cpdb import BytesPerS, Pair, VirtualIP
+from cpdb import BytesPerS, Pair, VirtualIp
 from orchestrator.demand import PairDemand, together
 from orchestrator.moving.destination import Scene
 from orchestrator.needs import ceiling, needed_on
@@ -18,7 +18,7 @@ CONNECTION = "connection"
 class Service:
     """A virtual IP with alternatives. `shares` are those of its destinations now, `pinned` what stays where it is."""
 
-    vip: VirtualIP
+    vip: VirtualIp
     names: tuple[str, ...]
     shares: Mapping[str, float]
     declared: Mapping[str, float]
@@ -79,7 +79,7 @@ class View:
         return self._needed[key, horizon_s]
 
 
-def service_of(view: View, vip: VirtualIP, names: tuple[str, ...], horizon_s: int) -> Service:
+def service_of(view: View, vip: VirtualIp, names: tuple[str, ...], horizon_s: int) -> Service:
     """The service as it is at a horizon, its demand shared among these destinations."""
     world = view.scene.world
     wanted = world.weights.get(vip.address, {})
@@ -94,7 +94,7 @@ def _normed(weights: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total if total > 0 else 1 / len(weights) for name, weight in weights.items()}
 
 
-def _pinned(world: World, vip: VirtualIP, names: Sequence[str], wants: Sequence[PairDemand]) -> dict[str, float]:
+def _pinned(world: World, vip: VirtualIp, names: Sequence[str], wants: Sequence[PairDemand]) -> dict[str, float]:
     """The share of the demand that stays with each destination whatever the weights."""
     if vip.affinity == CONNECTION:
         return {}

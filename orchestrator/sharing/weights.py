@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cpdb import Standing, VirtualIP
+from cpdb import Standing, VirtualIp
 from orchestrator.actions import SetWeights
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand
@@ -35,7 +35,7 @@ def plan_weights(world: World, demand: Demand, config: OrchestratorConfig) -> tu
     return [one for one in found if isinstance(one, Step)], [one for one in found if isinstance(one, Refusal)]
 
 
-def candidates(world: World, vip: VirtualIP) -> tuple[str, ...]:
+def candidates(world: World, vip: VirtualIp) -> tuple[str, ...]:
     """Destinations that may be sent more: declared with a weight, serving, and not known to be away."""
     away = {one.key for one in world.observed if one.kind == "health" and one.status in UNFIT}
     return tuple(
@@ -45,7 +45,7 @@ def candidates(world: World, vip: VirtualIP) -> tuple[str, ...]:
     )
 
 
-def _for_service(view: View, vip: VirtualIP, names: tuple[str, ...]) -> Iterator[Step | Refusal]:
+def _for_service(view: View, vip: VirtualIp, names: tuple[str, ...]) -> Iterator[Step | Refusal]:
     world, config = view.scene.world, view.scene.config
     horizons = acting_horizons(world, SetWeights.kind, config, Circumstances(vip.address))
     tables = {one: places(view, service_of(view, vip, names, one), one) for one in horizons}

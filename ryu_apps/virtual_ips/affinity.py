@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from cpdb import VirtualIP
+from cpdb import VirtualIp
 from ryu_apps.pairs import BY_CONNECTION
 from ryu_apps.rules import Choose, Kind, Rule, Table, kind_of
 from ryu_apps.virtual_ips.slots import Prefix, divide, expand
@@ -27,7 +27,7 @@ class Spreads:
         """The spread of a virtual IP."""
         return self._spreads.get(virtual_ip)
 
-    def update(self, virtual_ips: Mapping[str, VirtualIP]) -> bool:
+    def update(self, virtual_ips: Mapping[str, VirtualIp]) -> bool:
         """Divides slots by the weights of now; True when anything changed."""
         before = self._spreads
         self._spreads = {
@@ -37,13 +37,13 @@ class Spreads:
             before.get(address) is not one for address, one in self._spreads.items()
         )
 
-    def _kept(self, vip: VirtualIP) -> Spread:
+    def _kept(self, vip: VirtualIp) -> Spread:
         known = self._spreads.get(vip.address)
         if known is not None and known.destinations == vip.destinations:
             return known
         return _divided(vip, known.slots if known is not None else ())
 
-    def adopt(self, rules: Iterable[Rule], virtual_ips: Mapping[str, VirtualIP]) -> None:
+    def adopt(self, rules: Iterable[Rule], virtual_ips: Mapping[str, VirtualIp]) -> None:
         """Takes over the slots that the first switch to show any has, so that a restart moves none."""
         found: dict[str, list[Rule]] = {}
         for rule in rules:
@@ -55,11 +55,11 @@ class Spreads:
             self._spreads[address] = _divided(vip, expand(_prefixes(vip, found[address])))
 
 
-def _divided(vip: VirtualIP, before: SlotTable) -> Spread:
+def _divided(vip: VirtualIp, before: SlotTable) -> Spread:
     return Spread(vip.address, vip.destinations, divide({one.name: one.weight for one in vip.destinations}, before))
 
 
-def _prefixes(vip: VirtualIP, rules: Iterable[Rule]) -> Iterator[Prefix]:
+def _prefixes(vip: VirtualIp, rules: Iterable[Rule]) -> Iterator[Prefix]:
     names = {destination_number(vip.address, one.name): one.name for one in vip.destinations}
     for rule in rules:
         chosen = next((one.number for one in rule.actions if isinstance(one, Choose)), 0)

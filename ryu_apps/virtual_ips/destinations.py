@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from cpdb import Destination, NodeKind, Standing, VirtualIP
+from cpdb import Destination, NodeKind, Standing, VirtualIp
 from ryu_apps.effects import Effect, Out
 from ryu_apps.finding import frames
 from ryu_apps.finding.discovery import PortId
@@ -43,13 +43,13 @@ class Destinations:
         self.health = Health(rules)
         self.conflicts = Conflicts()
         self.spreads = Spreads()
-        self._wanted: Mapping[str, VirtualIP] = {}
+        self._wanted: Mapping[str, VirtualIp] = {}
         self._pending: dict[Target, int] = {}
         self._by_mac: dict[str, list[Target]] = {}
 
     # ---- what is wanted
 
-    def declare(self, wanted: Mapping[str, VirtualIP]) -> None:
+    def declare(self, wanted: Mapping[str, VirtualIp]) -> None:
         """The virtual IPs as the database has them, weights and standings included."""
         if wanted == self._wanted:
             return
@@ -63,13 +63,13 @@ class Destinations:
         """Virtual IPs in whose name services are asked whether they answer."""
         return tuple(sorted(address for address, vip in self._wanted.items() if vip.probe.startswith("tcp:")))
 
-    def serving(self, now: Seconds) -> dict[str, VirtualIP]:
+    def serving(self, now: Seconds) -> dict[str, VirtualIp]:
         """The virtual IPs with weight 0 for whoever gets nothing new at this moment."""
         found = {address: self._serving(vip, now) for address, vip in self._wanted.items()}
         self.spreads.update(found)
         return found
 
-    def _serving(self, vip: VirtualIP, now: Seconds) -> VirtualIP:
+    def _serving(self, vip: VirtualIp, now: Seconds) -> VirtualIp:
         open_to = {one.name: self._open(vip, one) for one in vip.destinations}
         down = {one.name for one in vip.destinations if self._status(vip, one) is Status.DOWN}
         others = any(open_to[one.name] and one.weight and one.name not in down for one in vip.destinations)
@@ -83,16 +83,16 @@ class Destinations:
         )
         return vip if destinations == vip.destinations else replace(vip, destinations=destinations)
 
-    def _open(self, vip: VirtualIP, one: Destination) -> bool:
+    def _open(self, vip: VirtualIp, one: Destination) -> bool:
         """Whether its standing allows new connections; one that joins must have answered once."""
         if one.standing in (Standing.DRAINING, Standing.REMOVED) or self.conflicts.of(one.mac) is not None:
             return False
         return one.standing is not Standing.JOINING or all(self.health.ever_up(it) for it in _targets(vip, one))
 
-    def _status(self, vip: VirtualIP, one: Destination) -> Status:
+    def _status(self, vip: VirtualIp, one: Destination) -> Status:
         return next((self.health.status(target) for target in _targets(vip, one)), Status.UNKNOWN)
 
-    def _long_down(self, vip: VirtualIP, one: Destination, now: Seconds) -> bool:
+    def _long_down(self, vip: VirtualIp, one: Destination, now: Seconds) -> bool:
         return any(self.health.down_for(target, now) > LEFT_AFTER_S for target in _targets(vip, one))
 
     # ---- asking
@@ -167,7 +167,7 @@ class Destinations:
         """What is known of every destination."""
         return [self.word(vip, one) for vip in self._wanted.values() for one in vip.destinations]
 
-    def word(self, vip: VirtualIP, one: Destination) -> Word:
+    def word(self, vip: VirtualIp, one: Destination) -> Word:
         """What is known of one destination."""
         conflict = self.conflicts.of(one.mac)
         if conflict is not None:
@@ -181,5 +181,5 @@ class Destinations:
         return Word(vip.address, one.name, status, f"{told[status]} {way}")
 
 
-def _targets(vip: VirtualIP, one: Destination) -> list[Target]:
+def _targets(vip: VirtualIp, one: Destination) -> list[Target]:
     return targets_of(vip.probe, vip.address, [(one.address, one.mac)])

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cpdb import Observed, Standing, VirtualIP
+from cpdb import Observed, Standing, VirtualIp
 from ryu_apps.pairs import BY_CONNECTION, Pairs
 from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table
 from ryu_apps.virtual_ips.spread import destination_number
@@ -32,7 +32,7 @@ class Live:
     _said: dict[str, str] = field(default_factory=dict)
     _last: Seconds = float("-inf")
 
-    def ask(self, virtual_ips: Iterable[VirtualIP], wires: Mapping[int, tuple[Any, Countable]], now: Seconds) -> None:
+    def ask(self, virtual_ips: Iterable[VirtualIp], wires: Mapping[int, tuple[Any, Countable]], now: Seconds) -> None:
         """Asks every switch about every destination that drains, when it is time."""
         numbers = [number for vip, _, number in _draining(virtual_ips) if vip.affinity == BY_CONNECTION]
         self._entries = {key: count for key, count in self._entries.items() if key[1] in numbers}
@@ -51,7 +51,7 @@ class Live:
         if number is not None:
             self._entries[dpid, number] = entries
 
-    def news(self, virtual_ips: Iterable[VirtualIP], pairs: Pairs, now: Seconds) -> list[Observed]:
+    def news(self, virtual_ips: Iterable[VirtualIp], pairs: Pairs, now: Seconds) -> list[Observed]:
         """Rows for counts that changed; whoever no longer drains is told once more, as `removed`."""
         told: dict[str, str] = {}
         for vip, name, number in _draining(virtual_ips):
@@ -74,7 +74,7 @@ class Live:
         return sum(counts) // 2 if counts else None
 
 
-def _draining(virtual_ips: Iterable[VirtualIP]) -> list[tuple[VirtualIP, str, int]]:
+def _draining(virtual_ips: Iterable[VirtualIp]) -> list[tuple[VirtualIp, str, int]]:
     return [
         (vip, one.name, destination_number(vip.address, one.name))
         for vip in virtual_ips

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from cpdb import Destination, Observed, Standing, VirtualIP, WantedWeights
+from cpdb import Destination, Observed, Standing, VirtualIp, WantedWeights
 from ryu_apps.knowledge import Knowledge
 from ryu_apps.pairs import BY_CONNECTION
 from ryu_apps.reconcile import same
@@ -105,7 +105,7 @@ class WeightReports:
         return self._placing[1]
 
 
-def _left_out(wanted: WantedWeights, vip: VirtualIP, network: Knowledge) -> Iterator[str]:
+def _left_out(wanted: WantedWeights, vip: VirtualIp, network: Knowledge) -> Iterator[str]:
     """Destinations that shall have a share and get nothing new, and why."""
     known = {one.name: one for one in vip.destinations}
     serving = {one.name for one in network.virtual_ips[vip.address].destinations if one.weight > 0}
@@ -114,7 +114,7 @@ def _left_out(wanted: WantedWeights, vip: VirtualIP, network: Knowledge) -> Iter
             yield f"{name} gets nothing new: it {_why(known.get(name), vip, network)}"
 
 
-def _why(one: Destination | None, vip: VirtualIP, network: Knowledge) -> str:
+def _why(one: Destination | None, vip: VirtualIp, network: Knowledge) -> str:
     if one is None:
         return f"is no destination of {vip.name}"
     if one.standing is Standing.DRAINING:

@@ -13,11 +13,11 @@ from cpdb import (
     RequestState,
     Standing,
     Store,
-    VirtualIP,
+    VirtualIp,
     WantedSplit,
 )
 
-VIP = VirtualIP(
+VIP = VirtualIp(
     "10.0.0.100", "shop", 5, (Destination("a", "10.0.0.1", "02:00:00:00:00:01"),), affinity="connection", probe="tcp:80"
 )
 

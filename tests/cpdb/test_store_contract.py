@@ -25,7 +25,7 @@ from cpdb import (
     Reservation,
     Score,
     Store,
-    VirtualIP,
+    VirtualIp,
     VmLoad,
     WantedWeights,
     open_store,
@@ -112,15 +112,15 @@ def test_a_node_keeps_what_a_later_word_leaves_out(store: Store) -> None:
 
 
 def test_virtual_ips_are_exactly_those_declared_last(store: Store) -> None:
-    shop = VirtualIP(SHOP, "shop", 10, (Destination("shop1", "10.0.0.11", "02:00:00:00:00:11"),))
-    store.inventory.declare_virtual_ips([shop, VirtualIP("10.0.0.102", "search")])
+    shop = VirtualIp(SHOP, "shop", 10, (Destination("shop1", "10.0.0.11", "02:00:00:00:00:11"),))
+    store.inventory.declare_virtual_ips([shop, VirtualIp("10.0.0.102", "search")])
     store.inventory.declare_virtual_ips([shop])
     assert [item for item in store.inventory.virtual_ips() if item.declared] == [shop]
 
 
 def test_an_address_seen_on_the_wire_becomes_an_undeclared_virtual_ip(store: Store) -> None:
     store.facts.add_communications([row(1.0)])
-    assert store.inventory.virtual_ips() == [VirtualIP(SHOP, SHOP, 0, (), declared=False)]
+    assert store.inventory.virtual_ips() == [VirtualIp(SHOP, SHOP, 0, (), declared=False)]
 
 
 def test_latest_forecasts_are_the_newest_issue_and_never_from_the_future(store: Store) -> None:

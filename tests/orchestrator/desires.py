@@ -12,7 +12,7 @@ from cpdb import (
     Reservation,
     Standing,
     Store,
-    VirtualIP,
+    VirtualIp,
     WantedSplit,
 )
 from orchestrator import (
@@ -106,12 +106,12 @@ def _at_rest(world: World) -> bool:
 
 def _service(store: Store) -> None:
     own = (Destination("vm1", "10.0.1.1", "52:54:00:00:00:01"),)
-    store.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, own)])
+    store.inventory.declare_virtual_ips([VirtualIp(VIP, "shop", 10, own)])
 
 
 def _two(store: Store) -> None:
     both = tuple(Destination(name, f"10.0.1.{name}", f"52:54:00:00:00:0{name}") for name in "ab")
-    store.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, both)])
+    store.inventory.declare_virtual_ips([VirtualIp(VIP, "shop", 10, both)])
 
 
 def _larger_service(store: Store) -> None:

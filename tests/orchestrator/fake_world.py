@@ -16,7 +16,7 @@ from cpdb import (
     Pair,
     Quantity,
     Store,
-    VirtualIP,
+    VirtualIp,
 )
 from orchestrator import CycleReport, FakeHypervisors, FakeVm, HostSpec, Orchestrator, OrchestratorConfig, VmSpec
 
@@ -175,8 +175,8 @@ def sizes(rate: float) -> float:
 
 
 def declare(store: Store) -> None:
-    def vip(address: str, name: str, priority: int, vm: str) -> VirtualIP:
-        return VirtualIP(address, name, priority, (Destination(vm, f"10.0.1.{len(vm)}", "52:54:00:00:00:01"),))
+    def vip(address: str, name: str, priority: int, vm: str) -> VirtualIp:
+        return VirtualIp(address, name, priority, (Destination(vm, f"10.0.1.{len(vm)}", "52:54:00:00:00:01"),))
 
     store.inventory.declare_virtual_ips(
         [vip(SHOP, "shop", 10, "shop1"), vip(SEARCH, "search", 10, "search1"), vip(BACKUP, "backup", 0, "backup1")]

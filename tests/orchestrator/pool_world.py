@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fake_world import fan, poisson
 from weight_words import weight_words
 
-from cpdb import Communication, Destination, Observed, OutcomeKind, Quantity, Standing, Store, VirtualIP
+from cpdb import Communication, Destination, Observed, OutcomeKind, Quantity, Standing, Store, VirtualIp
 from orchestrator import (
     CycleReport,
     FakeHypervisors,
@@ -66,7 +66,7 @@ class PoolWorld:
 
     def __post_init__(self) -> None:
         destinations = (Destination("web1", "10.0.1.1", "52:54:00:00:00:01"),)
-        self.store.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, destinations)])
+        self.store.inventory.declare_virtual_ips([VirtualIp(VIP, "shop", 10, destinations)])
         web1 = FakeVm("web1", "hA", 0.2)
         self.hypervisors = FakeHypervisors({one.name: one for one in HOSTS}, {"web1": web1}, self.work)
         self.pool = FakePool(self.hypervisors, dict(AT_REST))

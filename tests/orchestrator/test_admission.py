@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 
-from cpdb import BandwidthRequest, Destination, Observed, Pair, RequestState, VirtualIP
+from cpdb import BandwidthRequest, Destination, Observed, Pair, RequestState, VirtualIp
 from orchestrator import LinkState, Plan, QueueSpec, ReserveBandwidth, TenantCap, World, apply, demands, plan
 from orchestrator.actions import ReleaseBandwidth
 from orchestrator.outlook import Outlook
@@ -17,7 +17,7 @@ NARROW = ("core", "leaf")
 QUEUE = QueueSpec("leaf>h1", "leaf-eth1", CAPACITY, 0.8)
 FLOOD = pair_state("c9", "backup", 0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
 VIPS = {
-    name: VirtualIP(name, name, priority, (Destination("h1", "10.0.0.1", "52:54:00:00:00:01"),))
+    name: VirtualIp(name, name, priority, (Destination("h1", "10.0.0.1", "52:54:00:00:00:01"),))
     for name, priority in (("shop", 10), ("search", 10), ("backup", 0))
 }
 

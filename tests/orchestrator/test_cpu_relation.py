@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from worlds import CONFIG, machines, pair_state, vm, world
 
-from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIP, VmLoad
+from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIp, VmLoad
 from orchestrator import SetCpuLimit, demands, plan
 from orchestrator.learn import Past, learn
 from orchestrator.machines.peers import cpu_relations
@@ -117,7 +117,7 @@ def test_a_machine_without_a_history_borrows_from_its_peer_and_is_less_sure() ->
         for n, c in enumerate(counts)
     ]
     learnt = learn(Past(rows, loads))
-    service = VirtualIP("v", "v", 0, (Destination("vm1", "10.0.0.1", "m"), Destination("vm2", "10.0.0.2", "m")))
+    service = VirtualIp("v", "v", 0, (Destination("vm1", "10.0.0.1", "m"), Destination("vm2", "10.0.0.2", "m")))
     own, lent = (
         next(one for one in cpu_relations(vm, learnt, [service]) if one.feature == "connections_per_s")
         for vm in ("vm1", "vm2")

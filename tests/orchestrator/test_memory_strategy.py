@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import CONFIG, NOW, foreseen, machines, pair_state, vm, world
 
-from cpdb import Communication, Destination, VirtualIP, VmLoad
+from cpdb import Communication, Destination, VirtualIp, VmLoad
 from orchestrator import (
     HostSpec,
     MigrateVm,
@@ -191,7 +191,7 @@ def test_a_new_machine_learns_from_its_peer_with_less_certainty() -> None:
         loads.append(load("shop1", NOW + second, 40 + 4 * rate))
     learnt = learn(Past(rows, loads))
     both = (Destination("shop1", "10.0.0.11", "m"), Destination("shop2", "10.0.0.12", "m"))
-    service = VirtualIP("10.0.0.1", "shop", 10, both)
+    service = VirtualIp("10.0.0.1", "shop", 10, both)
     (own,) = [one for one in memory_relations("shop1", learnt, [service]) if one.feature == "connections_per_s"]
     (lent,) = [one for one in memory_relations("shop2", learnt, [service]) if one.feature == "connections_per_s"]
     assert own.peer is None and lent.peer == "shop1"

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import NOW, foreseen, pair_state, world
 
-from cpdb import Destination, Observed, Standing, VirtualIP
+from cpdb import Destination, Observed, Standing, VirtualIp
 from orchestrator import (
     Demand,
     HostSpec,
@@ -66,7 +66,7 @@ def _world(draw: st.DrawFn, config: OrchestratorConfig, pair: object) -> World:
             vms[one.vm] = _vm(draw, one.vm, one.host, config)
             standing = draw(st.sampled_from((*Standing, None)))
             own += [Destination(one.vm, one.address, one.mac, 100, standing)] if standing else []
-    service = VirtualIP(VIP, "shop", 5, tuple(one for one in own if one.standing is not Standing.REMOVED))
+    service = VirtualIp(VIP, "shop", 5, tuple(one for one in own if one.standing is not Standing.REMOVED))
     return world(
         [pair],  # type: ignore[list-item]
         vms=vms,

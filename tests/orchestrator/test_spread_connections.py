@@ -6,20 +6,20 @@ from dataclasses import replace
 import pytest
 from worlds import CONFIG, RELATION, foreseen, machines, pair_state, vm, world
 
-from cpdb import Communication, Destination, Standing, VirtualIP, VmLoad
+from cpdb import Communication, Destination, Standing, VirtualIp, VmLoad
 from orchestrator import World, demands
 from orchestrator.learn import Past, learn
 from orchestrator.needs import vm_need
 from orchestrator.spread import serving, shares
 
 
-def service(first: int = 100, second: int = 100, affinity: str = "connection") -> VirtualIP:
-    return VirtualIP(
+def service(first: int = 100, second: int = 100, affinity: str = "connection") -> VirtualIp:
+    return VirtualIp(
         "shop", "shop", 10, (Destination("a", "1", "m", first), Destination("b", "2", "m", second)), affinity=affinity
     )
 
 
-def start(vip: VirtualIP, peak: float = 20.0) -> World:
+def start(vip: VirtualIp, peak: float = 20.0) -> World:
     talk = foreseen(pair_state("c1", "shop", 10, 4.0, destination="a", links=()), {5: peak, 15: peak, 30: peak})
     guests = (vm("a", "h1", 0.05, 0.5, relation=RELATION), vm("b", "h2", 0.05, 0.5, relation=RELATION))
     return replace(world([talk], **machines(*guests)), virtual_ips={"shop": vip})

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_state, vm, world
 
-from cpdb import ActionRecord, Destination, Observed, OutcomeKind, Standing, Store, VirtualIP
+from cpdb import ActionRecord, Destination, Observed, OutcomeKind, Standing, Store, VirtualIp
 from orchestrator import HostSpec, LinkState, SetWeights, World, apply, demands, explain, guard, plan
 from orchestrator.placing import Rows, best_shares
 from orchestrator.sharing.weights import plan_weights
 
-SERVICE = VirtualIP(
+SERVICE = VirtualIp(
     "shop",
     "shop",
     10,
@@ -27,7 +27,7 @@ SERVICE = VirtualIP(
 )
 
 
-def serving(rate: float, peak: float, vip: VirtualIP = SERVICE, **more) -> World:
+def serving(rate: float, peak: float, vip: VirtualIp = SERVICE, **more) -> World:
     """Two sources of a service with two destinations: a may use 0.4 cores, b 0.8."""
     pairs = [
         replace(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from cpdb import Observed, Seconds, Standing, Store, VirtualIP, WantedWeights
+from cpdb import Observed, Seconds, Standing, Store, VirtualIp, WantedWeights
 
 
 def weight_words(store: Store, now: Seconds, away: Collection[str] = ()) -> list[Observed]:
@@ -17,7 +17,7 @@ def weight_words(store: Store, now: Seconds, away: Collection[str] = ()) -> list
     return rows
 
 
-def _word(wanted: WantedWeights, vip: VirtualIP | None, away: Collection[str]) -> tuple[str, str]:
+def _word(wanted: WantedWeights, vip: VirtualIp | None, away: Collection[str]) -> tuple[str, str]:
     serving = {one.name for one in vip.destinations if one.standing is Standing.SERVING} if vip else set()
     left_out = [name for name, weight in wanted.weights.items() if weight and (name in away or name not in serving)]
     if left_out:

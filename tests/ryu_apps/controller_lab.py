@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cpdb import Destination, Link, Node, NodeKind, Store, VirtualIP, open_store
+from cpdb import Destination, Link, Node, NodeKind, Store, VirtualIp, open_store
 from forepath.demo.layout import ClientSpec, LabLayout
 from tools.lab.lab import Lab
 
@@ -35,7 +35,7 @@ def declare(store: Store) -> None:
     destinations = tuple(
         Destination(name, ADDRESS[name], LAYOUT.client(name).mac, weight) for name, weight in (("s1", 100), ("s2", 0))
     )
-    store.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, destinations)])
+    store.inventory.declare_virtual_ips([VirtualIp(VIP, "shop", 10, destinations)])
 
 
 def eventually(check: Callable[[], object], within_s: float = 15.0) -> bool:

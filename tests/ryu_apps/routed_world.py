@@ -7,7 +7,7 @@ from random import Random
 import networkx as nx
 from simulated import FIRST_METER, World, address, ip, mac
 
-from cpdb import FIRST_TAG, Destination, Link, Node, NodeKind, VirtualIP, WantedSplit
+from cpdb import FIRST_TAG, Destination, Link, Node, NodeKind, VirtualIp, WantedSplit
 from ryu_apps.declared import Declared
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.finding.discovery import PortId
@@ -47,7 +47,7 @@ class RoutedWorld(World):
             if a < b
         ]
         services = {
-            SERVICE.format(100 + n): VirtualIP(
+            SERVICE.format(100 + n): VirtualIp(
                 SERVICE.format(100 + n), f"v{n}", 10, (Destination(f"s{n}", address(f"s{n}"), mac(f"s{n}"), 1),)
             )
             for n in self.graph

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from socket import inet_aton
 
-from cpdb import Destination, Link, Node, NodeKind, VirtualIP
+from cpdb import Destination, Link, Node, NodeKind, VirtualIp
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out, Resubmit
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
@@ -46,7 +46,7 @@ def declared(weights: tuple[int, int] = (100, 0), **more: object) -> Declared:
     behind = tuple(
         Destination(name, address(name), mac(name), weight) for name, weight in zip(("s1", "s2"), weights, strict=True)
     )
-    whole = Declared(tuple(nodes), tuple(links), {VIP: VirtualIP(VIP, "shop", 10, behind)})
+    whole = Declared(tuple(nodes), tuple(links), {VIP: VirtualIp(VIP, "shop", 10, behind)})
     return replace(whole, **more)
 
 

@@ -1,11 +1,11 @@
 """Pairs keep their destination while they live, are taken over from switches, and have a budget."""
 
-from cpdb import Destination, VirtualIP
+from cpdb import Destination, VirtualIp
 from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import Share, Steer, desired
 
 S1, S2 = (Destination(f"s{n}", f"10.0.1.{n}", f"02:00:00:00:01:0{n}", 100) for n in (1, 2))
-VIP = VirtualIP("10.0.0.100", "shop", 0, (S1,))
+VIP = VirtualIp("10.0.0.100", "shop", 0, (S1,))
 
 
 def pairs(most: int = 10) -> Pairs:
@@ -22,7 +22,7 @@ def test_there_is_a_budget() -> None:
 def test_a_destination_that_is_gone_is_left_at_once() -> None:
     made = pairs()
     made.meet("10.0.0.1", VIP, 0.0)
-    other = VirtualIP(VIP.address, "shop", 0, (S2,))
+    other = VirtualIp(VIP.address, "shop", 0, (S2,))
     assert made.refresh({VIP.address: other}, 1.0)
     assert [pair.destination for pair in made] == [S2]
 
@@ -39,7 +39,7 @@ def test_silence_ends_a_pair_and_so_does_the_end_of_its_virtual_ip() -> None:
 
 def test_rules_found_in_a_switch_show_who_serves_whom() -> None:
     steer = Steer("10.0.0.1", VIP.address, S2.address, S2.mac)
-    both = VirtualIP(VIP.address, "shop", 0, (S1, S2))
+    both = VirtualIp(VIP.address, "shop", 0, (S1, S2))
     for share in (Share(towards=(steer,)), Share(back=(steer,))):
         made = pairs()
         made.adopt(desired(share, {}).rules.values(), {VIP.address: both}, 0.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
 
-from cpdb import ActionRecord, Destination, DestinationChange, OutcomeKind, Standing, VirtualIP
+from cpdb import ActionRecord, Destination, DestinationChange, OutcomeKind, Standing, VirtualIp
 from orchestrator import FakeHypervisors, OrchestratorConfig, SetWeights, Step
 from orchestrator.ledger import Ledger
 
@@ -36,7 +36,7 @@ def _network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
             Destination(name, ADDRESS[name], LAYOUT.client(name).mac, weight)
             for name, weight in (("s1", 300), ("s2", 100))
         )
-        vip = VirtualIP(VIP, "shop", 10, behind, affinity="connection", probe=f"tcp:{PORT}")
+        vip = VirtualIp(VIP, "shop", 10, behind, affinity="connection", probe=f"tcp:{PORT}")
         net.store.inventory.declare_virtual_ips([vip])
         net.settings |= {"probe_every_s": "0.5", "probe_failures": "2"}
         yield net

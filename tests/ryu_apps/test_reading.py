@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cpdb import Destination, Node, NodeKind, Pair, Reservation, Store, VirtualIP, WantedWeights, open_store
+from cpdb import Destination, Node, NodeKind, Pair, Reservation, Store, VirtualIp, WantedWeights, open_store
 from ryu_apps import reading
 from ryu_apps.declared import Declared
 from ryu_apps.framework import beside, sleep
@@ -25,7 +25,7 @@ def url(tmp_path: Path) -> str:
 def store(url: str) -> Iterator[Store]:
     made = open_store(url)
     made.inventory.put_nodes([Node("c1", NodeKind.CLIENT, "10.0.0.1")])
-    made.inventory.declare_virtual_ips([VirtualIP(VIP, "shop", 10, (Destination("s1", "10.0.0.2", "02::1", 1),))])
+    made.inventory.declare_virtual_ips([VirtualIp(VIP, "shop", 10, (Destination("s1", "10.0.0.2", "02::1", 1),))])
     yield made
     made.close()
 

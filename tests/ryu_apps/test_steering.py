@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpdb import Destination, VirtualIP, WantedWeights
+from cpdb import Destination, VirtualIp, WantedWeights
 from ryu_apps.steering import choose, virtual_mac, weighted
 
 VIP = "10.0.0.100"
@@ -39,7 +39,7 @@ def test_all_on_stand_by_means_nobody() -> None:
 
 
 def test_wanted_weights_override_declared_ones_where_they_name_a_destination() -> None:
-    vip = VirtualIP(VIP, "shop", 0, tuple(destinations([100, 0])))
+    vip = VirtualIp(VIP, "shop", 0, tuple(destinations([100, 0])))
     wanted = weighted(vip, [WantedWeights(VIP, {"d1": 50, "unknown": 7}, "o", "r")])
     assert [one.weight for one in wanted.destinations] == [100, 50]
     assert weighted(vip, [WantedWeights("10.0.0.101", {"d1": 50}, "o", "r")]) == vip

@@ -7,7 +7,7 @@ import pytest
 from answering_wire import Wire
 from simulated import HOSTS, SWITCHES, VIP, World, address, declared, mac
 
-from cpdb import Standing, VirtualIP, WantedWeights
+from cpdb import Standing, VirtualIp, WantedWeights
 from ryu_apps.declared import Declared
 from ryu_apps.finding import frames
 from ryu_apps.finding.frames import Arp
@@ -46,7 +46,7 @@ class Controlled:
         vip = whole.virtual_ips[VIP]
         behind = (vip.destinations[0], replace(vip.destinations[1], standing=self.standing))
         wanted = () if weights is None else (WantedWeights(VIP, weights, "test", "a test", generation),)
-        own = weighted(VirtualIP(VIP, "shop", 10, behind, affinity=self.affinity), wanted)
+        own = weighted(VirtualIp(VIP, "shop", 10, behind, affinity=self.affinity), wanted)
         return replace(whole, virtual_ips={VIP: own}, weights=wanted, generation=generation)
 
     def want(self, generation: int, weights: Mapping[str, int] | None) -> None:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from itertools import islice
 from socket import inet_aton
 
-from cpdb import Destination, Link, Node, NodeKind, VirtualIP
+from cpdb import Destination, Link, Node, NodeKind, VirtualIp
 from ryu_apps import Desired, Holding, Share, desired, difference, virtual_mac
 from ryu_apps.declared import Declared
 from ryu_apps.finding import frames
@@ -68,7 +68,7 @@ def host(first: int, number: int) -> Host:
     return Host(str(address), "02:00:" + address.packed.hex(":"))
 
 
-def virtual_ips(scale: Scale) -> dict[str, VirtualIP]:
+def virtual_ips(scale: Scale) -> dict[str, VirtualIp]:
     """As settings would declare them: equal weights, connections placed one by one, nobody shares a destination."""
     found = {}
     for number in range(scale.vips):
@@ -77,7 +77,7 @@ def virtual_ips(scale: Scale) -> dict[str, VirtualIP]:
             one = host(FIRST_DESTINATION, number * scale.destinations + place)
             behind.append(Destination(f"d{place}", one.address, one.mac, WEIGHT))
         address = str(IPv4Address(FIRST_VIRTUAL_IP + number))
-        found[address] = VirtualIP(
+        found[address] = VirtualIp(
             address, f"service{number}", 10, tuple(behind), affinity=BY_CONNECTION, probe=scale.probe
         )
     return found
@@ -92,7 +92,7 @@ def speaks(one: Host) -> bytes:
 class World:
     """The controller's own mind with a network in it; no switch, no clock and no socket."""
 
-    virtual_ips: Mapping[str, VirtualIP]
+    virtual_ips: Mapping[str, VirtualIp]
     network: Network = field(default_factory=lambda: Network(_pairs()))
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class World:
             for one in vip.destinations:
                 self.network.packet_in(DESTINATIONS_AT, speaks(Host(one.address, one.mac)), NOW)
 
-    def declare(self, virtual_ips: Mapping[str, VirtualIP]) -> None:
+    def declare(self, virtual_ips: Mapping[str, VirtualIp]) -> None:
         """These virtual IPs from now on: their slots are divided, or divided anew."""
         self.network.declare(replace(self.network.declared, virtual_ips=dict(virtual_ips)), NOW)
 
@@ -260,7 +260,7 @@ def _changes(world: World, held: Desired, result: Result) -> Result:
     return Result(found, targets)
 
 
-def _with_another(vip: VirtualIP) -> VirtualIP:
+def _with_another(vip: VirtualIp) -> VirtualIp:
     first = vip.destinations[0]
     new = replace(first, name="new", address=str(IPv4Address(first.address) + (1 << 22)), mac=f"06{first.mac[2:]}")
     return replace(vip, destinations=(*vip.destinations, new))

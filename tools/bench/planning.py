@@ -13,7 +13,7 @@ from cpdb import (
     Pair,
     Quantity,
     Store,
-    VirtualIP,
+    VirtualIp,
     VmLoad,
     open_store,
 )
@@ -66,7 +66,7 @@ def _fill(store: Store, pairs: int, vms: int, history_s: int) -> None:
     store.inventory.put_links([*fabric, *hosts, *clients])
     store.inventory.declare_virtual_ips(
         [
-            VirtualIP(f"10.9.0.{n}", f"v{n}", 10 * (n % 2), (Destination("vm0", "10.9.1.1", "52:54:00:00:00:01"),))
+            VirtualIp(f"10.9.0.{n}", f"v{n}", 10 * (n % 2), (Destination("vm0", "10.9.1.1", "52:54:00:00:00:01"),))
             for n in range(1, 5)
         ]
     )
