@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from cpdb.alarms import Alarm, Alarms
-from cpdb.brake import Brake, Pause
-from cpdb.destinations import DestinationChange, Destinations, effective
-from cpdb.duty import Duty, Holder
 from cpdb.engine import check_version, connect, migrate, versions
 from cpdb.errors import (
     DriverError,
@@ -21,25 +17,17 @@ from cpdb.errors import (
     StoreOutdated,
     StoreUnreachable,
 )
-from cpdb.facts import Facts
-from cpdb.fans import Forecast, ForecastBatch, HorizonMove, Score, ScoreBatch, Subject, SubjectKind
-from cpdb.figures import Figures, figures
-from cpdb.foresight import Foresight
-from cpdb.inventory import Inventory
-from cpdb.journal import Journal
-from cpdb.keeper import Keeper
-from cpdb.loads import HostLoad, LinkLoad, VmLoad
-from cpdb.names import Names
-from cpdb.patterns import IMPLAUSIBLE, Batch, Pattern, StoredBatch, Talk
-from cpdb.progress import Progress, Steps
-from cpdb.records import (
+from cpdb.forecasts import Forecast, ForecastBatch, HorizonMove, Score, ScoreBatch, Subject, SubjectKind
+from cpdb.model import (
     ActionRecord,
     BytesPerS,
     Communication,
     Destination,
+    HostLoad,
     Json,
     Limit,
     Link,
+    LinkLoad,
     Node,
     NodeKind,
     Observed,
@@ -51,15 +39,22 @@ from cpdb.records import (
     Seconds,
     Standing,
     VirtualIp,
+    VmLoad,
     WantedWeights,
 )
-from cpdb.requests import BandwidthRequest, Requests, RequestState
-from cpdb.retention import Policy, Retained
-from cpdb.series import QUANTITIES, Series, Window, tier_of
-from cpdb.splits import FIRST_TAG, LAST_TAG, Splits, WantedSplit
-from cpdb.spool import Spool
-from cpdb.wanted import Wanted
-from cpdb.watching import Watch
+from cpdb.names import Names
+from cpdb.state.inventory import DestinationChange, Destinations, Inventory, effective
+from cpdb.state.journal import Alarm, Alarms, Journal, Progress, Steps
+from cpdb.state.leases import Brake, Duty, Holder, Pause
+from cpdb.state.requests import BandwidthRequest, Requests, RequestState
+from cpdb.state.wanted import FIRST_TAG, LAST_TAG, Splits, Wanted, WantedSplit, Watch
+from cpdb.telemetry.batches import Facts
+from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, Pattern, StoredBatch, Talk
+from cpdb.telemetry.expiry import Keeper
+from cpdb.telemetry.forecast_archive import Foresight
+from cpdb.telemetry.retention import Figures, Policy, Retained, figures
+from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
+from cpdb.telemetry.spool import Spool
 
 DEFAULT_URL = "sqlite:///forepath.db"
 

@@ -12,10 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cpdb.bulk_schema import talks
-from cpdb.patterns import Talk
-from cpdb.records import NodeKind
-from cpdb.schema import nodes, virtual_ips
+from cpdb.model import NodeKind
+from cpdb.schema import nodes, talks, virtual_ips
+from cpdb.telemetry.columns import Talk
 
 TALK_QUERY = (
     select(talks.c.id, nodes.c.name, virtual_ips.c.address, talks.c.destination)

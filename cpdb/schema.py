@@ -1,4 +1,9 @@
-"""The tables. Names are kept once (nodes, virtual_ips) and rows that come each second refer to them by number."""
+"""The tables. Batches refer to flow keys by number, forecasts to lists of subjects; all else carries names as text.
+
+Each second's communications are one row a batch, in packed columns; the older they are, the coarser the rows.
+"""
+
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -9,11 +14,14 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     UniqueConstraint,
 )
+from sqlalchemy.sql.schema import SchemaItem
+from sqlalchemy.types import TypeEngine
 
 # Stable constraint names: alembic needs them to alter a constraint later on any engine.
 metadata = MetaData(
@@ -26,220 +34,367 @@ metadata = MetaData(
 )
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")
 
-nodes = Table(
+
+def required(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    """Columns of one type that always have a value."""
+    return [Column(name, kind, nullable=False) for name in names]
+
+
+def optional(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    """Columns of one type that may be NULL: not known."""
+    return [Column(name, kind) for name in names]
+
+
+def _table(name: str, *items: SchemaItem, **options: Any) -> Table:
+    return Table(name, metadata, *items, **options)
+
+
+nodes = _table(
     "nodes",
-    metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(64), nullable=False, unique=True),
-    Column("kind", String(16), nullable=False),
-    Column("address", String(64)),
-    Column("mac", String(17)),
-    Column("dpid", BigInteger),
-    Column("attached_to", String(64)),
-    Column("port", Integer),
-    Column("last_seen", Float),
+    *required(String(16), "kind"),
+    *optional(String(64), "address", "attached_to"),
+    *optional(String(17), "mac"),
+    *optional(BigInteger, "dpid"),
+    *optional(Integer, "port"),
+    *optional(Float, "last_seen"),
 )
 
-links = Table(
+links = _table(
     "links",
-    metadata,
     Column("id", Integer, primary_key=True),
-    Column("a", String(64), nullable=False),
-    Column("a_port", Integer, nullable=False),
-    Column("b", String(64), nullable=False),
-    Column("b_port", Integer, nullable=False),
-    Column("capacity_bytes_per_s", Float),
-    Column("up", Boolean, nullable=False),
-    Column("declared", Boolean, nullable=False),
+    *required(String(64), "a", "b"),
+    *required(Integer, "a_port", "b_port"),
+    *optional(Float, "capacity_bytes_per_s"),
+    *required(Boolean, "up", "declared"),
     UniqueConstraint("a", "b"),
 )
 
-virtual_ips = Table(
+virtual_ips = _table(
     "virtual_ips",
-    metadata,
     Column("id", Integer, primary_key=True),
     Column("address", String(64), nullable=False, unique=True),
-    Column("name", String(64), nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("declared", Boolean, nullable=False),
+    *required(String(64), "name"),
+    *required(Integer, "priority"),
+    *required(Boolean, "declared"),
     Column("affinity", String(16), nullable=False, server_default="source"),
     Column("probe", String(32), nullable=False, server_default="arp"),
 )
 
-destinations = Table(
+destinations = _table(
     "destinations",
-    metadata,
     Column("id", Integer, primary_key=True),
     Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
-    Column("name", String(64), nullable=False),
-    Column("address", String(64), nullable=False),
-    Column("mac", String(17), nullable=False),
-    Column("weight", Integer, nullable=False),
+    *required(String(64), "name", "address"),
+    *required(String(17), "mac"),
+    *required(Integer, "weight"),
     UniqueConstraint("virtual_ip_id", "name"),
 )
 
-link_loads = Table(
+link_loads = _table(
     "link_loads",
-    metadata,
     Column("id", BIG_ID, primary_key=True),
-    Column("from_node", String(64), nullable=False),
-    Column("to_node", String(64), nullable=False),
-    Column("t", Float, nullable=False),
-    Column("interval_s", Float, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("packets", BigInteger, nullable=False),
-    Column("drops", BigInteger, nullable=False),
+    *required(String(64), "from_node", "to_node"),
+    *required(Float, "t", "interval_s"),
+    *required(BigInteger, "bytes", "packets", "drops"),
     Index(None, "t"),
 )
 
-host_loads = Table(
+host_loads = _table(
     "host_loads",
-    metadata,
     Column("id", BIG_ID, primary_key=True),
-    Column("host", String(64), nullable=False),
-    Column("t", Float, nullable=False),
-    Column("cpu_cores_used", Float, nullable=False),
-    Column("cpu_cores_capacity", Float, nullable=False),
-    Column("memory_bytes_used", BigInteger, nullable=False),
-    Column("memory_bytes_capacity", BigInteger, nullable=False),
+    *required(String(64), "host"),
+    *required(Float, "t", "cpu_cores_used", "cpu_cores_capacity"),
+    *required(BigInteger, "memory_bytes_used", "memory_bytes_capacity"),
     Index(None, "t"),
 )
 
-vm_loads = Table(
+vm_loads = _table(
     "vm_loads",
-    metadata,
     Column("id", BIG_ID, primary_key=True),
-    Column("vm", String(64), nullable=False),
-    Column("host", String(64), nullable=False),
-    Column("t", Float, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("cpu_cores_used", Float, nullable=False),
-    Column("cpu_cores_limit", Float, nullable=False),
-    Column("vcpus", Integer, nullable=False),
-    Column("memory_bytes_used", BigInteger, nullable=False),
-    Column("memory_bytes_limit", BigInteger, nullable=False),
+    *required(String(64), "vm", "host"),
+    *required(Float, "t", "cpu_cores_used", "cpu_cores_limit"),
+    *required(String(16), "state"),
+    *required(Integer, "vcpus"),
+    *required(BigInteger, "memory_bytes_used", "memory_bytes_limit"),
     Column("network_rx_bytes_per_s", Float, nullable=False, server_default="0"),
     Column("network_tx_bytes_per_s", Float, nullable=False, server_default="0"),
-    Column("dirty_bytes_per_s", Float),
+    *optional(Float, "dirty_bytes_per_s"),
     Index(None, "t"),
 )
 
-scores = Table(
+scores = _table(
     "scores",
-    metadata,
     Column("id", BIG_ID, primary_key=True),
     Column("source_id", Integer, ForeignKey(nodes.c.id), nullable=False),
     Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
-    Column("issued_at", Float, nullable=False),
-    Column("scored_at", Float, nullable=False),
-    Column("horizon_s", Integer, nullable=False),
-    Column("quantity", String(32), nullable=False),
-    Column("model", String(32), nullable=False),
-    Column("actual", Float, nullable=False),
-    Column("pinball", Float, nullable=False),
-    Column("covered_q90", Boolean, nullable=False),
+    *required(Float, "issued_at", "scored_at", "actual", "pinball"),
+    *required(Integer, "horizon_s"),
+    *required(String(32), "quantity", "model"),
+    *required(Boolean, "covered_q90"),
     Index(None, "scored_at"),
 )
 
 # One row: each change of what is wanted takes the next number from here.
-generations = Table(
+generations = _table(
     "generations",
-    metadata,
     Column("id", Integer, primary_key=True),
-    Column("generation", BigInteger, nullable=False),
+    *required(BigInteger, "generation"),
 )
 
-reservations = Table(
+reservations = _table(
     "reservations",
-    metadata,
     Column("id", BIG_ID, primary_key=True),
     Column("key", String(128), nullable=False, unique=True),
-    Column("source", String(64), nullable=False),
-    Column("virtual_ip", String(64), nullable=False),
-    Column("bytes_per_s", Float, nullable=False),
-    Column("limits", JSON, nullable=False),
-    Column("dscp", Integer),
-    Column("owner", String(64), nullable=False),
-    Column("reason", String, nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("expires_at", Float, nullable=False),
-    Column("generation", BigInteger, nullable=False),
+    *required(String(64), "source", "virtual_ip", "owner"),
+    *required(Float, "bytes_per_s", "created_at", "expires_at"),
+    *required(JSON, "limits"),
+    *optional(Integer, "dscp"),
+    *required(String, "reason"),
+    *required(BigInteger, "generation"),
 )
 
-wanted_weights = Table(
+wanted_weights = _table(
     "wanted_weights",
-    metadata,
     Column("id", Integer, primary_key=True),
     Column("virtual_ip", String(64), nullable=False, unique=True),
-    Column("weights", JSON, nullable=False),
-    Column("owner", String(64), nullable=False),
-    Column("reason", String, nullable=False),
-    Column("generation", BigInteger, nullable=False),
+    *required(JSON, "weights"),
+    *required(String(64), "owner"),
+    *required(String, "reason"),
+    *required(BigInteger, "generation"),
 )
 
-observed = Table(
+observed = _table(
     "observed",
-    metadata,
     Column("id", BIG_ID, primary_key=True),
-    Column("kind", String(16), nullable=False),
-    Column("key", String(128), nullable=False),
-    Column("node", String(64), nullable=False),
-    Column("generation", BigInteger, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("detail", String, nullable=False),
-    Column("observed_at", Float, nullable=False),
+    *required(String(16), "kind", "status"),
+    *required(String(128), "key"),
+    *required(String(64), "node"),
+    *required(BigInteger, "generation"),
+    *required(String, "detail"),
+    *required(Float, "observed_at"),
     UniqueConstraint("kind", "key", "node"),
 )
 
-actions = Table(
+actions = _table(
     "actions",
-    metadata,
     Column("id", BIG_ID, primary_key=True),
-    Column("kind", String(32), nullable=False),
-    Column("target", String(128), nullable=False),
-    Column("body", JSON, nullable=False),
-    Column("why", String, nullable=False),
-    Column("reason", JSON, nullable=False),
-    Column("policy", String(16), nullable=False),
-    Column("issued_at", Float, nullable=False),
-    Column("needed_at", Float),
-    Column("lead_s", Float, nullable=False),
-    Column("ready_at", Float),
-    Column("outcome", String(16), nullable=False),
-    Column("sentence", String, nullable=False),
-    Column("verdict", JSON, nullable=False),
+    *required(String(32), "kind"),
+    *required(String(128), "target"),
+    *required(JSON, "body", "reason", "verdict"),
+    *required(String, "why", "sentence"),
+    *required(String(16), "policy", "outcome"),
+    *required(Float, "issued_at", "lead_s"),
+    *optional(Float, "needed_at", "ready_at"),
     Index(None, "issued_at"),
 )
 
 # A pause without an end is in force until somebody resumes.
-pauses = Table(
+pauses = _table(
     "pauses",
-    metadata,
     Column("id", Integer, primary_key=True),
-    Column("paused_at", Float, nullable=False),
-    Column("paused_by", String(128), nullable=False),
-    Column("reason", String, nullable=False),
-    Column("ends_at", Float),
-    Column("resumed_at", Float),
-    Column("resumed_by", String(128)),
+    *required(Float, "paused_at"),
+    *required(String(128), "paused_by"),
+    *required(String, "reason"),
+    *optional(Float, "ends_at", "resumed_at"),
+    *optional(String(128), "resumed_by"),
 )
 
 # Who is on duty, one row a lease.
-holders = Table(
+holders = _table(
     "holders",
-    metadata,
     Column("name", String(64), primary_key=True),
-    Column("holder", String(128), nullable=False),
-    Column("since", Float, nullable=False),
-    Column("expires_at", Float, nullable=False),
+    *required(String(128), "holder"),
+    *required(Float, "since", "expires_at"),
 )
 
-plans = Table(
+plans = _table(
     "plans",
-    metadata,
     Column("id", Integer, primary_key=True),
-    Column("created_at", Float, nullable=False),
-    Column("expires_at", Float, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("body", JSON, nullable=False),
+    *required(Float, "created_at", "expires_at"),
+    *required(String(16), "state"),
+    *required(JSON, "body"),
+)
+
+
+talks = _table(
+    "talks",
+    Column("id", Integer, primary_key=True),
+    Column("source_id", Integer, ForeignKey(nodes.c.id), nullable=False),
+    Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
+    # Empty, not NULL, when it is not known: NULLs would never be equal to one another.
+    *required(String(64), "destination"),
+    UniqueConstraint("source_id", "virtual_ip_id", "destination"),
+)
+
+batches = _table(
+    "batches",
+    Column("id", BIG_ID, primary_key=True),
+    *required(String(80), "observer"),
+    *required(Float, "t", "interval_s"),
+    *required(Integer, "talks"),
+    *required(Boolean, "complete"),
+    *optional(Integer, "sampling"),
+    # NULL: a batch without an identity, never taken for another's copy.
+    *optional(String(80), "writer"),
+    *required(BigInteger, "seq"),
+    *required(LargeBinary, "body"),
+    UniqueConstraint("writer", "seq", "t"),
+    Index(None, "t"),
+)
+
+# Batches that are not rolled up yet. In by the batch's transaction, out by the roll-up's: exactly once.
+pending = _table("pending", Column("batch_id", BIG_ID, primary_key=True), Column("t", Float, nullable=False))
+
+# Which observer ever listed which talk: from `since` on, its complete batches prove the talk's silence.
+observations = _table(
+    "observations",
+    Column("observer", String(80), primary_key=True),
+    Column("talk_id", Integer, primary_key=True),
+    *required(Float, "since"),
+    sqlite_with_rowid=False,
+)
+
+
+def _patterns(name: str) -> Table:
+    return _table(
+        name,
+        Column("t", Integer, primary_key=True),
+        Column("talk_id", Integer, primary_key=True),
+        *required(Float, "covered_s"),
+        *required(BigInteger, "bytes", "packets", "connections", "peak_bytes_per_s"),
+        *required(Integer, "flags"),
+        sqlite_with_rowid=False,
+    )
+
+
+# By step in seconds. A row exists only for a talk that said something in (t - step, t].
+PATTERN_TABLES = {10: _patterns("patterns_10s"), 60: _patterns("patterns_60s")}
+
+# What an observer covered with complete batches in (t - step_s, t]: there, a talk without a row was silent.
+covered = _table(
+    "covered",
+    Column("step_s", Integer, primary_key=True),
+    Column("t", Integer, primary_key=True),
+    Column("observer", String(80), primary_key=True),
+    *required(Float, "covered_s"),
+    sqlite_with_rowid=False,
+)
+
+progress = _table("progress", Column("name", String(32), primary_key=True), Column("value", Float, nullable=False))
+
+# Lists of subjects, each kept once: a bulk forecast refers to the list by number.
+rosters = _table(
+    "rosters",
+    Column("id", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    *required(LargeBinary, "body"),
+)
+
+forecast_batches = _table(
+    "forecast_batches",
+    Column("id", BIG_ID, primary_key=True),
+    *required(String(16), "lane"),
+    *required(Float, "issued_at"),
+    Column("roster_id", Integer, ForeignKey(rosters.c.id), nullable=False),
+    *required(JSON, "head"),
+    *required(LargeBinary, "chosen", "fan", "talks", "horizon_s"),
+    Index(None, "issued_at"),
+)
+
+score_batches = _table(
+    "score_batches",
+    Column("id", BIG_ID, primary_key=True),
+    *required(Float, "scored_at"),
+    Column("roster_id", Integer, ForeignKey(rosters.c.id), nullable=False),
+    *required(JSON, "head"),
+    *required(LargeBinary, "pinball", "covered", "count"),
+    Index(None, "scored_at"),
+)
+
+horizon_moves = _table(
+    "horizon_moves",
+    Column("id", BIG_ID, primary_key=True),
+    *required(Float, "t"),
+    *required(String(16), "kind"),
+    *required(String(64), "a", "b"),
+    *required(Integer, "from_s", "to_s"),
+    *required(String, "reason"),
+    Index(None, "t"),
+)
+
+# What a process learnt and wants to know again after a restart.
+memories = _table(
+    "memories",
+    Column("key", String(128), primary_key=True),
+    *required(Float, "remembered_at"),
+    *required(LargeBinary, "body"),
+)
+
+
+# What people and the orchestrator changed about the declared destinations.
+destination_changes = _table(
+    "destination_changes",
+    Column("id", Integer, primary_key=True),
+    *required(String(64), "virtual_ip", "name", "address", "owner"),
+    *required(String(17), "mac"),
+    *required(Integer, "weight"),
+    *required(String(16), "standing"),
+    *required(String, "reason"),
+    *required(Float, "changed_at"),
+    *required(BigInteger, "generation"),
+    UniqueConstraint("virtual_ip", "name"),
+)
+
+# One open row for each (kind, key, node); cleared ones are kept.
+alarms = _table(
+    "alarms",
+    Column("id", BIG_ID, primary_key=True),
+    *required(String(32), "kind"),
+    *required(String(128), "key"),
+    *required(String(64), "node"),
+    *required(String, "detail"),
+    *required(Float, "first_at", "last_at"),
+    *required(Integer, "count"),
+    *optional(Float, "cleared_at"),
+    Index(None, "last_at"),
+)
+
+# How traffic from one switch to another is to be split over paths.
+wanted_splits = _table(
+    "wanted_splits",
+    Column("id", Integer, primary_key=True),
+    *required(String(64), "from_switch", "to_switch", "owner"),
+    *required(JSON, "paths", "ratios", "tags"),
+    *required(String, "reason"),
+    *required(Float, "changed_at"),
+    *optional(Float, "expires_at"),
+    *required(BigInteger, "generation"),
+    UniqueConstraint("from_switch", "to_switch"),
+)
+
+bandwidth_requests = _table(
+    "bandwidth_requests",
+    Column("id", BIG_ID, primary_key=True),
+    *required(String(64), "source", "virtual_ip"),
+    *required(Float, "bytes_per_s", "until", "asked_at", "granted_bytes_per_s"),
+    *required(String, "reason", "why"),
+    *required(String(128), "asked_by"),
+    *optional(Integer, "priority"),
+    *optional(String(64), "tenant"),
+    *required(String(16), "state"),
+    *optional(Float, "obtained_bytes_per_s", "decided_at"),
+    Index(None, "until"),
+)
+
+# How far an action of several steps has come, for whoever takes over.
+action_steps = _table(
+    "action_steps",
+    Column("id", BIG_ID, primary_key=True),
+    *required(BIG_ID, "action_id"),
+    *required(String(32), "step"),
+    *required(Float, "t"),
+    *required(JSON, "detail"),
+    Index(None, "action_id"),
 )

@@ -2,8 +2,7 @@
 
 from alembic import context
 
-import cpdb.bulk_schema
-import cpdb.change_schema  # noqa: F401 - their tables belong to the metadata
+import cpdb.schema  # noqa: F401 - their tables belong to the metadata
 from cpdb.schema import metadata
 
 engine = context.config.attributes["engine"]

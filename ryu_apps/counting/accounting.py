@@ -7,7 +7,7 @@ from itertools import islice, repeat
 from typing import Any
 
 from cpdb import LinkLoad
-from cpdb.patterns import IMPLAUSIBLE, Batch, Talk
+from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, Talk
 from ryu_apps.counting.counters import Counters, Growth, Reading
 from ryu_apps.counting.flow_counters import Entry, FlowCounters, Look
 from ryu_apps.counting.samples import PortSample

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpdb import Batch, Communication, Store, StoreError, Talk, open_store
-from cpdb.columns import pack, unpack
+from cpdb.telemetry.columns import pack, unpack
 
 SHOP = "10.0.0.101"
 C1, C2, C3 = (Talk(name, SHOP, "shop1") for name in ("c1", "c2", "c3"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from cpdb import Batch, HostLoad, LinkLoad, Policy, Retained, Store, Talk, VmLoad, open_store
-from cpdb.retention import bucket_end, roll_ups, tiers
+from cpdb.telemetry.retention import bucket_end, roll_ups, tiers
 
 SHOP = "10.0.0.101"
 C1, C2 = Talk("c1", SHOP, "shop1"), Talk("c2", SHOP, None)

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from cpdb.partitions import WIDTHS, has_timescale
+from cpdb.telemetry.expiry import WIDTHS, has_timescale
 
 revision = "0002"
 down_revision = "0001"
@@ -191,7 +191,7 @@ def _convert() -> None:
     """Each moment of old rows becomes one batch; every row stays what it was."""
     from array import array
 
-    from cpdb.columns import pack
+    from cpdb.telemetry.columns import pack
 
     connection = op.get_bind()
     connection.execute(

@@ -1,13 +1,14 @@
 """What was decided and done: actions from decision to verdict, and plans that wait for a person."""
 
-from dataclasses import asdict, fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, update
 
 from cpdb.engine import reported
-from cpdb.records import ActionRecord, OutcomeKind, PlanRecord, Seconds
-from cpdb.schema import actions, plans
+from cpdb.model import ActionRecord, Json, OutcomeKind, PlanRecord, Seconds
+from cpdb.schema import action_steps, actions, alarms, plans
 
 ACTION_COLUMNS = [actions.c[item.name] for item in fields(ActionRecord)]
 PLAN_COLUMNS = [plans.c[item.name] for item in fields(PlanRecord)]
@@ -91,3 +92,103 @@ def _row(item: ActionRecord | PlanRecord) -> dict[str, Any]:
 def _action(row: Any) -> ActionRecord:
     record = ActionRecord(*row)
     return replace(record, outcome=OutcomeKind(record.outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of the action with that number was begun, done or undone, as `step` says."""
+
+    action_id: int
+    step: str
+    t: Seconds
+    detail: Json
+
+
+STEP_COLUMNS = [action_steps.c[item.name] for item in fields(Progress)]
+
+
+class Steps:
+    """Notes are only ever added."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def note(self, item: Progress) -> None:
+        """Adds a note; it is on disk when this returns."""
+        row = asdict(item) | {"detail": dict(item.detail)}
+        with reported(self._engine, f"noting {item.step}"), self._engine.begin() as connection:
+            connection.execute(insert(action_steps).values(row))
+
+    def of(self, action_id: int) -> list[Progress]:
+        """All notes about an action, oldest first."""
+        return list(self.of_many((action_id,)).get(action_id, []))
+
+    def of_many(self, ids: Collection[int]) -> Mapping[int, list[Progress]]:
+        """Notes by action, oldest first; actions without any are left out."""
+        query: Any = select(*STEP_COLUMNS).where(action_steps.c.action_id.in_(list(ids))).order_by(action_steps.c.id)
+        found: dict[int, list[Progress]] = {}
+        with reported(self._engine, "reading the steps of actions"), self._engine.connect() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.action_id, []).append(Progress(*row))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """`kind` names the cause, `key` what it is about, `node` who saw it. Open until `cleared_at`."""
+
+    kind: str
+    key: str
+    node: str
+    detail: str
+    first_at: Seconds
+    last_at: Seconds
+    count: int = 1
+    cleared_at: Seconds | None = None
+
+
+ALARM_COLUMNS = [alarms.c[item.name] for item in fields(Alarm)]
+
+
+class Alarms:
+    """Open alarms by (kind, key, node), and those that were."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def raise_(self, items: Sequence[Alarm]) -> None:
+        """Opens alarms; one that is open already gets the new detail and time, and a higher count."""
+        if not items:
+            return
+        with reported(self._engine, "raising alarms"), self._engine.begin() as connection:
+            for item in items:
+                if not self._again(connection, item):
+                    connection.execute(insert(alarms).values(asdict(item)))
+
+    def _again(self, connection: Connection, item: Alarm) -> bool:
+        news = {"detail": item.detail, "last_at": item.last_at, "count": alarms.c.count + item.count}
+        same = _same_open(item.kind, item.key, item.node)
+        return connection.execute(update(alarms).where(same).values(news)).rowcount > 0
+
+    def clear(self, kind: str, key: str, node: str, now: Seconds) -> bool:
+        """Closes an alarm; False when none was open."""
+        with reported(self._engine, f"clearing {kind} of {key}"), self._engine.begin() as connection:
+            done = connection.execute(update(alarms).where(_same_open(kind, key, node)).values(cleared_at=now))
+            return done.rowcount > 0
+
+    def open(self) -> list[Alarm]:
+        """All open alarms, newest first."""
+        return self._read(alarms.c.cleared_at.is_(None))
+
+    def since(self, t: Seconds) -> list[Alarm]:
+        """All alarms that were raised or seen again after `t`, newest first."""
+        return self._read(alarms.c.last_at > t)
+
+    def _read(self, which: Any) -> list[Alarm]:
+        query = select(*ALARM_COLUMNS).where(which).order_by(alarms.c.last_at.desc(), alarms.c.id.desc())
+        with reported(self._engine, "reading alarms"), self._engine.connect() as connection:
+            return [Alarm(*row) for row in connection.execute(query)]
+
+
+def _same_open(kind: str, key: str, node: str) -> Any:
+    return (alarms.c.kind == kind) & (alarms.c.key == key) & (alarms.c.node == node) & alarms.c.cleared_at.is_(None)

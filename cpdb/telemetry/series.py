@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, select
 
-from cpdb.batches import Batches
-from cpdb.bulk_schema import PATTERN_TABLES, covered, observations
 from cpdb.engine import reported
+from cpdb.model import Pair, Seconds
 from cpdb.names import Names
-from cpdb.records import Pair, Seconds
-from cpdb.retention import COARSE_S, FINE_S, bucket_end
+from cpdb.schema import PATTERN_TABLES, covered, observations
+from cpdb.telemetry.batches import Batches
+from cpdb.telemetry.retention import COARSE_S, FINE_S, bucket_end
 
 QUANTITIES = ("bytes", "packets", "connections")
 # Rows of how many buckets are held at once.

@@ -1,14 +1,17 @@
 """Wanted and observed state: the orchestrator says what should be, the controller says what is."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from cpdb.engine import reported
-from cpdb.records import Limit, Observed, Pair, Reservation, Seconds, WantedWeights
-from cpdb.schema import generations, observed, reservations, wanted_weights
+from cpdb.engine import connect, reported
+from cpdb.model import Limit, Observed, Pair, Reservation, Seconds, WantedWeights
+from cpdb.schema import generations, observed, reservations, wanted_splits, wanted_weights
 
 
 class Wanted:
@@ -133,3 +136,121 @@ def _reservation(row: Any) -> Reservation:
         dscp=row["dscp"],
         generation=row["generation"],
     )
+
+
+# Tags are VLAN numbers of a range of our own; 4095 is reserved.
+FIRST_TAG, LAST_TAG = 3072, 4094
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSplit:
+    """Paths from one switch to another, each with its ratio (they sum to 1) and the tag that its packets carry.
+
+    Without an end it holds until it is replaced or removed.
+    """
+
+    from_switch: str
+    to_switch: str
+    paths: tuple[tuple[str, ...], ...]
+    ratios: tuple[float, ...]
+    tags: tuple[int, ...]
+    owner: str
+    reason: str
+    changed_at: Seconds
+    expires_at: Seconds | None = None
+    generation: int = 0
+
+
+SPLIT_COLUMNS = [wanted_splits.c[item.name] for item in fields(WantedSplit)]
+
+
+class Splits:
+    """Level-triggered, like everything that is wanted: one row for each pair of switches."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def put(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
+        """Replaces these and takes away `removed` in one step; returns the generation of all of them."""
+        with reported(self._engine, "writing wanted paths"), self._engine.begin() as connection:
+            generation = next_generation(connection)
+            for from_switch, to_switch in removed:
+                _delete_split(connection, from_switch, to_switch)
+            for item in items:
+                _delete_split(connection, item.from_switch, item.to_switch)
+                connection.execute(insert(wanted_splits).values(_row_of_split(item) | {"generation": generation}))
+            return generation
+
+    def all(self) -> list[WantedSplit]:
+        """Everything wanted, by switches."""
+        query = select(*SPLIT_COLUMNS).order_by(wanted_splits.c.from_switch, wanted_splits.c.to_switch)
+        with reported(self._engine, "reading wanted paths"), self._engine.connect() as connection:
+            return [_split(row._mapping) for row in connection.execute(query)]
+
+    def clear(self) -> None:
+        """Withdraws all of it: everything goes the shortest way again."""
+        with reported(self._engine, "clearing wanted paths"), self._engine.begin() as connection:
+            if connection.execute(delete(wanted_splits)).rowcount:
+                next_generation(connection)
+
+
+def _delete_split(connection: Connection, from_switch: str, to_switch: str) -> None:
+    same = (wanted_splits.c.from_switch == from_switch) & (wanted_splits.c.to_switch == to_switch)
+    connection.execute(delete(wanted_splits).where(same))
+
+
+def _row_of_split(item: WantedSplit) -> dict[str, Any]:
+    row = {one.name: getattr(item, one.name) for one in fields(WantedSplit)}
+    return row | {"paths": [list(path) for path in item.paths], "ratios": list(item.ratios), "tags": list(item.tags)}
+
+
+def _split(row: Any) -> WantedSplit:
+    known = dict(row)
+    known["paths"] = tuple(tuple(path) for path in row["paths"])
+    known["ratios"] = tuple(float(one) for one in row["ratios"])
+    known["tags"] = tuple(int(one) for one in row["tags"])
+    return WantedSplit(**known)
+
+
+class Watch:
+    """A connection of its own that is asked again and again, from one thread. Close it afterwards."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._version: object = None
+        self._generation: object = None
+
+    @classmethod
+    def of(cls, url: str) -> "Watch":
+        """A watch on the database at `url`, which must be there. Raises StoreUnreachable."""
+        return cls(connect(url))
+
+    def changed(self) -> bool:
+        """Whether the generation is another one than at the last call; so it is at the first. Raises StoreError."""
+        with reported(self._engine, "watching what is wanted"):
+            if self._connection is None:
+                self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if not self._touched(self._connection):
+                return False
+            found = self._connection.execute(select(generations.c.generation)).scalar()
+            before, self._generation = self._generation, (found,)
+            return before != self._generation
+
+    def _touched(self, connection: Connection) -> bool:
+        driver: Any = connection.connection.driver_connection
+        if not isinstance(driver, sqlite3.Connection):
+            return True
+        # A number in shared memory that every commit of anybody else changes: some microseconds, no query.
+        (version,) = driver.execute("PRAGMA data_version").fetchone()
+        before, self._version = self._version, version
+        return bool(before != version)
+
+    def close(self) -> None:
+        """Ends the connection; the next call makes another."""
+        if self._connection is not None:
+            # Of one that is broken there is nothing left to end.
+            with contextlib.suppress(SQLAlchemyError):
+                self._connection.close()
+            self._engine.dispose()
+        self._connection = self._version = None

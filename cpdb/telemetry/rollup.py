@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, delete, func, select, text, true, update
 
-from cpdb.bulk_schema import PATTERN_TABLES, batches, covered, observations, pending, progress
-from cpdb.columns import unpack
-from cpdb.records import Seconds
-from cpdb.retention import COARSE_S, FINE_S, Policy, RollUp, bucket_end, tiers
+from cpdb.model import Seconds
+from cpdb.schema import PATTERN_TABLES, batches, covered, observations, pending, progress
+from cpdb.telemetry.columns import unpack
+from cpdb.telemetry.retention import COARSE_S, FINE_S, Policy, RollUp, bucket_end, tiers
 
 BUILT = "minutes_built_through"
 COLUMNS = ("t", "talk_id", "covered_s", "bytes", "packets", "connections", "peak_bytes_per_s", "flags")

@@ -22,9 +22,8 @@ from typing import IO, TypeGuard
 
 import structlog
 
-from cpdb.columns import pack, unpack
 from cpdb.errors import StoreError
-from cpdb.patterns import Batch, Talk
+from cpdb.telemetry.columns import Batch, Talk, pack, unpack
 
 HEAD = struct.Struct("<II")
 TALKS, BATCH = b"T", b"B"
@@ -32,7 +31,7 @@ LENGTH = struct.Struct("<I")
 SEGMENT_BYTES = 4 << 20
 MOST_BYTES = 256 << 20
 SUFFIX = ".spool"
-_log = structlog.get_logger("cpdb.spool")
+_log = structlog.get_logger("cpdb.telemetry.spool")
 
 
 @dataclass(slots=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Engine, insert, select, update
 
-from cpdb.change_schema import bandwidth_requests as table
 from cpdb.engine import reported
-from cpdb.records import BytesPerS, Seconds
+from cpdb.model import BytesPerS, Seconds
+from cpdb.schema import bandwidth_requests as table
 
 
 class RequestState(StrEnum):
@@ -42,7 +42,7 @@ class BandwidthRequest:
     id: int | None = None
 
 
-COLUMNS = [table.c[item.name] for item in fields(BandwidthRequest)]
+REQUEST_COLUMNS = [table.c[item.name] for item in fields(BandwidthRequest)]
 ALIVE = (RequestState.ASKED.value, RequestState.GRANTED.value, RequestState.PARTLY.value)
 
 
@@ -79,7 +79,7 @@ class Requests:
         return self._read((table.c.asked_at > t) | (table.c.until > t))
 
     def _read(self, which: Any) -> list[BandwidthRequest]:
-        query = select(*COLUMNS).where(which).order_by(table.c.id)
+        query = select(*REQUEST_COLUMNS).where(which).order_by(table.c.id)
         with reported(self._engine, "reading requests"), self._engine.connect() as connection:
             found = [BandwidthRequest(*row) for row in connection.execute(query)]
         return [replace(one, state=RequestState(one.state)) for one in found]
