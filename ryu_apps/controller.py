@@ -11,13 +11,12 @@ import structlog
 from ryu_apps.census import Census
 from ryu_apps.counting.measuring import MeasuringApp
 from ryu_apps.declared import Declared
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, sleep, spawn
 from ryu_apps.installer import Installer
-from ryu_apps.rules import PORT_MAX, RuleKey
-from ryu_apps.sessions.asked import SwitchError
-from ryu_apps.sessions.pacing import Pacing
-from ryu_apps.sessions.wire import Wire
+from ryu_apps.pacing import Pacing
+from ryu_apps.rules import PORT_MAX, PortId, RuleKey
+from ryu_apps.switch.asked import SwitchError
+from ryu_apps.switch.wire import Wire
 from ryu_apps.virtual_ips.live import Live
 from ryu_apps.virtual_ips.vitals import Vitals
 

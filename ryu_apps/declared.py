@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIp, WantedSplit, WantedWeights
-from ryu_apps.finding.discovery import PortId
+from ryu_apps.rules import PortId
 from ryu_apps.steering import weighted
 
 Seconds = float

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ryu_apps.finding.discovery import PortId
+from ryu_apps.rules import Group, Meter, PortId, Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +24,62 @@ class Resubmit:
 
 
 Effect = Out | Resubmit
+
+
+@dataclass(frozen=True, slots=True)
+class AddMeter:
+    """Creates a meter."""
+
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyMeter:
+    """Changes a meter's rate in place: rules that use it stay."""
+
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMeter:
+    """Removes a meter."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddGroup:
+    """Creates a group."""
+
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyGroup:
+    """Changes a group's buckets in place: rules that use it stay."""
+
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteGroup:
+    """Removes a group."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutRule:
+    """Adds a rule or replaces the one with the same key; also restarts its lease."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule:
+    """Removes exactly this rule."""
+
+    rule: Rule
+
+
+Change = AddMeter | ModifyMeter | DeleteMeter | AddGroup | ModifyGroup | DeleteGroup | PutRule | DeleteRule

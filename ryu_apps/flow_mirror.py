@@ -15,8 +15,8 @@ from ryu_apps.counting.flow_counters import Entry
 from ryu_apps.counting.mirror import MirrorApp
 from ryu_apps.counting.polling import Filter
 from ryu_apps.declared import Declared, Directory
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.openflow import FlowColumns, match_fields
+from ryu_apps.rules import PortId
 
 Seconds = float
 Ends = tuple[str, str]

@@ -8,15 +8,15 @@ from typing import Any
 from cpdb import Observed
 from ryu_apps.effects import Effect, Out, Resubmit
 from ryu_apps.network import Network
-from ryu_apps.pipeline import Desired, Share, desired
+from ryu_apps.pipeline import Share, desired
 from ryu_apps.policing import allot
 from ryu_apps.reports import Reports
-from ryu_apps.rules import Kind, RuleKey, kind_of, number_of
-from ryu_apps.sessions.asked import SwitchError
-from ryu_apps.sessions.session import Session
-from ryu_apps.sessions.wire import Wire
+from ryu_apps.rules import Desired, Kind, RuleKey, kind_of, number_of
 from ryu_apps.shares import Limits, Wishes, share
 from ryu_apps.splits.split_reports import SplitReports
+from ryu_apps.switch.asked import SwitchError
+from ryu_apps.switch.session import Session
+from ryu_apps.switch.wire import Wire
 from ryu_apps.virtual_ips.weight_reports import WeightReports
 
 Seconds = float

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from ryu_apps import policing
 from ryu_apps.finding.waiting import Quench
-from ryu_apps.groups import Group, failover
 from ryu_apps.rules import (
     CONTROLLER,
     ETH_ARP,
@@ -15,9 +14,10 @@ from ryu_apps.rules import (
     PROTO_TCP,
     Action,
     AnswerArp,
+    Desired,
+    Group,
     Kind,
     Match,
-    Meter,
     Output,
     Rule,
     RuleKey,
@@ -25,10 +25,11 @@ from ryu_apps.rules import (
     Table,
     ToGroup,
     cookie,
+    failover,
     pair_number,
+    virtual_mac,
 )
 from ryu_apps.splits.tagging import Tagging, tagging_rules
-from ryu_apps.steering import virtual_mac
 from ryu_apps.virtual_ips.spread import Spread, hearing_rule, spread_rules
 
 DEFAULT_PRIORITY = 0
@@ -73,15 +74,6 @@ class Share:
     tagging: Tagging = field(default_factory=Tagging)
     # Second port towards a MAC, where there is one and the switch can turn to it by itself
     spares: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """What a switch should hold."""
-
-    rules: Mapping[RuleKey, Rule]
-    meters: Mapping[int, Meter]
-    groups: Mapping[int, Group] = field(default_factory=dict)
 
 
 def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = True) -> Desired:

@@ -9,8 +9,8 @@ from ryu_apps.network import Network
 from ryu_apps.pipeline import police_key
 from ryu_apps.policing import Wish
 from ryu_apps.rules import RuleKey
-from ryu_apps.sessions.session import Session
 from ryu_apps.shares import Limits, ingress
+from ryu_apps.switch.session import Session
 
 Seconds = float
 

@@ -1,9 +1,11 @@
 """Rules and meters as plain records: what forepath wants a switch to hold, free of any framework."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from hashlib import blake2b
+from socket import inet_aton
 from typing import NamedTuple
 
 Seconds = float
@@ -239,3 +241,72 @@ def pair_number(source_address: str, virtual_ip: str) -> int:
     """40 bits that name a pair: the same in every process and after every restart, so nothing has to be kept."""
     digest = blake2b(f"{source_address}>{virtual_ip}".encode(), digest_size=5).digest()
     return int.from_bytes(digest, "big")
+
+
+# Groups carry no cookie: these numbers are ours, all others belong to somebody else and are never touched.
+FIRST_GROUP, LAST_GROUP = 0xF000_0000, 0xF1FF_FFFF
+# Ports with higher numbers have no alternative: both have to fit into a group's number.
+_PORT_BITS = 12
+_PORT_MAX = (1 << _PORT_BITS) - 1
+
+
+class GroupKind(IntEnum):
+    """OpenFlow's group types that we use: one bucket by weight, or the first one whose port is up."""
+
+    SELECT = 1
+    FAST_FAILOVER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One choice: its actions, its weight (select) or the port that has to be up (fast failover)."""
+
+    actions: tuple[Action, ...]
+    weight: int = 0
+    watch_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of buckets, by number."""
+
+    number: int
+    kind: GroupKind
+    buckets: tuple[Bucket, ...]
+
+
+def is_our_group(number: int) -> bool:
+    """Whether a group's number is in our range."""
+    return FIRST_GROUP <= number <= LAST_GROUP
+
+
+def failover(port: int, spare: int) -> Group | None:
+    """Out of `port`, or out of `spare` while that is down; None when the ports' numbers are too high.
+
+    The same ports give the same number in every process and after every restart: nothing has to be kept.
+    """
+    if max(port, spare) > _PORT_MAX:
+        return None
+    buckets = tuple(Bucket((Output(one),), watch_port=one) for one in (port, spare))
+    return Group(FIRST_GROUP | port << _PORT_BITS | spare, GroupKind.FAST_FAILOVER, buckets)
+
+
+class PortId(NamedTuple):
+    """A port of a switch."""
+
+    dpid: int
+    port: int
+
+
+def virtual_mac(address: str) -> str:
+    """The MAC that answers for a virtual IP: locally administered, made of the address, the same after a restart."""
+    return (b"\xf2\xea" + inet_aton(address)).hex(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What a switch should hold."""
+
+    rules: Mapping[RuleKey, Rule]
+    meters: Mapping[int, Meter]
+    groups: Mapping[int, Group] = field(default_factory=dict)

@@ -4,14 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import blake2b
 from math import log
-from socket import inet_aton
 
 from cpdb import Destination, VirtualIp, WantedWeights
-
-
-def virtual_mac(address: str) -> str:
-    """The MAC that answers for a virtual IP: locally administered, made of the address, the same after a restart."""
-    return (b"\xf2\xea" + inet_aton(address)).hex(":")
 
 
 def choose(source: str, virtual_ip: str, destinations: Iterable[Destination]) -> Destination | None:

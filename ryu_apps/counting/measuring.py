@@ -10,7 +10,6 @@ from ryu_apps.counting.mirror import MirrorApp
 from ryu_apps.counting.polling import Filter, flow_entries
 from ryu_apps.counting.sampling import Sampling
 from ryu_apps.counting.witness import Witness
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, spawn
 from ryu_apps.network import Network
 from ryu_apps.openflow import FlowColumns
@@ -22,15 +21,16 @@ from ryu_apps.rules import (
     OWNER_SHIFT,
     PORT_MAX,
     Kind,
+    PortId,
     RuleKey,
     Table,
     is_ours,
     kind_of,
     number_of,
 )
-from ryu_apps.sessions.datapath import decode_match
 from ryu_apps.settings import agents, probing
 from ryu_apps.splits.routes import Routes
+from ryu_apps.switch.datapath import decode_match
 from ryu_apps.virtual_ips.destinations import Destinations
 
 Seconds = float

@@ -18,7 +18,6 @@ from ryu_apps.counting.staleness import Staleness
 from ryu_apps.counting.tallies import Tallies
 from ryu_apps.counting.writer import Row, Writer, store_rows
 from ryu_apps.declared import Declared
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.framework import (
     DEAD_DISPATCHER,
     MAIN_DISPATCHER,
@@ -35,11 +34,12 @@ from ryu_apps.framework import (
 )
 from ryu_apps.openflow import FlowColumns
 from ryu_apps.reading import LOOK_EVERY_S, Reading, look
-from ryu_apps.sessions.asked import Complaints, SwitchError, unmatched
-from ryu_apps.sessions.connections import harden
-from ryu_apps.sessions.refusals import refusals
-from ryu_apps.sessions.wire import Wire
+from ryu_apps.rules import PortId
 from ryu_apps.settings import Settings, load, state_directory
+from ryu_apps.switch.asked import Complaints, SwitchError, unmatched
+from ryu_apps.switch.connections import harden
+from ryu_apps.switch.refusals import refusals
+from ryu_apps.switch.wire import Wire
 
 Seconds = float
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cpdb import Talk
 from ryu_apps.counting.counters import Growth
-from ryu_apps.finding.discovery import PortId
+from ryu_apps.rules import PortId
 
 Seconds = float
 BytesPerS = float

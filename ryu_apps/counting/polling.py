@@ -8,7 +8,7 @@ from ryu_apps.counting.flow_counters import Entry
 from ryu_apps.counting.samples import PortSample
 from ryu_apps.framework import kill, ofproto, sleep, spawn
 from ryu_apps.openflow import FlowColumns, PortColumns
-from ryu_apps.sessions.wire import Wire
+from ryu_apps.switch.wire import Wire
 
 Seconds = float
 

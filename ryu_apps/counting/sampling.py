@@ -14,7 +14,7 @@ import structlog
 from cpdb import Batch, Talk
 from ryu_apps.counting.accounting import MOST_GROWTH
 from ryu_apps.counting.sflow import Datagram, MalformedDatagram, decode
-from ryu_apps.finding.waiting import Brake
+from ryu_apps.pacing import RateLimiter
 
 Seconds = float
 
@@ -49,7 +49,7 @@ class Sampling:
         """`agents`: address -> name of the switch that sends from there; nobody else is listened to."""
         self._names = agents
         self._agents: dict[str, _Agent] = {}
-        self._brake = Brake()
+        self._brake = RateLimiter()
         self.refused = 0
         self.lost = 0
 

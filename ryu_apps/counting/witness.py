@@ -10,11 +10,10 @@ from ryu_apps.counting.accounting import Book
 from ryu_apps.counting.counters import Growth
 from ryu_apps.counting.plausibility import BothEnds, LineSpeeds, marked
 from ryu_apps.declared import Directory
-from ryu_apps.finding.discovery import PortId
-from ryu_apps.finding.waiting import Brake
 from ryu_apps.network import Network
+from ryu_apps.pacing import RateLimiter
 from ryu_apps.pairs import PairState
-from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind
+from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind, PortId
 
 Seconds = float
 BytesPerS = float
@@ -36,7 +35,7 @@ class Witness:
         self._speeds = LineSpeeds()
         self._ends = BothEnds()
         self._doubtful: dict[Talk, bool] = {}
-        self._brake = Brake()
+        self._brake = RateLimiter()
         self.implausible = 0
 
     def book(self, dpid: int, now: Seconds) -> Book:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
-from ryu_apps.rules import PROTO_TCP, PROTO_UDP, Choose, KeepConnection, MeetOnce, PickSlot
-from ryu_apps.steering import virtual_mac
+from ryu_apps.rules import PROTO_TCP, PROTO_UDP, Choose, KeepConnection, MeetOnce, PickSlot, virtual_mac
 
 Seconds = float
 Connection = tuple[int | None, str | None, str | None, int | None, int | None]

@@ -6,10 +6,7 @@ from typing import Any
 
 from cpdb import FIRST_TAG
 from ryu_apps.counting.samples import FlowSample
-from ryu_apps.fakes.fake_meters import TokenBucket
-from ryu_apps.fakes.fake_notes import Notes, noted
-from ryu_apps.groups import Group
-from ryu_apps.reconcile import (
+from ryu_apps.effects import (
     AddGroup,
     AddMeter,
     Change,
@@ -20,12 +17,15 @@ from ryu_apps.reconcile import (
     ModifyMeter,
     PutRule,
 )
+from ryu_apps.fakes.fake_meters import TokenBucket
+from ryu_apps.fakes.fake_notes import Notes, noted
 from ryu_apps.rules import (
     CONTROLLER,
     PROTO_TCP,
     Action,
     AnswerArp,
     Choose,
+    Group,
     KeepConnection,
     LookInto,
     Match,

@@ -2,12 +2,11 @@
 
 from ryu_apps.effects import Effect, Out
 from ryu_apps.finding import frames
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.finding.frames import Arp, Frame
-from ryu_apps.finding.waiting import Brake
 from ryu_apps.knowledge import Knowledge
+from ryu_apps.pacing import RateLimiter
 from ryu_apps.pairs import Pairs
-from ryu_apps.steering import virtual_mac
+from ryu_apps.rules import PortId, virtual_mac
 
 Seconds = float
 
@@ -20,7 +19,7 @@ class Asking(Knowledge):
 
     def __init__(self, pairs: Pairs) -> None:
         super().__init__(pairs)
-        self._brake = Brake()
+        self._brake = RateLimiter()
 
     def _wanted_addresses(self) -> list[str]:
         behind = {one.address for vip in self.virtual_ips.values() for one in vip.destinations}

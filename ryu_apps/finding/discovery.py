@@ -7,7 +7,8 @@ link does it make links.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+
+from ryu_apps.rules import PortId
 
 Seconds = float
 
@@ -15,13 +16,6 @@ Seconds = float
 SETTLE_S = 1.5
 # Five frames lost in a row: a busy machine delays one or two.
 FORGET_S = 11.0
-
-
-class PortId(NamedTuple):
-    """A port of a switch."""
-
-    dpid: int
-    port: int
 
 
 class Role(Enum):

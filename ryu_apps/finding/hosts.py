@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ryu_apps.finding.discovery import PortId
+from ryu_apps.rules import PortId
 
 Seconds = float
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from secrets import token_bytes
 
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.finding.frames import LLDP_GROUP, PROBE_MAC, mac_bytes
-from ryu_apps.rules import ETH_LLDP
+from ryu_apps.rules import ETH_LLDP, PortId
 
 Seconds = float
 

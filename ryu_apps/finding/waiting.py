@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ryu_apps.finding.discovery import PortId
-from ryu_apps.rules import Match
+from ryu_apps.rules import Match, PortId
 
 Seconds = float
 
@@ -13,24 +12,6 @@ HOLD_MOST = 256
 # This many frames a second to one unknown place, then the switch drops them itself for a while.
 QUENCH_AFTER = 20
 QUENCH_S = 2.0
-_KEYS_MOST = 10_000
-_KEYS_S = 10.0
-
-
-class Brake:
-    """Says whether something may happen again: not more often than every so many seconds for each key."""
-
-    def __init__(self) -> None:
-        self._last: dict[object, Seconds] = {}
-
-    def due(self, key: object, every_s: Seconds, now: Seconds) -> bool:
-        """True at most once in `every_s` for `key`."""
-        if now - self._last.get(key, float("-inf")) < every_s:
-            return False
-        if len(self._last) > _KEYS_MOST:
-            self._last = {one: t for one, t in self._last.items() if now - t < _KEYS_S}
-        self._last[key] = now
-        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cpdb import NodeKind
-from ryu_apps.finding.discovery import PortId
+from ryu_apps.rules import PortId
 
 Seconds = float
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from cpdb import Destination, NodeKind, Standing, VirtualIp
 from ryu_apps.effects import Effect, Out
 from ryu_apps.finding import frames
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.finding.frames import Frame
 from ryu_apps.finding.hosts import Hosts
 from ryu_apps.pairs import BY_CONNECTION
-from ryu_apps.steering import virtual_mac
+from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.virtual_ips import segments
 from ryu_apps.virtual_ips.affinity import Spreads
 from ryu_apps.virtual_ips.conflicts import Conflicts

@@ -30,8 +30,8 @@ from ryu_apps.rules import (
     Table,
     cookie,
     pair_number,
+    virtual_mac,
 )
-from ryu_apps.steering import virtual_mac
 from ryu_apps.virtual_ips.segments import PROBE_PORT
 from ryu_apps.virtual_ips.slots import SLOT_BITS, SLOTS, compress
 from ryu_apps.virtual_ips.slots import Table as SlotTable

@@ -8,9 +8,9 @@ from itertools import chain
 from cpdb import Destination, Observed, Standing, VirtualIp, WantedWeights
 from ryu_apps.knowledge import Knowledge
 from ryu_apps.pairs import BY_CONNECTION
-from ryu_apps.reconcile import same
 from ryu_apps.rules import RuleKey, Table
-from ryu_apps.sessions.session import Session
+from ryu_apps.switch.reconcile import same
+from ryu_apps.switch.session import Session
 from ryu_apps.virtual_ips.spread import Spread
 
 Seconds = float

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ryu_apps.effects import Change
 from ryu_apps.fakes.fake_switch import FakeSwitch
-from ryu_apps.reconcile import Change
-from ryu_apps.sessions.asked import Asked, SwitchError
-from ryu_apps.sessions.session import Session
+from ryu_apps.switch.asked import Asked, SwitchError
+from ryu_apps.switch.session import Session
 
 
 @dataclass

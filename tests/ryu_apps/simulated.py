@@ -9,15 +9,14 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out, Resubmit
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.finding import frames
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.finding.frames import Arp
 from ryu_apps.network import Network
 from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import desired
 from ryu_apps.policing import allot
-from ryu_apps.reconcile import Holding, difference
-from ryu_apps.rules import CONTROLLER, ETH_ARP, RuleKey, number_of
+from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey, number_of
 from ryu_apps.shares import limits, share
+from ryu_apps.switch.reconcile import Holding, difference
 
 VIP = "10.0.0.100"
 FIRST_METER = 60_000

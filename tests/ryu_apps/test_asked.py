@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from ryu_apps.effects import AddGroup, AddMeter, Change, DeleteGroup, DeleteRule, PutRule
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.framework import offline_datapath, ofproto
-from ryu_apps.groups import Group, failover
 from ryu_apps.openflow import Phase, check
-from ryu_apps.pipeline import Desired, Share, desired
-from ryu_apps.reconcile import AddGroup, AddMeter, Change, DeleteGroup, DeleteRule, PutRule
-from ryu_apps.rules import Kind, Match, Meter, Output, Rule, RuleKey, Table, cookie
-from ryu_apps.sessions.asked import Asked, Complaints, SwitchError, unmatched
-from ryu_apps.sessions.replies import message_of
-from ryu_apps.sessions.session import GRACE_S, RETRY_S, Session
+from ryu_apps.pipeline import Share, desired
+from ryu_apps.rules import Desired, Group, Kind, Match, Meter, Output, Rule, RuleKey, Table, cookie, failover
+from ryu_apps.switch.asked import Asked, Complaints, SwitchError, unmatched
+from ryu_apps.switch.replies import message_of
+from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
 
 FIRST = 60_000
 MAC = "02:00:00:00:00:01"

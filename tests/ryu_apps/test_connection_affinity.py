@@ -10,8 +10,7 @@ from cpdb import Standing
 from ryu_apps.declared import Declared
 from ryu_apps.fakes.fake_switch import Packet
 from ryu_apps.pairs import Pairs
-from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number
-from ryu_apps.steering import virtual_mac
+from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.virtual_ips.live import Live
 from ryu_apps.virtual_ips.slots import SLOTS
 from ryu_apps.virtual_ips.spread import destination_number

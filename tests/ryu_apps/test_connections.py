@@ -17,8 +17,8 @@ import openflow_corpus as corpus
 import pytest
 
 from ryu_apps.openflow import Phase
-from ryu_apps.sessions.connections import Bounds, overdue
-from ryu_apps.sessions.refusals import Refusals
+from ryu_apps.switch.connections import Bounds, overdue
+from ryu_apps.switch.refusals import Refusals
 from tools.bench.replayed_switch import ReplayedSwitch
 
 ROOT = Path(__file__).parent.parent.parent

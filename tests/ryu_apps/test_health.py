@@ -8,9 +8,8 @@ from cpdb import Alarm, Link, Node, NodeKind, Observed, Standing
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out
 from ryu_apps.finding import frames
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.finding.frames import Arp
-from ryu_apps.steering import virtual_mac
+from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.virtual_ips import segments
 from ryu_apps.virtual_ips.health import Health, Rules, Status, Target
 from ryu_apps.virtual_ips.segments import ACK, PROBE_PORT, RST, SYN, Segment

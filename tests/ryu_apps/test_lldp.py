@@ -8,9 +8,9 @@ from simulated import HOSTS, World, mac
 
 from ryu_apps.effects import Out
 from ryu_apps.finding import frames
-from ryu_apps.finding.discovery import FORGET_S, PortId, Role
+from ryu_apps.finding.discovery import FORGET_S, Role
 from ryu_apps.finding.lldp import LIFE_S, Introductions, Verdict
-from ryu_apps.rules import ETH_LLDP
+from ryu_apps.rules import ETH_LLDP, PortId
 
 A, B, C = PortId(1, 1), PortId(2, 1), PortId(3, 1)
 ports = st.builds(PortId, st.integers(0, 2**64 - 1), st.integers(1, 0xFFFFFF00))

@@ -7,10 +7,8 @@ from cpdb import Limit, Pair, Reservation
 from ryu_apps.effects import Out
 from ryu_apps.fakes.fake_switch import Packet
 from ryu_apps.finding import frames
-from ryu_apps.finding.discovery import PortId
 from ryu_apps.finding.frames import Arp
-from ryu_apps.rules import ETH_ARP, Kind, Table, cookie, kind_of, number_of, pair_number
-from ryu_apps.steering import virtual_mac
+from ryu_apps.rules import ETH_ARP, Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ryu_apps.effects import Effect, Out
-from ryu_apps.sessions.pacing import Pacing
+from ryu_apps.pacing import Pacing
 
 
 def out(number: int) -> Out:

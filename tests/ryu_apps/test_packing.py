@@ -3,13 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ryu_apps.effects import AddGroup, AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
 from ryu_apps.framework import offline_datapath
-from ryu_apps.groups import failover
-from ryu_apps.reconcile import AddGroup, AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
-from ryu_apps.rules import CONTROLLER, Kind, Match, Meter, Output, Rule, SetField, Table, ToGroup, cookie
-from ryu_apps.sessions.datapath import encode_change
-from ryu_apps.sessions.packing import pack
-from ryu_apps.sessions.wire import pack_instructions
+from ryu_apps.rules import CONTROLLER, Kind, Match, Meter, Output, Rule, SetField, Table, ToGroup, cookie, failover
+from ryu_apps.switch.datapath import encode_change
+from ryu_apps.switch.packing import pack
+from ryu_apps.switch.wire import pack_instructions
 
 NOW = 1000.0
 macs = st.integers(0, 2**48 - 1).map(lambda one: one.to_bytes(6, "big").hex(":"))

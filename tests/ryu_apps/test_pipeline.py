@@ -5,11 +5,25 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ryu_apps.effects import DeleteRule, PutRule
 from ryu_apps.fakes.fake_switch import FakeSwitch
-from ryu_apps.pipeline import Desired, Share, Steer, desired
+from ryu_apps.pipeline import Share, Steer, desired
 from ryu_apps.policing import Police, allot
-from ryu_apps.reconcile import DeleteRule, Holding, PutRule, difference
-from ryu_apps.rules import Kind, Match, Output, Rule, RuleKey, Table, cookie, is_ours, kind_of, number_of, pair_number
+from ryu_apps.rules import (
+    Desired,
+    Kind,
+    Match,
+    Output,
+    Rule,
+    RuleKey,
+    Table,
+    cookie,
+    is_ours,
+    kind_of,
+    number_of,
+    pair_number,
+)
+from ryu_apps.switch.reconcile import Holding, difference
 
 VIP = "10.0.0.100"
 FIRST = 60_000

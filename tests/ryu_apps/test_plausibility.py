@@ -9,8 +9,7 @@ from ryu_apps.counting.counters import Growth
 from ryu_apps.counting.plausibility import STRIKES, WINDOW_S, BothEnds, LineSpeeds
 from ryu_apps.counting.staleness import Staleness
 from ryu_apps.counting.witness import Witness
-from ryu_apps.finding.discovery import PortId
-from ryu_apps.rules import Kind, Table, cookie, pair_number
+from ryu_apps.rules import Kind, PortId, Table, cookie, pair_number
 
 LINE = 1e6
 A, B = PortId(1, 1), PortId(2, 1)

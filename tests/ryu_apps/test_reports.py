@@ -7,12 +7,13 @@ from answering_wire import Wire
 from simulated import VIP, World, address, declared
 
 from cpdb import Limit, Observed, Pair, Reservation
+from ryu_apps.effects import AddMeter, Change
 from ryu_apps.pipeline import desired
 from ryu_apps.policing import allot
-from ryu_apps.reconcile import AddMeter, Change, Holding
 from ryu_apps.reports import NOWHERE, Reports
-from ryu_apps.sessions.session import Session
 from ryu_apps.shares import limits, share
+from ryu_apps.switch.reconcile import Holding
+from ryu_apps.switch.session import Session
 
 FIRST = 60_000
 

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpdb import Destination
+from ryu_apps.effects import DeleteRule, PutRule
 from ryu_apps.framework import offline_datapath, parser
-from ryu_apps.pipeline import Desired
-from ryu_apps.reconcile import DeleteRule, Holding, PutRule, difference
-from ryu_apps.rules import KeepConnection
-from ryu_apps.sessions.datapath import decode_rule, encode_change
-from ryu_apps.sessions.packing import pack
-from ryu_apps.sessions.wire import pack_instructions
+from ryu_apps.rules import Desired, KeepConnection
+from ryu_apps.switch.datapath import decode_rule, encode_change
+from ryu_apps.switch.packing import pack
+from ryu_apps.switch.reconcile import Holding, difference
+from ryu_apps.switch.wire import pack_instructions
 from ryu_apps.virtual_ips.slots import divide
 from ryu_apps.virtual_ips.spread import Spread, spread_rules
 

@@ -12,13 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from cpdb import Destination
-from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
-from ryu_apps.groups import FIRST as FIRST_GROUP
-from ryu_apps.groups import Bucket, Group, GroupKind, failover
-from ryu_apps.openflow import Phase, check
-from ryu_apps.pipeline import Share, Steer, desired
-from ryu_apps.policing import Police
-from ryu_apps.reconcile import (
+from ryu_apps.effects import (
     AddGroup,
     AddMeter,
     Change,
@@ -29,7 +23,27 @@ from ryu_apps.reconcile import (
     ModifyMeter,
     PutRule,
 )
-from ryu_apps.rules import Kind, Match, Meter, Output, Rule, SetField, Table, ToGroup, cookie, is_ours
+from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
+from ryu_apps.openflow import Phase, check
+from ryu_apps.pipeline import Share, Steer, desired
+from ryu_apps.policing import Police
+from ryu_apps.rules import (
+    FIRST_GROUP,
+    Bucket,
+    Group,
+    GroupKind,
+    Kind,
+    Match,
+    Meter,
+    Output,
+    Rule,
+    SetField,
+    Table,
+    ToGroup,
+    cookie,
+    failover,
+    is_ours,
+)
 from ryu_apps.virtual_ips.slots import divide
 from ryu_apps.virtual_ips.spread import Spread
 
@@ -161,7 +175,7 @@ class Real:
         return [self._translate.decode_meter(one) for one in self._ask(asked)]
 
     def groups(self) -> list[Group]:
-        from ryu_apps.sessions.group_messages import decode_group
+        from ryu_apps.switch.group_messages import decode_group
 
         found = self._ask(self._parser.OFPGroupDescStatsRequest(self._datapath, 0))
         return [group for one in found if (group := decode_group(one)) is not None]

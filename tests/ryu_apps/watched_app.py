@@ -12,9 +12,9 @@ from ryu_apps.framework import (
     sleep,
     spawn,
 )
-from ryu_apps.sessions.connections import harden
-from ryu_apps.sessions.wire import Wire
 from ryu_apps.settings import load
+from ryu_apps.switch.connections import harden
+from ryu_apps.switch.wire import Wire
 
 
 class Watched(RyuApp):

@@ -22,9 +22,9 @@ from ryu_apps.framework import (
     spawn,
 )
 from ryu_apps.openflow import FlowColumns
-from ryu_apps.sessions.connections import harden
-from ryu_apps.sessions.wire import Wire
 from ryu_apps.settings import Settings
+from ryu_apps.switch.connections import harden
+from ryu_apps.switch.wire import Wire
 
 # "forepath" or "ryu", and how many polls
 READER = "FOREPATH_BENCH_READER"

@@ -5,7 +5,7 @@ from socket import inet_aton
 
 from ryu_apps.framework import offline_datapath
 from ryu_apps.rules import Action, Choose, KeepConnection, LookInto, Match, Rule, SetField
-from ryu_apps.sessions.datapath import encode_rule
+from ryu_apps.switch.datapath import encode_rule
 
 # Values that nothing else in a message looks like
 _MAC, _ADDRESS, _VIRTUAL_IP, _NUMBER = "5a:c3:96:e1:7b:2d", "201.149.83.167", "217.61.139.43", 0xB7D94E8B

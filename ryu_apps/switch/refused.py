@@ -3,19 +3,19 @@
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from ryu_apps.reconcile import (
+from ryu_apps.effects import (
     AddGroup,
     AddMeter,
     Change,
     DeleteGroup,
     DeleteMeter,
     DeleteRule,
-    Holding,
     ModifyGroup,
     ModifyMeter,
     PutRule,
 )
 from ryu_apps.rules import Meter, kind_of
+from ryu_apps.switch.reconcile import Holding
 
 Seconds = float
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from ryu_apps.framework import ofproto, parser
 from ryu_apps.rules import Action, AnswerArp, Output, SetField, Tag, ToGroup, Untag
-from ryu_apps.sessions.nicira import decode_lookups, encode_lookup
-from ryu_apps.sessions.vlan import decode_tag, encode_tag
+from ryu_apps.switch.nicira import decode_lookups, encode_lookup
+from ryu_apps.switch.vlan import decode_tag, encode_tag
 
 
 def encode_action(action: Action) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Keeps a burst of packets from making the controller work everything out anew for each of them."""
+"""Bounds work by time: what a burst of packets makes the controller compute, and how often something may happen."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +11,9 @@ Seconds = float
 _REST = 2.0
 _LONGEST_REST_S = 0.25
 _MOST = 10_000
+# A rate limiter remembers so many keys, and forgets those of so long ago when there are more
+_KEYS_MOST = 10_000
+_KEYS_S = 10.0
 
 
 class Pacing:
@@ -43,3 +46,19 @@ class Pacing:
         finally:
             took = time.monotonic() - begun
             self._next = now + took + min(_LONGEST_REST_S, _REST * took)
+
+
+class RateLimiter:
+    """Says whether something may happen again: not more often than every so many seconds for each key."""
+
+    def __init__(self) -> None:
+        self._last: dict[object, Seconds] = {}
+
+    def due(self, key: object, every_s: Seconds, now: Seconds) -> bool:
+        """True at most once in `every_s` for `key`."""
+        if now - self._last.get(key, float("-inf")) < every_s:
+            return False
+        if len(self._last) > _KEYS_MOST:
+            self._last = {one: t for one, t in self._last.items() if now - t < _KEYS_S}
+        self._last[key] = now
+        return True

@@ -6,18 +6,18 @@ from typing import Any
 
 import structlog
 
+from ryu_apps.effects import Change
 from ryu_apps.framework import kill, ofproto, parser, spawn, unbounded_queue
-from ryu_apps.reconcile import Change
 from ryu_apps.rules import Action
-from ryu_apps.sessions.asked import Asked
-from ryu_apps.sessions.datapath import encode_change
-from ryu_apps.sessions.packing import pack
-from ryu_apps.sessions.templates import by_framework, from_template
+from ryu_apps.switch.asked import Asked
+from ryu_apps.switch.datapath import encode_change
+from ryu_apps.switch.packing import pack
+from ryu_apps.switch.templates import by_framework, from_template
 
 Seconds = float
 
 _MOST_BYTES = 64 << 20
-_log = structlog.get_logger("ryu_apps.sessions.wire")
+_log = structlog.get_logger("ryu_apps.switch.wire")
 
 
 _known = lru_cache(maxsize=4096)(by_framework)

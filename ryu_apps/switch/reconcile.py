@@ -3,74 +3,23 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ryu_apps.groups import Group
-from ryu_apps.groups import is_ours as is_our_group
-from ryu_apps.pipeline import Desired
-from ryu_apps.rules import Meter, Rule, RuleKey, ToGroup, is_ours
+from ryu_apps.effects import (
+    AddGroup,
+    AddMeter,
+    Change,
+    DeleteGroup,
+    DeleteMeter,
+    DeleteRule,
+    ModifyGroup,
+    ModifyMeter,
+    PutRule,
+)
+from ryu_apps.rules import Desired, Group, Meter, Rule, RuleKey, ToGroup, is_our_group, is_ours
 
 Seconds = float
 
 # A lease in the switch may differ by its rounding to whole seconds before it is set anew.
 LEASE_SLACK_S = 1.25
-
-
-@dataclass(frozen=True, slots=True)
-class AddMeter:
-    """Creates a meter."""
-
-    meter: Meter
-
-
-@dataclass(frozen=True, slots=True)
-class ModifyMeter:
-    """Changes a meter's rate in place: rules that use it stay."""
-
-    meter: Meter
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteMeter:
-    """Removes a meter."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class AddGroup:
-    """Creates a group."""
-
-    group: Group
-
-
-@dataclass(frozen=True, slots=True)
-class ModifyGroup:
-    """Changes a group's buckets in place: rules that use it stay."""
-
-    group: Group
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteGroup:
-    """Removes a group."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class PutRule:
-    """Adds a rule or replaces the one with the same key; also restarts its lease."""
-
-    rule: Rule
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRule:
-    """Removes exactly this rule."""
-
-    rule: Rule
-
-
-Change = AddMeter | ModifyMeter | DeleteMeter | AddGroup | ModifyGroup | DeleteGroup | PutRule | DeleteRule
 
 
 @dataclass(slots=True)

@@ -4,8 +4,7 @@ from typing import Any
 
 import structlog
 
-from ryu_apps.framework import ofproto, parser
-from ryu_apps.reconcile import (
+from ryu_apps.effects import (
     AddGroup,
     AddMeter,
     Change,
@@ -16,6 +15,7 @@ from ryu_apps.reconcile import (
     ModifyMeter,
     PutRule,
 )
+from ryu_apps.framework import ofproto, parser
 from ryu_apps.rules import (
     CONTROLLER,
     OWNER,
@@ -26,15 +26,15 @@ from ryu_apps.rules import (
     Meter,
     Rule,
 )
-from ryu_apps.sessions.action_messages import decode_actions, encode_action
-from ryu_apps.sessions.group_messages import encode_group, forget_group
-from ryu_apps.sessions.nicira import read_register_fields, register_fields
-from ryu_apps.sessions.packing import METER_FLAGS, flags_of, lease_s
-from ryu_apps.sessions.vlan import read_tag_fields, tag_fields
+from ryu_apps.switch.action_messages import decode_actions, encode_action
+from ryu_apps.switch.group_messages import encode_group, forget_group
+from ryu_apps.switch.nicira import read_register_fields, register_fields
+from ryu_apps.switch.packing import METER_FLAGS, flags_of, lease_s
+from ryu_apps.switch.vlan import read_tag_fields, tag_fields
 
 Seconds = float
 
-_log = structlog.get_logger("ryu_apps.sessions.datapath")
+_log = structlog.get_logger("ryu_apps.switch.datapath")
 # SYN set and ACK clear, as (value, mask)
 _SYN = (0x002, 0x012)
 _GROUP = ("01:00:00:00:00:00", "01:00:00:00:00:00")

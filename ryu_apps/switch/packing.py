@@ -11,8 +11,8 @@ from math import ceil
 from operator import attrgetter
 from socket import inet_aton
 
+from ryu_apps.effects import AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
 from ryu_apps.framework import ofproto
-from ryu_apps.reconcile import AddMeter, Change, DeleteMeter, DeleteRule, ModifyMeter, PutRule
 from ryu_apps.rules import OWNER, OWNER_MASK, OWNER_SHIFT, Action, Kind, Match, Meter, Rule, kind_of
 
 Seconds = float

@@ -21,13 +21,13 @@ from ryu_apps.framework import (
     stock,
 )
 from ryu_apps.openflow import Inbox, MalformedMessage, OpenReplies, Phase, check
-from ryu_apps.sessions.refusals import refusals
-from ryu_apps.sessions.replies import message_of
 from ryu_apps.settings import Settings
+from ryu_apps.switch.refusals import refusals
+from ryu_apps.switch.replies import message_of
 
 Seconds = float
 
-_log = structlog.get_logger("ryu_apps.sessions.connections")
+_log = structlog.get_logger("ryu_apps.switch.connections")
 _PHASES = {
     HANDSHAKE_DISPATCHER: Phase.HELLO,
     CONFIG_DISPATCHER: Phase.FEATURES,

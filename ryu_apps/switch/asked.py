@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from ryu_apps.finding.waiting import Brake
+from ryu_apps.pacing import RateLimiter
 
 Seconds = float
 
@@ -13,7 +13,7 @@ Seconds = float
 _MOST = 8192
 _KINDS_MOST = 200
 _LOG_EVERY_S = 10.0
-_log = structlog.get_logger("ryu_apps.sessions.asked")
+_log = structlog.get_logger("ryu_apps.switch.asked")
 # Types of messages in the head that a switch sends back with its error, by OpenFlow 1.3.5, section 7.1
 _TYPES = {2: "echo request", 9: "switch configuration", 13: "packet out", 14: "rule", 15: "group", 16: "port"}
 _TYPES |= {17: "table", 18: "statistics", 20: "barrier", 24: "role", 26: "asynchronous configuration", 29: "meter"}
@@ -50,7 +50,7 @@ class Complaints:
     """Every error of every switch: what it was about, and the switch's reason; `counts` only grows."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _brake: Brake = field(default_factory=Brake)
+    _brake: RateLimiter = field(default_factory=RateLimiter)
 
     def add(self, switch: str, about: str, reason: str, now: Seconds) -> None:
         """Counts an error, and logs it unless the same was logged a moment ago."""

@@ -3,8 +3,8 @@
 from typing import Any
 
 from ryu_apps.framework import ofproto, parser
-from ryu_apps.groups import Bucket, Group, GroupKind
-from ryu_apps.sessions.action_messages import decode_actions, encode_action
+from ryu_apps.rules import Bucket, Group, GroupKind
+from ryu_apps.switch.action_messages import decode_actions, encode_action
 
 KINDS = {GroupKind.SELECT: ofproto.OFPGT_SELECT, GroupKind.FAST_FAILOVER: ofproto.OFPGT_FF}
 

@@ -4,16 +4,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ryu_apps.effects import AddGroup, Change, DeleteGroup, DeleteRule, ModifyGroup, PutRule
 from ryu_apps.framework import ofproto
-from ryu_apps.groups import Group
-from ryu_apps.pipeline import Desired
-from ryu_apps.reconcile import AddGroup, Change, DeleteGroup, DeleteRule, Holding, ModifyGroup, PutRule, difference
-from ryu_apps.rules import OWNER, OWNER_MASK, OWNER_SHIFT, Kind, Meter, Rule, RuleKey, ToGroup, kind_of
-from ryu_apps.sessions.asked import SwitchError, unmatched
-from ryu_apps.sessions.datapath import decode_meter, decode_rule
-from ryu_apps.sessions.group_messages import decode_group
-from ryu_apps.sessions.refused import Refusal, about, subject, timeless, undo
-from ryu_apps.sessions.wire import Wire
+from ryu_apps.rules import OWNER, OWNER_MASK, OWNER_SHIFT, Desired, Group, Kind, Meter, Rule, RuleKey, ToGroup, kind_of
+from ryu_apps.switch.asked import SwitchError, unmatched
+from ryu_apps.switch.datapath import decode_meter, decode_rule
+from ryu_apps.switch.group_messages import decode_group
+from ryu_apps.switch.reconcile import Holding, difference
+from ryu_apps.switch.refused import Refusal, about, subject, timeless, undo
+from ryu_apps.switch.wire import Wire
 
 Seconds = float
 

@@ -20,8 +20,8 @@ from ryu_apps.rules import (
     MeetOnce,
     PickSlot,
     Table,
+    virtual_mac,
 )
-from ryu_apps.steering import virtual_mac
 
 SLOT_REGISTER, CHOICE_REGISTER = "reg0", "reg1"
 # A connection that said that it ends is forgotten after so much silence, whoever speaks last.
