@@ -1,27 +1,26 @@
 """WHAT IF: replays recordings through the live predictor and planner, and says what they would have been worth.
 
-The door of the room: `read` a `Recording`, make a `Plan`, run the `backtest`, write the `page`;
+The door of the room: `read` a `Recording`, make a `BacktestPlan`, run the `backtest`, write the `forecast_page`;
 for routing `read_matrices`, `route` them, write the `route_page`.
 """
 
 from backtest.machines import MachinePlan, replay_machines
-from backtest.page import page
+from backtest.pages import forecast_page, route_page
 from backtest.reading import Recording, RecordingError, read
-from backtest.route_page import route_page
 from backtest.route_reading import Matrices, read_matrices
-from backtest.route_run import Routed, route, splits_document
-from backtest.run import Outcome, Plan, backtest
+from backtest.route_run import RouteReplay, route, splits_document
+from backtest.run import BacktestPlan, Outcome, backtest
 
 __all__ = [
+    "BacktestPlan",
     "MachinePlan",
     "Matrices",
     "Outcome",
-    "Plan",
     "Recording",
     "RecordingError",
-    "Routed",
+    "RouteReplay",
     "backtest",
-    "page",
+    "forecast_page",
     "read",
     "read_matrices",
     "replay_machines",

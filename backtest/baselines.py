@@ -19,7 +19,7 @@ PLACEHOLDER = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TargetRows:
     """What is asked for at an origin: the mean of `length` rows, the first of them `ahead` rows after the origin."""
 
     ahead: int
@@ -32,7 +32,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class History:
     """Series (series x rows, NaN = missing), the first test row and the season in rows."""
 
     values: Floats
@@ -40,7 +40,7 @@ class Past:
     season: int
 
 
-Baseline = Callable[[Past, Ints, Window], Floats]
+Baseline = Callable[[History, Ints, TargetRows], Floats]
 
 
 def season_rows(step_s: float) -> int:
@@ -65,12 +65,12 @@ def filled(values: Floats) -> Floats:
     return closed
 
 
-def naive(past: Past, origins: Ints, _window: Window) -> Floats:
+def naive(past: History, origins: Ints, _window: TargetRows) -> Floats:
     """The last known row."""
     return filled(past.values)[:, origins]
 
 
-def trailing_mean(past: Past, origins: Ints, window: Window) -> Floats:
+def trailing_mean(past: History, origins: Ints, window: TargetRows) -> Floats:
     """The mean of as many rows as the window asked for has: only of use for windows."""
     return filled(window_means(past.values, window.length))[:, origins]
 
@@ -78,7 +78,7 @@ def trailing_mean(past: Past, origins: Ints, window: Window) -> Floats:
 def ewma_of(alpha: float) -> Baseline:
     """sum (1-a)^k y / sum (1-a)^k over known rows, back to the first row."""
 
-    def forecast(past: Past, origins: Ints, _window: Window) -> Floats:
+    def forecast(past: History, origins: Ints, _window: TargetRows) -> Floats:
         known = ~np.isnan(past.values)
         keep = [1.0, alpha - 1.0]
         total = lfilter([1.0], keep, np.where(known, past.values, 0.0), axis=-1)
@@ -88,13 +88,13 @@ def ewma_of(alpha: float) -> Baseline:
     return forecast
 
 
-def train_mean(past: Past, origins: Ints, _window: Window) -> Floats:
+def train_mean(past: History, origins: Ints, _window: TargetRows) -> Floats:
     """The mean of all train rows."""
     mean = window_means(past.values[:, : past.split], past.split)[:, -1:]
     return np.repeat(np.nan_to_num(mean), len(origins), axis=1)
 
 
-def seasonal_naive(past: Past, origins: Ints, window: Window) -> Floats:
+def seasonal_naive(past: History, origins: Ints, window: TargetRows) -> Floats:
     """The same window one season earlier, or as many seasons as are needed for it to be known."""
     back = past.season * math.ceil(window.last / past.season)
     at = origins + window.last - back
@@ -113,7 +113,7 @@ BASELINES: dict[str, Baseline] = {
 WINDOW_BASELINES: dict[str, Baseline] = BASELINES | {"trailing_mean": trailing_mean}
 
 
-def truths(values: Floats, origins: Ints, window: Window) -> Floats:
+def truths(values: Floats, origins: Ints, window: TargetRows) -> Floats:
     """What came: series x origins, NaN where a row of the window is missing or beyond the end."""
     whole = window_means(values, window.length)
     gap = window_means(np.isnan(values).astype(np.float64), window.length) > 0
@@ -122,7 +122,7 @@ def truths(values: Floats, origins: Ints, window: Window) -> Floats:
     return np.where((last < values.shape[1]) & ~gap[:, inside], whole[:, inside], np.nan)
 
 
-def band(past: Past, baseline: Baseline, window: Window, levels: tuple[float, ...]) -> Floats:
+def band(past: History, baseline: Baseline, window: TargetRows, levels: tuple[float, ...]) -> Floats:
     """Quantiles of a baseline's own errors on the train rows: series x levels, 0 where there was none."""
     origins = np.arange(0, past.split - window.last)
     errors = truths(past.values, origins, window) - baseline(past, origins, window)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 Floats = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -83,11 +84,11 @@ def pinball(truth: Floats, quantile: Floats, level: float) -> Floats:
     return loss
 
 
-def wql(truth: Floats, fan: Floats, levels: tuple[float, ...]) -> float:
-    """Weighted quantile loss: mean over LOSS_LEVELS of 2 sum of pinball loss / sum |y|; fan has levels last."""
+def wql(truth: Floats, quantiles: Floats, levels: tuple[float, ...]) -> float:
+    """Weighted quantile loss: mean over LOSS_LEVELS of 2 sum of pinball loss / sum |y|; quantiles has levels last."""
     known = ~np.isnan(truth)
     parts = [
-        share(2 * pinball(truth, fan[..., nearest(levels, level)], level)[known], np.abs(truth[known]))
+        share(2 * pinball(truth, quantiles[..., nearest(levels, level)], level)[known], np.abs(truth[known]))
         for level in LOSS_LEVELS
     ]
     return float(np.mean(parts))
@@ -120,9 +121,4 @@ def average_precision(label: Mask, score: Floats) -> float:
     """sum (R_n - R_{n-1}) P_n over falling thresholds, tied scores together; NaN without a positive."""
     if not label.any():
         return float("nan")
-    order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(label[order])
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    precision = hits[ends] / (ends + 1)
-    recall = hits[ends] / hits[-1]
-    return float((np.diff(recall, prepend=0.0) * precision).sum())
+    return float(average_precision_score(label, score))

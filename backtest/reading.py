@@ -72,7 +72,7 @@ def read(path: Path, step_s: float, exclude: Sequence[str] = (), say: Callable[[
         raise RecordingError(f"{path}: is not (whole) text in UTF-8: {error}") from error
     except csv.Error as error:
         raise RecordingError(f"{path}: is no CSV: {error}") from error
-    return _on_grid(path.name, names, step_s, (np.array(times), np.array(rows).reshape(len(times), len(names))))
+    return _on_grid(path.name, names, step_s, np.array(times), np.array(rows).reshape(len(times), len(names)))
 
 
 def _opened(path: Path) -> IO[str]:
@@ -133,8 +133,7 @@ def _number(place: str, column: str, cell: str, blank: bool = False) -> float:
     return value
 
 
-def _on_grid(name: str, names: tuple[str, ...], step_s: float, table: tuple[Floats, Floats]) -> Recording:
-    times, rows = table
+def _on_grid(name: str, names: tuple[str, ...], step_s: float, times: Floats, rows: Floats) -> Recording:
     if len(times) < FEWEST_ROWS:
         raise RecordingError(f"{name}: has {len(times)} rows; a backtest needs at least {FEWEST_ROWS}")
     exact = (times - times[0]) / step_s

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from backtest.reading import RecordingError
-from backtest.route_forecast import foreseen
 from backtest.route_reading import Floats, Matrices
 from orchestrator.routing import (
     Ewma,
@@ -23,6 +22,37 @@ from orchestrator.routing import (
     optimum,
     scheduled,
 )
+from predictor import Ask, Forecaster, Options, Target, View, build
+
+# Models that cost next to nothing a series: here the forecast serves as a peer, and there may be thousands of pairs.
+MODELS = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def forecast_matrices(times: Floats, demand: Floats, split: int, say: Callable[[str, int, int], None]) -> Floats:
+    """The median of row t from rows before t, for each row from `split` on: (T - split) x N.
+
+    `demand` is T x N with NaN where nothing is known. Where the forecaster has nothing to say, the last known value.
+    """
+    step_s = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    view = View(demand.T[None].astype(np.float32), 0, 0, max(step_s, 1e-3))
+    ask = Ask((Target(0, 0, 1),), LEVELS)
+    forecaster = Forecaster(ask, build(MODELS, ask, 1), Options())
+    say("fitting", 0, 0)
+    forecaster.fit(view.until(split))
+    origins = np.arange(split - 1, len(demand) - 1)
+    said = np.full((len(origins), demand.shape[1]), np.nan)
+    for block in forecaster.walk(view, origins):
+        said[block.origins - origins[0]] = block.final[:, :, 0, LEVELS.index(0.5)]
+        say("foreseeing", int(block.origins[-1] - origins[0]) + 1, len(origins))
+    return np.maximum(np.where(np.isnan(said), _last_known(demand)[origins], said), 0.0)
+
+
+def _last_known(demand: Floats) -> Floats:
+    known = ~np.isnan(demand)
+    place = np.maximum.accumulate(np.where(known, np.arange(len(demand))[:, None], 0), axis=0)
+    return np.nan_to_num(np.take_along_axis(demand, place, axis=0))
+
 
 Say = Callable[[str, int, int], None]
 AUTO = "auto"
@@ -78,7 +108,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class RouteReplay:
     """The report, and for `auto` the data row, ratio and splits of each test row."""
 
     report: dict[str, Any]
@@ -100,7 +130,7 @@ def strategies(tunnels: Tunnels, forecasts: Callable[[int], Floats]) -> dict[str
     }
 
 
-def route(given: Matrices, train_fraction: float, say: Say) -> Routed:
+def route(given: Matrices, train_fraction: float, say: Say) -> RouteReplay:
     """Replays every complete row; those before the split are seen, those from it on are decided and scored.
 
     Rows with a blank cell are neither seen nor scored. Raises RecordingError when too few rows are left.
@@ -108,7 +138,7 @@ def route(given: Matrices, train_fraction: float, say: Say) -> Routed:
     whole, split = _complete(given, train_fraction)
     train = int(np.searchsorted(whole, split))
     blanked = np.where(np.isin(np.arange(len(given.demand)), whole)[:, None], given.demand, np.nan)
-    forecasts = foreseen(given.times, blanked, split, say)
+    forecasts = forecast_matrices(given.times, blanked, split, say)
     tracks = {
         name: Track(strategy)
         for name, strategy in strategies(given.tunnels, lambda number: forecasts[whole[number] - split]).items()
@@ -123,7 +153,7 @@ def route(given: Matrices, train_fraction: float, say: Say) -> Routed:
             name: track.figures(optimum_s if name in NEED_OPTIMUM else 0.0) for name, track in tracks.items()
         },
     }
-    return Routed(report, ratios, rows, tracks[AUTO].kept or [])
+    return RouteReplay(report, ratios, rows, tracks[AUTO].kept or [])
 
 
 def _complete(given: Matrices, train_fraction: float) -> tuple[Any, int]:
@@ -183,7 +213,7 @@ def _deviation(given: Matrices, rows: list[int], found: Floats) -> float | None:
     return float(np.abs(found[usable] / known[usable] - 1).max()) if usable.any() else None
 
 
-def splits_document(given: Matrices, outcome: Routed) -> dict[str, Any]:
+def splits_document(given: Matrices, outcome: RouteReplay) -> dict[str, Any]:
     """What `auto` chose on each test row, with the paths that its shares belong to, so that others can check it."""
     tunnels = given.tunnels
     bounds = [(key, int(first), int(first + count)) for key, first, count in

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from backtest import metrics
 from backtest.baselines import BASELINES, WINDOW_BASELINES
 from backtest.metrics import Yardstick
-from backtest.protocol import Answer, Question
+from backtest.protocol import BacktestTask, MethodForecast
 
 Floats = NDArray[Any]
 # Beyond this many series a table of each would bury the rest.
@@ -27,7 +27,7 @@ class Scored:
     predict_seconds: float
 
 
-def score_all(question: Question, answers: dict[str, Answer]) -> dict[str, Scored]:
+def score_all(question: BacktestTask, answers: dict[str, MethodForecast]) -> dict[str, Scored]:
     """Scores every answer, and each one's skill against the best simple method, which must be among the answers."""
     scored = {name: _score(question, answer) for name, answer in answers.items()}
     for kind, simple in (("horizons", BASELINES), ("windows", WINDOW_BASELINES)):
@@ -48,27 +48,28 @@ def best_simple(
     return name, known[name]
 
 
-def _score(question: Question, answer: Answer) -> Scored:
+def _score(question: BacktestTask, answer: MethodForecast) -> Scored:
     unit = Yardstick.of(question.past().values[:, : question.split])
     horizons, windows = {}, {}
     for number, window in enumerate(question.asked):
         truth = question.truth(window)
-        point, fan = answer.points[number], answer.fans[number]
+        point, quantiles = answer.points[number], answer.quantiles_by_target[number]
         if window.length == 1:
-            horizons[window.ahead] = _of_rows(question, unit, truth, (point, fan))
+            horizons[window.ahead] = _of_rows(question, unit, truth, point, quantiles)
         else:
-            windows[window.length] = _of_windows(question, truth, (point, fan))
+            windows[window.length] = _of_windows(question, truth, point, quantiles)
     return Scored(horizons, windows, answer.fit_seconds, answer.predict_seconds)
 
 
-def _of_rows(question: Question, unit: Yardstick, truth: Floats, said: tuple[Floats, Floats]) -> dict[str, Any]:
-    point, fan = said
-    upper = fan[..., metrics.nearest(question.levels, metrics.UPPER)]
+def _of_rows(
+    question: BacktestTask, unit: Yardstick, truth: Floats, point: Floats, quantiles: Floats
+) -> dict[str, Any]:
+    upper = quantiles[..., metrics.nearest(question.levels, metrics.UPPER)]
     figures: dict[str, Any] = {
         "wape": metrics.wape(truth, point),
         "mase": metrics.mase(truth, point, unit.absolute),
         "rmsse": metrics.rmsse(truth, point, unit.squared),
-        "wql": metrics.wql(truth, fan, question.levels),
+        "wql": metrics.wql(truth, quantiles, question.levels),
         "coverage_q90": metrics.coverage(truth, upper, unit.covered),
         "peak_miss": metrics.peak_miss(truth, upper, unit.peak),
         "false_alarm": metrics.false_alarm(truth, upper, unit.peak),
@@ -79,11 +80,10 @@ def _of_rows(question: Question, unit: Yardstick, truth: Floats, said: tuple[Flo
     return figures
 
 
-def _of_windows(question: Question, truth: Floats, said: tuple[Floats, Floats]) -> dict[str, Any]:
-    point, fan = said
-    upper = fan[..., metrics.nearest(question.levels, metrics.UPPER)]
+def _of_windows(question: BacktestTask, truth: Floats, point: Floats, quantiles: Floats) -> dict[str, Any]:
+    upper = quantiles[..., metrics.nearest(question.levels, metrics.UPPER)]
     return {
         "wape": metrics.wape(truth, point),
-        "wql": metrics.wql(truth, fan, question.levels),
+        "wql": metrics.wql(truth, quantiles, question.levels),
         "coverage_q90": metrics.coverage(truth, upper, np.ones(len(truth), dtype=np.bool_)),
     }

@@ -69,9 +69,9 @@ def forecast(
     """
     # Threads that wait by turning round in circles take the cores from each other as soon as others work here too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from backtest import Plan, backtest, page, read
+    from backtest import BacktestPlan, backtest, forecast_page, read
 
-    plan = Plan(
+    plan = BacktestPlan(
         _rows(horizons) or (1,), _rows(windows), train_fraction, _list(models), _list(series),
         season, fit_budget, refit_every, seed,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def forecast(
         recording = read(file, step, _list(exclude), lambda rows: say("reading", rows, 0))
         outcome = backtest(recording, plan, say)
     if html is not None:
-        _write(html, page(outcome.question, outcome.report, outcome.answers))
+        _write(html, forecast_page(outcome.question, outcome.report, outcome.answers))
     if not emit(outcome.report, json):
         _print(outcome.report)
 

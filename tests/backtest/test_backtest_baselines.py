@@ -3,23 +3,23 @@
 import numpy as np
 import pytest
 
-from backtest.baselines import BASELINES, WINDOW_BASELINES, Past, Window, band, season_rows, truths
+from backtest.baselines import BASELINES, WINDOW_BASELINES, History, TargetRows, band, season_rows, truths
 
 VALUES = np.arange(1.0, 41.0)[None] ** 1.5
-PAST = Past(VALUES, 30, 7)
+PAST = History(VALUES, 30, 7)
 ORIGINS = np.array([20, 25, 33])
 
 
 def test_each_says_what_its_definition_says():
-    row = Window(3)
+    row = TargetRows(3)
     y = VALUES[0]
     assert BASELINES["naive"](PAST, ORIGINS, row)[0].tolist() == y[ORIGINS].tolist()
     assert BASELINES["train_mean"](PAST, ORIGINS, row)[0] == pytest.approx([y[:30].mean()] * 3)
     assert BASELINES["seasonal_naive"](PAST, ORIGINS, row)[0] == pytest.approx(y[ORIGINS + 3 - 7])
-    assert BASELINES["seasonal_naive"](PAST, ORIGINS, Window(8))[0] == pytest.approx(y[ORIGINS + 8 - 14])
+    assert BASELINES["seasonal_naive"](PAST, ORIGINS, TargetRows(8))[0] == pytest.approx(y[ORIGINS + 8 - 14])
     weights = 0.8 ** np.arange(21)
     assert BASELINES["ewma"](PAST, ORIGINS, row)[0, 0] == pytest.approx((weights * y[20::-1]).sum() / weights.sum())
-    window = Window(1, 4)
+    window = TargetRows(1, 4)
     assert WINDOW_BASELINES["trailing_mean"](PAST, ORIGINS, window)[0] == pytest.approx(
         [y[o - 3 : o + 1].mean() for o in ORIGINS]
     )
@@ -29,8 +29,10 @@ def test_each_says_what_its_definition_says():
 def test_truths_are_rows_or_means_and_unknown_where_a_row_is_missing_or_beyond_the_end():
     values = VALUES.copy()
     values[0, 24] = np.nan
-    assert truths(values, ORIGINS, Window(4))[0] == pytest.approx([np.nan, values[0, 29], values[0, 37]], nan_ok=True)
-    assert np.isnan(truths(values, np.array([22, 38]), Window(1, 2))).tolist() == [[True, True]]
+    assert truths(values, ORIGINS, TargetRows(4))[0] == pytest.approx(
+        [np.nan, values[0, 29], values[0, 37]], nan_ok=True
+    )
+    assert np.isnan(truths(values, np.array([22, 38]), TargetRows(1, 2))).tolist() == [[True, True]]
 
 
 @pytest.mark.parametrize("name", WINDOW_BASELINES)
@@ -39,11 +41,11 @@ def test_no_simple_method_sees_the_future_and_gaps_do_no_harm(name):
     values[0, [5, 21]] = np.nan
     changed = values.copy()
     changed[0, 34:] = -1e9
-    for window in (Window(1), Window(5), Window(1, 5)):
-        said = [WINDOW_BASELINES[name](Past(one, 30, 7), ORIGINS, window) for one in (values, changed)]
+    for window in (TargetRows(1), TargetRows(5), TargetRows(1, 5)):
+        said = [WINDOW_BASELINES[name](History(one, 30, 7), ORIGINS, window) for one in (values, changed)]
         assert np.isfinite(said[0]).all()
         assert np.array_equal(*said)
-        errors = [band(Past(one, 30, 7), WINDOW_BASELINES[name], window, (0.1, 0.9)) for one in (values, changed)]
+        errors = [band(History(one, 30, 7), WINDOW_BASELINES[name], window, (0.1, 0.9)) for one in (values, changed)]
         assert np.array_equal(*errors)
 
 

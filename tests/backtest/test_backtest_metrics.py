@@ -28,8 +28,8 @@ def test_scaled_errors_are_means_over_series_in_units_of_the_naive_error():
 
 
 def test_a_point_forecast_as_the_median_has_a_wql_equal_to_its_wape():
-    fan = GUESS[..., None]
-    assert 2 * np.nansum(metrics.pinball(TRUTH, fan[..., 0], 0.5)) / np.nansum(TRUTH) == pytest.approx(
+    quantiles = GUESS[..., None]
+    assert 2 * np.nansum(metrics.pinball(TRUTH, quantiles[..., 0], 0.5)) / np.nansum(TRUTH) == pytest.approx(
         metrics.wape(TRUTH, GUESS)
     )
     levels = (0.1, 0.5, 0.9)

@@ -6,9 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backtest.alarms import Watch, chance, level_at, scores, verdict
-from backtest.limits import RULES, Course, judged
-from backtest.machines import LIMIT_LEVELS, MachinePlan, replay_machines
+from backtest.machines import (
+    LIMIT_LEVELS,
+    RULES,
+    LimitCourse,
+    MachinePlan,
+    OverloadWatch,
+    chance,
+    judged,
+    level_at,
+    replay_machines,
+    scores,
+    verdict,
+)
 from backtest.reading import Recording, RecordingError
 
 SIMPLE = ("naive", "ewma", "train_mean", "seasonal_naive")
@@ -26,7 +36,7 @@ def recording(seed: int = 1, days: int = 6, count: int = 4) -> Recording:
 
 def test_an_alarm_is_judged_by_hand_counted_rows() -> None:
     usage = np.array([[10.0] * 6 + [90.0] + [10.0] * 5])
-    watch = Watch(usage, threshold=80.0, ahead=2, season=4)
+    watch = OverloadWatch(usage, threshold=80.0, ahead=2, season=4)
     assert np.flatnonzero(watch.exceeded()[0]).tolist() == [4, 5]
     assert np.flatnonzero(watch.judged(3)[0]).tolist() == [3, 4, 5, 7, 8, 9]
     alarm = np.zeros((1, 12), dtype=bool)
@@ -40,8 +50,8 @@ def test_an_alarm_is_judged_by_hand_counted_rows() -> None:
 
 def test_a_chance_falls_with_the_threshold_and_agrees_with_the_quantiles() -> None:
     levels = (0.05, 0.5, 0.9, 0.99)
-    fan = np.array([[10.0, 40.0, 60.0, 90.0]])
-    chances = [float(chance(fan, levels, threshold)[0]) for threshold in (1, 10, 25, 40, 60, 75, 90, 99, 150)]
+    quantiles = np.array([[10.0, 40.0, 60.0, 90.0]])
+    chances = [float(chance(quantiles, levels, threshold)[0]) for threshold in (1, 10, 25, 40, 60, 75, 90, 99, 150)]
     assert all(high > low for high, low in itertools.pairwise(chances))
     assert chances[3] == pytest.approx(0.5)
     assert chances[6] == pytest.approx(0.01)
@@ -50,9 +60,9 @@ def test_a_chance_falls_with_the_threshold_and_agrees_with_the_quantiles() -> No
 def test_a_level_keeps_the_rate_of_false_alarms_where_it_was_set() -> None:
     rng = np.random.default_rng(2)
     usage = rng.uniform(0, 100, (20, 2000))
-    watch = Watch(usage, threshold=99.0, ahead=3, season=50)
+    watch = OverloadWatch(usage, threshold=99.0, ahead=3, season=50)
     score = rng.normal(size=usage.shape)
-    level = level_at(score, watch, (0, 2000), 0.05)
+    level = level_at(score, watch, range(2000), 0.05)
     assert verdict(score >= level, watch, 0).false_positive_rate == pytest.approx(0.05, abs=0.01)
 
 
@@ -60,14 +70,14 @@ def test_scores_of_simple_rules_know_nothing_of_later_rows() -> None:
     usage = np.random.default_rng(3).uniform(0, 100, (3, 200))
     other = usage.copy()
     other[:, 120:] = 0.0
-    first, second = (scores(Watch(one, 80.0, 6, 48), one) for one in (usage, other))
+    first, second = (scores(OverloadWatch(one, 80.0, 6, 48), one) for one in (usage, other))
     for name, score in first.items():
         assert (score[:, :120] == second[name][:, :120]).all(), name
 
 
 def test_slack_and_throttling_are_opposites() -> None:
     usage = recording().values
-    course = Course(usage, 100.0, 6, first=3 * DAY, season=DAY)
+    course = LimitCourse(usage, 100.0, 6, first=3 * DAY, season=DAY)
     origins = course.origins()
     everything = judged(course, np.full((len(usage), len(origins)), 100.0))
     nothing = judged(course, np.zeros((len(usage), len(origins))))
@@ -81,7 +91,7 @@ def test_slack_and_throttling_are_opposites() -> None:
 
 def test_limits_know_nothing_of_later_rows() -> None:
     usage = recording().values
-    course = Course(usage, 100.0, 6, first=3 * DAY, season=DAY)
+    course = LimitCourse(usage, 100.0, 6, first=3 * DAY, season=DAY)
     half = len(course.origins()) // 2
     changed = usage.copy()
     changed[:, course.origins()[half] + 1 :] = 99.0

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from route_files import EDGES, PAIRS, TUNNELS, matrices, write
 
-from backtest import RecordingError, Routed, read_matrices, route, route_page, splits_document
+from backtest import RecordingError, RouteReplay, read_matrices, route, route_page, splits_document
 
 FIGURES = {"mean", "p50", "p95", "p99", "share_above_2", "churn", "seconds_per_decision"}
 
 
-def replay(folder: Path, demand: np.ndarray, **topology: Any) -> Routed:
+def replay(folder: Path, demand: np.ndarray, **topology: Any) -> RouteReplay:
     net = {"pairs": PAIRS, "edges": EDGES, "tunnels": TUNNELS} | topology
     return route(read_matrices(*write(folder, demand, net)), 0.5, lambda *_: None)
 

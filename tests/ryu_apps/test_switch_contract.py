@@ -103,8 +103,9 @@ class Real:
 
     def __init__(self) -> None:
         # Late: only this class needs the framework.
-        from ryu_apps import framework
         from ryu_apps.sessions import datapath, replies
+
+        from ryu_apps import framework
 
         self._translate, self._parser, self._replies = datapath, framework.parser, replies
         self._datapath = framework.offline_datapath()

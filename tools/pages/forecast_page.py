@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from backtest.baselines import BASELINES, WINDOW_BASELINES
-from backtest.foreseeing import AUTO
+from backtest.live_models import AUTO
 from backtest.reading import read
-from backtest.run import Plan, backtest
+from backtest.run import BacktestPlan, backtest
 
 Gate = tuple[str, str, float]  # "horizons" or "windows", which, largest WAPE
 
@@ -26,7 +26,7 @@ class PublicSet:
     title: str
     file: str
     step_s: float
-    plan: Plan
+    plan: BacktestPlan
     gates: tuple[Gate, ...]
     exclude: tuple[str, ...] = ()
 
@@ -39,7 +39,7 @@ SETS = (
         "Meta DB",
         "meta_pod_db_1s.csv.gz",
         1,
-        Plan(SECONDS, (5, 15, 30), models=MODELS),
+        BacktestPlan(SECONDS, (5, 15, 30), models=MODELS),
         (*(("horizons", str(at), 0.2467) for at in SECONDS), *(("windows", at, most) for at, most in META_WINDOWS)),
         ("oracle_mlu",),
     ),
@@ -47,7 +47,7 @@ SETS = (
         "GEANT",
         "geant_15min_7d.csv.gz",
         900,
-        Plan(models=MODELS),
+        BacktestPlan(models=MODELS),
         (("horizons", "1", 0.097), ("horizons", "6", 0.1656)),
         ("oracle_mlu",),
     ),
@@ -55,14 +55,14 @@ SETS = (
         "Azure VM",
         "azure_v1_vmcpu_5min_a.csv.gz",
         300,
-        Plan(models=MODELS, series=("*_avg",)),
+        BacktestPlan(models=MODELS, series=("*_avg",)),
         (("horizons", "1", 0.120), ("horizons", "3", 0.140), ("horizons", "6", 0.150)),
     ),
     PublicSet(
         "Azure LLM",
         "azure_llm2023_1s.csv.gz",
         1,
-        Plan(SECONDS, (5, 15, 30), models=MODELS),
+        BacktestPlan(SECONDS, (5, 15, 30), models=MODELS),
         (("horizons", "1", 0.55), ("horizons", "30", 0.70)),
     ),
 )

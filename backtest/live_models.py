@@ -1,4 +1,4 @@
-"""Lets the live predictor's own forecaster foresee a recording row by row, and keeps what each of its models said."""
+"""Forecasts a recording row by row with the live predictor's own forecaster, and keeps what each model said."""
 
 import copy
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.protocol import Answer, Floats, Ints, Question
+from backtest.protocol import BacktestTask, Floats, Ints, MethodForecast
 from backtest.reading import Recording
 from predictor import Ask, Block, Forecaster, Model, Options, Target, View
 
@@ -17,7 +17,7 @@ Say = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
-class Clock:
+class ModelClock:
     """CPU seconds that something has cost so far."""
 
     fit_seconds: float = 0.0
@@ -29,7 +29,7 @@ class Timed:
     """A model with a clock; its copies share the clock, so that every fit is counted."""
 
     model: Any
-    clock: Clock = field(default_factory=Clock)
+    clock: ModelClock = field(default_factory=ModelClock)
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Timed":
         return Timed(copy.deepcopy(self.model, memo), self.clock)
@@ -55,18 +55,18 @@ class Timed:
     def predict(self, view: View, origins: Ints) -> Floats:
         """See Model."""
         begin = time.process_time()
-        fan: Floats = self.model.predict(view, origins)
+        quantiles: Floats = self.model.predict(view, origins)
         self.clock.predict_seconds += time.process_time() - begin
-        return fan
+        return quantiles
 
 
-def ask_of(question: Question) -> Ask:
+def ask_of(question: BacktestTask) -> Ask:
     """What the models are asked for: one target a window, in the same order."""
     targets = tuple(Target(0, window.ahead - 1, window.length) for window in question.asked)
     return Ask(targets, question.levels)
 
 
-def view_of(question: Question) -> View:
+def view_of(question: BacktestTask) -> View:
     """The recording as models see it: scored series in the first channel, what goes with them in the others.
 
     A column that is not scored is kept as a further channel of the scored series whose name is most like its own.
@@ -96,9 +96,9 @@ def _common(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def foresee(
-    question: Question, models: Mapping[str, Model], options: Options, say: Say | None = None
-) -> dict[str, Answer]:
+def forecast_live(
+    question: BacktestTask, models: Mapping[str, Model], options: Options, say: Say | None = None
+) -> dict[str, MethodForecast]:
     """What each model and all together (`auto`) say at every origin; truths teach the weights as they would live.
 
     `say` is told what is being done, how far it is, and of how much.
@@ -124,22 +124,22 @@ def foresee(
     return {name: answer.seal(question) for name, answer in answers.items()}
 
 
-def _empty(question: Question) -> Answer:
-    answer = Answer()
+def _empty(question: BacktestTask) -> MethodForecast:
+    answer = MethodForecast()
     for window in question.asked:
         shape = (len(question.scored), len(question.origins(window)))
         answer.points.append(np.full(shape, np.nan))
-        answer.fans.append(np.full((*shape, len(question.levels)), np.nan, dtype=np.float32))
+        answer.quantiles_by_target.append(np.full((*shape, len(question.levels)), np.nan, dtype=np.float32))
     return answer
 
 
-def _keep(question: Question, answers: Mapping[str, Answer], block: Block) -> None:
+def _keep(question: BacktestTask, answers: Mapping[str, MethodForecast], block: Block) -> None:
     for name, answer in answers.items():
         said = block.final if name == AUTO else block.fans[name]
         for number, window in enumerate(question.asked):
             wanted = question.origins(window)
             inside = np.isin(block.origins, wanted)
             places = block.origins[inside] - wanted[0] if len(wanted) else wanted
-            fan = said[inside][:, :, number].transpose(1, 0, 2)
-            answer.fans[number][:, places] = fan
-            answer.points[number][:, places] = fan[..., question.middle]
+            quantiles = said[inside][:, :, number].transpose(1, 0, 2)
+            answer.quantiles_by_target[number][:, places] = quantiles
+            answer.points[number][:, places] = quantiles[..., question.middle]
