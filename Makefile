@@ -34,7 +34,7 @@ demo: setup
 
 ## make test    all tests; those on real switches and VMs run in namespaces of their own, and twice if they fail
 test: setup
-	COLUMNS=150 $(BIN)/pytest -n 2 --dist loadfile -m "not lab and not vm and not long" $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not lab and not vm and not long" $(PYTEST_ARGS)
 	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \
 	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/pytest --reruns 1 -m "(lab or vm) and not long" $(PYTEST_ARGS); \
 	else echo "lab tests: left out, because $$reason"; fi

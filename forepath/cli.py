@@ -8,23 +8,7 @@ import structlog
 import typer
 
 from cpdb import ForepathError, LabError, SettingsError, StoreError
-from forepath.checkout import tool
-from forepath.commands import (
-    backtest,
-    check,
-    db,
-    decide,
-    foresee,
-    halt,
-    look,
-    machines,
-    record,
-    requests,
-    serve,
-    trial,
-    vip,
-    ways,
-)
+from forepath.commands import backtest, check, db, decisions, demo, forecast, paths, pause, requests, run, status, vip
 from forepath.output import (
     EXIT_CODES,
     EXIT_FAILED,
@@ -44,30 +28,29 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    trial.demo,
+    demo.demo,
     check.check,
-    serve.run,
-    serve.predict,
-    serve.orchestrate,
-    look.status,
-    look.pairs,
-    foresee.forecast,
-    ways.paths,
-    decide.plan,
-    decide.apply,
-    decide.explain,
-    record.actions,
-    record.reservations,
-    halt.pause,
-    halt.resume,
+    run.run,
+    run.predict,
+    run.orchestrate,
+    status.status,
+    status.pairs,
+    forecast.forecast,
+    paths.paths,
+    decisions.plan,
+    decisions.apply,
+    decisions.explain,
+    decisions.actions,
+    requests.reservations,
+    pause.pause,
+    pause.resume,
 ):
     app.command()(command)
 app.add_typer(db.app)
-backtest.app.command()(machines.machines)
 app.add_typer(backtest.app)
 app.add_typer(requests.app)
 app.add_typer(vip.app)
-if (benches := tool("bench.commands")) is not None:
+if (benches := demo.tool("bench.commands")) is not None:
     app.add_typer(benches.bench)
 
 EXIT_OF: tuple[tuple[type[ForepathError], int], ...] = (

@@ -1,34 +1,157 @@
-"""Builds each process from the settings, and names the commands with which `forepath run` starts them."""
+"""Builds each process from the settings; keeps those of `forepath run` alive and ends them by their recorded pids."""
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from cpdb import SettingsError, Store
-from forepath.inventory import BYTES_PER_S_PER_MBIT
 from forepath.paths import routed
-from forepath.pools import pool_specs, with_pools
-from forepath.settings import Settings
-from forepath.specs import host_specs, vm_specs
-from forepath.supervisor import Program
+from forepath.settings import BYTES_PER_S_PER_MBIT, Settings, host_specs, pool_specs, vm_specs
 from orchestrator import (
     Approval,
     Hypervisors,
     LibvirtHypervisors,
+    LibvirtPool,
     Orchestrator,
     OrchestratorConfig,
     OvsQueues,
     QueueKeeper,
     QueueSpec,
     RouteSpec,
+    Scaling,
     TenantCap,
     critical_level,
     whole,
 )
 from predictor import PredictorConfig, SlowLane
 from ryu_apps import Routed
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+# A process that lived this long was healthy: its next failure is a new one, not a continuation.
+HEALTHY_AFTER_S = 60.0
+GRACE_S = 5.0
+LOOK_EVERY_S = 0.2
+LOOK_AGAIN_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to start: a name for people, the command, and what to add to the environment."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def pause_before_restart(failures: int) -> float:
+    """Seconds to wait after the n-th failure in a row: 1, 2, 4, ... at most 30."""
+    return min(FIRST_PAUSE_S * 2.0 ** (failures - 1), LONGEST_PAUSE_S)
+
+
+@dataclass(slots=True)
+class _Watched:
+    program: Program
+    process: subprocess.Popen[bytes]
+    started_at: float
+    failures: int = 0
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Starts programs in sessions of their own, restarts the fallen with growing pauses, stops them all at the end."""
+
+    def __init__(self, programs: Sequence[Program], log_directory: Path) -> None:
+        self._programs = programs
+        self._logs = log_directory
+        self._watched: list[_Watched] = []
+        self._restarts = 0
+
+    def run(self, stop: threading.Event) -> int:
+        """Supervises until `stop` is set; on return every program is gone. Returns how often one was restarted."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            for program in self._programs:
+                # One by one: when the second cannot be started, the first must be known to be ended.
+                self._watched.append(_Watched(program, self._start(program), time.monotonic()))
+            while not stop.wait(LOOK_EVERY_S):
+                for watched in self._watched:
+                    self._look_after(watched, time.monotonic())
+        finally:
+            self.stop()
+        return self._restarts
+
+    def _start(self, program: Program) -> subprocess.Popen[bytes]:
+        with (self._logs / f"{program.name}.log").open("ab") as output:
+            process = subprocess.Popen(
+                program.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **program.environment},
+                start_new_session=True,
+            )
+        log.info("started", program=program.name, pid=process.pid)
+        return process
+
+    def _look_after(self, watched: _Watched, now: float) -> None:
+        if not _ended(watched.process):
+            return
+        if watched.restart_at is None:
+            _end_group(watched.process)
+            healthy = now - watched.started_at > HEALTHY_AFTER_S
+            watched.failures = 1 if healthy else watched.failures + 1
+            watched.restart_at = now + pause_before_restart(watched.failures)
+            log.warning("ended", program=watched.program.name, code=watched.process.returncode)
+        elif now >= watched.restart_at:
+            watched.process = self._start(watched.program)
+            self._restarts += 1
+            watched.started_at = now
+            watched.restart_at = None
+
+    def stop(self) -> None:
+        """Asks every program's session to end, and ends what is left of it after a grace of 5 s."""
+        for watched in self._watched:
+            _signal(watched.process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline and not all(_ended(watched.process) for watched in self._watched):
+            time.sleep(LOOK_AGAIN_S)
+        for watched in self._watched:
+            _end_group(watched.process)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended; it is not reaped by asking, so its number stays taken and its group can be signalled."""
+    if process.returncode is not None:
+        return True
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends whatever is left of a program's session, its children too, and reaps it."""
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # Once reaped, the number may belong to somebody else.
+    if process.returncode is None:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            pass
+
 
 PAUSE_FILE = Path(".run/paused")
 
@@ -155,6 +278,11 @@ def make_approval(config: OrchestratorConfig, store: Store, clock: Callable[[], 
     queues = OvsQueues(config.queues)
     paths = path_reader(store, 1.0, clock)
     return Approval(config, store, with_pools(_libvirt(config), store, config), paths, lambda: whole(queues))
+
+
+def with_pools(hypervisors: Hypervisors, store: Store, config: OrchestratorConfig) -> Hypervisors:
+    """The hypervisors, able to bring machines of the declared pools in and out; themselves where there are none."""
+    return Scaling(hypervisors, LibvirtPool(config.hosts), store, config) if config.pools else hypervisors
 
 
 def _libvirt(config: OrchestratorConfig) -> LibvirtHypervisors:

@@ -2,19 +2,61 @@
 
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from cpdb import Alarm, BandwidthRequest, Pair, Reservation, SettingsError, Store, VirtualIp, open_store
-from forepath.commands.halt import who
-from forepath.held import Held, held
-from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
+from cpdb import Alarm, BandwidthRequest, Observed, Pair, Reservation, SettingsError, Store, VirtualIp, open_store
+from forepath.commands.pause import who
+from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, rate, seconds, span, table
 from forepath.settings import load
-from forepath.spans import SinceOption, seconds, span
 from orchestrator import ACTING, NOT_OBTAINED, Asker, request_bandwidth, request_of
+
+KIND = "reservation"
+
+
+class State(StrEnum):
+    """What a switch has made of a reservation, or all of them together."""
+
+    INSTALLED = "installed"
+    REFUSED = "refused"
+    WAITING = "not yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A reservation and the newest word of each switch that it concerns, by name."""
+
+    reservation: Reservation
+    switches: tuple[tuple[State, Observed], ...]
+
+    @property
+    def state(self) -> State:
+        """Refused where any refused, installed where all hold the wanted generation."""
+        states = {state for state, _ in self.switches}
+        if State.REFUSED in states:
+            return State.REFUSED
+        return State.INSTALLED if states == {State.INSTALLED} else State.WAITING
+
+
+def held(wanted: Iterable[Reservation], observed: Iterable[Observed]) -> list[Held]:
+    """Each reservation, those that end first at the top, with its switches."""
+    # What a switch no longer holds says nothing about the switches that the pair goes through now.
+    rows = [one for one in observed if one.kind == KIND and one.status != "removed"]
+    return [
+        Held(item, tuple((_state(item, row), row) for row in rows if row.key == item.key))
+        for item in sorted(wanted, key=lambda one: (one.expires_at, one.key))
+    ]
+
+
+def _state(item: Reservation, row: Observed) -> State:
+    if row.generation < item.generation:
+        return State.WAITING
+    return State.INSTALLED if row.status == "installed" else State.REFUSED
+
 
 RATE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(k|m|g)bit(?:/s)?", re.IGNORECASE)
 UNITS = {"k": 1e3 / 8, "m": 1e6 / 8, "g": 1e9 / 8}
@@ -168,3 +210,69 @@ def _known_source(store: Store, name: str) -> None:
 
 def _say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def reservations(settings: SettingsOption = None, json: JsonOption = None) -> None:
+    """Every reservation that is held: what, for whom, why, until when, and what each switch has made of it.
+
+    Below them the open requests: asked, granted, held by which leases, and obtained.
+
+    Examples:
+        forepath reservations
+        forepath reservations --json -
+    """
+    store = open_store(load(settings).database.url, create=False)
+    now = time.time()
+    found, asked = leases_of(store, now)
+    generation, open_ones = store.wanted.generation(), store.requests.open(now)
+    services = {one.address: one.name for one in store.inventory.virtual_ips()}
+    store.close()
+    told = {"reservations": [_held_json(one, now) for one in found], "requests": asked}
+    if emit({"now": now, "generation": generation, **told}, json):
+        return
+    rows = [
+        (
+            str(one.reservation.pair),
+            rate(one.reservation.bytes_per_s),
+            one.state.value,
+            one.reservation.owner,
+            ago(now, one.reservation.created_at),
+            span(one.reservation.expires_at - now),
+        )
+        for one in found
+    ]
+    columns = ["pair", "rate", "state", "owner", "created", "ends in"]
+    console.print(table("reservations", columns, rows, texts=(0, 2, 3)))
+    for one in found:
+        console.print("\n".join(_told(one)), markup=False, highlight=False, soft_wrap=True)
+    if open_ones:
+        show(open_ones, services, now)
+
+
+def _told(one: Held) -> Iterator[str]:
+    item, wanted = one.reservation, one.reservation.generation
+    yield f"{item.key}, generation {wanted}, {_means(item)}: {item.reason or 'no reason given'}"
+    for state, row in one.switches:
+        yield f"  {row.node}: {_word(state, row, wanted)}"
+    if not one.switches:
+        yield "  no switch has answered yet"
+
+
+def _means(one: Reservation) -> str:
+    limits = [f"{limit.pair} limited to {rate(limit.bytes_per_s)}" for limit in one.limits]
+    return ", ".join([*limits, *([] if one.dscp is None else [f"queue (DSCP {one.dscp})"])]) or "by nothing"
+
+
+def _word(state: State, row: Observed, wanted: int) -> str:
+    if state is State.WAITING:
+        return f"not yet (has generation {row.generation} of {wanted}, {row.status})"
+    return f"{state.value}: {row.detail}" if row.detail else state.value
+
+
+def _held_json(one: Held, now: float) -> dict[str, Any]:
+    item = one.reservation
+    return asdict(item) | {
+        "expires_in_s": item.expires_at - now,
+        "state": one.state.value,
+        "switches": [asdict(row) | {"state": state.value} for state, row in one.switches],
+    }

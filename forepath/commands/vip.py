@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from cpdb import DestinationChange, ForepathError, SettingsError, Standing, Store, VirtualIp, open_store
-from forepath.commands.halt import who
+from forepath.commands.pause import who
 from forepath.output import JsonOption, SettingsOption, console, emit, table
-from forepath.sections import IPV4, MAC
-from forepath.services import ServiceView, alarm_lines, change_of, health_of, new_weights, service, services
 from forepath.settings import load
+from forepath.settings.sections import IPV4, MAC
+from forepath.views import ServiceView, alarm_lines, change_of, health_of, new_weights, service, services
 
 app = typer.Typer(
     name="vip", help="Virtual IPs: list what is behind them; add, drain and remove destinations.", no_args_is_help=True

@@ -19,7 +19,7 @@ from forepath.demo.scene import as_toml, scene
 from forepath.demo.schedule import Phases, Request, Segment, Window, make_schedule, request_cpu_s
 from forepath.demo.screen import Screen
 from forepath.demo.state import state_table
-from forepath.inventory import declare
+from forepath.settings import declare
 from orchestrator import FakeHypervisors, FakeVm, Orchestrator
 from predictor import Predictor, PredictorConfig
 

@@ -11,14 +11,20 @@ from lab_on_paper import Forepath, call, fill, paper_settings
 
 from cpdb import Store, open_store
 from forepath.demo.scene import as_toml
-from forepath.inventory import declare
-from forepath.settings import Settings
+from forepath.output import WIDTH_WITHOUT_TERMINAL, console
+from forepath.settings import Settings, declare
 from predictor.fits import use_one_thread
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     use_one_thread()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _wide_lines() -> None:
+    # Whatever terminal or variable the tests run under: they read whole lines.
+    console.width = WIDTH_WITHOUT_TERMINAL
 
 
 @pytest.fixture(autouse=True)

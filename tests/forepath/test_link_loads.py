@@ -22,9 +22,8 @@ from cpdb import (
     SubjectKind,
     WantedWeights,
 )
-from forepath.ahead import ahead
-from forepath.link_loads import LinkView, links
-from forepath.paths import PathFinder
+from forepath.forecasts import ahead
+from forepath.paths import LinkView, PathFinder, links
 
 NOW = 1_000_000.0
 ACCESS = ("leaf2", "hA")

@@ -7,8 +7,8 @@ import pytest
 from lab_on_paper import Forepath
 
 from cpdb import Store, open_store
+from forepath.output import seconds, span
 from forepath.settings import Settings
-from forepath.spans import seconds, span
 
 
 def test_paused_until_resumed(forepath: Forepath, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:

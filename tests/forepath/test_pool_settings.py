@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from cpdb import SettingsError, open_store
-from forepath.pools import pool_specs, with_pools
-from forepath.processes import orchestrator_config
-from forepath.settings import Settings, load
+from forepath.processes import orchestrator_config, with_pools
+from forepath.settings import Settings, load, pool_specs
 from orchestrator import FakeHypervisors, Scaling, problems
 
 BASE = """

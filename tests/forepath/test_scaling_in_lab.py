@@ -14,10 +14,8 @@ import pytest
 from cpdb import OutcomeKind, Standing, Store, open_store
 from forepath.demo.layout import LabLayout, ServiceSpec, VmSpec
 from forepath.demo.scene import scene
-from forepath.inventory import declare
-from forepath.pools import with_pools
-from forepath.processes import orchestrator_config, path_reader
-from forepath.settings import Settings
+from forepath.processes import orchestrator_config, path_reader, with_pools
+from forepath.settings import Settings, declare
 from orchestrator import LibvirtHypervisors, LibvirtPool, MigrateVm, Orchestrator, OrchestratorConfig
 from tools.lab.stage import on_stage
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from forepath import supervisor
-from forepath.supervisor import Program, Supervisor, pause_before_restart
+from forepath import processes as supervisor
+from forepath.processes import Program, Supervisor, pause_before_restart
 
 PATIENCE_S = 60.0
 TELL = "import os, sys, time, signal; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n');"

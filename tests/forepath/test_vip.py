@@ -7,7 +7,7 @@ import pytest
 from lab_on_paper import SHOP, Forepath
 
 from cpdb import Alarm, Destination, Observed, Standing, Store, WantedWeights
-from forepath.services import new_weights
+from forepath.views import new_weights
 
 NEW = ("--address", "10.77.0.99", "--mac", "52:54:00:77:00:99")
 

@@ -12,8 +12,7 @@ import pytest
 from controller_lab import LAYOUT, VIP, Net, eventually, network
 
 from cpdb import Pair, RequestState, Reservation
-from forepath.inventory import declare
-from forepath.settings import load
+from forepath.settings import declare, load
 from orchestrator import Asker, request_bandwidth, request_of
 
 pytestmark = [

@@ -18,8 +18,7 @@ from forepath.demo.scene import as_toml, scene
 from forepath.demo.schedule import Phases, Schedule, Segment, make_schedule
 from forepath.demo.screen import Screen
 from forepath.demo.state import state_table
-from forepath.inventory import declare
-from forepath.settings import Settings
+from forepath.settings import Settings, declare
 from tools.lab.lab import Lab
 from tools.lab.sampler import Sampler
 

@@ -4,25 +4,30 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 import orchestrator as orchestrator_room
 import predictor as predictor_room
-from cpdb import open_store
+from cpdb import ForepathError, Policy, Store, open_store
 from forepath import processes
-from forepath.commands import halt
-from forepath.inventory import declare
-from forepath.keeping import keeping
+from forepath.commands import pause as halt
 from forepath.output import JsonOption, SettingsOption, console, emit
-from forepath.settings import load
-from forepath.supervisor import Supervisor
+from forepath.processes import Supervisor
+from forepath.settings import Settings, declare, load
 
 ActOption = Annotated[bool, typer.Option("--act", help="Act. Without it: advice only, nothing is touched")]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="predictive or reactive [default: settings]")]
 RUN_DIRECTORY = Path(".run")
+RETAIN_EVERY_S = 5.0
+RETAIN_BUDGET_S = 2.0
+
+log = structlog.get_logger(__name__)
 
 
 def stop_on_signals() -> threading.Event:
@@ -100,7 +105,39 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
         for line in halt.warnings(pause, began_at):
             console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
         console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
-    with keeping(effective, stop):
+    with retaining(effective, stop):
         restarts = Supervisor(started, RUN_DIRECTORY).run(stop)
     summary = {"command": "run", "programs": names, "act": act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "restarts": restarts}, json)
+
+
+@contextmanager
+def retaining(settings: Settings, stop: threading.Event) -> Iterator[None]:
+    """Rolls up and forgets every few seconds until the block ends, which sets `stop`.
+
+    A thread beside the supervisor, which has little else to do.
+    """
+    store = open_store(settings.database.url)
+    keeper = threading.Thread(target=_retain, args=(store, settings.database.policy(), stop), name="keeper")
+    keeper.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        keeper.join()
+        store.close()
+
+
+def _retain(store: Store, rules: Policy, stop: threading.Event) -> None:
+    pause_s, failed = RETAIN_EVERY_S, 0
+    while not stop.wait(pause_s):
+        try:
+            done = store.retain(time.time(), rules, RETAIN_BUDGET_S)
+            pause_s = 0.1 if done.left else RETAIN_EVERY_S
+        except ForepathError as error:
+            log.warning("roll-up put off", reason=str(error))
+            pause_s = RETAIN_EVERY_S
+        except Exception:
+            failed += 1
+            log.exception("roll-up failed", failed=failed)
+            pause_s = RETAIN_EVERY_S

@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cpdb import DEFAULT_URL, NodeKind
+from cpdb import DEFAULT_URL, NodeKind, Policy
 
+HOUR_S, DAY_S = 3600.0, 86_400.0
 MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
 IPV4 = r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$"
 PROBE = r"^(arp|none|tcp:[1-9]\d{0,4})$"
@@ -31,6 +32,17 @@ class Database(Section):
     keep_forecasts_s: Annotated[float, Field(ge=60)] = 120.0
     keep_scores_hours: Annotated[float, Field(ge=0.25)] = 24.0
     keep_journal_days: Annotated[float, Field(ge=1)] = 90.0
+
+    def policy(self) -> Policy:
+        """How long what is remembered."""
+        return Policy(
+            second_s=self.keep_1s_hours * HOUR_S,
+            ten_seconds_s=self.keep_10s_hours * HOUR_S,
+            minute_s=self.keep_1min_days * DAY_S,
+            forecasts_s=self.keep_forecasts_s,
+            scores_s=self.keep_scores_hours * HOUR_S,
+            journal_s=self.keep_journal_days * DAY_S,
+        )
 
     @field_validator("url")
     @classmethod
@@ -223,3 +235,19 @@ class VmSection(Section):
         if self.affinity is not None and self.affinity == self.anti_affinity:
             raise ValueError(f"affinity and anti_affinity cannot both be {self.affinity!r}; give one of them")
         return self
+
+
+class Routing(Section):
+    """Off unless `enabled`. `churn` is the price of moving traffic, `outlook` the weight that forecasts have.
+
+    Nothing moves while the fullest link is expected below `trigger`, or gains less than `min_gain` (shares of 1).
+    """
+
+    enabled: bool = False
+    every_s: Annotated[float, Field(ge=5, le=3600)] = 30.0
+    paths: Annotated[int, Field(ge=2, le=16)] = 4
+    churn: Annotated[float, Field(ge=0, le=1)] = 0.002
+    outlook: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    trigger: Share = 0.5
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    lease_s: Annotated[float, Field(ge=60, le=86400)] = 900.0

@@ -1,21 +1,59 @@
-"""Turns the declared pools of the settings file into what the orchestrator is told about them."""
+"""What the settings declare - hosts, machines, pools, nodes, links, services - in the words of the other rooms."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpdb import SettingsError, Store
-from forepath.sections_pools import PoolSection
-from forepath.settings import Settings
+from cpdb import Destination, Link, Node, NodeKind, SettingsError, Store, VirtualIp
+from forepath.settings.machines import PoolSection
+from forepath.settings.tree import Settings
 from orchestrator import (
     GoldenImage,
-    Hypervisors,
-    LibvirtPool,
+    HostSpec,
     Manner,
-    OrchestratorConfig,
     PoolMember,
     PoolSpec,
-    Scaling,
+    VmSpec,
 )
+
+MIB = 1 << 20
+
+
+def host_specs(settings: Settings) -> tuple[HostSpec, ...]:
+    """The hypervisors, in the file's order; without a `migration_uri` others send machines to where we connect."""
+    return tuple(
+        HostSpec(
+            name=one.name,
+            uri=one.uri,
+            migration_uri=one.migration_uri or one.uri,
+            cpu_cores_capacity=one.cpu_cores,
+            memory_bytes_capacity=one.memory_mib * MIB,
+            cordoned=one.cordoned,
+            maintenance=one.maintenance,
+        )
+        for one in settings.host
+    )
+
+
+def vm_specs(settings: Settings) -> tuple[VmSpec, ...]:
+    """The machines, in the file's order."""
+    return tuple(
+        VmSpec(
+            name=one.name,
+            priority=one.priority,
+            cpu_cores_min=one.cpu_cores_base,
+            cpu_cores_max=one.cpu_cores_max,
+            vcpus_max=one.vcpus_max,
+            memory_bytes_min=one.memory_mib_min * MIB,
+            movable=one.movable,
+            migration_auto_converge=one.migration_auto_converge,
+            migration_post_copy=one.migration_post_copy,
+            memory_bytes_max=(one.memory_mib_max or 0) * MIB,
+            affinity=one.affinity,
+            anti_affinity=one.anti_affinity,
+        )
+        for one in settings.vm
+    )
+
 
 MIB = 1 << 20
 
@@ -96,6 +134,31 @@ def _manner(section: PoolSection) -> Manner:
     )
 
 
-def with_pools(hypervisors: Hypervisors, store: Store, config: OrchestratorConfig) -> Hypervisors:
-    """The hypervisors, able to bring machines of the declared pools in and out; themselves where there are none."""
-    return Scaling(hypervisors, LibvirtPool(config.hosts), store, config) if config.pools else hypervisors
+BYTES_PER_S_PER_MBIT = 1e6 / 8
+
+
+def declare(settings: Settings, store: Store) -> None:
+    """Makes the store's declared nodes, links and virtual IPs those of the settings. May be repeated at will."""
+    hypervisors = [Node(item.name, NodeKind.HYPERVISOR) for item in settings.host]
+    machines = [Node(item.name, NodeKind.VM) for item in settings.vm]
+    machines += [Node(one.name, NodeKind.VM, one.address, one.mac) for item in settings.pool for one in item.member]
+    named = [Node(item.name, item.kind, item.address, item.mac, item.dpid) for item in settings.node]
+    store.inventory.put_nodes([*hypervisors, *machines, *named])
+    store.inventory.put_links(
+        Link(item.a, item.a_port, item.b, item.b_port, item.capacity_mbit_per_s * BYTES_PER_S_PER_MBIT, declared=True)
+        for item in settings.link
+    )
+    if settings.virtual_ip:
+        store.inventory.declare_virtual_ips(
+            [
+                VirtualIp(
+                    item.address,
+                    item.name,
+                    item.priority,
+                    tuple(Destination(one.name, one.address, one.mac, one.weight) for one in item.destination),
+                    affinity=item.affinity,
+                    probe=item.probe,
+                )
+                for item in settings.virtual_ip
+            ]
+        )

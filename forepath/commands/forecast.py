@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
+import plotext
 import typer
+from rich.text import Text
 
-from cpdb import Forecast, Quantity, SettingsError, Store, Subject, SubjectKind, open_store
-from forepath import foreseen, plots, views
+from cpdb import Communication, Forecast, Quantity, SettingsError, Store, Subject, SubjectKind, open_store
+from forepath import forecasts, views
 from forepath.output import JsonOption, SettingsOption, console, emit, rate, table
 from forepath.settings import load
 
@@ -46,11 +48,11 @@ def forecast(
     store = open_store(load(settings).database.url, create=False)
     now = time.time()
     if who:
-        _show_who(foreseen.who(store, now, horizon, top, lane), (horizon, lane), json)
+        _show_who(forecasts.who(store, now, horizon, top, lane), (horizon, lane), json)
     elif scores:
-        _show_scores(foreseen.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, lane), json)
+        _show_scores(forecasts.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, lane), json)
     elif subject is not None or lane != "fast":
-        _show_subjects(foreseen.subjects(store, now, subject or SubjectKind.PAIR, lane), json, (source, service))
+        _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, lane), json, (source, service))
     elif source is not None:
         _show_pair(store, now, _of_pair(store, now, source, service), json)
     else:
@@ -59,7 +61,7 @@ def forecast(
             _print_forecasts(rows)
 
 
-def _show_who(found: list[foreseen.Likely], asked: tuple[int, str], json: str | None) -> None:
+def _show_who(found: list[forecasts.Likely], asked: tuple[int, str], json: str | None) -> None:
     if emit({"horizon_s": asked[0], "lane": asked[1], "who": [asdict(one) for one in found]}, json):
         return
     rows = [
@@ -97,7 +99,7 @@ def _show_scores(found: Sequence[Any], json: str | None) -> None:
     console.print(table("scores: pinball loss in units of EWMA's; 0.90 should lie below q90", columns, rows, left=3))
 
 
-def _show_subjects(found: list[foreseen.Expected], json: str | None, pair: tuple[str | None, str | None]) -> None:
+def _show_subjects(found: list[forecasts.Expected], json: str | None, pair: tuple[str | None, str | None]) -> None:
     source, service = pair
     if source is not None:
         found = [one for one in found if one.subject.a == source and service in (None, one.subject.b)]
@@ -117,7 +119,7 @@ def _show_subjects(found: list[foreseen.Expected], json: str | None, pair: tuple
     console.print(table("expected", columns, rows, left=4))
 
 
-def _expected(one: foreseen.Expected) -> dict[str, Any]:
+def _expected(one: forecasts.Expected) -> dict[str, Any]:
     return asdict(one) | {"subject": {"kind": one.subject.kind.value, "a": one.subject.a, "b": one.subject.b}}
 
 
@@ -134,7 +136,7 @@ def _amount(quantity: Quantity, value: float | None) -> str:
 def _show_pair(store: Store, now: float, rows: list[Forecast], json: str | None) -> None:
     pairs = sorted({row.pair for row in rows}, key=str)
     trusts = {
-        pair: foreseen.trust(store, now, Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip), now - MOVES_SHOWN_S)
+        pair: forecasts.trust(store, now, Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip), now - MOVES_SHOWN_S)
         for pair in pairs
     }
     horizons = [
@@ -144,7 +146,7 @@ def _show_pair(store: Store, now: float, rows: list[Forecast], json: str | None)
     if emit({"forecasts": [asdict(row) for row in rows], "horizons": horizons}, json):
         return
     for pair, trust in trusts.items():
-        console.print(plots.fan(store, [row for row in rows if row.pair == pair], now, trust.horizon_s))
+        console.print(_plot(store, [row for row in rows if row.pair == pair], now, trust.horizon_s))
         told = f"{trust.horizon_s} s ahead" if trust.horizon_s else "not known yet, too few scores"
         console.print(f"{pair.source} -> {pair.virtual_ip} is trusted: {told}")
         for move in trust.moves[-3:]:
@@ -180,3 +182,43 @@ def _of_pair(store: Store, now: float, source: str, service: str | None) -> list
         known = ", ".join(sorted({str(row.pair) for row in rows})) or "none yet; is `forepath predict` running?"
         raise SettingsError(f"no forecast for {source} -> {service or 'any'}; pairs with a forecast: {known}")
     return found
+
+
+HISTORY_S = 90.0
+FAN_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+MBIT_PER_BYTE = 8 / 1e6
+
+
+def _plot(store: Store, rows: list[Forecast], now: float, trusted_s: int = 0) -> Text:
+    """The pair's history (Mbit/s) and, to the right of now, the peak expected within each horizon as quantiles.
+
+    A vertical line stands at `trusted_s`, the horizon in force (0 = not known).
+    """
+    pair = rows[0].pair
+    ahead = sorted((row for row in rows if row.quantity is Quantity.BYTES_PEAK), key=lambda row: row.horizon_s)
+    history = [row for row in store.facts.communications(now - HISTORY_S, now) if row.pair == pair]
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plot_size(100, 20)
+    if history:
+        plotext.plot([row.t - now for row in history], [_mbit(row) for row in history], label="measured")
+    for level in _levels(ahead):
+        seconds = [float(row.horizon_s) for row in ahead]
+        values = [row.at(level) * MBIT_PER_BYTE for row in ahead]
+        plotext.plot(seconds, values, label=f"peak within, q{level * 100:.0f}", marker="braille")
+    if trusted_s:
+        plotext.vline(float(trusted_s))
+    trusted = f", trusted {trusted_s} s ahead (line)" if trusted_s else ""
+    plotext.title(f"{pair.source} -> {pair.virtual_ip}, Mbit/s{trusted}")
+    plotext.xlabel("seconds from now")
+    return Text.from_ansi(plotext.build())
+
+
+def _levels(ahead: list[Forecast]) -> list[float]:
+    """Of the levels that there are, those that a fan is drawn with."""
+    known = {level for row in ahead for level in row.quantiles}
+    return [level for level in FAN_LEVELS if level in known]
+
+
+def _mbit(row: Communication) -> float:
+    return row.bytes / row.interval_s * MBIT_PER_BYTE if row.interval_s else 0.0

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from forepath.sections import IPV4, MAC, Name, Positive, Section
+from forepath.settings.sections import IPV4, MAC, Name, Positive, Section
 
 How = Literal["paused", "saved", "defined", "image"]
 Limit = Annotated[float, Field(ge=0, le=3600)]

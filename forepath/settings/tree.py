@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from cpdb import SettingsError
-from forepath.sections import (
+from forepath.settings.machines import PoolSection
+from forepath.settings.sections import (
     Controller,
     Database,
     HostSection,
@@ -16,13 +17,12 @@ from forepath.sections import (
     NodeSection,
     Orchestrator,
     Predictor,
+    Routing,
     Section,
     TenantSection,
     VirtualIPSection,
     VmSection,
 )
-from forepath.sections_pools import PoolSection
-from forepath.sections_routing import Routing
 
 DEFAULT_FILE = Path("forepath.toml")
 SECRET_KEY = re.compile("pass|secret|token", re.IGNORECASE)

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from cpdb import open_store
-from forepath.ahead import Ahead, Fan, ahead
-from forepath.link_loads import LINK, LinkView, Part, links
-from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
-from forepath.paths import PathFinder, Way
+from forepath.forecasts import Ahead, Fan, ahead
+from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, seconds, span, table
+from forepath.paths import LINK, LinkView, Part, PathFinder, Way, links
 from forepath.settings import load
-from forepath.spans import seconds, span
 
 DEFAULT_AHEAD_S = 15.0
 MOST_PARTS = 10

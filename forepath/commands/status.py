@@ -6,10 +6,10 @@ from typing import Any
 
 from cpdb import Holder, Store, open_store
 from forepath import views
-from forepath.commands import halt
+from forepath.commands import pause as halt
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
-from forepath.services import alarm_lines
 from forepath.settings import load
+from forepath.views import alarm_lines
 from orchestrator import ACTING, ADVISING
 
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from cpdb import Communication, Store, StoreError, open_store
-from forepath import keeping
-from forepath.sections import Database
+from forepath.commands import run
 from forepath.settings import Settings
+from forepath.settings.sections import Database
 
 LIMIT_S = 30.0
 
@@ -29,7 +29,7 @@ def wait_for_roll_up(store: Store) -> bool:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(keeping, "EVERY_S", 0.01)
+    monkeypatch.setattr(run, "RETAIN_EVERY_S", 0.01)
     return Settings(database=Database(url=f"sqlite:///{tmp_path}/cpdb.db", keep_1s_hours=2, keep_1min_days=10))
 
 
@@ -41,7 +41,7 @@ def fill(settings: Settings) -> Store:
 
 def test_it_rolls_up_while_the_block_lasts_and_ends_with_it(settings: Settings) -> None:
     store, stop = fill(settings), threading.Event()
-    with keeping.keeping(settings, stop):
+    with run.retaining(settings, stop):
         assert wait_for_roll_up(store)
     assert stop.is_set()
     assert not any(thread.name == "keeper" for thread in threading.enumerate())
@@ -58,11 +58,11 @@ def test_it_outlives_an_error(settings: Settings, monkeypatch: pytest.MonkeyPatc
         return retain(self, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Store, "retain", fails_once)
-    with keeping.keeping(settings, threading.Event()):
+    with run.retaining(settings, threading.Event()):
         assert wait_for_roll_up(store)
     store.close()
 
 
 def test_the_policy_is_what_the_settings_say(settings: Settings) -> None:
-    rules = keeping.policy(settings)
+    rules = settings.database.policy()
     assert (rules.second_s, rules.ten_seconds_s, rules.minute_s) == (7200.0, 86_400.0, 864_000.0)

@@ -11,10 +11,9 @@ from typing import Annotated
 import typer
 
 from cpdb import Pause, open_store
-from forepath.output import JsonOption, SettingsOption, ago, console, emit
+from forepath.output import JsonOption, SettingsOption, ago, console, emit, seconds, span
 from forepath.processes import PAUSE_FILE
 from forepath.settings import load
-from forepath.spans import seconds, span
 
 LONGEST_NAME = 128
 

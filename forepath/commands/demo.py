@@ -1,5 +1,6 @@
 """`forepath demo`: the closed loop on a lab of this machine, or simulated where no lab can be had."""
 
+import importlib
 import logging
 import shutil
 import sys
@@ -11,10 +12,23 @@ import structlog
 import typer
 
 from cpdb import open_store
-from forepath.checkout import tool
 from forepath.demo.report import TrialResult, document, tables
 from forepath.demo.screen import Screen
 from forepath.output import EXIT_INTERRUPTED, JsonOption, console, emit, errors
+
+TOOLS = Path(__file__).parent.parent / "tools"
+
+
+def tool(name: str) -> ModuleType | None:
+    """The module `tools.NAME` of the checkout that this package lies in; None where forepath is installed alone."""
+    if not (TOOLS / "__init__.py").is_file():
+        return None
+    root = str(TOOLS.parent)
+    if root not in sys.path:
+        # Behind everything else: nothing that is installed may be hidden by a folder of the checkout.
+        sys.path.append(root)
+    return importlib.import_module(f"tools.{name}")
+
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Moves phases, sizes and which pair surges")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="surge, or calm: nothing surges, nothing must be done")]
@@ -95,7 +109,7 @@ def _show(result: TrialResult, json: str | None) -> None:
 
 
 def _explain_last() -> None:
-    from forepath.commands.decide import last_action
+    from forepath.commands.decisions import last_action
     from orchestrator import explain
 
     store = open_store(f"sqlite:///{RUN_DIRECTORY.resolve()}/cpdb.db", create=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forepath.host_uris import arrival_problem, connection_problem, explained, host_problems, shape_problem
+from forepath.commands.check import arrival_problem, connection_problem, explained, host_problems, shape_problem
 
 
 @dataclass(frozen=True)
