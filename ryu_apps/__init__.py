@@ -5,12 +5,12 @@ are run by `ryu-manager`; importing this package loads no framework.
 """
 
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
-from ryu_apps.finding.topology import Attachment, Topology
+from ryu_apps.paths.splits import Lane, Routed, choose_lane, lanes
 from ryu_apps.pipeline import Share, Steer, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
-from ryu_apps.splits.lanes import Lane, Routed, choose_lane, lanes
-from ryu_apps.steering import choose, weighted
+from ryu_apps.services.pairs import choose, weighted
 from ryu_apps.switch.reconcile import Holding, difference
+from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [
     "Attachment",

@@ -8,17 +8,17 @@ from typing import Any
 
 import structlog
 
-from ryu_apps.census import Census
-from ryu_apps.counting.measuring import MeasuringApp
 from ryu_apps.declared import Declared
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, sleep, spawn
 from ryu_apps.installer import Installer
 from ryu_apps.pacing import Pacing
 from ryu_apps.rules import PORT_MAX, PortId, RuleKey
+from ryu_apps.status.inventory import Census
+from ryu_apps.status.live import Live
+from ryu_apps.status.vitals import Vitals
 from ryu_apps.switch.asked import SwitchError
 from ryu_apps.switch.wire import Wire
-from ryu_apps.virtual_ips.live import Live
-from ryu_apps.virtual_ips.vitals import Vitals
+from ryu_apps.telemetry.measuring import MeasuringApp
 
 Seconds = float
 

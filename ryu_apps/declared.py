@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIp, WantedSplit, WantedWeights
 from ryu_apps.rules import PortId
-from ryu_apps.steering import weighted
+from ryu_apps.services.pairs import weighted
 
 Seconds = float
 

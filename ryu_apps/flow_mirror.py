@@ -10,13 +10,13 @@ from socket import inet_ntoa
 from typing import Any, cast
 
 from cpdb import Talk
-from ryu_apps.counting.accounting import Book, Neighbour
-from ryu_apps.counting.flow_counters import Entry
-from ryu_apps.counting.mirror import MirrorApp
-from ryu_apps.counting.polling import Filter
 from ryu_apps.declared import Declared, Directory
 from ryu_apps.openflow import FlowColumns, match_fields
 from ryu_apps.rules import PortId
+from ryu_apps.telemetry.counters import Entry
+from ryu_apps.telemetry.mirror import MirrorApp
+from ryu_apps.telemetry.polling import Filter
+from ryu_apps.telemetry.rows import Book, Neighbour
 
 Seconds = float
 Ends = tuple[str, str]

@@ -9,15 +9,15 @@ from cpdb import Observed
 from ryu_apps.effects import Effect, Out, Resubmit
 from ryu_apps.network import Network
 from ryu_apps.pipeline import Share, desired
-from ryu_apps.policing import allot
-from ryu_apps.reports import Reports
+from ryu_apps.policers import allot_meters
 from ryu_apps.rules import Desired, Kind, RuleKey, kind_of, number_of
-from ryu_apps.shares import Limits, Wishes, share
-from ryu_apps.splits.split_reports import SplitReports
+from ryu_apps.shares import Limits, PolicerTable, share
+from ryu_apps.status.reservations import Reports
+from ryu_apps.status.splits import SplitReports
+from ryu_apps.status.weights import WeightReports
 from ryu_apps.switch.asked import SwitchError
 from ryu_apps.switch.session import Session
 from ryu_apps.switch.wire import Wire
-from ryu_apps.virtual_ips.weight_reports import WeightReports
 
 Seconds = float
 
@@ -31,7 +31,7 @@ class Installer:
         self.declared = False
         self._wires = wires
         self._first_meter = first_meter
-        self._wishes = Wishes()
+        self._wishes = PolicerTable()
         # Per switch: what its rules were made from, and the rules
         self._made: dict[int, tuple[tuple[object, ...], Desired]] = {}
         self._reports = Reports()
@@ -121,7 +121,7 @@ class Installer:
             if kind_of(rule.cookie) is Kind.LIMIT and rule.meter is not None
         }
         limited = [one.number for one in part.police if one.rate_kbit_s is not None]
-        meters = allot(limited, taken, self._first_meter)
+        meters = allot_meters(limited, taken, self._first_meter)
         if session.reconcile(self._desired(session, part, meters), now, may_delete=self.declared):
             session.barrier(lambda: None)
 

@@ -7,14 +7,14 @@ from functools import cached_property
 from cpdb import Link, NodeKind, VirtualIp
 from ryu_apps.declared import Declared, Directory
 from ryu_apps.effects import Effect, Out
-from ryu_apps.finding.discovery import Wiring
-from ryu_apps.finding.hosts import Host, Hosts
-from ryu_apps.finding.lldp import Introductions
-from ryu_apps.finding.topology import Topology
-from ryu_apps.pairs import Pairs
 from ryu_apps.rules import PortId
-from ryu_apps.virtual_ips.destinations import Destinations
-from ryu_apps.watchman import Watchman
+from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.virtual_ips import Destinations
+from ryu_apps.status.alarms import Watchman
+from ryu_apps.topology.hosts import Host, Hosts
+from ryu_apps.topology.links import Wiring
+from ryu_apps.topology.lldp import Introductions
+from ryu_apps.topology.paths import Topology
 
 Seconds = float
 

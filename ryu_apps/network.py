@@ -8,16 +8,16 @@ from dataclasses import replace
 import structlog
 
 from ryu_apps.effects import Effect, Resubmit
-from ryu_apps.finding import frames
-from ryu_apps.finding.asking import Asking
-from ryu_apps.finding.discovery import Role
-from ryu_apps.finding.frames import Frame
-from ryu_apps.finding.hosts import Learnt
-from ryu_apps.finding.lldp import Heard, Verdict
-from ryu_apps.finding.waiting import HOLD_S, Held, Waiting
-from ryu_apps.pairs import BY_CONNECTION, Pairs
+from ryu_apps.paths.routing import Routes
 from ryu_apps.rules import ETH_IPV4, ETH_LLDP, Kind, Match, PortId, Table, kind_of
-from ryu_apps.splits.routes import Routes
+from ryu_apps.services.pairs import BY_CONNECTION, Pairs
+from ryu_apps.topology import frames
+from ryu_apps.topology.asking import Asking
+from ryu_apps.topology.frames import Frame
+from ryu_apps.topology.hosts import Learnt
+from ryu_apps.topology.links import Role
+from ryu_apps.topology.lldp import Heard, Verdict
+from ryu_apps.topology.waiting import HOLD_S, Held, Waiting
 
 Seconds = float
 

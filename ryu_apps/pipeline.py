@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ryu_apps import policing
-from ryu_apps.finding.waiting import Quench
+from ryu_apps import policers as policing
+from ryu_apps.paths.splits import Tagging, tagging_rules
 from ryu_apps.rules import (
     CONTROLLER,
     ETH_ARP,
@@ -29,8 +29,8 @@ from ryu_apps.rules import (
     pair_number,
     virtual_mac,
 )
-from ryu_apps.splits.tagging import Tagging, tagging_rules
-from ryu_apps.virtual_ips.spread import Spread, hearing_rule, spread_rules
+from ryu_apps.services.buckets import Spread, hearing_rule, spread_rules
+from ryu_apps.topology.waiting import Quench
 
 DEFAULT_PRIORITY = 0
 GROUP_PRIORITY = 5
@@ -64,7 +64,7 @@ class Share:
     # Pairs whose source is here, and pairs whose destination is here
     towards: tuple[Steer, ...] = ()
     back: tuple[Steer, ...] = ()
-    police: tuple[policing.Police, ...] = ()
+    police: tuple[policing.Policer, ...] = ()
     quenched: tuple[Quench, ...] = ()
     # Virtual IPs whose connections are placed one by one, whether more sources can be counted, and in whose name
     # services are asked whether they answer
@@ -151,7 +151,7 @@ def police_key(source_address: str, virtual_ip: str) -> RuleKey:
     return RuleKey(Table.POLICE, PAIR_PRIORITY, match)
 
 
-def _police(one: policing.Police, meter_numbers: Mapping[int, int]) -> Rule:
+def _police(one: policing.Policer, meter_numbers: Mapping[int, int]) -> Rule:
     actions: tuple[Action, ...] = () if one.dscp is None else (SetField("ip_dscp", one.dscp),)
     return Rule(
         *police_key(one.source_address, one.virtual_ip),

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from cpdb import DEFAULT_URL, SettingsError
 from ryu_apps.framework import CONF, cfg
-from ryu_apps.virtual_ips.health import Rules
+from ryu_apps.services.health import Rules
 
 GROUP = "forepath"
 URL_VARIABLE = "FOREPATH_DATABASE_URL"

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 
 from ryu_apps.network import Network
-from ryu_apps.pairs import PairState
+from ryu_apps.paths.splits import Tagging
 from ryu_apps.pipeline import Share, Steer
-from ryu_apps.policing import Police, Wish, police, wishes
-from ryu_apps.splits.tagging import Tagging
+from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
+from ryu_apps.services.pairs import PairState
 
 Seconds = float
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All wishes, and what follows from those whose source has been seen."""
+    """All reservation_entries, and what follows from those whose source has been seen."""
 
-    police: tuple[Police, ...]
-    wishes: tuple[Wish, ...]
+    police: tuple[Policer, ...]
+    entries: tuple[ReservationEntry, ...]
 
 
 def limits(network: Network, now: Seconds) -> Limits:
@@ -26,11 +26,11 @@ def limits(network: Network, now: Seconds) -> Limits:
         known = network.picture.directory.address(name) or name
         return known if network.hosts.of_address(known) is not None else None
 
-    found = wishes(network.declared.reservations, now)
+    found = reservation_entries(network.declared.reservations, now)
     return Limits(tuple(police(found, address)), tuple(found))
 
 
-class Wishes:
+class PolicerTable:
     """`limits`, worked out anew only when a reservation, a host or a name has changed, or a lease has ended."""
 
     def __init__(self) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cpdb import FIRST_TAG
-from ryu_apps.counting.samples import FlowSample
 from ryu_apps.effects import (
     AddGroup,
     AddMeter,
@@ -46,6 +45,18 @@ from ryu_apps.rules import (
 Seconds = float
 
 LAST_TABLE = 254
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSample:
+    """One flow entry's counters; `age_s` is how long the entry has existed."""
+
+    dpid: int
+    cookie: int
+    t: Seconds
+    age_s: Seconds
+    packets: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

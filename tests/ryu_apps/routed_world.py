@@ -12,9 +12,9 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import Change
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.network import Network
-from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import desired
 from ryu_apps.rules import PortId
+from ryu_apps.services.pairs import Pairs
 from ryu_apps.shares import limits, share
 from ryu_apps.switch.reconcile import Holding, difference
 

@@ -8,15 +8,15 @@ from cpdb import Destination, Link, Node, NodeKind, VirtualIp
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out, Resubmit
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
-from ryu_apps.finding import frames
-from ryu_apps.finding.frames import Arp
 from ryu_apps.network import Network
-from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import desired
-from ryu_apps.policing import allot
+from ryu_apps.policers import allot_meters
 from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey, number_of
+from ryu_apps.services.pairs import Pairs
 from ryu_apps.shares import limits, share
 from ryu_apps.switch.reconcile import Holding, difference
+from ryu_apps.topology import frames
+from ryu_apps.topology.frames import Arp
 
 VIP = "10.0.0.100"
 FIRST_METER = 60_000
@@ -97,7 +97,7 @@ class World:
             part = share(self.network, dpid, wanted)
             taken = {number_of(one.cookie): one.meter for one in holding.rules.values() if one.meter is not None}
             limited = [one.number for one in part.police if one.rate_kbit_s is not None]
-            changes = difference(holding, desired(part, allot(limited, taken, FIRST_METER)))
+            changes = difference(holding, desired(part, allot_meters(limited, taken, FIRST_METER)))
             assert switch.apply(changes, self.now) == []
             count += len(changes)
         return count

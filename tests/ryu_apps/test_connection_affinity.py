@@ -9,11 +9,10 @@ from simulated import VIP, World, address, declared, ip, mac
 from cpdb import Standing
 from ryu_apps.declared import Declared
 from ryu_apps.fakes.fake_switch import Packet
-from ryu_apps.pairs import Pairs
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
-from ryu_apps.virtual_ips.live import Live
-from ryu_apps.virtual_ips.slots import SLOTS
-from ryu_apps.virtual_ips.spread import destination_number
+from ryu_apps.services.buckets import SLOTS, destination_number
+from ryu_apps.services.pairs import Pairs
+from ryu_apps.status.live import Live
 
 
 def by_connection(weights: tuple[int, int], *standings: Standing) -> Declared:

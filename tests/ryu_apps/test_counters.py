@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryu_apps.counting.counters import Counters, Growth, Reading
+from ryu_apps.telemetry.counters import Counters, Growth, Reading
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(("send", "look", "look again", "restart")), st.integers(0, 10_000)), max_size=60

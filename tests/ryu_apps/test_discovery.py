@@ -1,7 +1,7 @@
 """Ports: what leads to a switch never counts as a place for hosts."""
 
-from ryu_apps.finding.discovery import FORGET_S, SETTLE_S, Role, Wiring
 from ryu_apps.rules import PortId
+from ryu_apps.topology.links import FORGET_S, SETTLE_S, Role, Wiring
 
 A, B, EDGE = PortId(1, 1), PortId(2, 1), PortId(1, 9)
 

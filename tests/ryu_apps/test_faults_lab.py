@@ -19,8 +19,8 @@ from hostile_switch import HostileSwitch
 from private_postgres import PROGRAMS, postgres
 
 from cpdb import Communication, open_store
-from ryu_apps.counting.sampling import relative_error
 from ryu_apps.rules import Kind, Table, cookie, pair_number
+from ryu_apps.telemetry.sflow import relative_error
 
 pytestmark = [
     pytest.mark.lab,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ryu_apps.counting.flow_counters import UNAVAILABLE, FlowCounters
+from ryu_apps.telemetry.counters import UNAVAILABLE, FlowCounters
 
 KEYS = (1, 2, 3)
 EVENTS = (

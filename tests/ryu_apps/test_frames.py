@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryu_apps.finding import frames
-from ryu_apps.finding.frames import Arp
 from ryu_apps.rules import ETH_ARP, ETH_IPV4
+from ryu_apps.topology import frames
+from ryu_apps.topology.frames import Arp
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 

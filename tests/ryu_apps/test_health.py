@@ -7,13 +7,11 @@ from simulated import HOSTS, VIP, World, address, declared, ip, mac
 from cpdb import Alarm, Link, Node, NodeKind, Observed, Standing
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out
-from ryu_apps.finding import frames
-from ryu_apps.finding.frames import Arp
 from ryu_apps.rules import PortId, virtual_mac
-from ryu_apps.virtual_ips import segments
-from ryu_apps.virtual_ips.health import Health, Rules, Status, Target
-from ryu_apps.virtual_ips.segments import ACK, PROBE_PORT, RST, SYN, Segment
-from ryu_apps.virtual_ips.vitals import Vitals
+from ryu_apps.services.health import Health, Rules, Status, Target
+from ryu_apps.status.vitals import Vitals
+from ryu_apps.topology import frames
+from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Arp, Segment
 
 S1 = Target("10.0.0.11", "02:00:00:00:00:11")
 
@@ -81,10 +79,10 @@ def test_many_destinations_are_asked_at_a_bounded_rate() -> None:
 
 def test_a_service_is_asked_as_its_virtual_ip_and_the_connection_is_taken_back() -> None:
     syn = Segment(VIP, PROBE_PORT, address("s1"), 80, 7, 0, SYN)
-    data = segments.frame(syn, virtual_mac(VIP), mac("s1"))
-    assert segments.read(data) == syn
+    data = frames.probe_frame(syn, virtual_mac(VIP), mac("s1"))
+    assert frames.read_segment(data) == syn
     assert frames.parse(data) == frames.Frame(mac("s1"), virtual_mac(VIP), 0x0800, None, VIP, address("s1"))
-    assert segments.read(data[:40]) is None
+    assert frames.read_segment(data[:40]) is None
     # Checksums over everything, their own fields included, come to nothing.
     words = [int.from_bytes(data[14 + n : 16 + n], "big") for n in range(0, 20, 2)]
     assert (sum(words) & 0xFFFF) + (sum(words) >> 16) == 0xFFFF
@@ -185,10 +183,10 @@ def test_a_service_that_refuses_is_down_though_its_host_answers() -> None:
     def answer(effects: list[Effect], flags: int) -> list[Effect]:
         more: list[Effect] = []
         for effect in effects:
-            question = segments.read(effect.data) if isinstance(effect, Out) else None
+            question = frames.read_segment(effect.data) if isinstance(effect, Out) else None
             if question is not None and question.to == address("s2"):
                 back = Segment(question.to, 80, VIP, PROBE_PORT, 99, question.sequence + 1, flags)
-                data = segments.frame(back, mac("s2"), virtual_mac(VIP))
+                data = frames.probe_frame(back, mac("s2"), virtual_mac(VIP))
                 more += world.network.packet_in(HOSTS["s2"], data, world.now)
         return more
 
@@ -204,7 +202,7 @@ def test_a_service_that_refuses_is_down_though_its_host_answers() -> None:
     # The other one was asked as well, and nobody there answered for it.
     assert weights(world) == [0, 100]
     # The connection is not left half open.
-    last = [segments.read(one.data) for one in closing if isinstance(one, Out)][-1]
+    last = [frames.read_segment(one.data) for one in closing if isinstance(one, Out)][-1]
     assert last is not None and last.flags & RST and (last.to, last.to_port) == (address("s2"), 80)
     assert world.network.pairs.of_addresses(address("s2"), VIP) is None
 

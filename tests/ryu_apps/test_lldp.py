@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from simulated import HOSTS, World, mac
 
 from ryu_apps.effects import Out
-from ryu_apps.finding import frames
-from ryu_apps.finding.discovery import FORGET_S, Role
-from ryu_apps.finding.lldp import LIFE_S, Introductions, Verdict
 from ryu_apps.rules import ETH_LLDP, PortId
+from ryu_apps.topology import frames
+from ryu_apps.topology.links import FORGET_S, Role
+from ryu_apps.topology.lldp import LIFE_S, Introductions, Verdict
 
 A, B, C = PortId(1, 1), PortId(2, 1), PortId(3, 1)
 ports = st.builds(PortId, st.integers(0, 2**64 - 1), st.integers(1, 0xFFFFFF00))

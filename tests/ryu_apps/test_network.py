@@ -6,9 +6,9 @@ from simulated import FABRIC, HOSTS, VIP, World, address, declared, ip, mac
 from cpdb import Limit, Pair, Reservation
 from ryu_apps.effects import Out
 from ryu_apps.fakes.fake_switch import Packet
-from ryu_apps.finding import frames
-from ryu_apps.finding.frames import Arp
 from ryu_apps.rules import ETH_ARP, Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
+from ryu_apps.topology import frames
+from ryu_apps.topology.frames import Arp
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Pairs keep their destination while they live, are taken over from switches, and have a budget."""
 
 from cpdb import Destination, VirtualIp
-from ryu_apps.pairs import Pairs
 from ryu_apps.pipeline import Share, Steer, desired
+from ryu_apps.services.pairs import Pairs
 
 S1, S2 = (Destination(f"s{n}", f"10.0.1.{n}", f"02:00:00:00:01:0{n}", 100) for n in (1, 2))
 VIP = VirtualIp("10.0.0.100", "shop", 0, (S1,))

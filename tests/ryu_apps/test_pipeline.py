@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ryu_apps.effects import DeleteRule, PutRule
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.pipeline import Share, Steer, desired
-from ryu_apps.policing import Police, allot
+from ryu_apps.policers import Policer, allot_meters
 from ryu_apps.rules import (
     Desired,
     Kind,
@@ -38,7 +38,7 @@ def shares(draw: st.DrawFn) -> Share:
     pairs = tuple((one, VIP) for one in sorted(clients))
     steers = tuple(Steer(one, VIP, ADDRESSES[5], MACS[5]) for one in sorted(clients))
     police = tuple(
-        Police(one, VIP, draw(st.floats(1001, 1030)), draw(rates), draw(st.one_of(st.none(), st.integers(0, 63))))
+        Policer(one, VIP, draw(st.floats(1001, 1030)), draw(rates), draw(st.one_of(st.none(), st.integers(0, 63))))
         for one in sorted(draw(st.sets(st.sampled_from(ADDRESSES[:4]))))
     )
     ports = draw(st.dictionaries(st.sampled_from(MACS), st.integers(1, 9)))
@@ -49,7 +49,7 @@ def want(share: Share, holding: Holding) -> Desired:
     rules = holding.rules.values()
     taken = {number_of(one.cookie): one.meter for one in rules if one.meter is not None}
     limited = [one.number for one in share.police if one.rate_kbit_s is not None]
-    return desired(share, allot(limited, taken, FIRST))
+    return desired(share, allot_meters(limited, taken, FIRST))
 
 
 FOREIGN = Rule(Table.FORWARD, 10, Match(eth_dst="02:00:00:00:00:aa"), (Output(1),), cookie=0x77)
@@ -84,7 +84,7 @@ def test_what_is_believed_after_sending_is_what_the_switch_holds(before: Share, 
 
 def test_every_rule_is_ours_and_tells_its_pair() -> None:
     steer = Steer(ADDRESSES[0], VIP, ADDRESSES[5], MACS[5])
-    limit = Police(ADDRESSES[0], VIP, 1010.0, 100, None)
+    limit = Policer(ADDRESSES[0], VIP, 1010.0, 100, None)
     share = Share((VIP,), {MACS[0]: 1}, ((ADDRESSES[0], VIP),), (steer,), (steer,), (limit,))
     rules = desired(share, {limit.number: FIRST}).rules.values()
     assert all(is_ours(rule.cookie) and (rule.cookie >> 44) & 0xF == rule.table for rule in rules)
@@ -101,7 +101,7 @@ def test_a_rule_of_somebody_else_in_our_place_is_not_deleted() -> None:
 
 
 def test_a_renewed_lease_is_sent_a_rounded_one_is_not() -> None:
-    limit = Police(ADDRESSES[0], VIP, 1010.0, 100, None)
+    limit = Policer(ADDRESSES[0], VIP, 1010.0, 100, None)
     numbers = {limit.number: FIRST}
     held = desired(Share(police=(limit,)), numbers)
     holding = Holding(dict(held.rules), dict(held.meters))
@@ -112,8 +112,8 @@ def test_a_renewed_lease_is_sent_a_rounded_one_is_not() -> None:
 
 
 def test_a_meter_never_changes_its_pair_while_another_still_uses_it() -> None:
-    assert allot([1, 2], {}, FIRST) == {1: FIRST, 2: FIRST + 1}
-    assert allot([2, 3], {1: FIRST, 2: FIRST + 1}, FIRST) == {2: FIRST + 1, 3: FIRST + 2}
+    assert allot_meters([1, 2], {}, FIRST) == {1: FIRST, 2: FIRST + 1}
+    assert allot_meters([2, 3], {1: FIRST, 2: FIRST + 1}, FIRST) == {2: FIRST + 1, 3: FIRST + 2}
 
 
 def test_keys_tell_rules_apart_by_place_only() -> None:

@@ -5,11 +5,10 @@ import random
 from simulated import VIP, World, address
 
 from cpdb import Talk
-from ryu_apps.counting.counters import Growth
-from ryu_apps.counting.plausibility import STRIKES, WINDOW_S, BothEnds, LineSpeeds
-from ryu_apps.counting.staleness import Staleness
-from ryu_apps.counting.witness import Witness
 from ryu_apps.rules import Kind, PortId, Table, cookie, pair_number
+from ryu_apps.status.counters import Staleness
+from ryu_apps.telemetry.attribution import STRIKES, WINDOW_S, BothEnds, LineSpeeds, Witness
+from ryu_apps.telemetry.counters import Growth
 
 LINE = 1e6
 A, B = PortId(1, 1), PortId(2, 1)

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from cpdb import Limit, Pair, Reservation
-from ryu_apps.policing import LEAST_BURST_KBIT, meter, police, wishes
+from ryu_apps.policers import LEAST_BURST_KBIT, meter, police, reservation_entries
 
 VIP = "10.0.0.100"
 BASE = Reservation("r", Pair("c2", VIP), 1e6, (Limit(Pair("c1", VIP), 125_000.0),), "o", "why", 0.0, 10.0)
 
 
 def merged(*items: Reservation, now: float = 1.0) -> list[tuple[str, float, int | None, int | None]]:
-    found = police(wishes(items, now), {"c1": "10.0.0.1", "c2": "10.0.0.2"}.get)
+    found = police(reservation_entries(items, now), {"c1": "10.0.0.1", "c2": "10.0.0.2"}.get)
     return [(one.source_address, one.lease_until, one.rate_kbit_s, one.dscp) for one in found]
 
 

@@ -9,9 +9,9 @@ from simulated import VIP, World, address, declared
 from cpdb import Limit, Observed, Pair, Reservation
 from ryu_apps.effects import AddMeter, Change
 from ryu_apps.pipeline import desired
-from ryu_apps.policing import allot
-from ryu_apps.reports import NOWHERE, Reports
+from ryu_apps.policers import allot_meters
 from ryu_apps.shares import limits, share
+from ryu_apps.status.reservations import NOWHERE, Reports
 from ryu_apps.switch.reconcile import Holding
 from ryu_apps.switch.session import Session
 
@@ -30,7 +30,7 @@ class Controlled:
     def want(self, *reservations: Reservation) -> None:
         self.world.network.declare(declared(reservations=reservations), self.world.now)
         part = share(self.world.network, 0x11, limits(self.world.network, self.world.now))
-        numbers = allot([one.number for one in part.police], {}, FIRST)
+        numbers = allot_meters([one.number for one in part.police], {}, FIRST)
         if self.session.reconcile(desired(part, numbers, self.session.has_meters), self.world.now, may_delete=True):
             self.session.barrier(lambda: None)
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from cpdb import IMPLAUSIBLE, Batch, LinkLoad, Observed, Spool, Store, StoreError, Talk, open_store
-from ryu_apps.counting.accounting import Accounts, Book, Neighbour, loads, paced
-from ryu_apps.counting.flow_counters import Entry
-from ryu_apps.counting.kept import Kept
-from ryu_apps.counting.samples import PortSample
-from ryu_apps.counting.tallies import Tallies
-from ryu_apps.counting.writer import Row, Writer, store_rows
 from ryu_apps.rules import KIND_SHIFT, Kind, Table, cookie, number_of
+from ryu_apps.status.counters import Tallies
+from ryu_apps.telemetry.counters import Entry
+from ryu_apps.telemetry.polling import PortSample
+from ryu_apps.telemetry.rows import Accounts, Book, Neighbour, loads, paced
+from ryu_apps.telemetry.writer import Kept, Row, Writer, store_rows
 
 C1 = Talk("c1", "10.0.0.100", "s1")
 

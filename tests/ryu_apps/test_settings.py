@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cpdb import SettingsError
-from ryu_apps.counting.listening import bound
 from ryu_apps.settings import Settings, agents, state_directory
+from ryu_apps.telemetry.sflow import bound
 
 MANAGER = Path(sys.executable).with_name("ryu-manager")
 

@@ -9,8 +9,7 @@ from socket import inet_aton
 import pytest
 
 from cpdb import Talk
-from ryu_apps.counting.sampling import Sampling, relative_error
-from ryu_apps.counting.sflow import MalformedDatagram, Sampled, decode
+from ryu_apps.telemetry.sflow import MalformedDatagram, Sampled, Sampling, decode, relative_error
 
 AGENT, C1, VIP = "127.0.0.1", "10.0.0.1", "10.0.0.100"
 

@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ryu_apps.virtual_ips.slots import SLOTS, compress, divide, expand, quotas
+from ryu_apps.services.buckets import SLOTS, compress, divide, expand, quotas
 
 weights = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 1000), min_size=1)
 

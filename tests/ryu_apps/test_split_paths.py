@@ -9,9 +9,9 @@ from routed_world import RoutedWorld, random_splits, split
 from simulated import address, ip
 
 from cpdb import FIRST_TAG, WantedSplit
-from ryu_apps.finding.topology import Topology
+from ryu_apps.paths.splits import Lane, choose_lane, lanes
 from ryu_apps.rules import Kind, kind_of
-from ryu_apps.splits.lanes import Lane, choose_lane, lanes
+from ryu_apps.topology.paths import Topology
 
 # 0 and 3 are joined over 1, over 2, and the long way over 4 and 5.
 RING = nx.Graph([(0, 1), (1, 3), (0, 2), (2, 3), (0, 4), (4, 5), (5, 3)])

@@ -14,7 +14,7 @@ from controller_lab import ADDRESS, VIP, Net, eventually, network
 from cpdb import OutcomeKind, WantedSplit
 from forepath.processes import path_reader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSpec
-from ryu_apps.splits.lanes import Lane, choose_lane
+from ryu_apps.paths.splits import Lane, choose_lane
 
 pytestmark = [
     pytest.mark.lab,

@@ -9,12 +9,11 @@ from cpdb import Destination
 from ryu_apps.effects import DeleteRule, PutRule
 from ryu_apps.framework import offline_datapath, parser
 from ryu_apps.rules import Desired, KeepConnection
+from ryu_apps.services.buckets import Spread, divide, spread_rules
 from ryu_apps.switch.datapath import decode_rule, encode_change
 from ryu_apps.switch.packing import pack
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.switch.wire import pack_instructions
-from ryu_apps.virtual_ips.slots import divide
-from ryu_apps.virtual_ips.spread import Spread, spread_rules
 
 NOW = 1000.0
 macs = st.integers(0, 2**48 - 1).map(lambda one: one.to_bytes(6, "big").hex(":"))

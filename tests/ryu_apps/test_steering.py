@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from cpdb import Destination, VirtualIp, WantedWeights
 from ryu_apps.rules import virtual_mac
-from ryu_apps.steering import choose, weighted
+from ryu_apps.services.pairs import choose, weighted
 
 VIP = "10.0.0.100"
 SOURCES = [f"10.1.{n // 250}.{n % 250}" for n in range(2000)]

@@ -26,7 +26,7 @@ from ryu_apps.effects import (
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, Steer, desired
-from ryu_apps.policing import Police
+from ryu_apps.policers import Policer
 from ryu_apps.rules import (
     FIRST_GROUP,
     Bucket,
@@ -44,8 +44,7 @@ from ryu_apps.rules import (
     failover,
     is_ours,
 )
-from ryu_apps.virtual_ips.slots import divide
-from ryu_apps.virtual_ips.spread import Spread
+from ryu_apps.services.buckets import Spread, divide
 
 VIP, CLIENT, SERVER = "10.0.0.100", "10.0.0.1", "10.0.0.11"
 MAC, SERVER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:11"
@@ -260,7 +259,7 @@ def timeless(rules: list[Rule]) -> dict[object, Rule]:
 
 def whole(now: float) -> tuple[list[Meter], list[Rule]]:
     steer = Steer(CLIENT, VIP, SERVER, SERVER_MAC)
-    police = Police(CLIENT, VIP, now + 60.0, 1000, 46)
+    police = Policer(CLIENT, VIP, now + 60.0, 1000, 46)
     ports = {MAC: 1, SERVER_MAC: 2}
     wanted = desired(Share((VIP,), ports, ((CLIENT, VIP),), (steer,), (steer,), (police,)), {police.number: FIRST})
     return list(wanted.meters.values()), list(wanted.rules.values())

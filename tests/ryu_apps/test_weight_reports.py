@@ -10,14 +10,14 @@ from simulated import HOSTS, SWITCHES, VIP, World, address, declared, mac
 from cpdb import Standing, VirtualIp, WantedWeights
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Change, PutRule
-from ryu_apps.finding import frames
-from ryu_apps.finding.frames import Arp
 from ryu_apps.installer import Installer
 from ryu_apps.rules import Table
-from ryu_apps.steering import weighted
+from ryu_apps.services.buckets import SLOTS
+from ryu_apps.services.pairs import weighted
 from ryu_apps.switch.reconcile import Holding
 from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
-from ryu_apps.virtual_ips.slots import SLOTS
+from ryu_apps.topology import frames
+from ryu_apps.topology.frames import Arp
 
 
 @dataclass

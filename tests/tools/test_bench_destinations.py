@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ryu_apps import virtual_mac
-from ryu_apps.finding import frames
+from ryu_apps.topology import frames
 from tools.bench.crowd import SYN, SYN_ACK, answer, opening
 from tools.bench.destinations import FIRST_DESTINATION, FIRST_SOURCE, Scale, host, imbalance, measure, virtual_ips
 from tools.bench.placed import judge

@@ -14,8 +14,8 @@ from heapq import heappop, heappush
 from ipaddress import IPv4Address
 
 from ryu_apps import virtual_mac
-from ryu_apps.finding import frames
 from ryu_apps.rules import ETH_ARP, ETH_IPV4
+from ryu_apps.topology import frames
 from tools.bench.destinations import FIRST_DESTINATION, FIRST_SOURCE, FIRST_VIRTUAL_IP, Host, host, speaks
 
 # What a machine waits before it says its first word again, and twice as long each time after (RFC 6298)

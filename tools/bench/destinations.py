@@ -12,15 +12,15 @@ from cpdb import Destination, Link, Node, NodeKind, VirtualIp
 from ryu_apps import Desired, Holding, Share, desired, difference, virtual_mac
 from ryu_apps.declared import Declared
 from ryu_apps.effects import PutRule
-from ryu_apps.finding import frames
 from ryu_apps.network import Network
-from ryu_apps.pairs import BY_CONNECTION, Pairs
 from ryu_apps.rules import ETH_IPV4, Kind, PortId, Rule, Table, cookie, kind_of
+from ryu_apps.services.buckets import SLOTS
+from ryu_apps.services.pairs import BY_CONNECTION, Pairs
 from ryu_apps.settings import Settings
 from ryu_apps.shares import limits, share
 from ryu_apps.switch.packing import pack
 from ryu_apps.switch.wire import pack_instructions
-from ryu_apps.virtual_ips.slots import SLOTS
+from ryu_apps.topology import frames
 from tools.bench import figures
 from tools.bench.figures import Result, Target, cpu_s
 

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ryu_apps.finding import frames
 from ryu_apps.framework import MAIN_DISPATCHER, RyuApp, handles, ofp_event, sleep, spawn
 from ryu_apps.rules import ETH_ARP, ETH_IPV4, Kind, kind_of
+from ryu_apps.topology import frames
 
 # The file to write to
 FILE = "FOREPATH_BENCH_PACKET_INS"

@@ -1,0 +1,209 @@
+"""Splits between two switches as they are in force: which wanted paths are whole, their ratios, and who takes which.
+
+One pure reading for the controller that installs them and for everybody who asks which way traffic goes.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import pairwise
+from math import log
+
+from cpdb import FIRST_TAG, LAST_TAG, WantedSplit
+from ryu_apps.rules import ETH_IPV4, Kind, Match, Output, Rule, Table, Tag, Untag, cookie
+from ryu_apps.topology.paths import Topology
+
+Seconds = float
+Ends = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One path of a split: the switches on it, the tag of its packets, and its share (the shares add up to 1).
+
+    Two are equal when tag and path are, whatever their shares.
+    """
+
+    tag: int
+    hops: tuple[str, ...]
+    ratio: float = field(default=1.0, compare=False)
+
+
+Lanes = Mapping[Ends, tuple[Lane, ...]]
+
+
+def lanes(
+    splits: Iterable[WantedSplit],
+    topology: Topology,
+    now: Seconds,
+    taken: Iterable[Lane] = (),
+    avoid: Container[str] = (),
+) -> dict[Ends, tuple[Lane, ...]]:
+    """The splits in force at `now` by (first switch, last switch).
+
+    Paths with a link that is down or unknown, or with a switch to `avoid`, are left out and the others take their
+    share; where none is left there is no split, and traffic goes the shortest way. A path whose tag another one already
+    carries on the same link (or one of `taken`, which are still in use) is left out, too: packets of both would be
+    taken for each other.
+    """
+    claims = {(one.tag, hop): one.hops for one in taken for hop in pairwise(one.hops)}
+    found = {}
+    for split in sorted(splits, key=lambda one: (one.from_switch, one.to_switch)):
+        if split.expires_at is not None and split.expires_at <= now:
+            continue
+        whole = []
+        for hops, ratio, tag in zip(split.paths, split.ratios, split.tags, strict=False):
+            usable = ratio > 0 and _leads(split, hops) and is_whole(hops, topology, avoid)
+            if usable and _claimed(claims, tag, hops):
+                whole.append(Lane(tag, hops, ratio))
+        total = sum(one.ratio for one in whole)
+        if whole:
+            ends = split.from_switch, split.to_switch
+            found[ends] = tuple(replace(one, ratio=one.ratio / total) for one in whole)
+    return found
+
+
+def _leads(split: WantedSplit, hops: tuple[str, ...]) -> bool:
+    simple = len(hops) >= 2 and len(set(hops)) == len(hops)
+    return simple and (hops[0], hops[-1]) == (split.from_switch, split.to_switch)
+
+
+def _claimed(claims: dict[tuple[int, Ends], tuple[str, ...]], tag: int, hops: tuple[str, ...]) -> bool:
+    wanted = [(tag, hop) for hop in pairwise(hops)]
+    if not FIRST_TAG <= tag <= LAST_TAG or any(claims.get(one, hops) != hops for one in wanted):
+        return False
+    claims.update(dict.fromkeys(wanted, hops))
+    return True
+
+
+def is_whole(hops: tuple[str, ...], topology: Topology, avoid: Container[str] = ()) -> bool:
+    """Whether all links of a path are up, and none of its switches is to be avoided."""
+    try:
+        return not any(one in avoid for one in hops) and all(topology.port(*hop) > 0 for hop in pairwise(hops))
+    except KeyError:
+        return False
+
+
+def choose_lane(source_address: str, destination_address: str, choices: Iterable[Lane]) -> Lane | None:
+    """The lane of the traffic from one address to another; None when there is no choice.
+
+    Weighted rendezvous hashing, as for destinations: shares are met over many pairs, and a change of one share moves
+    only traffic to or from that path.
+    """
+    scored = [
+        (-one.ratio / log(_uniform(source_address, destination_address, *one.hops)), one.hops, one) for one in choices
+    ]
+    return max(scored)[2] if scored else None
+
+
+def _uniform(*parts: str) -> float:
+    number = int.from_bytes(blake2b("|".join(parts).encode(), digest_size=8).digest(), "big")
+    return (number + 0.5) / 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Paths as traffic to a virtual IP's destination takes them: along the splits in force, else the shortest way."""
+
+    topology: Topology
+    lanes: Lanes
+    # Names of nodes -> addresses; a name without an address stands for itself
+    addresses: Mapping[str, str | None]
+
+    def path(self, source: str, destination: str) -> tuple[str, ...]:
+        """Names of all nodes from `source` to `destination`, both included; empty when there is no way."""
+        nodes = self.topology.path(source, destination)
+        ends = self.ends(nodes)
+        lane = self.lane(source, destination, ends) if ends else None
+        if lane is None or ends is None:
+            return nodes
+        return (*nodes[: nodes.index(ends[0])], *lane.hops, *nodes[nodes.index(ends[1]) + 1 :])
+
+    def ends(self, nodes: tuple[str, ...]) -> Ends | None:
+        """The first and the last switch on a path; None where there are not two."""
+        inside = [node for node in nodes if node in self.topology.switches]
+        return (inside[0], inside[-1]) if len(inside) > 1 else None
+
+    def lane(self, source: str, destination: str, ends: Ends) -> Lane | None:
+        """The lane that this traffic takes between two switches; None where no split is in force."""
+        sender, receiver = (self.addresses.get(name) or name for name in (source, destination))
+        return choose_lane(sender, receiver, self.lanes.get(ends, ()))
+
+
+# Before everything else in the first table: tagged packets have been counted, policed and steered already.
+TAG_PRIORITY = 120
+LOST_PRIORITY = 119
+STRAY_PRIORITY = 118
+# Above the rules that send each host's packets the shortest way
+PIN_PRIORITY = 20
+# Numbers in cookies that no tag has: ports with the rule for lost tags, and the rule for stray ones
+_LOST = 1 << 13
+_STRAY = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Transit:
+    """Packets with this tag that come in at `in_port` leave at `out_port`; None: here the tag comes off."""
+
+    tag: int
+    in_port: int
+    out_port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """IP packets of a pair, as steering has left them, go out at `out_port` with this tag."""
+
+    ipv4_src: str
+    eth_dst: str
+    tag: int
+    out_port: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tagging:
+    """What one switch has to do with tags; `inner_ports` lead to other switches. Nothing while it is empty."""
+
+    transits: tuple[Transit, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    inner_ports: tuple[int, ...] = ()
+
+
+def tagging_rules(share: Tagging) -> Iterable[Rule]:
+    """All rules of one switch that are about tags."""
+    yield from (transit_rule(one) for one in share.transits)
+    yield from (_pin(one) for one in share.pins)
+    for port in share.inner_ports:
+        # A tag that nobody knows any more comes off, and the packet goes on the shortest way: nothing gets lost.
+        match = Match(in_port=port, tagged=True)
+        number = cookie(Table.ACCOUNT, Kind.TAG, _LOST | port)
+        yield Rule(Table.ACCOUNT, LOST_PRIORITY, match, (Untag(),), Table.FORWARD, cookie=number)
+    if share.inner_ports:
+        # A host must not get round accounting and limits, or choose its path, by putting on a tag itself.
+        yield Rule(Table.ACCOUNT, STRAY_PRIORITY, Match(tagged=True), cookie=cookie(Table.ACCOUNT, Kind.TAG, _STRAY))
+
+
+def transit_rules(lane: Lane, topology: Topology) -> dict[str, Transit]:
+    """What each switch after the first has to do for a lane. KeyError when two of them are not joined."""
+    found = {}
+    for place, (before, here) in enumerate(pairwise(lane.hops), 1):
+        following = lane.hops[place + 1] if place + 1 < len(lane.hops) else None
+        out_port = None if following is None else topology.port(here, following)
+        found[here] = Transit(lane.tag, topology.port(here, before), out_port)
+    return found
+
+
+def transit_rule(one: Transit) -> Rule:
+    """The rule of a transit."""
+    match = Match(in_port=one.in_port, tag=one.tag)
+    number = cookie(Table.ACCOUNT, Kind.TAG, one.in_port << 14 | one.tag)
+    if one.out_port is None:
+        return Rule(Table.ACCOUNT, TAG_PRIORITY, match, (Untag(),), Table.FORWARD, cookie=number)
+    return Rule(Table.ACCOUNT, TAG_PRIORITY, match, (Output(one.out_port),), cookie=number)
+
+
+def _pin(one: Pin) -> Rule:
+    match = Match(eth_type=ETH_IPV4, eth_dst=one.eth_dst, ipv4_src=one.ipv4_src)
+    actions = (Tag(one.tag), Output(one.out_port))
+    return Rule(Table.FORWARD, PIN_PRIORITY, match, actions, cookie=cookie(Table.FORWARD, Kind.PIN, one.number))

@@ -1,0 +1,320 @@
+"""The rules of a virtual IP whose every new connection is placed anew - by the switch, which also remembers it.
+
+A connection that the switch knows is looked up in table `affinity`; any other is hashed to a slot, whose rule in table
+`slots` names a destination, whose rule in table `serve` rewrites the packet and writes the connection down, in both
+directions. So weights and draining concern slots only, and no rule and no message of the controller a connection.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+from cpdb import Destination, VirtualIp
+from ryu_apps.rules import (
+    CONTROLLER,
+    ETH_IPV4,
+    PROTO_TCP,
+    PROTO_UDP,
+    Choose,
+    KeepConnection,
+    Kind,
+    LookInto,
+    Match,
+    MeetOnce,
+    Output,
+    PickSlot,
+    Rule,
+    RuleKey,
+    SetField,
+    Table,
+    cookie,
+    kind_of,
+    pair_number,
+    virtual_mac,
+)
+from ryu_apps.services.pairs import BY_CONNECTION
+from ryu_apps.topology.frames import PROBE_PORT
+
+# A hash of each new connection picks one of so many slots. Equal weights then differ by one slot in a thousand.
+SLOT_BITS = 10
+SLOTS = 1 << SLOT_BITS
+
+SlotTable = tuple[str | None, ...]
+
+
+class Prefix(NamedTuple):
+    """Slots whose upper `length` bits are those of `first` belong to `owner`; the longest prefix decides."""
+
+    first: int
+    length: int
+    owner: str
+
+
+def quotas(weights: Mapping[str, int], slots: int = SLOTS) -> dict[str, int]:
+    """How many slots each weight is worth: largest remainders, so each is within one slot of its exact share.
+
+    Empty when no weight is above 0.
+    """
+    total = sum(weight for weight in weights.values() if weight > 0)
+    exact = {name: slots * weight / total for name, weight in sorted(weights.items()) if weight > 0}
+    found = {name: int(share) for name, share in exact.items()}
+    rest = slots - sum(found.values())
+    for name in sorted(exact, key=lambda name: (found[name] - exact[name], name))[: max(0, rest)]:
+        found[name] += 1
+    return found
+
+
+def divide(weights: Mapping[str, int], before: Sequence[str | None] = ()) -> SlotTable:
+    """A slot table for these weights; of the table `before`, only what a destination has too much moves.
+
+    All None when no weight is above 0. Whole aligned blocks move first: they take fewer rules.
+    """
+    quota = quotas(weights)
+    table: list[str | None] = list(before) if len(before) == SLOTS else [None] * SLOTS
+    if not quota:
+        return (None,) * SLOTS
+    held = Counter(table)
+    surplus = {name: count - quota.get(name or "", 0) for name, count in held.items()}
+    lack = {name: count - held[name] for name, count in quota.items() if count > held[name]}
+    for bits in range(SLOT_BITS, -1, -1):
+        # Beside blocks of the taker's own first: two halves of one owner take one rule.
+        for beside in (True, False):
+            _move_blocks(table, 1 << bits, surplus, lack, beside)
+    return tuple(table)
+
+
+def _move_blocks(
+    table: list[str | None], size: int, surplus: dict[str | None, int], lack: dict[str, int], beside: bool
+) -> None:
+    """Moves aligned blocks of this size from who has too much to who lacks some, as long as that fits both."""
+    for first in range(0, SLOTS, size):
+        if not lack:
+            return
+        owner = table[first]
+        if surplus.get(owner, 0) < size or not _whole(table, first, size):
+            continue
+        taker = _neighbour(table, first, size) if beside else max(lack, key=lambda name: (lack[name], name))
+        if taker is None or lack.get(taker, 0) < size:
+            continue
+        table[first : first + size] = [taker] * size
+        surplus[owner] -= size
+        lack[taker] -= size
+        if not lack[taker]:
+            del lack[taker]
+
+
+def _whole(table: Sequence[str | None], first: int, size: int) -> bool:
+    return all(one == table[first] for one in table[first : first + size])
+
+
+def _neighbour(table: Sequence[str | None], first: int, size: int) -> str | None:
+    """Who has the other half of the block that is twice as large; None when nobody has all of it."""
+    other = first ^ size
+    return table[other] if other < SLOTS and _whole(table, other, size) else None
+
+
+def compress(table: Sequence[str | None]) -> list[Prefix]:
+    """The fewest prefixes that say the same as the table; [] for one without owners.
+
+    Draves, King, Venkatachary and Zill, Constructing Optimal IP Routing Tables (INFOCOM 1999): upwards, each node
+    takes the owners that both halves agree on, else all of them; downwards, a prefix is written where the one above
+    does not say the right thing yet.
+    """
+    if any(owner is None for owner in table):
+        return []
+    levels = [[frozenset((owner,)) for owner in table]]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        levels.append([below[n] & below[n + 1] or below[n] | below[n + 1] for n in range(0, len(below), 2)])
+    found: list[Prefix] = []
+    _write(levels[::-1], 0, 0, None, found)
+    return found
+
+
+def _write(
+    levels: list[list[frozenset[str | None]]], depth: int, place: int, above: str | None, found: list[Prefix]
+) -> None:
+    here = levels[depth][place]
+    if above not in here:
+        above = min(one for one in here if one is not None)
+        found.append(Prefix(place << (len(levels) - 1 - depth), depth, above))
+    if depth + 1 < len(levels):
+        for half in (2 * place, 2 * place + 1):
+            _write(levels, depth + 1, half, above, found)
+
+
+def expand(prefixes: Iterable[Prefix]) -> SlotTable:
+    """The table that prefixes describe, the inverse of `compress`; None where they say nothing."""
+    table: list[str | None] = [None] * SLOTS
+    for one in sorted(prefixes, key=lambda one: one.length):
+        size = SLOTS >> one.length
+        first = one.first - one.first % max(size, 1)
+        table[first : first + size] = [one.owner or None] * len(table[first : first + size])
+    return tuple(table)
+
+
+# Below pairs that still have rules of their own: they keep them until they are silent.
+SPREAD_PRIORITY = 18
+ANSWERS_PRIORITY = 17
+MEET_PRIORITY = 12
+SERVE_PRIORITY = {PROTO_TCP: 20, PROTO_UDP: 20, 0: 10}
+LOST_PRIORITY = 10
+HEAR_PRIORITY = 100
+
+# How long a silent connection is remembered: TCP keeps idle connections, others are exchanges.
+IDLE_S = {PROTO_TCP: 1800, PROTO_UDP: 120, 0: 60}
+# A source that no rule counts yet is told of at most this often.
+MEET_S = 10
+
+
+def destination_number(virtual_ip: str, name: str) -> int:
+    """32 bits that name a destination of a virtual IP, the same in every process and after every restart."""
+    return int.from_bytes(blake2b(f"{virtual_ip}={name}".encode(), digest_size=4).digest(), "big")
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """A virtual IP with all destinations that may still hold connections, and the slots for new ones.
+
+    Equal only to itself: what did not change is the same one, and its rules need not be made again.
+    """
+
+    virtual_ip: str
+    destinations: tuple[Destination, ...]
+    slots: SlotTable
+
+    @cached_property
+    def rules(self) -> dict[RuleKey, Rule]:
+        """All rules of this virtual IP, the same in every switch where hosts are."""
+        rules = [self._entry(), self._lost(), *self._slots()]
+        rules += [self._serve(one, protocol) for one in self.destinations for protocol in SERVE_PRIORITY]
+        return {rule.key: rule for rule in rules}
+
+    @property
+    def _to(self) -> Match:
+        return Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip)
+
+    def _cookie(self, table: Table) -> int:
+        return cookie(table, Kind.SPREAD, pair_number("", self.virtual_ip))
+
+    def _entry(self) -> Rule:
+        actions = (LookInto(Table.AFFINITY), PickSlot(SLOTS), LookInto(Table.SLOTS))
+        return Rule(Table.STEER, SPREAD_PRIORITY, self._to, actions, Table.FORWARD, cookie=self._cookie(Table.STEER))
+
+    def _lost(self) -> Rule:
+        # Nobody serves it: such packets end here instead of asking the controller one by one.
+        match = Match(eth_dst=virtual_mac(self.virtual_ip))
+        return Rule(Table.FORWARD, LOST_PRIORITY, match, cookie=self._cookie(Table.FORWARD))
+
+    def _slots(self) -> Iterable[Rule]:
+        for one in compress(self.slots):
+            mask = (SLOTS - 1) & ~((1 << (SLOT_BITS - one.length)) - 1)
+            slot = (one.first, mask) if one.length else None
+            match = Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip, slot=slot)
+            actions = (Choose(destination_number(self.virtual_ip, one.owner)), LookInto(Table.SERVE))
+            yield Rule(Table.SLOTS, 1 + one.length, match, actions, cookie=self._cookie(Table.SLOTS))
+
+    def _serve(self, one: Destination, protocol: int) -> Rule:
+        number = destination_number(self.virtual_ip, one.name)
+        match = Match(eth_type=ETH_IPV4, ip_proto=protocol or None, ipv4_dst=self.virtual_ip, chosen=number)
+        keep = KeepConnection(protocol, self.virtual_ip, one.address, one.mac, number, IDLE_S[protocol])
+        actions = (SetField("eth_dst", one.mac), SetField("ipv4_dst", one.address), keep)
+        # A number of its own: its packets are the connections that were placed there.
+        mark = cookie(Table.SERVE, Kind.SPREAD, pair_number(f"{one.name}/{protocol}", self.virtual_ip))
+        return Rule(Table.SERVE, SERVE_PRIORITY[protocol], match, actions, cookie=mark)
+
+
+@lru_cache(maxsize=4)
+def spread_rules(spreads: tuple[Spread, ...], curious: bool) -> dict[RuleKey, Rule]:
+    """All rules of a switch for its spreads; `curious` when there is room to count more sources. Not to be changed."""
+    addresses = sorted({one.address for spread in spreads for one in spread.destinations})
+    rules = [_answers(address) for address in addresses]
+    if curious and spreads:
+        rules += [_meet(), *(_unmet(one.virtual_ip) for one in spreads)]
+    found = {rule.key: rule for rule in rules}
+    for spread in spreads:
+        found |= spread.rules
+    return found
+
+
+def hearing_rule(virtual_ip: str) -> Rule:
+    """Brings answers of services to the controller's questions, asked in the name of a virtual IP, back to it."""
+    match = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=virtual_ip, tcp_dst=PROBE_PORT)
+    number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("probe", virtual_ip))
+    return Rule(Table.ACCOUNT, HEAR_PRIORITY, match, (Output(CONTROLLER),), cookie=number)
+
+
+def _answers(address: str) -> Rule:
+    match = Match(eth_type=ETH_IPV4, ipv4_src=address)
+    number = cookie(Table.STEER, Kind.SPREAD, pair_number("", address))
+    return Rule(Table.STEER, ANSWERS_PRIORITY, match, (LookInto(Table.AFFINITY),), Table.FORWARD, cookie=number)
+
+
+def _unmet(virtual_ip: str) -> Rule:
+    match = Match(eth_type=ETH_IPV4, ipv4_dst=virtual_ip)
+    number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("", virtual_ip))
+    return Rule(Table.ACCOUNT, MEET_PRIORITY, match, (LookInto(Table.MEET),), Table.POLICE, cookie=number)
+
+
+def _meet() -> Rule:
+    actions = (Output(CONTROLLER), MeetOnce(MEET_S))
+    return Rule(Table.MEET, 0, Match(eth_type=ETH_IPV4), actions, cookie=cookie(Table.MEET, Kind.SPREAD))
+
+
+class Spreads:
+    """The spreads by virtual IP; only what changed is made anew."""
+
+    def __init__(self) -> None:
+        self._spreads: dict[str, Spread] = {}
+        self._adopted: set[str] = set()
+
+    def __iter__(self) -> Iterator[Spread]:
+        return iter(self._spreads.values())
+
+    def __len__(self) -> int:
+        return len(self._spreads)
+
+    def of(self, virtual_ip: str) -> Spread | None:
+        """The spread of a virtual IP."""
+        return self._spreads.get(virtual_ip)
+
+    def update(self, virtual_ips: Mapping[str, VirtualIp]) -> bool:
+        """Divides slots by the weights of now; True when anything changed."""
+        before = self._spreads
+        self._spreads = {
+            address: self._kept(one) for address, one in virtual_ips.items() if one.affinity == BY_CONNECTION
+        }
+        return len(before) != len(self._spreads) or any(
+            before.get(address) is not one for address, one in self._spreads.items()
+        )
+
+    def _kept(self, vip: VirtualIp) -> Spread:
+        known = self._spreads.get(vip.address)
+        if known is not None and known.destinations == vip.destinations:
+            return known
+        return _divided(vip, known.slots if known is not None else ())
+
+    def adopt(self, rules: Iterable[Rule], virtual_ips: Mapping[str, VirtualIp]) -> None:
+        """Takes over the slots that the first switch to show any has, so that a restart moves none."""
+        found: dict[str, list[Rule]] = {}
+        for rule in rules:
+            if rule.table == Table.SLOTS and kind_of(rule.cookie) is Kind.SPREAD and rule.match.ipv4_dst:
+                found.setdefault(rule.match.ipv4_dst, []).append(rule)
+        for address in found.keys() & self._spreads.keys() - self._adopted:
+            vip = virtual_ips[address]
+            self._adopted.add(address)
+            self._spreads[address] = _divided(vip, expand(_prefixes(vip, found[address])))
+
+
+def _divided(vip: VirtualIp, before: SlotTable) -> Spread:
+    return Spread(vip.address, vip.destinations, divide({one.name: one.weight for one in vip.destinations}, before))
+
+
+def _prefixes(vip: VirtualIp, rules: Iterable[Rule]) -> Iterator[Prefix]:
+    names = {destination_number(vip.address, one.name): one.name for one in vip.destinations}
+    for rule in rules:
+        chosen = next((one.number for one in rule.actions if isinstance(one, Choose)), 0)
+        yield Prefix(rule.match.slot[0] if rule.match.slot else 0, rule.priority - 1, names.get(chosen, ""))

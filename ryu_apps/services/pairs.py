@@ -1,0 +1,167 @@
+"""The pairs that have spoken and the destination each one keeps while it is alive."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from math import log
+
+from cpdb import Destination, VirtualIp, WantedWeights
+from ryu_apps.rules import Kind, Rule, SetField, kind_of, pair_number
+
+
+def choose(source: str, virtual_ip: str, destinations: Iterable[Destination]) -> Destination | None:
+    """The destination of (source, virtual IP), None when no weight is above 0.
+
+    Weighted rendezvous hashing: each destination's share of sources is its share of the weights, and a change
+    of one weight moves only sources to or from that destination (Thaler & Ravishankar, 1998; weights as in
+    Schindelhauer & Schomaker, 2005: score = -weight / ln(hash)).
+    """
+    scored = [
+        (-one.weight / log(_uniform(source, virtual_ip, one.name)), one.name, one)
+        for one in destinations
+        if one.weight > 0
+    ]
+    return max(scored)[2] if scored else None
+
+
+def _uniform(*parts: str) -> float:
+    number = int.from_bytes(blake2b("|".join(parts).encode(), digest_size=8).digest(), "big")
+    return (number + 0.5) / 2**64
+
+
+def weighted(virtual_ip: VirtualIp, wanted: Iterable[WantedWeights]) -> VirtualIp:
+    """The virtual IP with the weights that are wanted instead of the declared ones, where there are any."""
+    for item in wanted:
+        if item.virtual_ip == virtual_ip.address:
+            destinations = tuple(
+                replace(one, weight=max(0, int(item.weights.get(one.name, one.weight))))
+                for one in virtual_ip.destinations
+            )
+            return replace(virtual_ip, destinations=destinations)
+    return virtual_ip
+
+
+BY_CONNECTION = "connection"
+
+Seconds = float
+
+
+@dataclass(slots=True)
+class PairState:
+    """One pair; `chosen_from` are the destinations and weights that its destination was chosen from."""
+
+    source_address: str
+    virtual_ip: str
+    destination: Destination | None
+    chosen_from: tuple[Destination, ...]
+    active: Seconds
+    since: Seconds
+
+    @property
+    def number(self) -> int:
+        """The number in the pair's cookies."""
+        return pair_number(self.source_address, self.virtual_ip)
+
+
+class Pairs:
+    """All pairs by (source address, virtual IP) and by number."""
+
+    def __init__(self, most: int, idle_s: Seconds, forget_s: Seconds) -> None:
+        """At most `most` pairs; new weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
+        self._most, self.idle_s, self._forget_s = most, idle_s, forget_s
+        self._pairs: dict[tuple[str, str], PairState] = {}
+        self._by_number: dict[int, PairState] = {}
+
+    def __iter__(self) -> Iterator[PairState]:
+        return iter(list(self._pairs.values()))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another."""
+        return len(self._pairs) >= self._most
+
+    def of_number(self, number: int) -> PairState | None:
+        """The pair that a cookie names."""
+        return self._by_number.get(number)
+
+    def of_addresses(self, source: str, virtual_ip: str) -> PairState | None:
+        """The pair of these addresses."""
+        return self._pairs.get((source, virtual_ip))
+
+    def meet(self, source: str, vip: VirtualIp, now: Seconds) -> PairState | None:
+        """The pair, made and given a destination when it is new; None when there is no room for another."""
+        known = self._pairs.get((source, vip.address))
+        if known is None:
+            if self.full:
+                return None
+            known = PairState(source, vip.address, None, (), now, now)
+            self._add(known)
+        if known.destination is None and vip.affinity != BY_CONNECTION:
+            self._choose(known, vip)
+        return known
+
+    def _add(self, pair: PairState) -> None:
+        self._pairs[pair.source_address, pair.virtual_ip] = pair
+        self._by_number[pair.number] = pair
+
+    @staticmethod
+    def _choose(pair: PairState, vip: VirtualIp) -> None:
+        pair.destination = choose(pair.source_address, vip.address, vip.destinations)
+        pair.chosen_from = vip.destinations
+
+    def adopt(self, rules: Iterable[Rule], vips: Mapping[str, VirtualIp], now: Seconds) -> None:
+        """Takes over the pairs that a switch's rules show, so that live connections outlast a restart."""
+        for rule in rules:
+            source, virtual_ip, address = _served(rule)
+            vip = vips.get(virtual_ip or "")
+            if vip is None or source is None or (source, vip.address) in self._pairs:
+                continue
+            destination = next((one for one in vip.destinations if one.address == address), None)
+            if destination is not None:
+                self._add(PairState(source, vip.address, destination, (), now, now))
+
+    def refresh(self, vips: Mapping[str, VirtualIp], now: Seconds) -> bool:
+        """Applies changed destinations and weights where that hurts nobody; True when any pair changed.
+
+        A destination that is no longer declared is left at once; changed weights wait until the pair is idle.
+        """
+        before = {key: pair.destination for key, pair in self._pairs.items()}
+        for key, pair in list(self._pairs.items()):
+            vip = vips.get(pair.virtual_ip)
+            if vip is None or now - pair.active > self._forget_s:
+                del self._pairs[key]
+                del self._by_number[pair.number]
+            elif vip.affinity == BY_CONNECTION:
+                self._let_go(pair, vip, now)
+            elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
+                self._choose(pair, vip)
+        return before != {key: pair.destination for key, pair in self._pairs.items()}
+
+    def _let_go(self, pair: PairState, vip: VirtualIp, now: Seconds) -> None:
+        # Its connections are placed one by one; whoever had a destination from before keeps it while it speaks.
+        if not _serves(vip, pair.destination) or now - pair.active > self.idle_s:
+            pair.destination = None
+
+    def _may_move(self, pair: PairState, vip: VirtualIp, now: Seconds) -> bool:
+        return pair.chosen_from != vip.destinations and now - pair.active > self.idle_s
+
+
+def _serves(vip: VirtualIp, destination: Destination | None) -> bool:
+    if destination is None:
+        return False
+    place = (destination.name, destination.address, destination.mac)
+    return any((one.name, one.address, one.mac) == place for one in vip.destinations)
+
+
+def _served(rule: Rule) -> tuple[str | None, str | None, str | None]:
+    """(source, virtual IP, destination) addresses that a steering rule shows; None for what it does not."""
+    to = {action.field: str(action.value) for action in rule.actions if isinstance(action, SetField)}
+    match kind_of(rule.cookie):
+        case Kind.TO_DESTINATION:
+            return rule.match.ipv4_src, rule.match.ipv4_dst, to.get("ipv4_dst")
+        case Kind.TO_CLIENT:
+            return rule.match.ipv4_dst, to.get("ipv4_src"), rule.match.ipv4_src
+    return None, None, None

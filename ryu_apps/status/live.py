@@ -1,0 +1,90 @@
+"""Counts what draining destinations still hold: connections that switches remember, or sources that stay with them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cpdb import Observed, Standing, VirtualIp
+from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table
+from ryu_apps.services.buckets import destination_number
+from ryu_apps.services.pairs import BY_CONNECTION, Pairs
+
+Seconds = float
+
+KIND = "live"
+NODE = "controller"
+ASK_EVERY_S = 2.0
+
+
+class Countable(Protocol):
+    """A switch that can be asked how many entries have a cookie."""
+
+    def ask_count(self, cookie: int, mask: int, table: int) -> int:
+        """Asks; returns the transaction number."""
+
+
+@dataclass(slots=True)
+class Live:
+    """Counts by virtual IP and destination; entries come in pairs, there and back."""
+
+    _asked: dict[tuple[int, int], int] = field(default_factory=dict)
+    _entries: dict[tuple[int, int], int] = field(default_factory=dict)
+    _said: dict[str, str] = field(default_factory=dict)
+    _last: Seconds = float("-inf")
+
+    def ask(self, virtual_ips: Iterable[VirtualIp], wires: Mapping[int, tuple[Any, Countable]], now: Seconds) -> None:
+        """Asks every switch about every destination that drains, when it is time."""
+        numbers = [number for vip, _, number in _draining(virtual_ips) if vip.affinity == BY_CONNECTION]
+        self._entries = {key: count for key, count in self._entries.items() if key[1] in numbers}
+        if not numbers or now - self._last < ASK_EVERY_S:
+            return
+        self._last = now
+        self._asked = {
+            (dpid, wire.ask_count(LEARNED << OWNER_SHIFT | number, 2**64 - 1, Table.AFFINITY)): number
+            for dpid, (_, wire) in wires.items()
+            for number in numbers
+        }
+
+    def answered(self, dpid: int, xid: int, entries: int) -> None:
+        """A switch has counted."""
+        number = self._asked.pop((dpid, xid), None)
+        if number is not None:
+            self._entries[dpid, number] = entries
+
+    def news(self, virtual_ips: Iterable[VirtualIp], pairs: Pairs, now: Seconds) -> list[Observed]:
+        """Rows for counts that changed; whoever no longer drains is told once more, as `removed`."""
+        told: dict[str, str] = {}
+        for vip, name, number in _draining(virtual_ips):
+            count = self._connections(number) if vip.affinity == BY_CONNECTION else _sources(pairs, vip.address, name)
+            if count is not None:
+                told[f"{vip.address}/{name}"] = str(count)
+        rows = [
+            Observed(KIND, key, NODE, 0, count, "connections or sources that it still has", now)
+            for key, count in told.items()
+            if self._said.get(key) != count
+        ]
+        rows += [
+            Observed(KIND, key, NODE, 0, "removed", "does not drain", now) for key in self._said.keys() - told.keys()
+        ]
+        self._said = told
+        return rows
+
+    def _connections(self, number: int) -> int | None:
+        counts = [entries for (_, counted), entries in self._entries.items() if counted == number]
+        return sum(counts) // 2 if counts else None
+
+
+def _draining(virtual_ips: Iterable[VirtualIp]) -> list[tuple[VirtualIp, str, int]]:
+    return [
+        (vip, one.name, destination_number(vip.address, one.name))
+        for vip in virtual_ips
+        for one in vip.destinations
+        if one.standing is Standing.DRAINING
+    ]
+
+
+def _sources(pairs: Pairs, virtual_ip: str, name: str) -> int:
+    return sum(
+        pair.virtual_ip == virtual_ip and pair.destination is not None and pair.destination.name == name
+        for pair in pairs
+    )

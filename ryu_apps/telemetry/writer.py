@@ -1,0 +1,265 @@
+"""Carries rows to the database beside the event loop: bounded, in batches, and never in the way of a switch."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from cpdb import Alarm, Batch, ForepathError, Link, LinkLoad, Node, Observed, Store
+
+_log_counters = structlog.get_logger("ryu_apps.telemetry.writer")
+
+
+@dataclass(slots=True)
+class Kept:
+    """Dumps of counters in `directory`; None keeps nothing. `failures` counts what could not be written."""
+
+    directory: Path | None
+    failures: int = 0
+
+    def read(self, dpid: int) -> bytes | None:
+        """What was written for a switch, None when there is nothing."""
+        if self.directory is None:
+            return None
+        try:
+            return self._file(self.directory, dpid).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, dpid: int, dump: bytes) -> None:
+        """Replaces what was kept, as a whole or not at all. A full disk is counted and reported once."""
+        if self.directory is None:
+            return
+        file = self._file(self.directory, dpid)
+        fresh = file.with_suffix(".new")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            fresh.write_bytes(dump)
+            fresh.replace(file)
+        except OSError as error:
+            if not self.failures:
+                _log_counters.warning("counters are not kept over a restart", file=str(file), reason=error.strerror)
+            self.failures += 1
+
+    @staticmethod
+    def _file(directory: Path, dpid: int) -> Path:
+        return directory / f"{dpid:016x}.counters"
+
+
+Seconds = float
+Row = Batch | LinkLoad | Observed | Node | Link | Alarm
+Run = Callable[..., Any]
+
+# Nodes first: other rows may name them.
+ORDER: tuple[type[Any], ...] = (Node, Link, Batch, LinkLoad, Observed, Alarm)
+# What waits for longer is copied to disk while the database thinks: no kill costs more than this.
+PATIENCE_S = 0.5
+# Rows that failed so often while others went through are the trouble themselves.
+_TRIES = 20
+_REPLAY_MOST = 200
+_log = structlog.get_logger("ryu_apps.telemetry.writer")
+
+
+class Spooling(Protocol):
+    """Where batches wait on disk for the database; `lost` counts those for which there was no room."""
+
+    lost: int
+
+    @property
+    def waiting(self) -> int:
+        """How many there are."""
+
+    def append(self, items: list[Batch]) -> int:
+        """Takes more; returns how many found room."""
+
+    def replay(self, write: Callable[[list[Batch]], object], most: int = 64) -> int:
+        """Hands over the oldest; returns how many `write` took."""
+
+
+def store_rows(store: Store, rows: Iterable[Row]) -> None:
+    """Writes rows of all kinds, each kind in one transaction."""
+    by_kind: dict[type, list[Any]] = {}
+    for row in rows:
+        by_kind.setdefault(type(row), []).append(row)
+    if Node in by_kind:
+        store.inventory.put_nodes(by_kind[Node])
+    if Link in by_kind:
+        store.inventory.put_links(by_kind[Link])
+    if Batch in by_kind:
+        store.facts.add_batches(by_kind[Batch])
+    store.facts.add_loads(by_kind.get(LinkLoad, []))
+    if Observed in by_kind:
+        store.wanted.observe(by_kind[Observed])
+    _alarm(store, by_kind.get(Alarm, []))
+
+
+def _alarm(store: Store, items: Iterable[Alarm]) -> None:
+    # In order: one may be raised, cleared and raised again.
+    for one in items:
+        if one.cleared_at is None:
+            store.alarms.raise_([one])
+        else:
+            store.alarms.clear(one.kind, one.key, one.node, one.cleared_at)
+
+
+def _here(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _size(row: Row) -> int:
+    return len(row.talks) + 1 if isinstance(row, Batch) else 1
+
+
+@dataclass(slots=True)
+class Writer:
+    """A bounded queue before the database.
+
+    Every batch gets this writer's `name` and the next number, so that it is stored once however often it is sent.
+    What the database does not take goes to the `spool` (batches) or waits here (the rest). `lost` counts rows that
+    had to go because the queue was full. `kept` holds dumps of counters: each is on disk before the batch that it
+    covers leaves, so that a kill may lose a batch but never tells one twice.
+    """
+
+    most: int
+    name: str = ""
+    spool: Spooling | None = None
+    kept: Kept = field(default_factory=lambda: Kept(None))
+    run: Run = _here
+    lost: int = 0
+    _queue: deque[Row] = field(default_factory=deque)
+    _size: int = 0
+    _seq: int = 0
+    _dumps: dict[int, bytes] = field(default_factory=dict)
+    _flying: list[Batch] = field(default_factory=list)
+    # When the oldest batch that waits, and the oldest that is being written, was offered
+    _oldest: Seconds | None = None
+    _flown: Seconds | None = None
+    _writing: bool = False
+    _tries: dict[type[Any], int] = field(default_factory=dict)
+
+    def offer(self, rows: Iterable[Row], now: Seconds = 0.0, dumps: Mapping[int, bytes] | None = None) -> None:
+        """Takes rows; when full, the oldest go. `dumps` are the counters of switches as of these batches."""
+        for row in rows:
+            if isinstance(row, Batch):
+                self._seq += 1
+                row = replace(row, writer=self.name, seq=self._seq)
+                self._oldest = now if self._oldest is None else self._oldest
+            self._queue.append(row)
+            self._size += _size(row)
+        self._dumps.update(dumps or {})
+        self._shed()
+
+    def _shed(self) -> None:
+        while self._size > self.most and self._queue:
+            gone = _size(self._queue.popleft())
+            self._size -= gone
+            self.lost += gone
+
+    def flush(self, write: Callable[[list[Row]], None] | None) -> int:
+        """Hands everything that waits to `write` (None: no database yet); returns how many rows it took."""
+        rows, dumps = list(self._queue), self._dumps
+        self._queue.clear()
+        self._size, self._dumps, self._oldest, self._flown = 0, {}, None, self._oldest
+        self._keep(dumps)
+        waiting: list[Row] = []
+        told = 0
+        for kind in ORDER:
+            group = [row for row in rows if type(row) is kind]
+            if kind is Batch:
+                told += self._flush_batches(group, write)
+            elif group and self._written(group, write):
+                told += len(group)
+            else:
+                waiting += self._patient(kind, group)
+        self._queue.extendleft(reversed(waiting))
+        self._size += len(waiting)
+        self._flown = None
+        self._shed()
+        return told
+
+    def _keep(self, dumps: dict[int, bytes]) -> None:
+        for dpid, dump in dumps.items():
+            self.run(self.kept.write, dpid, dump)
+
+    def _written(self, rows: list[Any], write: Callable[[list[Row]], None] | None) -> bool:
+        if write is None:
+            return False
+        try:
+            self.run(self._write, write, rows)
+        except ForepathError as error:
+            kind = type(rows[0])
+            if not self._tries.get(kind):
+                _log.warning("the database does not take rows, they wait", kind=kind.__name__, reason=str(error))
+            self._tries[kind] = self._tries.get(kind, 0) + 1
+            return False
+        if self._tries.pop(type(rows[0]), 0):
+            _log.info("the database takes rows again", kind=type(rows[0]).__name__)
+        return True
+
+    def _write(self, write: Callable[[list[Row]], None], rows: list[Any]) -> None:
+        self._writing = True
+        try:
+            write(rows)
+        finally:
+            self._writing = False
+
+    def _patient(self, kind: type[Any], rows: list[Row]) -> list[Row]:
+        alone = self._tries.get(kind, 0) >= _TRIES and len(self._tries) == 1
+        if not rows or not alone:
+            return rows
+        self.lost += len(rows)
+        self._tries[kind] = 1
+        _log.warning("rows lost that the database never took", kind=kind.__name__, rows=len(rows))
+        return []
+
+    def _flush_batches(self, batches: list[Any], write: Callable[[list[Row]], None] | None) -> int:
+        spool = self.spool
+        self._flying = batches
+        if spool is not None and spool.waiting:
+            # In order: what came later waits behind what is on disk already.
+            self._flying = []
+            self._keep_on_disk(batches)
+            return self._replay(spool, write)
+        taken = bool(batches) and self._written(batches, write)
+        # Empty when `guard` has been here in the meantime.
+        rest, self._flying = self._flying, []
+        if taken or not batches:
+            return sum(map(_size, batches))
+        self._keep_on_disk(rest)
+        return 0
+
+    def _keep_on_disk(self, batches: list[Any]) -> None:
+        kept = self.run(self.spool.append, batches) if self.spool is not None and batches else 0
+        if kept < len(batches):
+            # No room, or not for all of them: they also wait here. What is stored twice is stored once.
+            self._queue.extendleft(reversed(batches))
+            self._size += sum(map(_size, batches))
+
+    def _replay(self, spool: Spooling, write: Callable[[list[Row]], None] | None) -> int:
+        if write is None:
+            return 0
+        try:
+            return int(self.run(spool.replay, partial(self._write, write), _REPLAY_MOST))
+        except ForepathError as error:
+            if not self._tries.get(Batch):
+                _log.warning("the database does not take rows, they wait on disk", reason=str(error))
+            self._tries[Batch] = self._tries.get(Batch, 0) + 1
+            return 0
+
+    def guard(self, now: Seconds) -> None:
+        """Copies to disk what has waited too long behind a database that neither takes nor refuses."""
+        since = [one for one in (self._oldest, self._flown) if one is not None]
+        # Only while the database itself is waited for does nobody else touch the spool.
+        if self.spool is None or not self._writing or not since or now - min(since) < PATIENCE_S:
+            return
+        waiting = [row for row in self._queue if isinstance(row, Batch)]
+        for dpid, dump in self._dumps.items():
+            self.kept.write(dpid, dump)
+        self.spool.append(self._flying + waiting)
+        self._flying, self._dumps, self._oldest, self._flown = [], {}, None, None
+        self._queue = deque(row for row in self._queue if not isinstance(row, Batch))
+        self._size = len(self._queue)
