@@ -4,16 +4,16 @@ The door of the room. A `Predictor` makes one cycle at a time, `Lanes` are sever
 `forepath predict`; a `Forecaster` is the same without a database, for backtests.
 """
 
-from predictor.activity import rolling
 from predictor.config import MODELS, PredictorConfig
-from predictor.cycle import CycleReport, Predictor
-from predictor.forecaster import Block, Forecaster, Options
-from predictor.intake import Source, Talks
-from predictor.lanes import FAST, SLOW, Lanes, SlowLane, lane_of
-from predictor.loop import run
+from predictor.data.sources import Source, Talks
+from predictor.data.view import Ask, Target, View
+from predictor.ensemble.forecaster import Block, Forecaster, Options
 from predictor.models import BASELINES, Adopting, Model, build, known
-from predictor.scoring import SAID, Record, records
-from predictor.view import Ask, Target, View
+from predictor.service.cycle import CycleReport, Predictor
+from predictor.service.loop import run
+from predictor.service.tiers import FAST, SLOW, Lanes, SlowLane, lane_of
+from predictor.trust.activity import rolling
+from predictor.trust.scores import SAID, Record, records
 
 __all__ = [
     "BASELINES",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from predictor.models.registry import IN_THE_BOX, REFERENCE, known
+from predictor.models import IN_THE_BOX, REFERENCE, known
 
 MODELS = tuple(IN_THE_BOX)
 

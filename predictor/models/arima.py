@@ -8,8 +8,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import lfilter
 
-from predictor.models.base import PointBand
-from predictor.view import Ask, Floats, Ints, View, last_known
+from predictor.data.view import Ask, Floats, Ints, View, last_known
+from predictor.models.pointwise import PointBand
 
 # (p, d, q); which one is used is decided by one-step errors on history that the candidates were not fitted to.
 ORDERS = ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 0, 1), (2, 0, 1), (0, 1, 1), (1, 1, 1))

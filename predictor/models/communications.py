@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from predictor.view import Ask, Floats, Ints, View
+from predictor.data.view import Ask, Floats, Ints, View
 
 # Ridge on standardised arrivals: without it, a quiet past would make an invention of a slope.
 RIDGE = 5.0

@@ -13,7 +13,7 @@ from cpdb import Store, open_store
 from forepath.demo.scene import as_toml
 from forepath.output import WIDTH_WITHOUT_TERMINAL, console
 from forepath.settings import Settings, declare
-from predictor.fits import use_one_thread
+from predictor.service.workers import use_one_thread
 
 
 @pytest.fixture(scope="session", autouse=True)

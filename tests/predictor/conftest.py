@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictor.fits import use_one_thread
+from predictor.service.workers import use_one_thread
 
 
 @pytest.fixture(scope="session", autouse=True)

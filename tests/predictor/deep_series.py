@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from predictor.view import Ask, Floats, Target, View
+from predictor.data.view import Ask, Floats, Target, View
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 ASK = Ask((Target(0, 0, 1), Target(0, 3, 1), Target(0, 0, 6, peak=True)), LEVELS)

@@ -4,7 +4,7 @@ import os
 import time
 from typing import ClassVar
 
-from predictor.view import Floats, Ints, View
+from predictor.data.view import Floats, Ints, View
 
 
 class Obedient:

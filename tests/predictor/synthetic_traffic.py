@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpdb import Communication
-from predictor.view import Floats
+from predictor.data.view import Floats
 
 START = 1_000_000.0
 REQUEST_BYTES = (24_000, 40_000)

@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
+from predictor.data.view import Ask, Target
 from predictor.models import build, known
-from predictor.view import Ask, Target
 
 ASK = Ask((Target(0, 0, 1),), (0.1, 0.5, 0.9))
 
 
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
 def test_a_network_without_pytorch_is_refused_in_one_line(name, monkeypatch):
-    monkeypatch.setattr("predictor.deep.model.find_spec", lambda _name: None)
+    monkeypatch.setattr("predictor.models.deep.find_spec", lambda _name: None)
     assert name in known()
     with pytest.raises(ValueError, match=rf"{name} needs PyTorch.*forepath\[deep\]") as refused:
         build((name,), ASK, 1)
@@ -21,6 +21,6 @@ def test_a_network_without_pytorch_is_refused_in_one_line(name, monkeypatch):
 
 
 def test_nobody_who_does_not_train_a_network_loads_pytorch():
-    code = "import sys, predictor, predictor.models.lstm, predictor.models.transformer; print('torch' in sys.modules)"
+    code = "import sys, predictor, predictor.models.deep, predictor.models.deep; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert said.stdout.strip() == "False"

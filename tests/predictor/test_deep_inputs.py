@@ -6,9 +6,22 @@ from deep_series import alternating
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictor.deep.inputs import Calendar, Inputs, Moments, Shape, inputs_of, truths_of
-from predictor.deep.lessons import LONGEST_GAP, Subject, draw
-from predictor.deep.past import Past, Spans, held, past_of, peaks
+from predictor.models.deep.inputs import (
+    LONGEST_GAP,
+    Calendar,
+    Inputs,
+    Moments,
+    Past,
+    Shape,
+    Spans,
+    Subject,
+    draw,
+    held,
+    inputs_of,
+    past_of,
+    peaks,
+    truths_of,
+)
 
 SHAPES = (Shape(0, 1), Shape(2, 5), Shape(0, 6, peak=True))
 

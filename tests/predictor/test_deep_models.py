@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from deep_series import ASK, LEVELS, alternating, error, returning, view_of
 
-from predictor.deep.model import DeepModel
-from predictor.fits import Background
+from predictor.data.view import Ask, Target, View
 from predictor.models import build
-from predictor.models.lstm import Lstm
-from predictor.models.transformer import Transformer
-from predictor.quantiles import pinball
-from predictor.view import Ask, Target, View
+from predictor.models.deep import DeepModel, Lstm, Transformer
+from predictor.models.quantiles import pinball
+from predictor.service.workers import Background
 
 pytestmark = [
     pytest.mark.deep,
@@ -90,7 +88,7 @@ def test_a_few_series_are_told_the_same_as_all_of_them(taught, monkeypatch):
     view, origins, few = view_of(alternating(5)), np.array([250, 251]), np.array([3, 7])
     whole = taught.predict(view, origins)
     assert taught.predict(view.take(few), origins) == pytest.approx(whole[:, few], rel=1e-3)
-    monkeypatch.setattr("predictor.deep.model.AT_ONCE", 10)
+    monkeypatch.setattr("predictor.models.deep.AT_ONCE", 10)
     assert taught.predict(view, origins) == pytest.approx(whole, rel=1e-3)
 
 

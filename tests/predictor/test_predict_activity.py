@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictor.activity import Activity, rolling
+from predictor.trust.activity import Activity, rolling
 
 HORIZONS = (1, 5, 15)
 

@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from predictor.features import CALENDAR_CYCLES, Scene, calendar_cells, describe, find_peers
-from predictor.forests import Effort
-from predictor.models.gradient_boosting import GradientBoosting, _fair
-from predictor.view import Ask, Target, View
+from predictor.data.view import Ask, Target, View
+from predictor.models.boosting import GradientBoosting, _fair
+from predictor.models.boosting.features import CALENDAR_CYCLES, Scene, calendar_cells, describe, find_peers
+from predictor.models.boosting.forests import Effort
 
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)
 ASK = Ask((Target(0, 0, 1), Target(0, 4, 1), Target(0, 0, 5, peak=True)), LEVELS)

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from predictor.calibration import Calibration
-from predictor.choice import Contest, Ledger
-from predictor.composition import NOBODY, Composition, Truth
-from predictor.quantiles import pinball
-from predictor.view import ALL, Target
+from predictor.data.view import ALL, Target
+from predictor.ensemble.composition import NOBODY, Calibration, Composition, Truth
+from predictor.ensemble.weights import Contest, Ledger
+from predictor.models.quantiles import pinball
 
 MODELS = ("naive", "ewma", "clever")
 TARGETS = (Target(0, 0, 5), Target(0, 0, 15))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictor.drift import Drift
+from predictor.trust.drift import Drift
 
 OVERLAP = 5
 

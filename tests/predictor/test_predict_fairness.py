@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictor.fairness import fair_sample
+from predictor.data.view import fair_sample
 
 
 def test_a_flood_takes_no_more_than_its_share():

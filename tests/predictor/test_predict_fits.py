@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from synthetic_models import Failing, Obedient, Sleeping, Spinning
 
-from predictor.fits import Background
+from predictor.data.view import View
 from predictor.models import Model
-from predictor.view import View
+from predictor.service.workers import Background
 
 VIEW = View(np.ones((2, 3, 50), dtype=np.float32))
 PATIENCE_S = 60.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from predictor import Ask, Forecaster, Options, Target, View, build
-from predictor.quantiles import pinball
+from predictor.models.quantiles import pinball
 
 NAMES = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive", "arima")
 ASK = Ask((Target(0, 0, 1), Target(0, 5, 1), Target(0, 0, 5, peak=True)), (0.1, 0.5, 0.9))

@@ -8,7 +8,7 @@ import pytest
 
 from cpdb import IMPLAUSIBLE, Batch, Communication, Quantity, Talk, open_store
 from predictor import Predictor, PredictorConfig
-from predictor.view import View
+from predictor.data.view import View
 
 START = 3_000_000.0
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))

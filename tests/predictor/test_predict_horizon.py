@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from predictor.horizon import UNKNOWN, Evidence, Horizons, Rungs, Tolerance, climbed
+from predictor.trust.horizon import UNKNOWN, Evidence, Horizons, Rungs, Tolerance, climbed
 
 RUNGS = 4
 SHORT = Tolerance(patience=6, haste=3)

@@ -9,7 +9,7 @@ import pytest
 
 from cpdb import IMPLAUSIBLE, Batch, Store, Subject, SubjectKind, Talk, open_store
 from predictor import Talks
-from predictor.panel import Panel
+from predictor.data.panel import Panel
 
 START = 1_000_000.0
 TALKS = [Talk("c1", "10.9.0.1", "vm1"), Talk("c1", "10.9.0.1", "vm2"), Talk("c2", "10.9.0.1", None)]

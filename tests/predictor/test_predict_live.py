@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from predictor import Forecaster, Options, View, build, live, rota
-from predictor.asking import windows
-from predictor.live import Live
+from predictor import Forecaster, Options, View, build
+from predictor.data.view import windows
+from predictor.service import live
+from predictor.service.live import Live
 
 NAMES = ("naive", "ewma", "train_mean", "seasonal_naive")
 ASK = windows((5, 15), 1, (0.1, 0.5, 0.9))
@@ -67,12 +68,12 @@ def test_silent_series_cost_nothing_between_their_turns(monkeypatch):
 
 
 def test_a_costly_model_is_asked_where_it_promises_most_and_in_the_end_everywhere():
-    one = rota.Rota(np.array([False, True]))
+    one = live.Rota(np.array([False, True]))
     rates = np.arange(1, 2001, dtype=np.float32)[None, :, None].repeat(40, axis=2)
     one.update(View(rates), np.arange(2000), np.array([[True] * 2000, [True] * 2000]))
     judged = np.arange(0, 2000, 2)
     asked = one.asked(1, judged, 0)
-    assert set(range(2000 - rota.MOST_ASKED_SLOW, 2000)) <= set(asked.tolist())  # the busiest
-    assert len(asked) <= 2 * rota.MOST_ASKED_SLOW
+    assert set(range(2000 - live.MOST_ASKED_SLOW, 2000)) <= set(asked.tolist())  # the busiest
+    assert len(asked) <= 2 * live.MOST_ASKED_SLOW
     everyone = set.union(*(set(one.asked(1, judged, number).tolist()) for number in range(4)))
     assert set(judged.tolist()) <= everyone

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from predictor.memory import names, pack, prefixed, section, text, unpack
+from predictor.service.state import names, pack, prefixed, section, text, unpack
 
 ABOUT = {"horizons": [5, 15], "models": ["ewma"]}
 

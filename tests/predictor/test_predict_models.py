@@ -7,15 +7,14 @@ import pytest
 from synthetic_traffic import Recipe, make
 
 from predictor import PredictorConfig
-from predictor.asking import windows
-from predictor.choice import Contest, Ledger
+from predictor.data.view import View, windows
+from predictor.ensemble.weights import Contest, Ledger
 from predictor.models import BASELINES, build
 from predictor.models.arima import MEMORY, path_weights, pi_weights
-from predictor.models.ewma import ewma
-from predictor.models.seasonal_naive import agreement
-from predictor.quantiles import lawful
-from predictor.replay import replay
-from predictor.view import View
+from predictor.models.pointwise import ewma
+from predictor.models.quantiles import lawful
+from predictor.models.seasonal import agreement
+from predictor.service.live import replay
 
 CONFIG = PredictorConfig()
 ASK = windows(CONFIG.horizons, 2, CONFIG.levels)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpdb import Subject, SubjectKind
-from predictor import panel as panel_module
-from predictor.panel import Columns, Panel
-from predictor.view import Target, View, window_values
+from predictor.data import panel as panel_module
+from predictor.data.panel import Columns, Panel
+from predictor.data.view import Target, View, window_values
 
 T0 = 5000.0
 NOBODY = np.zeros(0, dtype=np.int64)

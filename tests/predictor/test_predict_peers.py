@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictor.peers import EQUAL_CELLS, Crowd, with_peers
+from predictor.ensemble.peers import EQUAL_CELLS, Crowd, with_peers
 
 LEVELS = (0.1, 0.5, 0.9)
 SHAPE = np.array([0.5, 1.0, 2.0])

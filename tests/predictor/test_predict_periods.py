@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from synthetic_traffic import Recipe, Traffic, make
 
-from predictor.periods import find_periods
-from predictor.view import View
+from predictor.data.view import View
+from predictor.models.seasonal import find_periods
 
 
 def view_of(traffic: Traffic, cells: int | None = None) -> View:

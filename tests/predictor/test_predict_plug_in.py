@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictor import Ask, Forecaster, Options, PredictorConfig, Target, View, build, known
-from predictor.models import registry
+from predictor import Ask, Forecaster, Options, PredictorConfig, Target, View, build, known, models
 
 PLUG_IN = '''
 import numpy as np
@@ -49,9 +48,9 @@ def plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (about / "METADATA").write_text(METADATA)
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    registry._plugged_in.cache_clear()
+    models._plugged_in.cache_clear()
     yield
-    registry._plugged_in.cache_clear()
+    models._plugged_in.cache_clear()
     sys.modules.pop("wall_clock", None)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.quantiles import lawful, pinball, sample_quantiles, weighted_quantiles, widened
+from predictor.models.quantiles import lawful, pinball, sample_quantiles, weighted_quantiles, widened
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 anything = st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=8, max_size=8)

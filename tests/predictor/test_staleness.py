@@ -1,7 +1,7 @@
 """Horizons shorter than three refreshes of a switch's counters are refused, in one line that says why."""
 
 from cpdb import Observed
-from predictor.staleness import refreshes, too_short, usable
+from predictor.trust.horizon import refreshes, too_short, usable
 
 
 def measured(node: str, seconds: str, at: float = 1000.0, kind: str = "refresh") -> Observed:

@@ -54,7 +54,7 @@ def _options(words: list[str]) -> argparse.Namespace:
 
 
 def _measure(size: Size) -> dict[str, Result]:
-    from predictor.fits import use_one_thread
+    from predictor.service.workers import use_one_thread
 
     use_one_thread()
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())

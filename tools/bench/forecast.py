@@ -218,8 +218,8 @@ def _apart(work: Callable[[Asked], Any], asked: Asked) -> tuple[Any, float]:
 
 
 def _child(pipe: Connection, work: Callable[[Asked], Any], asked: Asked) -> None:
-    from predictor.allocator import give_back_large_arrays
-    from predictor.fits import use_one_thread
+    from predictor.service.loop import give_back_large_arrays
+    from predictor.service.workers import use_one_thread
 
     if work is _forepath:
         # As in `forepath predict`; the cycle has threads of its own.

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from backtest import read_matrices, route
-from predictor.fits import use_one_thread
+from predictor.service.workers import use_one_thread
 
 TRAIN_FRACTION = 0.75
 COLUMNS = ("mean", "p50", "p95", "p99", "max", "share_above_2", "churn", "touched", "seconds_per_decision")

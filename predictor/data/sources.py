@@ -1,0 +1,280 @@
+"""Reads what is new in the store, once each, and spreads it over a panel: also what comes late, and what is silent."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from cpdb import IMPLAUSIBLE, HostLoad, LinkLoad, Quantity, Store, StoredBatch, Subject, SubjectKind, Talk, VmLoad
+from predictor.data.panel import Columns, Panel
+from predictor.data.view import ALL, CHANNELS, QUANTITIES, Floats, Ints, Rows, View
+
+
+class Source(Protocol):
+    """Where a predictor gets its series from."""
+
+    @property
+    def subjects(self) -> Sequence[Subject]:
+        """What each series is about; grows only."""
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Peak and mean of each channel in turn."""
+
+    @property
+    def step_s(self) -> float:
+        """Length of a cell."""
+
+    def join(self, subjects: Sequence[Subject]) -> None:
+        """Gives subjects that were known before a restart their places, in this order, before the first `read`."""
+
+    def read(self, store: Store, now: float) -> int:
+        """Takes in what is new and not from after `now`; returns how many rows. Raises StoreError."""
+
+    def view(self, now: float) -> View | None:
+        """All that is known at `now`, None while that is nothing. Good until the next `read`."""
+
+    def window(self, first: int, count: int, rows: Rows = ALL) -> Floats:
+        """Rates of some cells (by number): channels x series x cells, NaN = not known."""
+
+
+def pair_of(talk: Talk) -> Subject:
+    """The pair that a talk belongs to, whichever destination answers."""
+    return Subject(SubjectKind.PAIR, talk.source, talk.virtual_ip)
+
+
+class Talks:
+    """Communications, summed over the talks that `key` gives the same subject."""
+
+    quantities = QUANTITIES
+
+    def __init__(self, panel: Panel, window_s: float, key: Callable[[Talk], Subject | None] = pair_of) -> None:
+        self.panel = panel
+        self._window_s = window_s
+        self._key = key
+        self._read_up_to = 0
+        self._early: list[StoredBatch] = []
+        self._row_of_talk: Ints = np.zeros(0, dtype=np.int64)
+        self._reported: dict[str, Ints] = {}
+        self._groups: dict[str, int] = {}
+        self._group_of: list[int] = []
+
+    @classmethod
+    def of_pairs(cls, step_s: float, window_s: float, most: int) -> "Talks":
+        """The usual source: a series for each pair, cells of `step_s`, at least `window_s` of them remembered."""
+        return cls(Panel(step_s, window_s, len(CHANNELS), most), window_s)
+
+    @property
+    def subjects(self) -> Sequence[Subject]:
+        """See Source."""
+        return self.panel.subjects
+
+    @property
+    def step_s(self) -> float:
+        """See Source."""
+        return self.panel.step_s
+
+    def join(self, subjects: Sequence[Subject]) -> None:
+        """See Source."""
+        for subject in subjects:
+            self.panel.row_of(subject)
+
+    def window(self, first: int, count: int, rows: Rows = ALL) -> Floats:
+        """See Source."""
+        return self.panel.window(first, count, rows)
+
+    def view(self, now: float) -> View | None:
+        """See Source. Series whose subjects begin with the same name (the source of a pair) make a group."""
+        for subject in self.subjects[len(self._group_of) :]:
+            self._group_of.append(self._groups.setdefault(subject.a, len(self._groups)))
+        return self.panel.view(now, np.array(self._group_of, dtype=np.int64))
+
+    def read(self, store: Store, now: float) -> int:
+        """See Source. A batch from the future of `now` (clocks differ) waits until its time."""
+        fresh = store.facts.batches(self._read_up_to, now - self._window_s)
+        if fresh:
+            self._read_up_to = max(batch.id for batch in fresh)
+            self._name(store, fresh)
+        batches = [*self._early, *fresh]
+        self._early = [batch for batch in batches if batch.t > now]
+        return sum(self._take(batch) for batch in batches if batch.t <= now)
+
+    def _name(self, store: Store, batches: list[StoredBatch]) -> None:
+        most = max((int(np.asarray(batch.talk_ids).max(initial=0)) for batch in batches), default=0)
+        begin = len(self._row_of_talk)
+        if most < begin:
+            return
+        talks = store.facts.talks()
+        keys = [self._key(talks[number]) if number in talks else None for number in range(begin, most + 1)]
+        rows = [-1 if key is None else self.panel.row_of(key) for key in keys]
+        self._row_of_talk = np.concatenate([self._row_of_talk, np.array(rows, dtype=np.int64)])
+
+    def _take(self, batch: StoredBatch) -> int:
+        rows = self._row_of_talk[np.asarray(batch.talk_ids)]
+        columns = (batch.bytes, batch.packets, batch.connections)
+        amounts = np.stack([np.asarray(column).astype(np.float64) for column in columns])
+        good = rows >= 0
+        if batch.flags is not None:
+            # What the controller did not believe stays unknown: it is neither learnt nor taken for silence.
+            good &= (np.asarray(batch.flags) & IMPLAUSIBLE) == 0
+        self.panel.refused += int((~good).sum())
+        silent = self._silent(batch, rows[rows >= 0])
+        if not good.all():
+            rows, amounts = rows[good], amounts[:, good]
+        self.panel.put(Columns(rows, amounts, silent, batch.t, batch.interval_s))
+        return len(good)
+
+    def _silent(self, batch: StoredBatch, listed: Ints) -> Ints:
+        """Series that this observer has reported before and does not list: if it tells all, they said nothing."""
+        spoke = np.zeros(len(self.subjects), dtype=bool)
+        spoke[listed] = True
+        known = np.zeros(len(self.subjects), dtype=bool)
+        before = self._reported.get(batch.observer, listed[:0])
+        known[before] = True
+        if (spoke & ~known).any():
+            self._reported[batch.observer] = np.flatnonzero(spoke | known)
+        return np.flatnonzero(known & ~spoke) if batch.complete else listed[:0]
+
+
+LINK_QUANTITIES = (Quantity.BYTES_PEAK, Quantity.BYTES_MEAN, Quantity.PACKETS_PEAK, Quantity.PACKETS_MEAN)
+MACHINE_QUANTITIES = (Quantity.CPU_PEAK, Quantity.CPU_MEAN, Quantity.MEMORY_PEAK, Quantity.MEMORY_MEAN)
+# A machine that was not looked at for longer than this has a gap, not a long interval.
+LONGEST_INTERVAL_S = 5.0
+# Coarser cells are made of fine ones so many seconds old: late rows have arrived by then.
+SETTLED_S = 5.0
+MOST_SUBJECTS = 20_000
+
+
+def virtual_ip_of(talk: Talk) -> Subject | None:
+    """The virtual IP that a talk belongs to."""
+    return Subject(SubjectKind.VIRTUAL_IP, talk.virtual_ip)
+
+
+def destination_of(talk: Talk) -> Subject | None:
+    """The destination that a talk goes to, None while it is not known."""
+    return None if talk.destination is None else Subject(SubjectKind.DESTINATION, talk.destination)
+
+
+def sums(key: Callable[[Talk], Subject | None], step_s: float, window_s: float) -> Talks:
+    """Communications summed over all pairs that `key` gives the same subject."""
+    return Talks(Panel(step_s, window_s, len(CHANNELS), MOST_SUBJECTS), window_s, key)
+
+
+class Gathered:
+    """A source whose series lie in a panel that it fills itself."""
+
+    def __init__(self, panel: Panel, quantities: tuple[Quantity, ...]) -> None:
+        self.panel = panel
+        self._quantities = quantities
+
+    @property
+    def subjects(self) -> Sequence[Subject]:
+        """See Source."""
+        return self.panel.subjects
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """See Source."""
+        return self._quantities
+
+    @property
+    def step_s(self) -> float:
+        """See Source."""
+        return self.panel.step_s
+
+    def join(self, subjects: Sequence[Subject]) -> None:
+        """See Source."""
+        for subject in subjects:
+            self.panel.row_of(subject)
+
+    def view(self, now: float) -> View | None:
+        """See Source."""
+        return self.panel.view(now, np.arange(len(self.panel.subjects)))
+
+    def window(self, first: int, count: int, rows: Rows = ALL) -> Floats:
+        """See Source."""
+        return self.panel.window(first, count, rows)
+
+
+class Loads(Gathered):
+    """What links carried, or what machines used: read from the rows that were measured of them."""
+
+    def __init__(self, kinds: Sequence[type[Any]], step_s: float, window_s: float) -> None:
+        quantities = LINK_QUANTITIES if LinkLoad in kinds else MACHINE_QUANTITIES
+        super().__init__(Panel(step_s, window_s, len(quantities) // 2, MOST_SUBJECTS), quantities)
+        self._kinds = tuple(kinds)
+        self._window_s = window_s
+        self._last: dict[Subject, float] = {}
+        self.host_of: dict[str, str] = {}  # the host that each VM was last seen on
+
+    def read(self, store: Store, now: float) -> int:
+        """See Source."""
+        newest = max(self._last.values(), default=now - self._window_s)
+        since = max(now - self._window_s, newest - LONGEST_INTERVAL_S)
+        rows = [row for kind in self._kinds for row in store.facts.loads(kind, since, now)]
+        return self._take(sorted(rows, key=lambda row: row.t))
+
+    def _take(self, rows: Iterable[LinkLoad | HostLoad | VmLoad]) -> int:
+        moments: dict[tuple[float, float], list[tuple[int, tuple[float, ...]]]] = {}
+        taken = 0
+        for row in rows:
+            subject = machine_of(row)
+            place, last = self.panel.row_of(subject), self._last.get(subject, -np.inf)
+            if row.t <= last or place < 0:
+                continue
+            self._last[subject] = row.t
+            if isinstance(row, VmLoad):
+                self.host_of[row.vm] = row.host
+            interval_s = row.interval_s if isinstance(row, LinkLoad) else min(row.t - last, LONGEST_INTERVAL_S)
+            if last == -np.inf and not isinstance(row, LinkLoad):
+                interval_s = self.panel.step_s
+            moments.setdefault((row.t, round(interval_s, 3)), []).append((place, _amounts(row, interval_s)))
+            taken += 1
+        for (t, interval_s), group in moments.items():
+            places = np.array([place for place, _ in group], dtype=np.int64)
+            amounts = np.array([amount for _, amount in group], dtype=np.float64).T
+            self.panel.put(Columns(places, amounts, places[:0], t, interval_s))
+        return taken
+
+
+def machine_of(row: LinkLoad | HostLoad | VmLoad) -> Subject:
+    """What a measured row is about."""
+    if isinstance(row, LinkLoad):
+        return Subject(SubjectKind.LINK, row.from_node, row.to_node)
+    if isinstance(row, HostLoad):
+        return Subject(SubjectKind.HOST, row.host)
+    return Subject(SubjectKind.VM, row.vm)
+
+
+def _amounts(row: LinkLoad | HostLoad | VmLoad, interval_s: float) -> tuple[float, ...]:
+    if isinstance(row, LinkLoad):
+        return float(row.bytes), float(row.packets)
+    # Cores and bytes in use are levels: times the interval they become amounts like all others.
+    return row.cpu_cores_used * interval_s, float(row.memory_bytes_used) * interval_s
+
+
+class Coarse(Gathered):
+    """Another source's series in longer cells: what is read once serves both lanes."""
+
+    def __init__(self, fine: Source, step_s: float, window_s: float) -> None:
+        super().__init__(Panel(step_s, window_s, len(fine.quantities) // 2, MOST_SUBJECTS), fine.quantities)
+        self._fine = fine
+        self._window_s = window_s
+        self._next: int | None = None
+
+    def read(self, store: Store, now: float) -> int:  # noqa: ARG002 - see below
+        """See Source. The fine source must have read already; `store` is not asked."""
+        self.join(self._fine.subjects[len(self.subjects) :])
+        step_s = self._fine.step_s
+        until = int((now - SETTLED_S) / step_s)
+        if self._next is None:
+            view = self._fine.view(now)
+            self._next = until if view is None else view.start
+        first, self._next = self._next, max(self._next, until)
+        rows = 0
+        for cell in range(first, until):
+            rates = self._fine.window(cell, 1)[..., 0]
+            known = np.flatnonzero(~np.isnan(rates[0, : len(self.subjects)]))
+            rows += len(known)
+            self.panel.put(Columns(known, rates[:, known] * step_s, known[:0], (cell + 1) * step_s, step_s))
+        return rows

@@ -1,0 +1,1 @@
+"""Makes one quantile forecast of all models': weights, calibration, and peers where a series has no past."""

@@ -1,0 +1,225 @@
+"""Gradient boosting by scikit-learn: trees that learn from all series together what precedes what."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from predictor.data.view import Ask, Floats, Ints, Target, View, fair_sample
+from predictor.models.boosting.features import WARM_UP, Scene, calendar_cells, completed, describe, find_peers, moment
+from predictor.models.boosting.forests import FEWEST_ROWS, SHARE, Effort, Forest, Lesson, all_levels, grown
+from predictor.models.seasonal import find_periods
+
+# CPU seconds of a live fit, well below the budget at which one is ended.
+LIVE_BUDGET_S = 1.2
+# Beyond so many targets those of one channel share their trees, and how far ahead they reach is a feature.
+MOST_DIRECT = 8
+PEERS = 2
+# Beyond so many series nobody looks for peers: it costs their square.
+MOST_PEERED = 1000
+# Loud series count for more, as the square root of their size, but never for more than this many average ones.
+LOUDEST = 20.0
+# The forecast is a change from the last value, unless a slower level is so much nearer to what comes.
+MUCH_NEARER = 0.8
+
+
+class GradientBoosting:
+    """Direct forecasts of each target as a change from the present level, in units of the series' own recent size.
+
+    Three levels are fitted; the others follow on a normal scale between and beyond them.
+    """
+
+    name: ClassVar[str] = "gradient_boosting"
+    slow: ClassVar[bool] = True
+    replayable: ClassVar[bool] = False
+    costly: ClassVar[bool] = True
+
+    def __init__(self, ask: Ask, seed: int = 0) -> None:
+        self.ask = ask
+        self.fit_budget_s = LIVE_BUDGET_S
+        self._seed = seed
+        self._forests: dict[Target, tuple[int, Forest]] = {}
+        self._calendar: tuple[int, ...] = ()
+        self._usual: tuple[float, ...] = ()
+        self._whole: View | None = None
+        self._periods: Floats = np.zeros(0)
+        self._peers: Ints = np.zeros((0, PEERS), dtype=np.int64)
+
+    def fit(self, view: View) -> None:
+        """Fits all trees on a sample of origins; no series (or group of series) has more than its share of it."""
+        peers = find_peers(view.rates[0], PEERS) if view.series <= MOST_PEERED else _nobody(view.series)
+        scene = Scene(view, find_periods(view), peers, calendar_cells(view), _usual(view))
+        groups = _groups(self.ask)
+        forests: dict[Target, tuple[int, Forest]] = {}
+        for targets in groups:
+            forest = _grown(scene, targets, (self.fit_budget_s, len(groups)), self._seed)
+            if forest is None:
+                return
+            forests |= dict.fromkeys(targets, forest)
+        self._forests, self._calendar, self._usual = forests, scene.calendar, scene.usual
+        self._peers = _among_all(view, peers)
+
+    def update(self, view: View) -> None:
+        """Looks for periods where it is a series' turn; features are made when they are needed."""
+        self._whole = view
+        more = view.population - len(self._periods)
+        self._periods = np.pad(self._periods, (0, max(0, more)), constant_values=np.nan)
+        sub = view.due()
+        self._periods[sub.rows] = find_periods(sub)
+
+    def predict(self, view: View, origins: Ints) -> Floats:
+        """See Model."""
+        fan = self.ask.empty(len(origins), view.series)
+        if not self._forests or view.cells < WARM_UP:
+            return fan
+        seen, asked = self._with_peers(view)
+        peers, first = self._peers_in(seen), int(origins[0])
+        scene = Scene(seen, self._known_periods(seen), peers, self._calendar, self._usual, first)
+        who, when = np.repeat(asked, len(origins)), np.tile(origins, view.series)
+        told = {channel: moment(scene, who, when, channel) for channel in set(self.ask.channels.tolist())}
+        for number, target in enumerate(self.ask.targets):
+            base, forest = self._forests[target]
+            level, scale = _level(scene, target, base, (who, when))
+            foretold = forest.foretell(completed(scene, told[target.channel], (who, when), target))
+            values = all_levels(level[:, None] + scale[:, None] * foretold, self.ask.levels)
+            fan[:, :, number] = values.reshape(view.series, len(origins), -1).transpose(1, 0, 2)
+        return fan
+
+    def _with_peers(self, view: View) -> tuple[View, Ints]:
+        """A view that shows the peers of a part's series as well, and where in it those series are."""
+        whole = self._whole
+        known = whole is not None and (whole.series, whole.start, whole.cells) == (
+            view.population,
+            view.start,
+            view.cells,
+        )
+        if view.series == view.population or whole is None or not known:
+            return view, np.arange(view.series)
+        asked = np.arange(view.population)[view.rows]
+        peers = self._peers[asked[asked < len(self._peers)]]
+        needed = np.union1d(asked, peers[peers >= 0])
+        return whole.part(needed), np.searchsorted(needed, asked)
+
+    def _known_periods(self, view: View) -> Floats:
+        periods = np.full(view.population, np.nan)
+        periods[: len(self._periods)] = self._periods[: view.population]
+        known: Floats = periods[view.rows]
+        return known
+
+    def _peers_in(self, view: View) -> Ints:
+        """Places within the view of the peers that it shows."""
+        peers = _nobody(view.population)
+        peers[: len(self._peers)] = self._peers[: view.population]
+        place = np.full(view.population + 1, -1, dtype=np.int64)
+        place[np.arange(view.population)[view.rows]] = np.arange(view.series)
+        shown: Ints = place[peers[view.rows]]
+        return shown
+
+    def adopt(self, old: "GradientBoosting") -> None:
+        """Keeps the periods of the predecessor."""
+        self._whole = old._whole
+        self._periods = old._periods
+
+    def __getstate__(self) -> dict[str, object]:
+        # What can be seen anew at the next update need not travel to another process.
+        return {**self.__dict__, "_whole": None}
+
+
+def _usual(view: View) -> tuple[float, ...]:
+    means = np.nan_to_num(view.rates).mean(axis=(1, 2), dtype=np.float64)
+    return tuple(float(mean) if mean > 0 else 1.0 for mean in means)
+
+
+def _nobody(series: int) -> Ints:
+    return np.full((series, PEERS), -1, dtype=np.int64)
+
+
+def _among_all(view: View, peers: Ints) -> Ints:
+    """Peers as places in the population, for all of it."""
+    places = np.append(np.arange(view.population)[view.rows], -1)
+    everyone = _nobody(view.population)
+    everyone[places[:-1]] = places[peers]
+    return everyone
+
+
+def _groups(ask: Ask) -> list[tuple[Target, ...]]:
+    """Targets that share trees."""
+    if len(ask.targets) <= MOST_DIRECT:
+        return [(target,) for target in ask.targets]
+    kinds = sorted({(target.channel, target.peak, target.first > 0) for target in ask.targets})
+    return [tuple(t for t in ask.targets if (t.channel, t.peak, t.first > 0) == kind) for kind in kinds]
+
+
+def _grown(scene: Scene, targets: Sequence[Target], budget: tuple[float, int], seed: int) -> tuple[int, Forest] | None:
+    """Trees of one group of targets; None when there are too few rows to learn from."""
+    rng = np.random.default_rng(seed)
+    where = [_moments(scene.view, target) for target in targets]
+    effort = Effort.within(*budget, sum(len(who) for who, _ in where))
+    share = round(effort.rows / SHARE / len(targets))
+    lessons = [(target, _fair(scene.view, moments, share, rng)) for target, moments in zip(targets, where, strict=True)]
+    if sum(len(who) for _, (who, _) in lessons) < FEWEST_ROWS:
+        return None
+    level = _nearest_level(scene, lessons)
+    inputs, truths, weights = (
+        np.concatenate(part) for part in zip(*(_lesson(scene, *one, level) for one in lessons), strict=True)
+    )
+    moments = scene.view.cells - WARM_UP
+    return level, grown(Lesson(inputs, truths, weights, moments), effort, seed)
+
+
+def _moments(view: View, target: Target) -> tuple[Ints, Ints]:
+    """Series and origins of all windows whose truth is known."""
+    origins = np.arange(WARM_UP, view.cells - view.lead - target.reach)
+    if not len(origins):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    known = ~np.isnan(view.target(target)[:, view.begins(target, origins)])
+    who, at = np.nonzero(known)
+    return who, origins[at]
+
+
+def _fair(view: View, moments: tuple[Ints, Ints], rows: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    who, when = moments
+    if len(who) > rows:
+        chosen = fair_sample(who if view.groups is None else view.groups[who], rows, rng)
+        return who[chosen], when[chosen]
+    return who, when
+
+
+# What a forecast may be a change from: the last value, or one of the running figures (averages of 0.2, 0.05, the mean).
+LAST, LEVELS = -1, (-1, 1, 2, 4)
+
+
+def _level(scene: Scene, target: Target, level: int, where: tuple[Ints, Ints]) -> tuple[Floats, Floats]:
+    running = scene.running(target.channel)
+    who, here = where[0], where[1] - running.first
+    values = running.values if level == LAST else running.figures[level]
+    return values[who, here], running.scale[who, here]
+
+
+def _nearest_level(scene: Scene, lessons: Sequence[tuple[Target, tuple[Ints, Ints]]]) -> int:
+    """The level from which the truths are least far away, in sums of absolute distances."""
+    far = []
+    for level in LEVELS:
+        parts = [
+            np.abs(_truths(scene, target, where) - _level(scene, target, level, where)[0]) for target, where in lessons
+        ]
+        far.append(sum(float(part.sum()) for part in parts))
+    best = int(np.argmin(far))
+    return LEVELS[best] if far[best] < MUCH_NEARER * far[0] else LAST
+
+
+def _truths(scene: Scene, target: Target, where: tuple[Ints, Ints]) -> Floats:
+    held: Floats = scene.view.target(target)[where[0], scene.view.begins(target, where[1])]
+    return held
+
+
+def _lesson(scene: Scene, target: Target, where: tuple[Ints, Ints], level: int) -> tuple[Floats, Floats, Floats]:
+    """Inputs, truths as changes from the level in units of the scale, and weights."""
+    base, scale = _level(scene, target, level, where)
+    weights = np.sqrt(scale)
+    usual = weights.mean() if len(weights) else 1.0
+    return (
+        describe(scene, *where, target),
+        (_truths(scene, target, where) - base) / scale,
+        np.minimum(weights / usual, LOUDEST),
+    )

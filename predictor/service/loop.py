@@ -1,0 +1,61 @@
+"""The loop of `forepath predict`: the only place of this room where a clock is read."""
+
+import ctypes
+import threading
+import time
+
+import structlog
+
+from cpdb import Store, StoreError
+from predictor.config import PredictorConfig
+from predictor.service.tiers import Lanes, SlowLane
+from predictor.service.workers import use_one_thread
+
+log = structlog.get_logger(__name__)
+
+
+def run(
+    store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event, slow: SlowLane = SlowLane()
+) -> int:
+    """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
+
+    Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
+    leave out the beginnings that it missed instead of running after them. Returns how many cycles failed.
+    """
+    use_one_thread()
+    give_back_large_arrays()
+    predictor = Lanes(config, slow)
+    failed = 0
+    next_at = time.monotonic()
+    try:
+        while not stop.wait(max(0.0, next_at - time.monotonic())):
+            try:
+                report = predictor.cycle(store, time.time())
+                log.debug("cycle", pairs=report.pairs, forecasts=report.forecasts, chosen=dict(report.chosen))
+            except Exception as error:  # noqa: BLE001 - the one outer catch of this loop
+                failed += 1
+                log.error("cycle failed, going on", error=f"{type(error).__name__}: {error}", failed=failed)
+            missed = max(0.0, time.monotonic() - next_at) // cycle_s
+            next_at += (missed + 1) * cycle_s
+        _keep(predictor, store)
+    finally:
+        predictor.close()
+    return failed
+
+
+def _keep(predictor: Lanes, store: Store) -> None:
+    try:
+        predictor.keep(store, time.time())
+    except StoreError as error:
+        log.warning("what was learnt is lost", error=str(error))
+
+
+# mallopt(3): arrays from this size on are mapped by themselves. Set by hand, glibc no longer raises it to 32 MB.
+M_MMAP_THRESHOLD = -3
+LARGE_BYTES = 1 << 20
+
+
+def give_back_large_arrays() -> bool:
+    """For the whole process; False where the C library has no such switch."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(M_MMAP_THRESHOLD, LARGE_BYTES) == 1

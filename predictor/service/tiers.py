@@ -1,0 +1,204 @@
+"""All lanes of forecasts: pairs, their sums, links and machines, each seconds ahead and minutes ahead."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import structlog
+
+from cpdb import HostLoad, LinkLoad, Quantity, Store, SubjectKind, VmLoad
+from predictor.config import PredictorConfig
+from predictor.data.sources import Coarse, Loads, Source, destination_of, sums, virtual_ip_of
+from predictor.data.view import Ask, Floats, View, windows
+from predictor.models import Model
+from predictor.models.communications import Arrivals, Communications
+from predictor.service.cycle import CycleReport, Predictor
+from predictor.trust.horizon import refreshes, too_short, usable
+
+# What costs a machine work: requests, and bytes.
+FEATURES = (Quantity.CONNECTIONS_MEAN, Quantity.BYTES_MEAN)
+
+
+class AtMachines:
+    """Looks up, for the machines of one predictor, what another one knows and foresees about destinations."""
+
+    def __init__(self, destinations: Predictor, machines: Source, host_of: Mapping[str, str]) -> None:
+        self._destinations = destinations
+        self._machines = machines
+        self._host_of = host_of
+
+    def __call__(self, view: View) -> Arrivals | None:
+        """Arrivals on the cells of the machines' view; None while there are none."""
+        source = self._destinations.source
+        channels = [source.quantities.index(quantity) // 2 for quantity in FEATURES]
+        cells = source.window(view.start, view.cells)[channels]
+        links = self._links(view.series, cells.shape[1])
+        if not links.any():
+            return None
+        past = np.einsum("md,fdc->fmc", links, np.nan_to_num(cells))
+        known: Floats = np.asarray(links @ np.isnan(cells[0]).astype(np.float32) == 0)
+        idle = np.flatnonzero(links.sum(axis=1) == 0)
+        past[:, idle] = np.nan
+        past = np.where(known, past, np.nan)
+        final = self._destinations.final
+        ahead = self._ahead(final, links[:, : len(final)])
+        return Arrivals(past, ahead)
+
+    def _links(self, machines: int, destinations: int) -> Floats:
+        """Machines x destinations: 1 where what a destination gets arrives at a machine."""
+        named = [subject.a for subject in self._destinations.source.subjects[:destinations]]
+        links = np.zeros((machines, destinations), dtype=np.float32)
+        for row, subject in enumerate(self._machines.subjects[:machines]):
+            for column, name in enumerate(named):
+                at = self._host_of.get(name) if subject.kind is SubjectKind.HOST else name
+                links[row, column] = at == subject.a
+        return links
+
+    def _ahead(self, final: Floats, links: Floats) -> Floats:
+        """Features x machines x targets x levels. Sums of quantiles are quantiles of sums that move together."""
+        quantities, asked = self._destinations.source.quantities, self._destinations.forecaster.ask
+        ask = windows(self._destinations.config.horizons, len(self._machines.quantities) // 2, asked.levels)
+        ahead = np.full((len(FEATURES), len(links), len(ask.targets), len(ask.levels)), np.nan, dtype=np.float32)
+        if not len(final):
+            return ahead
+        theirs = {(one.channel, one.length, one.peak): n for n, one in enumerate(asked.targets)}
+        for number, quantity in enumerate(FEATURES):
+            channel = quantities.index(quantity) // 2
+            for place, target in enumerate(ask.targets):
+                found = theirs[channel, target.length, target.peak]
+                summed = links @ np.nan_to_num(final[:, found])
+                told: Floats = np.asarray(links @ np.isnan(final[:, found, 0]).astype(np.float32) == 0)
+                told &= links.any(axis=1)
+                ahead[number, told, place] = summed[told]
+        return ahead
+
+
+log = structlog.get_logger(__name__)
+
+FAST, SLOW = "fast", "slow"
+# Lanes beside the pairs' fast one make do with models that need no fitting in the background.
+LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
+# Sums, links and machines are looked at in turn, each in every second cycle: that halves what they cost.
+TURNS = 2
+# How often it is looked up how often switches renew their counters
+LOOK_EVERY_S = 60.0
+MACHINES = (SubjectKind.HOST, SubjectKind.VM)
+
+
+def lane_of(kind: SubjectKind, speed: str = FAST) -> str:
+    """Under what name forecasts about a kind of subject are kept: pairs under the bare speed, others beside it."""
+    if kind is SubjectKind.PAIR:
+        return speed
+    return f"{speed}/machine" if kind in MACHINES else f"{speed}/{kind.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class SlowLane:
+    """The lane for slow actions: cells of `step_s`, forecast anew every `every_s`; no horizons = no such lane."""
+
+    horizons_s: tuple[int, ...] = (60, 120, 300, 600)
+    step_s: float = 10.0
+    every_s: float = 10.0
+    window_s: int = 3600
+
+    def config(self, fast: PredictorConfig) -> PredictorConfig:
+        """Settings of a predictor of this lane; raises ValueError with one line."""
+        slower = self.step_s / fast.step_s
+        return replace(
+            fast,
+            horizons_s=self.horizons_s,
+            step_s=self.step_s,
+            window_s=self.window_s,
+            min_history_s=0.5 * slower * fast.min_history_s,
+            half_life_s=slower * fast.half_life_s,
+            max_stale_s=slower * fast.max_stale_s,
+            models=tuple(name for name in LIGHT if name in fast.models),
+            lane=SLOW,
+        )
+
+
+class Lanes:
+    """Predictors of all lanes over one database. Give it every moment once, in order; `close` it when done."""
+
+    def __init__(self, config: PredictorConfig, slow: SlowLane = SlowLane(), background: bool = True) -> None:
+        self.pairs = Predictor(config, background)
+        self._slow = slow
+        self._slow_at: float | None = None
+        self._number = 0
+        self._looked_at: float | None = None
+        self._told: set[str] = set()
+        light = replace(config, models=tuple(name for name in LIGHT if name in config.models), threads=1)
+        machines = Loads((VmLoad, HostLoad), config.step_s, config.window_s)
+        self._host_of = machines.host_of
+        sources = {**dict(_sums(light)), lane_of(SubjectKind.VM): machines}
+        self.fast = self._beside(light, sources)
+        self.slow: dict[str, Predictor] = {}
+        if slow.horizons_s:
+            slowly = slow.config(config)
+            both = {SLOW: self.pairs.source, **{lane.replace(FAST, SLOW, 1): one for lane, one in sources.items()}}
+            coarse = {lane: Coarse(one, slowly.step_s, slowly.window_s) for lane, one in both.items()}
+            self.slow = self._beside(slowly, coarse)
+
+    def _beside(self, config: PredictorConfig, sources: Mapping[str, Source]) -> dict[str, Predictor]:
+        """A predictor for each lane; that of machines knows what is foreseen to arrive at them."""
+        made: dict[str, Predictor] = {}
+        for lane, source in sources.items():
+            more: list[Callable[[Ask], Model]] = []
+            if lane.endswith("/machine"):
+                destinations = made[lane_of(SubjectKind.DESTINATION, lane.split("/")[0])]
+                arrivals = AtMachines(destinations, source, self._host_of)
+                more = [partial(Communications, arrivals=arrivals)]
+            made[lane] = Predictor(replace(config, lane=lane), background=False, source=source, more=more)
+        return made
+
+    def cycle(self, store: Store, now: float) -> CycleReport:
+        """One cycle of the pairs, their sums, links and machines, and from time to time of all slow lanes.
+
+        Returns what the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on.
+        """
+        self._look_at_switches(store, now)
+        report = self.pairs.cycle(store, now)
+        self._number += 1
+        for turn, predictor in enumerate(self.fast.values()):
+            if (turn + self._number) % TURNS == 0:
+                predictor.cycle(store, now)
+        if self.slow and (self._slow_at is None or now - self._slow_at >= self._slow.every_s):
+            self._slow_at = now
+            for predictor in self.slow.values():
+                predictor.cycle(store, now)
+        return report
+
+    def _look_at_switches(self, store: Store, now: float) -> None:
+        """Refuses horizons that are too short for how often switches renew their counters; each line is logged once."""
+        if self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        known = refreshes(store.wanted.observed(), now)
+        for predictor in self._all():
+            horizons_s = predictor.config.horizons_s
+            line = too_short(horizons_s, known)
+            if line and line not in self._told:
+                self._told.add(line)
+                log.warning(line, lane=predictor.config.lane)
+            predictor.shortest_s = min(usable(horizons_s, known), default=float("inf"))
+
+    def keep(self, store: Store, now: float) -> None:
+        """Writes down all that was learnt, for the next start to go on with."""
+        for predictor in self._all():
+            predictor.keep(store, now)
+
+    def close(self) -> None:
+        """Ends the fitting process."""
+        for predictor in self._all():
+            predictor.close()
+
+    def _all(self) -> tuple[Predictor, ...]:
+        return (self.pairs, *self.fast.values(), *self.slow.values())
+
+
+def _sums(config: PredictorConfig) -> Iterator[tuple[str, Source]]:
+    step_s, window_s = config.step_s, config.window_s
+    yield lane_of(SubjectKind.VIRTUAL_IP), sums(virtual_ip_of, step_s, window_s)
+    yield lane_of(SubjectKind.DESTINATION), sums(destination_of, step_s, window_s)
+    yield lane_of(SubjectKind.LINK), Loads((LinkLoad,), step_s, window_s)

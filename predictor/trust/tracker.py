@@ -1,0 +1,143 @@
+"""Goes along with the forecasts of one lane: who will talk, how far to trust, what has drifted, how good it was."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cpdb import HorizonMove, ScoreBatch, Seconds, Subject
+from predictor.data.view import Floats, Ints, View
+from predictor.models.quantiles import nearest
+from predictor.trust.activity import Activity
+from predictor.trust.drift import Drift
+from predictor.trust.horizon import UNKNOWN, Horizons, Move, Tolerance
+from predictor.trust.scores import SAID, Judged, Scoreboard, Shape
+
+# Rows arrive a little late; cells are taken for complete this long after the last that anyone knows.
+SETTLED_CELLS = 1
+# A start with a long history is caught up with only as far as it costs less than a second or two.
+MOST_CAUGHT_UP = 2_000_000
+SCORES_EVERY_S = 60.0
+# Moves beyond so many in one cycle are made but not recorded one by one.
+MOST_MOVES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Windows that are over: `fans` (models x rows x targets x levels) and `final` (without models) for the targets
+    at positions `targets`, their pinball losses, and what was measured (rows x targets, NaN = not known)."""
+
+    fans: Floats
+    final: Floats
+    losses: Floats
+    final_loss: Floats
+    actual: Floats
+    targets: Ints
+    rows: Ints
+
+
+class Companion:
+    """Gives each series its probabilities and horizon; is told cells and verdicts in the order of time.
+
+    Horizon and drift are judged by the first quantity: the peak of the first channel.
+    """
+
+    def __init__(self, shape: Shape, horizons: tuple[int, ...], levels: Sequence[float]) -> None:
+        self.shape = shape
+        self.activity = Activity(horizons)
+        self.horizons = Horizons(len(horizons), Tolerance())
+        self.drift = Drift(overlap=horizons[0])
+        self._board = Scoreboard(shape, SCORES_EVERY_S)
+        self._upper, self._lower = nearest(levels, 0.9), nearest(levels, 0.1)
+        self._next: int | None = None
+        self._drifted: Ints = np.zeros(0, dtype=np.int64)
+
+    def cells(self, view: View) -> None:
+        """Takes note of cells that were not seen yet."""
+        until = view.start + view.cells - SETTLED_CELLS
+        earliest = max(view.start, until - MOST_CAUGHT_UP // max(1, view.series))
+        first = earliest if self._next is None else max(self._next, earliest)
+        for cell in range(first, until):
+            self.activity.step(view.rates[0, :, cell - view.start])
+        self._next = max(first, until)
+        self.activity.resize(view.series)
+        self.horizons.resize(view.series)
+        self.drift.resize(view.series)
+
+    def judged(self, verdicts: Verdicts) -> Floats:
+        """Takes note of windows that are over; returns a mask of series that have drifted just now."""
+        self._note_scores(verdicts)
+        drifted = np.zeros(self.horizons.series, dtype=bool)
+        quantities = len(self.shape.quantities)
+        rows = np.arange(self.horizons.series)[verdicts.rows]
+        for column, target in enumerate(verdicts.targets.tolist()):
+            if target % quantities:
+                continue
+            rung = target // quantities
+            width = verdicts.final[:, column, self._upper] - verdicts.final[:, column, self._lower]
+            loss, actual, breadth = (
+                self._spread(rows, one) for one in (verdicts.final_loss[:, column], verdicts.actual[:, column], width)
+            )
+            self.horizons.learn(rung, loss, actual, breadth)
+            if rung == 0:
+                drifted |= self.drift.step(loss).series
+        self._drifted = np.union1d(self._drifted, np.flatnonzero(drifted))
+        return drifted
+
+    def _spread(self, rows: Ints, values: Floats) -> Floats:
+        whole = np.full(self.horizons.series, np.nan, dtype=np.float32)
+        whole[rows] = values
+        return whole
+
+    def _note_scores(self, verdicts: Verdicts) -> None:
+        actual = verdicts.actual
+        losses = np.concatenate([verdicts.losses, verdicts.final_loss[None]])
+        covered = np.concatenate([verdicts.fans[..., self._upper], verdicts.final[None, ..., self._upper]]) >= actual
+        self._board.add(Judged(losses, covered, verdicts.targets, verdicts.rows))
+
+    def moves(self, now: Seconds, subjects: Sequence[Subject]) -> list[HorizonMove]:
+        """One cycle later: which horizons have changed. What has drifted falls to the shortest at once."""
+        fallen = self.horizons.fall(np.isin(np.arange(self.horizons.series), self._drifted))
+        self._drifted = np.zeros(0, dtype=np.int64)
+        return [self._named(move, now, subjects) for move in [*fallen, *self.horizons.climb()][:MOST_MOVES]]
+
+    def _named(self, move: Move, now: Seconds, subjects: Sequence[Subject]) -> HorizonMove:
+        before = 0 if move.before == UNKNOWN else self.shape.horizons_s[move.before]
+        return HorizonMove(now, subjects[move.series], before, self.shape.horizons_s[move.after], move.reason)
+
+    def scores(self, now: Seconds, subjects: Sequence[Subject]) -> ScoreBatch | None:
+        """The roll-up of scores when it is due."""
+        return self._board.due(now, subjects, self.activity.pulse.sizes[:, 1] * (self.activity.pulse.quiet < 60))
+
+    def trusted(self) -> Ints:
+        """Horizon in force per series, seconds, 0 = unknown."""
+        ladder = np.array([*self.shape.horizons_s, 0], dtype=np.int64)
+        return ladder[self.horizons.rungs.now]
+
+    def state(self) -> dict[str, Floats]:
+        """What was learnt, as arrays; series keep their order."""
+        parts = (("activity", self.activity), ("horizons", self.horizons), ("drift", self.drift))
+        found = {name: value for key, part in parts for name, value in prefixed(key, part.state()).items()}
+        return {**found, "next": np.array([-1 if self._next is None else self._next])}
+
+    def restore(self, state: Mapping[str, Floats]) -> None:
+        """Takes over what `state` gave; raises KeyError or ValueError when it does not fit."""
+        for key, part in (("activity", self.activity), ("horizons", self.horizons), ("drift", self.drift)):
+            part.restore(section(state, key))
+        following = int(state["next"][0])
+        self._next = None if following < 0 else following
+
+
+def shape_of(models: Sequence[str], horizons_s: Sequence[int], quantities: Sequence[object], lane: str) -> Shape:
+    """The shape of scores: the models, and what was really said as the last."""
+    return Shape((*models, SAID), tuple(horizons_s), tuple(quantities), lane)  # type: ignore[arg-type]
+
+
+def section(arrays: Mapping[str, Floats], prefix: str) -> dict[str, Floats]:
+    """The arrays whose names begin with `prefix/`, without it."""
+    return {name[len(prefix) + 1 :]: value for name, value in arrays.items() if name.startswith(prefix + "/")}
+
+
+def prefixed(prefix: str, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+    """The same arrays under names that begin with `prefix/`."""
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
