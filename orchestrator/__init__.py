@@ -32,20 +32,20 @@ from orchestrator.drivers.libvirt_driver import LibvirtHypervisors
 from orchestrator.drivers.pool import LibvirtPool
 from orchestrator.drivers.queues import OvsQueues
 from orchestrator.duty import ACTING, ADVISING
-from orchestrator.gather import Gatherer, Paths
 from orchestrator.guards.guard import guard
-from orchestrator.judging.explain import described, explain, explained, kept, promised
-from orchestrator.judging.verdict import verdict
-from orchestrator.lead import LeadRow, lead_rows
+from orchestrator.judge.explain import described, explain, explained, kept, promised
+from orchestrator.judge.verdict import verdict
+from orchestrator.lead_times import LeadRow, lead_rows
 from orchestrator.loop import run
-from orchestrator.moving.precopy import PreCopy, pre_copy
+from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
 from orchestrator.pools import GoldenImage, Manner, PoolMember, PoolSpec, Probe
-from orchestrator.reservations.grants import request_of
+from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
 from orchestrator.reservations.queue_keeper import QueueKeeper, whole
-from orchestrator.reservations.requests import NOT_OBTAINED, Asker, request_bandwidth
 from orchestrator.scaling import Candidate, Scaling, Tempo, candidates, passed
 from orchestrator.steps import Refusal, Step
+from orchestrator.strategies.destinations import PreCopy, pre_copy
+from orchestrator.strategies.requests import request_of
 from orchestrator.world import LinkState, PairState, VmState, World, apply
 
 __all__ = [

@@ -10,10 +10,10 @@ from orchestrator.cycle import JOURNAL_S, up_to_date
 from orchestrator.demand import demands
 from orchestrator.drivers import Hypervisors
 from orchestrator.duty import APPLYING, identity
-from orchestrator.gather import Gatherer, Paths
 from orchestrator.guards.guard import guard
+from orchestrator.lead_times import LeadLedger
 from orchestrator.ledger import Ledger
-from orchestrator.past import LeadLedger
+from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import plan
 from orchestrator.steps import Step
 

@@ -12,19 +12,19 @@ from orchestrator.config import OrchestratorConfig, problems
 from orchestrator.demand import demands
 from orchestrator.drivers import Hypervisors
 from orchestrator.duty import Turn
-from orchestrator.gather import Gatherer, Paths
 from orchestrator.guards.guard import guard
-from orchestrator.judging.verdict import Measured, due, verdict
+from orchestrator.judge.verdict import Measured, due, verdict
+from orchestrator.lead_times import LeadLedger
 from orchestrator.ledger import Ledger
-from orchestrator.past import LeadLedger
+from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
+from orchestrator.requests import Answers
 from orchestrator.reservations.queue_keeper import QueueKeeper
-from orchestrator.reservations.requests import Answers
 from orchestrator.steps import Refusal, Step, record
 from orchestrator.world import World, apply
 
 if TYPE_CHECKING:
-    from orchestrator.rerouting.routes import Router
+    from orchestrator.strategies.routes import Router
 
 LOG = structlog.get_logger(__name__)
 JOURNAL_S = 600.0
@@ -215,7 +215,7 @@ def router(config: OrchestratorConfig, store: Store) -> "Router | None":
     """What plans the paths of traffic; None where that is not wanted."""
     if config.routing is None:
         return None
-    from orchestrator.rerouting.routes import Router  # only here: it brings scipy with it
+    from orchestrator.strategies.routes import Router  # only here: it brings scipy with it
 
     return Router(store, config.routing)
 

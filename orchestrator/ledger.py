@@ -29,7 +29,7 @@ from orchestrator.actions import (
 )
 from orchestrator.config import OrchestratorConfig
 from orchestrator.drivers import Finished, Hypervisors
-from orchestrator.judging.aftermath import Sight, all_installed, became, overdue, patience_s
+from orchestrator.judge.aftermath import Sight, all_installed, became, overdue, patience_s
 from orchestrator.steps import Step, record
 from orchestrator.world import World
 

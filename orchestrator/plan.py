@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from orchestrator.actions import MigrateVm, SetCpuLimit, SetMemory, SetVcpus
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand
-from orchestrator.machines.compute import plan_compute
-from orchestrator.machines.memory import plan_memory
-from orchestrator.moving.placement import plan_placement
-from orchestrator.reservations.bandwidth import plan_bandwidth
-from orchestrator.reservations.grants import Handled, plan_requests
-from orchestrator.scaling.strategy import plan_scaling
-from orchestrator.sharing.weights import plan_weights
 from orchestrator.steps import Refusal, Step
+from orchestrator.strategies.bandwidth import plan_bandwidth
+from orchestrator.strategies.cpu import plan_compute
+from orchestrator.strategies.memory import plan_memory
+from orchestrator.strategies.placement import plan_placement
+from orchestrator.strategies.requests import Handled, plan_requests
+from orchestrator.strategies.scaling import plan_scaling
+from orchestrator.strategies.weights import plan_weights
 from orchestrator.world import World, apply
 
 

@@ -8,7 +8,7 @@ from cpdb import ActionRecord, Json, Seconds
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import NOW, Rate
-from orchestrator.lead import NOWHERE, Circumstances
+from orchestrator.lead_times import NOWHERE, Circumstances
 from orchestrator.world import LinkState, World
 
 

@@ -30,10 +30,10 @@ from orchestrator.actions import (
     VmAction,
 )
 from orchestrator.config import HostSpec, VmSpec
-from orchestrator.lead import LeadTimes
-from orchestrator.outlook import Outlook
+from orchestrator.lead_times import LeadTimes
+from orchestrator.observe.outlook import Outlook
 from orchestrator.pools import MACHINE, RESTS_AS, RUNNING
-from orchestrator.relation import CpuRelation, MemoryRelation
+from orchestrator.relations import CpuRelation, MemoryRelation
 
 LinkKey = tuple[str, str]
 Ways = Callable[[str, str], tuple[LinkKey, ...]]

@@ -10,7 +10,7 @@ from orchestrator.drivers import Finished, change_of_one
 from orchestrator.drivers.domain import SETTLE_S
 from orchestrator.drivers.memory import MEMORY_FLOOR_BYTES, floor_bytes
 from orchestrator.drivers.migration import overrun_s
-from orchestrator.moving.precopy import pre_copy
+from orchestrator.strategies.destinations import pre_copy
 
 LATENCIES_S: Mapping[str, Seconds] = {
     "set_cpu_limit": 0.3,

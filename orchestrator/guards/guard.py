@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from cpdb import ActionRecord, OutcomeKind, Seconds
-from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, SetWeights
+from orchestrator.actions import Action, MigrateVm, ScaleIn, ScaleOut, SetCpuLimit, SetMemory, SetVcpus, SetWeights
 from orchestrator.config import OrchestratorConfig
-from orchestrator.copies import crowded
-from orchestrator.guards.budgets import over_budget
-from orchestrator.guards.oscillation import changes, held_still
+from orchestrator.guards.budgets import changes, held_still, over_budget
+from orchestrator.needs import crowded
 from orchestrator.plan import Plan
-from orchestrator.scaling.brakes import scaled_lately
 from orchestrator.steps import Refusal, Step
 from orchestrator.world import World
 
@@ -144,4 +142,22 @@ def _move_again(
     for at, one in earlier:
         if isinstance(one, MigrateVm) and one.before == action.after and world.now - at < config.oscillation_s:
             return f"oscillation: {action.vm} came from {action.after} {world.now - at:.0f} s ago"
+    return None
+
+
+KINDS = frozenset({ScaleOut.kind, ScaleIn.kind})
+
+
+def scaled_lately(action: Action, done: Sequence[ActionRecord], now: Seconds, config: OrchestratorConfig) -> str | None:
+    """Why a machine may not leave yet; coming in is never held up by this. `done`: newest first."""
+    if not isinstance(action, ScaleIn):
+        return None
+    pool = config.pool(action.virtual_ip)
+    cooldown_s = pool.manner.cooldown_s if pool else 0.0
+    for one in done:
+        same = one.kind in KINDS and one.body.get("virtual_ip") == action.virtual_ip
+        if same and one.outcome is OutcomeKind.DONE:
+            ago = now - (one.ready_at or one.issued_at)
+            what = "came" if one.kind == ScaleOut.kind else "left"
+            return f"cooldown: {one.target} {what} {ago:.0f} s ago" if ago < cooldown_s else None
     return None

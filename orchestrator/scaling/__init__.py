@@ -2,7 +2,7 @@
 
 from orchestrator.scaling.coat import Scaling, Tempo
 from orchestrator.scaling.route import passed
-from orchestrator.scaling.service import Candidate, candidates
-from orchestrator.scaling.strategy import plan_scaling
+from orchestrator.strategies.scaling import plan_scaling
+from orchestrator.strategies.services import Candidate, candidates
 
 __all__ = ["Candidate", "Scaling", "Tempo", "candidates", "passed", "plan_scaling"]

@@ -36,7 +36,7 @@ from orchestrator import (
     VmSpec,
     World,
 )
-from orchestrator.route_actions import RouteChange
+from orchestrator.actions import RouteChange
 
 MIB, GIB = 1 << 20, 1 << 30
 VIP, START = "10.0.0.101", 1_000.0

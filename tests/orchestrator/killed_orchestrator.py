@@ -20,8 +20,8 @@ from weight_words import weight_words
 
 from cpdb import Communication, Observed, OutcomeKind, Seconds, Standing, Store, open_store
 from orchestrator import Orchestrator, Scaling, Tempo, cycle
+from orchestrator.actions import split_key
 from orchestrator.plan import Plan
-from orchestrator.route_actions import split_key
 from orchestrator.steps import Step
 from orchestrator.world import World
 

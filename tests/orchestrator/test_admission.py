@@ -10,7 +10,7 @@ from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 from cpdb import BandwidthRequest, Destination, Observed, Pair, RequestState, VirtualIp
 from orchestrator import LinkState, Plan, QueueSpec, ReserveBandwidth, TenantCap, World, apply, demands, plan
 from orchestrator.actions import ReleaseBandwidth
-from orchestrator.outlook import Outlook
+from orchestrator.observe.outlook import Outlook
 
 CAPACITY = 1_500_000.0
 NARROW = ("core", "leaf")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.machines.choice import Option, cheapest
+from orchestrator.strategies.cpu_options import Option, cheapest
 
 QUOTA = Option("set_cpu_limit", "a higher quota", 0.3, 1.5)
 PLUG = Option("set_vcpus", "another vCPU", 0.5, 3.0, needs="set_cpu_limit")

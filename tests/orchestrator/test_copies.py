@@ -24,9 +24,8 @@ from orchestrator import (
     guard,
     plan,
 )
-from orchestrator.copies import copying_on, crowded
-from orchestrator.moving.precopy import LOST_ROUNDS, post_copy
-from orchestrator.needs import needed_on
+from orchestrator.needs import copying_on, crowded, needed_on
+from orchestrator.strategies.destinations import LOST_ROUNDS, post_copy
 
 MOVE = MigrateVm("b1", "h1", "h2", 400_000.0, 3.0)
 GIB = 1 << 30

@@ -8,9 +8,9 @@ from worlds import CONFIG, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIp, VmLoad
 from orchestrator import SetCpuLimit, demands, plan
-from orchestrator.learn import Past, learn
-from orchestrator.machines.peers import cpu_relations
-from orchestrator.relation import CpuRelation, LoadSample, fit
+from orchestrator.observe.learn import Past, learn
+from orchestrator.observe.measured import cpu_relations
+from orchestrator.relations import CpuRelation, LoadSample, fit
 
 
 def samples(slope: float, rng: random.Random, limit: float = 1.0, count: int = 60) -> list[LoadSample]:

@@ -9,7 +9,7 @@ from worlds import CONFIG, NOW, RELATION, foreseen, machines, pair_state, vm, wo
 
 from cpdb import Pair, Store
 from orchestrator import OrchestratorConfig, Plan, ReserveBandwidth, SetCpuLimit, World, critical_level, demands, plan
-from orchestrator.lead import Group, LeadTimes
+from orchestrator.lead_times import Group, LeadTimes
 
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
 PEAKS = {5: 25.0, 15: 25.0, 30: 25.0}

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 
 from cpdb import ActionRecord, OutcomeKind, Store
 from orchestrator import OrchestratorConfig, lead_rows
-from orchestrator.lead import GIB, HALF_LIFE_S, Circumstances, Lasted, LeadTimes, circumstances, lead_times, quantile
-from orchestrator.past import LeadLedger
+from orchestrator.lead_times import (
+    GIB,
+    HALF_LIFE_S,
+    Circumstances,
+    Lasted,
+    LeadLedger,
+    LeadTimes,
+    circumstances,
+    lead_times,
+    quantile,
+)
 
 NOW = 1_000_000.0
 MOVE = "migrate_vm"

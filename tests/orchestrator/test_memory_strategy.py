@@ -21,11 +21,10 @@ from orchestrator import (
     demands,
     plan,
 )
-from orchestrator.learn import Learnt, Past, learn
-from orchestrator.machines.measured import Known, vm_states
-from orchestrator.machines.memory import memory_need
-from orchestrator.machines.peers import memory_relations
-from orchestrator.relation import LoadSample, MemoryRelation, fit_memory
+from orchestrator.observe.learn import Learnt, Past, learn
+from orchestrator.observe.measured import MachineFacts, memory_relations, vm_states
+from orchestrator.relations import LoadSample, MemoryRelation, fit_memory
+from orchestrator.strategies.memory import memory_need
 
 MIB = 1 << 20
 # 40 MiB, and 4 MiB for each connection a second.
@@ -201,7 +200,7 @@ def test_a_new_machine_learns_from_its_peer_with_less_certainty() -> None:
 
 
 def test_use_and_calm_are_read_from_the_loads_and_a_silent_guest_tells_nothing() -> None:
-    known = Known(Learnt(), (), CONFIG)
+    known = MachineFacts(Learnt(), (), CONFIG)
     seen = vm_states(NOW + 12, [load("a", NOW + n, 40 + n) for n in range(13)], known)["a"]
     assert (seen.memory_used_bytes, seen.memory_calm) == (52 * MIB, True)
     busy = vm_states(NOW + 12, [load("a", NOW + n, 240 if n == 9 else 40) for n in range(13)], known)["a"]

@@ -20,7 +20,7 @@ from orchestrator import (
     demands,
     plan,
 )
-from orchestrator.moving.rules import forbidden
+from orchestrator.strategies.destinations import forbidden
 from orchestrator.world import LinkKey
 
 PEAKS = {5: 20.0, 15: 20.0, 30: 20.0}

@@ -19,7 +19,7 @@ from orchestrator import (
     plan,
     pre_copy,
 )
-from orchestrator.moving.precopy import DOWNTIME_S, MOST_ROUNDS
+from orchestrator.strategies.destinations import DOWNTIME_S, MOST_ROUNDS
 from orchestrator.world import LinkKey
 
 MEMORY, RATE = st.floats(1e6, 1e12), st.floats(1e5, 1e10)

@@ -9,13 +9,12 @@ from worlds import pair_state
 
 from cpdb import FIRST_TAG, Link, Node, NodeKind, Observed, Pair, Quantity, Store
 from orchestrator import LinkState, OrchestratorConfig, World
-from orchestrator.actions import SetRoutes, from_json
+from orchestrator.actions import RouteChange, SetRoutes, from_json
+from orchestrator.config import RouteSpec
 from orchestrator.drivers.fake import FakeHypervisors
 from orchestrator.ledger import Ledger
-from orchestrator.rerouting.routes import Router
-from orchestrator.route_actions import RouteChange
-from orchestrator.specs import RouteSpec
 from orchestrator.steps import Step
+from orchestrator.strategies.routes import Router
 
 SWITCHES = ("leaf1", "leaf2", "spine1", "spine2")
 MBIT = 125_000.0

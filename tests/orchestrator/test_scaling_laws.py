@@ -22,9 +22,9 @@ from orchestrator import (
     demands,
 )
 from orchestrator.demand import NOW as MEASURED
-from orchestrator.relation import CpuRelation
+from orchestrator.relations import CpuRelation
 from orchestrator.scaling import candidates, plan_scaling
-from orchestrator.scaling.service import capacity, memory_left, service_need, serving
+from orchestrator.strategies.services import capacity, memory_left, service_need, serving
 
 VIP, MIB = "v1", 1 << 20
 HOWS = ("paused", "saved", "defined", "image")

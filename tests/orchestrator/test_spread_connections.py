@@ -8,9 +8,9 @@ from worlds import CONFIG, RELATION, foreseen, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, Standing, VirtualIp, VmLoad
 from orchestrator import World, demands
-from orchestrator.learn import Past, learn
+from orchestrator.demand import serving, shares
 from orchestrator.needs import vm_need
-from orchestrator.spread import serving, shares
+from orchestrator.observe.learn import Past, learn
 
 
 def service(first: int = 100, second: int = 100, affinity: str = "connection") -> VirtualIp:

@@ -20,7 +20,7 @@ from orchestrator import (
     demands,
     plan,
 )
-from orchestrator.lead import Group, LeadTimes
+from orchestrator.lead_times import Group, LeadTimes
 from orchestrator.needs import vm_need
 
 QUIET = pair_state("c1", "shop", 10, 2.0)

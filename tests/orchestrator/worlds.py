@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cpdb import Forecast, Pair, Quantity
 from orchestrator import HostSpec, LinkState, OrchestratorConfig, PairState, VmSpec, VmState, World
-from orchestrator.relation import CpuRelation
+from orchestrator.relations import CpuRelation
 
 NOW = 5_000.0
 LINK = ("leaf", "h1")

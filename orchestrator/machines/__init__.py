@@ -1,1 +1,0 @@
-"""What one machine needs and gets: CPU and memory, measured, foreseen, and the ways to give it more."""

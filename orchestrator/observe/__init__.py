@@ -1,0 +1,1 @@
+"""Looks: the world, what it has taught, and what is foreseen, read from the database into one snapshot."""

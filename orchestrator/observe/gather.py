@@ -1,0 +1,214 @@
+"""Assembles the world from the database: the only reader of facts on the deciding side."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from cpdb import (
+    Communication,
+    Forecast,
+    Link,
+    LinkLoad,
+    Pair,
+    Quantity,
+    Seconds,
+    Store,
+    VirtualIp,
+    VmLoad,
+)
+from orchestrator.actions import Action
+from orchestrator.config import OrchestratorConfig
+from orchestrator.demand import CONNECTION, shares
+from orchestrator.lead_times import LeadTimes
+from orchestrator.observe.learn import Learnt, Past, learn
+from orchestrator.observe.measured import RECENT_S, RUNNING, TYPICAL_S, MachineFacts, vm_states
+from orchestrator.observe.outlook import Outlook, outlook
+from orchestrator.world import LinkKey, LinkState, PairState, World
+
+Paths = Callable[[str, str], Sequence[str]]
+FORGET_PAIR_S = 30.0
+NO_FACTS_AGE_S = 1e9
+# Requests that ended so lately are still looked at: what is held for them may have to be given back.
+JUST_OVER_S = 30.0
+
+
+@dataclass(slots=True)
+class Gatherer:
+    """Reads the store; keeps only what is learnt between cycles (it can be learnt again at any time).
+
+    `paths(source, destination)` names the nodes on the way, both ends included, () when there is none.
+    """
+
+    store: Store
+    config: OrchestratorConfig
+    paths: Paths
+    _learnt: Learnt = field(default_factory=Learnt)
+    _learnt_at: Seconds | None = None
+
+    def world(self, now: Seconds, in_flight: Sequence[Action], leads: LeadTimes) -> World:
+        """The world at `now`. Raises StoreError when the database is away."""
+        facts = self.store.facts
+        rows = facts.communications(now - FORGET_PAIR_S, now)
+        vm_loads = facts.loads(VmLoad, now - TYPICAL_S, now)
+        link_loads = facts.loads(LinkLoad, now - RECENT_S - self.config.max_world_age_s, now)
+        virtual_ips = {one.address: one for one in self.store.inventory.virtual_ips()}
+        links = link_states(self.store.inventory.links(), link_loads)
+        hosts_of = {one.vm: one.host for one in vm_loads}
+        routes = self._routes(rows, virtual_ips, hosts_of)
+        weights = {one.virtual_ip: one.weights for one in self.store.wanted.weights()}
+        spread = {
+            one.address: shares(one, weights.get(one.address, {}))
+            for one in virtual_ips.values()
+            if one.affinity == CONNECTION
+        }
+        self._refresh(now, links, {pair: way for pair, (_, way) in routes.items()}, spread)
+        return World(
+            now=now,
+            age_s=_age(now, self._newest(rows), vm_loads, bool(self.config.vms)),
+            pairs=self._pairs(now, rows, routes, virtual_ips),
+            links=links,
+            vms=vm_states(now, vm_loads, MachineFacts(self._learnt, tuple(virtual_ips.values()), self.config)),
+            hosts={one.name: one for one in self.config.hosts},
+            virtual_ips=virtual_ips,
+            reservations={one.key: one for one in self.store.wanted.reservations(now)},
+            observed=tuple(self.store.wanted.observed()),
+            in_flight=tuple(in_flight),
+            leads=leads,
+            ways=self._way,
+            requests=(requests := tuple(self.store.requests.since(now - JUST_OVER_S))),
+            shared_copies=self.config.migration_over_links,
+            weights=weights,
+            outlook=self._outlook(now, {pair: way for pair, (_, way) in routes.items()}) if requests else Outlook(),
+        )
+
+    def _newest(self, rows: Sequence[Communication]) -> Seconds | None:
+        """When switches last reported: where nobody has spoken for long, that is known all the same."""
+        span = None if rows else self.store.facts.span()
+        return rows[-1].t if rows else span and span[1]
+
+    def _outlook(self, now: Seconds, ways: Mapping[Pair, tuple[LinkKey, ...]]) -> Outlook:
+        links = {key for way in ways.values() for key in way}
+        return outlook(self.store, now, links, ways, self.config.level)
+
+    def _routes(
+        self, rows: Iterable[Communication], virtual_ips: Mapping[str, VirtualIp], hosts_of: Mapping[str, str]
+    ) -> dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]:
+        """Each pair's destination (the newest one seen, else the first with weight) and the links towards it."""
+        destinations: dict[Pair, str | None] = {}
+        for row in rows:
+            destinations[row.pair] = row.destination or destinations.get(row.pair)
+        found = {}
+        for pair, seen in destinations.items():
+            destination = seen or _first_destination(virtual_ips.get(pair.virtual_ip))
+            found[pair] = (destination, self._way_to(pair.source, destination, hosts_of.get(destination or "")))
+        return found
+
+    def _way_to(self, source: str, destination: str | None, host: str | None) -> tuple[LinkKey, ...]:
+        """The links towards a machine. Its own address may tell the path, so it is asked before its host is."""
+        way = self._way(source, destination)
+        if host is None or not destination:
+            return way
+        known = next((number for number, (_, to) in enumerate(way, 1) if to == host), None)
+        return way[:known] if known else self._way(source, host)
+
+    def _way(self, source: str, end: str | None) -> tuple[LinkKey, ...]:
+        nodes = self.paths(source, end) if end else ()
+        return tuple(pairwise(nodes))
+
+    def _refresh(
+        self,
+        now: Seconds,
+        links: Mapping[LinkKey, LinkState],
+        ways: Mapping[Pair, tuple[LinkKey, ...]],
+        spread: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.learn_every_s:
+            return
+        since, facts = now - self.config.history_s, self.store.facts
+        self._learnt = learn(
+            Past(
+                facts.communications(since, now),
+                [one for one in facts.loads(VmLoad, since, now) if one.state == RUNNING],
+                facts.loads(LinkLoad, since, now),
+                ways,
+                {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s},
+                spread,
+            )
+        )
+        self._learnt_at = now
+
+    def _pairs(
+        self,
+        now: Seconds,
+        rows: Sequence[Communication],
+        routes: Mapping[Pair, tuple[str | None, tuple[LinkKey, ...]]],
+        virtual_ips: Mapping[str, VirtualIp],
+    ) -> dict[Pair, PairState]:
+        forecasts = _by_pair(self.store.foresight.latest(now, self.config.max_forecast_age_s))
+        by_pair: dict[Pair, list[Communication]] = defaultdict(list)
+        for row in rows:
+            by_pair[row.pair].append(row)
+        states = {}
+        newest = rows[-1].t if rows else now  # rows come late by a poll or two: 'recent' is what was recent to them
+        for pair, own in by_pair.items():
+            service = virtual_ips.get(pair.virtual_ip)
+            recent, usual = rates(own, newest - RECENT_S), rates(own, newest - TYPICAL_S)
+            states[pair] = PairState(
+                pair,
+                service.priority if service else 0,
+                *routes[pair],
+                *recent,
+                *usual,
+                self._learnt.bytes_per_connection.get(pair),
+                forecasts.get(pair, {}) if self.config.policy == "predictive" else {},
+            )
+        return states
+
+
+def rates(rows: Iterable[Communication], since: Seconds) -> tuple[float, float]:
+    """Mean bytes/s and connections/s over the rows after `since`; time without a row is unknown, not silence."""
+    own = [row for row in rows if row.t > since]
+    covered_s = sum(row.interval_s for row in own)
+    if covered_s <= 0:
+        return 0.0, 0.0
+    return sum(row.bytes for row in own) / covered_s, sum(row.new_connections for row in own) / covered_s
+
+
+def link_states(links: Iterable[Link], loads: Iterable[LinkLoad]) -> dict[LinkKey, LinkState]:
+    """Both directions of every link that is up, with the rate lately measured on it (0 when it is not measured)."""
+    sums: dict[LinkKey, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
+    rows = list(loads)
+    since = rows[-1].t - RECENT_S if rows else 0.0
+    for row in (one for one in rows if one.t > since):
+        total = sums[row.from_node, row.to_node]
+        total[0] += row.bytes
+        total[1] += row.interval_s
+        total[2] += row.drops
+        total[3] += row.packets + row.drops
+    states = {}
+    for link in links:
+        for key in ((link.a, link.b), (link.b, link.a)) if link.up else ():
+            amount, seconds, drops, packets = sums.get(key, (0.0, 0.0, 0.0, 0.0))
+            rate = amount / seconds if seconds else 0.0
+            states[key] = LinkState(key, link.capacity_bytes_per_s, rate, drops / packets if packets else 0.0)
+    return states
+
+
+def _by_pair(forecasts: Iterable[Forecast]) -> dict[Pair, dict[tuple[int, Quantity], Forecast]]:
+    found: dict[Pair, dict[tuple[int, Quantity], Forecast]] = defaultdict(dict)
+    for one in forecasts:
+        found[one.pair][one.horizon_s, one.quantity] = one
+    return found
+
+
+def _first_destination(service: VirtualIp | None) -> str | None:
+    weighted = (one.name for one in service.destinations if one.weight > 0) if service else iter(())
+    return next(weighted, None)
+
+
+def _age(now: Seconds, reported: Seconds | None, loads: Sequence[VmLoad], machines: bool) -> Seconds:
+    newest = [now - NO_FACTS_AGE_S if reported is None else reported]
+    if machines:
+        newest.append(loads[-1].t if loads else now - NO_FACTS_AGE_S)
+    return max(0.0, now - min(newest))

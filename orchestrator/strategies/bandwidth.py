@@ -1,0 +1,217 @@
+"""Strategy: where predicted bandwidth exceeds what a link has, keep free what the more important pairs need."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cpdb import BytesPerS, Limit, Reservation
+from orchestrator.actions import ReserveBandwidth, megabits
+from orchestrator.config import QUEUE_DSCP, OrchestratorConfig
+from orchestrator.demand import NOW, Demand, PairDemand, together
+from orchestrator.needs import copying_on, too_short
+from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_link, when
+from orchestrator.world import LinkState, PairState, World
+
+# While a pair still needs this share of what is kept free for it, the reservation stays.
+STILL_NEEDED_SHARE = 0.7
+# A pair that needs less than this share of a link is left alone.
+MATTERS_SHARE = 0.01
+# Held limits may be this much tighter than needed before a renewal loosens them.
+TIGHT_SHARE = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class _Shortage:
+    """One link that will not carry what its pairs need; all rates in bytes/s.
+
+    `company` is what pairs need that are as important as the leader, but are not it.
+    """
+
+    link: LinkState
+    capacity: float
+    horizon_s: int
+    needed: float
+    protected: float
+    company: float
+    leader: PairDemand
+    limited: tuple[PairDemand, ...]
+
+
+def plan_bandwidth(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal]]:
+    """Reservations to make or renew, link by link, and why others were not."""
+    found = [one for key in sorted(world.links) for one in _on_link(world, demand, world.links[key], config)]
+    refusals = [one for one in found if isinstance(one, Refusal)]
+    return [one for one in found if isinstance(one, Step)], refusals
+
+
+def _on_link(world: World, demand: Demand, link: LinkState, config: OrchestratorConfig) -> Iterator[Step | Refusal]:
+    states = [one for _, one in sorted(world.pairs.items(), key=lambda item: str(item[0])) if link.key in one.links]
+    if not states or not link.capacity_bytes_per_s:
+        return
+    ours = [one for _, one in sorted(world.reservations.items()) if one.key.endswith(f"@{link.name}")]
+    held = max(ours, key=lambda one: one.expires_at, default=None)
+    shortages = [
+        _shortage(link, states, demand.at(horizon_s, [one.pair for one in states]), held, copying_on(world, link.key))
+        for horizon_s in acting_horizons(world, ReserveBandwidth.kind, config, on_link(link))
+    ]
+    found = _decided(world, shortages, held, config)
+    brief = _too_short(world, found, shortages, config)
+    if brief is not None:
+        yield brief
+        found = _decided(world, [one for one in shortages if one.horizon_s == NOW], held, config)
+    if found is not None:
+        yield found
+
+
+def _too_short(
+    world: World, found: Step | Refusal | None, shortages: Sequence[_Shortage], config: OrchestratorConfig
+) -> Refusal | None:
+    """Refuses a new reservation for a foreseen need that has passed before it pays."""
+    if not isinstance(found, Step) or not isinstance(found.action, ReserveBandwidth):
+        return None
+    if found.renewal or found.needed_at <= world.now:
+        return None
+    why_not = too_short(world, found.action.pair, ("a reservation", found.lead_s), config)
+    return Refusal(f"reserve on {shortages[0].link.name}", why_not, found.action) if why_not else None
+
+
+def _decided(
+    world: World, shortages: Sequence[_Shortage], held: Reservation | None, config: OrchestratorConfig
+) -> Step | Refusal | None:
+    worst = max(shortages, key=lambda one: (one.needed, -one.horizon_s))
+    if worst.needed > config.link_trigger * worst.capacity:
+        return _step(world, worst, held, config)
+    if held and any(_still_needed(one, held, config) for one in shortages):
+        return _prolonged(world, worst, held, config)
+    return None
+
+
+def _still_needed(shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> bool:
+    # A competitor that backs off under its limit hides the shortage; the protected pair's need does not.
+    matters = held.bytes_per_s >= config.link_floor * shortage.capacity
+    return matters and shortage.leader.pair == held.pair and _needs(shortage.leader, held)
+
+
+def _needs(one: PairDemand, held: Reservation) -> bool:
+    return one.bytes.need >= STILL_NEEDED_SHARE * held.bytes_per_s
+
+
+def _shortage(
+    link: LinkState,
+    states: Sequence[PairState],
+    wants: Sequence[PairDemand],
+    held: Reservation | None,
+    copying: BytesPerS,
+) -> _Shortage:
+    priorities = {state.pair: state.priority for state in states}
+    lowest = min(priorities.values())
+    rising = [one for one in wants if priorities[one.pair] > lowest] or list(wants)
+    kept = (one for one in rising if held and one.pair == held.pair and _needs(one, held))
+    leader = next(kept, None) or max(rising, key=lambda one: one.bytes.need)
+    # Who hardly speaks has nothing to give: a limit in proportion to its need would only cut it off.
+    least = MATTERS_SHARE * (link.capacity_bytes_per_s or 0.0)
+    limited = tuple(one for one in wants if priorities[one.pair] < priorities[leader.pair] and one.bytes.need >= least)
+    important = [one for one in wants if priorities[one.pair] >= priorities[leader.pair]]
+    protected = [one.bytes for one in important]
+    other = max(0.0, link.bytes_per_s - sum(one.bytes.measured for one in wants), copying)
+    return _Shortage(
+        link=link,
+        capacity=link.capacity_bytes_per_s or 0.0,
+        horizon_s=wants[0].horizon_s,
+        # Those who would give way count with what they usually take: they get no margin to be kept from.
+        needed=together(protected) + sum(max(one.bytes.typical, one.bytes.measured) for one in limited) + other,
+        protected=together(protected) + other,
+        company=together([one.bytes for one in important if one is not leader]),
+        leader=leader,
+        limited=limited,
+    )
+
+
+def _step(
+    world: World, shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig
+) -> Step | Refusal | None:
+    name = shortage.link.name
+    queue = config.queue(name) if name in world.queues else None
+    by_mark_alone = queue is not None and _alone(shortage, held, config)
+    if not shortage.limited and not by_mark_alone:
+        text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"
+        return Refusal(f"reserve on {name}", text)
+    pair, amount = shortage.leader.pair, shortage.leader.bytes.need
+    key = f"{pair}@{name}"
+    if held is not None and held.key == key:
+        amount = max(amount, held.bytes_per_s)  # or a fading need would lower, step by step, what counts as needed
+    limits = () if by_mark_alone else _spared(_limits(shortage, config), world)
+    if queue is not None and by_mark_alone:
+        amount = min(amount, queue.guaranteed_bytes_per_s)
+    action = ReserveBandwidth(key, pair, amount, limits, config.lease_s, QUEUE_DSCP if queue else None)
+    if held is not None and held.key == key:
+        if held.dscp == action.dscp and fits(held.limits, action.limits, config):
+            return _prolonged(world, shortage, held, config)
+        return _described(world, shortage, action, True, config)
+    return _described(world, shortage, action, False, config)
+
+
+def _alone(shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig) -> bool:
+    """Whether the leader is all that matters. If not, the others share with the rest, which must then be limited."""
+    # Twice the company is borne before limits come to a mark that stands alone, or both ways would take turns.
+    borne = config.link_floor * (1 if held is None or held.dscp is None or held.limits else 2)
+    return shortage.company <= borne * shortage.capacity
+
+
+def _limits(shortage: _Shortage, config: OrchestratorConfig) -> tuple[Limit, ...]:
+    """What is left within headroom, shared in proportion to need; nobody is cut off altogether."""
+    free = config.link_headroom * shortage.capacity - shortage.protected
+    share = max(free, config.link_floor * shortage.capacity)
+    total = sum(one.bytes.need for one in shortage.limited)
+    if total <= 0:
+        return tuple(Limit(one.pair, share / len(shortage.limited)) for one in shortage.limited)
+    return tuple(Limit(one.pair, share * one.bytes.need / total) for one in shortage.limited if one.bytes.need > 0)
+
+
+def _spared(limits: tuple[Limit, ...], world: World) -> tuple[Limit, ...]:
+    """Nobody is cut below what was granted on request."""
+    return tuple(replace(one, bytes_per_s=max(one.bytes_per_s, world.granted.get(one.pair, 0.0))) for one in limits)
+
+
+def fits(held: Sequence[Limit], wanted: Sequence[Limit], config: OrchestratorConfig) -> bool:
+    """Whether limits that are held are near enough to those wanted: a little tighter or looser changes nothing."""
+    now = {one.pair: one.bytes_per_s for one in held}
+    return set(now) == {one.pair for one in wanted} and all(
+        TIGHT_SHARE * one.bytes_per_s <= now[one.pair] <= one.bytes_per_s * (1 + config.limit_deadband)
+        for one in wanted
+    )
+
+
+def _prolonged(world: World, shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> Step | None:
+    if held.expires_at - world.now >= config.lease_s / 2:
+        return None
+    action = ReserveBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, config.lease_s, held.dscp)
+    return _described(world, shortage, action, True, config)
+
+
+def _described(
+    world: World, shortage: _Shortage, action: ReserveBandwidth, renewal: bool, config: OrchestratorConfig
+) -> Step:
+    leader, horizon_s, name = shortage.leader, shortage.horizon_s, shortage.link.name
+    proof = evidence(leader.bytes, horizon_s, config)
+    givers = ", ".join(str(one.pair) for one in action.limits)
+    queued = f"it goes through the queue that {name} has for it" if action.dscp is not None else ""
+    means = " and ".join(one for one in (queued, f"{givers} gives way" if givers else "") if one)
+    why = (
+        f"{leader.pair} needs {megabits(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
+        f"to carry {megabits(shortage.needed)} of {megabits(shortage.capacity)}, so {means}"
+    )
+    needed_at = world.now + horizon_s
+    reason: dict[str, Any] = {
+        "forecast": proof,
+        "where": {"link": name},
+        "measured": {"pair_bytes_per_s": leader.bytes.measured, "link_bytes_per_s": shortage.link.bytes_per_s},
+        "need": shortage.needed,
+        "available": config.link_headroom * shortage.capacity,
+        "capacity": shortage.capacity,
+        "circumstances": on_link(shortage.link).to_json(),
+        "alternatives": [],
+        "promise": {"what": "pair_bytes_per_s", "pair": str(leader.pair), "value": action.bytes_per_s, "by": needed_at},
+    }
+    lead_s = world.leads.needed(action.kind, config, on_link(shortage.link))
+    return Step(action, why, reason, needed_at, lead_s, renewal)

@@ -1,0 +1,341 @@
+"""Says where a machine could go: what a host and the ways to it would still have. Hypervisors check none of this."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from cpdb import BytesPerS, Json, Pair, Seconds
+from orchestrator.actions import MigrateVm, megabits
+from orchestrator.config import HostSpec, OrchestratorConfig
+from orchestrator.demand import NOW, Demand
+from orchestrator.needs import load_served, needed_on, residents, too_short, vm_need
+from orchestrator.steps import Refusal, Step, on_host, when
+from orchestrator.strategies.services import memory_left
+from orchestrator.world import LinkKey, VmState, World
+
+# QEMU stops the guest when what is left can be sent within this time.
+DOWNTIME_S = 0.3
+MOST_ROUNDS = 30
+# A guest of unknown habits is taken to write at half the speed of the copy: twice its memory is sent.
+UNKNOWN_SHARE = 0.5
+# So many rounds show that it gets nowhere; then a copy that may is switched to post-copy.
+LOST_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PreCopy:
+    """`converges`: the guest need not be stopped for longer than is allowed. The rest says what it takes till then.
+
+    `bytes_per_s` is what the copy may take from the network.
+    """
+
+    converges: bool
+    rounds: int
+    bytes_sent: float
+    total_s: Seconds
+    downtime_s: Seconds
+    bytes_per_s: BytesPerS = 0.0
+
+
+def pre_copy(
+    memory_bytes: float,
+    dirty_bytes_per_s: BytesPerS | None,
+    bytes_per_s: BytesPerS,
+    downtime_s: Seconds = DOWNTIME_S,
+) -> PreCopy:
+    """Copies all memory, then again and again what was written meanwhile, until the rest fits into the downtime.
+
+    Never more than the memory is written anew in a round. Clark et al., Live Migration of Virtual Machines, NSDI 2005;
+    the sum of rounds as in Liu et al., Performance and Energy Modeling for Live Migration, HPDC 2011.
+    """
+    if bytes_per_s <= 0:
+        return PreCopy(False, 0, 0.0, float("inf"), float("inf"))
+    dirty = UNKNOWN_SHARE * bytes_per_s if dirty_bytes_per_s is None else dirty_bytes_per_s
+    left, sent, rounds = float(memory_bytes), 0.0, 0
+    while left > downtime_s * bytes_per_s and rounds < MOST_ROUNDS:
+        sent += left
+        left = min(float(memory_bytes), dirty * left / bytes_per_s)
+        rounds += 1
+    stop_s = left / bytes_per_s
+    return PreCopy(stop_s <= downtime_s, rounds, sent + left, (sent + left) / bytes_per_s, stop_s, bytes_per_s)
+
+
+def post_copy(memory_bytes: float, dirty_bytes_per_s: BytesPerS, bytes_per_s: BytesPerS) -> PreCopy:
+    """The same for a guest that writes faster than it can be copied, and may run on the other host before all is there.
+
+    All memory once, some rounds in vain, and at most all memory once more after the switch: an upper bound.
+    """
+    in_vain = LOST_ROUNDS * min(memory_bytes, dirty_bytes_per_s * memory_bytes / bytes_per_s)
+    sent = 2 * memory_bytes + in_vain
+    return PreCopy(True, 1 + LOST_ROUNDS, sent, sent / bytes_per_s, DOWNTIME_S, bytes_per_s)
+
+
+def mates(world: World, vm: VmState) -> list[VmState]:
+    """The other machines of its affinity, by name."""
+    group = vm.spec.affinity if vm.spec else None
+    if group is None:
+        return []
+    return [one for _, one in sorted(world.vms.items()) if _affinity(one) == group and one.name != vm.name]
+
+
+def rivals_on(world: World, host: str, vm: VmState) -> list[VmState]:
+    """Machines on a host, or on their way to it, from which this one stays apart."""
+    group = vm.spec.anti_affinity if vm.spec else None
+    if group is None:
+        return []
+    return [one for one in residents(world, host) if one.name != vm.name and _anti_affinity(one) == group]
+
+
+def forbidden(world: World, host: str, vm: VmState, together: Iterable[str] = ()) -> str | None:
+    """Why its rules keep a machine from a host; machines named in `together` come along with it."""
+    rivals = rivals_on(world, host, vm)
+    if rivals:
+        return f"{host} has {rivals[0].name}, from which {vm.name} stays apart"
+    others = mates(world, vm)
+    if not others:
+        return None
+    there = {one.name for one in residents(world, host)}
+    left = [one for one in others if one.name not in set(together) | there]
+    if left and not any(one.name in there for one in others):
+        return f"{vm.name} stays with {left[0].name} on {left[0].host}"
+    return None
+
+
+def groups(vms: Iterable[VmState]) -> dict[str, list[VmState]]:
+    """Affinity -> its machines, where there is more than one."""
+    found: dict[str, list[VmState]] = defaultdict(list)
+    for one in vms:
+        name = _affinity(one)
+        if name is not None:
+            found[name].append(one)
+    return {name: own for name, own in sorted(found.items()) if len(own) > 1}
+
+
+def units(vms: Sequence[VmState]) -> list[int]:
+    """For each machine the number of those with which it moves as one, -1 where it moves alone.
+
+    Only groups that are on one host now, and of which nobody has to stay apart from somebody as well.
+    """
+    number = {}
+    for index, (name, own) in enumerate(groups(vms).items()):
+        if len({one.host for one in own}) == 1 and not any(_anti_affinity(one) for one in own):
+            number[name] = index
+    return [number.get(_affinity(one) or "", -1) for one in vms]
+
+
+def apart(vms: Sequence[VmState]) -> list[int]:
+    """For each machine the number of the group from whose others it stays apart, -1 for none."""
+    names = sorted({name for one in vms if (name := _anti_affinity(one)) is not None})
+    return [names.index(name) if (name := _anti_affinity(one)) is not None else -1 for one in vms]
+
+
+def _affinity(vm: VmState) -> str | None:
+    return vm.spec.affinity if vm.spec else None
+
+
+def _anti_affinity(vm: VmState) -> str | None:
+    return vm.spec.anti_affinity if vm.spec else None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What every decision about places looks at. Needs are kept: they do not depend on where machines are.
+
+    `together` names the machines that are just being moved as one.
+    """
+
+    world: World
+    demand: Demand
+    config: OrchestratorConfig
+    together: frozenset[str] = frozenset()
+    _cores: dict[tuple[str, int], float] = field(default_factory=dict)
+    # Made anew for each snapshot of the world: who is where changes with it.
+    _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def cores(self, vm: VmState, horizon_s: int) -> float:
+        """What the machine would take if it got what it needs."""
+        key = vm.name, horizon_s
+        if key not in self._cores:
+            self._cores[key] = load_served(vm, vm_need(self.world, self.demand, vm, horizon_s))
+        return self._cores[key]
+
+    def served(self, host: str, horizon_s: int) -> float:
+        """The same for all machines on a host."""
+        key = host, horizon_s
+        if key not in self._served:
+            self._served[key] = sum(self.cores(vm, horizon_s) for vm in self.world.on_host(host))
+        return self._served[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A host whose machines will together need more cores than it has; `needy` is the one that matters most."""
+
+    host: HostSpec
+    horizon_s: int
+    cores: float
+    needy: VmState
+
+
+def room(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> float | str:
+    """Cores left on `host` with the machine there, or why it cannot go there."""
+    spare = int(memory_left(scene.world, host.name, scene.config)) - vm.memory_bytes
+    if not host.closed and spare < 0:
+        total = host.memory_bytes_capacity - spare
+        return f"{host.name} would need {total >> 20} of {host.memory_bytes_capacity >> 20} MiB memory"
+    # Not only when the need comes: a host must not be made short on the way there either.
+    sooner = (one for one in scene.config.horizons_s if one < horizon_s)
+    taken = max(scene.cores(vm, one) + scene.served(host.name, one) for one in (NOW, *sooner, horizon_s))
+    left = scene.config.host_headroom * host.cpu_cores_capacity - taken
+    if not host.closed and left < -1e-9:
+        return f"{host.name} would be {-left:.2f} cores short itself"
+    return closed_to(scene, host, vm, horizon_s) or left
+
+
+def horizons(config: OrchestratorConfig) -> tuple[int, ...]:
+    """Every moment that is looked at: now, and under the predictive policy each horizon."""
+    return (NOW, *config.horizons_s) if config.policy == "predictive" else (NOW,)
+
+
+def lasting_room(scene: Scene, host: HostSpec, vm: VmState) -> float | str:
+    """The least cores left at any horizon, or why the machine cannot go there: it would be there at all of them."""
+    capacity = scene.config.host_headroom * host.cpu_cores_capacity
+    fits = all(scene.cores(vm, one) + scene.served(host.name, one) <= capacity + 1e-9 for one in horizons(scene.config))
+    least = float("inf")
+    for horizon_s in horizons(scene.config) if fits else (_tightest(scene, host, vm),):
+        found = room(scene, host, vm, horizon_s)
+        if isinstance(found, str):
+            return found
+        least = min(least, found)
+    return least
+
+
+def _tightest(scene: Scene, host: HostSpec, vm: VmState) -> int:
+    return max(horizons(scene.config), key=lambda one: scene.cores(vm, one) + scene.served(host.name, one))
+
+
+def closed_to(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
+    """Why a machine cannot go to a host whatever its memory and CPU: cordoned, its rules, network full, no copy."""
+    if host.closed:
+        return f"{host.name} is cordoned"
+    if why_not := forbidden(scene.world, host.name, vm, scene.together):
+        return why_not
+    if why_not := _network(scene, host, vm, horizon_s):
+        return why_not
+    found = copy_of(scene, host, vm, horizon_s)
+    return found if isinstance(found, str) else None
+
+
+def _network(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
+    """The pairs it serves come along: where they did not go before, there must be bandwidth for them."""
+    world, config = scene.world, scene.config
+    own = world.pairs_to(vm.name)
+    added: dict[LinkKey, float] = {}
+    for state, want in zip(own, scene.demand.at(horizon_s, [one.pair for one in own]), strict=True):
+        for key in world.ways(state.pair.source, host.name):
+            if key not in state.links:
+                added[key] = added.get(key, 0.0) + want.bytes.need
+    for key, rate in added.items():
+        link = world.links.get(key)
+        capacity = link.capacity_bytes_per_s if link else None
+        if link is not None and capacity:
+            total = needed_on(world, scene.demand, link, horizon_s) + rate
+            if total > config.link_headroom * capacity:
+                return f"{link.name} on the way to {host.name} would carry {megabits(total)} of {megabits(capacity)}"
+    return None
+
+
+def detour(scene: Scene, vm: VmState, host: str, horizon_s: int) -> float:
+    """Bytes/s times links: what its pairs would load the network with if the machine were on `host`."""
+    own = scene.world.pairs_to(vm.name)
+    wants = scene.demand.at(horizon_s, [one.pair for one in own])
+    return sum(want.bytes.need * len(scene.world.ways(want.pair.source, host)) for want in wants)
+
+
+def copy_of(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> PreCopy | str:
+    """What the migration itself would take, or why it should not be begun."""
+    rate = _copy_rate(scene, scene.world.ways(vm.host, host.name), horizon_s)
+    if isinstance(rate, str):
+        return rate
+    found = _estimate(vm, rate)
+    if not found.converges and not (vm.spec and vm.spec.migration_auto_converge):
+        written = megabits(vm.dirty_bytes_per_s or 0.0)
+        return f"it would not converge: {vm.name} writes {written} of memory and {megabits(rate)} can be copied"
+    limit_s = scene.config.migration_limit_s
+    if found.total_s > limit_s:
+        took = f"copying {vm.name} would take {found.total_s:.0f} s at {megabits(rate)}"
+        return f"{took}, it is aborted after {limit_s:g} s"
+    return found
+
+
+def _estimate(vm: VmState, rate: float) -> PreCopy:
+    """Of a guest that may be slowed down, the time of all rounds there can be is counted."""
+    found = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, rate)
+    if found.converges or not (vm.spec and vm.spec.migration_post_copy):
+        return found
+    return post_copy(vm.memory_bytes, vm.dirty_bytes_per_s or 0.0, rate)
+
+
+def _copy_rate(scene: Scene, way: Iterable[LinkKey], horizon_s: int) -> float | str:
+    """Bytes/s for a copy: what is declared, and on shared links no more than they have left; or which has nothing."""
+    config, world = scene.config, scene.world
+    rate = config.migration_bytes_per_s
+    for key in way if config.migration_over_links else ():
+        link = world.links.get(key)
+        capacity = link.capacity_bytes_per_s if link else None
+        if link is None or not capacity:
+            continue
+        left = config.link_headroom * capacity
+        left -= max(needed_on(world, scene.demand, link, one) for one in {NOW, horizon_s})
+        if left < config.link_floor * capacity:
+            return f"its own traffic would load {link.name}, which has nothing to spare {when(horizon_s)}"
+        rate = min(rate, left)
+    return rate
+
+
+def move_s(scene: Scene, vm: VmState, copied: PreCopy) -> Seconds:
+    """From decision to effect: as long as moves of this kind take here, or as the copy needs if that is longer."""
+    about, config, leads = on_host(scene.world, vm.host, vm.memory_bytes), scene.config, scene.world.leads
+    learnt_s = leads.p95(MigrateVm.kind, about, config.lead_priors_s)
+    return leads.needed(MigrateVm.kind, config, about) + max(0.0, copied.total_s - learnt_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a machine should go where it should go: `why` for people, `reason` for the journal (with its promise).
+
+    `leading` is the pair whose need must last for the move to pay; None when it pays anyway. Without an `urgent` need
+    nothing is too late.
+    """
+
+    why: str
+    horizon_s: int
+    reason: Json
+    leading: Pair | None = None
+    urgent: bool = True
+    refused: tuple[Json, ...] = field(default_factory=tuple)
+
+
+def judged(scene: Scene, action: MigrateVm, cause: Cause) -> Step | Refusal:
+    """The move as a step with its estimate, or why not."""
+    subject = f"migrate {action.vm} away from {action.before}"
+    vm, host = scene.world.vms[action.vm], scene.world.hosts[action.after]
+    copied = copy_of(scene, host, vm, cause.horizon_s)
+    if isinstance(copied, str):
+        return Refusal(subject, copied, action)
+    lead_s = move_s(scene, vm, copied)
+    if cause.urgent and cause.horizon_s != NOW and lead_s > cause.horizon_s:
+        text = f"too late: it takes up to {lead_s:.1f} s, the shortage is expected {when(cause.horizon_s)}"
+        return Refusal(subject, text, action)
+    if cause.horizon_s != NOW and cause.leading is not None:
+        brief = too_short(scene.world, cause.leading, ("a move", lead_s), scene.config)
+        if brief is not None:
+            return Refusal(subject, brief, action)
+    reason: dict[str, Any] = {
+        "circumstances": on_host(scene.world, action.before, vm.memory_bytes).to_json(),
+        "alternatives": list(cause.refused),
+        "pre_copy": asdict(copied),
+    }
+    action = replace(action, bytes_per_s=copied.bytes_sent / copied.total_s, expected_s=copied.total_s)
+    return Step(action, cause.why, {**cause.reason, **reason}, scene.world.now + cause.horizon_s, lead_s)

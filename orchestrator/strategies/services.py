@@ -1,0 +1,203 @@
+"""What a virtual IP's machines need together, what they can get, and which machines of its pool could help."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cpdb import Seconds, Standing, VirtualIp
+from orchestrator.actions import ScaleIn, ScaleOut
+from orchestrator.config import OrchestratorConfig
+from orchestrator.demand import NOW, Demand, PairDemand, together
+from orchestrator.lead_times import lead_kind
+from orchestrator.machine_actions import HOWS, How
+from orchestrator.needs import STARVED_FACTOR, ceiling, load_now, residents, vm_need
+from orchestrator.pools import ABSENT, COMES_UP, MACHINE, PAUSED, PoolMember, PoolSpec
+from orchestrator.scaling.stages import HEALTH
+from orchestrator.steps import on_host
+from orchestrator.world import VmState, World
+
+# A state that nobody confirmed for so long is not known.
+STATE_FRESH_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceNeed:
+    """Cores that all machines of a virtual IP need within `horizon_s`; `leading` asks for most."""
+
+    cores: float
+    horizon_s: int
+    leading: PairDemand | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A machine that could join: how it would come up, the cores it could get, and after how long; or why it cannot."""
+
+    member: PoolMember
+    how: How
+    cores: float
+    lead_s: Seconds
+    why_not: str | None = None
+
+
+def destinations(world: World, pool: PoolSpec) -> Mapping[str, Standing]:
+    """Every destination of the pool's virtual IP and its standing."""
+    service = world.virtual_ips.get(pool.virtual_ip)
+    return {one.name: one.standing for one in service.destinations} if service else {}
+
+
+def serving(world: World, pool: PoolSpec) -> list[str]:
+    """Destinations that get new connections, those on their way in included; those that do not answer are not."""
+    service = world.virtual_ips.get(pool.virtual_ip)
+    wanted = world.weights.get(pool.virtual_ip, {})
+    down = {one.key for one in world.observed if one.kind == HEALTH and one.status == "down"}
+    return [
+        one.name
+        for one in (service.destinations if service else ())
+        if one.standing is Standing.SERVING
+        and wanted.get(one.name, one.weight) > 0
+        and f"{pool.virtual_ip}/{one.name}" not in down
+    ]
+
+
+def states(world: World) -> dict[str, str]:
+    """The state of each machine of a pool, as far as it was lately seen."""
+    fresh = (one for one in world.observed if one.kind == MACHINE and world.now - one.observed_at <= STATE_FRESH_S)
+    return {one.key: one.status for one in sorted(fresh, key=lambda one: one.observed_at)}
+
+
+def ailing(world: World) -> dict[str, str]:
+    """Machines that lately did not make it into their service, and what is said of them."""
+    return {one.key: one.detail for one in world.observed if one.kind == MACHINE and one.detail}
+
+
+def down(world: World, pool: PoolSpec, for_s: Seconds) -> set[str]:
+    """Destinations that have not answered the controller for so long."""
+    prefix = f"{pool.virtual_ip}/"
+    rows = (one for one in world.observed if one.kind == HEALTH and one.status == "down")
+    return {one.key.removeprefix(prefix) for one in rows if world.now - one.observed_at >= for_s}
+
+
+def service_need(world: World, demand: Demand, pool: PoolSpec, horizon_s: int) -> ServiceNeed:
+    """Through the learnt relations where there are any; never below what is measured.
+
+    The pairs' rate is thought to be spread evenly, and who has no relation of its own costs what its sisters cost.
+    """
+    vms = [world.vms[name] for name in serving(world, pool) if name in world.vms]
+    pairs = sorted((one for one in world.pairs if one.virtual_ip == pool.virtual_ip), key=str)
+    wants = demand.at(horizon_s, pairs)
+    leading = max(wants, key=lambda one: one.bytes.need, default=None)
+    measured = sum(vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0) for vm in vms)
+    related = _related(vms, wants) if wants else 0.0
+    return ServiceNeed(max(measured, related), horizon_s, leading)
+
+
+def _related(vms: Sequence[VmState], wants: Sequence[PairDemand]) -> float:
+    known = next((vm.relations for vm in vms if vm.relations), ())
+    rates = {
+        "connections_per_s": together(one.connections for one in wants) / max(1, len(vms)),
+        "bytes_per_s": together(one.bytes for one in wants) / max(1, len(vms)),
+    }
+    return sum(max((one.cores(rates[one.feature]) for one in vm.relations or known), default=0.0) for vm in vms)
+
+
+def capacity(world: World, demand: Demand, pool: PoolSpec, names: Iterable[str], config: OrchestratorConfig) -> float:
+    """Cores that these machines can get at most: up to their ceilings, as far as their hosts have cores left."""
+    left: dict[str, float] = {}
+    total = 0.0
+    for name in names:
+        vm = world.vms.get(name)
+        if vm is None:
+            total += pool.cpu_cores_max if pool.member(name) else 0.0
+            continue
+        spare = left.setdefault(vm.host, cores_left(world, demand, vm.host, config))
+        more = max(0.0, min(ceiling(vm) - vm.cores_limit, spare))
+        left[vm.host] = spare - more
+        total += vm.cores_limit + more
+    return total
+
+
+def cores_left(world: World, demand: Demand, host: str, config: OrchestratorConfig) -> float:
+    """Cores of a host within headroom that its machines, and those about to come, do not use now."""
+    if host not in world.hosts:
+        return 0.0
+    used = sum(load_now(vm, vm_need(world, demand, vm, NOW)) for vm in residents(world, host))
+    coming = sum(pool.cpu_cores_min for pool, one in _coming(world, config) if one.host == host)
+    return config.host_headroom * world.hosts[host].cpu_cores_capacity - used - coming
+
+
+def memory_left(world: World, host: str, config: OrchestratorConfig) -> float:
+    """Bytes of a host that neither its machines have, nor paused ones, nor those about to come."""
+    if host not in world.hosts:
+        return 0.0
+    held = sum(vm.memory_bytes for vm in residents(world, host))
+    coming = {one.vm for _, one in _coming(world, config)}
+    known = states(world)
+    for pool in config.pools:
+        for one in pool.members:
+            paused = known.get(one.vm) == PAUSED or one.vm in coming
+            held += pool.memory_bytes if one.host == host and paused and one.vm not in world.vms else 0
+    return world.hosts[host].memory_bytes_capacity - held
+
+
+def _coming(world: World, config: OrchestratorConfig) -> list[tuple[PoolSpec, PoolMember]]:
+    """Machines that are destinations already, or on their way to it, and not measured yet."""
+    found = []
+    for pool in config.pools:
+        known = destinations(world, pool)
+        found += [(pool, one) for one in pool.members if one.vm in known and one.vm not in world.vms]
+    return found
+
+
+def candidates(world: World, demand: Demand, pool: PoolSpec, config: OrchestratorConfig) -> list[Candidate]:
+    """Members that neither serve nor are on their way, the fastest first, and of equals those with most room."""
+    known, taken = states(world), set(destinations(world, pool)) | busy(world)
+    found = [_candidate(world, demand, (pool, one), known, config) for one in pool.members if one.vm not in taken]
+    by_host: dict[str, int] = defaultdict(int)
+    for name in serving(world, pool):
+        by_host[world.vms[name].host if name in world.vms else ""] += 1
+    return sorted(found, key=lambda one: (HOWS.index(one.how), by_host[one.member.host], -one.cores, one.member.vm))
+
+
+def busy(world: World) -> set[str]:
+    """Machines about which something is under way."""
+    return {one.target for one in world.in_flight}
+
+
+def _candidate(
+    world: World, demand: Demand, about: tuple[PoolSpec, PoolMember], known: Mapping[str, str], cfg: OrchestratorConfig
+) -> Candidate:
+    pool, member = about
+    state = known.get(member.vm, "")
+    how = COMES_UP.get(state, member.how)
+    cores = min(pool.cpu_cores_max, max(0.0, cores_left(world, demand, member.host, cfg)))
+    lead_s = world.leads.needed(lead_kind(ScaleOut.kind, {"how": how}), cfg, on_host(world, member.host))
+    why_not = _closed(world, about, state, cfg)
+    if why_not is None and cores < pool.cpu_cores_min - 1e-9:
+        why_not = f"{member.host} has {cores:.2f} cores left, it needs {pool.cpu_cores_min:.2f}"
+    return Candidate(member, how, cores, lead_s, why_not)
+
+
+def _closed(world: World, about: tuple[PoolSpec, PoolMember], state: str, config: OrchestratorConfig) -> str | None:
+    pool, member = about
+    if state not in COMES_UP:
+        return f"it is {state}" if state else f"its state is not known; can {member.host} be reached?"
+    if ill := ailing(world).get(member.vm):
+        return ill
+    if state == ABSENT and pool.image is None:
+        return f"it is not defined on {member.host}, and its pool has no image"
+    if world.hosts[member.host].closed:
+        return f"{member.host} is cordoned"
+    if state != PAUSED and memory_left(world, member.host, config) < pool.memory_bytes:
+        return f"{member.host} has no memory left for it"
+    return None
+
+
+def scaled(world: World, pool: PoolSpec) -> list[ScaleOut | ScaleIn]:
+    """What is under way for a pool's virtual IP."""
+    return [one for one in world.in_flight if isinstance(one, ScaleOut | ScaleIn) and one.virtual_ip == pool.virtual_ip]
+
+
+def service(world: World, pool: PoolSpec) -> VirtualIp | None:
+    """The pool's virtual IP as it is now."""
+    return world.virtual_ips.get(pool.virtual_ip)
