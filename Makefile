@@ -57,11 +57,11 @@ bench: setup
 
 ## make bench-compute DATA=DIR   replays recorded machines and writes docs/results/compute.md
 bench-compute: setup
-	$(BIN)/python -m tools.pages.compute_page $(DATA) docs/results/compute.md
+	$(BIN)/python -m tools.compute_page $(DATA) docs/results/compute.md
 
 ## make bench-forecast DATA=DIR   replays the public traffic sets and writes docs/results/forecast.md
 bench-forecast: setup
-	$(BIN)/python -m tools.pages.forecast_page $(DATA) docs/results/forecast.md
+	$(BIN)/python -m tools.forecast_page $(DATA) docs/results/forecast.md
 
 ## make fuzz    hostile OpenFlow messages for longer (FUZZ_SECONDS=n); guided by coverage where atheris can be had
 fuzz: setup
@@ -70,7 +70,7 @@ fuzz: setup
 
 ## make bench-route DATA=DIR   replays recorded traffic matrices and writes docs/results/route.md
 bench-route: setup
-	$(BIN)/python -m tools.pages.route_page $(DATA) docs/results/route.md
+	$(BIN)/python -m tools.route_page $(DATA) docs/results/route.md
 
 ## make clean   removes what was built or fetched, and .run with the last demo's data; no other database
 clean:

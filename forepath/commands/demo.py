@@ -84,7 +84,7 @@ def _fresh_directory() -> Path:
 
 def _real(seed: int, scenario: str) -> TrialResult:
 
-    real = tool("demo.real")
+    real = tool("lab.demo")
     assert real is not None
     with Screen(console) as screen:
         result: TrialResult = real.RealTrial(seed, scenario, _fresh_directory(), screen).run()

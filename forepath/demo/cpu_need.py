@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from forepath.demo.layout import LabLayout
-from forepath.demo.measured import Sample
+from forepath.demo.results import Sample
 from forepath.demo.schedule import Schedule, request_cpu_s
 
 # A stretch from which the price is learnt lasts so long, and begins so long after the machine was last held back.

@@ -23,7 +23,7 @@ Grant = Callable[[Mapping[str, float]], Mapping[str, float]]
 
 
 @dataclass(slots=True)
-class Job:
+class FluidJob:
     """One request on its way: first over the link, then through the VM's CPU."""
 
     pair: Pair
@@ -66,7 +66,7 @@ class Second:
     link_full: dict[str, bool] = field(default_factory=dict)
     wanted_cores: dict[str, float] = field(default_factory=dict)
     used_cores: dict[str, float] = field(default_factory=dict)
-    ended: list[Job] = field(default_factory=list)
+    ended: list[FluidJob] = field(default_factory=list)
 
 
 class Fluid:
@@ -74,11 +74,11 @@ class Fluid:
 
     def __init__(self, capacities: Mapping[str, float]) -> None:
         self._capacities = dict(capacities)
-        self._on_link: list[Job] = []
-        self._in_vm: list[Job] = []
+        self._on_link: list[FluidJob] = []
+        self._in_vm: list[FluidJob] = []
 
     def advance(
-        self, start: float, arrivals: Iterable[Job], flows: list[Flow], where: Mapping[str, str], grant: Grant
+        self, start: float, arrivals: Iterable[FluidJob], flows: list[Flow], where: Mapping[str, str], grant: Grant
     ) -> Second:
         """One second from `start`: `where` is each VM's host, `grant` turns wanted cores into cores to be had."""
         second = Second()
@@ -99,7 +99,7 @@ class Fluid:
             _add(second.sent_bytes, flow.pair, flow.offered_bytes_per_s * SECOND_S)
         return second
 
-    def _wanted(self, arrivals: Iterable[Job], where: Mapping[str, str]) -> dict[str, float]:
+    def _wanted(self, arrivals: Iterable[FluidJob], where: Mapping[str, str]) -> dict[str, float]:
         wanted = dict.fromkeys(where, 0.0)
         for job in [*self._on_link, *self._in_vm, *arrivals]:
             _add(wanted, job.vm, job.cpu_left_s / SECOND_S)
@@ -141,7 +141,7 @@ class Fluid:
             queue[:] = [job for job in queue if job not in late]
 
 
-def _shared(jobs: list[Job], room: float, need: Callable[[Job], float]) -> Iterator[tuple[Job, float]]:
+def _shared(jobs: list[FluidJob], room: float, need: Callable[[FluidJob], float]) -> Iterator[tuple[FluidJob, float]]:
     """In order of arrival: the first gets what it needs, the next what remains."""
     for job in sorted(jobs, key=lambda one: one.scheduled_at):
         share = min(need(job), room)

@@ -44,7 +44,7 @@ class HypervisorSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class VmSpec:
+class LabVm:
     """A VM on its first host. `quota_cores` is the CPU quota of each of its virtual CPUs after boot.
 
     With `plug_bytes` it has a virtio-mem device that can add so much memory; its kernel then needs 256 MiB to boot.
@@ -74,13 +74,13 @@ class ServiceSpec:
     weights: dict[str, int] = field(default_factory=dict)
 
 
-def _vm(name: str, host: str, number: int, quota_cores: float, service: str | None) -> VmSpec:
-    return VmSpec(name, host, f"10.77.0.{number}", f"52:54:00:77:00:{number:02x}", quota_cores, service)
+def _vm(name: str, host: str, number: int, quota_cores: float, service: str | None) -> LabVm:
+    return LabVm(name, host, f"10.77.0.{number}", f"52:54:00:77:00:{number:02x}", quota_cores, service)
 
 
-def _default_vms() -> tuple[VmSpec, ...]:
-    backup = VmSpec("backup1", "hA", "10.77.0.13", "52:54:00:77:00:0d", 0.10, "backup", priority=0)
-    batch = VmSpec("batch1", "hA", "10.77.0.14", "52:54:00:77:00:0e", 0.25, None, priority=0, burn_percent=100)
+def _default_vms() -> tuple[LabVm, ...]:
+    backup = LabVm("backup1", "hA", "10.77.0.13", "52:54:00:77:00:0d", 0.10, "backup", priority=0)
+    batch = LabVm("batch1", "hA", "10.77.0.14", "52:54:00:77:00:0e", 0.25, None, priority=0, burn_percent=100)
     return (
         _vm("shop1", "hA", 11, 0.20, "shop"),
         _vm("search1", "hA", 12, 0.20, "search"),
@@ -117,7 +117,7 @@ class LabLayout:
         HypervisorSpec("hA", "leaf2", HYPERVISOR_PORT, "10.99.0.1"),
         HypervisorSpec("hB", "leaf3", HYPERVISOR_PORT, "10.99.0.2"),
     )
-    vms: tuple[VmSpec, ...] = field(default_factory=_default_vms)
+    vms: tuple[LabVm, ...] = field(default_factory=_default_vms)
     services: tuple[ServiceSpec, ...] = field(default_factory=_default_services)
     fabric_bytes_per_s: float = 20 * MBIT
     prefix_length: int = 24
@@ -128,7 +128,7 @@ class LabLayout:
         """Leaves, then spines."""
         return self.leaves + self.spines
 
-    def vm(self, name: str) -> VmSpec:
+    def vm(self, name: str) -> LabVm:
         """Return the VM called `name`; KeyError when there is none."""
         return {vm.name: vm for vm in self.vms}[name]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cpdb import ActionRecord, OutcomeKind
 from forepath.demo.cpu_need import CpuAccount, Price
-from forepath.demo.schedule import Window
+from forepath.demo.schedule import JudgedWindow
 from forepath.output import table
 
 POLICIES = ("static", "reactive", "predictive")
@@ -45,7 +45,7 @@ class TrialResult:
     simulated: bool
     policies: dict[str, PolicyFigures]
     actions: tuple[ActionRecord, ...]
-    windows: tuple[Window, ...] = field(default_factory=tuple)
+    windows: tuple[JudgedWindow, ...] = field(default_factory=tuple)
     price: Price = field(default_factory=Price)
 
 
@@ -84,7 +84,7 @@ def taken(actions: Iterable[ActionRecord]) -> list[ActionRecord]:
     return sorted((one for one in actions if one.outcome in tried), key=lambda one: one.issued_at)
 
 
-def action_row(action: ActionRecord, windows: Sequence[Window]) -> dict[str, Any]:
+def action_row(action: ActionRecord, windows: Sequence[JudgedWindow]) -> dict[str, Any]:
     """One action beside the surge it was for: `lead_s` is how long before (+) or after (-) its start it was ready."""
     surge = surge_for(action, windows)
     ready = action.ready_at if action.outcome is OutcomeKind.DONE else None
@@ -101,7 +101,7 @@ def action_row(action: ActionRecord, windows: Sequence[Window]) -> dict[str, Any
     }
 
 
-def surge_for(action: ActionRecord, windows: Sequence[Window]) -> Window | None:
+def surge_for(action: ActionRecord, windows: Sequence[JudgedWindow]) -> JudgedWindow | None:
     """The surge under way when the action was issued, else the next one; None for giving something back."""
     if gives_back(action):
         return None

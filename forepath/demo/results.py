@@ -16,13 +16,57 @@ Only the surges' windows count, and only requests to the service that surges in 
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from forepath.demo.layout import LabLayout
-from forepath.demo.measured import TIMEOUT_S, Played, Sample
-from forepath.demo.schedule import Window
+from forepath.demo.schedule import JudgedWindow
+
+TIMEOUT_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Counters at Unix time `t`.
+
+    Links "from>to" -> (bytes, packets, drops); VMs -> (CPU s, held back s, limit of one virtual CPU, host, limit of
+    all virtual CPUs); hosts -> (CPU s, held back s, capacity).
+    """
+
+    t: float
+    links: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    vms: dict[str, tuple[float, float, float, str, float]] = field(default_factory=dict)
+    hosts: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What became of a request. `latency_s` counts from the scheduled time and is None when it was lost."""
+
+    client: str
+    service: str
+    scheduled_at: float
+    started_at: float
+    latency_s: float | None
+    bytes: int
+    surge: bool
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read the samples of a file, oldest first."""
+    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        Sample(
+            row["t"],
+            {k: tuple(v) for k, v in row["links"].items()},
+            {k: tuple(v) for k, v in row["vms"].items()},
+            {k: tuple(v) for k, v in row["hosts"].items()},
+        )
+        for row in rows
+    ]
+
 
 BUSY = 0.90
 HELD_BACK = 0.05
@@ -46,12 +90,12 @@ def read_played(paths: Iterable[Path]) -> list[Played]:
     return [Played(**row) for row in rows if "stream" not in row]
 
 
-def at_unix(windows: Iterable[Window], start_at: float) -> list[Window]:
+def at_unix(windows: Iterable[JudgedWindow], start_at: float) -> list[JudgedWindow]:
     """Return the windows in Unix seconds instead of seconds after `start_at`."""
-    return [Window(w.segment, w.start_s + start_at, w.end_s + start_at, w.client, w.service) for w in windows]
+    return [JudgedWindow(w.segment, w.start_s + start_at, w.end_s + start_at, w.client, w.service) for w in windows]
 
 
-def _inside(played: Played, windows: Sequence[Window]) -> bool:
+def _inside(played: Played, windows: Sequence[JudgedWindow]) -> bool:
     return any(w.start_s <= played.scheduled_at < w.end_s and w.service == played.service for w in windows)
 
 
@@ -63,7 +107,7 @@ def percentile(values: Sequence[float], level: float) -> float | None:
     return ordered[max(1, math.ceil(level * len(ordered))) - 1]
 
 
-def summarise(requests: Iterable[Played], windows: Sequence[Window]) -> Summary:
+def summarise(requests: Iterable[Played], windows: Sequence[JudgedWindow]) -> Summary:
     """Summarise the requests scheduled inside `windows` (Unix seconds)."""
     counted = [played for played in requests if _inside(played, windows)]
     served = [played for played in counted if played.latency_s is not None]
@@ -78,7 +122,7 @@ def summarise(requests: Iterable[Played], windows: Sequence[Window]) -> Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Shortage:
+class ShortageSeconds:
     """Seconds inside the windows in which something was missing; see the module's text."""
 
     short_bandwidth_s: float
@@ -123,8 +167,8 @@ def _hosts_held_back(before: Sample, after: Sample, hosts: Iterable[str]) -> boo
 
 
 def shortage(
-    samples: Sequence[Sample], requests: Sequence[Played], windows: Sequence[Window], layout: LabLayout
-) -> Shortage:
+    samples: Sequence[Sample], requests: Sequence[Played], windows: Sequence[JudgedWindow], layout: LabLayout
+) -> ShortageSeconds:
     """Add up the seconds of `windows` (Unix seconds) that were short of bandwidth and of CPU."""
     bandwidth_s = cpu_s = 0.0
     for window in windows:
@@ -138,7 +182,7 @@ def shortage(
                 bandwidth_s += after.t - before.t
             if _vms_held_back(before, after, vms) or (bad and _hosts_held_back(before, after, hosts)):
                 cpu_s += after.t - before.t
-    return Shortage(round(bandwidth_s, 1), round(cpu_s, 1))
+    return ShortageSeconds(round(bandwidth_s, 1), round(cpu_s, 1))
 
 
 def _any_access_full(before: Sample, after: Sample, hosts: Iterable[str], layout: LabLayout) -> bool:

@@ -64,7 +64,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class JudgedWindow:
     """One surge: `client` to `service` in [start_s, end_s) of `segment`."""
 
     segment: str
@@ -75,7 +75,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class PolicySegment:
     """The part of the time that belongs to one policy (or to the warm-up)."""
 
     name: str
@@ -110,8 +110,8 @@ class Schedule:
     addresses: dict[str, str]
     requests: dict[str, tuple[Request, ...]]
     streams: tuple[Stream, ...]
-    windows: tuple[Window, ...]
-    segments: tuple[Segment, ...]
+    windows: tuple[JudgedWindow, ...]
+    segments: tuple[PolicySegment, ...]
     character: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -126,8 +126,8 @@ class Schedule:
         data["streams"] = tuple(
             Stream(**{**s, "rates": tuple((at, rate) for at, rate in s["rates"])}) for s in data["streams"]
         )
-        data["windows"] = tuple(Window(**w) for w in data["windows"])
-        data["segments"] = tuple(Segment(**s) for s in data["segments"])
+        data["windows"] = tuple(JudgedWindow(**w) for w in data["windows"])
+        data["segments"] = tuple(PolicySegment(**s) for s in data["segments"])
         return Schedule(**data)
 
 
@@ -195,11 +195,11 @@ def _surge(rng: random.Random, character: Character, start: float, end: float) -
 @dataclass(slots=True)
 class _Draft:
     requests: list[tuple[str, Request]] = field(default_factory=list)
-    windows: list[Window] = field(default_factory=list)
+    windows: list[JudgedWindow] = field(default_factory=list)
     rates: list[tuple[float, float]] = field(default_factory=list)
 
 
-def _segment(rng: random.Random, character: Character, segment: Segment, surges: bool) -> _Draft:
+def _segment(rng: random.Random, character: Character, segment: PolicySegment, surges: bool) -> _Draft:
     """Draw one segment. Draws are made relative to its start, so that equal generators give equal segments."""
     length = segment.end_s - segment.start_s
     draft = _Draft(requests=list(_base(rng, character, (0.0, length))))
@@ -212,7 +212,7 @@ def _segment(rng: random.Random, character: Character, segment: Segment, surges:
         end = start + character.surge_s
         draft.requests += [(character.client, r) for r in _surge(rng, character, start, end)]
         span = (segment.start_s + start, segment.start_s + end)
-        draft.windows.append(Window(segment.name, *span, character.client, character.service))
+        draft.windows.append(JudgedWindow(segment.name, *span, character.client, character.service))
     draft.requests = [(c, replace(r, at_s=segment.start_s + r.at_s)) for c, r in draft.requests]
     return draft
 
@@ -222,12 +222,13 @@ def _triangle(turns: float) -> float:
     return 4.0 * abs(turns % 1.0 - 0.5) - 1.0
 
 
-def _segments(character: Character, phases: Phases) -> tuple[Segment, ...]:
+def _segments(character: Character, phases: Phases) -> tuple[PolicySegment, ...]:
     warm_end = phases.warmup_cycles * character.period_s
     length = phases.cycles * character.period_s
-    rows = [Segment(WARM_UP, 0.0, warm_end)] if phases.warmup_cycles else []
+    rows = [PolicySegment(WARM_UP, 0.0, warm_end)] if phases.warmup_cycles else []
     rows += [
-        Segment(name, warm_end + i * length, warm_end + (i + 1) * length) for i, name in enumerate(phases.policies)
+        PolicySegment(name, warm_end + i * length, warm_end + (i + 1) * length)
+        for i, name in enumerate(phases.policies)
     ]
     return tuple(rows)
 

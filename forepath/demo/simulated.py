@@ -10,15 +10,13 @@ from pathlib import Path
 from cpdb import Communication, LinkLoad, Node, NodeKind, Observed, Pair, Store, open_store
 from forepath import processes
 from forepath.demo.cpu_need import Price, account, offered, rooms
-from forepath.demo.fluid import Flow, Fluid, Job, Second
+from forepath.demo.fluid import Flow, Fluid, FluidJob, Second
 from forepath.demo.layout import LabLayout
-from forepath.demo.measured import Played, Sample
 from forepath.demo.report import PolicyFigures, TrialResult
-from forepath.demo.results import at_unix, summarise
+from forepath.demo.results import Played, Sample, at_unix, summarise
 from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import Phases, Request, Segment, Window, make_schedule, request_cpu_s
-from forepath.demo.screen import Screen
-from forepath.demo.state import state_table
+from forepath.demo.schedule import JudgedWindow, Phases, PolicySegment, Request, make_schedule, request_cpu_s
+from forepath.demo.screen import Screen, state_table
 from forepath.settings import declare
 from orchestrator import FakeHypervisors, FakeVm, Orchestrator
 from predictor import Predictor, PredictorConfig
@@ -85,7 +83,7 @@ class SimulatedTrial:
         self.fluid = Fluid({host.name: host.access_bytes_per_s for host in self.layout.hypervisors})
         self.now = EPOCH_S
         self._wanted: Mapping[str, float] = {}
-        self._ended: list[Job] = []
+        self._ended: list[FluidJob] = []
         self._seconds: list[tuple[float, Second]] = []
         self._samples: list[Sample] = []
 
@@ -108,7 +106,7 @@ class SimulatedTrial:
             Node(vm.name, NodeKind.VM, attached_to=ports[vm.host][0], port=ports[vm.host][1]) for vm in self.layout.vms
         )
 
-    def _play(self, segment: Segment, predictor: Predictor) -> None:
+    def _play(self, segment: PolicySegment, predictor: Predictor) -> None:
         self.store.wanted.clear()
         hypervisors = self._hypervisors()
         orchestrator = self._orchestrator(segment.name, hypervisors)
@@ -172,7 +170,7 @@ class SimulatedTrial:
         capacities = {name: host.cpu_cores_capacity for name, host in hypervisors.hosts.items()}
         return Sample(self.now, {}, vms, {name: (used, 0.0, capacities[name]) for name, used in hosts.items()})
 
-    def _arrivals(self, since: float) -> list[Job]:
+    def _arrivals(self, since: float) -> list[FluidJob]:
         first = since - EPOCH_S
         return [
             self._job(client, request)
@@ -181,10 +179,10 @@ class SimulatedTrial:
             if first <= request.at_s < first + STEP_S
         ]
 
-    def _job(self, client: str, request: Request) -> Job:
+    def _job(self, client: str, request: Request) -> FluidJob:
         pair = Pair(client, self.schedule.addresses[request.service])
         cpu_s = request_cpu_s(request)
-        return Job(pair, self._vm_of(request.service), EPOCH_S + request.at_s, request.bytes, cpu_s, request.surge)
+        return FluidJob(pair, self._vm_of(request.service), EPOCH_S + request.at_s, request.bytes, cpu_s, request.surge)
 
     def _vm_of(self, service: str) -> str:
         weights = self.layout.service(service).weights
@@ -243,7 +241,7 @@ class SimulatedTrial:
         actions = tuple(self.store.journal.actions())
         return TrialResult(self.schedule.seed, self.schedule.scenario, True, figures, actions, tuple(windows))
 
-    def _seconds_of(self, windows: list[Window], short: Short) -> float:
+    def _seconds_of(self, windows: list[JudgedWindow], short: Short) -> float:
         vms = {window.service: self._vm_of(window.service) for window in windows}
         return float(
             sum(
@@ -255,7 +253,7 @@ class SimulatedTrial:
         )
 
 
-def _span(segment: Segment) -> tuple[float, float]:
+def _span(segment: PolicySegment) -> tuple[float, float]:
     return EPOCH_S + segment.start_s, EPOCH_S + segment.end_s
 
 

@@ -22,10 +22,13 @@ from forepath.demo.report import (
     taken,
 )
 from forepath.demo.scene import as_toml
-from forepath.demo.schedule import Window
+from forepath.demo.schedule import JudgedWindow
 from forepath.settings import Settings, load
 
-FIRST, SECOND = Window("predictive", 100.0, 110.0, "c1", "shop"), Window("predictive", 130.0, 140.0, "c1", "shop")
+FIRST, SECOND = (
+    JudgedWindow("predictive", 100.0, 110.0, "c1", "shop"),
+    JudgedWindow("predictive", 130.0, 140.0, "c1", "shop"),
+)
 WINDOWS = (FIRST, SECOND)
 ROW_KEYS = ["policy", "kind", "target", "issued_at", "ready_at", "surge_at", "lead_s", "outcome", "why"]
 FIGURES = PolicyFigures(1_000_000, 900_000, 0.5, 3.0, 2.0, 0.8)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cpdb import OutcomeKind, Standing, Store, open_store
-from forepath.demo.layout import LabLayout, ServiceSpec, VmSpec
+from forepath.demo.layout import LabLayout, LabVm, ServiceSpec
 from forepath.demo.scene import scene
 from forepath.processes import orchestrator_config, path_reader, with_pools
 from forepath.settings import Settings, declare
@@ -28,8 +28,8 @@ MIB = 1 << 20
 VISITOR = (sys.executable, str(Path(__file__).with_name("steady_visitor.py")))
 
 
-def machine(name: str, host: str, number: int) -> VmSpec:
-    return VmSpec(name, host, f"10.77.0.{number}", f"52:54:00:77:00:{number:02x}", 0.3, "shop")
+def machine(name: str, host: str, number: int) -> LabVm:
+    return LabVm(name, host, f"10.77.0.{number}", f"52:54:00:77:00:{number:02x}", 0.3, "shop")
 
 
 MACHINES = (machine("shop1", "hA", 11), machine("shop2", "hB", 21), machine("shop3", "hA", 12))

@@ -13,7 +13,7 @@ from typing import Any, Self
 import libvirt
 
 from cpdb import LabError
-from forepath.demo.layout import LabLayout, VmSpec
+from forepath.demo.layout import LabLayout, LabVm
 from orchestrator import HostSpec
 from tools.lab import hypervisors
 from tools.lab.assets import load_assets
@@ -24,9 +24,9 @@ GIB = 1 << 30
 HOSTS = ("hA", "hB")
 
 
-def guest(name: str, number: int, host: str = "hA") -> VmSpec:
+def guest(name: str, number: int, host: str = "hA") -> LabVm:
     """A machine whose CPU limit is half a core."""
-    return VmSpec(name, host, f"10.77.0.{number}", f"52:54:00:77:00:{number:02x}", 0.5)
+    return LabVm(name, host, f"10.77.0.{number}", f"52:54:00:77:00:{number:02x}", 0.5)
 
 
 GUESTS = (guest("g1", 31), guest("g2", 32))
@@ -45,7 +45,7 @@ def until(what: str, true: Callable[[], Any], limit_s: float = 20.0, look_every_
 class FailingHosts:
     """hA with two guests, hB with none; on a stage, as a context manager."""
 
-    def __init__(self, directory: Path, guests: tuple[VmSpec, ...] = GUESTS) -> None:
+    def __init__(self, directory: Path, guests: tuple[LabVm, ...] = GUESTS) -> None:
         self.directory = directory
         self.layout = LabLayout(vms=guests)
         self.places = hypervisors.places(self.layout)

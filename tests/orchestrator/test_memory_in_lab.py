@@ -8,7 +8,7 @@ import pytest
 from failing_hosts import FailingHosts
 
 from cpdb import Communication, OutcomeKind, Store, VmLoad, open_store
-from forepath.demo.layout import VmSpec as LabVm
+from forepath.demo.layout import LabVm
 from orchestrator import LibvirtHypervisors, Orchestrator, OrchestratorConfig, VmSpec
 from tools.lab.stage import on_stage
 

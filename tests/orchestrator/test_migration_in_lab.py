@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from failing_hosts import FailingHosts, until
 
-from forepath.demo.layout import VmSpec as LabVm
+from forepath.demo.layout import LabVm
 from orchestrator import (
     Finished,
     LibvirtHypervisors,

@@ -13,7 +13,15 @@ import pytest
 from ryu_apps import virtual_mac
 from ryu_apps.topology import frames
 from tools.bench.crowd import SYN, SYN_ACK, answer, opening
-from tools.bench.destinations import FIRST_DESTINATION, FIRST_SOURCE, Scale, host, imbalance, measure, virtual_ips
+from tools.bench.destinations import (
+    FIRST_DESTINATION,
+    FIRST_SOURCE,
+    DestinationScale,
+    host,
+    imbalance,
+    measure,
+    virtual_ips,
+)
 from tools.bench.placed import judge
 
 PROGRAM = "import sys; from forepath.cli import main; sys.argv = ['forepath', *sys.argv[1:]]; main()"
@@ -26,7 +34,7 @@ def command(*words: str, within_s: float = 200.0) -> subprocess.CompletedProcess
 
 
 def test_rules_are_counted_by_destinations_and_not_by_sources() -> None:
-    result = measure(Scale(vips=20, destinations=4, sources=50))
+    result = measure(DestinationScale(vips=20, destinations=4, sources=50))
     figures = result.figures
     # Each: 2 to be known at all, its entry, its end, 4 slots, 3 x 4 destinations, 4 for answers, 1 to meet sources;
     # and ten of every switch.
@@ -39,7 +47,7 @@ def test_rules_are_counted_by_destinations_and_not_by_sources() -> None:
 
 
 def test_as_few_slots_move_as_can() -> None:
-    result = measure(Scale(vips=3, destinations=7, sources=2))
+    result = measure(DestinationScale(vips=3, destinations=7, sources=2))
     # 1024 slots are 146 or 147 for each of seven, and 170 or 171 for each of six.
     assert result.figures["slots_moved_when_one_leaves"] in (146, 147)
     assert result.figures["slots_moved_when_one_joins"] in (146, 147)
@@ -104,7 +112,7 @@ def test_who_is_not_served_and_what_reaches_the_controller_is_judged() -> None:
 
 
 def test_everybody_is_somebody_else() -> None:
-    behind = [one for vip in virtual_ips(Scale(300, 3)).values() for one in vip.destinations]
+    behind = [one for vip in virtual_ips(DestinationScale(300, 3)).values() for one in vip.destinations]
     sources = [host(FIRST_SOURCE, number) for number in range(900)]
     assert len({one.address for one in behind} | {one.address for one in sources}) == 1800
     assert len({one.mac for one in behind} | {one.mac for one in sources}) == 1800

@@ -8,8 +8,8 @@ import pytest
 from cpdb import ForepathError
 from forepath.cli import main
 from tools.bench import forecast_peers
-from tools.bench.forecast import Asked, measure
-from tools.bench.forecast_data import Traffic
+from tools.bench.forecast import ForecastLoad, measure
+from tools.bench.forecast_peers import Traffic
 
 SMALL = ["--pairs", "50", "--history", "70", "--warm-up", "2", "--models", "naive,ewma,seasonal_naive"]
 
@@ -28,7 +28,7 @@ def test_a_small_bench_gives_figures_and_judges_them(tmp_path, monkeypatch):
 def test_peers_that_are_not_installed_are_named_before_any_work(monkeypatch):
     monkeypatch.setattr(forecast_peers, "PEERS", ("no_such_library",))
     with pytest.raises(ForepathError, match=r"no_such_library.*forepath\[bench\]"):
-        measure(Asked(pairs=50), print)
+        measure(ForecastLoad(pairs=50), print)
 
 
 def test_the_same_seed_makes_the_same_traffic_also_in_parts():

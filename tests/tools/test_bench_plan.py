@@ -14,13 +14,13 @@ pytest.importorskip("topohub")
 
 from cpdb import ForepathError
 from orchestrator.routing import optimum
-from tools.bench.plan import Size, measure, network, traffic
+from tools.bench.plan import NetworkSize, measure, network, traffic
 from tools.bench.wanted import judge
-from tools.pages.route_page import section
+from tools.route_page import section
 
 
 def test_the_network_is_connected_and_every_pair_has_paths() -> None:
-    name, net = network(Size(nodes=14, pairs=300, seed=3))
+    name, net = network(NetworkSize(nodes=14, pairs=300, seed=3))
     graph = nx.DiGraph(net.links)
     assert "/" in name
     assert len(graph) == 14
@@ -33,7 +33,7 @@ def test_the_network_is_connected_and_every_pair_has_paths() -> None:
 
 
 def test_traffic_fills_the_network_so_far() -> None:
-    _, net = network(Size(nodes=10, pairs=40, seed=1))
+    _, net = network(NetworkSize(nodes=10, pairs=40, seed=1))
     demand = traffic(net, 5, seed=1)
     assert demand.shape == (5, 40)
     assert optimum(net, demand.mean(axis=0)).mlu == pytest.approx(0.5)
@@ -41,7 +41,7 @@ def test_traffic_fills_the_network_so_far() -> None:
 
 
 def test_decisions_are_timed_and_judged() -> None:
-    result = measure(Size(nodes=10, pairs=40, seed=1), lambda _: None)
+    result = measure(NetworkSize(nodes=10, pairs=40, seed=1), lambda _: None)
     assert result.figures["decision_cpu_s"] > 0
     assert 1 - 1e-6 <= result.figures["mlu_over_best_decided"] <= result.figures["mlu_over_best_shortest_paths"]
     assert [target.limit for target in result.targets] == [0.1]
@@ -49,7 +49,7 @@ def test_decisions_are_timed_and_judged() -> None:
 
 def test_a_network_that_nobody_published_is_refused() -> None:
     with pytest.raises(ForepathError, match="--nodes 100000"):
-        network(Size(nodes=100_000, pairs=2))
+        network(NetworkSize(nodes=100_000, pairs=2))
 
 
 def test_the_command_gives_one_document() -> None:

@@ -9,11 +9,10 @@ import libvirt
 import pytest
 
 from cpdb.errors import LabError
-from forepath.demo.layout import HypervisorSpec, LabLayout, VmSpec
+from forepath.demo.layout import HypervisorSpec, LabLayout, LabVm
 from tools.lab.assets import Assets
-from tools.lab.booting import last_words, stopped_on
 from tools.lab.hypervisors import HypervisorPlace
-from tools.lab.machines import Machines
+from tools.lab.machines import Machines, last_words, stopped_on
 
 State = tuple[int, int] | None
 BOOTED = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
@@ -99,7 +98,7 @@ class Host:
 
 
 def machines(tmp_path: Path, **hosts: Host) -> Machines:
-    layout = LabLayout(vms=(VmSpec("g1", "hA", "10.77.0.31", "52:54:00:77:00:1f", 0.5),))
+    layout = LabLayout(vms=(LabVm("g1", "hA", "10.77.0.31", "52:54:00:77:00:1f", 0.5),))
     places: dict[str, Any] = {}
     for name in hosts:
         (tmp_path / "logs" / name).mkdir(parents=True)

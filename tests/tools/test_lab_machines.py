@@ -10,9 +10,8 @@ import libvirt
 import pytest
 
 from cpdb.errors import LabError
-from forepath.demo.layout import VmSpec
-from forepath.demo.measured import read_samples
-from forepath.demo.results import read_played
+from forepath.demo.layout import LabVm
+from forepath.demo.results import read_played, read_samples
 from forepath.demo.schedule import Phases, make_schedule
 from tools.lab.lab import Lab
 from tools.lab.machines import Machines
@@ -81,7 +80,7 @@ def test_a_vcpu_comes_and_reset_takes_it_back(machines: Lab) -> None:
 
 
 def test_a_guest_whose_kernel_panics_is_told_at_once(machines: Lab, tmp_path: Path) -> None:
-    lost = VmSpec("lost", "hA", "10.77.0.99", "52:54:00:77:00:63", 0.2)
+    lost = LabVm("lost", "hA", "10.77.0.99", "52:54:00:77:00:63", 0.2)
     (tmp_path / "nothing").write_bytes(b"no archive")
     assets = replace(machines.machines.assets, initramfs=tmp_path / "nothing")
     one = Machines(replace(machines.layout, vms=(lost,)), machines.machines.hosts, assets)

@@ -4,8 +4,8 @@ from forepath.demo.layout import LabLayout
 from mininet_topos.dumbbell import Dumbbell
 from mininet_topos.fat_tree import FatTree
 from mininet_topos.leaf_spine import LeafSpine
+from tools.lab.assets import main_mirror
 from tools.lab.cgroups import Tree, trees
-from tools.lab.debian import main_mirror
 
 
 def test_interfaces_have_names_that_the_kernel_takes_and_are_unique() -> None:

@@ -1,4 +1,4 @@
-"""`python -m bench`: what the loop costs beside peers and limits. A missed limit is told, not an error."""
+"""`python -m tools.bench`: what the loop costs beside peers and limits. A missed limit is told, not an error."""
 
 import argparse
 import importlib.metadata
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tools.bench import decoding, destinations, foreseeing, planning, rule_making, store
-from tools.bench.figures import Bench, Result, Size, Target
+from tools.bench.figures import Bench, BenchTarget, Result, Size
 
 BENCHES = (
     Bench("store", "writing and reading communications", store.small),
@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
 
 
 def _options(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What the loop costs.")
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description="What the loop costs.")
     parser.add_argument("--json", metavar="PATH|-", help="write one JSON document to a file, or - for stdout")
     parser.add_argument("--tiny", action="store_true", help="a small part of everything: shows that it runs, no more")
     options = parser.parse_args(words)
@@ -80,7 +80,7 @@ def document(results: dict[str, Result], command: list[str]) -> dict[str, Any]:
     }
 
 
-def _targets(results: dict[str, Result]) -> list[Target]:
+def _targets(results: dict[str, Result]) -> list[BenchTarget]:
     return [target for result in results.values() for target in result.targets]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cpdb import LabError
 from tools.bench.collect_app import POLLS, READER
-from tools.bench.figures import Result, Target, median
+from tools.bench.figures import BenchTarget, Result, median
 from tools.bench.staged import found_on_stage, tell
 from tools.bench.sustained import sustained
 from tools.lab.commands import run
@@ -30,7 +30,7 @@ _MOST_SLOW_POLLS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class CollectScale:
     """How much is measured: entries in the switch, polls by each reader, seconds of the sustained part."""
 
     flows: int = 50_000
@@ -38,7 +38,7 @@ class Scale:
     sustained_s: float = 20.0
 
 
-def measure(scale: Scale) -> Result:
+def measure(scale: CollectScale) -> Result:
     """Measures on a stage of its own, which needs root and Open vSwitch: LabError says what is missing."""
     return judge(found_on_stage("tools.bench.collect", [str(scale.flows), str(scale.polls), str(scale.sustained_s)]))
 
@@ -56,9 +56,9 @@ def judge(found: dict[str, Any]) -> Result:
     return Result(
         figures,
         [
-            Target("times less CPU than Ryu's parser", figures["times_less_cpu"], LEAST_TIMES_LESS_CPU, "higher"),
-            Target("longest stall of the event loop, s", figures["forepath_stall_s"], LONGEST_STALL_S, "lower"),
-            Target(
+            BenchTarget("times less CPU than Ryu's parser", figures["times_less_cpu"], LEAST_TIMES_LESS_CPU, "higher"),
+            BenchTarget("longest stall of the event loop, s", figures["forepath_stall_s"], LONGEST_STALL_S, "lower"),
+            BenchTarget(
                 "entries a CPU second, accounting and SQLite included",
                 figures["sustained_entries_per_cpu_s"],
                 LEAST_ENTRIES_PER_CPU_S,

@@ -13,7 +13,7 @@ from forepath.output import EXIT_FAILED, JsonOption, console, emit, errors, tabl
 from tools.bench.figures import Result, joined
 
 if TYPE_CHECKING:
-    from tools.bench.destinations import Scale
+    from tools.bench.destinations import DestinationScale
 
 bench = typer.Typer(
     name="bench",
@@ -113,7 +113,7 @@ def plan(
     from tools.lab.stage import why_not
 
     with errors.status("plan") as status:
-        result = planned.measure(planned.Size(nodes, pairs, seed), lambda part: status.update(f"plan: {part}"))
+        result = planned.measure(planned.NetworkSize(nodes, pairs, seed), lambda part: status.update(f"plan: {part}"))
         reason = why_not(vms=False) if switch else "--no-switch"
         if reason is None:
             status.update("plan: changing rules in a real switch")
@@ -146,7 +146,7 @@ def destinations(
     from tools.bench import destinations as made
     from tools.lab.stage import why_not
 
-    scale = made.Scale(vips, behind, sources, probe)
+    scale = made.DestinationScale(vips, behind, sources, probe)
     with errors.status("destinations: making rules") as status:
         result = made.measure(scale)
         reason = why_not(vms=False) if switch else "--no-switch"
@@ -162,7 +162,7 @@ def destinations(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _filled(scale: "Scale") -> tuple[Result | None, str | None]:
+def _filled(scale: "DestinationScale") -> tuple[Result | None, str | None]:
     """What was found in a real switch, or why nothing was: what was measured before must not be lost with it."""
     from tools.bench.placed import measure
 
@@ -187,10 +187,10 @@ def collect(
         forepath bench collect
         forepath bench collect --flows 50000 --json -
     """
-    from tools.bench.collect import Scale, measure
+    from tools.bench.collect import CollectScale, measure
 
     with progress("polling a real switch"):
-        result = measure(Scale(flows, polls, seconds))
+        result = measure(CollectScale(flows, polls, seconds))
     show("collect", result, json)
 
 
@@ -214,9 +214,9 @@ def forecast(
         forepath bench forecast --pairs 100000 --json -
         forepath bench forecast --pairs 1000 --no-peers
     """
-    from tools.bench.forecast import Asked, measure
+    from tools.bench.forecast import ForecastLoad, measure
 
-    asked = Asked(pairs, history, warm_up, seed=seed, peers=peers)
+    asked = ForecastLoad(pairs, history, warm_up, seed=seed, peers=peers)
     if models:
         asked = replace(asked, models=tuple(models.split(",")))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

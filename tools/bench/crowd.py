@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from ryu_apps import virtual_mac
 from ryu_apps.rules import ETH_ARP, ETH_IPV4
 from ryu_apps.topology import frames
-from tools.bench.destinations import FIRST_DESTINATION, FIRST_SOURCE, FIRST_VIRTUAL_IP, Host, host, speaks
+from tools.bench.destinations import FIRST_DESTINATION, FIRST_SOURCE, FIRST_VIRTUAL_IP, BenchHost, host, speaks
 
 # What a machine waits before it says its first word again, and twice as long each time after (RFC 6298)
 RETRY_S = 1.0
@@ -29,7 +29,7 @@ _TCP_AT, _FLAGS_AT, _FRAME_BYTES = 34, 47, 54
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ConnectionPlan:
     """Sources `first` to `first + count` open `each` connections, source after source, `per_s` a second in all.
 
     `port` is the first of their own ports: with another one the connections are new. 0 a second: all at once.
@@ -77,7 +77,7 @@ def serve(device: str, count: int) -> None:
             raw.send(reply)
 
 
-def answer(data: bytes, known: dict[str, Host]) -> bytes | None:
+def answer(data: bytes, known: dict[str, BenchHost]) -> bytes | None:
     """What a server sends back: who holds an address, or that a connection is open; None for anything else."""
     frame = frames.parse(data)
     if frame is None:
@@ -96,7 +96,7 @@ def answer(data: bytes, known: dict[str, Host]) -> bytes | None:
 # ---- sources
 
 
-def opening(source: Host, port: int, to: str) -> bytes:
+def opening(source: BenchHost, port: int, to: str) -> bytes:
     """The frame that opens a connection to a virtual IP, as a source sends it that knows the virtual MAC."""
     ends = IPv4Address(source.address).packed + IPv4Address(to).packed
     head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + ends
@@ -107,10 +107,10 @@ def opening(source: Host, port: int, to: str) -> bytes:
     return macs + struct.pack("!H", ETH_IPV4) + head + _TCP.pack(port, PORT, 1, 0, 0x50, SYN, 65535, 0, 0)
 
 
-class Crowd:
+class CrowdHosts:
     """Connections by (source address, own port), and when each was begun and answered."""
 
-    def __init__(self, raw: socket.socket, plan: Plan) -> None:
+    def __init__(self, raw: socket.socket, plan: ConnectionPlan) -> None:
         self._raw, self._plan = raw, plan
         sources = (host(FIRST_SOURCE, number) for number in range(plan.first, plan.first + plan.count))
         self._known = {one.address: one for one in sources}
@@ -172,7 +172,7 @@ class Crowd:
             self.took[key] = time.monotonic() - self.begun[key]
 
 
-def told(crowd: Crowd, plan: Plan) -> dict[str, float]:
+def told(crowd: CrowdHosts, plan: ConnectionPlan) -> dict[str, float]:
     """What became of the connections: how many were served, at the first try, and after how many seconds."""
     took = sorted(crowd.took.values()) or [plan.patience_s]
     return {
@@ -191,13 +191,13 @@ def main(words: list[str]) -> None:
     kind, device, rest = words
     if kind in ("announce", "serve"):
         {"announce": announce, "serve": serve}[kind](device, int(rest))
-    plan = Plan(**json.loads(rest))
-    crowd = Crowd(opened(device), plan)
+    plan = ConnectionPlan(**json.loads(rest))
+    crowd = CrowdHosts(opened(device), plan)
     crowd.run()
     print(json.dumps(told(crowd, plan)))
 
 
-def arguments(plan: Plan) -> str:
+def arguments(plan: ConnectionPlan) -> str:
     """The plan as `open` takes it."""
     return json.dumps(asdict(plan))
 

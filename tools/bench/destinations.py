@@ -22,7 +22,7 @@ from ryu_apps.switch.packing import pack
 from ryu_apps.switch.wire import pack_instructions
 from ryu_apps.topology import frames
 from tools.bench import figures
-from tools.bench.figures import Result, Target, cpu_s
+from tools.bench.figures import BenchTarget, Result, cpu_s
 
 # Sources behind one leaf, destinations behind another, a spine between them.
 SWITCHES = {"leaf1": 0x11, "leaf2": 0x12, "spine1": 0x21}
@@ -41,7 +41,7 @@ Slots = dict[str, tuple[str | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class DestinationScale:
     """How many virtual IPs, destinations behind each, and sources; each source talks to one virtual IP.
 
     `probe` is how a real controller asks the destinations whether they live.
@@ -54,20 +54,20 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class BenchHost:
     """A host's address, and a MAC made of it."""
 
     address: str
     mac: str
 
 
-def host(first: int, number: int) -> Host:
+def host(first: int, number: int) -> BenchHost:
     """The host `number` of those whose addresses begin with `first`."""
     address = IPv4Address(first + number)
-    return Host(str(address), "02:00:" + address.packed.hex(":"))
+    return BenchHost(str(address), "02:00:" + address.packed.hex(":"))
 
 
-def virtual_ips(scale: Scale) -> dict[str, VirtualIp]:
+def virtual_ips(scale: DestinationScale) -> dict[str, VirtualIp]:
     """As settings would declare them: equal weights, connections placed one by one, nobody shares a destination."""
     found = {}
     for number in range(scale.vips):
@@ -82,13 +82,13 @@ def virtual_ips(scale: Scale) -> dict[str, VirtualIp]:
     return found
 
 
-def speaks(one: Host) -> bytes:
+def speaks(one: BenchHost) -> bytes:
     """The frame by which a host says where it is."""
     return frames.arp(frames.Arp(frames.REQUEST, one.mac, one.address, one.mac, one.address), one.mac, frames.BROADCAST)
 
 
 @dataclass(slots=True)
-class World:
+class DestinationWorld:
     """The controller's own mind with a network in it; no switch, no clock and no socket."""
 
     virtual_ips: Mapping[str, VirtualIp]
@@ -103,7 +103,7 @@ class World:
             self.network.switch_up(dpid, dict.fromkeys(ports, True), BEGIN)
         for vip in self.virtual_ips.values():
             for one in vip.destinations:
-                self.network.packet_in(DESTINATIONS_AT, speaks(Host(one.address, one.mac)), NOW)
+                self.network.packet_in(DESTINATIONS_AT, speaks(BenchHost(one.address, one.mac)), NOW)
 
     def declare(self, virtual_ips: Mapping[str, VirtualIp]) -> None:
         """These virtual IPs from now on: their slots are divided, or divided anew."""
@@ -135,7 +135,7 @@ def _pairs() -> Pairs:
     return Pairs(usual.most_pairs, usual.idle_s, usual.forget_s)
 
 
-def _packet(source: Host, to: str) -> bytes:
+def _packet(source: BenchHost, to: str) -> bytes:
     # Enough of a packet for the controller: it reads who and where to.
     ends = inet_aton(source.address) + inet_aton(to)
     macs = frames.mac_bytes(virtual_mac(to)) + frames.mac_bytes(source.mac)
@@ -147,13 +147,13 @@ def _packet(source: Host, to: str) -> bytes:
 
 def small(size: figures.Size) -> Result:
     """A fifth of the usual scale, or a part of that, for `python -m bench`."""
-    return measure(Scale(size.of(200), 8, size.of(200)))
+    return measure(DestinationScale(size.of(200), 8, size.of(200)))
 
 
-def measure(scale: Scale) -> Result:
+def measure(scale: DestinationScale) -> Result:
     """Rules by one and by all sources, CPU seconds to make them, how even slots are, and what a change moves."""
     declared = virtual_ips(scale)
-    world = World(declared)
+    world = DestinationWorld(declared)
     dividing_s = cpu_s(partial(world.declare, declared))
     world.meet(range(1))
     made: list[Desired] = []
@@ -177,10 +177,10 @@ def measure(scale: Scale) -> Result:
         **rest,
         "one_more_source_cpu_s": more_s,
     }
-    targets = [Target(f"placing rules that {scale.sources} sources add", placing_n - placing_1, 0.0, "lower")]
+    targets = [BenchTarget(f"placing rules that {scale.sources} sources add", placing_n - placing_1, 0.0, "lower")]
     even = imbalance(world.slots().values())
     found |= {"slots_of_a_virtual_ip": float(SLOTS), "imbalance_of_slots": even}
-    targets.append(Target("most slots of a destination above an equal part", even, IMBALANCE_LIMIT, "lower"))
+    targets.append(BenchTarget("most slots of a destination above an equal part", even, IMBALANCE_LIMIT, "lower"))
     return _changes(world, many, Result(found, targets))
 
 
@@ -195,7 +195,7 @@ def _parts(held: Desired) -> dict[str, float]:
     }
 
 
-def _counts(world: World, many: Desired) -> dict[str, float]:
+def _counts(world: DestinationWorld, many: Desired) -> dict[str, float]:
     """All rules of each switch when all sources are known, and those of the sources' switch by what they are for."""
     parts = _parts(many)
     return {
@@ -207,7 +207,7 @@ def _counts(world: World, many: Desired) -> dict[str, float]:
     }
 
 
-def _sending(world: World, held: Desired) -> dict[str, float]:
+def _sending(world: DestinationWorld, held: Desired) -> dict[str, float]:
     """CPU seconds to pack all rules, and to find that a switch which holds them needs nothing."""
     packing_s = cpu_s(lambda: [_pack(rule) for rule in held.rules.values()])
     holding = Holding()
@@ -238,7 +238,7 @@ def imbalance(tables: Iterable[Sequence[str | None]]) -> float:
 # ---- changes
 
 
-def _changes(world: World, held: Desired, result: Result) -> Result:
+def _changes(world: DestinationWorld, held: Desired, result: Result) -> Result:
     """Adds what happens when one destination of some virtual IPs leaves, and then when a new one joins the others."""
     found, targets = dict(result.figures), list(result.targets)
     chosen = list(islice(world.virtual_ips.values(), CHANGED))
@@ -254,7 +254,7 @@ def _changes(world: World, held: Desired, result: Result) -> Result:
         found[f"messages_when_one_{name}"] = len(difference(Holding(dict(held.rules)), now)) / len(chosen)
         found[f"imbalance_of_slots_after_one_{name}"] = imbalance(after[address] for address in changed)
         beyond = float(max(moved[address] - _fewest(before[address], after[address]) for address in changed))
-        targets.append(Target(f"slots moved beyond the fewest possible, one {name}", beyond, 0.0, "lower"))
+        targets.append(BenchTarget(f"slots moved beyond the fewest possible, one {name}", beyond, 0.0, "lower"))
         held = now
     return Result(found, targets)
 

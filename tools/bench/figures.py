@@ -22,7 +22,7 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BenchTarget:
     """A figure and the limit that it should keep."""
 
     name: str
@@ -45,7 +45,7 @@ class Result:
     """What one bench found: raw figures by name, and those that have a limit."""
 
     figures: dict[str, float]
-    targets: list[Target] = field(default_factory=list)
+    targets: list[BenchTarget] = field(default_factory=list)
 
 
 def joined(one: Result, other: Result) -> Result:

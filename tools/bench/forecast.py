@@ -14,9 +14,8 @@ import numpy as np
 
 from cpdb import Batch, ForepathError, Store, Talk, open_store
 from predictor import Predictor, PredictorConfig
-from tools.bench.figures import Result, Target, median
-from tools.bench.forecast_data import Floats, Traffic
-from tools.bench.forecast_peers import LEVELS, Answer, Job, missing, mlforecast, statsforecast
+from tools.bench.figures import BenchTarget, Result, median
+from tools.bench.forecast_peers import LEVELS, Floats, PeerAnswer, PeerJob, Traffic, missing, mlforecast, statsforecast
 
 START_S = 1_700_000_000.0
 HORIZONS = (5, 15, 30)
@@ -37,7 +36,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ForecastLoad:
     """The size of the bench. `warm_up` cycles come before those that are measured."""
 
     pairs: int = 10_000
@@ -49,7 +48,7 @@ class Asked:
     peers: bool = True
 
 
-def measure(asked: Asked, tell: Tell) -> Result:
+def measure(asked: ForecastLoad, tell: Tell) -> Result:
     """Runs everyone in a process of its own; `tell` hears what is going on. Without peers, those figures are absent."""
     problem = missing() if asked.peers else None
     if problem:
@@ -58,13 +57,13 @@ def measure(asked: Asked, tell: Tell) -> Result:
     ours, _ = _apart(_forepath, asked)
     figures = {f"forepath_{name}": value for name, value in ours.items() if name != "fan"}
     targets = [
-        Target(
+        BenchTarget(
             "refresh of all pairs, wall s",
             ours["refresh_s"],
             max(LEAST_LIMIT_S, SECONDS_PER_PAIR * asked.pairs),
             "lower",
         ),
-        Target("peak memory, MiB", ours["peak_mib"], MOST_MIB, "lower"),
+        BenchTarget("peak memory, MiB", ours["peak_mib"], MOST_MIB, "lower"),
     ]
     if asked.peers:
         figures |= _accuracy("forepath", ours["fan"], asked)
@@ -73,7 +72,9 @@ def measure(asked: Asked, tell: Tell) -> Result:
     return Result(figures, targets)
 
 
-def _beside(ours: Any, own: dict[str, float], asked: Asked, tell: Tell) -> tuple[dict[str, float], list[Target]]:
+def _beside(
+    ours: Any, own: dict[str, float], asked: ForecastLoad, tell: Tell
+) -> tuple[dict[str, float], list[BenchTarget]]:
     figures: dict[str, float] = {}
     for name, work in (("mlforecast", _mlforecast), ("statsforecast_arima", _statsforecast)):
         tell(f"{name}, {asked.pairs} pairs")
@@ -94,31 +95,31 @@ def _beside(ours: Any, own: dict[str, float], asked: Asked, tell: Tell) -> tuple
     figures["times_statsforecast_throughput"] = figures["statsforecast_arima_refresh_cpu_s"] / ours["refresh_cpu_s"]
     worse = {key: own[f"forepath_{key}"] / figures[f"mlforecast_{key}"] for key in ("wape", "wql")}
     return figures, [
-        Target("times mlforecast's throughput (CPU)", times, LEAST_TIMES, "higher"),
-        *(Target(f"{key}, in units of mlforecast's", value, 1.0, "lower") for key, value in worse.items()),
+        BenchTarget("times mlforecast's throughput (CPU)", times, LEAST_TIMES, "higher"),
+        *(BenchTarget(f"{key}, in units of mlforecast's", value, 1.0, "lower") for key, value in worse.items()),
     ]
 
 
-def _mlforecast(asked: Asked) -> Answer:
+def _mlforecast(asked: ForecastLoad) -> PeerAnswer:
     return mlforecast(_job(asked))
 
 
-def _statsforecast(asked: Asked) -> Answer:
+def _statsforecast(asked: ForecastLoad) -> PeerAnswer:
     pairs = min(ARIMA_PAIRS, asked.pairs)
     statsforecast(replace(_job(asked), bytes=_job(asked).bytes[:4]), 4)  # compiles on its first call
     return statsforecast(_job(asked), pairs)
 
 
-def _job(asked: Asked) -> Job:
+def _job(asked: ForecastLoad) -> PeerJob:
     until = _issued_after(asked)
-    return Job(Traffic(asked.pairs, asked.seed).seconds(until), until, HORIZONS)
+    return PeerJob(Traffic(asked.pairs, asked.seed).seconds(until), until, HORIZONS)
 
 
-def _issued_after(asked: Asked) -> int:
+def _issued_after(asked: ForecastLoad) -> int:
     return asked.history_s + asked.warm_up + asked.measured
 
 
-def _accuracy(name: str, fan: Floats, asked: Asked) -> dict[str, float]:
+def _accuracy(name: str, fan: Floats, asked: ForecastLoad) -> dict[str, float]:
     """WAPE of the medians and wQL over mean bytes/s of each window, all horizons together, held-out seconds."""
     traffic = Traffic(asked.pairs, asked.seed)
     traffic.seconds(_issued_after(asked))
@@ -134,7 +135,7 @@ def _accuracy(name: str, fan: Floats, asked: Asked) -> dict[str, float]:
     }
 
 
-def _forepath(asked: Asked) -> dict[str, Any]:
+def _forepath(asked: ForecastLoad) -> dict[str, Any]:
     """Cycles of a predictor with a store: what the last ones cost, reading and writing included, and their fans."""
     config = PredictorConfig(
         horizons_s=HORIZONS, levels=QUANTILES, window_s=max(180, asked.history_s), refit_every_s=NEVER_AGAIN_S,
@@ -201,7 +202,7 @@ def _fan(store: Store, now: float, talks: tuple[Talk, ...]) -> Floats:
     return values[order, :, mean][..., [batch.levels.index(level) for level in LEVELS]].astype(np.float64)
 
 
-def _apart(work: Callable[[Asked], Any], asked: Asked) -> tuple[Any, float]:
+def _apart(work: Callable[[ForecastLoad], Any], asked: ForecastLoad) -> tuple[Any, float]:
     """Runs `work` in a fresh process; returns its result and peak memory in MiB. Raises ForepathError if it fails."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
@@ -217,7 +218,7 @@ def _apart(work: Callable[[Asked], Any], asked: Asked) -> tuple[Any, float]:
     return result, peak
 
 
-def _child(pipe: Connection, work: Callable[[Asked], Any], asked: Asked) -> None:
+def _child(pipe: Connection, work: Callable[[ForecastLoad], Any], asked: ForecastLoad) -> None:
     from predictor.service.loop import give_back_large_arrays
     from predictor.service.workers import use_one_thread
 

@@ -3,12 +3,59 @@
 import importlib
 import importlib.util
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tools.bench.forecast_data import Floats
+Floats = NDArray[np.float64]
+
+SURGING_SHARE = 0.25
+SURGE_FACTOR, SURGE_S = 6.0, 8.0
+PERIOD_S = (20.0, 40.0)
+# How far the level moves in a second (standard deviation of its logarithm), and how strongly it is drawn back.
+WANDERING, DRAWN_BACK = 0.1, 0.02
+BYTES_PER_PACKET, BYTES_PER_CONNECTION = 900.0, 20_000.0
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Seconds of traffic, one after the other; the same for the same seed and number of pairs."""
+
+    pairs: int
+    seed: int
+    _rng: np.random.Generator = field(init=False)
+    _base: Floats = field(init=False)
+    _level: Floats = field(init=False)
+    _phase: Floats = field(init=False)
+    _period: Floats = field(init=False)
+    _surging: NDArray[np.bool_] = field(init=False)
+    _second: int = 0
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
+        self._base = self._rng.lognormal(8.0, 1.5, self.pairs)
+        self._level = np.zeros(self.pairs)
+        self._phase = self._rng.uniform(0.0, PERIOD_S[1], self.pairs)
+        self._period = self._rng.uniform(*PERIOD_S, self.pairs)
+        self._surging = self._rng.random(self.pairs) < SURGING_SHARE
+
+    def second(self) -> Floats:
+        """Bytes, packets and connections of the next second: 3 x pairs, whole numbers."""
+        self._level += -DRAWN_BACK * self._level + self._rng.normal(0.0, WANDERING, self.pairs)
+        surge = self._surging & ((self._second + self._phase) % self._period < SURGE_S)
+        mean = self._base * np.exp(self._level) * np.where(surge, SURGE_FACTOR, 1.0)
+        size = mean * self._rng.gamma(4.0, 0.25, self.pairs)
+        connections = self._rng.poisson(np.minimum(size / BYTES_PER_CONNECTION, 1000.0))
+        self._second += 1
+        amounts: Floats = np.floor(np.stack([size, np.ceil(size / BYTES_PER_PACKET), connections]))
+        return amounts
+
+    def seconds(self, count: int) -> Floats:
+        """Bytes of the next `count` seconds: pairs x count."""
+        return np.stack([self.second()[0] for _ in range(count)], axis=1)
+
 
 PEERS = ("mlforecast", "lightgbm", "statsforecast")
 LEVELS = (0.1, 0.5, 0.9)
@@ -19,7 +66,7 @@ ARIMA_ORDER = (1, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PeerJob:
     """What is asked of everyone: bytes (pairs x seconds) are history up to `until`; windows of `horizons` follow."""
 
     bytes: Floats
@@ -28,7 +75,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PeerAnswer:
     """What a peer said (pairs x horizons x LEVELS, NaN = nothing; mean bytes/s of each window) and what it cost.
 
     `refresh_cpu_s` is one refresh of all pairs: taking in one more second and forecasting. `fit_cpu_s` came before.
@@ -47,7 +94,7 @@ def missing() -> str | None:
     return f"{', '.join(absent)}: not installed; run: pip install 'forepath[bench]'" if absent else None
 
 
-def mlforecast(job: Job) -> Answer:
+def mlforecast(job: PeerJob) -> PeerAnswer:
     """One LightGBM per level on lags and rolling means, fitted on a sample of pairs, steps fed back into lags."""
     lightgbm = importlib.import_module("lightgbm")
     library = importlib.import_module("mlforecast")
@@ -73,10 +120,10 @@ def mlforecast(job: Job) -> Answer:
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     steps = np.stack([said[f"q{level}"].to_numpy().reshape(len(job.bytes), -1) for level in LEVELS], axis=-1)
     fan = np.sort(np.stack([steps[:, :horizon].mean(axis=1) for horizon in job.horizons], axis=1), axis=-1)
-    return Answer(np.maximum(fan, 0.0), cpu, wall, fit_cpu_s, len(job.bytes))
+    return PeerAnswer(np.maximum(fan, 0.0), cpu, wall, fit_cpu_s, len(job.bytes))
 
 
-def statsforecast(job: Job, pairs: int) -> Answer:
+def statsforecast(job: PeerJob, pairs: int) -> PeerAnswer:
     """An ARIMA fitted to each of the first `pairs`: it keeps no state, so a refresh is a fit."""
     library = importlib.import_module("statsforecast")
     kinds = importlib.import_module("statsforecast.models")
@@ -90,7 +137,7 @@ def statsforecast(job: Job, pairs: int) -> Answer:
     columns = ("ARIMA-lo-80", "ARIMA", "ARIMA-hi-80")
     steps = np.stack([said[name].to_numpy().reshape(pairs, -1) for name in columns], axis=-1)
     fan = np.stack([steps[:, :horizon].mean(axis=1) for horizon in job.horizons], axis=1)
-    return Answer(np.maximum(fan, 0.0), cpu, wall, 0.0, pairs)
+    return PeerAnswer(np.maximum(fan, 0.0), cpu, wall, 0.0, pairs)
 
 
 def _frame(values: Floats, first: int, until: int, names: Any = None) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cpdb import Communication, Store, open_store
 from predictor import Predictor, PredictorConfig
-from tools.bench.figures import Result, Size, Target, cpu_s, median
+from tools.bench.figures import BenchTarget, Result, Size, cpu_s, median
 
 PAIRS = (20, 200)
 HISTORY_S = 300
@@ -23,7 +23,7 @@ def measure(size: Size) -> Result:
     for pairs in PAIRS:
         first, later = _cycles(size.of(pairs), max(70, size.of(HISTORY_S)), size.repetitions)
         figures |= {f"first_cycle_with_fits_{pairs}_pairs_cpu_s": first, f"cycle_{pairs}_pairs_cpu_s": later}
-        targets.append(Target(f"predictor cycle, {pairs} pairs, CPU s", later, CYCLE_S, "lower"))
+        targets.append(BenchTarget(f"predictor cycle, {pairs} pairs, CPU s", later, CYCLE_S, "lower"))
     return Result(figures, targets)
 
 

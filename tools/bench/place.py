@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from orchestrator.placing import Problem, cost, improve, lower_bound, problems_of, solve
-from tools.bench.figures import Result, Target
+from tools.bench.figures import BenchTarget, Result
 
 LIMIT_S = 2.0
 # What the optimiser may take of it; the rest is for finding and checking the greedy answer.
@@ -74,9 +74,9 @@ def measure(hosts: int, vms: int, seed: int) -> Result:
         "lower_bound_seconds": bound_s,
     }
     targets = [
-        Target("greedy, seconds", greedy_s, LIMIT_S, "lower"),
-        Target("optimiser with its greedy start, seconds", solve_s, LIMIT_S, "lower"),
-        Target("optimiser's cost in units of the greedy one's", best.total / max(cheap.total, 1e-9), 1.0, "lower"),
+        BenchTarget("greedy, seconds", greedy_s, LIMIT_S, "lower"),
+        BenchTarget("optimiser with its greedy start, seconds", solve_s, LIMIT_S, "lower"),
+        BenchTarget("optimiser's cost in units of the greedy one's", best.total / max(cheap.total, 1e-9), 1.0, "lower"),
     ]
     return Result(figures, targets)
 

@@ -14,9 +14,9 @@ from typing import Any
 from cpdb import LabError, Node, NodeKind, Store, open_store
 from forepath.demo.layout import ClientSpec, LabLayout, SwitchSpec
 from ryu_apps.rules import KIND_SHIFT, OWNER, OWNER_MASK, OWNER_SHIFT, Kind
-from tools.bench.crowd import FIRST_PORT, Plan, arguments
-from tools.bench.destinations import DESTINATIONS_AT, Scale, World, virtual_ips
-from tools.bench.figures import Result, Target
+from tools.bench.crowd import FIRST_PORT, ConnectionPlan, arguments
+from tools.bench.destinations import DESTINATIONS_AT, DestinationScale, DestinationWorld, virtual_ips
+from tools.bench.figures import BenchTarget, Result
 from tools.bench.packet_ins_app import FILE
 from tools.bench.staged import found_on_stage, tell
 from tools.bench.sustained import cpu_s
@@ -46,7 +46,7 @@ LAYOUT = LabLayout(
 )
 
 
-def measure(scale: Scale) -> Result:
+def measure(scale: DestinationScale) -> Result:
     """Measures on a stage of its own, which needs root and Open vSwitch: LabError says what is missing."""
     return judge(found_on_stage("tools.bench.placed", [json.dumps(asdict(scale))]))
 
@@ -63,12 +63,14 @@ def judge(told: dict[str, Any]) -> Result:
     known = found["known_sources_to_controller"] / found["known_sources_opened"]
     new = found["new_sources_to_controller"] / found["new_sources_opened"]
     targets = [
-        Target("rules in the switch beside those that were made", abs(found["held"] - found["expected"]), 0.0, "lower"),
-        Target("placing rules that sources add in the switch", found["placing_rules_added"], 0.0, "lower"),
-        Target("connections not served", float(unserved), 0.0, "lower"),
-        Target("answers in another name than the virtual IP's", float(strangers), 0.0, "lower"),
-        Target("packets to the controller a connection of known sources", known, KNOWN_LIMIT, "lower"),
-        Target("packets to the controller a connection of new sources", new, 1.0, "lower"),
+        BenchTarget(
+            "rules in the switch beside those that were made", abs(found["held"] - found["expected"]), 0.0, "lower"
+        ),
+        BenchTarget("placing rules that sources add in the switch", found["placing_rules_added"], 0.0, "lower"),
+        BenchTarget("connections not served", float(unserved), 0.0, "lower"),
+        BenchTarget("answers in another name than the virtual IP's", float(strangers), 0.0, "lower"),
+        BenchTarget("packets to the controller a connection of known sources", known, KNOWN_LIMIT, "lower"),
+        BenchTarget("packets to the controller a connection of new sources", new, 1.0, "lower"),
     ]
     return Result(found, targets)
 
@@ -102,7 +104,7 @@ class _Bench:
         return found
 
 
-def _on_stage(folder: Path, scale: Scale) -> dict[str, Any]:
+def _on_stage(folder: Path, scale: DestinationScale) -> dict[str, Any]:
     url = f"sqlite:///{folder / 'cpdb.db'}"
     store = open_store(url)
     store.inventory.put_nodes(Node(one.name, NodeKind.SWITCH, dpid=one.dpid) for one in LAYOUT.switches)
@@ -137,7 +139,7 @@ def _controller(bench: _Bench, url: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _servers(bench: _Bench, scale: Scale) -> Iterator[None]:
+def _servers(bench: _Bench, scale: DestinationScale) -> Iterator[None]:
     count = scale.vips * scale.destinations
     with bench.client("servers", "serve", str(count)) as serving:
         with bench.client("servers", "announce", str(count)):
@@ -146,7 +148,7 @@ def _servers(bench: _Bench, scale: Scale) -> Iterator[None]:
         yield
 
 
-def _declare(bench: _Bench, scale: Scale) -> dict[str, float]:
+def _declare(bench: _Bench, scale: DestinationScale) -> dict[str, float]:
     """Declares all virtual IPs; returns when the switch holds their rules."""
     declared = virtual_ips(scale)
     before, expected = _rules(), _made(scale)
@@ -162,21 +164,21 @@ def _declare(bench: _Bench, scale: Scale) -> dict[str, float]:
     }
 
 
-def _made(scale: Scale) -> int:
+def _made(scale: DestinationScale) -> int:
     """How many rules these virtual IPs take in a switch with hosts, beside those for hosts."""
-    world = World(virtual_ips(scale))
+    world = DestinationWorld(virtual_ips(scale))
     before = len(world.rules(DESTINATIONS_AT.dpid).rules)
     world.declare(world.virtual_ips)
     return len(world.rules(DESTINATIONS_AT.dpid).rules) - before
 
 
-def _phases(bench: _Bench, scale: Scale, held: dict[str, float]) -> dict[str, Any]:
+def _phases(bench: _Bench, scale: DestinationScale, held: dict[str, float]) -> dict[str, Any]:
     """A burst of sources, then all others for the first time, then those once more with other connections."""
     placing, burst = _placing(), min(BURST, scale.sources)
     plans = {
-        "burst": Plan(scale.vips, burst, first=scale.sources),
-        "new_sources": Plan(scale.vips, scale.sources, EACH, PER_S),
-        "known_sources": Plan(scale.vips, scale.sources, EACH, PER_S, FIRST_PORT + EACH),
+        "burst": ConnectionPlan(scale.vips, burst, first=scale.sources),
+        "new_sources": ConnectionPlan(scale.vips, scale.sources, EACH, PER_S),
+        "known_sources": ConnectionPlan(scale.vips, scale.sources, EACH, PER_S, FIRST_PORT + EACH),
     }
     found: dict[str, Any] = {name: _open(bench, plan) for name, plan in plans.items()}
     held["placing_rules_added"] = float(_placing() - placing)
@@ -184,7 +186,7 @@ def _phases(bench: _Bench, scale: Scale, held: dict[str, float]) -> dict[str, An
     return found
 
 
-def _open(bench: _Bench, plan: Plan) -> dict[str, float]:
+def _open(bench: _Bench, plan: ConnectionPlan) -> dict[str, float]:
     """Opens connections; returns what became of them and what the controller heard of them."""
     before = _calm(bench)
     cpu, begin = cpu_s(bench.pid), time.monotonic()
@@ -242,7 +244,7 @@ def _until(what: str, check: Callable[[], bool]) -> None:
 
 
 def _look(folder: Path, words: Sequence[str]) -> dict[str, Any]:
-    return _on_stage(folder, Scale(**json.loads(words[0])))
+    return _on_stage(folder, DestinationScale(**json.loads(words[0])))
 
 
 if __name__ == "__main__":

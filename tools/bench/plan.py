@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cpdb import ForepathError
 from orchestrator.routing import Hedged, Tunnels, auto, measured, optimum, shortest_paths, steps, tunnels
-from tools.bench.figures import Result, Target
+from tools.bench.figures import BenchTarget, Result
 
 # Networks as operators have published them, of which those that have so many links a node offer a choice of paths.
 GROUPS = ("topozoo", "backbone", "sndlib")
@@ -31,7 +31,7 @@ FEW_PAIRS, FEW_LIMIT_S, LIMIT_S = 500, 0.1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class NetworkSize:
     """How large the network is, and how many pairs talk."""
 
     nodes: int = 100
@@ -39,7 +39,7 @@ class Size:
     seed: int = 1
 
 
-def network(size: Size) -> tuple[str, Tunnels]:
+def network(size: NetworkSize) -> tuple[str, Tunnels]:
     """The smallest meshed network of so many nodes, cut to them from its busiest node on, and `pairs` random pairs.
 
     With more pairs than pairs of nodes, several pairs share their ends. Raises ForepathError when there is none.
@@ -102,7 +102,7 @@ def traffic(net: Tunnels, rows: int, seed: int) -> Floats:
 
 
 @dataclass(slots=True)
-class Clock:
+class DecisionClock:
     """CPU seconds of each decision, of each matrix that is taken in, and of ordering each update's messages."""
 
     deciding: list[float] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Clock:
     left: int = 0
 
 
-def measure(size: Size, say: Callable[[str], None]) -> Result:
+def measure(size: NetworkSize, say: Callable[[str], None]) -> Result:
     """CPU seconds of a renewal of all splits, from nothing and from those in force; and of ordering its messages."""
     say("finding paths")
     begin = time.process_time()
@@ -122,7 +122,7 @@ def measure(size: Size, say: Callable[[str], None]) -> Result:
     strategy = auto(net)
     for number in range(WARM_UP):
         strategy.see(measured(net, number, demand[number]))
-    clock = Clock()
+    clock = DecisionClock()
     splits = _decide(strategy, demand, clock, say)
     decision_s = statistics.median(clock.deciding[1:])
     figures = {
@@ -142,10 +142,10 @@ def measure(size: Size, say: Callable[[str], None]) -> Result:
     }
     limit = FEW_LIMIT_S if len(net.pairs) <= FEW_PAIRS else LIMIT_S
     whole = decision_s + figures["taking_in_a_matrix_cpu_s"]
-    return Result(figures, [Target(f"a decision on {name}, {len(net.pairs)} pairs, CPU s", whole, limit, "lower")])
+    return Result(figures, [BenchTarget(f"a decision on {name}, {len(net.pairs)} pairs, CPU s", whole, limit, "lower")])
 
 
-def _decide(strategy: Hedged, demand: Floats, clock: Clock, say: Callable[[str], None]) -> Floats:
+def _decide(strategy: Hedged, demand: Floats, clock: DecisionClock, say: Callable[[str], None]) -> Floats:
     net, before = strategy.tunnels, strategy.tunnels.equal()
     for number in range(WARM_UP, WARM_UP + DECISIONS):
         say(f"decision {number - WARM_UP + 1} of {DECISIONS}")

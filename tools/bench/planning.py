@@ -19,7 +19,7 @@ from cpdb import (
 )
 from orchestrator import FakeHypervisors, FakeVm, HostSpec, Orchestrator, OrchestratorConfig, VmSpec
 from ryu_apps import Topology
-from tools.bench.figures import Result, Size, Target, cpu_s, median
+from tools.bench.figures import BenchTarget, Result, Size, cpu_s, median
 from tools.bench.foreseeing import START_S, talk
 
 PAIRS, VMS, HOSTS = 50, 20, 4
@@ -48,7 +48,7 @@ def measure(size: Size) -> Result:
             store.close()
     figures = {"cycle_cpu_s": median(taken), "slowest_cycle_cpu_s": max(taken)}
     name = f"planning cycle, {PAIRS} pairs and {VMS} VMs, CPU s"
-    return Result(figures, [Target(name, max(taken), CYCLE_S, "lower")])
+    return Result(figures, [BenchTarget(name, max(taken), CYCLE_S, "lower")])
 
 
 def _host_of(vm: int) -> str:

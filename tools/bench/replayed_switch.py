@@ -34,7 +34,7 @@ def entry(number: int) -> bytes:
     return head + match + apply
 
 
-class Table:
+class ReplayedTable:
     """The flow entries, kept as the parts of a reply; each poll finds every counter grown."""
 
     def __init__(self, flows: int) -> None:
@@ -63,7 +63,7 @@ class ReplayedSwitch:
     def __init__(self, port: int, dpid: int, flows: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._socket.sendall(message(HELLO, 1))
-        self._dpid, self._table, self._rest = dpid, Table(flows), b""
+        self._dpid, self._table, self._rest = dpid, ReplayedTable(flows), b""
 
     def serve(self) -> None:
         """Answers until the controller hangs up."""

@@ -2,7 +2,7 @@
 
 from cpdb import Link
 from ryu_apps import Attachment, Holding, Share, Steer, Topology, desired, difference
-from tools.bench.figures import Result, Size, Target, cpu_s, median
+from tools.bench.figures import BenchTarget, Result, Size, cpu_s, median
 
 SWITCHES, HOSTS, SPINES = 20, 200, 2
 VIRTUAL_IPS = tuple(f"10.9.255.{n}" for n in range(1, 5))
@@ -20,7 +20,7 @@ def measure(size: Size) -> Result:
         rules = sum(len(one.rules) for one in holdings)
     figures = {"from_nothing_cpu_s": median(fresh), "no_change_cpu_s": median(unchanged), "rules": float(rules)}
     name = f"rules of {SWITCHES} switches with {HOSTS} hosts, CPU s"
-    return Result(figures, [Target(name, figures["from_nothing_cpu_s"], LIMIT_S, "lower")])
+    return Result(figures, [BenchTarget(name, figures["from_nothing_cpu_s"], LIMIT_S, "lower")])
 
 
 def _mac(number: int) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 
 from cpdb import Batch, Policy, Store, Talk, open_store
-from tools.bench.figures import Result, Size, Target, median
+from tools.bench.figures import BenchTarget, Result, Size, median
 from tools.bench.private_postgres import private_postgres, why_not
 
 START_S = 1_699_999_980
@@ -66,10 +66,14 @@ def small(size: Size) -> Result:
 
 
 def _named(engine: str, figures: dict[str, float]) -> Result:
-    targets = [Target(f"{engine}: share of the bare rows a second", figures["share_of_bare"], LEAST_SHARE, "higher")]
+    targets = [
+        BenchTarget(f"{engine}: share of the bare rows a second", figures["share_of_bare"], LEAST_SHARE, "higher")
+    ]
     targets += [
-        Target(f"{engine}: {WINDOW_S} s of all pairs as an array, s", figures["window_cpu_s"], MOST_WINDOW_S, "lower"),
-        Target(f"{engine}: GB after a day", figures["gb_after_a_day"], MOST_GB_A_DAY, "lower"),
+        BenchTarget(
+            f"{engine}: {WINDOW_S} s of all pairs as an array, s", figures["window_cpu_s"], MOST_WINDOW_S, "lower"
+        ),
+        BenchTarget(f"{engine}: GB after a day", figures["gb_after_a_day"], MOST_GB_A_DAY, "lower"),
     ]
     # Only for SQLite is a size promised.
     kept = targets if engine == "sqlite" else targets[:2]

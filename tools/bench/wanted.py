@@ -11,7 +11,7 @@ from typing import Any
 
 from cpdb import LabError, Limit, Node, NodeKind, Pair, Reservation, Store, open_store
 from forepath.demo.layout import ClientSpec, LabLayout
-from tools.bench.figures import Result, Target, median
+from tools.bench.figures import BenchTarget, Result, median
 from tools.bench.staged import found_on_stage, tell
 from tools.lab.lab import Lab
 
@@ -44,7 +44,9 @@ def judge(seconds: list[float], rules: int) -> Result:
         "wanted_to_observed_p95_s": p95,
         "wanted_to_observed_slowest_s": later[-1],
     }
-    return Result(figures, [Target(f"wanted row to observed, {rules} changed rules, p95 s", p95, LIMIT_S, "lower")])
+    return Result(
+        figures, [BenchTarget(f"wanted row to observed, {rules} changed rules, p95 s", p95, LIMIT_S, "lower")]
+    )
 
 
 # ---- on the stage

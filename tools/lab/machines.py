@@ -2,18 +2,68 @@
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import libvirt
 
 from cpdb.errors import LabError
-from forepath.demo.layout import LabLayout, VmSpec
-from tools.lab import booting, cgroups, namespaces
+from forepath.demo.layout import LabLayout, LabVm
+from tools.lab import cgroups, probe
 from tools.lab.assets import Assets
 from tools.lab.hypervisors import BRIDGE, HypervisorPlace
+
+# What is shut off for one of these reasons did not fail: it was never started, or it lives on elsewhere.
+_NO_END = {
+    libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED,
+    libvirt.VIR_DOMAIN_SHUTOFF_SAVED,
+    libvirt.VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT,
+}
+_TELLING = re.compile(r"kernel panic|oops|bug:|out of memory", re.IGNORECASE)
+_KERNEL_TIME = re.compile(r"^\[ *\d+\.\d+\] *")
+_READ_BYTES = 64 * 1024
+_LONGEST_LINE = 200
+
+
+def stopped_on(seen: Mapping[str, tuple[int, int] | None]) -> str | None:
+    """Return the host on which a machine came to its end; None while it runs, moves, or nobody can know.
+
+    `seen` maps each host that knows the machine to libvirt's (state, reason), or to None when it could not be asked.
+    """
+    states = [found and found[0] for found in seen.values()]
+    if any(state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED) for state in states):
+        return None
+    return next((host for host, found in seen.items() if found and _is_end(*found)), None)
+
+
+def _is_end(state: int, reason: int) -> bool:
+    return state == libvirt.VIR_DOMAIN_CRASHED or reason not in _NO_END
+
+
+def last_words(console: Path) -> str:
+    """Return the last line of a console that names a failure, else its last line, without the kernel's time stamp.
+
+    "" when the console is empty or cannot be read.
+    """
+    try:
+        with console.open("rb") as file:
+            file.seek(max(0, console.stat().st_size - _READ_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line for line in map(_plain, re.split(r"[\r\n]+", text)) if line]
+    telling = [line for line in lines if _TELLING.search(line)]
+    return (telling or lines or [""])[-1][:_LONGEST_LINE]
+
+
+def _plain(line: str) -> str:
+    return _KERNEL_TIME.sub("", "".join(char for char in line if char.isprintable()).strip())
+
 
 PERIOD_US = 100_000
 _MIGRATE = (
@@ -48,7 +98,7 @@ _PLUG = """
    <requested unit='KiB'>0</requested></target></memory>"""
 
 
-def domain_xml(vm: VmSpec, layout: LabLayout, assets: Assets) -> str:
+def domain_xml(vm: LabVm, layout: LabLayout, assets: Assets) -> str:
     """Return the libvirt definition of `vm`."""
     memory_kib, plug_kib = vm.memory_bytes // 1024, vm.plug_bytes // 1024
     return _DOMAIN.format(
@@ -106,7 +156,7 @@ class Machines:
         host = self.hosts[self.host_of(vm)]
         try:
             address = self.layout.vm(vm).address
-            body = namespaces.inside(host.network, lambda: namespaces.http_get(address, path, timeout_s))
+            body = probe.inside(host.network, lambda: probe.http_get(address, path, timeout_s))
             answer: dict[str, Any] = json.loads(body)
         except (OSError, ValueError) as error:
             raise LabError(f"{vm} on {host.spec.name} does not answer {path}: {error}") from error
@@ -138,11 +188,11 @@ class Machines:
 
         Twice, because hosts are asked one after the other: a machine that moves meanwhile can look gone from both.
         """
-        stopped = {vm: host for vm in vms if (host := booting.stopped_on(self._states(vm))) is not None}
+        stopped = {vm: host for vm in vms if (host := stopped_on(self._states(vm))) is not None}
         for vm, host in stopped.items():
             if before.get(vm) == host:
                 console = self.hosts[host].logs / f"{vm}.console"
-                said = booting.last_words(console) or "its console is empty"
+                said = last_words(console) or "its console is empty"
                 raise LabError(f"{vm} stopped on {host} while booting: {said} (see {console})")
         return stopped
 
@@ -210,7 +260,7 @@ class Machines:
             self.set_quota(vm.name, vm.quota_cores)
             self.domain(vm.name).setMemoryFlags(vm.memory_bytes // 1024, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-    def _reset_vcpus(self, vm: VmSpec) -> None:
+    def _reset_vcpus(self, vm: LabVm) -> None:
         """Take added virtual CPUs back through the guest's agent: real unplugging never ends under emulation."""
         domain = self.domain(vm.name)
         try:

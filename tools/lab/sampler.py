@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpdb.errors import LabError
-from forepath.demo.measured import Sample
+from forepath.demo.results import Sample
 
 if TYPE_CHECKING:
     # The lab needs libvirt; reading samples does not.

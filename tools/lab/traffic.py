@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from forepath.demo.measured import TIMEOUT_S, Played
+from forepath.demo.results import TIMEOUT_S, Played
 from forepath.demo.schedule import WIRE_OVERHEAD_BYTES, Request, Schedule, Stream
 
 _TICK_S = 0.01

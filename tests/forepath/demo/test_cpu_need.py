@@ -4,7 +4,7 @@ import pytest
 
 from forepath.demo.cpu_need import CpuAccount, Price, Work, account, offered, price, rooms
 from forepath.demo.layout import LabLayout
-from forepath.demo.measured import Sample
+from forepath.demo.results import Sample
 from forepath.demo.schedule import Phases, make_schedule, request_cpu_s
 
 SPAN = (100.0, 110.0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpdb import Pair
-from forepath.demo.fluid import TIMEOUT_S, Flow, Fluid, Job, Second
+from forepath.demo.fluid import TIMEOUT_S, Flow, Fluid, FluidJob, Second
 
 PAIR, STREAM = Pair("c1", "shop"), Pair("c4", "backup")
 WHERE = {"vm": "hA", "sink": "hA"}
@@ -27,7 +27,7 @@ def play(
     fluid = Fluid({"hA": CAPACITY})
     seconds = []
     for start in range(15):
-        jobs = [Job(PAIR, "vm", start + n / rate, size, cpu_s, True) for n in range(rate if start < 10 else 0)]
+        jobs = [FluidJob(PAIR, "vm", start + n / rate, size, cpu_s, True) for n in range(rate if start < 10 else 0)]
         flows = [Flow(STREAM, "sink", stream, limit)]
         seconds.append(fluid.advance(float(start), jobs, flows, WHERE, grant_all(cores)))  # type: ignore[arg-type]
     return seconds

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from forepath.demo.layout import LabLayout
-from forepath.demo.measured import TIMEOUT_S, Played, Sample
 from forepath.demo.results import (
+    TIMEOUT_S,
+    Played,
+    Sample,
     at_unix,
     delivered_share,
     percentile,
@@ -15,10 +17,10 @@ from forepath.demo.results import (
     shortage,
     summarise,
 )
-from forepath.demo.schedule import Window
+from forepath.demo.schedule import JudgedWindow
 
 LAYOUT = LabLayout()
-WINDOW = Window("static", 100.0, 104.0, "c1", "shop")
+WINDOW = JudgedWindow("static", 100.0, 104.0, "c1", "shop")
 FULL = int(LAYOUT.hypervisor("hA").access_bytes_per_s)
 
 

@@ -1,4 +1,4 @@
-"""`python -m tools.pages.compute_page DATA PAGE`: writes what replays of recorded machines gave."""
+"""`python -m tools.compute_page DATA PAGE`: writes what replays of recorded machines gave."""
 
 import sys
 from pathlib import Path
@@ -40,7 +40,7 @@ NAMES = {
 def main(words: list[str]) -> int:
     """Writes the page; 1 when the recording cannot be had."""
     if len(words) != 2:
-        print("usage: python -m tools.pages.compute_page DATA PAGE", file=sys.stderr)
+        print("usage: python -m tools.compute_page DATA PAGE", file=sys.stderr)
         return 2
     try:
         parts = [_part(Path(words[0]) / FILE, about, pattern) for about, pattern in VARIANTS]

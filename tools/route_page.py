@@ -1,4 +1,4 @@
-"""`python -m tools.pages.route_page DATA PAGE`: replays recorded matrices into one page of results."""
+"""`python -m tools.route_page DATA PAGE`: replays recorded matrices into one page of results."""
 
 import argparse
 import os
@@ -58,7 +58,7 @@ GATES = {
 
 def main(words: list[str]) -> int:
     """Replays every recording found and writes the page."""
-    parser = argparse.ArgumentParser(prog="python -m tools.pages.route_page", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.route_page", description=__doc__)
     parser.add_argument("data", type=Path, help="folder with NAME.csv.gz and NAME.topo.json")
     parser.add_argument("page", type=Path, help="file to write")
     options = parser.parse_args(words)

@@ -11,13 +11,11 @@ from rich.console import RenderableType
 from cpdb import LabError, Store, open_store
 from forepath import processes
 from forepath.demo.cpu_need import account, offered, price, rooms
-from forepath.demo.measured import read_samples
 from forepath.demo.report import PolicyFigures, TrialResult
-from forepath.demo.results import at_unix, delivered_share, read_played, shortage, summarise
+from forepath.demo.results import at_unix, delivered_share, read_played, read_samples, shortage, summarise
 from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import Phases, Schedule, Segment, make_schedule
-from forepath.demo.screen import Screen
-from forepath.demo.state import state_table
+from forepath.demo.schedule import Phases, PolicySegment, Schedule, make_schedule
+from forepath.demo.screen import Screen, state_table
 from forepath.settings import Settings, declare
 from tools.lab.lab import Lab
 from tools.lab.sampler import Sampler
@@ -181,7 +179,7 @@ class RealTrial:
         schedule = self.schedule
         return TrialResult(schedule.seed, schedule.scenario, False, figures, actions, tuple(windows), cost)
 
-    def _span(self, segment: Segment) -> tuple[float, float]:
+    def _span(self, segment: PolicySegment) -> tuple[float, float]:
         return self.start_at + segment.start_s, self.start_at + segment.end_s
 
     def _competing_share(self, number: int) -> float | None:

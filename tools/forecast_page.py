@@ -1,4 +1,4 @@
-"""`python -m tools.pages.forecast_page DATA PAGE`: backtests the four public sets into one page."""
+"""`python -m tools.forecast_page DATA PAGE`: backtests the four public sets into one page."""
 
 import argparse
 import json
@@ -72,9 +72,7 @@ NO_WORSE = 1.01
 
 def main(words: list[str]) -> int:
     """Replays the sets one after the other (or takes reports that are there already) and writes the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.pages.forecast_page", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.forecast_page", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of the public sets")
     parser.add_argument("page", type=Path, help="Markdown file to write")
     parser.add_argument("--reports", type=Path, default=Path(".run/bench-forecast"), help="where JSON reports are kept")
