@@ -43,16 +43,16 @@ from cpdb.model import (
     WantedWeights,
 )
 from cpdb.names import Names
-from cpdb.state.inventory import DestinationChange, Destinations, Inventory, effective
-from cpdb.state.journal import Alarm, Alarms, Journal, Progress, Steps
-from cpdb.state.leases import Brake, Duty, Holder, Pause
+from cpdb.state.inventory import DestinationChange, Inventory, effective
+from cpdb.state.journal import Alarm, Alarms, Journal, WorkflowLog, WorkflowStep
+from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
 from cpdb.state.requests import BandwidthRequest, Requests, RequestState
-from cpdb.state.wanted import FIRST_TAG, LAST_TAG, Splits, Wanted, WantedSplit, Watch
+from cpdb.state.wanted import FIRST_TAG, LAST_TAG, Wanted, WantedSplit, Watch
 from cpdb.telemetry.batches import Facts
-from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, Pattern, StoredBatch, Talk
-from cpdb.telemetry.expiry import Keeper
-from cpdb.telemetry.forecast_archive import Foresight
-from cpdb.telemetry.retention import Figures, Policy, Retained, figures
+from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey, Pattern, StoredBatch
+from cpdb.telemetry.expiry import RetentionRunner
+from cpdb.telemetry.forecast_archive import ForecastArchive
+from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
 from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool
 
@@ -65,27 +65,24 @@ class Store:
 
     engine: Engine
     facts: Facts
-    inventory: Inventory
-    foresight: Foresight
-    wanted: Wanted
-    journal: Journal
-    brake: Brake
-    keeper: Keeper
-    duty: Duty
     series: Series
-    destinations: Destinations
-    alarms: Alarms
-    splits: Splits
+    forecasts: ForecastArchive
+    inventory: Inventory
+    wanted: Wanted
     requests: Requests
-    progress: Steps
+    journal: Journal
+    workflow: WorkflowLog
+    alarms: Alarms
+    pauses: Pauses
+    leases: Leases
 
-    def retain(self, now: Seconds, policy: Policy, budget_s: Seconds) -> Retained:
+    def retain(self, now: Seconds, policy: RetentionPolicy, budget_s: Seconds) -> RetentionResult:
         """Rolls up what waits and lets go of what is older than its time, for about `budget_s`, in short steps."""
-        return self.keeper.retain(now, policy, budget_s)
+        return RetentionRunner(self.engine).retain(now, policy, budget_s)
 
-    def figures(self, now: Seconds, policy: Policy) -> Figures:
+    def read_usage(self, now: Seconds, policy: RetentionPolicy) -> StorageUsage:
         """How large the memory is, and will be at the present rate."""
-        return figures(self.engine, now, policy)
+        return read_usage(self.engine, now, policy)
 
     def close(self) -> None:
         """Returns all connections."""
@@ -106,19 +103,16 @@ def open_store(url: str = DEFAULT_URL, create: bool = True) -> Store:
     return Store(
         engine=engine,
         facts=Facts(engine, names),
-        inventory=Inventory(engine, names),
-        foresight=Foresight(engine, names),
-        wanted=Wanted(engine),
-        journal=Journal(engine),
-        brake=Brake(engine),
-        keeper=Keeper(engine),
-        duty=Duty(engine),
         series=Series(engine, names),
-        destinations=Destinations(engine),
-        alarms=Alarms(engine),
-        splits=Splits(engine),
+        forecasts=ForecastArchive(engine, names),
+        inventory=Inventory(engine, names),
+        wanted=Wanted(engine),
         requests=Requests(engine),
-        progress=Steps(engine),
+        journal=Journal(engine),
+        workflow=WorkflowLog(engine),
+        alarms=Alarms(engine),
+        pauses=Pauses(engine),
+        leases=Leases(engine),
     )
 
 
@@ -146,17 +140,16 @@ __all__ = [
     "Destination",
     "DestinationChange",
     "DriverError",
-    "Duty",
-    "Figures",
+    "FlowKey",
     "Forecast",
     "ForecastBatch",
     "ForepathError",
-    "Holder",
     "HorizonMove",
     "HostLoad",
     "Json",
-    "Keeper",
     "LabError",
+    "LeaseHolder",
+    "Leases",
     "Limit",
     "Link",
     "LinkLoad",
@@ -168,12 +161,12 @@ __all__ = [
     "Pattern",
     "Pause",
     "PlanRecord",
-    "Policy",
-    "Progress",
     "Quantity",
     "RequestState",
     "Reservation",
-    "Retained",
+    "RetentionPolicy",
+    "RetentionResult",
+    "RetentionRunner",
     "Score",
     "ScoreBatch",
     "Seconds",
@@ -181,6 +174,7 @@ __all__ = [
     "SettingsError",
     "Spool",
     "Standing",
+    "StorageUsage",
     "Store",
     "StoreError",
     "StoreOutdated",
@@ -188,13 +182,13 @@ __all__ = [
     "StoredBatch",
     "Subject",
     "SubjectKind",
-    "Talk",
     "VirtualIp",
     "VmLoad",
     "WantedSplit",
     "WantedWeights",
     "Watch",
     "Window",
+    "WorkflowStep",
     "effective",
     "open_store",
     "schema_versions",

@@ -1,4 +1,4 @@
-"""Numbers for names: nodes, virtual IPs and talks are stored once, rows refer to them by number.
+"""Numbers for names: nodes, virtual IPs and flow keys are stored once, rows refer to them by number.
 
 Names are added in a transaction of their own, and remembered only after it: a number that a failed transaction took
 back must never be used again.
@@ -13,13 +13,13 @@ from sqlalchemy import Connection, Engine, Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cpdb.model import NodeKind
-from cpdb.schema import nodes, talks, virtual_ips
-from cpdb.telemetry.columns import Talk
+from cpdb.schema import flow_keys, nodes, virtual_ips
+from cpdb.telemetry.columns import FlowKey
 
-TALK_QUERY = (
-    select(talks.c.id, nodes.c.name, virtual_ips.c.address, talks.c.destination)
-    .join(nodes, nodes.c.id == talks.c.source_id)
-    .join(virtual_ips, virtual_ips.c.id == talks.c.virtual_ip_id)
+FLOW_KEY_QUERY = (
+    select(flow_keys.c.id, nodes.c.name, virtual_ips.c.address, flow_keys.c.destination)
+    .join(nodes, nodes.c.id == flow_keys.c.source_id)
+    .join(virtual_ips, virtual_ips.c.id == flow_keys.c.virtual_ip_id)
 )
 
 
@@ -38,8 +38,8 @@ class Names:
         self._lock = Lock()
         self._nodes: dict[str, int] = {}
         self._vips: dict[str, int] = {}
-        self._talks: dict[Talk, int] = {}
-        self._by_number: dict[int, Talk] = {}
+        self._flow_keys: dict[FlowKey, int] = {}
+        self._by_number: dict[int, FlowKey] = {}
 
     def node_ids(self, names: Collection[str]) -> dict[str, int]:
         """Number of each node name; unknown names become hosts."""
@@ -64,49 +64,51 @@ class Names:
                 known.update((str(name), int(number)) for name, number in rows)
         return known
 
-    def talk_ids(self, wanted: Iterable[Talk]) -> "array[int]":
-        """Numbers of talks, in their order; unknown talks are added, with their node and virtual IP."""
+    def key_ids(self, wanted: Iterable[FlowKey]) -> "array[int]":
+        """Numbers of flow keys, in their order; unknown flow keys are added, with their node and virtual IP."""
         wanted = wanted if isinstance(wanted, (list, tuple)) else list(wanted)
         try:
-            return array("I", map(self._talks.__getitem__, wanted))
+            return array("I", map(self._flow_keys.__getitem__, wanted))
         except KeyError:
-            self._add_talks({talk for talk in wanted if talk not in self._talks})
-            return array("I", map(self._talks.__getitem__, wanted))
+            self._add_flow_keys({flow_key for flow_key in wanted if flow_key not in self._flow_keys})
+            return array("I", map(self._flow_keys.__getitem__, wanted))
 
-    def _add_talks(self, missing: set[Talk]) -> None:
-        sources = self.node_ids({talk.source for talk in missing})
-        vips = self.vip_ids({talk.virtual_ip for talk in missing})
+    def _add_flow_keys(self, missing: set[FlowKey]) -> None:
+        sources = self.node_ids({flow_key.source for flow_key in missing})
+        vips = self.vip_ids({flow_key.virtual_ip for flow_key in missing})
         fresh: list[dict[str, object]] = [
             {
-                "source_id": sources[talk.source],
-                "virtual_ip_id": vips[talk.virtual_ip],
-                "destination": talk.destination or "",
+                "source_id": sources[flow_key.source],
+                "virtual_ip_id": vips[flow_key.virtual_ip],
+                "destination": flow_key.destination or "",
             }
-            for talk in sorted(missing, key=lambda talk: (talk.source, talk.virtual_ip, talk.destination or ""))
+            for flow_key in sorted(
+                missing, key=lambda flow_key: (flow_key.source, flow_key.virtual_ip, flow_key.destination or "")
+            )
         ]
         with self._engine.begin() as connection:
-            insert_ignore(connection, talks, fresh)
-        self.talks()
-        if missing - self._talks.keys():
+            insert_ignore(connection, flow_keys, fresh)
+        self.flow_keys()
+        if missing - self._flow_keys.keys():
             # A number may have been taken by an older transaction that ended only now.
-            self._read_talks(TALK_QUERY)
+            self._read_flow_keys(FLOW_KEY_QUERY)
 
-    def talks(self) -> dict[int, Talk]:
-        """All talks by number. The same dictionary each time; it only grows."""
-        self._read_talks(TALK_QUERY.where(talks.c.id > max(self._by_number, default=0)))
+    def flow_keys(self) -> dict[int, FlowKey]:
+        """All flow keys by number. The same dictionary each time; it only grows."""
+        self._read_flow_keys(FLOW_KEY_QUERY.where(flow_keys.c.id > max(self._by_number, default=0)))
         return self._by_number
 
-    def _read_talks(self, query: Select[Any]) -> None:
+    def _read_flow_keys(self, query: Select[Any]) -> None:
         with self._lock, self._engine.connect() as connection:
-            for number, source, address, destination in connection.execute(query.order_by(talks.c.id)):
-                talk = Talk(source, address, destination or None)
-                self._talks.setdefault(talk, number)
-                self._by_number.setdefault(number, talk)
+            for number, source, address, destination in connection.execute(query.order_by(flow_keys.c.id)):
+                flow_key = FlowKey(source, address, destination or None)
+                self._flow_keys.setdefault(flow_key, number)
+                self._by_number.setdefault(number, flow_key)
 
-    def known_talk(self, number: int) -> Talk:
-        """The talk with this number, read again when it is new."""
+    def flow_key_of(self, number: int) -> FlowKey:
+        """The flow key with this number, read again when it is new."""
         found = self._by_number.get(number)
         if found is None:
-            self._read_talks(TALK_QUERY)
+            self._read_flow_keys(FLOW_KEY_QUERY)
             found = self._by_number[number]
         return found

@@ -218,8 +218,8 @@ plans = _table(
 )
 
 
-talks = _table(
-    "talks",
+flow_keys = _table(
+    "flow_keys",
     Column("id", Integer, primary_key=True),
     Column("source_id", Integer, ForeignKey(nodes.c.id), nullable=False),
     Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
@@ -233,7 +233,7 @@ batches = _table(
     Column("id", BIG_ID, primary_key=True),
     *required(String(80), "observer"),
     *required(Float, "t", "interval_s"),
-    *required(Integer, "talks"),
+    *required(Integer, "flow_keys"),
     *required(Boolean, "complete"),
     *optional(Integer, "sampling"),
     # NULL: a batch without an identity, never taken for another's copy.
@@ -247,11 +247,11 @@ batches = _table(
 # Batches that are not rolled up yet. In by the batch's transaction, out by the roll-up's: exactly once.
 pending = _table("pending", Column("batch_id", BIG_ID, primary_key=True), Column("t", Float, nullable=False))
 
-# Which observer ever listed which talk: from `since` on, its complete batches prove the talk's silence.
+# Which observer ever listed which flow key: from `since` on, its complete batches prove the flow key's silence.
 observations = _table(
     "observations",
     Column("observer", String(80), primary_key=True),
-    Column("talk_id", Integer, primary_key=True),
+    Column("flow_key_id", Integer, primary_key=True),
     *required(Float, "since"),
     sqlite_with_rowid=False,
 )
@@ -261,7 +261,7 @@ def _patterns(name: str) -> Table:
     return _table(
         name,
         Column("t", Integer, primary_key=True),
-        Column("talk_id", Integer, primary_key=True),
+        Column("flow_key_id", Integer, primary_key=True),
         *required(Float, "covered_s"),
         *required(BigInteger, "bytes", "packets", "connections", "peak_bytes_per_s"),
         *required(Integer, "flags"),
@@ -269,10 +269,10 @@ def _patterns(name: str) -> Table:
     )
 
 
-# By step in seconds. A row exists only for a talk that said something in (t - step, t].
+# By step in seconds. A row exists only for a flow key that said something in (t - step, t].
 PATTERN_TABLES = {10: _patterns("patterns_10s"), 60: _patterns("patterns_60s")}
 
-# What an observer covered with complete batches in (t - step_s, t]: there, a talk without a row was silent.
+# What an observer covered with complete batches in (t - step_s, t]: there, a flow key without a row was silent.
 covered = _table(
     "covered",
     Column("step_s", Integer, primary_key=True),
@@ -295,11 +295,11 @@ rosters = _table(
 forecast_batches = _table(
     "forecast_batches",
     Column("id", BIG_ID, primary_key=True),
-    *required(String(16), "lane"),
+    *required(String(16), "tier"),
     *required(Float, "issued_at"),
     Column("roster_id", Integer, ForeignKey(rosters.c.id), nullable=False),
     *required(JSON, "head"),
-    *required(LargeBinary, "chosen", "fan", "talks", "horizon_s"),
+    *required(LargeBinary, "chosen", "quantiles", "activity", "horizon_s"),
     Index(None, "issued_at"),
 )
 

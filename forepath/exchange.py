@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
-from cpdb import QUANTITIES, Batch, ForepathError, Store, Talk, Window
+from cpdb import QUANTITIES, Batch, FlowKey, ForepathError, Store, Window
 
 OBSERVER = "import"
 BATCHES_AT_ONCE = 200
@@ -76,7 +76,7 @@ def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     return len(times), values
 
 
-def _batch(t: float, step_s: float, known: Sequence[tuple[Talk, float]], said: tuple[str, str, int]) -> Batch:
+def _batch(t: float, step_s: float, known: Sequence[tuple[FlowKey, float]], said: tuple[str, str, int]) -> Batch:
     quantity, identity, number = said
     counts = array("q", (round(value * step_s) for _, value in known))
     nothing = array("q", bytes(8 * len(known)))
@@ -94,7 +94,7 @@ def _spacing(path: Path, times: Sequence[float], wish: Wish) -> float:
     return gaps[len(gaps) // 2]
 
 
-def _talks(path: Path, wish: Wish) -> list[Talk]:
+def _talks(path: Path, wish: Wish) -> list[FlowKey]:
     with _opened(path) as file:
         names = next(csv.reader(file))[1:]
     found, unclear = [], []
@@ -102,7 +102,7 @@ def _talks(path: Path, wish: Wish) -> list[Talk]:
         source, mark, virtual_ip = name.partition(">")
         if not mark and wish.virtual_ip is None:
             unclear.append(name)
-        found.append(Talk(source, virtual_ip or wish.virtual_ip or "", None))
+        found.append(FlowKey(source, virtual_ip or wish.virtual_ip or "", None))
     if unclear:
         shown = ", ".join(unclear[:3]) + ("..." if len(unclear) > 3 else "")
         raise ForepathError(f"{path}: {shown}: not source>virtual_ip; rename the columns or give --virtual-ip ADDRESS")

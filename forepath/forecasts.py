@@ -101,7 +101,7 @@ class Issue:
 def issue(store: Store, now: float, kind: SubjectKind, lane: str) -> Issue | None:
     """The newest issue about subjects of a kind in the lane "fast" or "slow"; None while there is none."""
     age_s = SLOW_MAX_AGE_S if lane == SLOW else FORECAST_MAX_AGE_S
-    batch = store.foresight.batch(now, age_s, lane_of(kind, lane))
+    batch = store.forecasts.batch(now, age_s, lane_of(kind, lane))
     return None if batch is None else Issue.of(batch)
 
 
@@ -124,7 +124,7 @@ def who(store: Store, now: float, horizon_s: int, top: int, lane: str) -> list[L
     said = [(found.probability(place, horizon), place) for place in range(len(found.batch.subjects))]
     ranked = sorted(((share, place) for share, place in said if share is not None), key=lambda one: (-one[0], one[1]))
     services = {item.address: item.name for item in store.inventory.virtual_ips()}
-    answering = {(talk.source, talk.virtual_ip): talk.destination for talk in store.facts.talks().values()}
+    answering = {(talk.source, talk.virtual_ip): talk.destination for talk in store.facts.flow_keys().values()}
     return [_likely(found, place, horizon, share, (services, answering)) for share, place in ranked[:top]]
 
 
@@ -163,7 +163,7 @@ def trust(store: Store, now: float, subject: Subject, since: float) -> Trust:
     found = issue(store, now, subject.kind, "fast")
     place = found.batch.subjects.index(subject) if found and subject in found.batch.subjects else None
     horizon_s = found.trusted_s(place) if found and place is not None else 0
-    moves = [move for move in store.foresight.moves(since) if move.subject == subject]
+    moves = [move for move in store.forecasts.moves(since) if move.subject == subject]
     # A batch is written before its cycle's moves.
     return Trust(moves[-1].to_s if moves else horizon_s, moves)
 
@@ -172,7 +172,7 @@ def scores(store: Store, since: float, kind: SubjectKind, lane: str) -> list[Rec
     """How each model did since then on all subjects of a kind together, in units of the reference's loss."""
     wanted = lane_of(kind, lane)
     # The last row stands for all together and carries the lane.
-    batches = [batch for batch in store.foresight.score_batches(since) if batch.subjects[-1].b == wanted]
+    batches = [batch for batch in store.forecasts.score_batches(since) if batch.subjects[-1].b == wanted]
     return records(batches, None, REFERENCE)
 
 

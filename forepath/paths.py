@@ -46,7 +46,7 @@ def routed(store: Store, now: float) -> Routed:
     """Paths as they are now: the topology, and the splits in force on it."""
     nodes = store.inventory.nodes()
     topology = Topology.of(nodes, store.inventory.links())
-    return Routed(topology, lanes(store.splits.all(), topology, now), {node.name: node.address for node in nodes})
+    return Routed(topology, lanes(store.wanted.splits(), topology, now), {node.name: node.address for node in nodes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +133,12 @@ class PathFinder:
         facts = self.store.facts
         own = {
             number: talk.destination
-            for number, talk in facts.talks().items()
+            for number, talk in facts.flow_keys().items()
             if talk.source == source and talk.virtual_ip == service.address
         }
         declared = {one.name for one in service.destinations}
         for batch in sorted(facts.batches(0, now - KEEPS_S, now), key=lambda one: -one.t) if own else ():
-            for number, packets in zip(batch.talk_ids, batch.packets, strict=True):
+            for number, packets in zip(batch.key_ids, batch.packets, strict=True):
                 destination = own.get(number) if packets else None
                 if destination in declared:
                     return destination

@@ -42,7 +42,7 @@ class PairView:
 
 def pairs(store: Store, now: float) -> list[PairView]:
     """All pairs that spoke or are expected to speak, busiest expectation first."""
-    return _views(store, now, store.foresight.latest(now, FORECAST_MAX_AGE_S))
+    return _views(store, now, store.forecasts.latest(now, FORECAST_MAX_AGE_S))
 
 
 def spoken(store: Store, now: float) -> list[PairView]:
@@ -158,7 +158,7 @@ def service(store: Store, named: str) -> VirtualIp:
 
 def services(store: Store, now: float) -> list[ServiceView]:
     """All declared virtual IPs."""
-    changes = {(one.virtual_ip, one.name): one for one in store.destinations.changes()}
+    changes = {(one.virtual_ip, one.name): one for one in store.inventory.changes()}
     declared = {(vip.address, one.name) for vip in store.inventory.virtual_ips(True) for one in vip.destinations}
     wanted = {one.virtual_ip: one.weights for one in store.wanted.weights()}
     observed = store.wanted.observed()
@@ -227,7 +227,7 @@ def _talking(store: Store, now: float) -> Counter[tuple[str, str]]:
 
 def change_of(store: Store, virtual_ip: str, name: str) -> DestinationChange | None:
     """What was changed about a destination at run time, removal included."""
-    changes = store.destinations.changes()
+    changes = store.inventory.changes()
     return next((one for one in changes if (one.virtual_ip, one.name) == (virtual_ip, name)), None)
 
 

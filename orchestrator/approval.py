@@ -68,7 +68,7 @@ class Approval:
         if record.state == "open" and now > record.expires_at:
             self._store.journal.close_plan(number, "expired")
             raise SettingsError(f"plan {number}: expired {now - record.expires_at:.0f} s ago; make a new one")
-        if pause := self._store.brake.in_force(now):
+        if pause := self._store.pauses.in_force(now):
             raise SettingsError(f"plan {number}: paused by {pause.paused_by}; forepath resume first, then apply again")
         if not self._hold(now):
             raise SettingsError(f"plan {number}: another `forepath apply` is at work; try again when it has ended")
@@ -78,11 +78,11 @@ class Approval:
             begun = [self._ledger.begin(_step(one), now) for one in record.body["steps"]]
             return self._await([one for one in begun if one is not None], clock, sleep)
         finally:
-            self._store.duty.release(APPLYING, self._name)
+            self._store.leases.release(APPLYING, self._name)
 
     def _hold(self, now: Seconds) -> bool:
         """Says that its actions are being followed; without this an orchestrator takes them over."""
-        return self._store.duty.hold(APPLYING, self._name, now, self._config.duty_s).holder == self._name
+        return self._store.leases.hold(APPLYING, self._name, now, self._config.duty_s).holder == self._name
 
     def _await(
         self, begun: list[ActionRecord], clock: Callable[[], Seconds], sleep: Callable[[Seconds], None]

@@ -99,7 +99,7 @@ class Orchestrator:
         if self._queues is None:
             return world
         stop = self._config.stop_file
-        paused = (stop is not None and stop.exists()) or self._store.brake.in_force(now) is not None
+        paused = (stop is not None and stop.exists()) or self._store.pauses.in_force(now) is not None
         ready = self._queues.ready(now, paused=paused)
         return replace(world, queues=ready, queue_losses=self._queues.losses() if ready else {})
 
@@ -153,7 +153,7 @@ class Orchestrator:
         """Why nothing may be done, None when it may."""
         if not self._config.act:
             return "the orchestrator may not act"
-        pause = self._store.brake.in_force(now)
+        pause = self._store.pauses.in_force(now)
         return f"paused by {pause.paused_by}" if pause else None
 
     def _advise(

@@ -39,7 +39,7 @@ class Turn:
 
     def take(self, now: Seconds) -> bool:
         """Takes or renews the lease; False while another holds it, which is logged once. Raises StoreError."""
-        held = self.store.duty.hold(self.lease, self.name, now, self.config.duty_s)
+        held = self.store.leases.hold(self.lease, self.name, now, self.config.duty_s)
         self.on_duty = held.holder == self.name
         if self.on_duty and self._waits_for is not None:
             LOG.info("on duty: the other orchestrator has ended", other=self._waits_for)
@@ -52,14 +52,14 @@ class Turn:
 
     def alone(self, now: Seconds) -> bool:
         """Whether what one who acts leaves to be done - measuring, following up - is this one's. Raises StoreError."""
-        return self.config.act or self.store.duty.holder(ACTING, now) is None
+        return self.config.act or self.store.leases.holder(ACTING, now) is None
 
     def heir(self, now: Seconds) -> bool:
         """Whether pending actions that are not this one's own have nobody else left. Raises StoreError."""
-        return self.alone(now) and self.store.duty.holder(APPLYING, now) is None
+        return self.alone(now) and self.store.leases.holder(APPLYING, now) is None
 
     def give_back(self) -> None:
         """Lets the next one begin at once. Raises StoreError."""
         if self.on_duty:
             self.on_duty = False
-            self.store.duty.release(self.lease, self.name)
+            self.store.leases.release(self.lease, self.name)

@@ -70,7 +70,7 @@ class Ledger:
             self._reserve(step.action, step.why, now)
             return None
         if step.renewal and isinstance(step.action, SetRoutes):
-            self.store.splits.put(*step.action.wanted(self.config.owner, step.why, now))
+            self.store.wanted.put_splits(*step.action.wanted(self.config.owner, step.why, now))
             return None
         row = record(step, self.config.policy, now)
         number = self.store.journal.add_action(row)
@@ -97,7 +97,7 @@ class Ledger:
             wanted = WantedWeights(action.virtual_ip, dict(action.after), self.config.owner, step.why)
             return self.store.wanted.want_weights(wanted)
         if isinstance(action, SetRoutes):
-            return self.store.splits.put(*action.wanted(self.config.owner, step.why, now))
+            return self.store.wanted.put_splits(*action.wanted(self.config.owner, step.why, now))
         self.hypervisors.start(number, action, now)
         return None
 
@@ -187,7 +187,7 @@ class Ledger:
         if not adopted:
             return []
         weights = {one.virtual_ip: one for one in self.store.wanted.weights()}
-        splits = {(one.from_switch, one.to_switch): one for one in self.store.splits.all()}
+        splits = {(one.from_switch, one.to_switch): one for one in self.store.wanted.splits()}
         sight = Sight(world, weights, splits)
         done = []
         for number, one in adopted:

@@ -43,7 +43,7 @@ def read_wanted(store: Store, before: Declared, now: Seconds) -> Declared:
     }
     if generation == before.generation:
         return replace(before, virtual_ips=virtual_ips, weights=weights)
-    reservations, splits = tuple(store.wanted.reservations(now)), tuple(store.splits.all())
+    reservations, splits = tuple(store.wanted.reservations(now)), tuple(store.wanted.splits())
     found = replace(before, virtual_ips=virtual_ips, weights=weights, generation=generation)
     return replace(found, reservations=reservations, splits=splits)
 

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from socket import inet_ntoa
 from typing import Any, cast
 
-from cpdb import Talk
+from cpdb import FlowKey
 from ryu_apps.declared import Declared, Directory
 from ryu_apps.openflow import FlowColumns, match_fields
 from ryu_apps.rules import PortId
@@ -41,7 +41,7 @@ class FlowMirror(MirrorApp):
         self._owners: dict[Ends, int] = {}
         # For each switch its entries, and what those that it owns are told as
         self._keys: dict[int, set[int]] = {}
-        self._accounts: dict[int, dict[int, tuple[Talk, bool]]] = {}
+        self._accounts: dict[int, dict[int, tuple[FlowKey, bool]]] = {}
         self._declared = Declared()
 
     def declare(self, declared: Declared, now: Seconds) -> None:  # noqa: ARG002
@@ -112,11 +112,11 @@ class FlowMirror(MirrorApp):
         self._accounts[dpid] = {key: (talks[ends], False) for key in keys if (ends := self._ends[key]) in talks}
         self._keys[dpid] = keys
 
-    def _talk(self, ends: Ends) -> Talk:
+    def _talk(self, ends: Ends) -> FlowKey:
         source, destination = ends
         named = self._directory.host(destination, destination)
         name = None if named == destination else named
-        return Talk(self._directory.host(source, source), destination, name)
+        return FlowKey(self._directory.host(source, source), destination, name)
 
     def name_of(self, dpid: int) -> str:
         """A switch's declared name, else its number."""

@@ -32,38 +32,6 @@ class DestinationChange:
 CHANGE_COLUMNS = [destination_changes.c[item.name] for item in fields(DestinationChange)]
 
 
-class Destinations:
-    """Changes by (virtual IP, name); what no change names is as declared."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def put(self, item: DestinationChange) -> int:
-        """Adds the change or replaces the one for the same destination; returns its generation."""
-        row = {name.name: getattr(item, name.name) for name in fields(DestinationChange)}
-        row["standing"] = item.standing.value
-        with reported(self._engine, f"changing {item.name} of {item.virtual_ip}"), self._engine.begin() as connection:
-            row["generation"] = next_generation(connection)
-            connection.execute(delete(destination_changes).where(_same(item.virtual_ip, item.name)))
-            connection.execute(insert(destination_changes).values(row))
-            return int(row["generation"])
-
-    def forget(self, virtual_ip: str, name: str) -> bool:
-        """Withdraws a change, so that what was declared holds again; False when there was none."""
-        with reported(self._engine, f"forgetting {name} of {virtual_ip}"), self._engine.begin() as connection:
-            gone = connection.execute(delete(destination_changes).where(_same(virtual_ip, name))).rowcount > 0
-            if gone:
-                next_generation(connection)
-            return gone
-
-    def changes(self) -> list[DestinationChange]:
-        """All changes, oldest first."""
-        query = select(*CHANGE_COLUMNS).order_by(destination_changes.c.generation)
-        with reported(self._engine, "reading changed destinations"), self._engine.connect() as connection:
-            found = [DestinationChange(*row) for row in connection.execute(query)]
-        return [replace(one, standing=Standing(one.standing)) for one in found]
-
-
 def _same(virtual_ip: str, name: str) -> ColumnElement[bool]:
     return (destination_changes.c.virtual_ip == virtual_ip) & (destination_changes.c.name == name)
 
@@ -96,7 +64,6 @@ class Inventory:
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
-        self._changes = Destinations(engine)
 
     def put_nodes(self, items: Iterable[Node]) -> None:
         """Adds or updates nodes by name; a field that is None leaves what is stored."""
@@ -164,7 +131,7 @@ class Inventory:
         As they are now, with what was changed at run time, unless `declared_only`.
         """
         found = self._declared()
-        return found if declared_only else effective(found, self._changes.changes())
+        return found if declared_only else effective(found, self.changes())
 
     def _declared(self) -> list[VirtualIp]:
         with reported(self._engine, "reading virtual IPs"), self._engine.connect() as connection:
@@ -179,6 +146,31 @@ class Inventory:
                 )
                 for row in connection.execute(select(virtual_ips).order_by(virtual_ips.c.address))
             ]  # fmt: skip
+
+    def put_change(self, item: DestinationChange) -> int:
+        """Adds the change or replaces the one for the same destination; returns its generation."""
+        row = {name.name: getattr(item, name.name) for name in fields(DestinationChange)}
+        row["standing"] = item.standing.value
+        with reported(self._engine, f"changing {item.name} of {item.virtual_ip}"), self._engine.begin() as connection:
+            row["generation"] = next_generation(connection)
+            connection.execute(delete(destination_changes).where(_same(item.virtual_ip, item.name)))
+            connection.execute(insert(destination_changes).values(row))
+            return int(row["generation"])
+
+    def forget_change(self, virtual_ip: str, name: str) -> bool:
+        """Withdraws a change, so that what was declared holds again; False when there was none."""
+        with reported(self._engine, f"forgetting {name} of {virtual_ip}"), self._engine.begin() as connection:
+            gone = connection.execute(delete(destination_changes).where(_same(virtual_ip, name))).rowcount > 0
+            if gone:
+                next_generation(connection)
+            return gone
+
+    def changes(self) -> list[DestinationChange]:
+        """All changes, oldest first."""
+        query = select(*CHANGE_COLUMNS).order_by(destination_changes.c.generation)
+        with reported(self._engine, "reading changed destinations"), self._engine.connect() as connection:
+            found = [DestinationChange(*row) for row in connection.execute(query)]
+        return [replace(one, standing=Standing(one.standing)) for one in found]
 
 
 def _turned(link: Link) -> Link:

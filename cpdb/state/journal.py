@@ -95,7 +95,7 @@ def _action(row: Any) -> ActionRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WorkflowStep:
     """One step of the action with that number was begun, done or undone, as `step` says."""
 
     action_id: int
@@ -104,32 +104,32 @@ class Progress:
     detail: Json
 
 
-STEP_COLUMNS = [action_steps.c[item.name] for item in fields(Progress)]
+STEP_COLUMNS = [action_steps.c[item.name] for item in fields(WorkflowStep)]
 
 
-class Steps:
+class WorkflowLog:
     """Notes are only ever added."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def note(self, item: Progress) -> None:
+    def note(self, item: WorkflowStep) -> None:
         """Adds a note; it is on disk when this returns."""
         row = asdict(item) | {"detail": dict(item.detail)}
         with reported(self._engine, f"noting {item.step}"), self._engine.begin() as connection:
             connection.execute(insert(action_steps).values(row))
 
-    def of(self, action_id: int) -> list[Progress]:
+    def steps_of(self, action_id: int) -> list[WorkflowStep]:
         """All notes about an action, oldest first."""
-        return list(self.of_many((action_id,)).get(action_id, []))
+        return list(self.steps_of_many((action_id,)).get(action_id, []))
 
-    def of_many(self, ids: Collection[int]) -> Mapping[int, list[Progress]]:
+    def steps_of_many(self, ids: Collection[int]) -> Mapping[int, list[WorkflowStep]]:
         """Notes by action, oldest first; actions without any are left out."""
         query: Any = select(*STEP_COLUMNS).where(action_steps.c.action_id.in_(list(ids))).order_by(action_steps.c.id)
-        found: dict[int, list[Progress]] = {}
+        found: dict[int, list[WorkflowStep]] = {}
         with reported(self._engine, "reading the steps of actions"), self._engine.connect() as connection:
             for row in connection.execute(query):
-                found.setdefault(row.action_id, []).append(Progress(*row))
+                found.setdefault(row.action_id, []).append(WorkflowStep(*row))
         return found
 
 

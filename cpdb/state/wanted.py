@@ -13,6 +13,31 @@ from cpdb.engine import connect, reported
 from cpdb.model import Limit, Observed, Pair, Reservation, Seconds, WantedWeights
 from cpdb.schema import generations, observed, reservations, wanted_splits, wanted_weights
 
+# Tags are VLAN numbers of a range of our own; 4095 is reserved.
+FIRST_TAG, LAST_TAG = 3072, 4094
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSplit:
+    """Paths from one switch to another, each with its ratio (they sum to 1) and the tag that its packets carry.
+
+    Without an end it holds until it is replaced or removed.
+    """
+
+    from_switch: str
+    to_switch: str
+    paths: tuple[tuple[str, ...], ...]
+    ratios: tuple[float, ...]
+    tags: tuple[int, ...]
+    owner: str
+    reason: str
+    changed_at: Seconds
+    expires_at: Seconds | None = None
+    generation: int = 0
+
+
+SPLIT_COLUMNS = [wanted_splits.c[item.name] for item in fields(WantedSplit)]
+
 
 class Wanted:
     """Level-triggered meeting place: nobody has to see an event, everybody can read the state again."""
@@ -106,6 +131,29 @@ class Wanted:
         with reported(self._engine, "reading observed state"), self._engine.connect() as connection:
             return [Observed(*row) for row in connection.execute(query)]
 
+    def put_splits(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
+        """Replaces these and takes away `removed` in one step; returns the generation of all of them."""
+        with reported(self._engine, "writing wanted paths"), self._engine.begin() as connection:
+            generation = next_generation(connection)
+            for from_switch, to_switch in removed:
+                _delete_split(connection, from_switch, to_switch)
+            for item in items:
+                _delete_split(connection, item.from_switch, item.to_switch)
+                connection.execute(insert(wanted_splits).values(_row_of_split(item) | {"generation": generation}))
+            return generation
+
+    def splits(self) -> list[WantedSplit]:
+        """Everything wanted, by switches."""
+        query = select(*SPLIT_COLUMNS).order_by(wanted_splits.c.from_switch, wanted_splits.c.to_switch)
+        with reported(self._engine, "reading wanted paths"), self._engine.connect() as connection:
+            return [_split(row._mapping) for row in connection.execute(query)]
+
+    def clear_splits(self) -> None:
+        """Withdraws all of it: everything goes the shortest way again."""
+        with reported(self._engine, "clearing wanted paths"), self._engine.begin() as connection:
+            if connection.execute(delete(wanted_splits)).rowcount:
+                next_generation(connection)
+
 
 def next_generation(connection: Connection) -> int:
     """Counts one more change of what is wanted, inside the transaction that makes it."""
@@ -136,62 +184,6 @@ def _reservation(row: Any) -> Reservation:
         dscp=row["dscp"],
         generation=row["generation"],
     )
-
-
-# Tags are VLAN numbers of a range of our own; 4095 is reserved.
-FIRST_TAG, LAST_TAG = 3072, 4094
-
-
-@dataclass(frozen=True, slots=True)
-class WantedSplit:
-    """Paths from one switch to another, each with its ratio (they sum to 1) and the tag that its packets carry.
-
-    Without an end it holds until it is replaced or removed.
-    """
-
-    from_switch: str
-    to_switch: str
-    paths: tuple[tuple[str, ...], ...]
-    ratios: tuple[float, ...]
-    tags: tuple[int, ...]
-    owner: str
-    reason: str
-    changed_at: Seconds
-    expires_at: Seconds | None = None
-    generation: int = 0
-
-
-SPLIT_COLUMNS = [wanted_splits.c[item.name] for item in fields(WantedSplit)]
-
-
-class Splits:
-    """Level-triggered, like everything that is wanted: one row for each pair of switches."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def put(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
-        """Replaces these and takes away `removed` in one step; returns the generation of all of them."""
-        with reported(self._engine, "writing wanted paths"), self._engine.begin() as connection:
-            generation = next_generation(connection)
-            for from_switch, to_switch in removed:
-                _delete_split(connection, from_switch, to_switch)
-            for item in items:
-                _delete_split(connection, item.from_switch, item.to_switch)
-                connection.execute(insert(wanted_splits).values(_row_of_split(item) | {"generation": generation}))
-            return generation
-
-    def all(self) -> list[WantedSplit]:
-        """Everything wanted, by switches."""
-        query = select(*SPLIT_COLUMNS).order_by(wanted_splits.c.from_switch, wanted_splits.c.to_switch)
-        with reported(self._engine, "reading wanted paths"), self._engine.connect() as connection:
-            return [_split(row._mapping) for row in connection.execute(query)]
-
-    def clear(self) -> None:
-        """Withdraws all of it: everything goes the shortest way again."""
-        with reported(self._engine, "clearing wanted paths"), self._engine.begin() as connection:
-            if connection.execute(delete(wanted_splits)).rowcount:
-                next_generation(connection)
 
 
 def _delete_split(connection: Connection, from_switch: str, to_switch: str) -> None:

@@ -1,4 +1,4 @@
-"""Writes batches of communications and reads them back: one row a batch, whatever the number of talks."""
+"""Writes batches of communications and reads them back: one row a batch, whatever the number of flow keys."""
 
 from array import array
 from collections import defaultdict
@@ -14,7 +14,7 @@ from cpdb.errors import StoreError
 from cpdb.model import Communication, HostLoad, LinkLoad, Pair, Seconds, VmLoad
 from cpdb.names import Names, insert_ignore
 from cpdb.schema import batches, host_loads, link_loads, observations, pending, vm_loads
-from cpdb.telemetry.columns import Batch, StoredBatch, Talk, pack, unpack
+from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
 
 # Any number that nothing else in this database locks with.
 ORDER_LOCK = 7_301
@@ -24,8 +24,8 @@ ROWS = "rows"
 POSTGRES_ADD = text(
     f"""
 WITH added AS (
-    INSERT INTO batches (observer, t, interval_s, talks, complete, sampling, writer, seq, body)
-    SELECT CAST(:observer AS varchar), CAST(:t AS float8), CAST(:interval_s AS float8), CAST(:talks AS int),
+    INSERT INTO batches (observer, t, interval_s, flow_keys, complete, sampling, writer, seq, body)
+    SELECT CAST(:observer AS varchar), CAST(:t AS float8), CAST(:interval_s AS float8), CAST(:flow_keys AS int),
            CAST(:complete AS boolean), CAST(:sampling AS int), CAST(:writer AS varchar), CAST(:seq AS bigint),
            CAST(:body AS bytea)
     FROM (SELECT pg_advisory_xact_lock({ORDER_LOCK})) AS in_order
@@ -56,11 +56,11 @@ class Batches:
                 added = [number for row, _ in rows if (number := _insert(connection, row)) is not None]
                 insert_ignore(connection, observations, fresh)
         for row in fresh:
-            self._seen[str(row["observer"])].add(int(str(row["talk_id"])))
+            self._seen[str(row["observer"])].add(int(str(row["flow_key_id"])))
         return len(added)
 
     def _row(self, item: Batch) -> tuple[dict[str, object], set[int]]:
-        ids = self._names.talk_ids(item.talks)
+        ids = self._names.key_ids(item.flow_keys)
         try:
             body = pack(ids, (item.bytes, item.packets, item.connections), item.flags)
         except ValueError as error:
@@ -69,7 +69,7 @@ class Batches:
             "observer": item.observer,
             "t": item.t,
             "interval_s": item.interval_s,
-            "talks": len(ids),
+            "flow_keys": len(ids),
             "complete": item.complete,
             "sampling": item.sampling,
             "writer": item.writer or None,
@@ -86,13 +86,13 @@ class Batches:
             for number in ids - self._seen_by(item.observer) if ids else ():
                 since = item.t - item.interval_s
                 fresh.setdefault(
-                    (item.observer, number), {"observer": item.observer, "talk_id": number, "since": since}
+                    (item.observer, number), {"observer": item.observer, "flow_key_id": number, "since": since}
                 )
         return list(fresh.values())
 
     def _seen_by(self, observer: str) -> set[int]:
         if observer not in self._seen:
-            query = select(observations.c.talk_id).where(observations.c.observer == observer)
+            query = select(observations.c.flow_key_id).where(observations.c.observer == observer)
             with self._engine.connect() as connection:
                 self._seen[observer] = set(connection.execute(query).scalars())
         return self._seen[observer]
@@ -126,7 +126,7 @@ class Batches:
     def forget_before(self, t: Seconds) -> int:
         """Deletes batches older than `t`; returns how many rows were in them."""
         with reported(self._engine, "deleting old communications"), self._engine.begin() as connection:
-            gone = connection.execute(select(func.sum(batches.c.talks)).where(batches.c.t < t)).scalar()
+            gone = connection.execute(select(func.sum(batches.c.flow_keys)).where(batches.c.t < t)).scalar()
             connection.execute(delete(pending).where(pending.c.t < t))
             connection.execute(delete(batches).where(batches.c.t < t))
         return int(gone or 0)
@@ -157,7 +157,7 @@ def as_batches(rows: Iterable[Communication]) -> list[Batch]:
             ROWS,
             t,
             interval_s,
-            [Talk(row.source, row.virtual_ip, row.destination) for row in own],
+            [FlowKey(row.source, row.virtual_ip, row.destination) for row in own],
             array("q", [row.bytes for row in own]),
             array("q", [row.packets for row in own]),
             array("q", [row.new_connections for row in own]),
@@ -171,7 +171,7 @@ def as_batches(rows: Iterable[Communication]) -> list[Batch]:
 def as_rows(items: Sequence[StoredBatch], names: Names) -> list[Communication]:
     """Rows of batches, oldest first; a pair of whom a complete batch says nothing has a row of zeros before them.
 
-    Zeros are for talks that the same observer listed earlier among `items`.
+    Zeros are for flow keys that the same observer listed earlier among `items`.
     """
     rows: list[Communication] = []
     quiet = _Quiet()
@@ -184,7 +184,7 @@ def as_rows(items: Sequence[StoredBatch], names: Names) -> list[Communication]:
 
 
 class _Quiet:
-    """The last talk of each pair that each observer listed."""
+    """The last flow key of each pair that each observer listed."""
 
     def __init__(self) -> None:
         self._listed: dict[str, dict[Pair, str | None]] = defaultdict(dict)
@@ -199,11 +199,11 @@ class _Quiet:
 
 
 def _rows(item: StoredBatch, names: Names) -> Iterator[Communication]:
-    flags = item.flags if item.flags is not None else bytes(len(item.talk_ids))
-    columns = zip(item.talk_ids, item.bytes, item.packets, item.connections, flags, strict=True)
+    flags = item.flags if item.flags is not None else bytes(len(item.key_ids))
+    columns = zip(item.key_ids, item.bytes, item.packets, item.connections, flags, strict=True)
     for number, size, packets, connections, flag in columns:
-        talk = names.known_talk(number)
-        yield Communication(*talk, item.t, item.interval_s, size, packets, connections, flag, item.sampling)
+        flow_key = names.flow_key_of(number)
+        yield Communication(*flow_key, item.t, item.interval_s, size, packets, connections, flag, item.sampling)
 
 
 Load = TypeVar("Load", LinkLoad, HostLoad, VmLoad)
@@ -226,10 +226,10 @@ class Facts:
         """Batches numbered above `after_id` with since < t <= until, in the order in which they were written."""
         return self._batches.read(after_id, since, until)
 
-    def talks(self) -> Mapping[int, Talk]:
-        """Every talk ever named, by its number; numbers ascend from 1. The same mapping each time: it only grows."""
-        with reported(self._engine, "reading talks"):
-            return self._names.talks()
+    def flow_keys(self) -> Mapping[int, FlowKey]:
+        """Every flow key ever named, by its number, from 1 on. The same mapping each time: it only grows."""
+        with reported(self._engine, "reading flow keys"):
+            return self._names.flow_keys()
 
     def add_communications(self, rows: Sequence[Communication]) -> None:
         """Appends rows in one transaction; new nodes and virtual IPs are named on the way."""

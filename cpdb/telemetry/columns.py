@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 IMPLAUSIBLE = 1
 
 
-class Talk(NamedTuple):
-    """Who talks to which virtual IP, and which destination answers (None: not known). Make each one once, keep it."""
+class FlowKey(NamedTuple):
+    """Who communicates with which virtual IP, and which destination answers (None: not known).
+
+    Make each one once and keep it: they are looked up by the million.
+    """
 
     source: str
     virtual_ip: str
@@ -31,7 +34,7 @@ class Talk(NamedTuple):
 class Batch:
     """Everything that one observer read at one moment, in columns of equal length.
 
-    With `complete`, a talk that this observer reported before and that is not listed said nothing: a batch is also
+    With `complete`, a flow key that this observer reported before and that is not listed said nothing: a batch is also
     the proof of silence, so quiet pairs cost nothing.
 
     `t` ends the interval. Columns are array('q'); `flags` is array('B') (bit 0: implausible, keep out of training).
@@ -42,7 +45,7 @@ class Batch:
     observer: str
     t: Seconds
     interval_s: Seconds
-    talks: Sequence[Talk]
+    flow_keys: Sequence[FlowKey]
     bytes: "array[int]"
     packets: "array[int]"
     connections: "array[int]"
@@ -53,7 +56,7 @@ class Batch:
     seq: int = 0
 
     def __post_init__(self) -> None:
-        count = len(self.talks)
+        count = len(self.flow_keys)
         columns = (self.bytes, self.packets, self.connections, self.flags)
         if any(column is not None and len(column) != count for column in columns):
             raise ValueError(f"{self.observer}: columns of a batch differ in length")
@@ -61,9 +64,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """A batch as read back: talks by number, columns as memoryviews of the narrowest unsigned type that fits.
+    """A batch as read back: flow keys by number, columns as memoryviews of the narrowest unsigned type that fits.
 
-    `np.asarray(column)` gives the right dtype without copying; `talk_ids` is always uint32. `flags` is None when
+    `np.asarray(column)` gives the right dtype without copying; `key_ids` is always uint32. `flags` is None when
     no row has one.
     """
 
@@ -71,7 +74,7 @@ class StoredBatch:
     observer: str
     t: Seconds
     interval_s: Seconds
-    talk_ids: "Column"
+    key_ids: "Column"
     bytes: "Column"
     packets: "Column"
     connections: "Column"
@@ -82,9 +85,9 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A rolled-up row: what a talk said within the `covered_s` measured seconds that ended in (t - step_s, t]."""
+    """A rolled-up row: what a flow key said within the `covered_s` measured seconds that ended in (t - step_s, t]."""
 
-    talk: Talk
+    flow_key: FlowKey
     t: int
     step_s: int
     covered_s: float
@@ -106,25 +109,25 @@ SIZES = {code: array(code).itemsize for _, code in WIDTHS}
 class Columns(NamedTuple):
     """The columns of one batch; `flags` is None when no row has one."""
 
-    talk_ids: "Column"
+    key_ids: "Column"
     bytes: "Column"
     packets: "Column"
     connections: "Column"
     flags: "Column | None"
 
 
-def pack(talk_ids: "array[int]", counts: Sequence["Sequence[int]"], flags: "Sequence[int] | None") -> bytes:
-    """One block from the talks' numbers (array 'I'), the counts (bytes, packets, connections) and flags.
+def pack(key_ids: "array[int]", counts: Sequence["Sequence[int]"], flags: "Sequence[int] | None") -> bytes:
+    """One block from the flow keys' numbers (array 'I'), the counts (bytes, packets, connections) and flags.
 
     Raises ValueError when a count is negative or above 64 bits.
     """
     columns = [_narrow(column) for column in counts]
     codes = "".join(column.typecode for column in columns).encode()
-    parts = [talk_ids, *columns]
+    parts = [key_ids, *columns]
     flagged = flags is not None and any(flags)
     if flagged:
         parts.append(array("B", flags or ()))
-    head = HEAD.pack(VERSION, codes, flagged, len(talk_ids))
+    head = HEAD.pack(VERSION, codes, flagged, len(key_ids))
     return head + zlib.compress(b"".join(_padded(part) for part in parts), LEVEL)
 
 

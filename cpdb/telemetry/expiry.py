@@ -33,8 +33,8 @@ from cpdb.telemetry.retention import (
     DAY_S,
     FINE_S,
     HOUR_S,
-    Policy,
-    Retained,
+    RetentionPolicy,
+    RetentionResult,
     bucket_end,
     roll_ups,
 )
@@ -71,7 +71,7 @@ class Step:
     take: Callable[[Connection], int]
 
 
-def steps(now: Seconds, policy: Policy, widths: Mapping[str, int]) -> Iterator[Step]:
+def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> Iterator[Step]:
     """Everything that may be due at `now`, in order.
 
     `widths`: of partitions by table. Those are dropped whole; what is deleted here lay in none, so it may be later.
@@ -172,7 +172,7 @@ WIDTHS = {"batches": int(HOUR_S), "patterns_10s": int(6 * HOUR_S), "patterns_60s
 AHEAD = 2
 
 
-def prepare(engine: Engine, now: Seconds, policy: Policy) -> None:
+def prepare(engine: Engine, now: Seconds, policy: RetentionPolicy) -> None:
     """Makes the next partitions and drops those that are wholly expired; does nothing on SQLite."""
     if engine.dialect.name != "postgresql":
         return
@@ -254,7 +254,7 @@ FREE_SHARE = 0.2
 FREE_PAGES_A_STEP = 2_000
 
 
-class Keeper:
+class RetentionRunner:
     """The runner. Several may run at once: whatever one took, another finds taken."""
 
     def __init__(self, engine: Engine, clock: Callable[[], Seconds] = monotonic) -> None:
@@ -262,7 +262,7 @@ class Keeper:
         self._engine = engine
         self._clock = clock
 
-    def retain(self, now: Seconds, policy: Policy, budget_s: Seconds) -> Retained:
+    def retain(self, now: Seconds, policy: RetentionPolicy, budget_s: Seconds) -> RetentionResult:
         """Takes the steps due at `now`, for about `budget_s`; `left` tells that there are more. Raises StoreError."""
         end = self._clock() + budget_s
         with reported(self._engine, "making room"):
@@ -274,43 +274,43 @@ class Keeper:
                 self._give_back()
         return done
 
-    def _roll_up(self, now: Seconds, policy: Policy, end: Seconds) -> Retained:
+    def _roll_up(self, now: Seconds, policy: RetentionPolicy, end: Seconds) -> RetentionResult:
         with self._engine.connect() as connection:
             pending = rollup.waiting(connection, WAITING_AT_ONCE)
-        done = Retained(left=len(pending) == WAITING_AT_ONCE)
+        done = RetentionResult(left=len(pending) == WAITING_AT_ONCE)
         due = list(roll_ups(pending, now))
         for step in due:
             if self._clock() > end:
-                return done + Retained(left=True)
+                return done + RetentionResult(left=True)
             with self._engine.begin() as connection:
-                done += Retained(steps=1, rolled_up=rollup.roll_up(connection, step, now, policy))
+                done += RetentionResult(steps=1, rolled_up=rollup.roll_up(connection, step, now, policy))
         through = int((now - COARSE_LAG_S) // COARSE_S) * COARSE_S
         if done.left:
             # Minutes of which batches wait must not be built yet.
             through = min(through, bucket_end(pending[-1][1], COARSE_S) - COARSE_S)
         return done + self._repeat(lambda connection: int(rollup.build_next_minute(connection, through)), end)
 
-    def _repeat(self, take: Callable[[Connection], int], end: Seconds) -> Retained:
-        done = Retained()
+    def _repeat(self, take: Callable[[Connection], int], end: Seconds) -> RetentionResult:
+        done = RetentionResult()
         while self._clock() <= end:
             with self._engine.begin() as connection:
                 count = take(connection)
             if not count:
                 return done
-            done += Retained(steps=1)
-        return done + Retained(left=True)
+            done += RetentionResult(steps=1)
+        return done + RetentionResult(left=True)
 
-    def _forget(self, now: Seconds, policy: Policy, end: Seconds) -> Retained:
-        done = Retained()
+    def _forget(self, now: Seconds, policy: RetentionPolicy, end: Seconds) -> RetentionResult:
+        done = RetentionResult()
         widths = {} if self._engine.dialect.name == "sqlite" else WIDTHS
         for step in steps(now, policy, widths):
             count = 1
             while count:
                 if self._clock() > end:
-                    return done + Retained(left=True)
+                    return done + RetentionResult(left=True)
                 with self._engine.begin() as connection:
                     count = step.take(connection)
-                done += Retained(steps=int(count > 0), deleted=count)
+                done += RetentionResult(steps=int(count > 0), deleted=count)
         return done
 
     def _give_back(self) -> None:

@@ -29,7 +29,7 @@ from cpdb.schema import forecast_batches, horizon_moves, memories, nodes, roster
 KINDS = {one.value: one for one in SubjectKind}
 
 
-class Rosters:
+class SubjectLists:
     """Numbers of lists of subjects; the last list written and the last one read are remembered."""
 
     def __init__(self, engine: Engine) -> None:
@@ -66,13 +66,13 @@ class Rosters:
         self._written = self._read = None
 
 
-class Foresight:
+class ForecastArchive:
     """Written by the predictor, read by everyone."""
 
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
-        self._rosters = Rosters(engine)
+        self._rosters = SubjectLists(engine)
 
     def add_batch(self, batch: ForecastBatch) -> None:
         """Appends one issue of forecasts, whatever its number of subjects, as one row."""
@@ -115,7 +115,7 @@ class Foresight:
     def issued_between(self, since: Seconds, until: Seconds) -> list[Forecast]:
         """Forecasts of pairs with since < issued_at <= until, oldest first."""
         table = forecast_batches
-        query = select(table).where(table.c.issued_at > since, table.c.issued_at <= until, table.c.lane == FAST)
+        query = select(table).where(table.c.issued_at > since, table.c.issued_at <= until, table.c.tier == FAST)
         found = self._batches(query.order_by(table.c.issued_at, table.c.id))
         return [row for number, batch in found for row in forecasts_of(batch, number)]
 
@@ -242,13 +242,13 @@ class Foresight:
 
 def _newest(now: Seconds, max_age_s: Seconds, lane: str) -> Select[Any]:
     table = forecast_batches
-    recent = (table.c.issued_at <= now) & (table.c.issued_at >= now - max_age_s) & (table.c.lane == lane)
+    recent = (table.c.issued_at <= now) & (table.c.issued_at >= now - max_age_s) & (table.c.tier == lane)
     return select(table).where(recent).order_by(table.c.issued_at.desc(), table.c.id.desc())
 
 
 def _row_of(batch: ForecastBatch) -> dict[str, Any]:
     return {
-        "lane": batch.lane,
+        "tier": batch.lane,
         "issued_at": batch.issued_at,
         "head": {
             "horizons_s": batch.horizons_s,
@@ -257,8 +257,8 @@ def _row_of(batch: ForecastBatch) -> dict[str, Any]:
             "models": batch.models,
         },
         "chosen": batch.chosen,
-        "fan": batch.values,
-        "talks": batch.talks,
+        "quantiles": batch.values,
+        "activity": batch.talks,
         "horizon_s": batch.horizon_s,
     }
 
@@ -266,15 +266,15 @@ def _row_of(batch: ForecastBatch) -> dict[str, Any]:
 def _batch_of(row: Row[Any], subjects: tuple[Subject, ...]) -> ForecastBatch:
     return ForecastBatch(
         issued_at=row.issued_at,
-        lane=row.lane,
+        lane=row.tier,
         subjects=subjects,
         horizons_s=tuple(row.head["horizons_s"]),
         quantities=tuple(map(Quantity, row.head["quantities"])),
         levels=tuple(row.head["levels"]),
         models=tuple(row.head["models"]),
         chosen=bytes(row.chosen),
-        values=bytes(row.fan),
-        talks=bytes(row.talks),
+        values=bytes(row.quantiles),
+        talks=bytes(row.activity),
         horizon_s=bytes(row.horizon_s),
     )
 

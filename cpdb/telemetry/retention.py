@@ -22,7 +22,7 @@ BATCHES_A_STEP = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """How long each kind of memory lasts, in seconds."""
 
     second_s: Seconds = HOUR_S
@@ -42,7 +42,7 @@ class RollUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Retained:
+class RetentionResult:
     """What one call did: steps taken, batches rolled up, rows deleted, and whether steps are left for the next."""
 
     steps: int = 0
@@ -50,8 +50,8 @@ class Retained:
     deleted: int = 0
     left: bool = False
 
-    def __add__(self, other: "Retained") -> "Retained":
-        return Retained(
+    def __add__(self, other: "RetentionResult") -> "RetentionResult":
+        return RetentionResult(
             self.steps + other.steps,
             self.rolled_up + other.rolled_up,
             self.deleted + other.deleted,
@@ -65,7 +65,7 @@ def bucket_end(t: Seconds, step_s: int) -> int:
 
 
 def roll_ups(pending: Iterable[tuple[int, Seconds]], now: Seconds) -> Iterator[RollUp]:
-    """Steps for batches (id, t) that wait and whose bucket is over, oldest first."""
+    """WorkflowLog for batches (id, t) that wait and whose bucket is over, oldest first."""
     buckets: dict[int, list[int]] = defaultdict(list)
     for number, t in pending:
         end = bucket_end(t, FINE_S)
@@ -77,7 +77,7 @@ def roll_ups(pending: Iterable[tuple[int, Seconds]], now: Seconds) -> Iterator[R
             yield RollUp(end, tuple(ids[first : first + BATCHES_A_STEP]))
 
 
-def tiers(t: int, built_through: float, now: Seconds, policy: Policy) -> Iterator[tuple[int, int]]:
+def tiers(t: int, built_through: float, now: Seconds, policy: RetentionPolicy) -> Iterator[tuple[int, int]]:
     """(step, end of bucket) to which a batch in the 10 s ending at `t` is added.
 
     Minutes are built from the 10 s rows once; a batch that comes after that is added to the minute too. One that is
@@ -106,7 +106,7 @@ BATCH_BYTES = 160.0
 
 
 @dataclass(frozen=True, slots=True)
-class Tier:
+class TierUsage:
     """One resolution of memory: its step, for how long it is kept, since when there is something, and rows a step."""
 
     step_s: int
@@ -117,7 +117,7 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class StorageUsage:
     """Bytes on disk now (`free_bytes` of them unused), a row's bytes, and both as they will be at this rate."""
 
     engine: str
@@ -126,14 +126,14 @@ class Figures:
     waiting_batches: int
     rows_per_s: float
     bytes_per_row: float
-    tiers: tuple[Tier, ...]
+    tiers: tuple[TierUsage, ...]
     bytes_after_a_day: float
     bytes_in_the_end: float
 
 
-def figures(engine: Engine, now: Seconds, policy: Policy) -> Figures:
-    """Reads the figures; a few quick queries at any size. Raises StoreError."""
-    with reported(engine, "reading figures"), engine.connect() as connection:
+def read_usage(engine: Engine, now: Seconds, policy: RetentionPolicy) -> StorageUsage:
+    """Reads them; a few quick queries at any size. Raises StoreError."""
+    with reported(engine, "reading the size of the memory"), engine.connect() as connection:
         size, free = _size(connection)
         tiers = (_seconds(connection, now, policy), *(_tier(connection, step, policy) for step in (FINE_S, COARSE_S)))
         rows_per_s, row_bytes = tiers[0].rows_per_step, _bytes_per_row(connection, now)
@@ -145,7 +145,7 @@ def figures(engine: Engine, now: Seconds, policy: Policy) -> Figures:
         kept = [min(seconds, tier.keep_s) / tier.step_s * (tier.rows_per_step or rows_per_s) for tier in tiers]
         return kept[0] * row_bytes + sum(kept[1:]) * rolled
 
-    return Figures(
+    return StorageUsage(
         engine.dialect.name,
         size,
         free,
@@ -168,27 +168,27 @@ def _size(connection: Connection) -> tuple[int, int]:
     return page * count, page * free
 
 
-def _seconds(connection: Connection, now: Seconds, policy: Policy) -> Tier:
+def _seconds(connection: Connection, now: Seconds, policy: RetentionPolicy) -> TierUsage:
     first, last = connection.execute(select(func.min(batches.c.t), func.max(batches.c.t))).one()
-    recent = select(func.sum(batches.c.talks), func.min(batches.c.t)).where(
+    recent = select(func.sum(batches.c.flow_keys), func.min(batches.c.t)).where(
         batches.c.t > now - RECENT_S, batches.c.t <= now
     )
     rows, since = connection.execute(recent).one()
-    return Tier(1, policy.second_s, first, last, (rows or 0) / max(now - since, 1.0) if since else 0.0)
+    return TierUsage(1, policy.second_s, first, last, (rows or 0) / max(now - since, 1.0) if since else 0.0)
 
 
 def _bytes_per_row(connection: Connection, now: Seconds) -> float:
-    recent = select(func.sum(func.length(batches.c.body)), func.count(), func.sum(batches.c.talks)).where(
+    recent = select(func.sum(func.length(batches.c.body)), func.count(), func.sum(batches.c.flow_keys)).where(
         batches.c.t > now - RECENT_S, batches.c.t <= now
     )
     size, count, rows = connection.execute(recent).one()
     return float((size or 0) + BATCH_BYTES * count) / rows if rows else 0.0
 
 
-def _tier(connection: Connection, step_s: int, policy: Policy) -> Tier:
+def _tier(connection: Connection, step_s: int, policy: RetentionPolicy) -> TierUsage:
     table = PATTERN_TABLES[step_s]
     first = connection.execute(select(func.min(table.c.t))).scalar()
     last = connection.execute(select(func.max(table.c.t))).scalar()
     keep_s = policy.ten_seconds_s if step_s == FINE_S else policy.minute_s
     rows = connection.execute(select(func.count()).where(table.c.t == last)).scalar() if last else 0
-    return Tier(step_s, keep_s, first, last, float(rows or 0))
+    return TierUsage(step_s, keep_s, first, last, float(rows or 0))

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, delete, func, select, text, true, update
 from cpdb.model import Seconds
 from cpdb.schema import PATTERN_TABLES, batches, covered, observations, pending, progress
 from cpdb.telemetry.columns import unpack
-from cpdb.telemetry.retention import COARSE_S, FINE_S, Policy, RollUp, bucket_end, tiers
+from cpdb.telemetry.retention import COARSE_S, FINE_S, RetentionPolicy, RollUp, bucket_end, tiers
 
 BUILT = "minutes_built_through"
-COLUMNS = ("t", "talk_id", "covered_s", "bytes", "packets", "connections", "peak_bytes_per_s", "flags")
+COLUMNS = ("t", "flow_key_id", "covered_s", "bytes", "packets", "connections", "peak_bytes_per_s", "flags")
 POSTGRES_TYPES = ("int", "int", "float8", "bigint", "bigint", "bigint", "bigint", "int")
 Row = tuple[int, int, float, int, int, int, int, int]
 
@@ -22,11 +22,11 @@ class _Sums:
     """What one observer's batches of one bucket add up to."""
 
     complete_s: float = 0.0
-    talks: dict[int, list[int]] = field(default_factory=dict)
+    flow_keys: dict[int, list[int]] = field(default_factory=dict)
     listed_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def roll_up(connection: Connection, step: RollUp, now: Seconds, policy: Policy) -> int:
+def roll_up(connection: Connection, step: RollUp, now: Seconds, policy: RetentionPolicy) -> int:
     """Takes one step within the caller's transaction; returns how many batches were added.
 
     Only batches that still waited count: two processes that take the same step add nothing twice.
@@ -51,13 +51,13 @@ def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums
         own = found[observer]
         columns = unpack(bytes(body))
         own.complete_s += interval_s if complete else 0.0
-        flags = columns.flags if columns.flags is not None else bytes(len(columns.talk_ids))
-        rows = zip(columns.talk_ids, columns.bytes, columns.packets, columns.connections, flags, strict=True)
-        for talk, size, packets, connections, flag in rows:
+        flags = columns.flags if columns.flags is not None else bytes(len(columns.key_ids))
+        rows = zip(columns.key_ids, columns.bytes, columns.packets, columns.connections, flags, strict=True)
+        for flow_key, size, packets, connections, flag in rows:
             peak = round(size / interval_s) if interval_s > 0 else 0
-            known = own.talks.get(talk)
+            known = own.flow_keys.get(flow_key)
             if known is None:
-                own.talks[talk] = [size, packets, connections, peak, flag]
+                own.flow_keys[flow_key] = [size, packets, connections, peak, flag]
             else:
                 known[0] += size
                 known[1] += packets
@@ -65,8 +65,8 @@ def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums
                 known[3] = max(known[3], peak)
                 known[4] |= flag
         if not complete:
-            for talk in set(columns.talk_ids):
-                own.listed_s[talk] += interval_s
+            for flow_key in set(columns.key_ids):
+                own.listed_s[flow_key] += interval_s
     return found
 
 
@@ -75,18 +75,18 @@ def _add(connection: Connection, step_s: int, t: int, observed: tuple[str, _Sums
     before = _covered_before(connection, step_s, t, observer) if own.complete_s else 0.0
     if before:
         # Late: rows that are there already were silent, or spoke, this much longer.
-        mine = select(observations.c.talk_id).where(observations.c.observer == observer)
+        mine = select(observations.c.flow_key_id).where(observations.c.observer == observer)
         table = PATTERN_TABLES[step_s]
-        longer = update(table).where(table.c.t == t, table.c.talk_id.in_(mine))
+        longer = update(table).where(table.c.t == t, table.c.flow_key_id.in_(mine))
         connection.execute(longer.values(covered_s=table.c.covered_s + own.complete_s))
     if own.complete_s:
         _cover(connection, step_s, t, (observer, own.complete_s))
     covered_s = before + own.complete_s
     rows: Iterator[Row] = (
-        (t, talk, own.listed_s.get(talk, 0.0) or covered_s, *sums)  # type: ignore[misc]
-        for talk, sums in sorted(own.talks.items())
+        (t, flow_key, own.listed_s.get(flow_key, 0.0) or covered_s, *sums)  # type: ignore[misc]
+        for flow_key, sums in sorted(own.flow_keys.items())
         # A row of zeros costs room and says no more than the observer's coverage; alone, it is the only proof.
-        if sums[0] or sums[1] or sums[2] or talk in own.listed_s
+        if sums[0] or sums[1] or sums[2] or flow_key in own.listed_s
     )
     upsert(connection, step_s, list(rows), sums_up=not own.complete_s)
 
@@ -120,7 +120,7 @@ def upsert(connection: Connection, step_s: int, rows: Sequence[Row], sums_up: bo
         f"flags = {name}.flags | excluded.flags"
     )
     head = f"INSERT INTO {name} ({', '.join(COLUMNS)}) "
-    tail = f" ON CONFLICT (t, talk_id) DO UPDATE SET {change}"
+    tail = f" ON CONFLICT (t, flow_key_id) DO UPDATE SET {change}"
     if postgres:
         arrays = ", ".join(f"%s::{one}[]" for one in POSTGRES_TYPES)
         columns = tuple(list(column) for column in zip(*rows, strict=True))
@@ -166,16 +166,16 @@ INSERT INTO covered (step_s, t, observer, covered_s)
 SELECT CAST(:coarse AS INTEGER), CAST(:t AS INTEGER), observer, sum(covered_s)
 FROM covered WHERE step_s = :fine AND t > :since AND t <= :t GROUP BY observer
 """
-# A talk that spoke in one of six buckets was silent, not absent, in what its observer covered of the others.
+# A flow key that spoke in one of six buckets was silent, not absent, in what its observer covered of the others.
 BUILD_MINUTE = """
-INSERT INTO patterns_60s (t, talk_id, covered_s, bytes, packets, connections, peak_bytes_per_s, flags)
-SELECT CAST(:t AS INTEGER), p.talk_id, {larger}(sum(p.covered_s), coalesce(max(c.covered_s), 0)), sum(p.bytes),
+INSERT INTO patterns_60s (t, flow_key_id, covered_s, bytes, packets, connections, peak_bytes_per_s, flags)
+SELECT CAST(:t AS INTEGER), p.flow_key_id, {larger}(sum(p.covered_s), coalesce(max(c.covered_s), 0)), sum(p.bytes),
        sum(p.packets), sum(p.connections), max(p.peak_bytes_per_s), max(p.flags)
 FROM patterns_10s p
-LEFT JOIN (SELECT o.talk_id AS talk_id, max(v.covered_s) AS covered_s FROM covered v
+LEFT JOIN (SELECT o.flow_key_id AS flow_key_id, max(v.covered_s) AS covered_s FROM covered v
            JOIN observations o ON o.observer = v.observer
-           WHERE v.step_s = :coarse AND v.t = :t GROUP BY o.talk_id) c ON c.talk_id = p.talk_id
-WHERE p.t > :since AND p.t <= :t GROUP BY p.talk_id
+           WHERE v.step_s = :coarse AND v.t = :t GROUP BY o.flow_key_id) c ON c.flow_key_id = p.flow_key_id
+WHERE p.t > :since AND p.t <= :t GROUP BY p.flow_key_id
 """
 
 

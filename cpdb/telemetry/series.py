@@ -20,7 +20,7 @@ BUCKETS_AT_ONCE = 60
 
 @dataclass(slots=True)
 class _Bucket:
-    """Sums and seconds of one bucket: by talk, and what each observer covered with complete batches."""
+    """Sums and seconds of one bucket: by flow key, and what each observer covered with complete batches."""
 
     sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     listed_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
@@ -65,9 +65,9 @@ class Series:
         tier = tier_of(window.step_s)
         if tier == 1:
             found = self._batches.read(0, window.since, window.until)
-            return {number for one in found for number in set(one.talk_ids)}
+            return {number for one in found for number in set(one.key_ids)}
         table = PATTERN_TABLES[tier]
-        query = select(table.c.talk_id).distinct().where(table.c.t > window.since, table.c.t <= window.until)
+        query = select(table.c.flow_key_id).distinct().where(table.c.t > window.since, table.c.t <= window.until)
         with self._engine.connect() as connection:
             return set(connection.execute(query).scalars())
 
@@ -88,9 +88,9 @@ class Series:
                 yield t, self._rates(buckets.get(t, _Bucket()), watched, t)
 
     def _watched(self) -> dict[str, list[tuple[int, float]]]:
-        """Each observer's talks, and since when it proves their silence."""
+        """Each observer's flow keys, and since when it proves their silence."""
         found: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        query = select(observations.c.observer, observations.c.talk_id, observations.c.since)
+        query = select(observations.c.observer, observations.c.flow_key_id, observations.c.since)
         with self._engine.connect() as connection:
             for observer, number, since in connection.execute(query):
                 found[observer].append((number, since))
@@ -105,19 +105,19 @@ class Series:
         for item in self._batches.read(0, *span):
             bucket = found[bucket_end(item.t, window.step_s)]
             column = {"bytes": item.bytes, "packets": item.packets, "connections": item.connections}[window.quantity]
-            for number, value in zip(item.talk_ids, column, strict=True):
+            for number, value in zip(item.key_ids, column, strict=True):
                 bucket.sums[number] += value
             if item.complete:
                 bucket.complete_s[item.observer] += item.interval_s
             else:
-                for number in set(item.talk_ids):
+                for number in set(item.key_ids):
                     bucket.listed_s[number] += item.interval_s
         return found
 
     def _of_rows(self, window: Window, span: tuple[int, int], tier: int) -> dict[int, _Bucket]:
         found: dict[int, _Bucket] = defaultdict(_Bucket)
         table = PATTERN_TABLES[tier]
-        columns = (table.c.t, table.c.talk_id, table.c.covered_s, table.c[window.quantity])
+        columns = (table.c.t, table.c.flow_key_id, table.c.covered_s, table.c[window.quantity])
         times = covered.c.t > span[0], covered.c.t <= span[1], covered.c.step_s == tier
         with self._engine.connect() as connection:
             for t, number, listed_s, value in connection.execute(
@@ -148,5 +148,5 @@ class Series:
         return {pair: sums[pair] / covered_s for pair, covered_s in seconds.items() if covered_s > 0}
 
     def _pair(self, number: int) -> Pair:
-        talk = self._names.known_talk(number)
-        return Pair(talk.source, talk.virtual_ip)
+        flow_key = self._names.flow_key_of(number)
+        return Pair(flow_key.source, flow_key.virtual_ip)

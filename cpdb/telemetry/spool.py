@@ -1,7 +1,7 @@
 """Keeps batches on disk while the database is away, and hands them back in order when it is there again.
 
 A folder of segments, each a row of records: length and CRC-32 (uint32 both), kind (1 byte), content. A segment names
-its talks itself (kind T, JSON) and then refers to them by number (kind B), so that any one can be read alone.
+its flow keys itself (kind T, JSON) and then refers to them by number (kind B), so that any one can be read alone.
 A program killed in the middle of a record leaves a torn tail, which is dropped; a segment is deleted when the last of
 its batches is written. A crash before that hands some out twice: (writer, seq) makes the store keep them once.
 """
@@ -23,10 +23,10 @@ from typing import IO, TypeGuard
 import structlog
 
 from cpdb.errors import StoreError
-from cpdb.telemetry.columns import Batch, Talk, pack, unpack
+from cpdb.telemetry.columns import Batch, FlowKey, pack, unpack
 
 HEAD = struct.Struct("<II")
-TALKS, BATCH = b"T", b"B"
+FLOW_KEYS, BATCH = b"T", b"B"
 LENGTH = struct.Struct("<I")
 SEGMENT_BYTES = 4 << 20
 MOST_BYTES = 256 << 20
@@ -46,7 +46,7 @@ class _Segment:
 class _Writing:
     segment: _Segment
     file: FileIO
-    numbers: dict[Talk, int] = field(default_factory=dict)
+    numbers: dict[FlowKey, int] = field(default_factory=dict)
 
 
 class Spool:
@@ -199,9 +199,9 @@ def _locked(folder: Path) -> IO[bytes]:
 
 
 def _write(writing: _Writing, item: Batch) -> None:
-    fresh = [talk for talk in dict.fromkeys(item.talks) if talk not in writing.numbers]
-    numbers = writing.numbers | {talk: len(writing.numbers) + at for at, talk in enumerate(fresh)}
-    records = _record(TALKS, json.dumps(fresh).encode()) if fresh else b""
+    fresh = [flow_key for flow_key in dict.fromkeys(item.flow_keys) if flow_key not in writing.numbers]
+    numbers = writing.numbers | {flow_key: len(writing.numbers) + at for at, flow_key in enumerate(fresh)}
+    records = _record(FLOW_KEYS, json.dumps(fresh).encode()) if fresh else b""
     records += _record(BATCH, _encoded(item, numbers))
     if writing.file.write(records) < len(records):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -234,7 +234,7 @@ def _record(kind: bytes, content: bytes) -> bytes:
     return HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
-def _encoded(item: Batch, numbers: dict[Talk, int]) -> bytes:
+def _encoded(item: Batch, numbers: dict[FlowKey, int]) -> bytes:
     head = {
         "observer": item.observer,
         "t": item.t,
@@ -245,16 +245,16 @@ def _encoded(item: Batch, numbers: dict[Talk, int]) -> bytes:
         "seq": item.seq,
     }
     text = json.dumps(head).encode()
-    ids = array("I", map(numbers.__getitem__, item.talks))
+    ids = array("I", map(numbers.__getitem__, item.flow_keys))
     return LENGTH.pack(len(text)) + text + pack(ids, (item.bytes, item.packets, item.connections), item.flags)
 
 
-def _decoded(content: bytes, talks: Sequence[Talk]) -> Batch:
+def _decoded(content: bytes, flow_keys: Sequence[FlowKey]) -> Batch:
     (length,) = LENGTH.unpack_from(content)
     head = json.loads(content[LENGTH.size : LENGTH.size + length])
     found = unpack(content[LENGTH.size + length :])
     return Batch(
-        talks=[talks[number] for number in found.talk_ids],
+        flow_keys=[flow_keys[number] for number in found.key_ids],
         bytes=array("q", found.bytes),
         packets=array("q", found.packets),
         connections=array("q", found.connections),
@@ -276,12 +276,12 @@ def _records(path: Path) -> Iterator[bytes]:
 
 
 def _batches(path: Path) -> Iterator[Batch]:
-    talks: list[Talk] = []
+    flow_keys: list[FlowKey] = []
     for body in _records(path):
-        if body[:1] == TALKS:
-            talks.extend(Talk(*one) for one in json.loads(body[1:]))
+        if body[:1] == FLOW_KEYS:
+            flow_keys.extend(FlowKey(*one) for one in json.loads(body[1:]))
         else:
-            yield _decoded(body[1:], talks)
+            yield _decoded(body[1:], flow_keys)
 
 
 def _scanned(path: Path) -> _Segment:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cpdb import QUANTITIES, Retained, SettingsError, StoreOutdated, Window, open_store, schema_versions, tier_of
+from cpdb import QUANTITIES, RetentionResult, SettingsError, StoreOutdated, Window, open_store, schema_versions, tier_of
 from forepath import exchange
 from forepath.exchange import Told, Wish
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, errors, table, writable
@@ -71,7 +71,7 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     """
     effective, now = load(settings), time.time()
     store = open_store(effective.database.url, create=False)
-    found = store.figures(now, effective.database.policy())
+    found = store.read_usage(now, effective.database.policy())
     store.close()
     if emit({"url": _url(effective), "now": now, **asdict(found)}, json):
         return
@@ -102,10 +102,10 @@ def retain(settings: SettingsOption = None, json: JsonOption = None) -> None:
     """
     effective = load(settings)
     store = open_store(effective.database.url)
-    done, rules = Retained(left=True), effective.database.policy()
+    done, rules = RetentionResult(left=True), effective.database.policy()
     with _bar("rolling up") as told:
         while done.left:
-            done = Retained(done.steps, done.rolled_up, done.deleted) + store.retain(
+            done = RetentionResult(done.steps, done.rolled_up, done.deleted) + store.retain(
                 time.time(), rules, RETAIN_BUDGET_S
             )
             told(0.0)
@@ -182,7 +182,7 @@ def _window(settings: Settings, asked: tuple[int, float | None, float | None], q
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--step") from error
     store = open_store(settings.database.url, create=False)
-    found = next(one for one in store.figures(now, settings.database.policy()).tiers if one.step_s == tier)
+    found = next(one for one in store.read_usage(now, settings.database.policy()).tiers if one.step_s == tier)
     store.close()
     if found.since is None or found.until is None:
         raise SettingsError(f"nothing is stored at {tier} s yet; a smaller --step may find newer data")

@@ -96,7 +96,7 @@ def explain(
     if record is None:
         which = "no action was tried so far" if action is None else f"no action {action}"
         raise SettingsError(f"{which}; `forepath status` lists the last ones")
-    steps = passed(store.progress.of(record.id or 0))
+    steps = passed(store.workflow.steps_of(record.id or 0))
     if not emit(explained(record) | {"steps": steps}, json):
         lines = [*explain_lines(record), *(f"step: {one}" for one in steps)]
         console.print("\n".join(lines), markup=False, highlight=False)

@@ -56,7 +56,7 @@ def forecast(
     elif source is not None:
         _show_pair(store, now, _of_pair(store, now, source, service), json)
     else:
-        rows = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
+        rows = store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
         if not emit({"forecasts": [asdict(row) for row in rows]}, json):
             _print_forecasts(rows)
 
@@ -175,7 +175,7 @@ def _print_forecasts(rows: list[Forecast]) -> None:
 
 
 def _of_pair(store: Store, now: float, source: str, service: str | None) -> list[Forecast]:
-    rows = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
+    rows = store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
     addresses = {item.address for item in store.inventory.virtual_ips() if service in (None, item.name, item.address)}
     found = [row for row in rows if row.pair.source == source and row.pair.virtual_ip in addresses]
     if not found:

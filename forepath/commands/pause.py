@@ -34,9 +34,9 @@ def pause(
     """
     store = open_store(load(settings).database.url, create=False)
     now = time.time()
-    before = store.brake.in_force(now)
+    before = store.pauses.in_force(now)
     made = Pause(now, who(), reason, None if lasting is None else now + lasting)
-    store.brake.pause(made)
+    store.pauses.pause(made)
     held = store.wanted.reservations(now)
     store.close()
     if emit({"paused": asdict(made), "before": asdict(before) if before else None, "reservations": len(held)}, json):
@@ -58,7 +58,7 @@ def resume(settings: SettingsOption = None, json: JsonOption = None) -> None:
     """
     store = open_store(load(settings).database.url, create=False)
     now = time.time()
-    lifted = store.brake.resume(now, who())
+    lifted = store.pauses.resume(now, who())
     store.close()
     if emit({"resumed": asdict(lifted) if lifted else None, "stop_file": stop_file()}, json):
         return

@@ -106,7 +106,7 @@ def bandwidth(
     _known_source(store, source)
     asker = Asker(store, who(), now, priority, tenant)
     number = request_bandwidth(asker, Pair(source, vip.address), wanted, now + lasting, reason[:LONGEST_REASON])
-    acting = store.duty.holder(ACTING, now) is not None
+    acting = store.leases.holder(ACTING, now) is not None
     store.close()
     if emit({"id": number, "until": now + lasting, "acting": acting}, json):
         return

@@ -14,7 +14,7 @@ import typer
 
 import orchestrator as orchestrator_room
 import predictor as predictor_room
-from cpdb import ForepathError, Policy, Store, open_store
+from cpdb import ForepathError, RetentionPolicy, Store, open_store
 from forepath import processes
 from forepath.commands import pause as halt
 from forepath.output import JsonOption, SettingsOption, console, emit
@@ -96,7 +96,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     effective = load(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
-    pause = store.brake.in_force(began_at)
+    pause = store.pauses.in_force(began_at)
     store.close()
     started = processes.programs(effective, settings, RUN_DIRECTORY, act)
     mode = "acting" if act else "advice only; --act to act"
@@ -128,7 +128,7 @@ def retaining(settings: Settings, stop: threading.Event) -> Iterator[None]:
         store.close()
 
 
-def _retain(store: Store, rules: Policy, stop: threading.Event) -> None:
+def _retain(store: Store, rules: RetentionPolicy, stop: threading.Event) -> None:
     pause_s, failed = RETAIN_EVERY_S, 0
     while not stop.wait(pause_s):
         try:

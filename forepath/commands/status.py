@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from cpdb import Holder, Store, open_store
+from cpdb import LeaseHolder, Store, open_store
 from forepath import views
 from forepath.commands import pause as halt
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
@@ -27,8 +27,8 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     store = _open(settings)
     now = time.time()
     span = store.facts.span()
-    pause = store.brake.in_force(now)
-    latest = store.foresight.latest(now, views.FORECAST_MAX_AGE_S)
+    pause = store.pauses.in_force(now)
+    latest = store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
     alarms = store.alarms.open()
     payload: dict[str, Any] = {
         "now": now,
@@ -59,9 +59,9 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     _print_actions(payload, now)
 
 
-def _on_duty(store: Store, now: float) -> dict[str, Holder]:
+def _on_duty(store: Store, now: float) -> dict[str, LeaseHolder]:
     """The orchestrators at work, by what they may do: of each sort one works, others stand by."""
-    held = {name: store.duty.holder(lease, now) for name, lease in (("acting", ACTING), ("advising", ADVISING))}
+    held = {name: store.leases.holder(lease, now) for name, lease in (("acting", ACTING), ("advising", ADVISING))}
     return {name: one for name, one in held.items() if one is not None}
 
 

@@ -215,7 +215,7 @@ def _last(store: Store, vip: VirtualIp, name: str) -> bool:
 
 
 def _put(store: Store, change: DestinationChange, undo: str, json: str | None) -> None:
-    generation = store.destinations.put(change)
+    generation = store.inventory.put_change(change)
     store.close()
     if emit({"change": asdict(replace(change, generation=generation)), "undo": undo}, json):
         return

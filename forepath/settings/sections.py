@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cpdb import DEFAULT_URL, NodeKind, Policy
+from cpdb import DEFAULT_URL, NodeKind, RetentionPolicy
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
@@ -33,9 +33,9 @@ class Database(Section):
     keep_scores_hours: Annotated[float, Field(ge=0.25)] = 24.0
     keep_journal_days: Annotated[float, Field(ge=1)] = 90.0
 
-    def policy(self) -> Policy:
+    def policy(self) -> RetentionPolicy:
         """How long what is remembered."""
-        return Policy(
+        return RetentionPolicy(
             second_s=self.keep_1s_hours * HOUR_S,
             ten_seconds_s=self.keep_10s_hours * HOUR_S,
             minute_s=self.keep_1min_days * DAY_S,

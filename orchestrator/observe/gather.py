@@ -145,7 +145,7 @@ class Gatherer:
         routes: Mapping[Pair, tuple[str | None, tuple[LinkKey, ...]]],
         virtual_ips: Mapping[str, VirtualIp],
     ) -> dict[Pair, PairState]:
-        forecasts = _by_pair(self.store.foresight.latest(now, self.config.max_forecast_age_s))
+        forecasts = _by_pair(self.store.forecasts.latest(now, self.config.max_forecast_age_s))
         by_pair: dict[Pair, list[Communication]] = defaultdict(list)
         for row in rows:
             by_pair[row.pair].append(row)

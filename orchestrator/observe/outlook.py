@@ -35,9 +35,9 @@ def outlook(
     wanted_pairs = {Subject(SubjectKind.PAIR, one.source, one.virtual_ip) for one in pairs}
     found: dict[tuple[tuple[str, str], int], BytesPerS] = {}
     for lane in (SLOW_LINKS, FAST_LINKS):
-        batch = store.foresight.batch(now, SLOW_MAX_AGE_S, lane)
+        batch = store.forecasts.batch(now, SLOW_MAX_AGE_S, lane)
         found |= {((one.a, one.b), far): value for one, far, value in peaks(batch, wanted_links, level)}
-    slow = store.foresight.batch(now, SLOW_MAX_AGE_S, SLOW_PAIRS)
+    slow = store.forecasts.batch(now, SLOW_MAX_AGE_S, SLOW_PAIRS)
     return Outlook(found, {(Pair(one.a, one.b), far): value for one, far, value in peaks(slow, wanted_pairs, level)})
 
 

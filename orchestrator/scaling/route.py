@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cpdb import OutcomeKind, Progress, Seconds
+from cpdb import OutcomeKind, Seconds, WorkflowStep
 from orchestrator.actions import ScaleAction, ScaleOut
 from orchestrator.pools import Manner
 
@@ -77,12 +77,12 @@ class Position:
         return self.stages[self.number] if self.number < len(self.stages) else None
 
 
-def note(number: int, position: Position, what: str, now: Seconds, **more: Any) -> Progress:
+def note(number: int, position: Position, what: str, now: Seconds, **more: Any) -> WorkflowStep:
     """What is written down before (`begun`) and after (`done`, `failed`, `end`) each stage."""
-    return Progress(number, position.stage or END, now, {"way": position.way, "what": what, **more})
+    return WorkflowStep(number, position.stage or END, now, {"way": position.way, "what": what, **more})
 
 
-def position(notes: Iterable[Progress], action: ScaleAction, manner: Manner) -> Position:
+def position(notes: Iterable[WorkflowStep], action: ScaleAction, manner: Manner) -> Position:
     """Where the notes of an action, oldest first, say that it stands."""
     found = Position(FORWARD, forward(action, manner))
     for one in notes:
@@ -90,7 +90,7 @@ def position(notes: Iterable[Progress], action: ScaleAction, manner: Manner) -> 
     return found
 
 
-def _after(before: Position, one: Progress, action: ScaleAction, manner: Manner) -> Position:
+def _after(before: Position, one: WorkflowStep, action: ScaleAction, manner: Manner) -> Position:
     what = one.detail.get("what")
     if what == BEGUN and one.step == before.stage:
         since = one.t if before.since is None else before.since
@@ -105,13 +105,13 @@ def _after(before: Position, one: Progress, action: ScaleAction, manner: Manner)
     return before
 
 
-def passed(notes: Sequence[Progress]) -> list[str]:
+def passed(notes: Sequence[WorkflowStep]) -> list[str]:
     """What an action went through, for people: one line for each stage that was done or failed."""
     first = notes[0].t if notes else 0.0
     ended = [one for one in notes if one.detail.get("what") in (DONE, FAILED)]
     return [f"{one.step} {one.detail['what']} after {one.t - first:.1f} s{_why(one)}" for one in ended]
 
 
-def _why(one: Progress) -> str:
+def _why(one: WorkflowStep) -> str:
     turned = " on the way back" if one.detail.get("way") == BACK else ""
     return turned + (f": {one.detail['why']}" if one.detail.get("why") else "")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from cpdb import DriverError, OutcomeKind, Progress, Seconds
+from cpdb import DriverError, OutcomeKind, Seconds, WorkflowStep
 from orchestrator.actions import ScaleOut
 from orchestrator.drivers import Finished
 from orchestrator.scaling import route
@@ -44,7 +44,7 @@ class Saga:
     def let_go(self) -> None:
         """Lets another go on at once. Raises StoreError."""
         self._held_at = None
-        self.stages.store.duty.release(self._lease, self.holder)
+        self.stages.store.leases.release(self._lease, self.holder)
 
     @property
     def _lease(self) -> str:
@@ -53,7 +53,7 @@ class Saga:
     def _mine(self, now: Seconds) -> bool:
         if self._held_at is not None and 0 <= now - self._held_at < RENEW_S:
             return True
-        held = self.stages.store.duty.hold(self._lease, self.holder, now, LEASE_S)
+        held = self.stages.store.leases.hold(self._lease, self.holder, now, LEASE_S)
         if held.holder != self.holder:
             self._held_at, self._position = None, None
             return False
@@ -64,7 +64,7 @@ class Saga:
 
     def _at(self) -> Position:
         if self._position is None:
-            notes = self.stages.store.progress.of(self.number)
+            notes = self.stages.store.workflow.steps_of(self.number)
             self._position = route.position(notes, self.stages.action, self.stages.pool.manner)
         return self._position
 
@@ -125,8 +125,8 @@ class Saga:
         self._write(route.note(self.number, at, route.END, now, outcome=outcome.value, sentence=sentence))
         self._position = None
 
-    def _write(self, note: Progress) -> None:
-        self.stages.store.progress.note(note)
+    def _write(self, note: WorkflowStep) -> None:
+        self.stages.store.workflow.note(note)
 
     def _ended(self) -> Finished | None:
         end = self._at().end

@@ -161,7 +161,7 @@ class Stages:
         return not loads or any(rate > QUIET_BYTES_PER_S for rate in rates)
 
     def _leave(self, _now: Now) -> str | None:
-        self.store.destinations.forget(self.pool.virtual_ip, self.member.vm)
+        self.store.inventory.forget_change(self.pool.virtual_ip, self.member.vm)
         return None
 
     def _rest(self, now: Now) -> str | None:
@@ -172,12 +172,12 @@ class Stages:
 
     def _change(self) -> DestinationChange | None:
         own = (self.pool.virtual_ip, self.member.vm)
-        return next((one for one in self.store.destinations.changes() if (one.virtual_ip, one.name) == own), None)
+        return next((one for one in self.store.inventory.changes() if (one.virtual_ip, one.name) == own), None)
 
     def _put(self, standing: Standing, weight: int, now: Now) -> None:
         one = self.member
         place = (self.pool.virtual_ip, one.vm, one.address, one.mac)
-        self.store.destinations.put(
+        self.store.inventory.put_change(
             DestinationChange(*place, weight, standing, self.owner, self.action.describe(), now.t)
         )
 

@@ -86,7 +86,7 @@ class Router:
         return self._stage(world, config, rows, (board, current, board.demand(latest.demand, latest.background)))
 
     def _rows(self, now: Seconds) -> list[WantedSplit]:
-        return [one for one in self.store.splits.all() if one.expires_at is None or one.expires_at > now]
+        return [one for one in self.store.wanted.splits() if one.expires_at is None or one.expires_at > now]
 
     def _learn_usual(self, net: RouteNet, world: World, rows: Mapping[Ends, WantedSplit]) -> None:
         for one in world.pairs.values():

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cpdb import IMPLAUSIBLE, HostLoad, LinkLoad, Quantity, Store, StoredBatch, Subject, SubjectKind, Talk, VmLoad
+from cpdb import IMPLAUSIBLE, FlowKey, HostLoad, LinkLoad, Quantity, Store, StoredBatch, Subject, SubjectKind, VmLoad
 from predictor.data.panel import Columns, Panel
 from predictor.data.view import ALL, CHANNELS, QUANTITIES, Floats, Ints, Rows, View
 
@@ -38,7 +38,7 @@ class Source(Protocol):
         """Rates of some cells (by number): channels x series x cells, NaN = not known."""
 
 
-def pair_of(talk: Talk) -> Subject:
+def pair_of(talk: FlowKey) -> Subject:
     """The pair that a talk belongs to, whichever destination answers."""
     return Subject(SubjectKind.PAIR, talk.source, talk.virtual_ip)
 
@@ -48,7 +48,7 @@ class Talks:
 
     quantities = QUANTITIES
 
-    def __init__(self, panel: Panel, window_s: float, key: Callable[[Talk], Subject | None] = pair_of) -> None:
+    def __init__(self, panel: Panel, window_s: float, key: Callable[[FlowKey], Subject | None] = pair_of) -> None:
         self.panel = panel
         self._window_s = window_s
         self._key = key
@@ -100,17 +100,17 @@ class Talks:
         return sum(self._take(batch) for batch in batches if batch.t <= now)
 
     def _name(self, store: Store, batches: list[StoredBatch]) -> None:
-        most = max((int(np.asarray(batch.talk_ids).max(initial=0)) for batch in batches), default=0)
+        most = max((int(np.asarray(batch.key_ids).max(initial=0)) for batch in batches), default=0)
         begin = len(self._row_of_talk)
         if most < begin:
             return
-        talks = store.facts.talks()
+        talks = store.facts.flow_keys()
         keys = [self._key(talks[number]) if number in talks else None for number in range(begin, most + 1)]
         rows = [-1 if key is None else self.panel.row_of(key) for key in keys]
         self._row_of_talk = np.concatenate([self._row_of_talk, np.array(rows, dtype=np.int64)])
 
     def _take(self, batch: StoredBatch) -> int:
-        rows = self._row_of_talk[np.asarray(batch.talk_ids)]
+        rows = self._row_of_talk[np.asarray(batch.key_ids)]
         columns = (batch.bytes, batch.packets, batch.connections)
         amounts = np.stack([np.asarray(column).astype(np.float64) for column in columns])
         good = rows >= 0
@@ -145,17 +145,17 @@ SETTLED_S = 5.0
 MOST_SUBJECTS = 20_000
 
 
-def virtual_ip_of(talk: Talk) -> Subject | None:
+def virtual_ip_of(talk: FlowKey) -> Subject | None:
     """The virtual IP that a talk belongs to."""
     return Subject(SubjectKind.VIRTUAL_IP, talk.virtual_ip)
 
 
-def destination_of(talk: Talk) -> Subject | None:
+def destination_of(talk: FlowKey) -> Subject | None:
     """The destination that a talk goes to, None while it is not known."""
     return None if talk.destination is None else Subject(SubjectKind.DESTINATION, talk.destination)
 
 
-def sums(key: Callable[[Talk], Subject | None], step_s: float, window_s: float) -> Talks:
+def sums(key: Callable[[FlowKey], Subject | None], step_s: float, window_s: float) -> Talks:
     """Communications summed over all pairs that `key` gives the same subject."""
     return Talks(Panel(step_s, window_s, len(CHANNELS), MOST_SUBJECTS), window_s, key)
 

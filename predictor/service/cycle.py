@@ -114,7 +114,7 @@ class Predictor:
             self._account(store, now)
             self._keeper.keep(store, self, now)
         scores = self._scores(verdicts, now)
-        store.foresight.add_scores(scores)
+        store.forecasts.add_scores(scores)
         return CycleReport(
             now, rows, report.pairs, report.forecasts, len(scores), report.installed, self.failed_fits, report.chosen,
             self.companion.drift.total,
@@ -165,10 +165,10 @@ class Predictor:
 
     def _account(self, store: Store, now: float) -> None:
         """Writes down what has changed in how far series are trusted, and now and then how good all was."""
-        store.foresight.add_moves(self.companion.moves(now, self.source.subjects))
+        store.forecasts.add_moves(self.companion.moves(now, self.source.subjects))
         batch = self.companion.scores(now, self.source.subjects)
         if batch is not None:
-            store.foresight.add_score_batch(batch)
+            store.forecasts.add_score_batch(batch)
 
     def _foresee(self, store: Store, view: View, report: CycleReport) -> CycleReport:
         installed = self._fit(view, report.now)
@@ -207,7 +207,7 @@ class Predictor:
             final[silent], chosen[silent] = np.nan, NOBODY
             final[:, refused], chosen[:, refused] = np.nan, NOBODY
         extras = Extras(said, self.companion.trusted())
-        store.foresight.add_batch(forecast_batch(now, (final, chosen), places, self.names, extras))
+        store.forecasts.add_batch(forecast_batch(now, (final, chosen), places, self.names, extras))
 
     def _issue(self, foreseen: Foreseen, spoken: Floats, now: float) -> Issue:
         rows: Ints = foreseen.rows

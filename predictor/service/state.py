@@ -117,7 +117,7 @@ class Keeper:
 
     def recall(self, store: Store, predictor: Learner) -> bool:
         """Gives a predictor that has not begun yet what another one knew; False when there was nothing of use."""
-        arrays = unpack(store.foresight.recall(self.key), self.key, about(predictor))
+        arrays = unpack(store.forecasts.recall(self.key), self.key, about(predictor))
         if arrays is None:
             return False
         try:
@@ -149,7 +149,7 @@ class Keeper:
 
     def _write(self, store: Store, head: Mapping[str, object], what: Mapping[str, Floats], now: float) -> None:
         try:
-            store.foresight.remember(self.key, pack(self.key, head, what), now)
+            store.forecasts.remember(self.key, pack(self.key, head, what), now)
         except StoreError as error:
             log.warning("what was learnt could not be kept, trying again later", key=self.key, error=str(error))
 

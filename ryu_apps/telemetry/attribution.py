@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import structlog
 
-from cpdb import Destination, Link, Talk
+from cpdb import Destination, FlowKey, Link
 from ryu_apps.declared import Directory
 from ryu_apps.network import Network
 from ryu_apps.pacing import RateLimiter
@@ -42,7 +42,7 @@ class LineSpeeds:
         self._speeds = speeds
         self._levels = {source: level for source, level in self._levels.items() if source in speeds}
 
-    def impossible(self, talks: Sequence[Talk], sizes: Sequence[int], since: Seconds, now: Seconds) -> set[str]:
+    def impossible(self, talks: Sequence[FlowKey], sizes: Sequence[int], since: Seconds, now: Seconds) -> set[str]:
         """Sources that claim more than their line carries, given the bytes of each talk in (since, now]."""
         totals: dict[str, int] = {}
         for talk, size in zip(talks, sizes, strict=True):
@@ -111,7 +111,7 @@ def _allowed(end: _End, other: _End) -> float:
     return (TOLERANCE - 1) * most + APART_S * min(max(end.fastest, other.fastest), most / 2) + LEAST_BYTES
 
 
-def marked(talks: Sequence[Talk], sources: Collection[str], doubtful: Callable[[Talk], bool] | None) -> list[int]:
+def marked(talks: Sequence[FlowKey], sources: Collection[str], doubtful: Callable[[FlowKey], bool] | None) -> list[int]:
     """Places of the talks of these sources, and of those that are doubtful for another reason."""
     if not sources and doubtful is None:
         return []
@@ -131,31 +131,31 @@ class Witness:
     def __init__(self, network: Network) -> None:
         self._network = network
         # Pair number -> its talk, and what that was made from; kept for the last words of pairs that are gone
-        self._talks: dict[int, tuple[Talk, Destination | None, Directory]] = {}
-        self._same: dict[Talk, Talk] = {}
-        self._pairs: dict[Talk, PairState] = {}
+        self._talks: dict[int, tuple[FlowKey, Destination | None, Directory]] = {}
+        self._same: dict[FlowKey, FlowKey] = {}
+        self._pairs: dict[FlowKey, PairState] = {}
         self._speeds = LineSpeeds()
         self._ends = BothEnds()
-        self._doubtful: dict[Talk, bool] = {}
+        self._doubtful: dict[FlowKey, bool] = {}
         self._brake = RateLimiter()
         self.implausible = 0
 
     def book(self, dpid: int, now: Seconds) -> Book:
         """How this switch's growth is read at this moment."""
 
-        def judge(talks: Sequence[Talk], sizes: Sequence[int], seconds: Seconds) -> Collection[int]:
+        def judge(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds) -> Collection[int]:
             return self._judge(talks, sizes, now - seconds, now)
 
         return Book(f"switch/{self._network.picture.directory.switch(dpid)}", self.account, judge)
 
     # ---- whose
 
-    def account(self, cookie: int) -> tuple[Talk, bool] | None:
+    def account(self, cookie: int) -> tuple[FlowKey, bool] | None:
         """The talk that an accounting entry counts, and whether its packets are openings of connections."""
         talk = self._talk(cookie & NUMBER_MASK)
         return None if talk is None else (talk, cookie >> KIND_SHIFT & _KIND_MASK == Kind.PAIR_SYN)
 
-    def _talk(self, number: int) -> Talk | None:
+    def _talk(self, number: int) -> FlowKey | None:
         pair, known = self._network.pairs.of_number(number), self._talks.get(number)
         if pair is None:
             return known[0] if known else None
@@ -163,19 +163,19 @@ class Witness:
         if known is not None and known[1] is pair.destination and known[2] is directory:
             return known[0]
         name = pair.destination.name if pair.destination else None
-        talk = Talk(directory.host(pair.source_address), pair.virtual_ip, name)
+        talk = FlowKey(directory.host(pair.source_address), pair.virtual_ip, name)
         talk = self._same.setdefault(talk, talk)
         self._talks[number], self._pairs[talk] = (talk, pair.destination, directory), pair
         return talk
 
-    def sampled(self, source: str, destination: str) -> Talk | None:
+    def sampled(self, source: str, destination: str) -> FlowKey | None:
         """The talk of a sampled packet; only packets to a virtual IP are counted, and only where they enter."""
         pair = self._network.pairs.of_addresses(source, destination)
         if pair is not None:
             return self._talk(pair.number)
         if destination not in self._network.virtual_ips:
             return None
-        talk = Talk(self._network.picture.directory.host(source), destination, None)
+        talk = FlowKey(self._network.picture.directory.host(source), destination, None)
         return self._same.setdefault(talk, talk)
 
     def forget(self) -> None:
@@ -210,7 +210,7 @@ class Witness:
         }
         return speeds | edge_capacities(declared.links, directory)
 
-    def _judge(self, talks: Sequence[Talk], sizes: Sequence[int], since: Seconds, now: Seconds) -> Collection[int]:
+    def _judge(self, talks: Sequence[FlowKey], sizes: Sequence[int], since: Seconds, now: Seconds) -> Collection[int]:
         sources = self._speeds.impossible(talks, sizes, since, now)
         found = marked(talks, sources, self._on_doubted if self._ends.doubted else None)
         self.implausible += len(found)
@@ -219,7 +219,7 @@ class Witness:
             _log.warning("more bytes than the line carries", sources=some, marked_in_all=self.implausible)
         return found
 
-    def _on_doubted(self, talk: Talk) -> bool:
+    def _on_doubted(self, talk: FlowKey) -> bool:
         if talk not in self._doubtful:
             self._doubtful[talk] = not self._ends.doubted.isdisjoint(self._way(self._pairs.get(talk)))
         return self._doubtful[talk]

@@ -7,7 +7,7 @@ from itertools import islice, repeat
 from typing import Any
 
 from cpdb import LinkLoad
-from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, Talk
+from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey
 from ryu_apps.telemetry.counters import Counters, Entry, FlowCounters, Growth, Look, Reading
 from ryu_apps.telemetry.polling import PortSample
 
@@ -38,8 +38,8 @@ class Book:
     """
 
     observer: str
-    account: Callable[[int], tuple[Talk, bool] | None]
-    judge: Callable[[Sequence[Talk], Sequence[int], Seconds], Collection[int]] = lambda *_: ()
+    account: Callable[[int], tuple[FlowKey, bool] | None]
+    judge: Callable[[Sequence[FlowKey], Sequence[int], Seconds], Collection[int]] = lambda *_: ()
 
 
 def paced(items: Iterable[Any], pause: Callable[[], None], every: int = 2000) -> Iterator[Any]:
@@ -120,12 +120,12 @@ class Accounts:
         return told
 
 
-_Columns = tuple[list[Talk], "array[int]", "array[int]", "array[int]", "array[int]"]
+_Columns = tuple[list[FlowKey], "array[int]", "array[int]", "array[int]", "array[int]"]
 
 
 def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: Book) -> _Columns:
     # Plain numbers in three lists: a container for each talk would wake the garbage collector again and again.
-    places: dict[Talk, int] = {}
+    places: dict[FlowKey, int] = {}
     sizes: list[int] = []
     packets: list[int] = []
     openings: list[int] = []
@@ -149,7 +149,7 @@ def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: Book
     return talks, *columns, _flags(talks, columns[0], seconds, book)  # type: ignore[return-value]
 
 
-def _flags(talks: Sequence[Talk], sizes: Sequence[int], seconds: Seconds, book: Book) -> "array[int]":
+def _flags(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds, book: Book) -> "array[int]":
     flags = array("B", bytes(len(talks)))
     for place in {*book.judge(talks, sizes, seconds), *(n for n, size in enumerate(sizes) if size == MOST_GROWTH)}:
         flags[place] = IMPLAUSIBLE

@@ -14,7 +14,7 @@ from socket import inet_ntoa
 
 import structlog
 
-from cpdb import Batch, ForepathError, SettingsError, Talk
+from cpdb import Batch, FlowKey, ForepathError, SettingsError
 from ryu_apps.framework import sleep
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.telemetry.rows import MOST_GROWTH
@@ -209,7 +209,7 @@ class _Agent:
 
     since: Seconds
     heard: Seconds
-    totals: dict[Talk, list[int]] = field(default_factory=dict)
+    totals: dict[FlowKey, list[int]] = field(default_factory=dict)
     sequences: dict[int, int] = field(default_factory=dict)
     rate: int = 0
     gap: bool = False
@@ -226,7 +226,7 @@ class Sampling:
         self.refused = 0
         self.lost = 0
 
-    def take(self, data: bytes, peer: str, talk_of: Callable[[str, str], Talk | None], now: Seconds) -> None:
+    def take(self, data: bytes, peer: str, talk_of: Callable[[str, str], FlowKey | None], now: Seconds) -> None:
         """A datagram from `peer`. `talk_of(source, destination)` is None for packets that are no communication."""
         name = self._names.get(peer)
         if name is None:

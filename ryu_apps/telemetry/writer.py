@@ -111,7 +111,7 @@ def _here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _size(row: Row) -> int:
-    return len(row.talks) + 1 if isinstance(row, Batch) else 1
+    return len(row.flow_keys) + 1 if isinstance(row, Batch) else 1
 
 
 @dataclass(slots=True)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpdb import Batch, Communication, Store, StoreError, Talk, open_store
+from cpdb import Batch, Communication, FlowKey, Store, StoreError, open_store
 from cpdb.telemetry.columns import pack, unpack
 
 SHOP = "10.0.0.101"
-C1, C2, C3 = (Talk(name, SHOP, "shop1") for name in ("c1", "c2", "c3"))
+C1, C2, C3 = (FlowKey(name, SHOP, "shop1") for name in ("c1", "c2", "c3"))
 
 
-def batch(t: float, sizes: dict[Talk, int], seq: int = 0, observer: str = "switch/leaf1") -> Batch:
+def batch(t: float, sizes: dict[FlowKey, int], seq: int = 0, observer: str = "switch/leaf1") -> Batch:
     count = len(sizes)
     packets, connections = array("q", [10] * count), array("q", [1] * count)
     columns = (array("q", sizes.values()), packets, connections)
@@ -30,8 +30,8 @@ def test_a_batch_comes_back_in_columns(store: Store) -> None:
     flagged = replace(batch(5.0, {C1: 7, C2: 2**40}), flags=array("B", [0, 1]), sampling=100)
     assert store.facts.add_batches([flagged]) == 1
     (found,) = store.facts.batches(0, 0.0)
-    talks = store.facts.talks()
-    assert [talks[number] for number in found.talk_ids] == [C1, C2]
+    talks = store.facts.flow_keys()
+    assert [talks[number] for number in found.key_ids] == [C1, C2]
     assert (list(found.bytes), list(found.packets), list(found.connections)) == ([7, 2**40], [10, 10], [1, 1])
     assert (list(found.flags or ()), found.sampling, found.complete) == ([0, 1], 100, True)
     assert (found.observer, found.t, found.interval_s) == ("switch/leaf1", 5.0, 1.0)
@@ -104,7 +104,7 @@ def test_packing_is_lossless(rows: list[tuple[int, int, int, int]]) -> None:
     counts: Sequence[array[int]] = [array("q", [row[n] for row in rows]) for n in range(3)]
     flags = array("B", [row[3] for row in rows])
     found = unpack(pack(ids, counts, flags))
-    assert list(found.talk_ids) == list(ids)
+    assert list(found.key_ids) == list(ids)
     assert [list(found.bytes), list(found.packets), list(found.connections)] == [list(one) for one in counts]
     assert list(found.flags or bytes(len(rows))) == list(flags)
 

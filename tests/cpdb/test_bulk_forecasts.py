@@ -11,8 +11,8 @@ from cpdb import (
     ForecastBatch,
     HorizonMove,
     Pair,
-    Policy,
     Quantity,
+    RetentionPolicy,
     ScoreBatch,
     Store,
     Subject,
@@ -47,23 +47,23 @@ SCORES = ScoreBatch(
 
 
 def test_a_bulk_forecast_comes_back_as_written(store: Store) -> None:
-    store.foresight.add_batch(ISSUE)
-    assert store.foresight.batch(now=12.0, max_age_s=5.0) == ISSUE
-    assert store.foresight.batch(now=9.0, max_age_s=5.0) is None
-    assert store.foresight.batch(now=20.0, max_age_s=5.0) is None
+    store.forecasts.add_batch(ISSUE)
+    assert store.forecasts.batch(now=12.0, max_age_s=5.0) == ISSUE
+    assert store.forecasts.batch(now=9.0, max_age_s=5.0) is None
+    assert store.forecasts.batch(now=20.0, max_age_s=5.0) is None
 
 
 def test_each_lane_has_an_issue_of_its_own(store: Store) -> None:
     slow = replace(ISSUE, lane="slow", issued_at=11.0)
-    store.foresight.add_batch(ISSUE)
-    store.foresight.add_batch(slow)
-    assert store.foresight.batch(12.0, 5.0) == ISSUE
-    assert store.foresight.batch(12.0, 5.0, "slow") == slow
+    store.forecasts.add_batch(ISSUE)
+    store.forecasts.add_batch(slow)
+    assert store.forecasts.batch(12.0, 5.0) == ISSUE
+    assert store.forecasts.batch(12.0, 5.0, "slow") == slow
 
 
 def test_the_latest_forecasts_are_the_pairs_of_the_fast_lane(store: Store) -> None:
-    store.foresight.add_batch(ISSUE)
-    (found,) = store.foresight.latest(12.0, 5.0)
+    store.forecasts.add_batch(ISSUE)
+    (found,) = store.forecasts.latest(12.0, 5.0)
     expected = Forecast(Pair("c1", "10.0.0.101"), 10.0, 5, Quantity.BYTES_PEAK, "ewma", {0.5: 1.0, 0.9: 3.0})
     assert replace(found, id=None) == expected
 
@@ -71,12 +71,12 @@ def test_the_latest_forecasts_are_the_pairs_of_the_fast_lane(store: Store) -> No
 def test_subjects_are_those_of_the_issue_also_when_they_change(store: Store, url: str) -> None:
     reader = open_store(url)
     only = replace(ISSUE, issued_at=11.0, subjects=(VM,), chosen=b"\0\0", values=bytes(16), talks=b"", horizon_s=b"")
-    store.foresight.add_batch(ISSUE)
-    assert reader.foresight.batch(12.0, 5.0) == ISSUE
-    store.foresight.add_batch(only)
-    assert reader.foresight.batch(12.0, 5.0) == only
-    store.foresight.add_batch(replace(ISSUE, issued_at=12.0))
-    assert reader.foresight.batch(12.0, 5.0) == replace(ISSUE, issued_at=12.0)
+    store.forecasts.add_batch(ISSUE)
+    assert reader.forecasts.batch(12.0, 5.0) == ISSUE
+    store.forecasts.add_batch(only)
+    assert reader.forecasts.batch(12.0, 5.0) == only
+    store.forecasts.add_batch(replace(ISSUE, issued_at=12.0))
+    assert reader.forecasts.batch(12.0, 5.0) == replace(ISSUE, issued_at=12.0)
     reader.close()
 
 
@@ -88,42 +88,42 @@ def test_an_array_of_the_wrong_size_is_refused() -> None:
 
 
 def test_bulk_scores_come_back(store: Store) -> None:
-    store.foresight.add_score_batch(SCORES)
-    assert store.foresight.score_batches(0.0) == [SCORES]
-    assert store.foresight.score_batches(20.0) == []
+    store.forecasts.add_score_batch(SCORES)
+    assert store.forecasts.score_batches(0.0) == [SCORES]
+    assert store.forecasts.score_batches(20.0) == []
 
 
 def test_moves_of_horizons_come_back(store: Store) -> None:
     move = HorizonMove(5.0, PAIR, 15, 5, "the error rose")
-    store.foresight.add_moves([move])
-    assert store.foresight.moves(0.0) == [move]
-    assert store.foresight.moves(5.0) == []
+    store.forecasts.add_moves([move])
+    assert store.forecasts.moves(0.0) == [move]
+    assert store.forecasts.moves(5.0) == []
 
 
 def test_what_was_learnt_survives_a_restart(store: Store, url: str) -> None:
-    assert store.foresight.recall("weights") is None
-    store.foresight.remember("weights", b"old", 1.0)
-    store.foresight.remember("weights", b"\0new", 2.0)
-    store.foresight.remember("other", b"", 2.0)
+    assert store.forecasts.recall("weights") is None
+    store.forecasts.remember("weights", b"old", 1.0)
+    store.forecasts.remember("weights", b"\0new", 2.0)
+    store.forecasts.remember("other", b"", 2.0)
     again = open_store(url)
-    assert (again.foresight.recall("weights"), again.foresight.recall("other")) == (b"\0new", b"")
+    assert (again.forecasts.recall("weights"), again.forecasts.recall("other")) == (b"\0new", b"")
     again.close()
 
 
 def test_a_list_of_subjects_that_was_forgotten_is_written_again(store: Store) -> None:
     """A predictor that paused longer than forecasts are kept goes on with the list that it knows."""
-    store.foresight.add_batch(ISSUE)
-    store.foresight.add_batch(replace(ISSUE, issued_at=11.0, subjects=(VM, PAIR)))
-    store.foresight.add_batch(replace(ISSUE, issued_at=12.0))
-    store.retain(1000.0, Policy(), budget_s=60.0)
+    store.forecasts.add_batch(ISSUE)
+    store.forecasts.add_batch(replace(ISSUE, issued_at=11.0, subjects=(VM, PAIR)))
+    store.forecasts.add_batch(replace(ISSUE, issued_at=12.0))
+    store.retain(1000.0, RetentionPolicy(), budget_s=60.0)
     back = replace(ISSUE, issued_at=1001.0)
-    store.foresight.add_batch(back)
-    assert store.foresight.batch(1002.0, 5.0) == back
+    store.forecasts.add_batch(back)
+    assert store.forecasts.batch(1002.0, 5.0) == back
 
 
 def test_old_foresight_is_forgotten(store: Store) -> None:
-    store.foresight.add_batch(ISSUE)
-    store.foresight.add_score_batch(SCORES)
-    assert store.foresight.forget_before(15.0) == 1
-    assert store.foresight.batch(12.0, 5.0) is None
-    assert store.foresight.score_batches(0.0) == [SCORES]
+    store.forecasts.add_batch(ISSUE)
+    store.forecasts.add_score_batch(SCORES)
+    assert store.forecasts.forget_before(15.0) == 1
+    assert store.forecasts.batch(12.0, 5.0) is None
+    assert store.forecasts.score_batches(0.0) == [SCORES]

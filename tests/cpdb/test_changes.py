@@ -9,12 +9,12 @@ from cpdb import (
     BandwidthRequest,
     Destination,
     DestinationChange,
-    Progress,
     RequestState,
     Standing,
     Store,
     VirtualIp,
     WantedSplit,
+    WorkflowStep,
 )
 
 VIP = VirtualIp(
@@ -31,7 +31,7 @@ def test_virtual_ips_are_as_declared_until_somebody_changes_them(store: Store) -
     store.inventory.declare_virtual_ips([VIP])
     assert store.inventory.virtual_ips() == [VIP]
     before = store.wanted.generation()
-    generation = store.destinations.put(change("b", Standing.JOINING))
+    generation = store.inventory.put_change(change("b", Standing.JOINING))
     assert generation > before
     (now,) = store.inventory.virtual_ips()
     assert [(one.name, one.weight, one.standing) for one in now.destinations] == [
@@ -39,21 +39,21 @@ def test_virtual_ips_are_as_declared_until_somebody_changes_them(store: Store) -
         ("b", 50, Standing.JOINING),
     ]
     assert store.inventory.virtual_ips(declared_only=True) == [VIP]
-    assert store.destinations.changes() == [replace(change("b", Standing.JOINING), generation=generation)]
+    assert store.inventory.changes() == [replace(change("b", Standing.JOINING), generation=generation)]
 
 
 def test_a_changed_destination_is_there_once_and_a_removed_one_is_gone(store: Store) -> None:
     store.inventory.declare_virtual_ips([VIP])
     for standing in (Standing.JOINING, Standing.SERVING, Standing.DRAINING):
-        store.destinations.put(change("b", standing))
+        store.inventory.put_change(change("b", standing))
     (now,) = store.inventory.virtual_ips()
     assert [one.standing for one in now.destinations] == [Standing.SERVING, Standing.DRAINING]
-    store.destinations.put(change("a", Standing.REMOVED))
+    store.inventory.put_change(change("a", Standing.REMOVED))
     store.inventory.declare_virtual_ips([VIP])  # a restart says the same again
     (now,) = store.inventory.virtual_ips()
     assert [one.name for one in now.destinations] == ["b"]
-    assert store.destinations.forget(VIP.address, "a") and not store.destinations.forget(VIP.address, "a")
-    store.destinations.forget(VIP.address, "b")
+    assert store.inventory.forget_change(VIP.address, "a") and not store.inventory.forget_change(VIP.address, "a")
+    store.inventory.forget_change(VIP.address, "b")
     assert store.inventory.virtual_ips() == [VIP]
 
 
@@ -73,13 +73,13 @@ def test_the_same_alarm_is_counted_and_a_cleared_one_can_come_again(store: Store
 def test_splits_are_replaced_and_removed_in_one_generation(store: Store) -> None:
     one = WantedSplit("s1", "s2", (("s1", "s2"), ("s1", "s3", "s2")), (0.75, 0.25), (11, 12), "test", "hedge", 1.0)
     other = replace(one, to_switch="s4")
-    first = store.splits.put([one, other])
-    assert store.splits.all() == [replace(one, generation=first), replace(other, generation=first)]
-    second = store.splits.put([replace(one, ratios=(0.5, 0.5))], removed=[("s1", "s4")])
+    first = store.wanted.put_splits([one, other])
+    assert store.wanted.splits() == [replace(one, generation=first), replace(other, generation=first)]
+    second = store.wanted.put_splits([replace(one, ratios=(0.5, 0.5))], removed=[("s1", "s4")])
     assert second == first + 1
-    assert store.splits.all() == [replace(one, ratios=(0.5, 0.5), generation=second)]
-    store.splits.clear()
-    assert store.splits.all() == []
+    assert store.wanted.splits() == [replace(one, ratios=(0.5, 0.5), generation=second)]
+    store.wanted.clear_splits()
+    assert store.wanted.splits() == []
     assert store.wanted.generation() == second + 1
 
 
@@ -100,15 +100,19 @@ def test_a_request_is_open_until_it_is_over_withdrawn_or_refused(store: Store) -
 
 
 def test_steps_of_an_action_are_kept_in_order(store: Store) -> None:
-    notes = [Progress(4, "made", 1.0, {"vm": "x"}), Progress(4, "booted", 2.0, {}), Progress(5, "made", 3.0, {})]
+    notes = [
+        WorkflowStep(4, "made", 1.0, {"vm": "x"}),
+        WorkflowStep(4, "booted", 2.0, {}),
+        WorkflowStep(5, "made", 3.0, {}),
+    ]
     for note in notes:
-        store.progress.note(note)
-    assert store.progress.of(4) == notes[:2]
-    assert store.progress.of_many((4, 5, 6)) == {4: notes[:2], 5: notes[2:]}
-    assert store.progress.of(6) == []
+        store.workflow.note(note)
+    assert store.workflow.steps_of(4) == notes[:2]
+    assert store.workflow.steps_of_many((4, 5, 6)) == {4: notes[:2], 5: notes[2:]}
+    assert store.workflow.steps_of(6) == []
 
 
 @pytest.mark.parametrize("standing", list(Standing))
 def test_a_change_of_an_unknown_virtual_ip_changes_nothing(store: Store, standing: Standing) -> None:
-    store.destinations.put(change("b", standing))
+    store.inventory.put_change(change("b", standing))
     assert store.inventory.virtual_ips() == []

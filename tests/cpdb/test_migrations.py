@@ -3,7 +3,7 @@
 from alembic import command
 from sqlalchemy import text
 
-from cpdb import Communication, Policy, open_store, schema_versions
+from cpdb import Communication, RetentionPolicy, open_store, schema_versions
 from cpdb.engine import _alembic, connect
 
 FIRST = "0001"
@@ -58,7 +58,7 @@ def test_what_was_measured_survives_the_second_version(url: str) -> None:
 def test_what_came_from_the_old_version_is_rolled_up_like_any_other(url: str) -> None:
     make_old(url)
     store = open_store(url)
-    store.retain(100.0, Policy(), budget_s=60.0)
+    store.retain(100.0, RetentionPolicy(), budget_s=60.0)
     with store.engine.connect() as connection:
         found = connection.execute(text("SELECT sum(bytes) FROM patterns_60s")).scalar_one()
     assert int(found) == sum(row[5] for row in ROWS)

@@ -11,31 +11,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from cpdb import Batch, HostLoad, LinkLoad, Policy, Retained, Store, Talk, VmLoad, open_store
+from cpdb import Batch, FlowKey, HostLoad, LinkLoad, RetentionPolicy, RetentionResult, Store, VmLoad, open_store
 from cpdb.telemetry.retention import bucket_end, roll_ups, tiers
 
 SHOP = "10.0.0.101"
-C1, C2 = Talk("c1", SHOP, "shop1"), Talk("c2", SHOP, None)
-POLICY = Policy()
+C1, C2 = FlowKey("c1", SHOP, "shop1"), FlowKey("c2", SHOP, None)
+POLICY = RetentionPolicy()
 # Minutes begin at multiples of 60.
 T0 = 1_700_000_040.0
 assert T0 % 60 == 0
 
 
-def batch(t: float, sizes: dict[Talk, int], observer: str = "switch/leaf1", complete: bool = True) -> Batch:
+def batch(t: float, sizes: dict[FlowKey, int], observer: str = "switch/leaf1", complete: bool = True) -> Batch:
     sized = array("q", sizes.values())
     packets, connections = array("q", [10] * len(sizes)), array("q", [1] * len(sizes))
     return Batch(observer, t, 1.0, list(sizes), sized, packets, connections, complete=complete)
 
 
-def retain(store: Store, now: float, policy: Policy = POLICY) -> Retained:
+def retain(store: Store, now: float, policy: RetentionPolicy = POLICY) -> RetentionResult:
     done = store.retain(now, policy, budget_s=60.0)
     assert not done.left
     return done
 
 
 def rows(store: Store, step: int) -> list[dict[str, Any]]:
-    query = f"SELECT p.*, n.name FROM patterns_{step}s p JOIN talks k ON k.id = p.talk_id " + (
+    query = f"SELECT p.*, n.name FROM patterns_{step}s p JOIN flow_keys k ON k.id = p.flow_key_id " + (
         "JOIN nodes n ON n.id = k.source_id ORDER BY p.t, n.name"
     )
     with store.engine.connect() as connection:
@@ -94,7 +94,7 @@ SAID = st.lists(st.tuples(TIMES, st.sampled_from([C1, C2]), st.integers(0, 2**40
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=SAID, runs=st.lists(st.floats(0.0, 500.0), max_size=4))
 def test_bytes_are_conserved_in_whatever_order_they_come(
-    store: Store, said: list[tuple[float, Talk, int, bool]], runs: list[float]
+    store: Store, said: list[tuple[float, FlowKey, int, bool]], runs: list[float]
 ) -> None:
     with store.engine.begin() as connection:
         for table in ("pending", "batches", "patterns_10s", "patterns_60s", "covered"):
@@ -149,7 +149,7 @@ def test_a_budget_stops_the_work_and_the_next_call_goes_on(store: Store) -> None
 
 
 def test_each_tier_lasts_its_time(store: Store) -> None:
-    policy = Policy(second_s=120, ten_seconds_s=600, minute_s=1800)
+    policy = RetentionPolicy(second_s=120, ten_seconds_s=600, minute_s=1800)
     store.facts.add_batches([batch(T0 + n, {C1: 1}) for n in range(1, 61)])
     retain(store, T0 + 90, policy)
     assert len(store.facts.batches(0, 0.0)) == 60
@@ -190,7 +190,7 @@ def test_old_loads_are_thinned_to_a_row_a_minute(store: Store) -> None:
 
 def test_the_view_shows_people_what_was_said(store: Store) -> None:
     store.facts.add_batches([batch(T0 + n, {C1: 100}) for n in range(1, 71)])
-    retain(store, T0 + 90, Policy())
+    retain(store, T0 + 90, RetentionPolicy())
     query = (
         "SELECT source, virtual_ip, destination, timestamp, bytes, packets, mean_packet_bytes, connections_per_s "
         "FROM communication_patterns ORDER BY timestamp"
@@ -221,8 +221,8 @@ def test_a_batch_always_reaches_a_tier_that_is_still_kept(bucket: int, built: in
 
 def test_the_file_shrinks_when_much_was_forgotten(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/cpdb.db")
-    store.foresight.remember("much", bytes(40_000_000), 1.0)
-    store.foresight.remember("much", b"little", 2.0)
+    store.forecasts.remember("much", bytes(40_000_000), 1.0)
+    store.forecasts.remember("much", b"little", 2.0)
     full = _pragma(store, "page_count")
     for _ in range(10):
         retain(store, T0)

@@ -4,10 +4,10 @@ from array import array
 
 import pytest
 
-from cpdb import Batch, Pair, Policy, Store, Talk, Window, tier_of
+from cpdb import Batch, FlowKey, Pair, RetentionPolicy, Store, Window, tier_of
 
 T0 = 1_700_000_040
-C1, C2 = Talk("c1", "10.0.0.1", "shop1"), Talk("c2", "10.0.0.1", None)
+C1, C2 = FlowKey("c1", "10.0.0.1", "shop1"), FlowKey("c2", "10.0.0.1", None)
 P1, P2 = Pair("c1", "10.0.0.1"), Pair("c2", "10.0.0.1")
 
 
@@ -19,7 +19,7 @@ def filled(store: Store) -> Store:
         counts = [array("q", [size // step for size in said.values()]) for step in (1, 6, 60)]
         batch = Batch("switch/a", float(T0 + n), 1.0, list(said), counts[0], counts[1], counts[2], complete=True)
         store.facts.add_batches([batch])
-    store.retain(T0 + 200.0, Policy(), budget_s=60.0)
+    store.retain(T0 + 200.0, RetentionPolicy(), budget_s=60.0)
     return store
 
 

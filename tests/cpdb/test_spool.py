@@ -14,19 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cpdb import Batch, Spool, Store, StoreError, Talk
+from cpdb import Batch, FlowKey, Spool, Store, StoreError
 
 WRITES_UNTIL_KILLED = """
 import sys
 import threading
 from array import array
 from pathlib import Path
-from cpdb import Batch, Spool, Talk
+from cpdb import Batch, Spool, FlowKey
 spool = Spool(Path(sys.argv[1]), segment_bytes=2000)
 seq = 0
 while True:
     seq += 1
-    talks = [Talk(f"c{n}", "10.0.0.1", None) for n in range(seq % 7)]
+    talks = [FlowKey(f"c{n}", "10.0.0.1", None) for n in range(seq % 7)]
     column = array("q", range(len(talks)))
     spool.append([Batch("leaf", float(seq), 1.0, talks, column, column, column, writer="w", seq=seq)])
     print(seq, flush=True)
@@ -37,9 +37,9 @@ MEETS_A_FULL_DISK = """
 import json, resource, sys
 from array import array
 from pathlib import Path
-from cpdb import Batch, Spool, Talk
+from cpdb import Batch, Spool, FlowKey
 spool, column = Spool(Path(sys.argv[1])), array("q", range(3))
-talks = [Talk(f"c{n}", "10.0.0.1", None) for n in range(3)]
+talks = [FlowKey(f"c{n}", "10.0.0.1", None) for n in range(3)]
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 kept, replayed = [], []
 for seq, room in enumerate((30, hard, 10, hard), 1):
@@ -54,7 +54,7 @@ print(json.dumps({"kept": kept, "lost": spool.lost, "replayed": [one.t for one i
 
 
 def batch(seq: int, talks: int = 3) -> Batch:
-    names = [Talk(f"c{n + seq % 2}", "10.0.0.101", "shop1" if n else None) for n in range(talks)]
+    names = [FlowKey(f"c{n + seq % 2}", "10.0.0.101", "shop1" if n else None) for n in range(talks)]
     counts = [array("q", [seq * 100 + n + shift for n in range(talks)]) for shift in range(3)]
     flags = array("B", [1] * talks) if seq % 3 == 0 else None
     return Batch("leaf1", float(seq), 1.0, names, *counts, flags, complete=True, writer="w", seq=seq)

@@ -126,15 +126,15 @@ def test_an_address_seen_on_the_wire_becomes_an_undeclared_virtual_ip(store: Sto
 def test_latest_forecasts_are_the_newest_issue_and_never_from_the_future(store: Store) -> None:
     old = Forecast(PAIR, 10.0, 5, Quantity.BYTES_PEAK, "naive", {0.5: 1.0, 0.9: 3.0})
     new = replace(old, issued_at=11.0)
-    store.foresight.add_forecasts([old, new, replace(old, issued_at=99.0)])
-    assert [replace(one, id=None) for one in store.foresight.latest(now=12.0, max_age_s=5.0)] == [new]
-    assert store.foresight.latest(now=30.0, max_age_s=5.0) == []
+    store.forecasts.add_forecasts([old, new, replace(old, issued_at=99.0)])
+    assert [replace(one, id=None) for one in store.forecasts.latest(now=12.0, max_age_s=5.0)] == [new]
+    assert store.forecasts.latest(now=30.0, max_age_s=5.0) == []
 
 
 def test_scores_come_back(store: Store) -> None:
     score = Score(PAIR, 10.0, 15.0, 5, Quantity.CONNECTIONS_PEAK, "ewma", 4.0, 0.7, True)
-    store.foresight.add_scores([score])
-    assert store.foresight.scores(0.0) == [score]
+    store.forecasts.add_scores([score])
+    assert store.forecasts.scores(0.0) == [score]
 
 
 def test_a_lease_ends_by_itself(store: Store) -> None:

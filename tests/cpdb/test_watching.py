@@ -27,7 +27,7 @@ def test_every_change_of_what_is_wanted_is_noticed_once(store: Store, url: str) 
         other.wanted.reserve(reservation("s"))
         assert watch.changed()
         assert not watch.changed()
-        other.destinations.put(
+        other.inventory.put_change(
             DestinationChange("10.0.0.100", "d", "10.0.0.1", "02:00:00:00:00:01", 1, Standing.JOINING, "o", "why", 1.0)
         )
         assert watch.changed()

@@ -100,7 +100,7 @@ def fill(store: Store, now: float | None = None) -> float:
     store.facts.add_loads([row for age in range(10) for row in _loads(now - age)])
     peaks = {Quantity.BYTES_PEAK: SHOP_PEAK, Quantity.BYTES_MEAN: SHOP_PEAK}
     counts = {Quantity.CONNECTIONS_PEAK: 20.0, Quantity.CONNECTIONS_MEAN: 20.0}
-    store.foresight.add_forecasts(
+    store.forecasts.add_forecasts(
         [
             fan(SHOPPING, now, horizon, quantity, value)
             for horizon in (5, 15, 30)

@@ -46,7 +46,7 @@ def seen(store: Store, at_s: float = 15.0, now: float = NOW) -> dict[tuple[str, 
 
 def test_a_silent_pair_with_a_forecast_loads_the_links_towards_its_service(empty: Store) -> None:
     place(empty)
-    empty.foresight.add_forecasts([fan(Pair("c2", SHOP), NOW, 5, Quantity.BYTES_PEAK, 1e6)])
+    empty.forecasts.add_forecasts([fan(Pair("c2", SHOP), NOW, 5, Quantity.BYTES_PEAK, 1e6)])
     loaded = {hop: view for hop, view in seen(empty, 5.0).items() if view.predicted.q50}
     assert ("c2", "leaf1") in loaded and ACCESS in loaded and len(loaded) == 4
     assert loaded[ACCESS].predicted.q90 == pytest.approx(1.4e6)
@@ -70,7 +70,7 @@ def test_predicted_load_adds_up_and_never_falls_below_the_present(empty: Store) 
 def test_pairs_add_their_spreads_in_squares_and_each_tells_what_it_brings(empty: Store) -> None:
     fill(empty, NOW)
     rows = [fan(pair, NOW, 15, Quantity.BYTES_PEAK, 1e6) for pair in (SHOPPING, COPYING)]
-    empty.foresight.add_forecasts([replace(one, issued_at=NOW + 0.5) for one in rows])
+    empty.forecasts.add_forecasts([replace(one, issued_at=NOW + 0.5) for one in rows])
     access = seen(empty, now=NOW + 1)[ACCESS]
     assert access.predicted.q50 == pytest.approx(2e6)
     assert access.predicted.q90 == pytest.approx(2e6 + math.sqrt(2) * 0.4e6)
@@ -81,7 +81,7 @@ def test_pairs_add_their_spreads_in_squares_and_each_tells_what_it_brings(empty:
 def test_the_links_own_forecast_counts_where_it_expects_more(empty: Store) -> None:
     fill(empty, NOW)
     subject = Subject(SubjectKind.LINK, "hA", "leaf2")
-    empty.foresight.add_batch(peaks(subject, "fast/link", NOW, {5: 1e5, 15: 2e5}))
+    empty.forecasts.add_batch(peaks(subject, "fast/link", NOW, {5: 1e5, 15: 2e5}))
     answers = seen(empty)["hA", "leaf2"]
     assert answers.predicted is answers.by_link and answers.predicted.model == "theta"
     assert (answers.predicted.q10, answers.predicted.q50, answers.predicted.q90) == (1e5, 2e5, 4e5)
@@ -99,8 +99,8 @@ def test_the_nearest_forecast_that_reaches_a_moment_speaks_of_it(
     empty: Store, at_s: float, horizon_s: int, lane: str
 ) -> None:
     pair = Subject(SubjectKind.PAIR, "c1", SHOP)
-    empty.foresight.add_batch(peaks(pair, "fast", NOW, {5: 1.0, 15: 2.0, 30: 3.0}))
-    empty.foresight.add_batch(peaks(pair, "slow", NOW, {60: 4.0, 300: 5.0}))
+    empty.forecasts.add_batch(peaks(pair, "fast", NOW, {5: 1.0, 15: 2.0, 30: 3.0}))
+    empty.forecasts.add_batch(peaks(pair, "slow", NOW, {60: 4.0, 300: 5.0}))
     found = ahead(empty, NOW, at_s)
     assert (found.horizon_s, found.lane, found.issued_at) == (horizon_s, lane, NOW)
     assert found.pairs[pair].q50 == {5: 1.0, 15: 2.0, 60: 4.0}[horizon_s]
@@ -171,6 +171,6 @@ def test_what_makes_no_sense_is_refused(forepath: Forepath, filled: Store) -> No
 
 def test_without_fresh_forecasts_the_command_says_so(forepath: Forepath, empty: Store) -> None:
     fill(empty, time.time() - 8)
-    empty.foresight.forget_before(time.time() + 1)
+    empty.forecasts.forget_before(time.time() + 1)
     said = forepath("paths", "--links")
     assert said.code == 0 and "no fresh forecast" in said.out

@@ -32,7 +32,7 @@ def test_a_pause_for_a_while_ends_by_itself_and_outlasts_a_restart(
     made = forepath("pause", "--for", "10m", "--json", "-").json()["paused"]
     assert 600 <= made["ends_at"] - began < 660
     again = open_store(settings.database.url, create=False)
-    assert again.brake.in_force(began + 500) is not None and again.brake.in_force(began + 700) is None
+    assert again.pauses.in_force(began + 500) is not None and again.pauses.in_force(began + 700) is None
     again.close()
     assert "ends in 10 min" in forepath("status").out
 
@@ -74,7 +74,7 @@ def test_without_a_database_there_is_nothing_to_pause(forepath: Forepath) -> Non
 @pytest.mark.parametrize("words", [("--for", "soon"), ("--for", "0"), ("--for", "-5m"), ("--for", "10 weeks")])
 def test_a_span_that_is_none(forepath: Forepath, empty: Store, words: tuple[str, ...]) -> None:
     assert forepath("pause", *words).code == 2
-    assert empty.brake.in_force(time.time()) is None
+    assert empty.pauses.in_force(time.time()) is None
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_status_tells_what_is_there(forepath: Forepath, filled: Store) -> None:
 
 def test_status_tells_who_is_on_duty(forepath: Forepath, empty: Store) -> None:
     assert "none is running" in forepath("status").out
-    empty.duty.hold(ACTING, "rack7/311/ab", time.time(), 60.0)
+    empty.leases.hold(ACTING, "rack7/311/ab", time.time(), 60.0)
     assert forepath("status", "--json", "-").json()["on_duty"]["acting"]["holder"] == "rack7/311/ab"
     assert "acting: rack7/311/ab" in forepath("status").out
 

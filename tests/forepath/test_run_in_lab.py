@@ -84,7 +84,7 @@ def test_run_mirrors_forecasts_and_ends_everything(lab: Lab, tmp_path: Path) -> 
         spoke = eventually(lambda: [r for r in store.facts.communications(0.0) if r.new_connections], 40)
         assert spoke, (tmp_path / ".run/controller.log").read_text()
         assert {(row.source, row.virtual_ip, row.destination) for row in spoke} == {("c1", VIP, "c4")}
-        assert eventually(lambda: store.foresight.latest(time.time(), 10), 60), "no forecast"
+        assert eventually(lambda: store.forecasts.latest(time.time(), 10), 60), "no forecast"
         asked = ["paths", "--from", "c1", "--to", "shop", "--settings", str(file), "--json", "-"]
         said = subprocess.run(
             [*PYTHON, "-m", "forepath", *asked], capture_output=True, text=True, check=True,

@@ -15,7 +15,7 @@ NOW = 1_000_000.0
 
 def want(store: Store, ratios: tuple[float, float], now: float = NOW) -> None:
     tags = FIRST_TAG, FIRST_TAG + 1
-    store.splits.put([WantedSplit("leaf1", "leaf2", (UPPER, LOWER), ratios, tags, "test", "", now, now + 600)])
+    store.wanted.put_splits([WantedSplit("leaf1", "leaf2", (UPPER, LOWER), ratios, tags, "test", "", now, now + 600)])
 
 
 def test_paths_follow_the_split_in_force_and_show_all_of_it(empty: Store) -> None:

@@ -83,7 +83,7 @@ def _installed(kind: str) -> Callable[[World], bool]:
 
 
 def _older_split(store: Store) -> None:
-    store.splits.put([WantedSplit(*ROUTE.ends, WAYS, (0.9, 0.1), (3072, 3073), "orchestrator", "", START)])
+    store.wanted.put_splits([WantedSplit(*ROUTE.ends, WAYS, (0.9, 0.1), (3072, 3073), "orchestrator", "", START)])
 
 
 def _split(world: World) -> bool:
@@ -117,7 +117,7 @@ def _two(store: Store) -> None:
 def _larger_service(store: Store) -> None:
     _service(store)
     place = (VIP, WEB2.vm, WEB2.address, WEB2.mac, 100, Standing.SERVING)
-    store.destinations.put(DestinationChange(*place, "orchestrator", "", START))
+    store.inventory.put_change(DestinationChange(*place, "orchestrator", "", START))
 
 
 OUT = ScaleOut(VIP, "web2", "hB", "paused")

@@ -153,7 +153,7 @@ class Simulation:
                     fan(pair, self.now, horizon, Quantity.BYTES_PEAK, sizes(peak) + 2 * BASE_BYTES),
                     fan(pair, self.now, horizon, Quantity.BYTES_MEAN, sizes(mean)),
                 ]
-        self.store.foresight.add_forecasts(forecasts)
+        self.store.forecasts.add_forecasts(forecasts)
 
     def _controller(self) -> None:
         """Installs what is wanted one poll later, as a controller would."""

@@ -83,9 +83,9 @@ def the_rest_of_the_world(store: Store, now: Seconds) -> None:
     """Traffic goes on, and a controller installs what is wanted, and probes who joins."""
     store.facts.add_communications([Communication(SHOP.source, SHOP.virtual_ip, "vm1", now, 1.0, 1_000, 10, 1)])
     held = [("reservation", one.key, one.generation) for one in store.wanted.reservations(now)]
-    held += [("split", split_key((one.from_switch, one.to_switch)), one.generation) for one in store.splits.all()]
+    held += [("split", split_key((one.from_switch, one.to_switch)), one.generation) for one in store.wanted.splits()]
     rows = [Observed(kind, key, "leaf1", number, "installed", "", now) for kind, key, number in held]
-    for one in store.destinations.changes():
+    for one in store.inventory.changes():
         rows.append(Observed("health", f"{VIP}/{one.name}", "controller", 0, "up", "", now))
         if one.standing is Standing.DRAINING:
             rows.append(Observed("live", f"{VIP}/{one.name}", "controller", 0, "0", "", now))

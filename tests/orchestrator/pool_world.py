@@ -131,7 +131,7 @@ class PoolWorld:
     def _controller(self) -> None:
         """Says once how those are that come, and again when that changes; counts connections of those who leave."""
         rows = []
-        changes = self.store.destinations.changes()
+        changes = self.store.inventory.changes()
         self.said = {name: word for name, word in self.said.items() if name in {one.name for one in changes}}
         for one in changes:
             health = "down" if one.name in self.sick else "up"
@@ -175,7 +175,7 @@ class PoolWorld:
                     (Quantity.BYTES_MEAN, mean * 10_000),
                 ):
                     forecasts.append(fan(pair, self.now, horizon, quantity, value, 0.05))
-        self.store.foresight.add_forecasts(forecasts)
+        self.store.forecasts.add_forecasts(forecasts)
 
 
 __all__ = ["AT_REST", "CONFIG", "MANNER", "MEMBERS", "POOL", "START", "VIP", "PoolWorld", "replace"]

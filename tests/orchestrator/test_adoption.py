@@ -35,7 +35,7 @@ def test_an_action_of_long_ago_gets_its_end(store: Store) -> None:
 
 def test_what_somebody_applies_is_left_to_them_until_they_are_gone(store: Store) -> None:
     sim = Simulation(store).run(3)
-    store.duty.hold(APPLYING, "a person", sim.now, 40.0)
+    store.leases.hold(APPLYING, "a person", sim.now, 40.0)
     number = pending(store, sim.now)
     sim.run(39)
     assert outcome(store, number) is OutcomeKind.PENDING

@@ -245,6 +245,6 @@ def test_a_machine_whose_disk_is_missing_does_not_join(hosts: FailingHosts, star
         assert row.outcome is OutcomeKind.REVERTED, row.sentence
         assert "not there" in row.sentence and "g4" in row.sentence and "\n" not in row.sentence
         assert hosts.defined("g4") == {"hA": False}
-        assert trial.store.destinations.changes() == []
+        assert trial.store.inventory.changes() == []
     finally:
         domain.undefine()

@@ -126,7 +126,7 @@ def test_whoever_takes_over_may_be_killed_as_well(hosts: FailingHosts, store: St
         until("the copy is under way", lambda: hosts.moving("g1"), 60)
         killed(applying)
         first = begin("orchestrate", "--act")
-        until("it is on duty", lambda: store.duty.holder("orchestrator", time.time()), 60)
+        until("it is on duty", lambda: store.leases.holder("orchestrator", time.time()), 60)
         time.sleep(7)  # it waits for the lease of the one that applied, then takes over
         killed(first)
         assert only(store).outcome is OutcomeKind.PENDING

@@ -8,7 +8,7 @@ SURGE = ((60.0, 80.0),)
 
 
 def test_paused_it_advises_and_starts_nothing_and_resumed_it_acts(store: Store) -> None:
-    store.brake.pause(Pause(START, "anna@desk", "changing cables", START + 70.0))
+    store.pauses.pause(Pause(START, "anna@desk", "changing cables", START + 70.0))
     world = Simulation(store, surges=SURGE).run(69)
     said = [one for one in store.journal.actions() if one.outcome is OutcomeKind.ADVISED]
     assert said and all(one.sentence == "advice only: paused by anna@desk" for one in said)
@@ -21,7 +21,7 @@ def test_paused_it_advises_and_starts_nothing_and_resumed_it_acts(store: Store) 
 def test_a_lease_that_is_held_when_the_pause_comes_runs_out(store: Store) -> None:
     world = Simulation(store, surges=SURGE).run(64)
     assert [one.pair for one in store.wanted.reservations(world.now)] == [Pair("c1", SHOP)]
-    store.brake.pause(Pause(world.now, "anna@desk"))
+    store.pauses.pause(Pause(world.now, "anna@desk"))
     world.run(int(CONFIG.lease_s) + 1)
     assert store.wanted.reservations(world.now) == []
     assert not any(report.renewed or report.issued for report in world.reports[64:])

@@ -67,7 +67,7 @@ def test_without_permission_or_in_a_pause_it_only_says_what_would_be(store: Stor
     sim.now += 6
     sim.orchestrator.close()
     sim.orchestrator = sim.fresh()
-    store.brake.pause(Pause(sim.now, "somebody", "", sim.now + 3))
+    store.pauses.pause(Pause(sim.now, "somebody", "", sim.now + 3))
     sim.run(2)
     assert "paused by somebody" in told(sim, number).why or told(sim, number).state is RequestState.ASKED
     sim.run(4)

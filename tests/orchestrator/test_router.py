@@ -114,7 +114,7 @@ def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
     (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
     began = ledger.begin(step, 112.0)
     assert began is not None
-    (row,) = net.splits.all()
+    (row,) = net.wanted.splits()
     assert row.tags == (FIRST_TAG, FIRST_TAG + 1)
     assert (row.from_switch, row.to_switch, row.expires_at) == ("leaf1", "leaf2", 212.0)
     busy = world(114.0, 90, in_flight=ledger.in_flight())
@@ -131,7 +131,7 @@ def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
     later = run(router, [both(124.0 + n * 2, spread) for n in range(24)])
     assert {one.renewal for one in later} == {True}
     assert ledger.begin(later[0], 170.0) is None
-    assert net.splits.all()[0].expires_at == 270.0
+    assert net.wanted.splits()[0].expires_at == 270.0
 
 
 def test_a_dead_link_is_no_path_any_more(net: Store) -> None:

@@ -142,7 +142,7 @@ def test_who_cannot_be_laid_to_rest_serves_again(store: Store) -> None:
     (ended,) = carried(world, OUT.inverse())
     assert ended.outcome is OutcomeKind.REVERTED
     assert "no space left" in ended.sentence
-    lines = passed(store.progress.of(ended.number))
+    lines = passed(store.workflow.steps_of(ended.number))
     assert lines[0].startswith("drain done after 0.0 s")
     assert any(one.startswith("rest failed") and "no space left" in one for one in lines)
     assert lines[-1].startswith("ramp 1 done")
@@ -154,7 +154,7 @@ def test_who_cannot_be_laid_to_rest_serves_again(store: Store) -> None:
 def test_the_last_that_serves_stays(store: Store) -> None:
     world = joined(store)
     place = (VIP, "web1", "10.0.1.1", "52:54:00:00:00:01", 0)
-    store.destinations.put(DestinationChange(*place, Standing.DRAINING, "a person", "maintenance", world.now))
+    store.inventory.put_change(DestinationChange(*place, Standing.DRAINING, "a person", "maintenance", world.now))
     (ended,) = carried(world, OUT.inverse())
     assert ended.outcome is OutcomeKind.REVERTED
     assert "the last that serves" in ended.sentence
@@ -188,7 +188,7 @@ def test_strays_are_laid_to_rest(store: Store) -> None:
     member = POOL.members[0]
     world.pool.wake(POOL, member, world.now)
     place = (VIP, "web3", "10.0.1.3", "52:54:00:00:00:03", 100)
-    store.destinations.put(DestinationChange(*place, Standing.JOINING, "who was killed", "", world.now))
+    store.inventory.put_change(DestinationChange(*place, Standing.JOINING, "who was killed", "", world.now))
     world.run(30)
     assert world.settled()
     as_before(world)
@@ -228,7 +228,7 @@ def test_in_the_background_it_goes_on_by_itself(store: Store) -> None:
     coat.close()
     assert [one.outcome for one in ended] == [OutcomeKind.DONE]
     assert world.serving() == {"web1": 100, "web2": 100}
-    assert store.duty.holder("action/1", time.time()) is None
+    assert store.leases.holder("action/1", time.time()) is None
 
 
 def test_after_one_that_failed_another_is_tried(store: Store) -> None:

@@ -48,10 +48,10 @@ class Mortal:
 
 def mortal(world: PoolWorld, deaths: Deaths) -> tuple[Store, FakePool]:
     """Store and machines of a process that dies at its time."""
-    progress = Mortal(world.store.progress, ("note",), deaths)
-    wanted = Mortal(world.store.destinations, ("put", "forget"), deaths)
+    progress = Mortal(world.store.workflow, ("note",), deaths)
+    wanted = Mortal(world.store.inventory, ("put_change", "forget_change"), deaths)
     machines: FakePool = Mortal(world.pool, ("wake", "rest"), deaths)  # type: ignore[assignment]
-    return replace(world.store, progress=progress, destinations=wanted), machines
+    return replace(world.store, workflow=progress, inventory=wanted), machines
 
 
 def carried(world: PoolWorld, number: int, action: ScaleOut | ScaleIn, deaths: Deaths) -> tuple[list[Finished], bool]:

@@ -52,7 +52,7 @@ def test_the_second_takes_over_when_nothing_is_heard_of_the_first(store: Store) 
 def test_who_ends_in_good_order_leaves_no_gap(store: Store) -> None:
     sim = Simulation(store).run(10)
     sim.orchestrator.close()
-    assert store.duty.holder(ACTING, sim.now) is None
+    assert store.leases.holder(ACTING, sim.now) is None
     sim.orchestrator = sim.fresh()
     sim.run(3)
     assert not any(one.standby for one in sim.reports)

@@ -48,9 +48,9 @@ def tell(store: Store, traffic: Traffic, config: PredictorConfig, speaks: Callab
             store.facts.add_communications(traffic.rows(second - 1))
         reports.append(predictor.cycle(store, START + second))
     predictor.close()
-    said = store.foresight.issued_between(0, START + 1e6)
+    said = store.forecasts.issued_between(0, START + 1e6)
     keyed = {(one.pair.source, round(one.issued_at - START), one.horizon_s, one.quantity): one for one in said}
-    return Told(traffic, keyed, store.foresight.scores(0), reports)
+    return Told(traffic, keyed, store.forecasts.scores(0), reports)
 
 
 def surges(told: Told, after: int) -> Iterator[tuple[int, int, float]]:
@@ -86,7 +86,7 @@ def test_calm_stays_calm_and_no_baseline_is_much_better(store):
         typical = np.quantile(told.traffic.sizes[pair], 0.95)
         for second in range(60, CALM.seconds, 10):
             assert told.at(pair, second, 15, 0.95) <= 3 * typical
-    rolled = records(store.foresight.score_batches(START + 90), None, "ewma")
+    rolled = records(store.forecasts.score_batches(START + 90), None, "ewma")
     by_model = {name: [one.relative for one in rolled if one.model == name] for name in (*QUICK.models, "auto")}
     best = min(np.mean(by_model[name]) for name in ("naive", "ewma", "train_mean"))
     assert len(by_model["auto"]) == 3 * 6
@@ -128,7 +128,7 @@ def test_what_comes_after_now_changes_nothing(tmp_path):
         predictor = Predictor(QUICK, background=False)
         for now in range(55, 61):
             predictor.cycle(store, START + now)
-        said.append([(one.pair, one.model, one.quantiles) for one in store.foresight.latest(START + 60, 1)])
+        said.append([(one.pair, one.model, one.quantiles) for one in store.forecasts.latest(START + 60, 1)])
         store.close()
     assert said[0] == said[1] != []
 

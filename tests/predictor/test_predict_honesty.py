@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpdb import IMPLAUSIBLE, Batch, Communication, Quantity, Talk, open_store
+from cpdb import IMPLAUSIBLE, Batch, Communication, FlowKey, Quantity, open_store
 from predictor import Predictor, PredictorConfig
 from predictor.data.view import View
 
 START = 3_000_000.0
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))
-TALKS = [Talk(f"c{number}", "10.9.0.1", "vm1") for number in range(4)]
+TALKS = [FlowKey(f"c{number}", "10.9.0.1", "vm1") for number in range(4)]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_what_the_controller_did_not_believe_is_neither_learnt_nor_a_silence(sto
     assert np.isnan(view.rates[0, 0]).mean() == pytest.approx(0.25, abs=0.05)
     peaks = [
         one.at(0.99)
-        for one in store.foresight.latest(START + 80, 5)
+        for one in store.forecasts.latest(START + 80, 5)
         if one.pair.source == "c0" and one.quantity is Quantity.BYTES_PEAK
     ]
     assert len(peaks) == 3 and max(peaks) < 200_000
@@ -79,7 +79,7 @@ def test_a_pair_that_changes_its_ways_is_noticed_and_its_models_are_judged_anew(
         drifted = predictor.cycle(store, START + second).drifted
         fewest.append(predictor.forecaster.composition.ledger.count[1, :5, 0].copy())
     assert drifted >= 1
-    moves = [one for one in store.foresight.moves(START + 120) if one.subject.a == "c9"]
+    moves = [one for one in store.forecasts.moves(START + 120) if one.subject.a == "c9"]
     assert moves[0].to_s == 5 and moves[0].from_s > 5
     horizons = predictor.companion.trusted().tolist()
     assert horizons[4] == 5 and min(horizons[:4]) >= 15

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpdb import IMPLAUSIBLE, Batch, Store, Subject, SubjectKind, Talk, open_store
+from cpdb import IMPLAUSIBLE, Batch, FlowKey, Store, Subject, SubjectKind, open_store
 from predictor import Talks
 from predictor.data.panel import Panel
 
 START = 1_000_000.0
-TALKS = [Talk("c1", "10.9.0.1", "vm1"), Talk("c1", "10.9.0.1", "vm2"), Talk("c2", "10.9.0.1", None)]
+TALKS = [FlowKey("c1", "10.9.0.1", "vm1"), FlowKey("c1", "10.9.0.1", "vm2"), FlowKey("c2", "10.9.0.1", None)]
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def lived(store, seconds, slow=SLOW):
 
 def said(store, now, kind, speed="fast"):
     """Subject -> {(horizon, quantity): (median, 0.9 quantile)}."""
-    batch = store.foresight.batch(START + now, 30, lane_of(kind, speed))
+    batch = store.forecasts.batch(START + now, 30, lane_of(kind, speed))
     assert batch is not None
     shape = (len(batch.subjects), len(batch.horizons_s), len(batch.quantities), len(batch.levels))
     values = np.frombuffer(batch.values, "<f4").reshape(shape)
@@ -92,4 +92,4 @@ def test_minutes_ahead_from_the_same_rows(store):
 
 def test_without_slow_horizons_there_is_no_slow_lane(store):
     lived(store, 30, SlowLane(horizons_s=()))
-    assert store.foresight.batch(START + 30, 600, lane_of(SubjectKind.PAIR, "slow")) is None
+    assert store.forecasts.batch(START + 30, 600, lane_of(SubjectKind.PAIR, "slow")) is None

@@ -32,12 +32,12 @@ def test_the_loop_forecasts_and_stops(tmp_path: Path):
     loop = threading.Thread(target=run, args=(store, QUICK, 0.05, stop))
     loop.start()
     end = time.monotonic() + 30
-    while not store.foresight.latest(time.time(), 60) and time.monotonic() < end:
+    while not store.forecasts.latest(time.time(), 60) and time.monotonic() < end:
         time.sleep(0.02)
     stop.set()
     loop.join(30)
     assert not loop.is_alive()
-    assert {one.horizon_s for one in store.foresight.latest(time.time(), 60)} == {5, 15, 30}
+    assert {one.horizon_s for one in store.forecasts.latest(time.time(), 60)} == {5, 15, 30}
     store.close()
 
 
@@ -64,7 +64,7 @@ def test_the_loop_survives_a_store_that_fails_for_a_while(tmp_path: Path):
     loop.start()
     loop.join(30)
     assert not loop.is_alive()
-    assert store.foresight.latest(time.time(), 60)
+    assert store.forecasts.latest(time.time(), 60)
     store.close()
 
 

@@ -78,7 +78,7 @@ def lived(store, seconds=200):
 def test_the_model_earns_its_say_where_load_follows_talk(store):
     machines = lived(store).fast["fast/machine"]
     assert machines.source.host_of == {"vm1": "hA", "vm2": "hA"}
-    batches = store.foresight.score_batches(START + 61)
+    batches = store.forecasts.score_batches(START + 61)
     relative = {
         (name, one.model): one.relative
         for name in ("vm1", "vm2")

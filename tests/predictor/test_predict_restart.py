@@ -53,7 +53,7 @@ def test_a_pair_that_the_rows_have_forgotten_is_still_known(store):
     after.cycle(store, START + 1000)
     assert len(after.source.subjects) == 5
     # Nothing measured any more, so nothing is said.
-    assert store.foresight.latest(START + 1000, 30) == []
+    assert store.forecasts.latest(START + 1000, 30) == []
 
 
 @pytest.mark.parametrize("other", [{"horizons_s": (5, 10, 30)}, {"levels": (0.1, 0.5, 0.9)}, {"models": ("ewma",)}])
@@ -65,7 +65,7 @@ def test_what_belongs_to_other_settings_is_left_alone(store, other):
 
 
 def test_nonsense_is_left_alone(store):
-    store.foresight.remember("predictor/fast", b"nonsense", START)
+    store.forecasts.remember("predictor/fast", b"nonsense", START)
     store.facts.add_communications(TRAFFIC.rows(0))
     predictor = Predictor(CONFIG, background=False)
     assert predictor.cycle(store, START + 1).rows == 5
@@ -73,10 +73,10 @@ def test_nonsense_is_left_alone(store):
 
 def test_horizons_are_written_and_moves_recorded(store):
     lived(store, until=140)
-    batch = store.foresight.batch(START + 140, 5)
+    batch = store.forecasts.batch(START + 140, 5)
     assert batch is not None and len(batch.horizon_s) == 2 * 5
     assert set(np.frombuffer(batch.horizon_s, "<u2").tolist()) <= {0, 5, 15, 30}
-    moves = store.foresight.moves(0)
+    moves = store.forecasts.moves(0)
     assert {one.subject.kind for one in moves} == {SubjectKind.PAIR}
     assert all(one.from_s != one.to_s and one.reason for one in moves)
     talks = np.frombuffer(batch.talks, "<f4").reshape(5, 3)
@@ -85,7 +85,7 @@ def test_horizons_are_written_and_moves_recorded(store):
 
 def test_scores_are_rolled_up_by_model_and_horizon(store):
     lived(store, until=130)
-    batches = store.foresight.score_batches(0)
+    batches = store.forecasts.score_batches(0)
     assert batches and batches[0].models == (*CONFIG.models, "auto")
     counts = np.frombuffer(batches[-1].count, "<u4").reshape(6, 5, 3, 6)
     assert (counts[-1] == counts[:-1].sum(axis=0)).all() and counts[-1, -1].min() > 0

@@ -50,7 +50,7 @@ class Wire:
 
 
 @dataclass
-class Talk:
+class FlowKey:
     """A session and its switch, in virtual time."""
 
     wire: Wire
@@ -71,11 +71,11 @@ class Talk:
 
 
 @pytest.fixture
-def talk() -> Talk:
+def talk() -> FlowKey:
     wire = Wire(FakeSwitch(1, frozenset({1, 2, 3})))
     session = Session(wire, FIRST, 1000.0 - GRACE_S - 1)  # type: ignore[arg-type]
     session.meters_most, session.has_failover = 262_144, True
-    return Talk(wire, session)
+    return FlowKey(wire, session)
 
 
 def towards(port: int, spare: int | None = None) -> Desired:
@@ -85,7 +85,7 @@ def towards(port: int, spare: int | None = None) -> Desired:
 HOST = RuleKey(Table.FORWARD, 10, Match(eth_dst=MAC))
 
 
-def test_a_refused_rule_is_told_and_tried_again_later_or_when_something_else_is_wanted(talk: Talk) -> None:
+def test_a_refused_rule_is_told_and_tried_again_later_or_when_something_else_is_wanted(talk: FlowKey) -> None:
     talk.want(desired(Share(), {}))
     talk.wire.refuse[PutRule] = NO_ROOM
     assert talk.want(towards(1)) == ["put rule (host)"]
@@ -100,7 +100,7 @@ def test_a_refused_rule_is_told_and_tried_again_later_or_when_something_else_is_
     assert talk.session.why_not([HOST]) is None
 
 
-def test_a_rule_that_cannot_be_deleted_is_still_believed_to_be_there(talk: Talk) -> None:
+def test_a_rule_that_cannot_be_deleted_is_still_believed_to_be_there(talk: FlowKey) -> None:
     talk.want(towards(1))
     talk.wire.refuse[DeleteRule] = "OFPET_BAD_REQUEST/OFPBRC_EPERM"
     assert talk.want(desired(Share(), {})) == ["delete rule (host)"]
@@ -113,7 +113,7 @@ def test_a_rule_that_cannot_be_deleted_is_still_believed_to_be_there(talk: Talk)
     assert HOST not in {rule.key for rule in talk.wire.switch.rules(talk.now)}
 
 
-def test_a_switch_that_refuses_groups_gets_the_first_way_at_once(talk: Talk) -> None:
+def test_a_switch_that_refuses_groups_gets_the_first_way_at_once(talk: FlowKey) -> None:
     talk.wire.refuse[AddGroup] = "OFPET_GROUP_MOD_FAILED/OFPGMFC_OUT_OF_GROUPS"
     assert talk.want(towards(1, 2)) == ["add group", "put rule (host)"]
     assert not talk.session.has_failover
@@ -121,7 +121,7 @@ def test_a_switch_that_refuses_groups_gets_the_first_way_at_once(talk: Talk) -> 
     assert [rule.actions for rule in talk.wire.switch.rules(talk.now) if rule.key == HOST] == [(Output(1),)]
 
 
-def test_a_group_and_a_meter_that_were_there_already_are_set_right(talk: Talk) -> None:
+def test_a_group_and_a_meter_that_were_there_already_are_set_right(talk: FlowKey) -> None:
     group = failover(1, 2)
     assert group is not None
     talk.wire.switch.apply([AddGroup(Group(group.number, group.kind, group.buckets[:1]))], talk.now)
@@ -135,7 +135,7 @@ def test_a_group_and_a_meter_that_were_there_already_are_set_right(talk: Talk) -
     assert talk.wire.switch.meters() == [Meter(FIRST, 1000, 500)]
 
 
-def test_a_group_goes_only_after_the_rules_that_use_it(talk: Talk) -> None:
+def test_a_group_goes_only_after_the_rules_that_use_it(talk: FlowKey) -> None:
     talk.want(towards(1, 2))
     talk.want(towards(1))
     assert not any(isinstance(one, DeleteGroup) for one in talk.wire.sent)
@@ -145,7 +145,7 @@ def test_a_group_goes_only_after_the_rules_that_use_it(talk: Talk) -> None:
     assert talk.session.holds([HOST])
 
 
-def test_requests_and_strangers_are_told_apart(talk: Talk) -> None:
+def test_requests_and_strangers_are_told_apart(talk: FlowKey) -> None:
     talk.wire.asked.note(70, "packet out")
     talk.wire.asked.note(71, "flow statistics")
     refused = "OFPET_BAD_ACTION/OFPBAC_BAD_OUT_PORT"
@@ -157,7 +157,7 @@ def test_requests_and_strangers_are_told_apart(talk: Talk) -> None:
     assert unmatched(SwitchError(1, "", bytes((4, 77, 0, 8)))) == "unmatched message of type 77"
 
 
-def test_nobody_waits_for_ever_for_a_refused_barrier(talk: Talk) -> None:
+def test_nobody_waits_for_ever_for_a_refused_barrier(talk: FlowKey) -> None:
     done: list[int] = []
     talk.session.barrier(lambda: done.append(1))
     assert talk.session.error(SwitchError(talk.wire.number, "x", b""), talk.now) == "barrier"

@@ -191,7 +191,7 @@ def test_a_switch_that_only_samples_is_counted_within_its_error(lab: Net, tmp_pa
     try:
         with using(lab, f"sqlite:///{tmp_path / 'cpdb.db'}", **settings), load(lab, 8) as ended:
             got, sent = ended()
-            observers = {one.observer for one in lab.store.facts.batches(0, 0.0) if len(one.talk_ids)}
+            observers = {one.observer for one in lab.store.facts.batches(0, 0.0) if len(one.key_ids)}
             spoken = [row for row in rows(lab, 0.0) if row.packets > 50]
     finally:
         subprocess.run(["ovs-vsctl", "clear", "bridge", "leaf1", "sflow"], check=True)

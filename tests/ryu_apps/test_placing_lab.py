@@ -51,7 +51,7 @@ def net(_network: Net) -> Iterator[Net]:
         assert eventually(lambda: health(_network) == {"s1": "up", "s2": "up"}, 60), _network.log()
         yield _network
     for name in ("s1", "s2"):
-        _network.store.destinations.forget(VIP, name)
+        _network.store.inventory.forget_change(VIP, name)
     _network.store.wanted.clear()
 
 
@@ -76,7 +76,7 @@ def visits(net: Net, times: int) -> dict[str, int]:
 
 def change(net: Net, name: str, standing: Standing) -> None:
     item = DestinationChange(VIP, name, ADDRESS[name], LAYOUT.client(name).mac, 100, standing, "test", "a test", 1.0)
-    net.store.destinations.put(item)
+    net.store.inventory.put_change(item)
 
 
 class Held:

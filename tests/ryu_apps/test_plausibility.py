@@ -4,7 +4,7 @@ import random
 
 from simulated import VIP, World, address
 
-from cpdb import Talk
+from cpdb import FlowKey
 from ryu_apps.rules import Kind, PortId, Table, cookie, pair_number
 from ryu_apps.status.counters import Staleness
 from ryu_apps.telemetry.attribution import STRIKES, WINDOW_S, BothEnds, LineSpeeds, Witness
@@ -12,8 +12,8 @@ from ryu_apps.telemetry.counters import Growth
 
 LINE = 1e6
 A, B = PortId(1, 1), PortId(2, 1)
-SHOP = Talk("c1", VIP, "s1")
-MAIL = Talk("c1", "10.0.0.101", "s1")
+SHOP = FlowKey("c1", VIP, "s1")
+MAIL = FlowKey("c1", "10.0.0.101", "s1")
 
 
 def impossible(sizes: list[int], speeds: LineSpeeds | None = None) -> list[bool]:
@@ -142,5 +142,5 @@ def test_sampled_packets_count_only_towards_a_virtual_ip() -> None:
     world = world_with_a_pair()
     witness = Witness(world.network)
     assert witness.sampled(address("c1"), VIP) == SHOP
-    assert witness.sampled(address("c2"), VIP) == Talk("c2", VIP, None)
+    assert witness.sampled(address("c2"), VIP) == FlowKey("c2", VIP, None)
     assert witness.sampled(address("c1"), address("s1")) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cpdb import IMPLAUSIBLE, Batch, LinkLoad, Observed, Spool, Store, StoreError, Talk, open_store
+from cpdb import IMPLAUSIBLE, Batch, FlowKey, LinkLoad, Observed, Spool, Store, StoreError, open_store
 from ryu_apps.rules import KIND_SHIFT, Kind, Table, cookie, number_of
 from ryu_apps.status.counters import Tallies
 from ryu_apps.telemetry.counters import Entry
@@ -15,10 +15,10 @@ from ryu_apps.telemetry.polling import PortSample
 from ryu_apps.telemetry.rows import Accounts, Book, Neighbour, loads, paced
 from ryu_apps.telemetry.writer import Kept, Row, Writer, store_rows
 
-C1 = Talk("c1", "10.0.0.100", "s1")
+C1 = FlowKey("c1", "10.0.0.100", "s1")
 
 
-def account(key: int) -> tuple[Talk, bool] | None:
+def account(key: int) -> tuple[FlowKey, bool] | None:
     return (C1, key >> KIND_SHIFT & 0xF == Kind.PAIR_SYN) if number_of(key) == 7 else None
 
 
@@ -39,7 +39,8 @@ def test_both_entries_of_a_pair_make_one_row_and_openings_are_counted() -> None:
     accounts.connected(1, 10.0)
     (batch,) = told(accounts, 11.0, answer(0.5, (10, 5000), (2, 120)))
     assert (batch.observer, batch.t, batch.interval_s, batch.complete) == ("switch/leaf1", 11.0, 1.0, True)
-    assert (list(batch.talks), *map(list, (batch.bytes, batch.packets, batch.connections))) == ([C1], [5120], [12], [2])
+    columns = (batch.flow_keys, batch.bytes, batch.packets, batch.connections)
+    assert [list(column) for column in columns] == [[C1], [5120], [12], [2]]
 
 
 def test_silence_is_an_empty_complete_batch_once_somebody_spoke() -> None:
@@ -48,7 +49,7 @@ def test_silence_is_an_empty_complete_batch_once_somebody_spoke() -> None:
     assert told(accounts, 11.0, answer(0.5, (0, 0), (0, 0))) == []
     assert len(told(accounts, 12.0, answer(1.5, (1, 100), (0, 0)))) == 1
     (batch,) = told(accounts, 13.0, answer(2.5, (1, 100), (0, 0)))
-    assert (list(batch.talks), batch.complete, batch.interval_s) == ([], True, 1.0)
+    assert (list(batch.flow_keys), batch.complete, batch.interval_s) == ([], True, 1.0)
 
 
 def test_what_a_switch_counted_before_the_controller_came_is_not_told() -> None:

@@ -8,7 +8,7 @@ from socket import inet_aton
 
 import pytest
 
-from cpdb import Talk
+from cpdb import FlowKey
 from ryu_apps.telemetry.sflow import MalformedDatagram, Sampled, Sampling, decode, relative_error
 
 AGENT, C1, VIP = "127.0.0.1", "10.0.0.1", "10.0.0.100"
@@ -111,8 +111,8 @@ def test_spoilt_datagrams_end_in_rows_or_one_error_and_soon() -> None:
 # ---- rows
 
 
-def talk_of(source: str, destination: str) -> Talk | None:
-    return Talk(source, destination, None) if destination == VIP else None
+def talk_of(source: str, destination: str) -> FlowKey | None:
+    return FlowKey(source, destination, None) if destination == VIP else None
 
 
 def test_samples_are_scaled_up_and_marked_with_their_rate() -> None:
@@ -125,7 +125,7 @@ def test_samples_are_scaled_up_and_marked_with_their_rate() -> None:
     assert batch.complete
     assert relative_error(batch.packets[0] / 100) == pytest.approx(0.98)
     (silent,) = sampling.tell(12.0)
-    assert (list(silent.talks), silent.complete) == ([], True)
+    assert (list(silent.flow_keys), silent.complete) == ([], True)
 
 
 def test_lost_datagrams_and_dead_agents_make_gaps_not_silence() -> None:

@@ -41,14 +41,14 @@ def _network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
 def net(_network: Net) -> Iterator[Net]:
     """The network with all traffic on the shortest way, or soon to be."""
     yield _network
-    _network.store.splits.clear()
+    _network.store.wanted.clear_splits()
 
 
 def want(net: Net, ratios: tuple[float, float]) -> int:
     one = WantedSplit(
         "leaf1", "leaf2", (UPPER, LOWER), ratios, (3072, 3073), "test", "a test", time.time(), time.time() + 600
     )
-    return net.store.splits.put([one])
+    return net.store.wanted.put_splits([one])
 
 
 def installed(net: Net, generation: int) -> bool:
@@ -127,7 +127,7 @@ def test_a_dead_link_leaves_its_share_to_the_others(net: Net) -> None:
         assert net.pings("c1", VIP, 3)
     finally:
         subprocess.run(["ip", "link", "set", "leaf1-eth1", "up"], check=True)
-    net.store.splits.clear()
+    net.store.wanted.clear_splits()
     assert eventually(lambda: "vlan" not in "".join(flows(one) for one in ("leaf1", "leaf2", "spine1", "spine2")), 20)
     assert net.pings("c1", VIP)
 
@@ -153,5 +153,5 @@ def test_the_orchestrator_relieves_a_full_path_by_itself(net: Net) -> None:
             assert 0.15 < shares_of(net, 2) < 0.85
     (first, *_) = (one for one in net.store.journal.actions(since=start) if one.kind == "set_routes")
     assert first.reason["mean_max_utilisation"]["after"] < first.reason["mean_max_utilisation"]["before"]
-    assert net.store.splits.all()[0].owner == config.owner
+    assert net.store.wanted.splits()[0].owner == config.owner
     loop.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cpdb import Batch, ForepathError, Store, Talk, open_store
+from cpdb import Batch, FlowKey, ForepathError, Store, open_store
 from predictor import Predictor, PredictorConfig
 from tools.bench.figures import BenchTarget, Result, median
 from tools.bench.forecast_peers import LEVELS, Floats, PeerAnswer, PeerJob, Traffic, missing, mlforecast, statsforecast
@@ -142,7 +142,7 @@ def _forepath(asked: ForecastLoad) -> dict[str, Any]:
         max_pairs=asked.pairs, models=asked.models, seed=asked.seed,
     )  # fmt: skip
     predictor = Predictor(config, background=False)
-    talks = tuple(Talk(f"c{n // 10}", f"10.{n % 10}.0.1", f"vm{n % 50}") for n in range(asked.pairs))
+    talks = tuple(FlowKey(f"c{n // 10}", f"10.{n % 10}.0.1", f"vm{n % 50}") for n in range(asked.pairs))
     traffic = Traffic(asked.pairs, asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{folder}/forecast.db")
@@ -169,7 +169,7 @@ def _forepath(asked: ForecastLoad) -> dict[str, Any]:
             store.close()
 
 
-def _write(store: Store, talks: tuple[Talk, ...], amounts: Floats, second: int) -> None:
+def _write(store: Store, talks: tuple[FlowKey, ...], amounts: Floats, second: int) -> None:
     size, packets, connections = (array("q", row.astype(np.int64).tobytes()) for row in amounts)
     batch = Batch(
         "switch/bench", START_S + second + 1, 1.0, talks, size, packets, connections,
@@ -179,7 +179,7 @@ def _write(store: Store, talks: tuple[Talk, ...], amounts: Floats, second: int) 
 
 
 def _cycle(
-    predictor: Predictor, store: Store, data: tuple[tuple[Talk, ...], Traffic], second: int
+    predictor: Predictor, store: Store, data: tuple[tuple[FlowKey, ...], Traffic], second: int
 ) -> tuple[float, float]:
     talks, traffic = data
     _write(store, talks, traffic.second(), second)
@@ -188,9 +188,9 @@ def _cycle(
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def _fan(store: Store, now: float, talks: tuple[Talk, ...]) -> Floats:
+def _fan(store: Store, now: float, talks: tuple[FlowKey, ...]) -> Floats:
     """What was written last about mean bytes/s: pairs x horizons x LEVELS, in the order of the pairs."""
-    batch = store.foresight.batch(now, 1.0)
+    batch = store.forecasts.batch(now, 1.0)
     told = 0 if batch is None else len(batch.subjects)
     if batch is None or told != len(talks):
         raise ForepathError(f"forepath: forecasts were written about {told} of {len(talks)} pairs")

@@ -84,7 +84,7 @@ def _loads(rng: random.Random, vms: int, t: float) -> list[VmLoad | HostLoad]:
 
 
 def _foresee(store: Store, pairs: int, now: float) -> None:
-    store.foresight.add_forecasts(
+    store.forecasts.add_forecasts(
         [
             Forecast(
                 Pair(f"c{n}", f"10.9.0.{n % 4 + 1}"), now, horizon_s, quantity, "ewma",

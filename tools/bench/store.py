@@ -14,7 +14,7 @@ import psycopg
 from numpy.typing import NDArray
 from sqlalchemy import text
 
-from cpdb import Batch, Policy, Store, Talk, open_store
+from cpdb import Batch, FlowKey, RetentionPolicy, Store, open_store
 from tools.bench.figures import BenchTarget, Result, Size, median
 from tools.bench.private_postgres import private_postgres, why_not
 
@@ -23,7 +23,7 @@ WINDOW_S = 300
 LEAST_SHARE, MOST_WINDOW_S, MOST_GB_A_DAY = 0.8, 0.5, 4.0
 Rows = list[tuple[int, int, int, int, int]]
 Write = Callable[[Batch, Rows], None]
-TABLE = "CREATE TABLE bare (t INTEGER, talk_id INTEGER, bytes BIGINT, packets BIGINT, connections BIGINT)"
+TABLE = "CREATE TABLE bare (t INTEGER, flow_key_id INTEGER, bytes BIGINT, packets BIGINT, connections BIGINT)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _named(engine: str, figures: dict[str, float]) -> Result:
 
 def _engine(store: Store, bare: Write, load: Load) -> dict[str, float]:
     rng = np.random.default_rng(load.seed)
-    talks = [Talk(f"c{n}", f"10.9.{n % 4}.1", f"vm{n % 16}") for n in range(load.pairs)]
+    talks = [FlowKey(f"c{n}", f"10.9.{n % 4}.1", f"vm{n % 16}") for n in range(load.pairs)]
     ours, theirs = [], []
     for second in range(load.seconds):
         batch, rows = _second(rng, talks, second)
@@ -112,7 +112,7 @@ def _spent(store: Store, work: Callable[[], object]) -> float:
     return max(clock() - before, 1e-6)
 
 
-def _second(rng: np.random.Generator, talks: list[Talk], second: int) -> tuple[Batch, Rows]:
+def _second(rng: np.random.Generator, talks: list[FlowKey], second: int) -> tuple[Batch, Rows]:
     """Packets log-normal, their size uniform: as uneven as traffic is, so that it packs no better than traffic."""
     packets = np.maximum(1, rng.lognormal(3.0, 1.2, len(talks))).astype(np.int64)
     sizes = (packets * rng.uniform(80, 1400, len(talks))).astype(np.int64)
@@ -137,13 +137,13 @@ def _window(store: Store, pairs: int) -> dict[str, float]:
 
 def dense(store: Store, since: float, until: float) -> NDArray[np.float32]:
     """Bytes, packets and connections a second: 3 x talk number x second, NaN where nobody looked."""
-    count = max(store.facts.talks()) + 1
+    count = max(store.facts.flow_keys()) + 1
     result = np.full((3, count, int(until - since)), np.nan, dtype=np.float32)
     by_time = result.transpose(2, 0, 1).copy()
     seen = np.zeros(count, dtype=bool)
     for batch in store.facts.batches(0, since, until):
         cell = by_time[int(np.ceil(batch.t - since)) - 1]
-        ids = np.asarray(batch.talk_ids)
+        ids = np.asarray(batch.key_ids)
         seen[ids] = True
         if batch.complete:
             cell[:, seen] = 0.0
@@ -153,7 +153,7 @@ def dense(store: Store, since: float, until: float) -> NDArray[np.float32]:
 
 
 def _sizes(store: Store, load: Load) -> dict[str, float]:
-    policy = Policy()
+    policy = RetentionPolicy()
     rows = load.pairs * max(load.seconds, WINDOW_S)
     fine, coarse = max(load.seconds, WINDOW_S) // 10, max(load.seconds, WINDOW_S) // 60
     raw = _bytes(store, "batches") / rows

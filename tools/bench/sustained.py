@@ -93,7 +93,7 @@ def _connect(argv: list[str]) -> subprocess.Popen[bytes] | None:
 
 
 def _rows(store: Store) -> int:
-    return sum(len(one.talk_ids) for one in store.facts.batches(0, 0.0))
+    return sum(len(one.key_ids) for one in store.facts.batches(0, 0.0))
 
 
 def _rows_in(url: str) -> int:
