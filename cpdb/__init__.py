@@ -23,6 +23,8 @@ from cpdb.model import (
     BytesPerS,
     Communication,
     Destination,
+    DestinationHealth,
+    HealthStatus,
     HostLoad,
     Json,
     Limit,
@@ -43,6 +45,7 @@ from cpdb.model import (
     WantedWeights,
 )
 from cpdb.names import Names
+from cpdb.observed import read_health
 from cpdb.state.inventory import DestinationChange, Inventory, effective
 from cpdb.state.journal import Alarm, Alarms, Journal, WorkflowLog, WorkflowStep
 from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
@@ -139,11 +142,13 @@ __all__ = [
     "Communication",
     "Destination",
     "DestinationChange",
+    "DestinationHealth",
     "DriverError",
     "FlowKey",
     "Forecast",
     "ForecastBatch",
     "ForepathError",
+    "HealthStatus",
     "HorizonMove",
     "HostLoad",
     "Json",
@@ -191,6 +196,7 @@ __all__ = [
     "WorkflowStep",
     "effective",
     "open_store",
+    "read_health",
     "schema_versions",
     "tier_of",
 ]

@@ -4,7 +4,7 @@ Times are Unix seconds (UTC, float). Rates are bytes per second, CPU is in cores
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf, sqrt
 from typing import Any
@@ -109,6 +109,26 @@ class Destination:
     standing: Standing = Standing.SERVING
 
 
+class HealthStatus(StrEnum):
+    """Whether a destination answers probes; unknown before the first verdict, frozen while its address is disputed."""
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    DOWN = "down"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationHealth:
+    """What the controller knows of one destination; `answered`: it has answered since it is probed."""
+
+    status: HealthStatus = HealthStatus.UNKNOWN
+    answered: bool = False
+
+
+NOT_KNOWN = DestinationHealth()
+
+
 @dataclass(frozen=True, slots=True)
 class VirtualIp:
     """A service address. `priority` 0 is the lowest; `declared` is false when it was only seen on the wire.
@@ -124,6 +144,44 @@ class VirtualIp:
     declared: bool = True
     affinity: str = "source"
     probe: str = "arp"
+
+    def with_weights(self, wanted: Mapping[str, int]) -> "VirtualIp":
+        """With the wanted weights in place of the declared ones; a destination that they do not name keeps its own."""
+        if not wanted:
+            return self
+        weighted = (replace(item, weight=max(0, int(wanted.get(item.name, item.weight)))) for item in self.destinations)
+        return replace(self, destinations=tuple(weighted))
+
+    def eligible(self, wanted: Mapping[str, int], health: Mapping[str, DestinationHealth]) -> tuple[Destination, ...]:
+        """The destinations that get new connections, each with the weight that counts.
+
+        The one rule, for controller, planner and commands (docs/destinations.md):
+
+        * A wanted weight counts in place of the declared one; weight 0 gets nothing.
+        * A serving destination gets its share; one that joins only after its first answer, or at once where nobody is
+          probed; a draining or removed one gets nothing, whatever its weight.
+        * A frozen one gets nothing.
+        * One that is down gets nothing while another one is left. When nobody answers, the probes may be at fault:
+          then everyone stays.
+        """
+        allowed = [
+            item
+            for item in self.with_weights(wanted).destinations
+            if item.weight > 0 and self._admits(item, health.get(item.name, NOT_KNOWN))
+        ]
+        answering = [item for item in allowed if health.get(item.name, NOT_KNOWN).status is not HealthStatus.DOWN]
+        return tuple(answering or allowed)
+
+    def shares(self, wanted: Mapping[str, int], health: Mapping[str, DestinationHealth]) -> dict[str, float]:
+        """Destination -> its share of new connections, by the rule of `eligible`; {} when nobody gets any."""
+        chosen = self.eligible(wanted, health)
+        total = sum(item.weight for item in chosen)
+        return {item.name: item.weight / total for item in chosen}
+
+    def _admits(self, item: Destination, health: DestinationHealth) -> bool:
+        if health.status is HealthStatus.FROZEN or item.standing in (Standing.DRAINING, Standing.REMOVED):
+            return False
+        return item.standing is Standing.SERVING or health.answered or self.probe == "none"
 
 
 @dataclass(frozen=True, slots=True)

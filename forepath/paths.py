@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import sqrt
 
-from cpdb import Link, LinkLoad, OutcomeKind, Pair, SettingsError, Store, Subject, SubjectKind, VirtualIp
+from cpdb import Link, LinkLoad, OutcomeKind, Pair, SettingsError, Store, Subject, SubjectKind, VirtualIp, read_health
 from forepath.forecasts import Ahead, Fan
-from forepath.views import RECENT_S, PairView, as_for_new, health_of, link_rates, spoken
-from ryu_apps import Lane, Routed, Topology, choose, lanes, weighted
+from forepath.views import RECENT_S, PairView, link_rates, spoken, with_new_weights
+from ryu_apps import Lane, Routed, Topology, choose, lanes
 
 # A pair keeps its destination while it speaks; after so much silence it is chosen anew (`idle_s` of the controller).
 KEEPS_S = 60.0
@@ -61,9 +61,12 @@ class PathFinder:
     @classmethod
     def of(cls, store: Store, now: float = 0.0, at_s: float = 0.0) -> "PathFinder":
         """Reads nodes, links, virtual IPs and what is under way once, as it will be `at_s` seconds after `now`."""
-        inventory, wanted = store.inventory, store.wanted.weights()
-        health = health_of(store)
-        services = tuple(as_for_new(weighted(one, wanted), health) for one in inventory.virtual_ips())
+        inventory, health = store.inventory, read_health(store.wanted.observed())
+        weights = {item.virtual_ip: item.weights for item in store.wanted.weights()}
+        services = tuple(
+            with_new_weights(vip, weights.get(vip.address, {}), health.get(vip.address, {}))
+            for vip in inventory.virtual_ips()
+        )
         return cls(store, routed(store, now + at_s), services, _moved(store, now, now + at_s))
 
     @property

@@ -1,24 +1,24 @@
 """What people ask about the present, read from the database: pairs, link loads, virtual IPs, the machines."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import (
     Alarm,
     Communication,
-    Destination,
     DestinationChange,
+    DestinationHealth,
     Forecast,
     HostLoad,
     LinkLoad,
     Pair,
     Quantity,
     SettingsError,
-    Standing,
     Store,
     VirtualIp,
     VmLoad,
+    read_health,
 )
 
 RECENT_S = 10.0
@@ -162,7 +162,8 @@ def services(store: Store, now: float) -> list[ServiceView]:
     declared = {(vip.address, one.name) for vip in store.inventory.virtual_ips(True) for one in vip.destinations}
     wanted = {one.virtual_ip: one.weights for one in store.wanted.weights()}
     observed = store.wanted.observed()
-    health = {row.key: (row.status, row.detail) for row in observed if row.kind == HEALTH}
+    health = read_health(observed)
+    told = {row.key: (row.status, row.detail) for row in observed if row.kind == HEALTH}
     live = {row.key: int(row.status) for row in observed if row.kind == LIVE and row.status.isdigit()}
     talking = _talking(store, now)
     found = []
@@ -170,17 +171,16 @@ def services(store: Store, now: float) -> list[ServiceView]:
         if not vip.declared:
             continue
         weights = wanted.get(vip.address, {})
-        behind = [replace(one, weight=max(0, int(weights.get(one.name, one.weight)))) for one in vip.destinations]
-        new = new_weights(vip.address, behind, {key: told[0] for key, told in health.items()})
+        shares = vip.shares(weights, health.get(vip.address, {}))
         views = []
-        for one in behind:
-            status, detail = health.get(f"{vip.address}/{one.name}", ("unknown", "the controller has not told yet"))
+        for one in vip.with_weights(weights).destinations:
+            status, detail = told.get(f"{vip.address}/{one.name}", ("unknown", "the controller has not told yet"))
             change = changes.get((vip.address, one.name))
             sources = talking[vip.address, one.name] if vip.affinity == "source" else None
             views.append(
                 DestinationView(
                     one.name, one.address, one.mac, one.weight, one.standing.value, status, detail,
-                    new[one.name] / (sum(new.values()) or 1), sources,
+                    shares.get(one.name, 0.0), sources,
                     live.get(f"{vip.address}/{one.name}"), (vip.address, one.name) in declared,
                     *((change.owner, change.reason, change.changed_at) if change else (None, None, None)),
                 )
@@ -189,31 +189,11 @@ def services(store: Store, now: float) -> list[ServiceView]:
     return found
 
 
-def health_of(store: Store) -> dict[str, str]:
-    """What the controller says of destinations, by VIRTUAL_IP/NAME: up, down, frozen or unknown."""
-    return {row.key: row.status for row in store.wanted.observed() if row.kind == HEALTH}
-
-
-def as_for_new(vip: VirtualIp, health: dict[str, str]) -> VirtualIp:
+def with_new_weights(vip: VirtualIp, wanted: Mapping[str, int], health: Mapping[str, DestinationHealth]) -> VirtualIp:
     """The virtual IP with weight 0 for whoever gets no new connections."""
-    weights = new_weights(vip.address, vip.destinations, health)
-    return replace(vip, destinations=tuple(replace(one, weight=weights[one.name]) for one in vip.destinations))
-
-
-def new_weights(address: str, behind: Iterable[Destination], health: dict[str, str]) -> dict[str, int]:
-    """Weights that count for new connections: of those that serve and are well, as the controller has it."""
-    behind = list(behind)
-    told = {one.name: health.get(f"{address}/{one.name}", "unknown") for one in behind}
-    allowed = {
-        one.name: one.weight
-        for one in behind
-        if told[one.name] != "frozen"
-        and (one.standing is Standing.SERVING or (one.standing is Standing.JOINING and told[one.name] == "up"))
-    }
-    well = {name: weight for name, weight in allowed.items() if told[name] != "down"}
-    # When nobody answers, everyone stays.
-    counted = well if any(well.values()) else allowed
-    return {one.name: counted.get(one.name, 0) for one in behind}
+    weights = {item.name: item.weight for item in vip.eligible(wanted, health)}
+    behind = tuple(replace(item, weight=weights.get(item.name, 0)) for item in vip.destinations)
+    return replace(vip, destinations=behind)
 
 
 def _talking(store: Store, now: float) -> Counter[tuple[str, str]]:

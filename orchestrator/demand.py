@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 
-from cpdb import Forecast, Pair, Quantity, Seconds, Standing, VirtualIp
+from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
 from orchestrator.world import PairState, VmState, World
 
@@ -157,17 +157,6 @@ def _excesses(items: Iterable[Rate]) -> Iterator[float]:
 CONNECTION = "connection"
 
 
-def shares(vip: VirtualIp, wanted: Mapping[str, int]) -> dict[str, float]:
-    """Destination -> its share of new connections, by the weights wanted or else declared; {} when nobody serves."""
-    weights = {
-        one.name: max(0.0, float(wanted.get(one.name, one.weight)))
-        for one in vip.destinations
-        if one.standing is Standing.SERVING
-    }
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items() if weight > 0}
-
-
 def serving(world: World, demand: Demand, vm: VmState, horizon_s: int) -> list[PairDemand]:
     """The demands that a machine has to serve at one horizon.
 
@@ -177,7 +166,7 @@ def serving(world: World, demand: Demand, vm: VmState, horizon_s: int) -> list[P
     found = demand.at(horizon_s, whole)
     for vip in world.virtual_ips.values():
         if vip.affinity == CONNECTION and any(one.name == vm.name for one in vip.destinations):
-            share = shares(vip, world.weights.get(vip.address, {})).get(vm.name, 0.0)
+            share = vip.shares(world.weights.get(vip.address, {}), world.health(vip.address)).get(vm.name, 0.0)
             pairs = sorted((one for one in world.pairs if one.virtual_ip == vip.address), key=str)
             found += [_part(one, share) for one in demand.at(horizon_s, pairs) if share > 0]
     return found

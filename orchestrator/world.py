@@ -7,6 +7,7 @@ from cpdb import (
     BandwidthRequest,
     BytesPerS,
     Destination,
+    DestinationHealth,
     Forecast,
     Observed,
     Pair,
@@ -14,6 +15,7 @@ from cpdb import (
     Reservation,
     Seconds,
     VirtualIp,
+    read_health,
 )
 from orchestrator.actions import (
     Action,
@@ -144,9 +146,22 @@ class World:
     outlook: Outlook = field(default_factory=Outlook)
     shared_copies: bool = False
     # Looked up for every machine; made anew for each snapshot, so it cannot be out of date.
+    _health: dict[str, Mapping[str, DestinationHealth]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _on_host: dict[str, list[VmState]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pairs_to: dict[str, list[PairState]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pairs_on: dict[LinkKey, list[Pair]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def health(self, virtual_ip: str) -> Mapping[str, DestinationHealth]:
+        """What the controller knows of the destinations of a virtual IP, by name."""
+        if self.observed and not self._health:
+            self._health.update(read_health(self.observed))
+        return self._health.get(virtual_ip, {})
+
+    def eligible(self, vip: VirtualIp) -> tuple[Destination, ...]:
+        """The destinations of a virtual IP that get new connections."""
+        return vip.eligible(self.weights.get(vip.address, {}), self.health(vip.address))
 
     def on_host(self, host: str) -> list[VmState]:
         """The machines on a host, by name."""

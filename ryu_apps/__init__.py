@@ -8,7 +8,7 @@ from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.paths.splits import Lane, Routed, choose_lane, lanes
 from ryu_apps.pipeline import Share, Steer, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
-from ryu_apps.services.pairs import choose, weighted
+from ryu_apps.services.pairs import choose
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology.paths import Attachment, Topology
 
@@ -34,5 +34,4 @@ __all__ = [
     "difference",
     "lanes",
     "virtual_mac",
-    "weighted",
 ]

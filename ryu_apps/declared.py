@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from cpdb import Link, Node, NodeKind, Reservation, Store, VirtualIp, WantedSplit, WantedWeights
 from ryu_apps.rules import PortId
-from ryu_apps.services.pairs import weighted
 
 Seconds = float
 
@@ -36,8 +35,9 @@ def read_wanted(store: Store, before: Declared, now: Seconds) -> Declared:
     # Before the rows: what is written meanwhile is read once more.
     generation = store.wanted.generation()
     weights = tuple(store.wanted.weights())
+    wanted = {item.virtual_ip: item.weights for item in weights}
     virtual_ips = {
-        one.address: weighted(one, weights)
+        one.address: one.with_weights(wanted.get(one.address, {}))
         for one in store.inventory.virtual_ips()
         if one.declared and one.destinations
     }

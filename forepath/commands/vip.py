@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cpdb import DestinationChange, ForepathError, SettingsError, Standing, Store, VirtualIp, open_store
+from cpdb import DestinationChange, ForepathError, SettingsError, Standing, Store, VirtualIp, open_store, read_health
 from forepath.commands.pause import who
 from forepath.output import JsonOption, SettingsOption, console, emit, table
 from forepath.settings import load
 from forepath.settings.sections import IPV4, MAC
-from forepath.views import ServiceView, alarm_lines, change_of, health_of, new_weights, service, services
+from forepath.views import ServiceView, alarm_lines, change_of, service, services
 
 app = typer.Typer(
     name="vip", help="Virtual IPs: list what is behind them; add, drain and remove destinations.", no_args_is_help=True
@@ -209,9 +209,8 @@ def _changed(vip: VirtualIp, name: str, standing: Standing, reason: str) -> Dest
 def _last(store: Store, vip: VirtualIp, name: str) -> bool:
     """Whether nobody else would get new connections."""
     wanted = next((one.weights for one in store.wanted.weights() if one.virtual_ip == vip.address), {})
-    behind = [replace(one, weight=int(wanted.get(one.name, one.weight))) for one in vip.destinations]
-    weights = new_weights(vip.address, behind, health_of(store))
-    return not any(weight for other, weight in weights.items() if other != name) and weights[name] > 0
+    eligible = vip.eligible(wanted, read_health(store.wanted.observed()).get(vip.address, {}))
+    return [item.name for item in eligible] == [name]
 
 
 def _put(store: Store, change: DestinationChange, undo: str, json: str | None) -> None:

@@ -2,12 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from cpdb import (
     Communication,
+    Destination,
+    DestinationHealth,
     Forecast,
+    HealthStatus,
     Link,
     LinkLoad,
     Pair,
@@ -16,10 +19,11 @@ from cpdb import (
     Store,
     VirtualIp,
     VmLoad,
+    read_health,
 )
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import CONNECTION, shares
+from orchestrator.demand import CONNECTION
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.measured import RECENT_S, RUNNING, TYPICAL_S, MachineFacts, vm_states
@@ -48,21 +52,24 @@ class Gatherer:
 
     def world(self, now: Seconds, in_flight: Sequence[Action], leads: LeadTimes) -> World:
         """The world at `now`. Raises StoreError when the database is away."""
-        facts = self.store.facts
+        facts, vips = self.store.facts, self.store.inventory.virtual_ips()
         rows = facts.communications(now - FORGET_PAIR_S, now)
         vm_loads = facts.loads(VmLoad, now - TYPICAL_S, now)
         link_loads = facts.loads(LinkLoad, now - RECENT_S - self.config.max_world_age_s, now)
-        virtual_ips = {one.address: one for one in self.store.inventory.virtual_ips()}
-        links = link_states(self.store.inventory.links(), link_loads)
-        hosts_of = {one.vm: one.host for one in vm_loads}
-        routes = self._routes(rows, virtual_ips, hosts_of)
+        virtual_ips = {vip.address: vip for vip in vips}
+        observed = tuple(self.store.wanted.observed())
+        health = read_health(observed)
         weights = {one.virtual_ip: one.weights for one in self.store.wanted.weights()}
+        links = link_states(self.store.inventory.links(), link_loads)
+        serving = {vip.address: vip.eligible(weights.get(vip.address, {}), health.get(vip.address, {})) for vip in vips}
+        routes = self._routes(rows, serving, {one.vm: one.host for one in vm_loads})
         spread = {
-            one.address: shares(one, weights.get(one.address, {}))
+            one.address: one.shares(weights.get(one.address, {}), _before_they_fell(health.get(one.address, {})))
             for one in virtual_ips.values()
             if one.affinity == CONNECTION
         }
-        self._refresh(now, links, {pair: way for pair, (_, way) in routes.items()}, spread)
+        ways = {pair: way for pair, (_, way) in routes.items()}
+        self._refresh(now, links, ways, spread)
         return World(
             now=now,
             age_s=_age(now, self._newest(rows), vm_loads, bool(self.config.vms)),
@@ -72,14 +79,14 @@ class Gatherer:
             hosts={one.name: one for one in self.config.hosts},
             virtual_ips=virtual_ips,
             reservations={one.key: one for one in self.store.wanted.reservations(now)},
-            observed=tuple(self.store.wanted.observed()),
+            observed=observed,
             in_flight=tuple(in_flight),
             leads=leads,
             ways=self._way,
             requests=(requests := tuple(self.store.requests.since(now - JUST_OVER_S))),
             shared_copies=self.config.migration_over_links,
             weights=weights,
-            outlook=self._outlook(now, {pair: way for pair, (_, way) in routes.items()}) if requests else Outlook(),
+            outlook=self._outlook(now, ways) if requests else Outlook(),
         )
 
     def _newest(self, rows: Sequence[Communication]) -> Seconds | None:
@@ -92,15 +99,16 @@ class Gatherer:
         return outlook(self.store, now, links, ways, self.config.level)
 
     def _routes(
-        self, rows: Iterable[Communication], virtual_ips: Mapping[str, VirtualIp], hosts_of: Mapping[str, str]
+        self, rows: Iterable[Communication], serving: Mapping[str, tuple[Destination, ...]], hosts_of: Mapping[str, str]
     ) -> dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]:
-        """Each pair's destination (the newest one seen, else the first with weight) and the links towards it."""
+        """Each pair's destination (the newest seen, else the first that gets new ones) and the links towards it."""
         destinations: dict[Pair, str | None] = {}
         for row in rows:
             destinations[row.pair] = row.destination or destinations.get(row.pair)
         found = {}
         for pair, seen in destinations.items():
-            destination = seen or _first_destination(virtual_ips.get(pair.virtual_ip))
+            behind = serving.get(pair.virtual_ip)
+            destination = seen or (behind[0].name if behind else None)
             found[pair] = (destination, self._way_to(pair.source, destination, hosts_of.get(destination or "")))
         return found
 
@@ -202,9 +210,12 @@ def _by_pair(forecasts: Iterable[Forecast]) -> dict[Pair, dict[tuple[int, Quanti
     return found
 
 
-def _first_destination(service: VirtualIp | None) -> str | None:
-    weighted = (one.name for one in service.destinations if one.weight > 0) if service else iter(())
-    return next(weighted, None)
+def _before_they_fell(health: Mapping[str, DestinationHealth]) -> dict[str, DestinationHealth]:
+    """As if everyone answered: the past is learnt from, and most of it is from before a destination went down."""
+    return {
+        name: replace(item, status=HealthStatus.UNKNOWN) if item.status is HealthStatus.DOWN else item
+        for name, item in health.items()
+    }
 
 
 def _age(now: Seconds, reported: Seconds | None, loads: Sequence[VmLoad], machines: bool) -> Seconds:

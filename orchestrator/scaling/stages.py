@@ -11,6 +11,7 @@ from cpdb import (
     Store,
     VirtualIp,
     VmLoad,
+    read_health,
 )
 from orchestrator.actions import ScaleAction
 from orchestrator.drivers.pool import PoolMachines
@@ -128,11 +129,10 @@ class Stages:
         return None
 
     def _others_serve(self) -> bool:
-        return any(
-            one.name != self.member.vm and one.standing is Standing.SERVING and one.weight > 0
-            for vip in self._services()
-            for one in vip.destinations
-        )
+        wanted = {item.virtual_ip: item.weights for item in self.store.wanted.weights()}
+        health = read_health(self.store.wanted.observed()).get(self.pool.virtual_ip, {})
+        eligible = (item for vip in self._services() for item in vip.eligible(wanted.get(vip.address, {}), health))
+        return any(item.name != self.member.vm for item in eligible)
 
     def _services(self) -> list[VirtualIp]:
         return [one for one in self.store.inventory.virtual_ips() if one.address == self.pool.virtual_ip]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, Standing, VirtualIp
+from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, VirtualIp
 from orchestrator.actions import megabits
 from orchestrator.config import OrchestratorConfig, TenantCap
 from orchestrator.demand import NOW, Demand, Rate, together
@@ -140,10 +140,10 @@ def _case(world: World, request: BandwidthRequest, config: OrchestratorConfig) -
 def _way(world: World, pair: Pair, vip: VirtualIp | None) -> tuple[LinkKey, ...]:
     if pair in world.pairs:
         return world.pairs[pair].links
-    names = (one.name for one in vip.destinations if one.weight > 0 and one.standing is Standing.SERVING) if vip else ()
-    name = next(iter(names), None)
-    if name is None:
+    eligible = world.eligible(vip) if vip else ()
+    if not eligible:
         return ()
+    name = eligible[0].name
     return world.ways(pair.source, world.vms[name].host if name in world.vms else name)
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cpdb import Seconds, Standing, VirtualIp
+from cpdb import HealthStatus, Seconds, Standing, VirtualIp
 from orchestrator.actions import ScaleIn, ScaleOut
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import NOW, Demand, PairDemand, together
@@ -47,17 +47,13 @@ def destinations(world: World, pool: PoolSpec) -> Mapping[str, Standing]:
 
 
 def serving(world: World, pool: PoolSpec) -> list[str]:
-    """Destinations that get new connections, those on their way in included; those that do not answer are not."""
-    service = world.virtual_ips.get(pool.virtual_ip)
-    wanted = world.weights.get(pool.virtual_ip, {})
-    down = {one.key for one in world.observed if one.kind == HEALTH and one.status == "down"}
-    return [
-        one.name
-        for one in (service.destinations if service else ())
-        if one.standing is Standing.SERVING
-        and wanted.get(one.name, one.weight) > 0
-        and f"{pool.virtual_ip}/{one.name}" not in down
-    ]
+    """Destinations that get new connections and can serve them: who is down is no capacity, even as the last."""
+    vip = world.virtual_ips.get(pool.virtual_ip)
+    if vip is None:
+        return []
+    health = world.health(vip.address)
+    down = {name for name, item in health.items() if item.status is HealthStatus.DOWN}
+    return [item.name for item in world.eligible(vip) if item.name not in down]
 
 
 def states(world: World) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cpdb import BytesPerS, Pair, Standing, VirtualIp
+from cpdb import BytesPerS, Pair, VirtualIp
 from orchestrator.actions import SetWeights
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand, PairDemand, together
@@ -199,7 +199,6 @@ def _ways(view: View, table: Places, place: tuple[str, str], horizon_s: int) -> 
 TOTAL = 100
 # A destination keeps at least this share: who gets nothing at all shows nothing about itself.
 LEAST_SHARE = 0.02
-UNFIT = frozenset({"down", "frozen"})
 
 
 def plan_weights(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal]]:
@@ -216,13 +215,8 @@ def plan_weights(world: World, demand: Demand, config: OrchestratorConfig) -> tu
 
 
 def candidates(world: World, vip: VirtualIp) -> tuple[str, ...]:
-    """Destinations that may be sent more: declared with a weight, serving, and not known to be away."""
-    away = {one.key for one in world.observed if one.kind == "health" and one.status in UNFIT}
-    return tuple(
-        one.name
-        for one in vip.destinations
-        if one.weight > 0 and one.standing is Standing.SERVING and f"{vip.address}/{one.name}" not in away
-    )
+    """Destinations that would get new connections by their declared weights: among them other weights are chosen."""
+    return tuple(item.name for item in vip.eligible({}, world.health(vip.address)))
 
 
 def _for_service(view: View, vip: VirtualIp, names: tuple[str, ...]) -> Iterator[Step | Refusal]:

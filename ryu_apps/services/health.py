@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple
+
+from cpdb import HealthStatus
 
 Seconds = float
 
@@ -16,14 +17,6 @@ MOST_QUESTIONS_PER_S = 200.0
 # Each fall within this time doubles the answers that it takes to come back, up to 2 to the power of so many.
 FLAPS_S = 300.0
 MOST_DOUBLINGS = 4
-
-
-class Status(StrEnum):
-    """What is known; `unknown` until the first question was answered or went unanswered often enough."""
-
-    UNKNOWN = "unknown"
-    UP = "up"
-    DOWN = "down"
 
 
 class Target(NamedTuple):
@@ -46,7 +39,7 @@ class Rules:
 
 @dataclass(slots=True)
 class _State:
-    status: Status = Status.UNKNOWN
+    status: HealthStatus = HealthStatus.UNKNOWN
     since: Seconds = 0.0
     asked: Seconds = float("-inf")
     waiting: bool = False
@@ -64,10 +57,10 @@ class Health:
         self._states: dict[Target, _State] = {}
         self._looked = float("-inf")
 
-    def status(self, target: Target) -> Status:
+    def status(self, target: Target) -> HealthStatus:
         """What is known of it."""
         state = self._states.get(target)
-        return state.status if state else Status.UNKNOWN
+        return state.status if state else HealthStatus.UNKNOWN
 
     def ever_up(self, target: Target) -> bool:
         """Whether it has answered since it is asked."""
@@ -77,7 +70,7 @@ class Health:
     def down_for(self, target: Target, now: Seconds) -> Seconds:
         """How long it has been down; 0 when it is not."""
         state = self._states.get(target)
-        return now - state.since if state and state.status is Status.DOWN else 0.0
+        return now - state.since if state and state.status is HealthStatus.DOWN else 0.0
 
     def due(self, targets: Collection[Target], reachable: Collection[Target], now: Seconds) -> list[Target]:
         """Whom to ask now; what was asked before and is still unanswered counts as a failure.
@@ -90,7 +83,7 @@ class Health:
         ready = []
         for target in targets:
             state = self._states.setdefault(target, _State(since=now))
-            first = state.status is Status.UNKNOWN
+            first = state.status is HealthStatus.UNKNOWN
             if now - state.asked >= (min(FIRST_EVERY_S, every_s) if first else every_s):
                 ready.append((state.asked, target))
         # More answers at once than a switch keeps for a busy controller would look like deaths: the rest come next.
@@ -100,7 +93,7 @@ class Health:
             ready = sorted(ready, key=itemgetter(0))[:room]
         for _, target in ready:
             state = self._states[target]
-            if state.waiting and (state.status is not Status.UNKNOWN or target in reachable):
+            if state.waiting and (state.status is not HealthStatus.UNKNOWN or target in reachable):
                 self.answered(target, False, now)
             state.asked, state.waiting = now, True
         return [target for _, target in ready]
@@ -112,12 +105,12 @@ class Health:
             return
         state.waiting = False
         state.failures, state.successes = (0, state.successes + 1) if well else (state.failures + 1, 0)
-        if well and state.status is not Status.UP and state.successes >= self._needed(state, now):
-            state.status, state.since, state.ever_up = Status.UP, now, True
-        elif not well and state.status is not Status.DOWN and state.failures >= self._rules.failures:
-            if state.status is Status.UP:
+        if well and state.status is not HealthStatus.UP and state.successes >= self._needed(state, now):
+            state.status, state.since, state.ever_up = HealthStatus.UP, now, True
+        elif not well and state.status is not HealthStatus.DOWN and state.failures >= self._rules.failures:
+            if state.status is HealthStatus.UP:
                 state.falls.append(now)
-            state.status, state.since = Status.DOWN, now
+            state.status, state.since = HealthStatus.DOWN, now
 
     def _needed(self, state: _State, now: Seconds) -> int:
         """Answers in a row that it takes: one for whoever is new, more for whoever fell, and fell again."""

@@ -1,11 +1,11 @@
 """The pairs that have spoken and the destination each one keeps while it is alive."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from math import log
 
-from cpdb import Destination, VirtualIp, WantedWeights
+from cpdb import Destination, VirtualIp
 from ryu_apps.rules import Kind, Rule, SetField, kind_of, pair_number
 
 
@@ -27,18 +27,6 @@ def choose(source: str, virtual_ip: str, destinations: Iterable[Destination]) ->
 def _uniform(*parts: str) -> float:
     number = int.from_bytes(blake2b("|".join(parts).encode(), digest_size=8).digest(), "big")
     return (number + 0.5) / 2**64
-
-
-def weighted(virtual_ip: VirtualIp, wanted: Iterable[WantedWeights]) -> VirtualIp:
-    """The virtual IP with the weights that are wanted instead of the declared ones, where there are any."""
-    for item in wanted:
-        if item.virtual_ip == virtual_ip.address:
-            destinations = tuple(
-                replace(one, weight=max(0, int(item.weights.get(one.name, one.weight))))
-                for one in virtual_ip.destinations
-            )
-            return replace(virtual_ip, destinations=destinations)
-    return virtual_ip
 
 
 BY_CONNECTION = "connection"

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from cpdb import Destination, NodeKind, Standing, VirtualIp
+from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
 from ryu_apps.effects import Effect, Out
 from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.services.buckets import Spreads
 from ryu_apps.services.conflicts import Conflicts
-from ryu_apps.services.health import Health, Rules, Status, Target, targets_of
+from ryu_apps.services.health import Health, Rules, Target, targets_of
 from ryu_apps.services.pairs import BY_CONNECTION
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Frame, Segment
@@ -18,7 +18,11 @@ Seconds = float
 
 # A source that always goes to one destination is taken elsewhere when that one has been down for so long.
 LEFT_AFTER_S = 10.0
-FROZEN = "frozen"
+ANSWERS = {
+    HealthStatus.UP: "answers",
+    HealthStatus.DOWN: "does not answer",
+    HealthStatus.UNKNOWN: "has not answered yet",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Word:
 
     virtual_ip: str
     name: str
-    status: str
+    status: HealthStatus
     detail: str
     # Kind of the alarm that goes with it, "" for none
     alarm: str = ""
@@ -67,27 +71,25 @@ class Destinations:
         return found
 
     def _serving(self, vip: VirtualIp, now: Seconds) -> VirtualIp:
-        open_to = {one.name: self._open(vip, one) for one in vip.destinations}
-        down = {one.name for one in vip.destinations if self._status(vip, one) is Status.DOWN}
-        others = any(open_to[one.name] and one.weight and one.name not in down for one in vip.destinations)
-        # When nobody answers, the questions may be what is wrong: then everyone stays.
-        closed = down if others else set()
-        left = {one.name for one in vip.destinations if one.name in closed and self._long_down(vip, one, now)}
+        health = {item.name: self._health(vip, item) for item in vip.destinations}
+        eligible = {item.name for item in vip.eligible({}, health)}
+        answered = any(health[name].status is not HealthStatus.DOWN for name in eligible)
+        left = {item.name for item in vip.destinations if answered and self._long_down(vip, item, now)}
         destinations = tuple(
-            one if open_to[one.name] and one.name not in closed else replace(one, weight=0)
-            for one in vip.destinations
-            if one.name not in left or vip.affinity == BY_CONNECTION
+            item if item.name in eligible else replace(item, weight=0)
+            for item in vip.destinations
+            if item.name not in left or vip.affinity == BY_CONNECTION
         )
         return vip if destinations == vip.destinations else replace(vip, destinations=destinations)
 
-    def _open(self, vip: VirtualIp, one: Destination) -> bool:
-        """Whether its standing allows new connections; one that joins must have answered once."""
-        if one.standing in (Standing.DRAINING, Standing.REMOVED) or self.conflicts.of(one.mac) is not None:
-            return False
-        return one.standing is not Standing.JOINING or all(self.health.ever_up(it) for it in _targets(vip, one))
+    def _health(self, vip: VirtualIp, item: Destination) -> DestinationHealth:
+        answered = any(self.health.ever_up(target) for target in _targets(vip, item))
+        if self.conflicts.of(item.mac) is not None:
+            return DestinationHealth(HealthStatus.FROZEN, answered)
+        return DestinationHealth(self._status(vip, item), answered)
 
-    def _status(self, vip: VirtualIp, one: Destination) -> Status:
-        return next((self.health.status(target) for target in _targets(vip, one)), Status.UNKNOWN)
+    def _status(self, vip: VirtualIp, one: Destination) -> HealthStatus:
+        return next((self.health.status(target) for target in _targets(vip, one)), HealthStatus.UNKNOWN)
 
     def _long_down(self, vip: VirtualIp, one: Destination, now: Seconds) -> bool:
         return any(self.health.down_for(target, now) > LEFT_AFTER_S for target in _targets(vip, one))
@@ -168,14 +170,13 @@ class Destinations:
         """What is known of one destination."""
         conflict = self.conflicts.of(one.mac)
         if conflict is not None:
-            return Word(vip.address, one.name, FROZEN, conflict.detail, conflict.kind)
+            return Word(vip.address, one.name, HealthStatus.FROZEN, conflict.detail, conflict.kind)
         status, way = self._status(vip, one), "by ARP" if vip.probe == "arp" else f"by {vip.probe}"
         if vip.probe == "none":
-            return Word(vip.address, one.name, Status.UNKNOWN, "is not asked (probe = none)")
+            return Word(vip.address, one.name, HealthStatus.UNKNOWN, "is not asked (probe = none)")
         if not one.weight and one.standing is Standing.SERVING:
-            return Word(vip.address, one.name, Status.UNKNOWN, "on stand-by, is not asked")
-        told = {Status.UP: "answers", Status.DOWN: "does not answer", Status.UNKNOWN: "has not answered yet"}
-        return Word(vip.address, one.name, status, f"{told[status]} {way}")
+            return Word(vip.address, one.name, HealthStatus.UNKNOWN, "on stand-by, is not asked")
+        return Word(vip.address, one.name, status, f"{ANSWERS[status]} {way}")
 
 
 def _targets(vip: VirtualIp, one: Destination) -> list[Target]:

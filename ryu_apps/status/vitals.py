@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cpdb import Alarm, Observed
+from cpdb import Alarm, HealthStatus, Observed
 from ryu_apps.services.conflicts import DUPLICATE, MOVED
-from ryu_apps.services.virtual_ips import FROZEN, Word
+from ryu_apps.services.virtual_ips import Word
 
 Seconds = float
 
@@ -41,7 +41,7 @@ class Vitals:
 
     def _alarm(self, key: str, word: Word, now: Seconds) -> list[Alarm]:
         open_one = self._alarms.get(key)
-        if word.status != FROZEN:
+        if word.status is not HealthStatus.FROZEN:
             return self._cleared(key, now)
         if open_one is None or open_one.kind != word.alarm:
             made = Alarm(word.alarm, key, NODE, word.detail, now, now)

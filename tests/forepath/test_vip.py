@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from lab_on_paper import SHOP, Forepath
 
-from cpdb import Alarm, Destination, Observed, Standing, Store, WantedWeights
-from forepath.views import new_weights
+from cpdb import Alarm, Observed, Store, WantedWeights
 
 NEW = ("--address", "10.77.0.99", "--mac", "52:54:00:77:00:99")
 
@@ -129,22 +128,6 @@ def test_wanted_weights_count_in_the_shares(forepath: Forepath, empty: Store) ->
     empty.wanted.want_weights(WantedWeights(SHOP, {first: 300, "shop9": 100}, "o", "r"))
     shares = {one["name"]: one["share"] for one in destinations(forepath)}
     assert (shares[first], shares["shop9"]) == (0.75, 0.25)
-
-
-def test_who_gets_new_connections() -> None:
-    a, b = (Destination(name, "10.0.0.1", "02:00:00:00:00:01", 100) for name in "ab")
-
-    def new(first: Destination, second: Destination, **health: str) -> list[int]:
-        told = {f"v/{name}": how for name, how in health.items()}
-        return list(new_weights("v", [first, second], told).values())
-
-    assert new(a, b) == [100, 100]
-    assert new(a, b, b="down") == [100, 0]
-    assert new(a, b, a="down", b="down") == [100, 100]
-    assert new(a, b, b="frozen") == [100, 0]
-    assert new(a, replace(b, standing=Standing.DRAINING)) == [100, 0]
-    assert new(a, replace(b, standing=Standing.JOINING)) == [100, 0]
-    assert new(a, replace(b, standing=Standing.JOINING), b="up") == [100, 100]
 
 
 def test_paths_know_who_gets_new_connections(forepath: Forepath, filled: Store) -> None:

@@ -8,7 +8,7 @@ from worlds import CONFIG, RELATION, foreseen, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, Standing, VirtualIp, VmLoad
 from orchestrator import World, demands
-from orchestrator.demand import serving, shares
+from orchestrator.demand import serving
 from orchestrator.needs import vm_need
 from orchestrator.observe.learn import Past, learn
 
@@ -45,10 +45,10 @@ def test_with_affinity_to_sources_the_destination_that_was_seen_serves_all() -> 
 
 
 def test_wanted_weights_count_before_declared_ones_and_who_drains_gets_nothing() -> None:
-    assert shares(service(), {"a": 1, "b": 3}) == {"a": 0.25, "b": 0.75}
-    assert shares(service(100, 0), {}) == {"a": 1.0}
+    assert service().shares({"a": 1, "b": 3}, {}) == {"a": 0.25, "b": 0.75}
+    assert service(100, 0).shares({}, {}) == {"a": 1.0}
     draining = replace(service(), destinations=(replace(service().destinations[0], standing=Standing.DRAINING),))
-    assert shares(draining, {}) == {}
+    assert draining.shares({}, {}) == {}
 
 
 def test_relations_are_learnt_although_no_row_names_a_machine() -> None:

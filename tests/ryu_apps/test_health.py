@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from simulated import HOSTS, VIP, World, address, declared, ip, mac
 
-from cpdb import Alarm, Link, Node, NodeKind, Observed, Standing
+from cpdb import Alarm, HealthStatus, Link, Node, NodeKind, Observed, Standing
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out
 from ryu_apps.rules import PortId, virtual_mac
-from ryu_apps.services.health import Health, Rules, Status, Target
+from ryu_apps.services.health import Health, Rules, Target
 from ryu_apps.status.vitals import Vitals
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Arp, Segment
@@ -30,25 +30,25 @@ def run(health: Health, seconds: int, answers: bool, start: float = 0.0) -> floa
 def test_three_silences_are_down_and_two_answers_are_up_again() -> None:
     health = Health(Rules(2.0, 3, 2))
     now = run(health, 3, True)
-    assert health.status(S1) is Status.UP
+    assert health.status(S1) is HealthStatus.UP
     now = run(health, 5, False, now)
-    assert health.status(S1) is Status.UP
+    assert health.status(S1) is HealthStatus.UP
     now = run(health, 4, False, now)
-    assert health.status(S1) is Status.DOWN
+    assert health.status(S1) is HealthStatus.DOWN
     now = run(health, 2, True, now)
-    assert health.status(S1) is Status.DOWN
+    assert health.status(S1) is HealthStatus.DOWN
     run(health, 3, True, now)
-    assert health.status(S1) is Status.UP
+    assert health.status(S1) is HealthStatus.UP
 
 
 def test_whoever_falls_again_and_again_must_answer_longer() -> None:
     health, now, waits = Health(Rules(1.0, 2, 2)), 0.0, []
     now = run(health, 2, True)
     for _ in range(4):
-        while health.status(S1) is not Status.DOWN:
+        while health.status(S1) is not HealthStatus.DOWN:
             now = run(health, 1, False, now)
         start = now
-        while health.status(S1) is not Status.UP:
+        while health.status(S1) is not HealthStatus.UP:
             now = run(health, 1, True, now)
         waits.append(now - start)
     assert waits[0] < waits[1] < waits[2] < waits[3]
@@ -58,7 +58,7 @@ def test_whom_nobody_has_seen_is_not_blamed() -> None:
     health = Health(Rules(1.0, 2, 2))
     for quarter in range(80):
         health.due([S1], [], quarter / 4)
-    assert health.status(S1) is Status.UNKNOWN
+    assert health.status(S1) is HealthStatus.UNKNOWN
 
 
 def test_many_destinations_are_asked_at_a_bounded_rate() -> None:
@@ -74,7 +74,7 @@ def test_many_destinations_are_asked_at_a_bounded_rate() -> None:
     assert max(rounds) <= 100
     assert sum(rounds) <= 100 * 200 * 1.1
     assert met == set(targets)
-    assert all(health.status(one) is Status.UP for one in targets)
+    assert all(health.status(one) is HealthStatus.UP for one in targets)
 
 
 def test_a_service_is_asked_as_its_virtual_ip_and_the_connection_is_taken_back() -> None:

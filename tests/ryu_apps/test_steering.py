@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpdb import Destination, VirtualIp, WantedWeights
+from cpdb import Destination, VirtualIp
 from ryu_apps.rules import virtual_mac
-from ryu_apps.services.pairs import choose, weighted
+from ryu_apps.services.pairs import choose
 
 VIP = "10.0.0.100"
 SOURCES = [f"10.1.{n // 250}.{n % 250}" for n in range(2000)]
@@ -41,9 +41,9 @@ def test_all_on_stand_by_means_nobody() -> None:
 
 def test_wanted_weights_override_declared_ones_where_they_name_a_destination() -> None:
     vip = VirtualIp(VIP, "shop", 0, tuple(destinations([100, 0])))
-    wanted = weighted(vip, [WantedWeights(VIP, {"d1": 50, "unknown": 7}, "o", "r")])
+    wanted = vip.with_weights({"d1": 50, "unknown": 7})
     assert [one.weight for one in wanted.destinations] == [100, 50]
-    assert weighted(vip, [WantedWeights("10.0.0.101", {"d1": 50}, "o", "r")]) == vip
+    assert vip.with_weights({}) == vip
 
 
 def test_virtual_macs_are_local_unicast_and_tell_addresses_apart() -> None:

@@ -13,7 +13,6 @@ from ryu_apps.effects import Change, PutRule
 from ryu_apps.installer import Installer
 from ryu_apps.rules import Table
 from ryu_apps.services.buckets import SLOTS
-from ryu_apps.services.pairs import weighted
 from ryu_apps.switch.reconcile import Holding
 from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
 from ryu_apps.topology import frames
@@ -47,7 +46,7 @@ class Controlled:
         vip = whole.virtual_ips[VIP]
         behind = (vip.destinations[0], replace(vip.destinations[1], standing=self.standing))
         wanted = () if weights is None else (WantedWeights(VIP, weights, "test", "a test", generation),)
-        own = weighted(VirtualIp(VIP, "shop", 10, behind, affinity=self.affinity), wanted)
+        own = VirtualIp(VIP, "shop", 10, behind, affinity=self.affinity).with_weights(weights or {})
         return replace(whole, virtual_ips={VIP: own}, weights=wanted, generation=generation)
 
     def want(self, generation: int, weights: Mapping[str, int] | None) -> None:
