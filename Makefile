@@ -43,12 +43,13 @@ test: setup
 test-long: setup
 	$(STAGE) $(BIN)/pytest -m long $(PYTEST_ARGS)
 
-## make check   lint, format, types, import contracts, size budget
+## make check   lint, format, types, import contracts, budgets of the house
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
+	$(BIN)/python -m tools.house
 	$(BIN)/pytest -q tests/test_house.py
 
 ## make bench   what the loop costs, as ratios and against limits (JSON=out.json)

@@ -32,7 +32,7 @@ class TargetRows:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class TrainingHistory:
     """Series (series x rows, NaN = missing), the first test row and the season in rows."""
 
     values: Floats
@@ -40,7 +40,7 @@ class History:
     season: int
 
 
-Baseline = Callable[[History, Ints, TargetRows], Floats]
+Baseline = Callable[[TrainingHistory, Ints, TargetRows], Floats]
 
 
 def season_rows(step_s: float) -> int:
@@ -65,12 +65,12 @@ def filled(values: Floats) -> Floats:
     return closed
 
 
-def naive(past: History, origins: Ints, _window: TargetRows) -> Floats:
+def naive(past: TrainingHistory, origins: Ints, _window: TargetRows) -> Floats:
     """The last known row."""
     return filled(past.values)[:, origins]
 
 
-def trailing_mean(past: History, origins: Ints, window: TargetRows) -> Floats:
+def trailing_mean(past: TrainingHistory, origins: Ints, window: TargetRows) -> Floats:
     """The mean of as many rows as the window asked for has: only of use for windows."""
     return filled(window_means(past.values, window.length))[:, origins]
 
@@ -78,7 +78,7 @@ def trailing_mean(past: History, origins: Ints, window: TargetRows) -> Floats:
 def ewma_of(alpha: float) -> Baseline:
     """sum (1-a)^k y / sum (1-a)^k over known rows, back to the first row."""
 
-    def forecast(past: History, origins: Ints, _window: TargetRows) -> Floats:
+    def forecast(past: TrainingHistory, origins: Ints, _window: TargetRows) -> Floats:
         known = ~np.isnan(past.values)
         keep = [1.0, alpha - 1.0]
         total = lfilter([1.0], keep, np.where(known, past.values, 0.0), axis=-1)
@@ -88,13 +88,13 @@ def ewma_of(alpha: float) -> Baseline:
     return forecast
 
 
-def train_mean(past: History, origins: Ints, _window: TargetRows) -> Floats:
+def train_mean(past: TrainingHistory, origins: Ints, _window: TargetRows) -> Floats:
     """The mean of all train rows."""
     mean = window_means(past.values[:, : past.split], past.split)[:, -1:]
     return np.repeat(np.nan_to_num(mean), len(origins), axis=1)
 
 
-def seasonal_naive(past: History, origins: Ints, window: TargetRows) -> Floats:
+def seasonal_naive(past: TrainingHistory, origins: Ints, window: TargetRows) -> Floats:
     """The same window one season earlier, or as many seasons as are needed for it to be known."""
     back = past.season * math.ceil(window.last / past.season)
     at = origins + window.last - back
@@ -122,7 +122,7 @@ def truths(values: Floats, origins: Ints, window: TargetRows) -> Floats:
     return np.where((last < values.shape[1]) & ~gap[:, inside], whole[:, inside], np.nan)
 
 
-def band(past: History, baseline: Baseline, window: TargetRows, levels: tuple[float, ...]) -> Floats:
+def band(past: TrainingHistory, baseline: Baseline, window: TargetRows, levels: tuple[float, ...]) -> Floats:
     """Quantiles of a baseline's own errors on the train rows: series x levels, 0 where there was none."""
     origins = np.arange(0, past.split - window.last)
     errors = truths(past.values, origins, window) - baseline(past, origins, window)

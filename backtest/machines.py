@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.baselines import History, TargetRows, ewma_of, season_rows
+from backtest.baselines import TargetRows, TrainingHistory, ewma_of, season_rows
 from backtest.reading import Recording, RecordingError
 from predictor import MODELS, Ask, Block, Forecaster, Options, Target, View, build
 
@@ -325,7 +325,7 @@ def _forecast_peaks(
 
 
 def _smooth(usage: Floats, split: int, season: int) -> Floats:
-    return ewma_of(SMOOTHING)(History(usage, split, season), np.arange(usage.shape[1]), TargetRows(1))
+    return ewma_of(SMOOTHING)(TrainingHistory(usage, split, season), np.arange(usage.shape[1]), TargetRows(1))
 
 
 def _spoken(score: Floats) -> Floats:

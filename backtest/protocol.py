@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backtest.baselines import WINDOW_BASELINES, History, TargetRows, band, truths
+from backtest.baselines import WINDOW_BASELINES, TargetRows, TrainingHistory, band, truths
 from backtest.reading import Recording
 
 Floats = NDArray[Any]
@@ -56,9 +56,9 @@ class BacktestTask:
         """Position of the level nearest to 0.9."""
         return int(np.argmin(np.abs(np.array(self.levels) - 0.9)))
 
-    def past(self) -> History:
+    def past(self) -> TrainingHistory:
         """The scored series as the baselines see them."""
-        return History(self.recording.values[self.scored], self.split, self.season)
+        return TrainingHistory(self.recording.values[self.scored], self.split, self.season)
 
     def truth(self, window: TargetRows) -> Floats:
         """Scored series x origins."""

@@ -88,9 +88,9 @@ def _precision(label: Any, score: Any) -> float:
 
 
 def _binary(question: BacktestTask, past: Any) -> Any:
-    from backtest.baselines import History
+    from backtest.baselines import TrainingHistory
 
-    return History((past > 0).astype(np.float64), question.split, question.season)
+    return TrainingHistory((past > 0).astype(np.float64), question.split, question.season)
 
 
 # What people write, and what it is called inside.

@@ -3,79 +3,42 @@
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ROOMS = ("cpdb", "ryu_apps", "predictor", "orchestrator", "mininet_topos", "backtest", "forepath", "tools")
-LONGEST_FILE = 400
-OTHER_CODE = {".c", ".h", ".sh"}
-LONGEST_FUNCTION = 40
-MOST_PARAMETERS = 5
+from tools.house import ROOMS, ROOT, CodeFile, Figure, measure, sources, tour
+
 FORBIDDEN = re.compile(r"/work/|/root/|\.pyenv|deb\.debian\.org|pypi\.org", re.IGNORECASE)
+PAGES = ("README.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")))
+# A path of the repository as pages write it: `room/...` or `docs/...`, with a slash and no placeholder in it.
+NAMED = re.compile(rf"[`(]((?:{'|'.join((*ROOMS, 'tests', 'docs', 'deploy'))})/[\w./-]+)")
 
 
-def sources() -> list[Path]:
-    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+@pytest.fixture(scope="module")
+def files() -> list[CodeFile]:
+    return sources()
 
 
-def code() -> list[Path]:
-    others = (path for place in (*ROOMS, "deploy") for path in (ROOT / place).rglob("*") if path.suffix in OTHER_CODE)
-    return sources() + sorted(others)
+@pytest.mark.parametrize("figure", measure(sources()), ids=lambda figure: figure.name.replace(" ", "-"))
+def test_the_house_keeps_its_budgets(figure: Figure) -> None:
+    assert figure.value <= figure.limit, f"{figure.name}: {figure.value:g} > {figure.limit:g}: {figure.offenders}"
 
 
-def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node
+def test_the_files_of_the_tours_exist() -> None:
+    for title in ("The tour of a sample", "The tour of a forecast"):
+        assert len(tour(title)) >= 8
+        assert [path for path in tour(title) if not (ROOT / path).is_file()] == []
 
 
-def is_migration(path: Path) -> bool:
-    return "versions" in path.parts
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_a_page_names_exists(page: str) -> None:
+    named = NAMED.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path.rstrip("./")).exists()] == []
 
 
-def is_command(path: Path) -> bool:
-    # A command's parameters are its options: the command line is their bundle.
-    return "commands" in (*path.parts, path.stem)
-
-
-def test_files_stay_short() -> None:
-    long = {str(path.relative_to(ROOT)): lines for path in code() if (lines := _lines(path)) > LONGEST_FILE}
-    assert long == {}
-
-
-def _lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines())
-
-
-def test_functions_stay_short() -> None:
-    long = {
-        f"{path.relative_to(ROOT)}:{function.name}": size
-        for path in sources()
-        if not is_migration(path)
-        for function in functions(path)
-        if (size := (function.end_lineno or 0) - function.lineno + 1) > LONGEST_FUNCTION
-    }
-    assert long == {}
-
-
-def test_functions_take_few_parameters() -> None:
-    many = {
-        f"{path.relative_to(ROOT)}:{function.name}"
-        for path in sources()
-        if not is_command(path)
-        for function in functions(path)
-        if len([arg for arg in function.args.args + function.args.kwonlyargs if arg.arg not in ("self", "cls")])
-        > MOST_PARAMETERS
-    }
-    assert many == set()
-
-
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_module_says_why_it_exists(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def test_every_module_says_why_it_exists(files: list[CodeFile]) -> None:
+    assert [str(file.path) for file in files if file.path.suffix == ".py" and not ast.get_docstring(file.tree)] == []
 
 
 def test_no_machine_paths_or_registries_in_what_ships() -> None:

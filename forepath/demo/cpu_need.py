@@ -146,19 +146,26 @@ def _grown(before: Sample, after: Sample, vm: str) -> tuple[float, float] | None
     return new[0] - old[0], max(0.0, new[1] - old[1])
 
 
+class Span(NamedTuple):
+    """A stretch of time, both ends included; Unix seconds."""
+
+    start: float
+    end: float
+
+
 def account(
     samples: Sequence[Sample],
     works: Mapping[str, Sequence[Work]],
     cost: Price,
-    span: tuple[float, float],
+    span: Span,
     room: Mapping[str, float] = NO_ROOMS,
 ) -> CpuAccount:
-    """Adds up the samples inside `span` (from, to; Unix seconds); without `room` (see `rooms`) nothing is beyond."""
+    """Adds up the samples inside `span`; without `room` (see `rooms`) nothing is beyond."""
     short, held, beyond = (dict.fromkeys(works, 0.0) for _ in range(3))
     allotted = used = 0.0
-    rows = _steady([one for one in samples if span[0] <= one.t <= span[1]])
+    rows = _steady([one for one in samples if span.start <= one.t <= span.end])
     for number, (before, after) in enumerate(pairwise(rows)):
-        seconds, around = after.t - before.t, (rows[max(0, number - 1)], rows[min(len(rows) - 1, number + 2)])
+        seconds, around = after.t - before.t, rows[max(0, number - 1) : number + 3]
         for vm in after.vms:
             allotted += _limit(before, after, vm) * seconds
             used += (_grown(before, after, vm) or (0.0, 0.0))[0]
@@ -190,11 +197,11 @@ def _steady(samples: Sequence[Sample]) -> list[Sample]:
     return kept
 
 
-def _host_leaves(around: tuple[Sample, Sample], before: Sample, after: Sample, vm: str) -> float:
+def _host_leaves(around: Sequence[Sample], before: Sample, after: Sample, vm: str) -> float:
     """Cores that its host leaves to the machine, over a second more on both sides; at least what it used."""
     if vm not in after.vms:
         return 0.0
-    first, last = around
+    first, last = around[0], around[-1]
     host, used = after.vms[vm][3], _grown(before, after, vm)
     wider, old, new = _grown(first, last, vm), first.hosts.get(host), last.hosts.get(host)
     if used is None or wider is None or old is None or new is None:

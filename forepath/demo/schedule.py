@@ -172,11 +172,11 @@ def request_cpu_s(request: Request) -> float:
     return (request.cpu_ms + _FIXED_MS + _MS_PER_KB * request.bytes / 1000) / 1000
 
 
-def _base(rng: random.Random, character: Character, span: tuple[float, float]) -> Iterator[tuple[str, Request]]:
-    """Poisson arrivals of requests for every interactive pair in `span`."""
+def _base(rng: random.Random, character: Character, length_s: float) -> Iterator[tuple[str, Request]]:
+    """Poisson arrivals of requests for every interactive pair, from 0 on."""
     for (client, service), rate in character.base_rates.items():
-        at = span[0] + rng.expovariate(rate)
-        while at < span[1]:
+        at = rng.expovariate(rate)
+        while at < length_s:
             size = int(character.request_bytes * rng.uniform(0.7, 1.3))
             yield client, Request(at, service, size, _cpu_ms(character, size), False)
             at += rng.expovariate(rate)
@@ -202,7 +202,7 @@ class _Draft:
 def _segment(rng: random.Random, character: Character, segment: PolicySegment, surges: bool) -> _Draft:
     """Draw one segment. Draws are made relative to its start, so that equal generators give equal segments."""
     length = segment.end_s - segment.start_s
-    draft = _Draft(requests=list(_base(rng, character, (0.0, length))))
+    draft = _Draft(requests=list(_base(rng, character, length)))
     wobble = rng.uniform(0.0, 20.0)
     for second in range(0, int(length) + 1, 2):
         share = 1.0 + 0.05 * _triangle((second + wobble) / 20.0)

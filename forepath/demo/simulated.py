@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpdb import Communication, LinkLoad, Node, NodeKind, Observed, Pair, Store, open_store
 from forepath import processes
-from forepath.demo.cpu_need import Price, account, offered, rooms
+from forepath.demo.cpu_need import Price, Span, account, offered, rooms
 from forepath.demo.fluid import Flow, Fluid, FluidJob, Second
 from forepath.demo.layout import LabLayout
 from forepath.demo.report import PolicyFigures, TrialResult
@@ -253,8 +253,8 @@ class SimulatedTrial:
         )
 
 
-def _span(segment: PolicySegment) -> tuple[float, float]:
-    return EPOCH_S + segment.start_s, EPOCH_S + segment.end_s
+def _span(segment: PolicySegment) -> Span:
+    return Span(EPOCH_S + segment.start_s, EPOCH_S + segment.end_s)
 
 
 def _link_full(second: Second, vm: str, layout: LabLayout) -> bool:

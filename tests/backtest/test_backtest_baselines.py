@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from backtest.baselines import BASELINES, WINDOW_BASELINES, History, TargetRows, band, season_rows, truths
+from backtest.baselines import BASELINES, WINDOW_BASELINES, TargetRows, TrainingHistory, band, season_rows, truths
 
 VALUES = np.arange(1.0, 41.0)[None] ** 1.5
-PAST = History(VALUES, 30, 7)
+PAST = TrainingHistory(VALUES, 30, 7)
 ORIGINS = np.array([20, 25, 33])
 
 
@@ -42,10 +42,12 @@ def test_no_simple_method_sees_the_future_and_gaps_do_no_harm(name):
     changed = values.copy()
     changed[0, 34:] = -1e9
     for window in (TargetRows(1), TargetRows(5), TargetRows(1, 5)):
-        said = [WINDOW_BASELINES[name](History(one, 30, 7), ORIGINS, window) for one in (values, changed)]
+        said = [WINDOW_BASELINES[name](TrainingHistory(one, 30, 7), ORIGINS, window) for one in (values, changed)]
         assert np.isfinite(said[0]).all()
         assert np.array_equal(*said)
-        errors = [band(History(one, 30, 7), WINDOW_BASELINES[name], window, (0.1, 0.9)) for one in (values, changed)]
+        errors = [
+            band(TrainingHistory(one, 30, 7), WINDOW_BASELINES[name], window, (0.1, 0.9)) for one in (values, changed)
+        ]
         assert np.array_equal(*errors)
 
 

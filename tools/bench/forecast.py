@@ -150,10 +150,10 @@ def _forepath(asked: ForecastLoad) -> dict[str, Any]:
             for second in range(asked.history_s):
                 _write(store, talks, traffic.second(), second)
                 predictor.source.read(store, START_S + second + 1)
-            costs = [_cycle(predictor, store, (talks, traffic), asked.history_s + n) for n in range(asked.warm_up)]
+            costs = [_cycle(predictor, store, talks, traffic, asked.history_s + n) for n in range(asked.warm_up)]
             first = costs[0][0]
             costs = [
-                _cycle(predictor, store, (talks, traffic), asked.history_s + asked.warm_up + n)
+                _cycle(predictor, store, talks, traffic, asked.history_s + asked.warm_up + n)
                 for n in range(asked.measured)
             ]
             return {
@@ -179,9 +179,8 @@ def _write(store: Store, talks: tuple[FlowKey, ...], amounts: Floats, second: in
 
 
 def _cycle(
-    predictor: Predictor, store: Store, data: tuple[tuple[FlowKey, ...], Traffic], second: int
+    predictor: Predictor, store: Store, talks: tuple[FlowKey, ...], traffic: Traffic, second: int
 ) -> tuple[float, float]:
-    talks, traffic = data
     _write(store, talks, traffic.second(), second)
     cpu, wall = time.process_time(), time.perf_counter()
     predictor.cycle(store, START_S + second + 1)

@@ -36,16 +36,15 @@ def _cycles(pairs: int, history_s: int, repetitions: int) -> tuple[float, float]
             for second in range(history_s):
                 store.facts.add_communications(list(talk(rng, pairs, second)))
             first = cpu_s(lambda: predictor.cycle(store, START_S + history_s))
-            return first, median(_later(predictor, store, (pairs, history_s), repetitions))
+            return first, median(_later(predictor, store, pairs, range(history_s, history_s + repetitions)))
         finally:
             predictor.close()
             store.close()
 
 
-def _later(predictor: Predictor, store: Store, size: tuple[int, int], repetitions: int) -> Iterator[float]:
-    pairs, history_s = size
+def _later(predictor: Predictor, store: Store, pairs: int, seconds: range) -> Iterator[float]:
     rng = random.Random(2)
-    for second in range(history_s, history_s + repetitions):
+    for second in seconds:
         store.facts.add_communications(list(talk(rng, pairs, second)))
         now = START_S + second + 1
         yield cpu_s(lambda now=now: predictor.cycle(store, now))  # type: ignore[misc]

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from cpdb import LabError, Store, open_store
 from forepath import processes
-from forepath.demo.cpu_need import account, offered, price, rooms
+from forepath.demo.cpu_need import Span, account, offered, price, rooms
 from forepath.demo.report import PolicyFigures, TrialResult
 from forepath.demo.results import at_unix, delivered_share, read_played, read_samples, shortage, summarise
 from forepath.demo.scene import as_toml, scene
@@ -179,8 +179,8 @@ class RealTrial:
         schedule = self.schedule
         return TrialResult(schedule.seed, schedule.scenario, False, figures, actions, tuple(windows), cost)
 
-    def _span(self, segment: PolicySegment) -> tuple[float, float]:
-        return self.start_at + segment.start_s, self.start_at + segment.end_s
+    def _span(self, segment: PolicySegment) -> Span:
+        return Span(self.start_at + segment.start_s, self.start_at + segment.end_s)
 
     def _competing_share(self, number: int) -> float | None:
         segment = self.schedule.segments[number]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from forepath.demo.cpu_need import CpuAccount, Price, Work, account, offered, price, rooms
+from forepath.demo.cpu_need import CpuAccount, Price, Span, Work, account, offered, price, rooms
 from forepath.demo.layout import LabLayout
 from forepath.demo.results import Sample
 from forepath.demo.schedule import Phases, make_schedule, request_cpu_s
 
-SPAN = (100.0, 110.0)
+SPAN = Span(100.0, 110.0)
 # Each second of ten one request of 0.1 s; in five of them another of 0.3 s.
 STEADY = [Work(100.5 + n, 0.1) for n in range(10)]
 SURGE = [Work(103.2 + n, 0.3) for n in range(5)]
@@ -60,7 +60,7 @@ def test_what_was_allotted_counts_every_virtual_cpu_and_every_machine() -> None:
 
 def test_only_the_span_counts_and_no_machine_has_more_than_its_host() -> None:
     rows = samples(float("inf"))
-    found = account(rows, {"shop1": STEADY + SURGE}, Price(), (100.0, 104.0))
+    found = account(rows, {"shop1": STEADY + SURGE}, Price(), Span(100.0, 104.0))
     assert found.vcpu_seconds == pytest.approx(4 * (0.8 + 0.25))
     assert account([], {"shop1": STEADY}, Price(), SPAN) == CpuAccount({"shop1": 0.0}, {"shop1": 0.0}, {"shop1": 0.0})
 
