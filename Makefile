@@ -7,11 +7,12 @@ SCENARIO ?= surge
 JSON ?=
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 300
+COUNT ?= 24
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m tools.lab.stage --
 
-.PHONY: help setup setup-deep demo test test-long check bench bench-forecast bench-route fuzz clean
+.PHONY: help setup setup-deep demo test test-long check mutants bench bench-forecast bench-route fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -51,6 +52,10 @@ check: setup
 	$(BIN)/lint-imports --config setup.cfg
 	$(BIN)/python -m tools.house
 	$(BIN)/pytest -q tests/test_house.py
+
+## make mutants   do the tests notice a changed operator? (SEED=n COUNT=m)
+mutants: setup
+	$(BIN)/python -m tools.mutants --seed $(SEED) --count $(COUNT)
 
 ## make bench   what the loop costs, as ratios and against limits (JSON=out.json)
 bench: setup
