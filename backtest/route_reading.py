@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from backtest.reading import RecordingError
-from orchestrator.routing import RoutingError, Tunnels, shortest_paths, tunnels
+from orchestrator.optimise import RoutingError, Tunnels, shortest_paths, tunnels
 
 Floats = NDArray[np.float64]
 ORACLE = "oracle_mlu"

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.reading import RecordingError
 from backtest.route_reading import Floats, Matrices
-from orchestrator.routing import (
+from orchestrator.optimise import (
     Ewma,
     Fixed,
     LastMatrix,

@@ -4,6 +4,21 @@ The door of the room: `Orchestrator` with `run` for the process; `demands`, `pla
 what would be done without doing it.
 """
 
+from orchestrator.act import (
+    FakeHypervisors,
+    FakePool,
+    FakeVm,
+    Finished,
+    Hypervisors,
+    LibvirtHypervisors,
+    LibvirtPool,
+    OvsQueues,
+    QueueKeeper,
+    Scaling,
+    Tempo,
+    passed,
+    whole,
+)
 from orchestrator.actions import (
     KINDS,
     Action,
@@ -25,12 +40,6 @@ from orchestrator.approval import Approval
 from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, RouteSpec, TenantCap, VmSpec, problems
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.demand import Demand, critical_level, demands, together
-from orchestrator.drivers import Finished, Hypervisors
-from orchestrator.drivers.fake import FakeHypervisors, FakeVm
-from orchestrator.drivers.fake_pool import FakePool
-from orchestrator.drivers.libvirt_driver import LibvirtHypervisors
-from orchestrator.drivers.pool import LibvirtPool
-from orchestrator.drivers.queues import OvsQueues
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
@@ -41,11 +50,10 @@ from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
 from orchestrator.pools import GoldenImage, Manner, PoolMember, PoolSpec, Probe
 from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
-from orchestrator.reservations.queue_keeper import QueueKeeper, whole
-from orchestrator.scaling import Candidate, Scaling, Tempo, candidates, passed
 from orchestrator.steps import Refusal, Step
 from orchestrator.strategies.destinations import PreCopy, pre_copy
 from orchestrator.strategies.requests import request_of
+from orchestrator.strategies.services import Candidate, candidates
 from orchestrator.world import LinkState, PairState, VmState, World, apply
 
 __all__ = [

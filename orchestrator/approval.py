@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from cpdb import ActionRecord, PlanRecord, Seconds, SettingsError, Store
+from orchestrator.act import Executor, Hypervisors
 from orchestrator.actions import from_json
 from orchestrator.config import OrchestratorConfig, problems
 from orchestrator.cycle import JOURNAL_S, up_to_date
 from orchestrator.demand import demands
-from orchestrator.drivers import Hypervisors
 from orchestrator.duty import APPLYING, identity
 from orchestrator.guards.guard import guard
 from orchestrator.lead_times import LeadLedger
-from orchestrator.ledger import Ledger
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import plan
 from orchestrator.steps import Step
@@ -42,7 +41,7 @@ class Approval:
         self._hypervisors = hypervisors
         self._queues = queues
         self._gatherer = Gatherer(store, config, paths)
-        self._ledger = Ledger(config, store, hypervisors)
+        self._executor = Executor(config, store, hypervisors)
         self._name = identity()
 
     def propose(self, now: Seconds) -> PlanRecord:
@@ -75,7 +74,7 @@ class Approval:
         try:
             if not self._store.journal.close_plan(number, "applied"):
                 raise SettingsError(f"plan {number}: is {record.state} already; make a new one with `forepath plan`")
-            begun = [self._ledger.begin(_step(one), now) for one in record.body["steps"]]
+            begun = [self._executor.begin(_step(one), now) for one in record.body["steps"]]
             return self._await([one for one in begun if one is not None], clock, sleep)
         finally:
             self._store.leases.release(APPLYING, self._name)
@@ -88,10 +87,10 @@ class Approval:
         self, begun: list[ActionRecord], clock: Callable[[], Seconds], sleep: Callable[[Seconds], None]
     ) -> list[ActionRecord]:
         deadline = clock() + PATIENCE_S
-        while self._ledger.in_flight() and clock() < deadline:
+        while self._executor.in_flight() and clock() < deadline:
             sleep(LOOK_EVERY_S)
             self._hold(clock())
-            self._ledger.settle(clock())
+            self._executor.settle(clock())
         amended = (self._store.journal.action(one.id) for one in begun if one.id is not None)
         return [one for one in amended if one is not None]
 

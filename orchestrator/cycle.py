@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, SettingsError, Store, StoreError, VmLoad
+from orchestrator.act import Executor, Hypervisors, QueueKeeper
 from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, from_json
 from orchestrator.config import OrchestratorConfig, problems
 from orchestrator.demand import demands
-from orchestrator.drivers import Hypervisors
 from orchestrator.duty import Turn
 from orchestrator.guards.guard import guard
 from orchestrator.judge.verdict import Measured, due, verdict
 from orchestrator.lead_times import LeadLedger
-from orchestrator.ledger import Ledger
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
 from orchestrator.requests import Answers
-from orchestrator.reservations.queue_keeper import QueueKeeper
 from orchestrator.steps import Refusal, Step, record
 from orchestrator.world import World, apply
 
@@ -75,7 +73,7 @@ class Orchestrator:
         self._hypervisors = hypervisors
         self._queues = queues
         self._gatherer = Gatherer(store, config, paths)
-        self._ledger = Ledger(config, store, hypervisors)
+        self._executor = Executor(config, store, hypervisors)
         self._leads = LeadLedger(store)
         self._answers = Answers(store)
         self._turn = Turn(config, store)
@@ -95,7 +93,7 @@ class Orchestrator:
         return up_to_date(self._gathered(now, recent), recent)
 
     def _gathered(self, now: Seconds, recent: Sequence[ActionRecord]) -> World:
-        world = self._gatherer.world(now, self._ledger.in_flight(), self._leads.times(recent, now))
+        world = self._gatherer.world(now, self._executor.in_flight(), self._leads.times(recent, now))
         if self._queues is None:
             return world
         stop = self._config.stop_file
@@ -105,19 +103,19 @@ class Orchestrator:
 
     def cycle(self, now: Seconds) -> CycleReport:
         """Everything once. Raises StoreError when the database is away; the next cycle then simply starts again."""
-        finished = self._ledger.settle(now)
+        finished = self._executor.settle(now)
         if not self._turn.take(now):
             self._adopted = False  # what the other leaves behind is taken over when it is gone
             return CycleReport(now, 0.0, 0, finished=tuple(finished), standby=True)
         recent = self._store.journal.actions(since=now - JOURNAL_S)
         if self._turn.heir(now):
-            self._ledger.adopt(recent if self._adopted else self._store.journal.pending(), now)
+            self._executor.adopt(recent if self._adopted else self._store.journal.pending(), now)
             self._adopted = True
         world = self._gathered(now, recent)
-        finished += self._ledger.reconcile(world)
+        finished += self._executor.reconcile(world)
         if finished:
             recent = self._store.journal.actions(since=now - JOURNAL_S)
-            world = replace(world, in_flight=self._ledger.in_flight())
+            world = replace(world, in_flight=self._executor.in_flight())
         world = up_to_date(world, recent)
         wanted = self._routed(plan(world, demands(world, self._config), self._config), world)
         allowed = guard(wanted, world, recent, self._config)
@@ -143,7 +141,7 @@ class Orchestrator:
         ready = [step for step in steps if not step.waits]  # the rest is found again when its turn has come
         if idle is not None:
             return (), 0, tuple(self._advise(ready, recent, now, idle))
-        rows = [self._ledger.begin(step, now) for step in ready]
+        rows = [self._executor.begin(step, now) for step in ready]
         issued = tuple(row for row in rows if row is not None)
         for row in issued:
             LOG.info("action", kind=row.kind, target=row.target, why=row.why)

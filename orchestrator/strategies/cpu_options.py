@@ -11,8 +11,8 @@ from orchestrator.actions import MigrateVm, SetCpuLimit, SetVcpus
 from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import Demand
 from orchestrator.needs import VmNeed
-from orchestrator.scaling import candidates
 from orchestrator.steps import on_host
+from orchestrator.strategies.services import candidates
 from orchestrator.world import VmState, World
 
 # A quota is a call that is undone as quickly; a vCPU is plugged in, but seldom gets out by itself; a warm machine takes

@@ -26,7 +26,7 @@ from orchestrator.strategies.rearrange import rearrange
 from orchestrator.world import VmState, World, apply
 
 if TYPE_CHECKING:
-    from orchestrator.placing import Problem
+    from orchestrator.optimise import Problem
 
 
 def plan_placement(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal], World]:
@@ -202,7 +202,7 @@ def best_moves(
     # numpy and scipy take half a second to import, which most commands need not spend.
     import numpy as np
 
-    from orchestrator.placing import merged, solve
+    from orchestrator.optimise import merged, solve
 
     guests = [vm for _, vm in sorted(scene.world.vms.items()) if vm.host in scene.world.hosts]
     problem = _problem(scene, guests, shortages, _prices(scene, shortages, candidates))
@@ -219,7 +219,7 @@ def _problem(
 ) -> "Problem":
     import numpy as np
 
-    from orchestrator.placing import Problem
+    from orchestrator.optimise import Problem
 
     hosts = [one for _, one in sorted(scene.world.hosts.items())]
     place = {one.name: number for number, one in enumerate(hosts)}

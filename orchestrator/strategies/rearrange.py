@@ -86,7 +86,7 @@ def _optimised(scene: Scene, leaving: Sequence[VmState]) -> dict[str, str]:
     # numpy and scipy take half a second to import, which most cycles need not spend.
     import numpy as np
 
-    from orchestrator.placing import Problem, solve
+    from orchestrator.optimise import Problem, solve
 
     guests = [vm for _, vm in sorted(scene.world.vms.items()) if vm.host in scene.world.hosts]
     hosts = [one for _, one in sorted(scene.world.hosts.items())]

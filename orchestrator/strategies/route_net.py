@@ -10,7 +10,7 @@ import numpy as np
 
 from cpdb import Link, Node, NodeKind, Quantity, WantedSplit
 from orchestrator.actions import Ends, Path
-from orchestrator.routing import Tunnels
+from orchestrator.optimise import Tunnels
 from orchestrator.world import LinkKey, PairState, World
 
 Rates = Mapping[Ends, float]

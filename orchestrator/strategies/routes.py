@@ -15,10 +15,8 @@ import numpy as np
 from cpdb import FIRST_TAG, LAST_TAG, Seconds, Store, WantedSplit
 from orchestrator.actions import Ends, Path, RouteChange, SetRoutes
 from orchestrator.config import OrchestratorConfig, RouteSpec
+from orchestrator.optimise import Habits, Hedged, Risk, Scenarios, blended, first_batch, history_for, measured
 from orchestrator.plan import Plan
-from orchestrator.routing import Habits, Hedged, Risk, Scenarios, history_for, measured
-from orchestrator.routing.batches import first_batch
-from orchestrator.routing.scenarios import blended
 from orchestrator.steps import Refusal, Step
 from orchestrator.strategies.route_net import Board, Matrix, RouteNet
 from orchestrator.world import World

@@ -11,8 +11,7 @@ from orchestrator.demand import NOW, Demand, PairDemand, together
 from orchestrator.lead_times import lead_kind
 from orchestrator.machine_actions import HOWS, How
 from orchestrator.needs import STARVED_FACTOR, ceiling, load_now, residents, vm_need
-from orchestrator.pools import ABSENT, COMES_UP, MACHINE, PAUSED, PoolMember, PoolSpec
-from orchestrator.scaling.stages import HEALTH
+from orchestrator.pools import ABSENT, COMES_UP, HEALTH, MACHINE, PAUSED, PoolMember, PoolSpec
 from orchestrator.steps import on_host
 from orchestrator.world import VmState, World
 

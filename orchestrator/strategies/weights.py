@@ -15,7 +15,7 @@ from orchestrator.strategies.destinations import Scene
 from orchestrator.world import LinkKey, VmState, World
 
 if TYPE_CHECKING:
-    from orchestrator.placing import Rows
+    from orchestrator.optimise import Rows
 
 # With affinity to sources those that speak stay: about so much of the demand is free to go elsewhere soon.
 FREE_SHARE = 0.3
@@ -251,7 +251,7 @@ def _back(scene: Scene, table: Places, horizon_s: int) -> Iterator[Step]:
 
 def _best(table: Places) -> dict[str, float]:
     # numpy and scipy take half a second to import, which most commands need not spend.
-    from orchestrator.placing import best_shares
+    from orchestrator.optimise import best_shares
 
     found = best_shares(_rows(table), LEAST_SHARE)
     return {name: float(share) for name, share in zip(table.service.names, found, strict=True)}
@@ -260,7 +260,7 @@ def _best(table: Places) -> dict[str, float]:
 def _rows(table: Places) -> "Rows":
     import numpy as np
 
-    from orchestrator.placing import Rows
+    from orchestrator.optimise import Rows
 
     service, known = table.service, sorted(table.base)
     amounts = np.array([[table.per_share[one].get(name, 0.0) for name in service.names] for one in known])

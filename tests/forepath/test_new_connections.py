@@ -38,10 +38,10 @@ from orchestrator import (
     World,
     demands,
 )
+from orchestrator.act.stages import Now, Stages
 from orchestrator.demand import serving as spread_serving
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.gather import Gatherer
-from orchestrator.scaling.stages import Now, Stages
 from orchestrator.strategies.admission import cases
 from orchestrator.strategies.services import serving as scaled_serving
 from orchestrator.strategies.weights import candidates

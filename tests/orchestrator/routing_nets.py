@@ -3,7 +3,7 @@
 import networkx as nx
 import numpy as np
 
-from orchestrator.routing import Install, Message, Remove, Shift, Tunnels, shortest_paths, tunnels
+from orchestrator.optimise import Install, Message, Remove, Shift, Tunnels, shortest_paths, tunnels
 
 
 def diamond(upper: float = 10.0, lower: float = 10.0) -> Tunnels:

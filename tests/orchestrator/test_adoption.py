@@ -8,8 +8,8 @@ from worlds import machines, vm, world
 
 from cpdb import ActionRecord, OutcomeKind, Reservation, Store, StoreError
 from orchestrator import MigrateVm, ReserveBandwidth, Step, guard
+from orchestrator.act.executor import Executor
 from orchestrator.duty import APPLYING
-from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 
 MOVE = MigrateVm("batch1", "hA", "hB")
@@ -62,18 +62,18 @@ class Away:
 
 def test_a_database_that_fails_in_between_leaves_no_action_open_for_ever(store: Store) -> None:
     sim = Simulation(store).run(3)
-    ledger = sim.orchestrator._ledger
-    assert isinstance(ledger, Ledger)
+    executor = sim.orchestrator._executor
+    assert isinstance(executor, Executor)
     pair = sim.pairs()[0]
     step = Step(ReserveBandwidth("k", pair, 1e5, (), 8.0), "", {}, sim.now, 1.0)
-    ledger.store = replace(store, wanted=Away())
+    executor.store = replace(store, wanted=Away())
     with pytest.raises(StoreError):
-        ledger.begin(step, sim.now)
-    ledger.store = store
+        executor.begin(step, sim.now)
+    executor.store = store
     sim.run(35)
     (row,) = [one for one in store.journal.actions() if one.kind == "reserve_bandwidth" and one.target == "k"]
     assert row.outcome is OutcomeKind.FAILED
-    assert step.action not in ledger.in_flight()
+    assert step.action not in executor.in_flight()
 
 
 def failed(ago_s: float, outcome: OutcomeKind = OutcomeKind.FAILED) -> ActionRecord:

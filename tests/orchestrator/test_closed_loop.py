@@ -148,11 +148,11 @@ def test_a_lost_database_costs_cycles_not_outcomes(store: Store) -> None:
     sim = moving_machine(store)
     (moving,) = acted(store, "migrate_vm")
     assert moving.outcome is OutcomeKind.PENDING
-    journal = sim.orchestrator._ledger.store
-    sim.orchestrator._ledger.store = replace(journal, journal=Broken())  # type: ignore[arg-type]
+    journal = sim.orchestrator._executor.store
+    sim.orchestrator._executor.store = replace(journal, journal=Broken())  # type: ignore[arg-type]
     with pytest.raises(StoreError):
         sim.orchestrator.cycle(sim.now + 3)
-    sim.orchestrator._ledger.store = journal
+    sim.orchestrator._executor.store = journal
     sim.orchestrator.cycle(sim.now + 3)
     assert acted(store, "migrate_vm")[0].outcome is OutcomeKind.DONE
 

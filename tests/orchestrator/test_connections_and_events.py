@@ -10,11 +10,10 @@ import pytest
 
 from cpdb import DriverError
 from orchestrator import Finished, HostSpec, LibvirtHypervisors, SetMemory, SetNetworkRate, SetVcpus, VmAction
-from orchestrator.drivers.connections import Connections
-from orchestrator.drivers.dirtying import Dirtying
-from orchestrator.drivers.events import Heard
-from orchestrator.drivers.network_rate import interfaces, network_rate
-from orchestrator.drivers.patience import until, within
+from orchestrator.act.libvirt.connections import Connections, Heard
+from orchestrator.act.libvirt.domain import interfaces, network_rate
+from orchestrator.act.libvirt.measuring import Dirtying
+from orchestrator.act.libvirt.timeouts import until, within
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 GIB = 1 << 30

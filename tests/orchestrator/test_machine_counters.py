@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.drivers.counters import Counters
+from orchestrator.act.libvirt.measuring import Counters
 
 FIRST: dict[str, Any] = {
     "cpu.time": 10**9,

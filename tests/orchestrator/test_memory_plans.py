@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpdb import DriverError
-from orchestrator.drivers.memory import (
+from orchestrator.act.libvirt.memory import (
     MEMORY_FLOOR_BYTES,
     REQUESTED,
     RESERVE_BYTES,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.drivers.migration import (
+from orchestrator.act.libvirt.migration import (
     Course,
     Look,
     Order,

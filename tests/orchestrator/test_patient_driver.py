@@ -10,12 +10,12 @@ import pytest
 
 from cpdb import ActionRecord, DriverError, OutcomeKind, Store
 from orchestrator import FakeHypervisors, FakeVm, HostSpec, OrchestratorConfig, SetNetworkRate
-from orchestrator.drivers import domain as domain_module
-from orchestrator.drivers import measuring
-from orchestrator.drivers.connections import Connections
-from orchestrator.drivers.domain import Domain
-from orchestrator.drivers.measuring import Meter
-from orchestrator.ledger import Ledger
+from orchestrator.act.executor import Executor
+from orchestrator.act.libvirt import domain as domain_module
+from orchestrator.act.libvirt import measuring
+from orchestrator.act.libvirt.connections import Connections
+from orchestrator.act.libvirt.domain import Domain
+from orchestrator.act.libvirt.measuring import Meter
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 GIB = 1 << 30
@@ -191,11 +191,11 @@ def test_a_followed_action_ends_by_what_is_found_and_teaches_no_lead_time(
     )
     machine = FakeVm("vm1", "h1", network_bytes_per_s=1e6 if carried_out else 0.0)
     hosts = {"h1": HostSpec("h1", "", "", 2.0, GIB)}
-    ledger = Ledger(
+    executor = Executor(
         OrchestratorConfig(act=True), store, FakeHypervisors(hosts, {"vm1": machine}, lambda _vm, _now: 0.0)
     )
-    ledger.adopt(store.journal.actions(), 200.0)
-    (ended,) = ledger.settle(201.0)
+    executor.adopt(store.journal.actions(), 200.0)
+    (ended,) = executor.settle(201.0)
     assert ended.outcome is expected
     assert ended.ready_at is None
-    assert ledger.in_flight() == ()
+    assert executor.in_flight() == ()

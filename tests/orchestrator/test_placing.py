@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.placing import Problem, cost, improve, lower_bound, merged, problems_of, solve
+from orchestrator.optimise import Problem, cost, improve, lower_bound, merged, problems_of, solve
 
 SEEDS = st.integers(0, 10_000)
 

@@ -17,7 +17,7 @@ from orchestrator import (
     PoolMember,
     PoolSpec,
 )
-from orchestrator.drivers.pool import disk_path, filled
+from orchestrator.act.libvirt.pool import disk_path, filled
 from orchestrator.pools import pool_problems
 
 IMAGE = "/images/golden.qcow2"

@@ -22,7 +22,7 @@ from orchestrator import (
     plan,
     problems,
 )
-from orchestrator.drivers.queues import CLASSES, Seen, faults, making, rates, removing
+from orchestrator.act.ovs_qos import CLASSES, Seen, faults, making, rates, removing
 
 SPEC = QueueSpec("leaf>h1", "leaf-eth1", 1_500_000.0, 0.8)
 OTHER = QueueSpec("leaf>h2", "leaf-eth2", 1_500_000.0)

@@ -9,10 +9,9 @@ from worlds import pair_state
 
 from cpdb import FIRST_TAG, Link, Node, NodeKind, Observed, Pair, Quantity, Store
 from orchestrator import LinkState, OrchestratorConfig, World
+from orchestrator.act import Executor, FakeHypervisors
 from orchestrator.actions import RouteChange, SetRoutes, from_json
 from orchestrator.config import RouteSpec
-from orchestrator.drivers.fake import FakeHypervisors
-from orchestrator.ledger import Ledger
 from orchestrator.steps import Step
 from orchestrator.strategies.routes import Router
 
@@ -107,30 +106,30 @@ def test_a_forecast_moves_traffic_before_it_comes(net: Store) -> None:
 
 
 def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
-    router, ledger = (
+    router, executor = (
         Router(net, RouteSpec(lease_s=100)),
-        Ledger(CONFIG, net, FakeHypervisors((), (), lambda _vm, _now: 0.0)),
+        Executor(CONFIG, net, FakeHypervisors((), (), lambda _vm, _now: 0.0)),
     )
     (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
-    began = ledger.begin(step, 112.0)
+    began = executor.begin(step, 112.0)
     assert began is not None
     (row,) = net.wanted.splits()
     assert row.tags == (FIRST_TAG, FIRST_TAG + 1)
     assert (row.from_switch, row.to_switch, row.expires_at) == ("leaf1", "leaf2", 212.0)
-    busy = world(114.0, 90, in_flight=ledger.in_flight())
+    busy = world(114.0, 90, in_flight=executor.in_flight())
     assert router.plan(busy, CONFIG).steps == ()
-    assert ledger.settle(120.0) == []
+    assert executor.settle(120.0) == []
     told = Observed("split", "leaf1>leaf2", "leaf1", row.generation, "installed", "", 121.0)
     net.wanted.observe([replace(told, status="waiting")])
-    assert ledger.settle(122.0) == []
+    assert executor.settle(122.0) == []
     net.wanted.observe([told])
-    (done,) = ledger.settle(123.0)
+    (done,) = executor.settle(123.0)
     assert done.outcome.value == "done"
     # In force, and as good as can be: nothing more to do but to renew the lease when half of it is over.
     spread = {SHORT: 60, OTHER: 30}
     later = run(router, [both(124.0 + n * 2, spread) for n in range(24)])
     assert {one.renewal for one in later} == {True}
-    assert ledger.begin(later[0], 170.0) is None
+    assert executor.begin(later[0], 170.0) is None
     assert net.wanted.splits()[0].expires_at == 270.0
 
 
@@ -143,7 +142,7 @@ def test_a_dead_link_is_no_path_any_more(net: Store) -> None:
 def test_stages_never_promise_a_link_more_than_it_has() -> None:
     from routing_nets import random_net, random_splits
 
-    from orchestrator.routing.batches import first_batch
+    from orchestrator.optimise.transition import first_batch
 
     rng = np.random.default_rng(5)
     moved = 0

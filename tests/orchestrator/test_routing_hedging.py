@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from routing_nets import diamond, random_net, random_splits
 from scipy.optimize import linprog
 
-from orchestrator.routing import (
+from orchestrator.optimise import (
     Habits,
     Hedged,
     History,

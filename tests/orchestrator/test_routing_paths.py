@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from routing_nets import diamond, random_net, random_splits
 
-from orchestrator.routing import RoutingError, optimum, shortest_paths, tunnels
+from orchestrator.optimise import RoutingError, optimum, shortest_paths, tunnels
 
 
 def test_loads_are_those_counted_by_hand() -> None:

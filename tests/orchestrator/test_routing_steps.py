@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_nets import Switches, diamond, random_net, random_splits
 
-from orchestrator.routing import Install, Remove, Shift, Tunnels, steps, tunnels
+from orchestrator.optimise import Install, Remove, Shift, Tunnels, steps, tunnels
 
 
 def walked(net: Tunnels, old: np.ndarray, new: np.ndarray, demand: np.ndarray) -> tuple[Switches, bool]:

@@ -23,8 +23,8 @@ from orchestrator import (
 )
 from orchestrator.demand import NOW as MEASURED
 from orchestrator.relations import CpuRelation
-from orchestrator.scaling import candidates, plan_scaling
-from orchestrator.strategies.services import capacity, memory_left, service_need, serving
+from orchestrator.strategies.scaling import plan_scaling
+from orchestrator.strategies.services import candidates, capacity, memory_left, service_need, serving
 
 VIP, MIB = "v1", 1 << 20
 HOWS = ("paused", "saved", "defined", "image")

@@ -11,7 +11,7 @@ from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_st
 
 from cpdb import ActionRecord, Destination, Observed, OutcomeKind, Standing, Store, VirtualIp
 from orchestrator import HostSpec, LinkState, SetWeights, World, apply, demands, explain, guard, plan
-from orchestrator.placing import Rows, best_shares
+from orchestrator.optimise import Rows, best_shares
 from orchestrator.strategies.weights import plan_weights
 
 SERVICE = VirtualIp(

@@ -7,7 +7,7 @@ from fake_world import SEARCH, SHOP, Simulation
 
 from cpdb import ActionRecord, Observed, OutcomeKind, Store, WantedWeights
 from orchestrator import SetWeights, Step
-from orchestrator.ledger import Ledger
+from orchestrator.act.executor import Executor
 
 EVEN = SetWeights(SHOP, (), (("shop1", 50), ("search1", 50)))
 
@@ -25,9 +25,9 @@ def sim(store: Store) -> Simulation:
 
 
 def begin(sim: Simulation, action: SetWeights = EVEN) -> ActionRecord:
-    ledger = sim.orchestrator._ledger
-    assert isinstance(ledger, Ledger)
-    row = ledger.begin(Step(action, "a test", {}, sim.now, 1.0), sim.now)
+    executor = sim.orchestrator._executor
+    assert isinstance(executor, Executor)
+    row = executor.begin(Step(action, "a test", {}, sim.now, 1.0), sim.now)
     assert row is not None
     return row
 

@@ -15,7 +15,7 @@ from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
 
 from cpdb import ActionRecord, Destination, DestinationChange, OutcomeKind, Standing, VirtualIp
 from orchestrator import FakeHypervisors, OrchestratorConfig, SetWeights, Step
-from orchestrator.ledger import Ledger
+from orchestrator.act.executor import Executor
 
 pytestmark = [
     pytest.mark.lab,
@@ -135,11 +135,11 @@ def test_weights_are_met_and_live_connections_survive_a_change_and_a_drain(net: 
 
 def carried_out(net: Net, action: SetWeights) -> ActionRecord:
     """The action's row after the orchestrator has followed it to its end."""
-    ledger = Ledger(OrchestratorConfig(act=True), net.store, FakeHypervisors({}, {}, lambda _vm, _now: 0.0))
-    begun = ledger.begin(Step(action, "a test", {}, time.time(), 1.0), time.time())
+    executor = Executor(OrchestratorConfig(act=True), net.store, FakeHypervisors({}, {}, lambda _vm, _now: 0.0))
+    begun = executor.begin(Step(action, "a test", {}, time.time(), 1.0), time.time())
     assert begun is not None and begun.outcome is OutcomeKind.PENDING
     ended: list[ActionRecord] = []
-    assert eventually(lambda: ended.extend(ledger.settle(time.time())) or ended)
+    assert eventually(lambda: ended.extend(executor.settle(time.time())) or ended)
     return ended[0]
 
 

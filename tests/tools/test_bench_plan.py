@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("topohub")
 
 from cpdb import ForepathError
-from orchestrator.routing import optimum
+from orchestrator.optimise import optimum
 from tools.bench.plan import NetworkSize, measure, network, traffic
 from tools.bench.wanted import judge
 from tools.route_page import section

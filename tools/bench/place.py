@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from orchestrator.placing import Problem, cost, improve, lower_bound, problems_of, solve
+from orchestrator.optimise import Problem, cost, improve, lower_bound, problems_of, solve
 from tools.bench.figures import BenchTarget, Result
 
 LIMIT_S = 2.0

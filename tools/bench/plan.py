@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpdb import ForepathError
-from orchestrator.routing import Hedged, Tunnels, auto, measured, optimum, shortest_paths, steps, tunnels
+from orchestrator.optimise import Hedged, Tunnels, auto, measured, optimum, shortest_paths, steps, tunnels
 from tools.bench.figures import BenchTarget, Result
 
 # Networks as operators have published them, of which those that have so many links a node offer a choice of paths.

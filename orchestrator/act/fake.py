@@ -1,0 +1,269 @@
+"""Hypervisors that behave without existing: capacity, latencies in virtual time, and failures on request."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from cpdb import DriverError, HostLoad, Seconds, VmLoad
+from orchestrator.act.hypervisors import Finished, SeenMachine, change_of_one
+from orchestrator.act.libvirt.domain import SETTLE_S
+from orchestrator.act.libvirt.memory import MEMORY_FLOOR_BYTES, floor_bytes
+from orchestrator.act.libvirt.migration import overrun_s
+from orchestrator.actions import MachineAction, MigrateVm, SetCpuLimit, SetMemory, SetNetworkRate, SetVcpus, VmAction
+from orchestrator.config import HostSpec
+from orchestrator.machine_actions import How
+from orchestrator.pools import ABSENT, OFF, PAUSED, RESTS_AS, RUNNING, SAVED, PoolMember, PoolSpec
+from orchestrator.strategies.destinations import pre_copy
+
+LATENCIES_S: Mapping[str, Seconds] = {
+    "set_cpu_limit": 0.3,
+    "set_vcpus": 0.5,
+    "set_memory": 0.2,
+    "set_network_rate": 0.1,
+    "migrate_vm": 2.5,
+}
+COPY_BYTES_PER_S = 125e6
+MIGRATION_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class FakeVm:
+    """A machine as its host keeps it. `dirty_bytes_per_s` None: its moves take the usual time, whatever its size."""
+
+    name: str
+    host: str
+    cores_limit: float = 1.0
+    vcpus: int = 1
+    vcpus_max: int = 1
+    memory_bytes: int = 128 << 20
+    memory_used_bytes: int | None = None
+    dirty_bytes_per_s: float | None = None
+    network_bytes_per_s: float = 0.0
+
+
+@dataclass(slots=True)
+class FakeHypervisors:
+    """`work(vm, now)` says how many cores a machine would like; it gets its limit and its share of the host at most.
+
+    `fail` maps (kind, vm) to the sentence with which the next such action fails, `pending` to the seconds for which the
+    guest does not follow the next one.
+    """
+
+    hosts: Mapping[str, HostSpec]
+    machines: dict[str, FakeVm]
+    work: Callable[[str, Seconds], float]
+    latencies_s: Mapping[str, Seconds] = field(default_factory=lambda: LATENCIES_S)
+    fail: dict[tuple[str, str], str] = field(default_factory=dict)
+    pending: dict[tuple[str, str], Seconds] = field(default_factory=dict)
+    started: list[VmAction] = field(default_factory=list)
+    _waiting: list[tuple[Seconds, int, VmAction]] = field(default_factory=list)
+    _ended: list[Finished] = field(default_factory=list)
+
+    def loads(self, now: Seconds) -> tuple[list[HostLoad], list[VmLoad]]:
+        """Use at `now`."""
+        self._advance(now)
+        use = {name: self.used(name, now) for name in self.machines}
+        hosts = [self._host_load(host, use, now) for host in self.hosts.values()]
+        vms = [
+            VmLoad(
+                one.name, one.host, now, "running", use[one.name], one.cores_limit, one.vcpus,
+                one.memory_bytes if one.memory_used_bytes is None else one.memory_used_bytes, one.memory_bytes,
+                dirty_bytes_per_s=one.dirty_bytes_per_s,
+            )
+            for one in self.machines.values()
+        ]  # fmt: skip
+        return hosts, vms
+
+    def _host_load(self, host: HostSpec, use: Mapping[str, float], now: Seconds) -> HostLoad:
+        own = [one for one in self.machines.values() if one.host == host.name]
+        cores, memory = sum(use[one.name] for one in own), sum(one.memory_bytes for one in own)
+        return HostLoad(host.name, now, cores, host.cpu_cores_capacity, memory, host.memory_bytes_capacity)
+
+    def used(self, name: str, now: Seconds) -> float:
+        """Cores that a machine really gets: min(work, limit), scaled down with its neighbours on a full host."""
+        own = self.machines[name]
+        wish = {
+            one.name: min(self.work(one.name, now), one.cores_limit, float(one.vcpus))
+            for one in self.machines.values()
+            if one.host == own.host
+        }
+        total, capacity = sum(wish.values()), self.hosts[own.host].cpu_cores_capacity
+        return wish[name] * min(1.0, capacity / total) if total else 0.0
+
+    def start(self, number: int, action: MachineAction, now: Seconds) -> None:
+        """Begins an action that ends `latencies_s[kind]` later."""
+        action = change_of_one(action)
+        if action.vm not in self.machines:
+            raise DriverError(f"{action.vm}: no such machine on any host; it was stopped or removed")
+        self.started.append(action)
+        self._waiting.append((now + self._takes_s(action), number, action))
+
+    def _takes_s(self, action: VmAction) -> Seconds:
+        pending_s = min(SETTLE_S, self.pending.get((action.kind, action.vm), 0.0))
+        vm = self.machines[action.vm]
+        if not isinstance(action, MigrateVm) or vm.dirty_bytes_per_s is None:
+            return self.latencies_s[action.kind] + pending_s
+        copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
+        return min(copied.total_s, overrun_s(MIGRATION_LIMIT_S, action.expected_s))
+
+    def follow(self, number: int, action: MachineAction, now: Seconds) -> bool:
+        """What is not measured is looked up; all else the world will show."""
+        if not isinstance(action, SetNetworkRate):
+            return False
+        vm = self.machines.get(action.vm)
+        ok = vm is not None and vm.network_bytes_per_s == action.after
+        self._ended.append(Finished(number, ok, f"{action.describe()}: {'found' if ok else 'not carried out'}", now))
+        return True
+
+    def finished(self, now: Seconds) -> list[Finished]:
+        """Every action that is due, in order of time."""
+        self._advance(now)
+        found, self._ended = self._ended, []
+        return found
+
+    def _advance(self, now: Seconds) -> None:
+        due = sorted((one for one in self._waiting if one[0] <= now), key=lambda one: one[:2])
+        self._waiting = [one for one in self._waiting if one[0] > now]
+        self._ended += [self._finish(*one) for one in due]
+
+    def _finish(self, ready_at: Seconds, number: int, action: VmAction) -> Finished:
+        problem = self.fail.pop((action.kind, action.vm), None) or self._problem(action)
+        if problem:
+            return Finished(number, False, problem, ready_at)
+        self.machines[action.vm] = _changed(self.machines[action.vm], action)
+        return Finished(number, True, f"done: {action.describe()}", ready_at)
+
+    def _problem(self, action: VmAction) -> str | None:
+        vm = self.machines.get(action.vm)
+        if vm is None:
+            return f"{action.vm}: no such machine on any host; it was stopped or removed"
+        if isinstance(action, SetVcpus) and action.after > vm.vcpus_max:
+            return f"{vm.name}: {action.after} vCPUs are more than its maximum of {vm.vcpus_max}"
+        if isinstance(action, SetMemory) and action.after < (floor := _floor(vm, action.after)):
+            return f"{vm.name}: {action.after >> 20} MiB is below the floor of {floor >> 20} MiB"
+        if self.pending.pop((action.kind, vm.name), 0.0) >= SETTLE_S:
+            return f"{action.describe()}: pending: the guest has not let go after {SETTLE_S:g} s"
+        if isinstance(action, MigrateVm):
+            return self._no_move(vm, action)
+        return None
+
+    def _no_move(self, vm: FakeVm, action: MigrateVm) -> str | None:
+        host = self.hosts.get(action.after)
+        if host is None or vm.host != action.before:
+            return f"{vm.name} is on {vm.host}, not on {action.before}" if host else f"{action.after}: no such host"
+        memory = sum(one.memory_bytes for one in self.machines.values() if one.host == host.name)
+        if memory + vm.memory_bytes > host.memory_bytes_capacity:
+            return f"{host.name}: no memory for {vm.name}"
+        return _broken_off(vm, action)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Machines that vanish."""
+        for name in names:
+            del self.machines[name]
+
+    def close(self) -> None:
+        """Forgets what is under way."""
+        self._waiting.clear()
+
+
+def _floor(vm: FakeVm, after: int) -> int:
+    return floor_bytes(vm.memory_used_bytes, 0) if after < vm.memory_bytes else MEMORY_FLOOR_BYTES
+
+
+def _broken_off(vm: FakeVm, action: MigrateVm) -> str | None:
+    """Why a copy is not let run on: its guest writes too fast, or it takes too long."""
+    if vm.dirty_bytes_per_s is None:
+        return None
+    copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
+    limit_s = overrun_s(MIGRATION_LIMIT_S, action.expected_s)
+    if copied.converges and copied.total_s <= limit_s:
+        return None
+    why = f"it took longer than {limit_s:.0f} s" if copied.converges else "it does not converge"
+    return f"broken off: {why}; {vm.name} still runs on {vm.host}"
+
+
+def _changed(vm: FakeVm, action: VmAction) -> FakeVm:
+    if isinstance(action, MigrateVm):
+        return replace(vm, host=action.after)
+    if isinstance(action, SetCpuLimit):
+        return replace(vm, cores_limit=action.after)
+    if isinstance(action, SetMemory):
+        return replace(vm, memory_bytes=action.after)
+    if isinstance(action, SetNetworkRate):
+        return replace(vm, network_bytes_per_s=action.after)
+    return replace(vm, vcpus=action.after, cores_limit=min(vm.cores_limit, float(action.after)))
+
+
+# From the call to the first answer, by the state that a machine comes from.
+BOOT_S: Mapping[str, Seconds] = {PAUSED: 0.1, SAVED: 0.8, OFF: 3.0, ABSENT: 4.0}
+
+
+@dataclass(slots=True)
+class FakePool:
+    """`states` by machine; what is missing is absent. Running machines stand in `hypervisors` with all others.
+
+    `fail` maps (call, machine) to the sentence with which the next such call fails; calls are wake, rest and answers.
+    """
+
+    hypervisors: FakeHypervisors
+    states: dict[str, str] = field(default_factory=dict)
+    boot_s: Mapping[str, Seconds] = field(default_factory=lambda: BOOT_S)
+    fail: dict[tuple[str, str], str] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    away: set[str] = field(default_factory=set)
+    _up_at: dict[str, Seconds] = field(default_factory=dict)
+
+    def state(self, vm: str) -> str:
+        """The state of a machine."""
+        return self.states.get(vm, ABSENT)
+
+    def seen(self, members: Iterable[PoolMember], now: Seconds) -> list[SeenMachine]:  # noqa: ARG002 - protocol
+        """See PoolMachines; hosts in `away` cannot be asked."""
+        return [SeenMachine(one.vm, one.host, self.state(one.vm)) for one in members if one.host not in self.away]
+
+    def wake(self, pool: PoolSpec, member: PoolMember, now: Seconds) -> None:
+        """See PoolMachines."""
+        self._call("wake", member)
+        before = self.state(member.vm)
+        if before == RUNNING:
+            return
+        if before == ABSENT and pool.image is None:
+            raise DriverError(f"{member.vm}: is not defined on {member.host}, and its pool has no image to make it of")
+        if before != PAUSED and self._memory(member.host) + pool.memory_bytes > self._room(member.host):
+            raise DriverError(f"{member.host}: no memory for {member.vm}")
+        self.states[member.vm] = RUNNING
+        self._up_at[member.vm] = now + self.boot_s[before]
+        place = (member.vm, member.host, pool.cpu_cores_min, pool.vcpus, pool.vcpus, pool.memory_bytes)
+        self.hypervisors.machines.setdefault(member.vm, FakeVm(*place))
+
+    def rest(self, pool: PoolSpec, member: PoolMember, how: How, now: Seconds) -> None:  # noqa: ARG002 - protocol
+        """See PoolMachines."""
+        self._call("rest", member)
+        if how == "image":
+            self.states.pop(member.vm, None)
+        elif self.state(member.vm) == RUNNING:
+            self.states[member.vm] = RESTS_AS[how]
+        if self.state(member.vm) != RUNNING:
+            self.hypervisors.machines.pop(member.vm, None)
+
+    def answers(self, pool: PoolSpec, member: PoolMember, now: Seconds) -> bool:  # noqa: ARG002 - protocol
+        """See PoolMachines."""
+        self.calls.append(("answers", member.vm))
+        if ("answers", member.vm) in self.fail:
+            return False
+        return self.state(member.vm) == RUNNING and now >= self._up_at.get(member.vm, now)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _call(self, name: str, member: PoolMember) -> None:
+        self.calls.append((name, member.vm))
+        if member.host in self.away:
+            raise DriverError(f"{member.host}: cannot be reached")
+        if (problem := self.fail.pop((name, member.vm), None)) is not None:
+            raise DriverError(problem)
+
+    def _memory(self, host: str) -> int:
+        return sum(one.memory_bytes for one in self.hypervisors.machines.values() if one.host == host)
+
+    def _room(self, host: str) -> int:
+        return self.hypervisors.hosts[host].memory_bytes_capacity

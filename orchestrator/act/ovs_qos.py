@@ -1,0 +1,372 @@
+"""Guaranteed queues on Open vSwitch ports: DSCP 46 goes into a queue of its own, and may always send its share.
+
+Per port: a linux-htb QoS with queue 0 for everything and queue 1 for what is marked, and a kernel filter that sorts by
+mark. The filter is needed because Open vSwitch's userspace datapath ignores the OpenFlow action set_queue. Both
+queues borrow what the other leaves, so a guarantee costs nothing while nobody uses it.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from cpdb import DriverError, Seconds
+from orchestrator.config import QUEUE_DSCP, QueueSpec
+
+LOG = structlog.get_logger(__name__)
+COMMAND_S = 5
+# The name under which rows in the switch's database are ours.
+TAG = "forepath"
+BEFORE_TAG = "forepath-queue-packets"
+# All ports of a userspace switch share one send buffer (208 KiB): a flood waiting in a longer queue would fill it and
+# starve every other queue, and even other ports. A leaf takes this length from the device when it is made.
+USERSPACE_QUEUE_PACKETS = 50
+# Open vSwitch makes queue N the class 1:(N+1).
+CLASSES = frozenset({"1:1", "1:2"})
+GUARANTEED_CLASS = "1:2"
+TOS, TOS_MASK = QUEUE_DSCP << 2, 0xFC
+_FILTER_ADD = ("tc", "filter", "add", "dev")
+_FILTER = (
+    # Packets on split paths have a VLAN tag, past which the kernel looks: so any protocol that begins as IPv4 does.
+    "parent", "1:", "protocol", "all", "prio", "2", "u32", "match", "u8", "0x40", "0xf0", "at", "0",
+    "match", "u8", hex(TOS), hex(TOS_MASK), "at", "1", "flowid", GUARANTEED_CLASS,
+)  # fmt: skip
+_COUNTS = re.compile(
+    rf"^class htb {GUARANTEED_CLASS} [^\n]*\n\s*Sent \d+ bytes (\d+) pkt \(dropped (\d+),", re.MULTILINE
+)
+Rates = tuple[tuple[str, str | None, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a port has now: rows of the switch's database, and what the kernel really holds."""
+
+    port_exists: bool
+    userspace: bool = False
+    qos: str | None = None
+    own: tuple[tuple[str, str], ...] = ()
+    rates: Rates = ()
+    classes: frozenset[str] = frozenset()
+    sorted_by_mark: bool = False
+    queue_packets: int = 0
+    queue_packets_before: int | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the port has a QoS that somebody else made."""
+        return self.qos is not None and ("qos", self.qos) not in self.own
+
+
+def rates(spec: QueueSpec) -> Rates:
+    """(queue, min-rate, max-rate) of the QoS itself ("all") and of its queues, in bit/s as Open vSwitch writes them."""
+    whole = int(spec.capacity_bytes_per_s * 8)
+    guaranteed = int(whole * spec.guaranteed_share)
+    return (("0", str(whole - guaranteed), str(whole)), ("1", str(guaranteed), str(whole)), ("all", None, str(whole)))
+
+
+def faults(spec: QueueSpec, seen: Seen) -> tuple[str, ...]:
+    """What is not as it should be; empty when marked packets have their guarantee."""
+    if not seen.port_exists:
+        return (f"no switch has a port {spec.device}",)
+    if seen.foreign:
+        return (f"{spec.device} has a QoS that forepath did not make; clear it, or leave out queue_device",)
+    if seen.qos is None:
+        return ("it has no QoS",)
+    found = [] if seen.rates == rates(spec) else ["its QoS has other rates"]
+    if not seen.classes >= CLASSES:
+        found.append("the kernel has no such queues")
+    if not seen.sorted_by_mark:
+        found.append(f"nothing sends DSCP {QUEUE_DSCP} into the queue")
+    return tuple(found)
+
+
+def making(spec: QueueSpec, seen: Seen) -> list[list[str]]:
+    """The commands that make what is missing, in the order that matters; none when all is well."""
+    found = faults(spec, seen)
+    remake = seen.qos is None or seen.rates != rates(spec) or not seen.classes >= CLASSES
+    commands = []
+    if found and remake:
+        if seen.qos or seen.own:
+            commands.append(_clearing(spec, seen))
+        if seen.userspace:
+            commands.append(_queue_length(spec, USERSPACE_QUEUE_PACKETS))
+        commands.append(_qos(spec, seen))
+    if found:  # making the QoS anew deletes the filter with it
+        commands.append([*_FILTER_ADD, spec.device, *_FILTER])
+    return commands
+
+
+def removing(spec: QueueSpec, seen: Seen) -> list[list[str]]:
+    """The commands that take away what is ours; none when nothing is."""
+    if not seen.own:
+        return []
+    before = seen.queue_packets_before
+    restore = [_queue_length(spec, before)] if seen.port_exists and before not in (None, seen.queue_packets) else []
+    return [_clearing(spec, seen), *restore]
+
+
+def _queue_length(spec: QueueSpec, packets: int | None) -> list[str]:
+    return ["ip", "link", "set", "dev", spec.device, "txqueuelen", str(packets)]
+
+
+def _clearing(spec: QueueSpec, seen: Seen) -> list[str]:
+    words = ["ovs-vsctl"]
+    if seen.qos and not seen.foreign:
+        words += ["--", "clear", "port", spec.device, "qos"]
+    for table, row in seen.own:
+        words += ["--", "destroy", table, row]
+    return words
+
+
+def _qos(spec: QueueSpec, seen: Seen) -> list[str]:
+    before = seen.queue_packets if seen.queue_packets_before is None else seen.queue_packets_before
+    tag = f"external-ids:{TAG}={json.dumps(spec.link)}"
+    words = ["ovs-vsctl", "--", "set", "port", spec.device, "qos=@qos", "--", "--id=@qos", "create", "qos", tag]
+    words += [f"external-ids:{BEFORE_TAG}={before}", "type=linux-htb", "queues:0=@q0", "queues:1=@q1"]
+    words += [f"other-config:max-rate={spec.capacity_bytes_per_s * 8:.0f}"]
+    for queue, least, most in rates(spec)[:2]:
+        words += ["--", f"--id=@q{queue}", "create", "queue", tag]
+        words += [f"other-config:min-rate={least}", f"other-config:max-rate={most}"]
+    return words
+
+
+class OvsQueues:
+    """The declared queues on this machine's switches. Needs root. Nothing here decides anything.
+
+    `database` is where ovsdb-server listens, e.g. unix:/run/openvswitch/db.sock; None is Open vSwitch's own default.
+    """
+
+    def __init__(self, specs: Iterable[QueueSpec], database: str | None = None) -> None:
+        self.specs = tuple(specs)
+        self._database = database
+
+    def faults(self, spec: QueueSpec) -> tuple[str, ...]:
+        """What is not as it should be. Touches nothing. Raises DriverError when it cannot be known."""
+        return faults(spec, self._seen(spec))
+
+    def ensure(self, spec: QueueSpec) -> tuple[str, ...]:
+        """Makes or repairs a queue and reads it back; returns what was wrong before, empty when nothing was done.
+
+        Raises DriverError when the port is not there, when its QoS is somebody else's, or when the switch refuses.
+        """
+        seen = self._seen(spec)
+        found = faults(spec, seen)
+        if not found:
+            return ()
+        if not seen.port_exists or seen.foreign:
+            raise DriverError(f"queue of {spec.link}: {found[0]}")
+        self._do(spec, making(spec, seen))
+        if left := self.faults(spec):
+            raise DriverError(f"queue of {spec.link} on {spec.device}: made, but {'; '.join(left)}")
+        LOG.info("queue made", link=spec.link, device=spec.device, because="; ".join(found))
+        return found
+
+    def remove(self, spec: QueueSpec) -> None:
+        """Takes away what `ensure` made, also when the port has gone; no more than that. Raises DriverError."""
+        self._do(spec, removing(spec, self._seen(spec)))
+
+    def counts(self, spec: QueueSpec) -> tuple[int, int]:
+        """Packets that the guaranteed queue has sent and dropped since it was made. Raises DriverError."""
+        found = _COUNTS.search(self._run(spec, ["tc", "-s", "class", "show", "dev", spec.device]))
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    def _do(self, spec: QueueSpec, commands: Iterable[Sequence[str]]) -> None:
+        for words in commands:
+            self._run(spec, words)
+
+    def _seen(self, spec: QueueSpec) -> Seen:
+        qos_rows, queue_rows = self._rows(spec, "qos"), self._rows(spec, "queue")
+        own = [("qos", row) for row in _ours(spec, qos_rows)] + [("queue", row) for row in _ours(spec, queue_rows)]
+        before = [qos_rows[row]["external_ids"].get(BEFORE_TAG) for table, row in own if table == "qos"]
+        ports = self._rows(spec, "port", spec.device)
+        if not ports:
+            return Seen(False, own=tuple(own))
+        (port,) = ports.values()
+        qos = port["qos"] or None
+        classes = frozenset(re.findall(r"^class htb (\S+) ", self._run(spec, _tc("class", spec)), re.MULTILINE))
+        links = json.loads(self._run(spec, ["ip", "-j", "link", "show", "dev", spec.device]))
+        return Seen(
+            port_exists=True,
+            userspace=self._userspace(spec),
+            qos=qos,
+            own=tuple(own),
+            rates=_rates_of(qos_rows[qos], queue_rows) if qos in qos_rows else (),
+            classes=classes,
+            sorted_by_mark=GUARANTEED_CLASS in classes
+            and _sorts(self._run(spec, [*_tc("filter", spec), "parent", "1:"])),
+            queue_packets=int(links[0].get("txqlen", 0)),
+            queue_packets_before=int(before[0]) if before and before[0] else None,
+        )
+
+    def _userspace(self, spec: QueueSpec) -> bool:
+        bridge = self._run(spec, ["ovs-vsctl", "port-to-br", spec.device]).strip()
+        return any(row["datapath_type"] == "netdev" for row in self._rows(spec, "bridge", bridge).values())
+
+    def _rows(self, spec: QueueSpec, table: str, record: str | None = None) -> dict[str, dict[str, Any]]:
+        which = [table] if record is None else [table, record]
+        text = self._run(spec, ["ovs-vsctl", "--format=json", "--", "--if-exists", "list", *which])
+        if not text.strip():
+            return {}
+        content = json.loads(text)
+        rows = [dict(zip(content["headings"], map(_plain, row), strict=True)) for row in content["data"]]
+        return {row["_uuid"]: row for row in rows}
+
+    def _run(self, spec: QueueSpec, words: Sequence[str]) -> str:
+        argv, where = list(words), f"queue of {spec.link} on {spec.device}"
+        if argv[0] == "ovs-vsctl":
+            argv[1:1] = [f"--timeout={COMMAND_S}", *([f"--db={self._database}"] if self._database else [])]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S + 1, check=False)
+        except FileNotFoundError as error:
+            raise DriverError(f"{where}: {argv[0]} is not installed on this machine") from error
+        except subprocess.TimeoutExpired as error:
+            raise DriverError(f"{where}: {argv[0]} did not answer within {COMMAND_S + 1} s") from error
+        if done.returncode != 0:
+            said = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise DriverError(f"{where}: `{' '.join(words)[:120]}` failed: {said[:200]}")
+        return done.stdout
+
+
+def _tc(kind: str, spec: QueueSpec) -> list[str]:
+    return ["tc", kind, "show", "dev", spec.device]
+
+
+def _sorts(filters: str) -> bool:
+    """Whether tc's list of filters has ours; text, because older tc versions have no JSON here."""
+    wanted = rf"flowid {GUARANTEED_CLASS}\b[^\n]*\n\s*match 40{TOS:02x}0000/f0{TOS_MASK:02x}0000 at 0\b"
+    return re.search(wanted, filters) is not None
+
+
+def _ours(spec: QueueSpec, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return sorted(key for key, row in rows.items() if row["external_ids"].get(TAG) == spec.link)
+
+
+def _rates_of(qos: Mapping[str, Any], queues: Mapping[str, Mapping[str, Any]]) -> Rates:
+    configs = {str(number): queues[row]["other_config"] for number, row in qos["queues"].items() if row in queues}
+    configs["all"] = qos["other_config"]
+    return tuple((name, one.get("min-rate"), one.get("max-rate")) for name, one in sorted(configs.items()))
+
+
+def _plain(value: Any) -> Any:
+    """A value of the switch's database as plain Python; a column without a value is an empty list."""
+    if not isinstance(value, list):
+        return value
+    kind, content = value
+    if kind == "map":
+        return {key: _plain(one) for key, one in content}
+    if kind == "set":
+        return [_plain(one) for one in content]
+    return content
+
+
+LOG = structlog.get_logger(__name__)
+LOOK_EVERY_S = 10.0
+
+
+class Queues(Protocol):
+    """Guaranteed queues, made, looked at and removed one by one."""
+
+    specs: tuple[QueueSpec, ...]
+
+    def faults(self, spec: QueueSpec) -> tuple[str, ...]:
+        """What is not as it should be. Touches nothing. Raises DriverError."""
+
+    def ensure(self, spec: QueueSpec) -> tuple[str, ...]:
+        """Makes or repairs; returns what was wrong before. Raises DriverError."""
+
+    def remove(self, spec: QueueSpec) -> None:
+        """Takes away what `ensure` made. Raises DriverError."""
+
+    def counts(self, spec: QueueSpec) -> tuple[int, int]:
+        """Packets sent and dropped by the guaranteed queue since it was made. Raises DriverError."""
+
+
+def whole(queues: Queues) -> frozenset[str]:
+    """Links whose queue stands as declared. Touches nothing; what cannot be looked at does not stand."""
+    return frozenset(spec.link for spec in queues.specs if _stands(queues, spec, act=False))
+
+
+def kept(queues: Queues) -> frozenset[str]:
+    """As `whole`, after what was missing has been made."""
+    return frozenset(spec.link for spec in queues.specs if _stands(queues, spec, act=True))
+
+
+def _stands(queues: Queues, spec: QueueSpec, act: bool) -> bool:
+    try:
+        if not act:
+            return not queues.faults(spec)
+        queues.ensure(spec)
+    except DriverError as error:
+        LOG.warning("no guaranteed queue; meters are used on this link", link=spec.link, error=str(error))
+        return False
+    return True
+
+
+def counted(queues: Queues) -> dict[str, tuple[int, int]]:
+    """Packets sent and dropped by each guaranteed queue; one that cannot be read is left out."""
+    found = {}
+    for spec in queues.specs:
+        try:
+            found[spec.link] = queues.counts(spec)
+        except DriverError as error:
+            LOG.debug("queue not counted", link=spec.link, error=str(error))
+    return found
+
+
+class QueueKeeper:
+    """Looks at the queues every `every_s` seconds in a thread; with `act` it makes, repairs and in the end removes."""
+
+    def __init__(self, queues: Queues, act: bool, every_s: Seconds = LOOK_EVERY_S) -> None:
+        self._queues = queues
+        self._act = act
+        self._every_s = every_s
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="queues")
+        self._look: Future[frozenset[str]] | None = None
+        self._due: Seconds | None = None
+        self._ready: frozenset[str] = frozenset()
+        self._count: Future[dict[str, tuple[int, int]]] | None = None
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._losses: dict[str, float] = {}
+
+    def ready(self, now: Seconds, paused: bool = False) -> frozenset[str]:
+        """Links whose queue was whole at the last look that ended; begins the next when due. `paused` only looks."""
+        if self._look is not None and self._look.done():
+            look, self._look = self._look, None
+            self._ready = frozenset()
+            self._ready = look.result()
+        if self._look is None and (self._due is None or now >= self._due):
+            self._due = now + self._every_s
+            self._look = self._worker.submit(kept if self._act and not paused else whole, self._queues)
+        return self._ready
+
+    def losses(self) -> dict[str, float]:
+        """The share of packets that each guaranteed queue has lately dropped; begins the next count."""
+        if self._count is not None and self._count.done():
+            before, self._counts, self._count = self._counts, self._count.result(), None
+            self._losses = {link: _share(before.get(link), now) for link, now in self._counts.items()}
+        if self._count is None:
+            self._count = self._worker.submit(counted, self._queues)
+        return self._losses
+
+    def close(self, remove: bool = True) -> None:
+        """Waits for a look under way (bounded by its commands' limits), then removes the queues if it may act.
+
+        Without `remove` they are left to another who looks after them.
+        """
+        self._worker.shutdown(wait=True)
+        for spec in self._queues.specs if self._act and remove else ():
+            try:
+                self._queues.remove(spec)
+            except DriverError as error:
+                LOG.warning("queue not removed", link=spec.link, error=str(error))
+
+
+def _share(before: tuple[int, int] | None, now: tuple[int, int]) -> float:
+    """Of the packets since `before`; a queue that was made anew in between has not lost any."""
+    sent, dropped = (now[0] - before[0], now[1] - before[1]) if before else (0, 0)
+    return dropped / (sent + dropped) if dropped > 0 and sent >= 0 else 0.0

@@ -1,1 +1,0 @@
-"""Bandwidth kept free ahead of need or because somebody asked for it, and whether it is really obtained."""
