@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cpdb import ForecastBatch, HorizonMove, Quantity, SettingsError, Store, Subject, SubjectKind
 from forepath.output import span
 from forepath.views import FORECAST_MAX_AGE_S
-from predictor import FAST, SLOW, Record, lane_of, records
+from predictor import FAST, SLOW, Record, records, tier_of
 
 SLOW_MAX_AGE_S = 60.0
 REFERENCE = "ewma"
@@ -101,7 +101,7 @@ class Issue:
 def issue(store: Store, now: float, kind: SubjectKind, lane: str) -> Issue | None:
     """The newest issue about subjects of a kind in the lane "fast" or "slow"; None while there is none."""
     age_s = SLOW_MAX_AGE_S if lane == SLOW else FORECAST_MAX_AGE_S
-    batch = store.forecasts.batch(now, age_s, lane_of(kind, lane))
+    batch = store.forecasts.batch(now, age_s, tier_of(kind, lane))
     return None if batch is None else Issue.of(batch)
 
 
@@ -170,7 +170,7 @@ def trust(store: Store, now: float, subject: Subject, since: float) -> Trust:
 
 def scores(store: Store, since: float, kind: SubjectKind, lane: str) -> list[Record]:
     """How each model did since then on all subjects of a kind together, in units of the reference's loss."""
-    wanted = lane_of(kind, lane)
+    wanted = tier_of(kind, lane)
     # The last row stands for all together and carries the lane.
     batches = [batch for batch in store.forecasts.score_batches(since) if batch.subjects[-1].b == wanted]
     return records(batches, None, REFERENCE)

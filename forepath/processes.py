@@ -32,7 +32,7 @@ from orchestrator import (
     critical_level,
     whole,
 )
-from predictor import PredictorConfig, SlowLane
+from predictor import PredictorConfig, SlowTier, WorkLimits
 from ryu_apps import Routed
 
 log = structlog.get_logger(__name__)
@@ -164,17 +164,17 @@ def predictor_config(settings: Settings) -> PredictorConfig:
             horizons_s=section.horizons_s,
             levels=section.levels,
             window_s=int(section.history_s),
-            refit_every_s=section.refit_every_s,
+            limits=WorkLimits(refit_every_s=section.refit_every_s),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
 
 
-def slow_lane(settings: Settings) -> SlowLane:
+def slow_lane(settings: Settings) -> SlowTier:
     """What the predictor is told about minutes ahead. Raises SettingsError with one line."""
     section = settings.predictor
     step_s = section.slow_step_s
-    lane = SlowLane(section.slow_horizons_s, step_s, max(step_s, section.cycle_s), int(section.slow_history_s))
+    lane = SlowTier(section.slow_horizons_s, step_s, max(step_s, section.cycle_s), int(section.slow_history_s))
     if lane.horizons_s:
         try:
             lane.config(predictor_config(settings))

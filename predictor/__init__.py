@@ -1,17 +1,17 @@
 """FORESEES: from the Communication Pattern Database alone, what each pair will say in the next seconds.
 
-The door of the room. A `Predictor` makes one cycle at a time, `Lanes` are several of them, `run` is the loop of
+The door of the room. A `Predictor` makes one cycle at a time, `Tiers` are several of them, `run` is the loop of
 `forepath predict`; a `Forecaster` is the same without a database, for backtests.
 """
 
-from predictor.config import MODELS, PredictorConfig
+from predictor.config import MODELS, PredictorConfig, WorkLimits
 from predictor.data.sources import Source, Talks
 from predictor.data.view import Ask, Target, View
 from predictor.ensemble.forecaster import Block, Forecaster, Options
 from predictor.models import BASELINES, Adopting, Model, build, known
 from predictor.service.cycle import CycleReport, Predictor
 from predictor.service.loop import run
-from predictor.service.tiers import FAST, SLOW, Lanes, SlowLane, lane_of
+from predictor.service.tiers import FAST, SLOW, SlowTier, Tiers, tier_of
 from predictor.trust.activity import rolling
 from predictor.trust.scores import SAID, Record, records
 
@@ -26,21 +26,22 @@ __all__ = [
     "Block",
     "CycleReport",
     "Forecaster",
-    "Lanes",
     "Model",
     "Options",
     "Predictor",
     "PredictorConfig",
     "Record",
-    "SlowLane",
+    "SlowTier",
     "Source",
     "Talks",
     "Target",
+    "Tiers",
     "View",
+    "WorkLimits",
     "build",
     "known",
-    "lane_of",
     "records",
     "rolling",
     "run",
+    "tier_of",
 ]

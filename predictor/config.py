@@ -8,32 +8,39 @@ MODELS = tuple(IN_THE_BOX)
 
 
 @dataclass(frozen=True, slots=True)
+class WorkLimits:
+    """How much work forecasting may cost.
+
+    `fit_budget_s` is the CPU time that one fit of one model may take before it is ended, `max_pairs` a bound on memory;
+    `threads` share the work of a cycle when there are thousands of pairs.
+    """
+
+    refit_every_s: float = 30.0
+    fit_budget_s: float = 15.0
+    max_pairs: int = 120_000
+    threads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class PredictorConfig:
     """Settings of the predictor; raises ValueError with one line that names the setting that makes no sense.
 
-    All times are seconds. `fit_budget_s` is the CPU time that one fit of one model may take before it is ended,
-    `half_life_s` is how fast old scores lose their say in the choice of a model,
-    `max_stale_s` how long a pair without rows is still forecast (ever wider), `late_s` how late a row may
-    reach the store and still be read, `max_pairs` a bound on memory. `threads` share the work of a cycle when there
-    are thousands of pairs. `lane` is the name under which forecasts are written.
+    All times are seconds. `half_life_s` is how fast old scores lose their weight in the choice of a model,
+    `max_stale_s` how long a pair without rows is still forecast (ever wider). `tier` is the name under which forecasts
+    are written.
     """
 
     horizons_s: tuple[int, ...] = (5, 15, 30)
     levels: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
     step_s: float = 1.0
     window_s: int = 900
-    refit_every_s: float = 30.0
     min_history_s: float = 20.0
-    fit_budget_s: float = 15.0
     half_life_s: float = 60.0
     max_stale_s: float = 60.0
-    late_s: float = 5.0
-    rollup_every_s: float = 30.0
-    max_pairs: int = 120_000
-    threads: int = 2
     models: tuple[str, ...] = MODELS
+    limits: WorkLimits = WorkLimits()
     seed: int = 1
-    lane: str = "fast"
+    tier: str = "fast"
 
     def __post_init__(self) -> None:
         for problem, text in (

@@ -254,7 +254,7 @@ def _amounts(row: LinkLoad | HostLoad | VmLoad, interval_s: float) -> tuple[floa
 
 
 class Coarse(Gathered):
-    """Another source's series in longer cells: what is read once serves both lanes."""
+    """Another source's series in longer cells: what is read once serves both tiers."""
 
     def __init__(self, fine: Source, step_s: float, window_s: float) -> None:
         super().__init__(Panel(step_s, window_s, len(fine.quantities) // 2, MOST_SUBJECTS), fine.quantities)

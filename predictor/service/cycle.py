@@ -72,7 +72,7 @@ class Predictor:
         more: Sequence[Callable[[Ask], Model]] = (),
     ) -> None:
         self.config = config
-        self.source = source or Talks.of_pairs(config.step_s, config.window_s, config.max_pairs)
+        self.source = source or Talks.of_pairs(config.step_s, config.window_s, config.limits.max_pairs)
         ask = windows(config.horizons, len(self.source.quantities) // 2, config.levels)
         models = build(config.models, ask, config.seed)
         models |= {model.name: model for model in (make(ask) for make in more)}
@@ -80,14 +80,14 @@ class Predictor:
         # Horizons shorter than this are not forecast: see predictor/trust/horizon.py.
         self.shortest_s = 0.0
         self.forecaster = Forecaster(ask, models, Options(half_life=config.half_life_s / config.step_s))
-        self.live = Live(self.forecaster, config.threads)
+        self.live = Live(self.forecaster, config.limits.threads)
         self._issues = Issues(ask)
-        shape = shape_of(tuple(models), config.horizons_s, self.source.quantities, config.lane)
+        shape = shape_of(tuple(models), config.horizons_s, self.source.quantities, config.tier)
         self.companion = Companion(shape, config.horizons, config.levels)
         self._crowds = Crowds(ask, config.seed)
-        self._keeper = Keeper(config.lane)
+        self._keeper = Keeper(config.tier)
         self._begun = False
-        self._background = Background(config.fit_budget_s) if background else None
+        self._background = Background(config.limits.fit_budget_s) if background else None
         self._fitted_at = -np.inf
         self._rng = np.random.default_rng(config.seed)
 
@@ -152,9 +152,9 @@ class Predictor:
         """What has begun to behave otherwise is judged anew: old scores of its models hardly count any more."""
         if now.any():
             named = [str(self.source.subjects[place]) for place in np.flatnonzero(now)[:3].tolist()]
-            log.info("drift", lane=self.config.lane, series=int(now.sum()), first=named)
+            log.info("drift", tier=self.config.tier, series=int(now.sum()), first=named)
             # What was fitted to the old ways is fitted again sooner.
-            self._fitted_at -= SOONER * self.config.refit_every_s
+            self._fitted_at -= SOONER * self.config.limits.refit_every_s
         self.forecaster.composition.ledger.forget(np.flatnonzero(now), DRIFTED)
         self.forecaster.composition.ledger.forget(np.flatnonzero(self.companion.drift.changed & ~now), CHANGED)
 
@@ -219,7 +219,11 @@ class Predictor:
         fitted = self._background.collect() if self._background else []
         for model in fitted:
             self.forecaster.install(model)
-        if now - self._fitted_at >= self.config.refit_every_s and view.cells >= FIRST_FIT_CELLS and self._refit(view):
+        if (
+            now - self._fitted_at >= self.config.limits.refit_every_s
+            and view.cells >= FIRST_FIT_CELLS
+            and self._refit(view)
+        ):
             self._fitted_at = now
         return tuple(model.name for model in fitted)
 

@@ -8,14 +8,14 @@ import structlog
 
 from cpdb import Store, StoreError
 from predictor.config import PredictorConfig
-from predictor.service.tiers import Lanes, SlowLane
+from predictor.service.tiers import SlowTier, Tiers
 from predictor.service.workers import use_one_thread
 
 log = structlog.get_logger(__name__)
 
 
 def run(
-    store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event, slow: SlowLane = SlowLane()
+    store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event, slow: SlowTier = SlowTier()
 ) -> int:
     """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
 
@@ -24,7 +24,7 @@ def run(
     """
     use_one_thread()
     give_back_large_arrays()
-    predictor = Lanes(config, slow)
+    predictor = Tiers(config, slow)
     failed = 0
     next_at = time.monotonic()
     try:
@@ -43,7 +43,7 @@ def run(
     return failed
 
 
-def _keep(predictor: Lanes, store: Store) -> None:
+def _keep(predictor: Tiers, store: Store) -> None:
     try:
         predictor.keep(store, time.time())
     except StoreError as error:

@@ -107,7 +107,7 @@ def forecast_batch(now: float, fans: tuple[Floats, Ints], spoken: Ints, names: N
     everyone = len(spoken) == len(final)
     return ForecastBatch(
         issued_at=now,
-        lane=config.lane,
+        lane=config.tier,
         subjects=tuple(names.subjects[: len(final)]) if everyone else tuple(names.subjects[n] for n in spoken.tolist()),
         horizons_s=config.horizons_s,
         quantities=names.quantities,

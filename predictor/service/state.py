@@ -110,8 +110,8 @@ class Learner(Protocol):
 class Keeper:
     """Writes in a thread of its own, so that no cycle waits; what does not fit what it finds is left alone."""
 
-    def __init__(self, lane: str) -> None:
-        self.key = f"predictor/{lane}"
+    def __init__(self, tier: str) -> None:
+        self.key = f"predictor/{tier}"
         self._kept_at: float | None = None
         self._thread: threading.Thread | None = None
 
@@ -125,9 +125,9 @@ class Keeper:
             _give(predictor, arrays, len(subjects))
             predictor.source.join(subjects)
         except (KeyError, ValueError) as error:
-            log.warning("what was learnt does not fit, beginning anew", lane=predictor.config.lane, error=str(error))
+            log.warning("what was learnt does not fit, beginning anew", tier=predictor.config.tier, error=str(error))
             return False
-        log.info("going on with what was learnt", lane=predictor.config.lane, series=len(subjects))
+        log.info("going on with what was learnt", tier=predictor.config.tier, series=len(subjects))
         return True
 
     def keep(self, store: Store, predictor: Learner, now: float, wait: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""All lanes of forecasts: pairs, their sums, links and machines, each seconds ahead and minutes ahead."""
+"""All tiers of forecasts: pairs, their sums, links and machines, each seconds ahead and minutes ahead."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -77,7 +77,7 @@ class AtMachines:
 log = structlog.get_logger(__name__)
 
 FAST, SLOW = "fast", "slow"
-# Lanes beside the pairs' fast one make do with models that need no fitting in the background.
+# Tiers beside the pairs' fast one make do with models that need no fitting in the background.
 LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
 # Sums, links and machines are looked at in turn, each in every second cycle: that halves what they cost.
 TURNS = 2
@@ -86,7 +86,7 @@ LOOK_EVERY_S = 60.0
 MACHINES = (SubjectKind.HOST, SubjectKind.VM)
 
 
-def lane_of(kind: SubjectKind, speed: str = FAST) -> str:
+def tier_of(kind: SubjectKind, speed: str = FAST) -> str:
     """Under what name forecasts about a kind of subject are kept: pairs under the bare speed, others beside it."""
     if kind is SubjectKind.PAIR:
         return speed
@@ -94,8 +94,8 @@ def lane_of(kind: SubjectKind, speed: str = FAST) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class SlowLane:
-    """The lane for slow actions: cells of `step_s`, forecast anew every `every_s`; no horizons = no such lane."""
+class SlowTier:
+    """The tier for slow actions: cells of `step_s`, forecast anew every `every_s`; no horizons = no such tier."""
 
     horizons_s: tuple[int, ...] = (60, 120, 300, 600)
     step_s: float = 10.0
@@ -103,7 +103,7 @@ class SlowLane:
     window_s: int = 3600
 
     def config(self, fast: PredictorConfig) -> PredictorConfig:
-        """Settings of a predictor of this lane; raises ValueError with one line."""
+        """Settings of a predictor of this tier; raises ValueError with one line."""
         slower = self.step_s / fast.step_s
         return replace(
             fast,
@@ -114,46 +114,50 @@ class SlowLane:
             half_life_s=slower * fast.half_life_s,
             max_stale_s=slower * fast.max_stale_s,
             models=tuple(name for name in LIGHT if name in fast.models),
-            lane=SLOW,
+            tier=SLOW,
         )
 
 
-class Lanes:
-    """Predictors of all lanes over one database. Give it every moment once, in order; `close` it when done."""
+class Tiers:
+    """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done."""
 
-    def __init__(self, config: PredictorConfig, slow: SlowLane = SlowLane(), background: bool = True) -> None:
+    def __init__(self, config: PredictorConfig, slow: SlowTier = SlowTier(), background: bool = True) -> None:
         self.pairs = Predictor(config, background)
         self._slow = slow
         self._slow_at: float | None = None
         self._number = 0
         self._looked_at: float | None = None
         self._told: set[str] = set()
-        light = replace(config, models=tuple(name for name in LIGHT if name in config.models), threads=1)
+        light = replace(
+            config,
+            models=tuple(name for name in LIGHT if name in config.models),
+            limits=replace(config.limits, threads=1),
+        )
         machines = Loads((VmLoad, HostLoad), config.step_s, config.window_s)
         self._host_of = machines.host_of
-        sources = {**dict(_sums(light)), lane_of(SubjectKind.VM): machines}
+        sources = {**dict(_sums(light)), tier_of(SubjectKind.VM): machines}
         self.fast = self._beside(light, sources)
         self.slow: dict[str, Predictor] = {}
         if slow.horizons_s:
             slowly = slow.config(config)
-            both = {SLOW: self.pairs.source, **{lane.replace(FAST, SLOW, 1): one for lane, one in sources.items()}}
-            coarse = {lane: Coarse(one, slowly.step_s, slowly.window_s) for lane, one in both.items()}
+            both = {SLOW: self.pairs.source, **{tier.replace(FAST, SLOW, 1): one for tier, one in sources.items()}}
+            coarse = {tier: Coarse(one, slowly.step_s, slowly.window_s) for tier, one in both.items()}
             self.slow = self._beside(slowly, coarse)
 
     def _beside(self, config: PredictorConfig, sources: Mapping[str, Source]) -> dict[str, Predictor]:
-        """A predictor for each lane; that of machines knows what is foreseen to arrive at them."""
+        """A predictor for each tier; that of machines knows what is foreseen to arrive at them."""
         made: dict[str, Predictor] = {}
-        for lane, source in sources.items():
+        for tier, source in sources.items():
             more: list[Callable[[Ask], Model]] = []
-            if lane.endswith("/machine"):
-                destinations = made[lane_of(SubjectKind.DESTINATION, lane.split("/")[0])]
+            if tier.endswith("/machine"):
+                destinations = made[tier_of(SubjectKind.DESTINATION, tier.split("/")[0])]
                 arrivals = AtMachines(destinations, source, self._host_of)
                 more = [partial(Communications, arrivals=arrivals)]
-            made[lane] = Predictor(replace(config, lane=lane), background=False, source=source, more=more)
+            made[tier] = Predictor(replace(config, tier=tier), background=False, source=source, more=more)
         return made
 
     def cycle(self, store: Store, now: float) -> CycleReport:
-        """One cycle of the pairs, their sums, links and machines, and from time to time of all slow lanes.
+        """One cycle of the pairs, their sums, links and machines, and from time to time of all slow tiers.
 
         Returns what the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on.
         """
@@ -180,7 +184,7 @@ class Lanes:
             line = too_short(horizons_s, known)
             if line and line not in self._told:
                 self._told.add(line)
-                log.warning(line, lane=predictor.config.lane)
+                log.warning(line, tier=predictor.config.tier)
             predictor.shortest_s = min(usable(horizons_s, known), default=float("inf"))
 
     def keep(self, store: Store, now: float) -> None:
@@ -199,6 +203,6 @@ class Lanes:
 
 def _sums(config: PredictorConfig) -> Iterator[tuple[str, Source]]:
     step_s, window_s = config.step_s, config.window_s
-    yield lane_of(SubjectKind.VIRTUAL_IP), sums(virtual_ip_of, step_s, window_s)
-    yield lane_of(SubjectKind.DESTINATION), sums(destination_of, step_s, window_s)
-    yield lane_of(SubjectKind.LINK), Loads((LinkLoad,), step_s, window_s)
+    yield tier_of(SubjectKind.VIRTUAL_IP), sums(virtual_ip_of, step_s, window_s)
+    yield tier_of(SubjectKind.DESTINATION), sums(destination_of, step_s, window_s)
+    yield tier_of(SubjectKind.LINK), Loads((LinkLoad,), step_s, window_s)

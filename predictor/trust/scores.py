@@ -22,7 +22,7 @@ class Shape:
     models: tuple[str, ...]
     horizons_s: tuple[int, ...]
     quantities: tuple[Quantity, ...]
-    lane: str = "fast"
+    tier: str = "fast"
 
     @property
     def targets(self) -> int:
@@ -96,7 +96,7 @@ class Scoreboard:
         named = [subjects[one] for one in self._watched.tolist()]
         return ScoreBatch(
             scored_at=now,
-            subjects=(*named, Subject(named[0].kind, EVERYTHING, self.shape.lane)),
+            subjects=(*named, Subject(named[0].kind, EVERYTHING, self.shape.tier)),
             models=self.shape.models,
             horizons_s=self.shape.horizons_s,
             quantities=self.shape.quantities,

@@ -1,4 +1,4 @@
-"""Goes along with the forecasts of one lane: who will talk, how far to trust, what has drifted, how good it was."""
+"""Goes along with the forecasts of one tier: who will talk, how far to trust, what has drifted, how good it was."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,9 +128,9 @@ class Companion:
         self._next = None if following < 0 else following
 
 
-def shape_of(models: Sequence[str], horizons_s: Sequence[int], quantities: Sequence[object], lane: str) -> Shape:
+def shape_of(models: Sequence[str], horizons_s: Sequence[int], quantities: Sequence[object], tier: str) -> Shape:
     """The shape of scores: the models, and what was really said as the last."""
-    return Shape((*models, SAID), tuple(horizons_s), tuple(quantities), lane)  # type: ignore[arg-type]
+    return Shape((*models, SAID), tuple(horizons_s), tuple(quantities), tier)  # type: ignore[arg-type]
 
 
 def section(arrays: Mapping[str, Floats], prefix: str) -> dict[str, Floats]:

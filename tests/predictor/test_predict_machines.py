@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cpdb import Communication, HostLoad, Quantity, Subject, SubjectKind, VmLoad, open_store
-from predictor import Lanes, PredictorConfig, SlowLane, records
+from predictor import PredictorConfig, SlowTier, Tiers, records
 from predictor.models.communications import fitted
 
 START = 2_000_000.0
@@ -50,7 +50,7 @@ def lived(store, seconds=200):
     """Requests come in a rhythm of 40 s; vm1's load follows them, vm2's wanders, whatever its few say."""
     rng = np.random.default_rng(2)
     config = PredictorConfig(models=("naive", "ewma", "train_mean", "seasonal_naive"))
-    lanes, idle = Lanes(config, SlowLane(horizons_s=()), background=False), 0.4
+    tiers, idle = Tiers(config, SlowTier(horizons_s=()), background=False), 0.4
     for second in range(1, seconds + 1):
         t = START + second
         requests = int(rng.poisson(40 if second % 40 < 10 else 4))
@@ -70,9 +70,9 @@ def lived(store, seconds=200):
                 HostLoad("hA", t, cores + idle, 4.0, 100, 200),
             ]
         )
-        lanes.cycle(store, t)
-    lanes.close()
-    return lanes
+        tiers.cycle(store, t)
+    tiers.close()
+    return tiers
 
 
 def test_the_model_earns_its_say_where_load_follows_talk(store):

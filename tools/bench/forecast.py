@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cpdb import Batch, FlowKey, ForepathError, Store, open_store
-from predictor import Predictor, PredictorConfig
+from predictor import Predictor, PredictorConfig, WorkLimits
 from tools.bench.figures import BenchTarget, Result, median
 from tools.bench.forecast_peers import LEVELS, Floats, PeerAnswer, PeerJob, Traffic, missing, mlforecast, statsforecast
 
@@ -138,8 +138,8 @@ def _accuracy(name: str, fan: Floats, asked: ForecastLoad) -> dict[str, float]:
 def _forepath(asked: ForecastLoad) -> dict[str, Any]:
     """Cycles of a predictor with a store: what the last ones cost, reading and writing included, and their fans."""
     config = PredictorConfig(
-        horizons_s=HORIZONS, levels=QUANTILES, window_s=max(180, asked.history_s), refit_every_s=NEVER_AGAIN_S,
-        max_pairs=asked.pairs, models=asked.models, seed=asked.seed,
+        horizons_s=HORIZONS, levels=QUANTILES, window_s=max(180, asked.history_s),
+        limits=WorkLimits(refit_every_s=NEVER_AGAIN_S, max_pairs=asked.pairs), models=asked.models, seed=asked.seed,
     )  # fmt: skip
     predictor = Predictor(config, background=False)
     talks = tuple(FlowKey(f"c{n // 10}", f"10.{n % 10}.0.1", f"vm{n % 50}") for n in range(asked.pairs))

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 
 from cpdb import Communication, Store, open_store
-from predictor import Predictor, PredictorConfig
+from predictor import Predictor, PredictorConfig, WorkLimits
 from tools.bench.figures import BenchTarget, Result, Size, cpu_s, median
 
 PAIRS = (20, 200)
@@ -28,7 +28,7 @@ def measure(size: Size) -> Result:
 
 
 def _cycles(pairs: int, history_s: int, repetitions: int) -> tuple[float, float]:
-    predictor = Predictor(PredictorConfig(refit_every_s=NEVER_AGAIN_S), background=False)
+    predictor = Predictor(PredictorConfig(limits=WorkLimits(refit_every_s=NEVER_AGAIN_S)), background=False)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{folder}/foreseeing.db")
         try:

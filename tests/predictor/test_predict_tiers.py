@@ -7,16 +7,16 @@ import pytest
 from synthetic_traffic import START, Recipe, make
 
 from cpdb import HostLoad, LinkLoad, Quantity, Subject, SubjectKind, VmLoad, open_store
-from predictor import Lanes, PredictorConfig, SlowLane, lane_of
+from predictor import PredictorConfig, SlowTier, Tiers, tier_of
 
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))
-SLOW = SlowLane(horizons_s=(60, 120), window_s=480)
+SLOW = SlowTier(horizons_s=(60, 120), window_s=480)
 MIB = 1 << 20
 
 
 @pytest.fixture
 def store(tmp_path: Path):
-    one = open_store(f"sqlite:///{tmp_path}/lanes.db")
+    one = open_store(f"sqlite:///{tmp_path}/tiers.db")
     yield one
     one.close()
 
@@ -31,19 +31,19 @@ def loads(t, cores):
 
 def lived(store, seconds, slow=SLOW):
     traffic = make(5, Recipe(pairs=6, surging=0, seconds=seconds))
-    lanes = Lanes(CONFIG, slow, background=False)
+    tiers = Tiers(CONFIG, slow, background=False)
     rng = np.random.default_rng(1)
     for second in range(1, seconds + 1):
         store.facts.add_communications(traffic.rows(second - 1))
         store.facts.add_loads(loads(START + second, 0.3 + 0.02 * rng.random()))
-        lanes.cycle(store, START + second)
-    lanes.close()
+        tiers.cycle(store, START + second)
+    tiers.close()
     return traffic
 
 
 def said(store, now, kind, speed="fast"):
     """Subject -> {(horizon, quantity): (median, 0.9 quantile)}."""
-    batch = store.forecasts.batch(START + now, 30, lane_of(kind, speed))
+    batch = store.forecasts.batch(START + now, 30, tier_of(kind, speed))
     assert batch is not None
     shape = (len(batch.subjects), len(batch.horizons_s), len(batch.quantities), len(batch.levels))
     values = np.frombuffer(batch.values, "<f4").reshape(shape)
@@ -91,5 +91,5 @@ def test_minutes_ahead_from_the_same_rows(store):
 
 
 def test_without_slow_horizons_there_is_no_slow_lane(store):
-    lived(store, 30, SlowLane(horizons_s=()))
-    assert store.forecasts.batch(START + 30, 600, lane_of(SubjectKind.PAIR, "slow")) is None
+    lived(store, 30, SlowTier(horizons_s=()))
+    assert store.forecasts.batch(START + 30, 600, tier_of(SubjectKind.PAIR, "slow")) is None
