@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
+from pydantic import ValidationError
 
 from cpdb import SettingsError, Store
 from forepath.paths import routed
@@ -26,10 +27,11 @@ from orchestrator import (
     OvsQueues,
     QueueKeeper,
     QueueSpec,
-    RouteSpec,
+    RouteSettings,
     Scaling,
     TenantCap,
     critical_level,
+    problem_lines,
     whole,
 )
 from predictor import PredictorConfig, SlowTier, WorkLimits
@@ -189,42 +191,46 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
     chosen = policy or section.policy
     if chosen not in ("predictive", "reactive"):
         raise SettingsError(f"--policy {chosen!r}: write predictive or reactive")
-    return OrchestratorConfig(
-        hosts=host_specs(settings),
-        vms=vm_specs(settings),
-        queues=tuple(queue_specs(settings)),
-        pools=pool_specs(settings),
-        routing=route_spec(settings),
-        policy=chosen,  # type: ignore[arg-type]
-        act=act,
-        horizons_s=settings.predictor.horizons_s,
-        level=section.level if section.level is not None else critical_level(section.cost_of_short),
-        margin=section.margin,
-        link_headroom=section.link_headroom,
-        host_headroom=section.host_headroom,
-        lease_s=section.lease_s,
-        duty_s=max(5.0, 3 * section.cycle_s),
-        migration_bytes_per_s=section.migration_mbit_per_s * BYTES_PER_S_PER_MBIT,
-        migration_over_links=section.migration_over_links,
-        follow_sources=section.follow_sources,
-        migration_limit_s=section.migration_limit_s,
-        moves_at_once=section.migrations_at_once,
-        moves_per_host=section.migrations_per_host,
-        moves_per_link=section.migrations_per_link,
-        tenants=tenants(settings),
-        tenant_caps=tuple(tenant_caps(settings)),
-        balance=section.balance,
-        poll_s=settings.controller.poll_s,
-        stop_file=PAUSE_FILE,
-    )
+    try:
+        return OrchestratorConfig(
+            routing=route_settings(settings),
+            policy=chosen,
+            act=act,
+            declared={
+                "hosts": host_specs(settings),
+                "vms": vm_specs(settings),
+                "queues": tuple(queue_specs(settings)),
+                "pools": pool_specs(settings),
+                "tenants": tenants(settings),
+                "tenant_caps": tuple(tenant_caps(settings)),
+            },
+            demand={
+                "horizons_s": settings.predictor.horizons_s,
+                "level": section.level if section.level is not None else critical_level(section.cost_of_short),
+                "margin": section.margin,
+            },
+            bandwidth={"headroom": section.link_headroom, "lease_s": section.lease_s},
+            cpu={"host_headroom": section.host_headroom},
+            timing={"duty_s": max(5.0, 3 * section.cycle_s), "poll_s": settings.controller.poll_s},
+            moves={
+                "bytes_per_s": section.migration_mbit_per_s * BYTES_PER_S_PER_MBIT,
+                "over_links": section.migration_over_links,
+                "follow_sources": section.follow_sources,
+                "limit_s": section.migration_limit_s,
+                "at_once": section.migrations_at_once,
+                "per_host": section.migrations_per_host,
+                "per_link": section.migrations_per_link,
+            },
+            weights={"enabled": section.balance},
+            guard={"stop_file": PAUSE_FILE},
+        )
+    except ValidationError as error:
+        raise SettingsError("\n".join(problem_lines(error))) from error
 
 
-def route_spec(settings: Settings) -> RouteSpec | None:
-    """How traffic is routed; None where it goes the shortest way."""
-    section = settings.routing
-    if not section.enabled:
-        return None
-    return RouteSpec(**section.model_dump(exclude={"enabled"}))
+def route_settings(settings: Settings) -> RouteSettings:
+    """How traffic is routed, and whether at all."""
+    return RouteSettings(**settings.routing.model_dump())
 
 
 def tenants(settings: Settings) -> dict[str, str]:
@@ -269,24 +275,28 @@ def make_orchestrator(
 ) -> Orchestrator:
     """An orchestrator on the declared libvirt hosts, or on the hypervisors given, and on the declared queues."""
     drivers = hypervisors or with_pools(_libvirt(config), store, config)
-    queues = QueueKeeper(OvsQueues(config.queues), config.act) if config.queues else None
+    queues = QueueKeeper(OvsQueues(config.declared.queues), config.act) if config.declared.queues else None
     return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock), queues)
 
 
 def make_approval(config: OrchestratorConfig, store: Store, clock: Callable[[], float]) -> Approval:
     """Plans for a person to read and apply, on the declared libvirt hosts."""
-    queues = OvsQueues(config.queues)
+    queues = OvsQueues(config.declared.queues)
     paths = path_reader(store, 1.0, clock)
     return Approval(config, store, with_pools(_libvirt(config), store, config), paths, lambda: whole(queues))
 
 
 def with_pools(hypervisors: Hypervisors, store: Store, config: OrchestratorConfig) -> Hypervisors:
     """The hypervisors, able to bring machines of the declared pools in and out; themselves where there are none."""
-    return Scaling(hypervisors, LibvirtPool(config.hosts), store, config) if config.pools else hypervisors
+    return (
+        Scaling(hypervisors, LibvirtPool(config.declared.hosts), store, config)
+        if config.declared.pools
+        else hypervisors
+    )
 
 
 def _libvirt(config: OrchestratorConfig) -> LibvirtHypervisors:
-    return LibvirtHypervisors(config.hosts, migration_limit_s=config.migration_limit_s, vms=config.vms)
+    return LibvirtHypervisors(config.declared.hosts, migration_limit_s=config.moves.limit_s, vms=config.declared.vms)
 
 
 def programs(settings: Settings, settings_file: Path | None, run_directory: Path, act: bool) -> list[Program]:

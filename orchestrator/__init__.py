@@ -37,7 +37,7 @@ from orchestrator.actions import (
     from_json,
 )
 from orchestrator.approval import Approval
-from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, RouteSpec, TenantCap, VmSpec, problems
+from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, RouteSettings, TenantCap, VmSpec, problem_lines
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.demand import Demand, critical_level, demands, together
 from orchestrator.duty import ACTING, ADVISING
@@ -96,7 +96,7 @@ __all__ = [
     "Refusal",
     "ReleaseBandwidth",
     "ReserveBandwidth",
-    "RouteSpec",
+    "RouteSettings",
     "ScaleIn",
     "ScaleOut",
     "Scaling",
@@ -127,7 +127,7 @@ __all__ = [
     "passed",
     "plan",
     "pre_copy",
-    "problems",
+    "problem_lines",
     "promised",
     "request_bandwidth",
     "request_of",

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from cpdb import ActionRecord, PlanRecord, Seconds, SettingsError, Store
 from orchestrator.act import Executor, Hypervisors
 from orchestrator.actions import from_json
-from orchestrator.config import OrchestratorConfig, problems
+from orchestrator.config import OrchestratorConfig
 from orchestrator.cycle import JOURNAL_S, up_to_date
 from orchestrator.demand import demands
 from orchestrator.duty import APPLYING, identity
@@ -33,9 +33,7 @@ class Approval:
         paths: Paths,
         queues: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        """As for the orchestrator; `queues` names the links whose guaranteed queue stands. Raises SettingsError."""
-        if found := problems(config):
-            raise SettingsError("; ".join(found))
+        """As for the orchestrator; `queues` names the links whose guaranteed queue stands."""
         self._config = config
         self._store = store
         self._hypervisors = hypervisors
@@ -81,7 +79,7 @@ class Approval:
 
     def _hold(self, now: Seconds) -> bool:
         """Says that its actions are being followed; without this an orchestrator takes them over."""
-        return self._store.leases.hold(APPLYING, self._name, now, self._config.duty_s).holder == self._name
+        return self._store.leases.hold(APPLYING, self._name, now, self._config.timing.duty_s).holder == self._name
 
     def _await(
         self, begun: list[ActionRecord], clock: Callable[[], Seconds], sleep: Callable[[Seconds], None]

@@ -1,27 +1,91 @@
-"""What an operator decides once: hosts, machines, thresholds and brakes. Nothing here is learnt."""
+"""What an operator decides once, in small sections: machines, thresholds, guards. Nothing here is learnt.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+Each section is handed as it is to what owns it, and is a table of the settings file: `[orchestrator.bandwidth]`, ...
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cpdb import BytesPerS, Seconds
 from orchestrator.pools import PoolSpec, pool_of, pool_problems
 
-__all__ = [
-    "BUDGETS_PER_MINUTE",
-    "LEAD_PRIORS_S",
-    "QUEUE_DSCP",
-    "HostSpec",
-    "OrchestratorConfig",
-    "Policy",
-    "QueueSpec",
-    "RouteSpec",
-    "TenantCap",
-    "VmSpec",
-    "problems",
-]
+Policy = Literal["predictive", "reactive"]
+NOW = 0  # the horizon of what is measured
+# Under this name the orchestrator writes what it wants.
+OWNER = "orchestrator"
+# The mark (expedited forwarding) that sends a packet into the guaranteed queue of a link that has one.
+QUEUE_DSCP = 46
+BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
+    {
+        "reserve_bandwidth": 30,
+        "release_bandwidth": 30,
+        "set_cpu_limit": 30,
+        "set_vcpus": 6,
+        "set_memory": 6,
+        "set_network_rate": 6,
+        "migrate_vm": 4,
+        "set_weights": 6,
+        "scale_out": 6,
+        "scale_in": 6,
+        "set_routes": 20,
+    }
+)
+# Until enough was seen here: an OpenFlow rule waits for the next look at what is wanted, a move copies all memory.
+LEAD_PRIORS_S: Mapping[str, Seconds] = MappingProxyType(
+    {
+        "reserve_bandwidth": 1.5,
+        "release_bandwidth": 1.5,
+        "set_weights": 1.5,
+        "set_cpu_limit": 0.5,
+        "set_vcpus": 2.0,
+        "set_memory": 1.0,
+        "set_network_rate": 0.5,
+        "migrate_vm": 4.0,
+        "scale_out_paused": 4.0,
+        "scale_out_saved": 5.0,
+        "scale_out_defined": 12.0,
+        "scale_out_image": 15.0,
+        "scale_in": 10.0,
+        "set_routes": 4.0,
+    }
+)
+
+
+def _check_share(value: float) -> float:
+    if not 0 < value <= 1:
+        raise ValueError(f"{value} is not a share between 0 and 1, e.g. 0.9")
+    return value
+
+
+def _check_positive(value: float) -> float:
+    if not value > 0:
+        raise ValueError(f"{value} must be above 0, e.g. 5")
+    return value
+
+
+def _check_not_negative(value: float) -> float:
+    if not value >= 0:
+        raise ValueError(f"{value} must be 0 or more, e.g. 5")
+    return value
+
+
+ShareOf1 = Annotated[float, AfterValidator(_check_share)]
+AboveZero = Annotated[float, AfterValidator(_check_positive)]
+NotNegative = Annotated[float, AfterValidator(_check_not_negative)]
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,62 +135,6 @@ class VmSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteSpec:
-    """When and how traffic is routed. `churn`: the price of moving; `outlook`: the weight of forecasts.
-
-    Nothing is done unless the fullest link is expected above `trigger` of its capacity, and will be emptier by
-    `min_gain` of that.
-    """
-
-    every_s: Seconds = 30.0
-    paths: int = 4
-    churn: float = 0.002
-    outlook: float = 0.2
-    trigger: float = 0.5
-    min_gain: float = 0.05
-    lease_s: Seconds = 900.0
-
-
-Policy = Literal["predictive", "reactive"]
-# The mark (expedited forwarding) that sends a packet into the guaranteed queue of a link that has one.
-QUEUE_DSCP = 46
-BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
-    {
-        "reserve_bandwidth": 30,
-        "release_bandwidth": 30,
-        "set_cpu_limit": 30,
-        "set_vcpus": 6,
-        "set_memory": 6,
-        "set_network_rate": 6,
-        "migrate_vm": 4,
-        "set_weights": 6,
-        "scale_out": 6,
-        "scale_in": 6,
-        "set_routes": 20,
-    }
-)
-# Until enough was seen here: an OpenFlow rule waits for the next look at what is wanted, a move copies all memory.
-LEAD_PRIORS_S: Mapping[str, Seconds] = MappingProxyType(
-    {
-        "reserve_bandwidth": 1.5,
-        "release_bandwidth": 1.5,
-        "set_weights": 1.5,
-        "set_cpu_limit": 0.5,
-        "set_vcpus": 2.0,
-        "set_memory": 1.0,
-        "set_network_rate": 0.5,
-        "migrate_vm": 4.0,
-        "scale_out_paused": 4.0,
-        "scale_out_saved": 5.0,
-        "scale_out_defined": 12.0,
-        "scale_out_image": 15.0,
-        "scale_in": 10.0,
-        "set_routes": 4.0,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
 class QueueSpec:
     """One direction of a link, e.g. "leaf2>hA", where marked packets get a queue of their own.
 
@@ -153,174 +161,311 @@ class TenantCap:
     bytes_per_s: BytesPerS | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OrchestratorConfig:
-    """All thresholds. Shares are of 1; times are seconds; `act=False` gives advice only."""
+class SettingsSection(BaseModel):
+    """Base of the sections: frozen, and an unknown key is an error, not a silent nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def tuned(self, **changes: Any) -> Self:
+        """With some settings changed, e.g. `tuned(act=True, cpu={"headroom": 0.8})`, and checked again.
+
+        Raises pydantic's ValidationError.
+        """
+        values = dict(self)
+        for name, change in changes.items():
+            section = values.get(name)
+            nested = isinstance(section, SettingsSection) and isinstance(change, Mapping)
+            values[name] = section.tuned(**change) if nested and section is not None else change
+        return type(self)(**values)
+
+
+class DeclaredMachines(SettingsSection):
+    """What is there: hypervisors, machines, queues, pools, and to which tenant a machine or a virtual IP belongs."""
 
     hosts: tuple[HostSpec, ...] = ()
     vms: tuple[VmSpec, ...] = ()
     queues: tuple[QueueSpec, ...] = ()
     pools: tuple[PoolSpec, ...] = ()
-    # None: all traffic goes the shortest way
-    routing: RouteSpec | None = None
-    policy: Policy = "predictive"
-    act: bool = False
-    owner: str = "orchestrator"
-    horizons_s: tuple[int, ...] = (5, 15, 30)
-    # demand
-    level: float = 0.9
-    margin: float = 1.2
-    chance_sigmas: float = 2.5
-    max_forecast_age_s: Seconds = 5.0
-    max_interval_ratio: float = 100.0
-    # bandwidth: begin above the trigger, then fit into the headroom (both are shares of capacity)
-    link_trigger: float = 0.97
-    link_headroom: float = 0.9
-    link_floor: float = 0.05
-    limit_deadband: float = 0.1
-    lease_s: Seconds = 8.0
-    # compute and placement
-    cpu_headroom: float = 0.85
-    cpu_step_cores: float = 0.05
-    cpu_min_gain: float = 0.5
-    cpu_deadband: float = 0.1
-    calm_s: Seconds = 10.0
-    # as long must measured calm last where trusted forecasts see nothing coming
-    calm_foreseen_s: Seconds = 5.0
-    calm_share: float = 0.7
-    host_headroom: float = 0.9
-    host_deadband: float = 0.05
-    # memory: what is kept free beside a need (this share, at least so much), and in which steps it is given
-    memory_reserve: float = 0.15
-    memory_reserve_bytes: int = 24 << 20
-    memory_step_bytes: int = 16 << 20
-    memory_deadband: float = 0.15
-    # whether machines go nearer to those who will call them although nothing is short
-    follow_sources: bool = False
-    # what is not in effect for at least this long before the need has passed is not worth its cost
-    min_hold_s: Seconds = 1.0
-    # live migration: how fast memory is copied, and whether that takes from the links between the hosts
-    migration_bytes_per_s: BytesPerS = 125e6
-    migration_over_links: bool = False
-    migration_limit_s: Seconds = 30.0
-    # brakes
-    poll_s: Seconds = 1.0
-    decision_s: Seconds = 0.5
-    lead_priors_s: Mapping[str, Seconds] = field(default_factory=lambda: LEAD_PRIORS_S)
-    max_world_age_s: Seconds = 5.0
-    move_cooldown_s: Seconds = 60.0
-    resize_cooldown_s: Seconds = 5.0
-    oscillation_s: Seconds = 300.0
-    # what turned round so often within the window is left as it is for a while
-    most_turns: int = 8
-    turns_window_s: Seconds = 60.0
-    hold_still_s: Seconds = 120.0
-    # nothing is made this many times larger or smaller in one go
-    max_step: float = 4.0
-    retry_s: Seconds = 30.0
-    advice_repeat_s: Seconds = 30.0
-    install_timeout_s: Seconds = 5.0
-    budgets_per_minute: Mapping[str, int] = field(default_factory=lambda: BUDGETS_PER_MINUTE)
-    budget_per_host: int = 30
-    budget_per_tenant: int = 30
-    moves_at_once: int = 2
-    moves_per_host: int = 1
-    moves_per_link: int = 1
-    # machine or virtual IP address -> tenant, where one is declared
-    tenants: Mapping[str, str] = field(default_factory=dict)
+    tenants: Mapping[str, str] = {}
     tenant_caps: tuple[TenantCap, ...] = ()
-    # destinations: whether weights follow predicted headroom, below which headroom, for which gain, how often
-    balance: bool = True
-    balance_below: float = 0.15
-    balance_min_gain: float = 0.1
-    balance_cooldown_s: Seconds = 20.0
-    stop_file: Path | None = None
-    # of two acting orchestrators one stands by: the other takes over when this long nothing was heard of the first
-    duty_s: Seconds = 5.0
-    # learning
-    history_s: Seconds = 300.0
-    learn_every_s: Seconds = 10.0
 
     def vm(self, name: str) -> VmSpec | None:
         """The machine declared by itself or in a pool, or None: undeclared ones are watched, never touched."""
-        declared = next((item for item in self.vms if item.name == name), None)
-        found = None if declared else pool_of(self.pools, name)
-        return _member_spec(found[0], name) if found else declared
+        declared = next((vm for vm in self.vms if vm.name == name), None)
+        member = None if declared else pool_of(self.pools, name)
+        if member is None:
+            return declared
+        pool = member[0]
+        return VmSpec(name, pool.priority, pool.cpu_cores_min, pool.cpu_cores_max, pool.vcpus)
 
     def pool(self, virtual_ip: str) -> PoolSpec | None:
         """The pool declared for a virtual IP's address, or None."""
-        return next((item for item in self.pools if item.virtual_ip == virtual_ip), None)
+        return next((pool for pool in self.pools if pool.virtual_ip == virtual_ip), None)
 
     def queue(self, link: str) -> QueueSpec | None:
         """The queue declared for that direction of a link, or None."""
-        return next((item for item in self.queues if item.link == link), None)
+        return next((queue for queue in self.queues if queue.link == link), None)
+
+    @model_validator(mode="after")
+    def _check_all(self) -> Self:
+        lines = [*self._machine_problems(), *self._queue_problems()]
+        lines += pool_problems(self.pools, (host.name for host in self.hosts))
+        if lines:
+            raise ValueError("; ".join(lines))
+        return self
+
+    def _machine_problems(self) -> Iterator[str]:
+        yield from _named_twice("hosts", [host.name for host in self.hosts])
+        yield from _named_twice("vms", [vm.name for vm in self.vms])
+        for host in self.hosts:
+            if host.cpu_cores_capacity <= 0 or host.memory_bytes_capacity <= 0:
+                yield f"hosts.{host.name}: capacity must be above 0, e.g. 4 cores and 8589934592 bytes"
+        for vm in self.vms:
+            if not 0 < vm.cpu_cores_min <= vm.cpu_cores_max:
+                yield f"vms.{vm.name}: 0 < cpu_cores_min <= cpu_cores_max must hold, e.g. 0.5 and 2"
+            if vm.memory_bytes_max and not 0 < vm.memory_bytes_min <= vm.memory_bytes_max:
+                yield f"vms.{vm.name}: memory_bytes_min must be above 0 and at most memory_bytes_max"
+            if vm.vcpus_max < 1:
+                yield f"vms.{vm.name}: vcpus_max {vm.vcpus_max} must be at least 1"
+
+    def _queue_problems(self) -> Iterator[str]:
+        yield from _named_twice("queues: link", [queue.link for queue in self.queues])
+        yield from _named_twice("queues: device", [queue.device for queue in self.queues])
+        for queue in self.queues:
+            if queue.capacity_bytes_per_s <= 0 or not 0 < queue.guaranteed_share < 1:
+                yield f"queues.{queue.link}: needs a capacity above 0 and a share between 0 and 1, e.g. 0.8"
 
 
-def _member_spec(pool: PoolSpec, name: str) -> VmSpec:
-    return VmSpec(name, pool.priority, pool.cpu_cores_min, pool.cpu_cores_max, pool.vcpus)
+def _named_twice(table: str, names: Sequence[str]) -> Iterator[str]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{table}: {name} is named twice"
 
 
-def problems(config: OrchestratorConfig) -> list[str]:
-    """Everything wrong with the settings, all at once; empty when they are fine."""
-    found = [*_share_problems(config), *_time_problems(config), *_machine_problems(config), *_queue_problems(config)]
-    return [*found, *pool_problems(config.pools, (one.name for one in config.hosts))]
+class DemandSettings(SettingsSection):
+    """Which quantile of a forecast counts as the need, with how much room to be wrong, and when it is believed.
+
+    `level` is a quantile level, `margin` a factor; `chance_sigmas` is how far a peak second may exceed a mean m of
+    arrivals by chance, in units of sqrt(m).
+    """
+
+    level: ShareOf1 = 0.9
+    margin: float = 1.2
+    chance_sigmas: NotNegative = 2.5
+    max_forecast_age_s: AboveZero = 5.0
+    max_interval_ratio: AboveZero = 100.0
+    horizons_s: tuple[int, ...] = (5, 15, 30)
+
+    @field_validator("margin")
+    @classmethod
+    def _check_margin(cls, value: float) -> float:
+        if value < 1:
+            raise ValueError(f"{value} would ask for less than is forecast; write 1.2 for 20 % more")
+        return value
+
+    @field_validator("horizons_s")
+    @classmethod
+    def _check_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or sorted(set(value)) != list(value) or value[0] <= 0:
+            raise ValueError(f"{value} must ascend from above 0, e.g. (5, 15, 30)")
+        return value
 
 
-def _share_problems(config: OrchestratorConfig) -> Iterator[str]:
-    for name in ("level", "link_trigger", "link_headroom", "host_headroom", "cpu_headroom", "calm_share"):
-        value = getattr(config, name)
-        if not 0 < value < 1.0000001:
-            yield f"orchestrator.{name}: {value} is not a share between 0 and 1, e.g. 0.9"
-    if config.max_step <= 1:
-        yield f"orchestrator.max_step: {config.max_step} would allow no change at all; write 4 for four times"
-    if config.margin < 1:
-        yield f"orchestrator.margin: {config.margin} would ask for less than is forecast; write 1.2 for 20 % more"
-    if config.policy not in ("predictive", "reactive"):
-        yield f"orchestrator.policy: {config.policy!r} is unknown; write predictive or reactive"
+class BandwidthSettings(SettingsSection):
+    """Reservations begin above the `trigger` and then fit into the `headroom`; both are shares of a link's capacity.
+
+    Nobody is limited below the `floor`; limits that differ less than the `deadband` are left as they are.
+    """
+
+    trigger: ShareOf1 = 0.97
+    headroom: ShareOf1 = 0.9
+    floor: ShareOf1 = 0.05
+    deadband: NotNegative = 0.1
+    lease_s: Seconds = 8.0
+
+    @field_validator("lease_s")
+    @classmethod
+    def _check_lease(cls, value: Seconds) -> Seconds:
+        if value < 2:
+            raise ValueError(f"{value} ends before it can be renewed; write at least 2")
+        return value
 
 
-def _time_problems(config: OrchestratorConfig) -> Iterator[str]:
-    for name in (
-        "lease_s",
-        "poll_s",
-        "max_world_age_s",
-        "max_forecast_age_s",
-        "history_s",
-        "duty_s",
-        "migration_bytes_per_s",
-    ):
-        if getattr(config, name) <= 0:
-            yield f"orchestrator.{name}: must be above 0, e.g. 5"
-    if config.lease_s < 2 * config.poll_s:
-        least = 2 * config.poll_s
-        yield f"orchestrator.lease_s: {config.lease_s} ends before it can be renewed; write at least {least}"
-    if not config.horizons_s or sorted(set(config.horizons_s)) != list(config.horizons_s) or config.horizons_s[0] <= 0:
-        yield f"orchestrator.horizons_s: {config.horizons_s} must ascend from above 0, e.g. (5, 15, 30)"
+class CpuSettings(SettingsSection):
+    """CPU limits leave `headroom` above a need, in steps; a calm machine gives back what it does not use.
+
+    Calm is `calm_s` below `calm_share` of the everyday limit, or `calm_foreseen_s` where trusted forecasts see nothing
+    coming. Host shares are of the host's cores.
+    """
+
+    headroom: ShareOf1 = 0.85
+    step_cores: AboveZero = 0.05
+    min_gain: NotNegative = 0.5
+    deadband: NotNegative = 0.1
+    calm_s: AboveZero = 10.0
+    calm_foreseen_s: AboveZero = 5.0
+    calm_share: ShareOf1 = 0.7
+    host_headroom: ShareOf1 = 0.9
+    host_deadband: NotNegative = 0.05
 
 
-def _machine_problems(config: OrchestratorConfig) -> Iterator[str]:
-    for kind, names in (("hosts", [one.name for one in config.hosts]), ("vms", [one.name for one in config.vms])):
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            yield f"orchestrator.{kind}: {name} is named twice"
-    for host in config.hosts:
-        if host.cpu_cores_capacity <= 0 or host.memory_bytes_capacity <= 0:
-            yield f"orchestrator.hosts.{host.name}: capacity must be above 0, e.g. 4 cores and 8589934592 bytes"
-    for vm in config.vms:
-        if not 0 < vm.cpu_cores_min <= vm.cpu_cores_max:
-            yield f"orchestrator.vms.{vm.name}: 0 < cpu_cores_min <= cpu_cores_max must hold, e.g. 0.5 and 2"
-        if vm.memory_bytes_max and not 0 < vm.memory_bytes_min <= vm.memory_bytes_max:
-            yield f"orchestrator.vms.{vm.name}: memory_bytes_min must be above 0 and at most memory_bytes_max"
-        if vm.vcpus_max < 1:
-            yield f"orchestrator.vms.{vm.name}: vcpus_max {vm.vcpus_max} must be at least 1"
+class MemorySettings(SettingsSection):
+    """What is kept free beside a need (this share of it, at least so many bytes), and in which steps it is given."""
+
+    reserve: NotNegative = 0.15
+    reserve_bytes: int = 24 << 20
+    step_bytes: Count = 16 << 20
+    deadband: NotNegative = 0.15
 
 
-def _queue_problems(config: OrchestratorConfig) -> Iterator[str]:
-    for kind, names in (
-        ("link", [one.link for one in config.queues]),
-        ("device", [one.device for one in config.queues]),
-    ):
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            yield f"orchestrator.queues: {kind} {name} is named twice; each has one queue of its own"
-    for one in config.queues:
-        if one.capacity_bytes_per_s <= 0 or not 0 < one.guaranteed_share < 1:
-            yield f"orchestrator.queues.{one.link}: needs a capacity above 0 and a share between 0 and 1, e.g. 0.8"
+class MoveSettings(SettingsSection):
+    """Live migration: how fast memory is copied, whether that takes from the links between hosts, how many at a time.
+
+    `follow_sources`: machines go nearer to those who will call them although nothing is short.
+    """
+
+    bytes_per_s: AboveZero = 125e6
+    over_links: bool = False
+    limit_s: AboveZero = 30.0
+    at_once: Count = 2
+    per_host: Count = 1
+    per_link: Count = 1
+    follow_sources: bool = False
+
+
+class WeightSettings(SettingsSection):
+    """Whether weights follow predicted headroom, below which headroom, for which gain, and how often."""
+
+    enabled: bool = True
+    below: NotNegative = 0.15
+    min_gain: NotNegative = 0.1
+    cooldown_s: NotNegative = 20.0
+
+
+class RouteSettings(SettingsSection):
+    """When and how traffic is routed. `churn`: the price of moving; `outlook`: the weight of forecasts.
+
+    Nothing is done unless the fullest link is expected above `trigger` of its capacity, and will be emptier by
+    `min_gain` of that.
+    """
+
+    enabled: bool = False
+    every_s: AboveZero = 30.0
+    paths: Count = 4
+    churn: NotNegative = 0.002
+    outlook: NotNegative = 0.2
+    trigger: NotNegative = 0.5
+    min_gain: NotNegative = 0.05
+    lease_s: AboveZero = 900.0
+
+
+class BudgetSettings(SettingsSection):
+    """Actions a minute: of each kind, on each host, for each tenant. Kinds that are not named keep their budget."""
+
+    per_minute: Mapping[str, int] = Field(default_factory=lambda: dict(BUDGETS_PER_MINUTE))
+    per_host: int = 30
+    per_tenant: int = 30
+
+    @field_validator("per_minute")
+    @classmethod
+    def _complete(cls, value: Mapping[str, int]) -> Mapping[str, int]:
+        _check_kinds(value, BUDGETS_PER_MINUTE)
+        return {**BUDGETS_PER_MINUTE, **value}
+
+
+class GuardSettings(SettingsSection):
+    """How old the world may be, how long things rest after a change, and how large one change may be.
+
+    What turned round `max_turns` times within `turns_window_s` is left as it is for `hold_still_s`; nothing is made
+    `max_step` times larger or smaller in one go.
+    """
+
+    max_world_age_s: AboveZero = 5.0
+    move_cooldown_s: NotNegative = 60.0
+    resize_cooldown_s: NotNegative = 5.0
+    oscillation_s: NotNegative = 300.0
+    max_turns: Count = 8
+    turns_window_s: NotNegative = 60.0
+    hold_still_s: NotNegative = 120.0
+    max_step: float = 4.0
+    retry_s: NotNegative = 30.0
+    stop_file: Path | None = None
+    budgets: BudgetSettings = BudgetSettings()
+
+    @field_validator("max_step")
+    @classmethod
+    def _check_step(cls, value: float) -> float:
+        if value <= 1:
+            raise ValueError(f"{value} would allow no change at all; write 4 for four times")
+        return value
+
+
+class TimingSettings(SettingsSection):
+    """How long things take and how often they are repeated, in seconds.
+
+    What is not in effect for `min_hold_s` before the need has passed is not worth its cost. Of two acting orchestrators
+    one stands by: it takes over when for `duty_s` nothing was heard of the other.
+    """
+
+    poll_s: AboveZero = 1.0
+    decision_s: NotNegative = 0.5
+    lead_priors_s: Mapping[str, Seconds] = Field(default_factory=lambda: dict(LEAD_PRIORS_S))
+    min_hold_s: NotNegative = 1.0
+    advice_repeat_s: NotNegative = 30.0
+    install_timeout_s: AboveZero = 5.0
+    duty_s: AboveZero = 5.0
+    history_s: AboveZero = 300.0
+    learn_every_s: NotNegative = 10.0
+
+    @field_validator("lead_priors_s")
+    @classmethod
+    def _complete(cls, value: Mapping[str, Seconds]) -> Mapping[str, Seconds]:
+        _check_kinds(value, LEAD_PRIORS_S)
+        return {**LEAD_PRIORS_S, **value}
+
+
+def _check_kinds(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"{', '.join(unknown)}: no such kind of action; known here: {', '.join(sorted(known))}")
+
+
+class OrchestratorConfig(SettingsSection):
+    """All that the orchestrator is told. Shares are of 1, times are seconds; `act=False` gives advice only."""
+
+    policy: Policy = "predictive"
+    act: bool = False
+    declared: DeclaredMachines = DeclaredMachines()
+    demand: DemandSettings = DemandSettings()
+    bandwidth: BandwidthSettings = BandwidthSettings()
+    cpu: CpuSettings = CpuSettings()
+    memory: MemorySettings = MemorySettings()
+    moves: MoveSettings = MoveSettings()
+    weights: WeightSettings = WeightSettings()
+    routing: RouteSettings = RouteSettings()
+    guard: GuardSettings = GuardSettings()
+    timing: TimingSettings = TimingSettings()
+
+    @property
+    def horizons_s(self) -> tuple[int, ...]:
+        """Every moment that is looked at: now, and under the predictive policy each horizon of the forecasts."""
+        return (NOW, *self.demand.horizons_s) if self.policy == "predictive" else (NOW,)
+
+    @model_validator(mode="after")
+    def _check_lease(self) -> Self:
+        least_s = 2 * self.timing.poll_s
+        if self.bandwidth.lease_s < least_s:
+            raise ValueError(
+                f"bandwidth.lease_s: {self.bandwidth.lease_s} ends before it can be renewed; write at least {least_s}"
+            )
+        return self
+
+
+def problem_lines(error: ValidationError) -> list[str]:
+    """One line for each setting that is wrong: where it is, and what to write instead."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(("orchestrator", *(str(part) for part in item["loc"])))
+        if item["type"] == "value_error":
+            lines.append(f"{where}: {item['ctx']['error']}")
+        else:
+            lines.append(f"{where} = {item['input']!r}: {item['msg']}")
+    return lines

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, SettingsError, Store, StoreError, VmLoad
+from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store, StoreError, VmLoad
 from orchestrator.act import Executor, Hypervisors, QueueKeeper
 from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, from_json
-from orchestrator.config import OrchestratorConfig, problems
+from orchestrator.config import OrchestratorConfig
 from orchestrator.demand import demands
 from orchestrator.duty import Turn
 from orchestrator.guards.guard import guard
@@ -62,12 +62,10 @@ class Orchestrator:
         paths: Paths,
         queues: QueueKeeper | None = None,
     ) -> None:
-        """`paths(source, destination)` names the nodes on the way, both ends included. Raises SettingsError.
+        """`paths(source, destination)` names the nodes on the way, both ends included.
 
         Without `queues`, bandwidth is reserved by meters alone.
         """
-        if found := problems(config):
-            raise SettingsError("; ".join(found))
         self._config = config
         self._store = store
         self._hypervisors = hypervisors
@@ -96,7 +94,7 @@ class Orchestrator:
         world = self._gatherer.world(now, self._executor.in_flight(), self._leads.times(recent, now))
         if self._queues is None:
             return world
-        stop = self._config.stop_file
+        stop = self._config.guard.stop_file
         paused = (stop is not None and stop.exists()) or self._store.pauses.in_force(now) is not None
         ready = self._queues.ready(now, paused=paused)
         return replace(world, queues=ready, queue_losses=self._queues.losses() if ready else {})
@@ -175,7 +173,7 @@ class Orchestrator:
                 self._store.journal.add_action(replace(row, outcome=OutcomeKind.SKIPPED, sentence=text))
 
     def _told(self, action: Action, outcome: OutcomeKind, recent: Sequence[ActionRecord], now: Seconds) -> bool:
-        since = now - self._config.advice_repeat_s
+        since = now - self._config.timing.advice_repeat_s
         return any(
             one.outcome is outcome and one.kind == action.kind and one.target == action.target and one.issued_at > since
             for one in recent
@@ -211,7 +209,7 @@ class Orchestrator:
 
 def router(config: OrchestratorConfig, store: Store) -> "Router | None":
     """What plans the paths of traffic; None where that is not wanted."""
-    if config.routing is None:
+    if not config.routing.enabled:
         return None
     from orchestrator.strategies.routes import Router  # only here: it brings scipy with it
 

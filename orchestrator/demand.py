@@ -8,7 +8,6 @@ from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
 from orchestrator.world import PairState, VmState, World
 
-NOW = 0  # the horizon of what is measured
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
 LEAST = {Quantity.BYTES_PEAK: 20_000.0, Quantity.CONNECTIONS_PEAK: 1.0}
 OPTIMISTIC, PESSIMISTIC = 0.05, 0.95
@@ -59,8 +58,11 @@ def critical_level(short_to_idle: float) -> float:
 
 def demands(world: World, config: OrchestratorConfig) -> Demand:
     """Demands of every pair: measured ones, and under the predictive policy one for each horizon."""
-    horizons = (NOW, *config.horizons_s) if config.policy == "predictive" else (NOW,)
-    found = (_pair_demand(world, one, horizon, config) for one in world.pairs.values() for horizon in horizons)
+    found = (
+        _pair_demand(world, one, horizon, config)
+        for one in world.pairs.values()
+        for horizon in config.demand.horizons_s
+    )
     return Demand({(one.pair, one.horizon_s): one for one in found})
 
 
@@ -99,7 +101,9 @@ def _rate(
     if forecast is None:
         return Rate(measured, typical, measured, 0.0)
     trusted = is_confident(forecast, measured, now, config)
-    need = max(measured, min(cap, margin(confident(quantile(forecast, config.level), trusted), config.margin)))
+    need = max(
+        measured, min(cap, margin(confident(quantile(forecast, config.demand.level), trusted), config.demand.margin))
+    )
     middle = forecasts.get((horizon_s, mean))
     usual = middle.at(0.5) if trusted and middle is not None else typical
     return Rate(measured, min(usual, cap), need, 0.0, forecast if trusted else None)
@@ -125,8 +129,8 @@ def is_confident(forecast: Forecast, measured: float, now: Seconds, config: Orch
     age_s = now - forecast.issued_at
     low, middle, high = (forecast.at(level) for level in (OPTIMISTIC, 0.5, PESSIMISTIC))
     scale = max(middle, measured, LEAST.get(forecast.quantity, 1.0))
-    fresh = 0 <= age_s <= config.max_forecast_age_s
-    return fresh and isfinite(high) and high - low <= config.max_interval_ratio * scale
+    fresh = 0 <= age_s <= config.demand.max_forecast_age_s
+    return fresh and isfinite(high) and high - low <= config.demand.max_interval_ratio * scale
 
 
 def _cap(world: World, state: PairState) -> float:
@@ -137,7 +141,7 @@ def _cap(world: World, state: PairState) -> float:
 
 def _chance(recent: float, typical: float, config: OrchestratorConfig) -> float:
     """Arrivals are counts: a peak second may exceed a mean m by some sqrt(m) without anything having changed."""
-    return config.chance_sigmas * sqrt(max(0.0, min(recent, typical)))
+    return config.demand.chance_sigmas * sqrt(max(0.0, min(recent, typical)))
 
 
 def together(rates: Iterable[Rate]) -> float:

@@ -39,14 +39,14 @@ class Turn:
 
     def take(self, now: Seconds) -> bool:
         """Takes or renews the lease; False while another holds it, which is logged once. Raises StoreError."""
-        held = self.store.leases.hold(self.lease, self.name, now, self.config.duty_s)
+        held = self.store.leases.hold(self.lease, self.name, now, self.config.timing.duty_s)
         self.on_duty = held.holder == self.name
         if self.on_duty and self._waits_for is not None:
             LOG.info("on duty: the other orchestrator has ended", other=self._waits_for)
             self._waits_for = None
         elif not self.on_duty and self._waits_for != held.holder:
             self._waits_for = held.holder
-            after_s = self.config.duty_s
+            after_s = self.config.timing.duty_s
             LOG.warning("standing by: another orchestrator is on duty", other=held.holder, takes_over_after_s=after_s)
         return self.on_duty
 

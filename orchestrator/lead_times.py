@@ -122,12 +122,12 @@ class LeadTimes:
 
     def needed(self, kind: str, config: OrchestratorConfig, about: Circumstances = NOWHERE) -> Seconds:
         """p95 plus half a poll plus the time to decide: a horizon shorter than this is too short."""
-        return self.p95(kind, about, config.lead_priors_s) + config.poll_s / 2 + config.decision_s
+        return self.p95(kind, about, config.timing.lead_priors_s) + config.timing.poll_s / 2 + config.timing.decision_s
 
     def horizon_s(self, kind: str, config: OrchestratorConfig, about: Circumstances = NOWHERE) -> int | None:
         """The shortest forecast horizon that still leaves time for this kind of action; None when there is none."""
         needed = self.needed(kind, config, about)
-        return next((one for one in config.horizons_s if needed <= one), None)
+        return next((one for one in config.demand.horizons_s if needed <= one), None)
 
 
 def lead_times(samples: Iterable[Lasted], now: Seconds) -> LeadTimes:

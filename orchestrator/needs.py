@@ -6,8 +6,8 @@ from math import ceil
 
 from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import Action, MigrateVm
-from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import NOW, Demand, PairDemand, serving, together
+from orchestrator.config import NOW, OrchestratorConfig
+from orchestrator.demand import Demand, PairDemand, serving, together
 from orchestrator.relations import CpuRelation
 from orchestrator.steps import on_host
 from orchestrator.world import LinkKey, LinkState, VmState, World
@@ -27,20 +27,20 @@ def copying_on(world: World, key: LinkKey) -> BytesPerS:
 def crowded(action: MigrateVm, others: Sequence[Action], world: World, config: OrchestratorConfig) -> str | None:
     """Why one more copy would be too many at a time: in all, at one of its hosts, or on one of its links."""
     moves = [one for one in others if isinstance(one, MigrateVm)]
-    if len(moves) >= config.moves_at_once:
-        return f"one migration at a time: {len(moves)} machines are moving, {config.moves_at_once} may at once"
+    if len(moves) >= config.moves.at_once:
+        return f"one migration at a time: {len(moves)} machines are moving, {config.moves.at_once} may at once"
     return next(_crowds(action, moves, world, config), None)
 
 
 def _crowds(action: MigrateVm, moves: Sequence[MigrateVm], world: World, config: OrchestratorConfig) -> Iterator[str]:
     for host in (action.before, action.after):
         busy = [one.vm for one in moves if host in (one.before, one.after)]
-        if len(busy) >= config.moves_per_host:
+        if len(busy) >= config.moves.per_host:
             yield f"one migration at a time: {', '.join(busy)} is moving from or to {host}"
     own = set(links_of(world, action))
     for a, b in sorted(own):
         busy = [one.vm for one in moves if (a, b) in links_of(world, one)]
-        if len(busy) >= config.moves_per_link:
+        if len(busy) >= config.moves.per_link:
             yield f"one migration at a time: {', '.join(busy)} is moving over {a}>{b}"
 
 
@@ -98,8 +98,8 @@ def most(needs: Iterable[VmNeed]) -> VmNeed:
 
 def wanted_limit(need: VmNeed, config: OrchestratorConfig) -> float:
     """The CPU limit in cores at which this need leaves headroom, in whole steps."""
-    steps = ceil(need.cores / config.cpu_headroom / config.cpu_step_cores - 1e-9)
-    return round(steps * config.cpu_step_cores, 6)
+    steps = ceil(need.cores / config.cpu.headroom / config.cpu.step_cores - 1e-9)
+    return round(steps * config.cpu.step_cores, 6)
 
 
 def ceiling(vm: VmState) -> float:
@@ -111,9 +111,9 @@ def until_back(world: World, vm: VmState, kind: str, config: OrchestratorConfig)
     """Now and each horizon up to the first that leaves time to give back what is taken, its cooldown included."""
     if config.policy == "reactive":
         return (NOW,)
-    least_s = max(world.leads.needed(kind, config, on_host(world, vm.host)), config.resize_cooldown_s)
-    nearer = sum(one < least_s for one in config.horizons_s)
-    return (NOW, *config.horizons_s[: nearer + 1])
+    least_s = max(world.leads.needed(kind, config, on_host(world, vm.host)), config.guard.resize_cooldown_s)
+    nearer = sum(one < least_s for one in config.demand.horizons_s)
+    return (NOW, *config.demand.horizons_s[: nearer + 1])
 
 
 def lasting_s(world: World, pair: Pair, config: OrchestratorConfig) -> Seconds | None:
@@ -121,7 +121,7 @@ def lasting_s(world: World, pair: Pair, config: OrchestratorConfig) -> Seconds |
 
     A need that is there for a share s of a window has a mean of about s times its peak.
     """
-    longest = max(config.horizons_s)
+    longest = max(config.demand.horizons_s)
     forecasts = world.pairs[pair].forecasts if pair in world.pairs else {}
     peak = forecasts.get((longest, Quantity.CONNECTIONS_PEAK)) or forecasts.get((longest, Quantity.BYTES_PEAK))
     mean = forecasts.get((longest, Quantity.CONNECTIONS_MEAN)) or forecasts.get((longest, Quantity.BYTES_MEAN))
@@ -137,10 +137,10 @@ def too_short(world: World, pair: Pair, what: tuple[str, Seconds], config: Orche
     """
     name, lead_s = what
     lasts_s = lasting_s(world, pair, config)
-    least_s = lead_s + config.min_hold_s
+    least_s = lead_s + config.timing.min_hold_s
     if lasts_s is None or lasts_s >= least_s:
         return None
-    longest = max(config.horizons_s)
+    longest = max(config.demand.horizons_s)
     return f"too short: about {lasts_s:.1f} s of the need lie within {longest} s, {name} pays from {least_s:.1f} s"
 
 

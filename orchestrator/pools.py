@@ -95,16 +95,16 @@ def pool_problems(pools: Sequence[PoolSpec], hosts: Iterable[str]) -> Iterator[s
     known = set(hosts)
     names = [one.vm for pool in pools for one in pool.members]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"orchestrator.pools: {name} is a member twice"
+        yield f"pools: {name} is a member twice"
     services = [one.virtual_ip for one in pools]
     for name in sorted({name for name in services if services.count(name) > 1}):
-        yield f"orchestrator.pools: {name} has two pools; put their members into one"
+        yield f"pools: {name} has two pools; put their members into one"
     for pool in pools:
         yield from _problems(pool, known)
 
 
 def _problems(pool: PoolSpec, hosts: set[str]) -> Iterator[str]:
-    where = f"orchestrator.pools.{pool.virtual_ip}"
+    where = f"pools.{pool.virtual_ip}"
     if not 1 <= pool.least <= pool.most:
         yield f"{where}: 1 <= least <= most must hold, e.g. 1 and 3"
     if not 0 < pool.cpu_cores_min <= pool.cpu_cores_max:

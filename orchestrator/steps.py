@@ -6,8 +6,8 @@ from typing import Any
 
 from cpdb import ActionRecord, Json, Seconds
 from orchestrator.actions import Action
-from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import NOW, Rate
+from orchestrator.config import NOW, OrchestratorConfig
+from orchestrator.demand import Rate
 from orchestrator.lead_times import NOWHERE, Circumstances
 from orchestrator.world import LinkState, World
 
@@ -90,11 +90,11 @@ def evidence(rate: Rate, horizon_s: int, config: OrchestratorConfig) -> dict[str
         "model": forecast.model,
         "issued_at": forecast.issued_at,
         "horizon_s": horizon_s,
-        "level": config.level,
+        "level": config.demand.level,
         "q05": forecast.at(0.05),
         "q50": forecast.at(0.5),
         "q90": forecast.at(0.9),
-        "value": forecast.at(config.level),
+        "value": forecast.at(config.demand.level),
     }
 
 

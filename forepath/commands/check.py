@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -13,7 +14,6 @@ from cpdb import SettingsError, StoreError, StoreOutdated, open_store
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
 from forepath.processes import controller_manager, orchestrator_config, predictor_config, slow_lane
 from forepath.settings import Settings, load, without_password
-from orchestrator import problems as orchestrator_problems
 
 ANSWER_S = 5.0
 # https://libvirt.org/uri.html
@@ -162,12 +162,13 @@ def find_problems(settings: Settings) -> list[str]:
 
 
 def _behaviour(settings: Settings) -> list[str]:
-    try:
-        predictor_config(settings)
-        slow_lane(settings)
-    except SettingsError as error:
-        return [str(error), *orchestrator_problems(orchestrator_config(settings, act=False))]
-    return orchestrator_problems(orchestrator_config(settings, act=False))
+    lines: list[str] = []
+    for build in (predictor_config, slow_lane, partial(orchestrator_config, act=False)):
+        try:
+            build(settings)
+        except SettingsError as error:
+            lines += str(error).splitlines()
+    return list(dict.fromkeys(lines))
 
 
 def _references(settings: Settings) -> list[str]:

@@ -128,7 +128,7 @@ class SimulatedTrial:
             vm.name: FakeVm(vm.name, vm.host, vm.quota_cores, vm.vcpus, vm.max_vcpus, vm.memory_bytes)
             for vm in self.layout.vms
         }
-        return FakeHypervisors({host.name: host for host in config.hosts}, machines, self._work)
+        return FakeHypervisors({host.name: host for host in config.declared.hosts}, machines, self._work)
 
     def _orchestrator(self, segment: str, hypervisors: FakeHypervisors) -> Orchestrator:
         acts = segment in ("predictive", "reactive")

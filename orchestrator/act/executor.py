@@ -36,7 +36,7 @@ from orchestrator.actions import (
     from_json,
     split_key,
 )
-from orchestrator.config import OrchestratorConfig
+from orchestrator.config import OWNER, OrchestratorConfig
 from orchestrator.steps import Step, record
 from orchestrator.world import VmState, World
 
@@ -216,7 +216,7 @@ class Executor:
             self._reserve(step.action, step.why, now)
             return None
         if step.renewal and isinstance(step.action, SetRoutes):
-            self.store.wanted.put_splits(*step.action.wanted(self.config.owner, step.why, now))
+            self.store.wanted.put_splits(*step.action.wanted(OWNER, step.why, now))
             return None
         row = record(step, self.config.policy, now)
         number = self.store.journal.add_action(row)
@@ -240,10 +240,10 @@ class Executor:
             self._close(number, OutcomeKind.DONE, "withdrawn; the switches follow at the next poll", now)
             return None
         if isinstance(action, SetWeights):
-            wanted = WantedWeights(action.virtual_ip, dict(action.after), self.config.owner, step.why)
+            wanted = WantedWeights(action.virtual_ip, dict(action.after), OWNER, step.why)
             return self.store.wanted.want_weights(wanted)
         if isinstance(action, SetRoutes):
-            return self.store.wanted.put_splits(*action.wanted(self.config.owner, step.why, now))
+            return self.store.wanted.put_splits(*action.wanted(OWNER, step.why, now))
         self.hypervisors.start(number, action, now)
         return None
 
@@ -254,7 +254,7 @@ class Executor:
                 pair=action.pair,
                 bytes_per_s=action.bytes_per_s,
                 limits=action.limits,
-                owner=self.config.owner,
+                owner=OWNER,
                 reason=why,
                 created_at=now,
                 expires_at=now + action.lease_s,
@@ -284,7 +284,7 @@ class Executor:
         done = []
         for number, one in waiting.items():
             found = all_installed(one.action, one.generation or 0, seen)
-            limit_s = patience_s(one.action, self.config.install_timeout_s)
+            limit_s = patience_s(one.action, self.config.timing.install_timeout_s)
             if found is None and now - one.record.issued_at > limit_s:
                 found = Finished(0, False, overdue(one.action, one.generation or 0, seen, limit_s), now)
             if found is not None:

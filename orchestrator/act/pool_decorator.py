@@ -13,7 +13,7 @@ from orchestrator.act.hypervisors import Finished, Hypervisors, PoolMachines
 from orchestrator.act.stages import Stages
 from orchestrator.act.workflow import Saga
 from orchestrator.actions import MachineAction, ScaleAction, ScaleIn, ScaleOut
-from orchestrator.config import OrchestratorConfig
+from orchestrator.config import OWNER, OrchestratorConfig
 from orchestrator.duty import identity
 from orchestrator.pools import MACHINE, PoolMember
 
@@ -64,7 +64,7 @@ class Scaling:
         return self.inner.loads(now)
 
     def _tell(self, now: Seconds) -> None:
-        self._tell_of([one for pool in self._config.pools for one in pool.members], now)
+        self._tell_of([one for pool in self._config.declared.pools for one in pool.members], now)
 
     def _tell_of(self, members: Iterable[PoolMember], now: Seconds) -> None:
         rows = []
@@ -79,7 +79,7 @@ class Scaling:
     def _ailing(self, vm: str, now: Seconds) -> str:
         """Why others come first for a while: who did not make it is not tried at once again, longer each time."""
         times, at = self._failed.get(vm, (0, now))
-        rest_s = min(LONGEST_REST_S, self._config.retry_s * 2 ** max(0, times - 1))
+        rest_s = min(LONGEST_REST_S, self._config.guard.retry_s * 2 ** max(0, times - 1))
         return f"it failed {now - at:.0f} s ago" if times and now - at < rest_s else ""
 
     def start(self, number: int, action: MachineAction, now: Seconds) -> None:
@@ -102,11 +102,11 @@ class Scaling:
         return True
 
     def _stages(self, action: ScaleAction) -> Stages:
-        pool = self._config.pool(action.virtual_ip)
+        pool = self._config.declared.pool(action.virtual_ip)
         member = pool.member(action.vm) if pool else None
         if pool is None or member is None:
             raise DriverError(f"{action.describe()}: {action.vm} is in no pool of {action.virtual_ip}")
-        return Stages(action, pool, member, self._machines, self._store, self._config.owner)
+        return Stages(action, pool, member, self._machines, self._store, OWNER)
 
     def finished(self, now: Seconds) -> list[Finished]:
         """See Hypervisors."""

@@ -30,7 +30,7 @@ def over_budget(
     records = [one for one in done if one.issued_at > world.now - MINUTE_S]
     planned = [one.action for one in allowed if not one.renewal and not one.waits]
     spent = sum(one.kind == action.kind for one in (*records, *planned))
-    budget = config.budgets_per_minute.get(action.kind, 0)
+    budget = config.guard.budgets.per_minute.get(action.kind, 0)
     if spent >= budget:
         return f"budget: {spent} of {budget} {action.kind} in this minute are spent"
     known = [one for one in map(read_action, records) if one is not None]
@@ -40,12 +40,12 @@ def over_budget(
 def _for_groups(action: Action, others: Sequence[Action], world: World, config: OrchestratorConfig) -> str | None:
     for host in sorted(hosts_of(action, world)):
         spent = sum(host in hosts_of(one, world) for one in others)
-        if spent >= config.budget_per_host:
-            return f"budget: {spent} of {config.budget_per_host} actions on {host} in this minute are spent"
+        if spent >= config.guard.budgets.per_host:
+            return f"budget: {spent} of {config.guard.budgets.per_host} actions on {host} in this minute are spent"
     tenant = tenant_of(action, config)
     spent = sum(tenant_of(one, config) == tenant for one in others) if tenant else 0
-    if spent >= config.budget_per_tenant:
-        return f"budget: {spent} of {config.budget_per_tenant} actions for {tenant} in this minute are spent"
+    if spent >= config.guard.budgets.per_tenant:
+        return f"budget: {spent} of {config.guard.budgets.per_tenant} actions for {tenant} in this minute are spent"
     return None
 
 
@@ -66,17 +66,17 @@ def _hosts(action: Action, world: World) -> Iterator[str]:
 def tenant_of(action: Action, config: OrchestratorConfig) -> str | None:
     """For whom an action is done: the tenant declared for its machine or its virtual IP."""
     if isinstance(action, SetWeights | ScaleAction):
-        return config.tenants.get(action.virtual_ip)
+        return config.declared.tenants.get(action.virtual_ip)
     if isinstance(action, VmAction):
-        return config.tenants.get(action.vm)
-    return config.tenants.get(action.pair.virtual_ip) if isinstance(action, ReserveBandwidth) else None
+        return config.declared.tenants.get(action.vm)
+    return config.declared.tenants.get(action.pair.virtual_ip) if isinstance(action, ReserveBandwidth) else None
 
 
 Sized = SetCpuLimit | SetVcpus | SetMemory
 
 
 def held_still(action: Action, done: Sequence[ActionRecord], now: Seconds, config: OrchestratorConfig) -> str | None:
-    """Why `action` must wait because its target turned round `most_turns` times within `turns_window_s`.
+    """Why `action` must wait because its target turned round `max_turns` times within `turns_window_s`.
 
     `done`: what was carried out lately, newest first. A size may still grow: that ends the turning as well, and
     nobody is starved by a brake.
@@ -86,14 +86,14 @@ def held_still(action: Action, done: Sequence[ActionRecord], now: Seconds, confi
     turns = sorted(_turns(changes(action, done)))
     ending = (
         turns[last]
-        for last in range(config.most_turns - 1, len(turns))
-        if turns[last] - turns[last - config.most_turns + 1] <= config.turns_window_s
+        for last in range(config.guard.max_turns - 1, len(turns))
+        if turns[last] - turns[last - config.guard.max_turns + 1] <= config.guard.turns_window_s
     )
-    until = max((one + config.hold_still_s for one in ending), default=now)
+    until = max((one + config.guard.hold_still_s for one in ending), default=now)
     if until <= now:
         return None
     verb = "lowered" if isinstance(action, Sized) else "changed"
-    often = f"{config.most_turns} times within {config.turns_window_s:g} s"
+    often = f"{config.guard.max_turns} times within {config.guard.turns_window_s:g} s"
     return f"oscillation: {action.target} turned round {often}; it is not {verb} for another {until - now:.0f} s"
 
 

@@ -43,10 +43,10 @@ def guard(plan: Plan, world: World, recent: Sequence[ActionRecord], config: Orch
 
 
 def _whole_plan(world: World, config: OrchestratorConfig) -> str | None:
-    if config.stop_file is not None and config.stop_file.exists():
-        return f"stopped by {config.stop_file}; remove that file to go on"
-    if world.age_s > config.max_world_age_s:
-        return f"stale: the newest facts are {world.age_s:.1f} s old, {config.max_world_age_s:g} s are allowed"
+    if config.guard.stop_file is not None and config.guard.stop_file.exists():
+        return f"stopped by {config.guard.stop_file}; remove that file to go on"
+    if world.age_s > config.guard.max_world_age_s:
+        return f"stale: the newest facts are {world.age_s:.1f} s old, {config.guard.max_world_age_s:g} s are allowed"
     return None
 
 
@@ -79,7 +79,7 @@ def _failed_lately(
     failed = list(takewhile(lambda one: one.outcome in UNSUCCESSFUL, same))
     if not failed:
         return None
-    rest_s = min(config.retry_s * 2 ** (len(failed) - 1), max(LONGEST_RETRY_S, config.retry_s))
+    rest_s = min(config.guard.retry_s * 2 ** (len(failed) - 1), max(LONGEST_RETRY_S, config.guard.retry_s))
     ago_s = world.now - failed[0].issued_at
     if ago_s >= rest_s:
         return None
@@ -101,9 +101,9 @@ def _too_large(action: Action, config: OrchestratorConfig) -> str | None:
         return None
     low, high = sorted((action.before, action.after))
     # One vCPU more is the least that can be done.
-    if high <= config.max_step * low + 1e-9 or (isinstance(action, SetVcpus) and high - low == 1):
+    if high <= config.guard.max_step * low + 1e-9 or (isinstance(action, SetVcpus) and high - low == 1):
         return None
-    return f"step too large: {config.max_step:g} times as much or as little is allowed in one go"
+    return f"step too large: {config.guard.max_step:g} times as much or as little is allowed in one go"
 
 
 def _back_again(action: Action, world: World, done: Sequence[ActionRecord], config: OrchestratorConfig) -> str | None:
@@ -117,7 +117,7 @@ def _back_again(action: Action, world: World, done: Sequence[ActionRecord], conf
         return _move_again(action, earlier, world, config)
     if isinstance(action, SetCpuLimit) and isinstance(previous, SetCpuLimit):
         turned = (previous.after > previous.before) != (action.after > action.before)
-        if turned and ago < config.resize_cooldown_s:
+        if turned and ago < config.guard.resize_cooldown_s:
             return f"cooldown: its limit was changed the other way {ago:.0f} s ago"
     return None
 
@@ -127,20 +127,20 @@ def _weighed_lately(
 ) -> str | None:
     """New weights need time to be followed before anybody can say what they have done."""
     earlier = changes(action, done) if isinstance(action, SetWeights) else []
-    ago = now - earlier[-1][0] if earlier else config.balance_cooldown_s
-    if ago >= config.balance_cooldown_s:
+    ago = now - earlier[-1][0] if earlier else config.weights.cooldown_s
+    if ago >= config.weights.cooldown_s:
         return None
-    return f"cooldown: they were changed {ago:.0f} s ago, {config.balance_cooldown_s:g} s must pass"
+    return f"cooldown: they were changed {ago:.0f} s ago, {config.weights.cooldown_s:g} s must pass"
 
 
 def _move_again(
     action: MigrateVm, earlier: Sequence[tuple[Seconds, Action]], world: World, config: OrchestratorConfig
 ) -> str | None:
     ago = world.now - earlier[0][0]
-    if ago < config.move_cooldown_s:
-        return f"cooldown: {action.vm} was moved {ago:.0f} s ago, {config.move_cooldown_s:g} s must pass"
+    if ago < config.guard.move_cooldown_s:
+        return f"cooldown: {action.vm} was moved {ago:.0f} s ago, {config.guard.move_cooldown_s:g} s must pass"
     for at, one in earlier:
-        if isinstance(one, MigrateVm) and one.before == action.after and world.now - at < config.oscillation_s:
+        if isinstance(one, MigrateVm) and one.before == action.after and world.now - at < config.guard.oscillation_s:
             return f"oscillation: {action.vm} came from {action.after} {world.now - at:.0f} s ago"
     return None
 
@@ -152,7 +152,7 @@ def scaled_lately(action: Action, done: Sequence[ActionRecord], now: Seconds, co
     """Why a machine may not leave yet; coming in is never held up by this. `done`: newest first."""
     if not isinstance(action, ScaleIn):
         return None
-    pool = config.pool(action.virtual_ip)
+    pool = config.declared.pool(action.virtual_ip)
     cooldown_s = pool.manner.cooldown_s if pool else 0.0
     for one in done:
         same = one.kind in KINDS and one.body.get("virtual_ip") == action.virtual_ip

@@ -55,7 +55,7 @@ class Gatherer:
         facts, vips = self.store.facts, self.store.inventory.virtual_ips()
         rows = facts.communications(now - FORGET_PAIR_S, now)
         vm_loads = facts.loads(VmLoad, now - TYPICAL_S, now)
-        link_loads = facts.loads(LinkLoad, now - RECENT_S - self.config.max_world_age_s, now)
+        link_loads = facts.loads(LinkLoad, now - RECENT_S - self.config.guard.max_world_age_s, now)
         virtual_ips = {vip.address: vip for vip in vips}
         observed = tuple(self.store.wanted.observed())
         health = read_health(observed)
@@ -72,11 +72,11 @@ class Gatherer:
         self._refresh(now, links, ways, spread)
         return World(
             now=now,
-            age_s=_age(now, self._newest(rows), vm_loads, bool(self.config.vms)),
+            age_s=_age(now, self._newest(rows), vm_loads, bool(self.config.declared.vms)),
             pairs=self._pairs(now, rows, routes, virtual_ips),
             links=links,
             vms=vm_states(now, vm_loads, MachineFacts(self._learnt, tuple(virtual_ips.values()), self.config)),
-            hosts={one.name: one for one in self.config.hosts},
+            hosts={one.name: one for one in self.config.declared.hosts},
             virtual_ips=virtual_ips,
             reservations={one.key: one for one in self.store.wanted.reservations(now)},
             observed=observed,
@@ -84,7 +84,7 @@ class Gatherer:
             leads=leads,
             ways=self._way,
             requests=(requests := tuple(self.store.requests.since(now - JUST_OVER_S))),
-            shared_copies=self.config.migration_over_links,
+            shared_copies=self.config.moves.over_links,
             weights=weights,
             outlook=self._outlook(now, ways) if requests else Outlook(),
         )
@@ -96,7 +96,7 @@ class Gatherer:
 
     def _outlook(self, now: Seconds, ways: Mapping[Pair, tuple[LinkKey, ...]]) -> Outlook:
         links = {key for way in ways.values() for key in way}
-        return outlook(self.store, now, links, ways, self.config.level)
+        return outlook(self.store, now, links, ways, self.config.demand.level)
 
     def _routes(
         self, rows: Iterable[Communication], serving: Mapping[str, tuple[Destination, ...]], hosts_of: Mapping[str, str]
@@ -131,9 +131,9 @@ class Gatherer:
         ways: Mapping[Pair, tuple[LinkKey, ...]],
         spread: Mapping[str, Mapping[str, float]],
     ) -> None:
-        if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.learn_every_s:
+        if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.timing.learn_every_s:
             return
-        since, facts = now - self.config.history_s, self.store.facts
+        since, facts = now - self.config.timing.history_s, self.store.facts
         self._learnt = learn(
             Past(
                 facts.communications(since, now),
@@ -153,7 +153,7 @@ class Gatherer:
         routes: Mapping[Pair, tuple[str | None, tuple[LinkKey, ...]]],
         virtual_ips: Mapping[str, VirtualIp],
     ) -> dict[Pair, PairState]:
-        forecasts = _by_pair(self.store.forecasts.latest(now, self.config.max_forecast_age_s))
+        forecasts = _by_pair(self.store.forecasts.latest(now, self.config.demand.max_forecast_age_s))
         by_pair: dict[Pair, list[Communication]] = defaultdict(list)
         for row in rows:
             by_pair[row.pair].append(row)

@@ -97,7 +97,7 @@ def vm_states(now: Seconds, loads: Iterable[VmLoad], known: MachineFacts) -> dic
 
 def _vm(now: Seconds, loads: Sequence[VmLoad], known: MachineFacts) -> VmState:
     last = loads[-1]
-    spec = known.config.vm(last.vm)
+    spec = known.config.declared.vm(last.vm)
     recent = [one for one in loads if one.t > now - RECENT_S] or [last]
     return VmState(
         name=last.vm,
@@ -108,8 +108,8 @@ def _vm(now: Seconds, loads: Sequence[VmLoad], known: MachineFacts) -> VmState:
         memory_bytes=last.memory_bytes_limit,
         spec=spec,
         relations=cpu_relations(last.vm, known.learnt, known.services),
-        calm=spec is not None and _calm(now, loads, spec, (known.config.calm_s, known.config)),
-        lately_calm=spec is not None and _calm(now, loads, spec, (known.config.calm_foreseen_s, known.config)),
+        calm=spec is not None and _calm(now, loads, spec, (known.config.cpu.calm_s, known.config)),
+        lately_calm=spec is not None and _calm(now, loads, spec, (known.config.cpu.calm_foreseen_s, known.config)),
         starved=_starved(now, loads),
         seen_at=last.t,
         dirty_bytes_per_s=last.dirty_bytes_per_s,
@@ -124,8 +124,8 @@ def _calm(now: Seconds, loads: Sequence[VmLoad], spec: VmSpec, how: tuple[Second
     calm_s, config = how
     recent = [one for one in loads if one.t > now - RECENT_S] or loads[-1:]
     window = _window(now, loads, calm_s)
-    quiet = bool(window) and _mean_used(window) < config.calm_share * spec.cpu_cores_min
-    return quiet and _mean_used(recent) < config.cpu_headroom * spec.cpu_cores_min
+    quiet = bool(window) and _mean_used(window) < config.cpu.calm_share * spec.cpu_cores_min
+    return quiet and _mean_used(recent) < config.cpu.headroom * spec.cpu_cores_min
 
 
 def _window(now: Seconds, loads: Sequence[VmLoad], calm_s: Seconds) -> Sequence[VmLoad]:
@@ -151,5 +151,7 @@ def _memory_used(loads: Sequence[VmLoad]) -> int | None:
 
 
 def _memory_calm(now: Seconds, loads: Sequence[VmLoad], config: OrchestratorConfig) -> bool:
-    window = _window(now, loads, config.calm_s)
-    return bool(window) and all(one.memory_bytes_used < config.calm_share * one.memory_bytes_limit for one in window)
+    window = _window(now, loads, config.cpu.calm_s)
+    return bool(window) and all(
+        one.memory_bytes_used < config.cpu.calm_share * one.memory_bytes_limit for one in window
+    )

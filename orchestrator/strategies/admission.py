@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, VirtualIp
 from orchestrator.actions import megabits
-from orchestrator.config import OrchestratorConfig, TenantCap
-from orchestrator.demand import NOW, Demand, Rate, together
+from orchestrator.config import NOW, OrchestratorConfig, TenantCap
+from orchestrator.demand import Demand, Rate, together
 from orchestrator.steps import when
 from orchestrator.world import LinkKey, LinkState, World
 
@@ -104,7 +104,7 @@ class Scales:
 
     def horizons_s(self, until: Seconds) -> tuple[int, ...]:
         """Now, and each horizon whose window begins before `until`."""
-        near = self.config.horizons_s if self.config.policy == "predictive" else ()
+        near = self.config.demand.horizons_s if self.config.policy == "predictive" else ()
         known = sorted({NOW, *near, *self.world.outlook.slow_horizons_s})
         return (NOW, *(far for close, far in pairwise(known) if close < until - self.world.now))
 
@@ -134,7 +134,7 @@ def _case(world: World, request: BandwidthRequest, config: OrchestratorConfig) -
     rates = {pair: max(world.pairs[pair].bytes_per_s, 1.0) if pair in world.pairs else 1.0 for pair in known}
     total = sum(rates.values())
     parts = {pair: rate / total for pair, rate in rates.items()}
-    return Case(request, priority, request.tenant or config.tenants.get(request.virtual_ip), parts, known)
+    return Case(request, priority, request.tenant or config.declared.tenants.get(request.virtual_ip), parts, known)
 
 
 def _way(world: World, pair: Pair, vip: VirtualIp | None) -> tuple[LinkKey, ...]:
@@ -201,8 +201,8 @@ def _rooms(scales: Scales, case: Case, made: Sequence[Decision]) -> Iterator[_Ro
 def _free(scales: Scales, case: Case, link: LinkState, horizon_s: int, made: Sequence[Decision]) -> BytesPerS:
     capacity, config = link.capacity_bytes_per_s or 0.0, scales.config
     lower = [one for one in scales.crossing(link.key) if scales.world.pairs[one].priority < case.priority]
-    floor = config.link_floor * capacity if set(lower) - set(case.parts) else 0.0
-    return config.link_headroom * capacity - spoken_for(scales, case, link, horizon_s, made) - floor
+    floor = config.bandwidth.floor * capacity if set(lower) - set(case.parts) else 0.0
+    return config.bandwidth.headroom * capacity - spoken_for(scales, case, link, horizon_s, made) - floor
 
 
 def spoken_for(scales: Scales, case: Case, link: LinkState, horizon_s: int, decisions: Iterable[Decision]) -> BytesPerS:
@@ -230,7 +230,7 @@ def granted_on(decisions: Iterable[Decision], key: LinkKey | None = None) -> dic
 
 
 def _capped(scales: Scales, case: Case, made: Sequence[Decision]) -> Iterator[_Room]:
-    cap = next((one for one in scales.config.tenant_caps if one.tenant == case.tenant), None)
+    cap = next((one for one in scales.config.declared.tenant_caps if one.tenant == case.tenant), None)
     if cap is None:
         return
     own = [one for one in made if one.case.tenant == cap.tenant]

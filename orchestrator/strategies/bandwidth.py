@@ -6,8 +6,8 @@ from typing import Any
 
 from cpdb import BytesPerS, Limit, Reservation
 from orchestrator.actions import ReserveBandwidth, megabits
-from orchestrator.config import QUEUE_DSCP, OrchestratorConfig
-from orchestrator.demand import NOW, Demand, PairDemand, together
+from orchestrator.config import NOW, QUEUE_DSCP, OrchestratorConfig
+from orchestrator.demand import Demand, PairDemand, together
 from orchestrator.needs import copying_on, too_short
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_link, when
 from orchestrator.world import LinkState, PairState, World
@@ -79,7 +79,7 @@ def _decided(
     world: World, shortages: Sequence[_Shortage], held: Reservation | None, config: OrchestratorConfig
 ) -> Step | Refusal | None:
     worst = max(shortages, key=lambda one: (one.needed, -one.horizon_s))
-    if worst.needed > config.link_trigger * worst.capacity:
+    if worst.needed > config.bandwidth.trigger * worst.capacity:
         return _step(world, worst, held, config)
     if held and any(_still_needed(one, held, config) for one in shortages):
         return _prolonged(world, worst, held, config)
@@ -88,7 +88,7 @@ def _decided(
 
 def _still_needed(shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> bool:
     # A competitor that backs off under its limit hides the shortage; the protected pair's need does not.
-    matters = held.bytes_per_s >= config.link_floor * shortage.capacity
+    matters = held.bytes_per_s >= config.bandwidth.floor * shortage.capacity
     return matters and shortage.leader.pair == held.pair and _needs(shortage.leader, held)
 
 
@@ -131,7 +131,7 @@ def _step(
     world: World, shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig
 ) -> Step | Refusal | None:
     name = shortage.link.name
-    queue = config.queue(name) if name in world.queues else None
+    queue = config.declared.queue(name) if name in world.queues else None
     by_mark_alone = queue is not None and _alone(shortage, held, config)
     if not shortage.limited and not by_mark_alone:
         text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"
@@ -143,7 +143,7 @@ def _step(
     limits = () if by_mark_alone else _spared(_limits(shortage, config), world)
     if queue is not None and by_mark_alone:
         amount = min(amount, queue.guaranteed_bytes_per_s)
-    action = ReserveBandwidth(key, pair, amount, limits, config.lease_s, QUEUE_DSCP if queue else None)
+    action = ReserveBandwidth(key, pair, amount, limits, config.bandwidth.lease_s, QUEUE_DSCP if queue else None)
     if held is not None and held.key == key:
         if held.dscp == action.dscp and fits(held.limits, action.limits, config):
             return _prolonged(world, shortage, held, config)
@@ -154,14 +154,14 @@ def _step(
 def _alone(shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig) -> bool:
     """Whether the leader is all that matters. If not, the others share with the rest, which must then be limited."""
     # Twice the company is borne before limits come to a mark that stands alone, or both ways would take turns.
-    borne = config.link_floor * (1 if held is None or held.dscp is None or held.limits else 2)
+    borne = config.bandwidth.floor * (1 if held is None or held.dscp is None or held.limits else 2)
     return shortage.company <= borne * shortage.capacity
 
 
 def _limits(shortage: _Shortage, config: OrchestratorConfig) -> tuple[Limit, ...]:
     """What is left within headroom, shared in proportion to need; nobody is cut off altogether."""
-    free = config.link_headroom * shortage.capacity - shortage.protected
-    share = max(free, config.link_floor * shortage.capacity)
+    free = config.bandwidth.headroom * shortage.capacity - shortage.protected
+    share = max(free, config.bandwidth.floor * shortage.capacity)
     total = sum(one.bytes.need for one in shortage.limited)
     if total <= 0:
         return tuple(Limit(one.pair, share / len(shortage.limited)) for one in shortage.limited)
@@ -177,15 +177,15 @@ def fits(held: Sequence[Limit], wanted: Sequence[Limit], config: OrchestratorCon
     """Whether limits that are held are near enough to those wanted: a little tighter or looser changes nothing."""
     now = {one.pair: one.bytes_per_s for one in held}
     return set(now) == {one.pair for one in wanted} and all(
-        TIGHT_SHARE * one.bytes_per_s <= now[one.pair] <= one.bytes_per_s * (1 + config.limit_deadband)
+        TIGHT_SHARE * one.bytes_per_s <= now[one.pair] <= one.bytes_per_s * (1 + config.bandwidth.deadband)
         for one in wanted
     )
 
 
 def _prolonged(world: World, shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> Step | None:
-    if held.expires_at - world.now >= config.lease_s / 2:
+    if held.expires_at - world.now >= config.bandwidth.lease_s / 2:
         return None
-    action = ReserveBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, config.lease_s, held.dscp)
+    action = ReserveBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, config.bandwidth.lease_s, held.dscp)
     return _described(world, shortage, action, True, config)
 
 
@@ -207,7 +207,7 @@ def _described(
         "where": {"link": name},
         "measured": {"pair_bytes_per_s": leader.bytes.measured, "link_bytes_per_s": shortage.link.bytes_per_s},
         "need": shortage.needed,
-        "available": config.link_headroom * shortage.capacity,
+        "available": config.bandwidth.headroom * shortage.capacity,
         "capacity": shortage.capacity,
         "circumstances": on_link(shortage.link).to_json(),
         "alternatives": [],

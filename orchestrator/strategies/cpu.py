@@ -6,8 +6,8 @@ from math import ceil
 from typing import Any
 
 from orchestrator.actions import Action, SetCpuLimit, SetVcpus, megabits
-from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import NOW, Demand, serving
+from orchestrator.config import NOW, OrchestratorConfig
+from orchestrator.demand import Demand, serving
 from orchestrator.needs import VmNeed, load_now, most, residents, too_short, until_back, vm_need, wanted_limit
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_host, when
 from orchestrator.strategies.cpu_options import Choice, Lack, choose
@@ -81,7 +81,7 @@ def _considered(
     if spec is None:
         return
     wanted = wanted_limit(need, config)
-    if wanted >= spec.cpu_cores_min * (1 + config.cpu_min_gain) and wanted > vm.cores_limit:
+    if wanted >= spec.cpu_cores_min * (1 + config.cpu.min_gain) and wanted > vm.cores_limit:
         yield from _up(world, demand, vm, _Grant(need, wanted, 0.0, 0.0), config)
     elif vm.cores_limit > spec.cpu_cores_min and _calm(world, demand, vm, config):
         yield from _down(world, vm, need, _kept(world, demand, vm, config), config)
@@ -94,11 +94,11 @@ def _up(
     if spec is None or vm.cores_limit >= min(asked.wanted, spec.cpu_cores_max):
         return
     left = _left(world, demand, vm, config)
-    most_cores = min(asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max), config.max_step * vm.cores_limit)
+    most_cores = min(asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max), config.guard.max_step * vm.cores_limit)
     steps_left = _steps(left, config)
     after = round(min(most_cores, steps_left), 6)
     gain = after - vm.cores_limit
-    if gain < max(config.cpu_step_cores, config.cpu_deadband * vm.cores_limit) - 1e-9:
+    if gain < max(config.cpu.step_cores, config.cpu.deadband * vm.cores_limit) - 1e-9:
         if steps_left < most_cores:
             text = f"{vm.host} has {max(0.0, left):.2f} cores for {vm.name}, which has {vm.cores_limit:.2f} already"
             yield Refusal(f"more CPU for {vm.name}", text)
@@ -117,7 +117,7 @@ def _given(world: World, vm: VmState, grant: _Grant, config: OrchestratorConfig)
         yield replace(step, waits=_plugging(world, vm))
         return
     reached = max(vm.cores_limit, float(vm.vcpus))
-    at_once = reached - vm.cores_limit >= config.cpu_step_cores - 1e-9
+    at_once = reached - vm.cores_limit >= config.cpu.step_cores - 1e-9
     if at_once:
         first = replace(grant, after=reached)
         yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, reached), first, config)
@@ -139,7 +139,7 @@ def _plug_ahead(
     if need.horizon_s == NOW or need.leading is None:
         return
     wanted = wanted_limit(need, config)
-    if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + config.cpu_min_gain):
+    if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + config.cpu.min_gain):
         return
     lack = Lack(vm, need, wanted, _steps(_left(world, demand, vm, config), config))
     vcpus = ceil(lack.level(spec.vcpus_max, config) - 1e-9)
@@ -157,14 +157,14 @@ def _plugging(world: World, vm: VmState) -> bool:
 
 def _steps(cores: float, config: OrchestratorConfig) -> float:
     """What remains of so many cores in whole steps."""
-    return int(cores / config.cpu_step_cores + 1e-9) * config.cpu_step_cores
+    return int(cores / config.cpu.step_cores + 1e-9) * config.cpu.step_cores
 
 
 def _left(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> float:
     """Cores of the host within headroom that the others will not use under their present limits."""
     others = (one for one in residents(world, vm.host) if one.name != vm.name)
     used = sum(load_now(one, _need(world, demand, one, config)) for one in others)
-    return config.host_headroom * world.hosts[vm.host].cpu_cores_capacity - used
+    return config.cpu.host_headroom * world.hosts[vm.host].cpu_cores_capacity - used
 
 
 def _calm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
@@ -186,13 +186,13 @@ def _kept(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig)
     base = vm.spec.cpu_cores_min if vm.spec else 0.0
     horizons = until_back(world, vm, SetCpuLimit.kind, config)
     most_cores = max(wanted_limit(vm_need(world, demand, vm, one), config) for one in horizons)
-    return base if most_cores < base * (1 + config.cpu_min_gain) else most_cores
+    return base if most_cores < base * (1 + config.cpu.min_gain) else most_cores
 
 
 def _down(world: World, vm: VmState, need: VmNeed, kept: float, config: OrchestratorConfig) -> Iterator[Step]:
-    after = max(kept, vm.cores_limit / config.max_step)
+    after = max(kept, vm.cores_limit / config.guard.max_step)
     everyday = vm.spec is not None and after <= vm.spec.cpu_cores_min
-    if not everyday and vm.cores_limit - after < config.cpu_min_gain * after:
+    if not everyday and vm.cores_limit - after < config.cpu.min_gain * after:
         return  # what little may be spared is not worth an action
     grant = _Grant(need, after, 0.0, after)
     yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, after), grant, config)

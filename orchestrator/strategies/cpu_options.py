@@ -124,7 +124,7 @@ class Lack:
     def level(self, vcpus: int, config: OrchestratorConfig) -> float:
         """The limit in cores that it could be given with so many vCPUs."""
         most = self.vm.spec.cpu_cores_max if self.vm.spec else self.vm.cores_limit
-        return min(self.wanted, most, float(vcpus), config.max_step * self.vm.cores_limit, self.left)
+        return min(self.wanted, most, float(vcpus), config.guard.max_step * self.vm.cores_limit, self.left)
 
 
 def choose(world: World, demand: Demand, lack: Lack, config: OrchestratorConfig) -> Choice:
@@ -156,7 +156,7 @@ def _no_more(vm: VmState, lack: Lack, now: float) -> str:
 def _others(world: World, demand: Demand, lack: Lack, config: OrchestratorConfig) -> Iterator[Option]:
     """Machines of the pool that could share the work."""
     services = {one.pair.virtual_ip for one in world.pairs_to(lack.vm.name)}
-    for pool in (one for one in config.pools if one.virtual_ip in services):
+    for pool in (one for one in config.declared.pools if one.virtual_ip in services):
         for one in candidates(world, demand, pool, config):
             yield Option("scale_out", f"{one.member.vm} ({one.how})", one.cores, one.lead_s, one.why_not)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from cpdb import BytesPerS, Json, Pair, Seconds
 from orchestrator.actions import MigrateVm, megabits
-from orchestrator.config import HostSpec, OrchestratorConfig
-from orchestrator.demand import NOW, Demand
+from orchestrator.config import NOW, HostSpec, OrchestratorConfig
+from orchestrator.demand import Demand
 from orchestrator.needs import load_served, needed_on, residents, too_short, vm_need
 from orchestrator.steps import Refusal, Step, on_host, when
 from orchestrator.strategies.services import memory_left
@@ -185,9 +185,9 @@ def room(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> float | s
         total = host.memory_bytes_capacity - spare
         return f"{host.name} would need {total >> 20} of {host.memory_bytes_capacity >> 20} MiB memory"
     # Not only when the need comes: a host must not be made short on the way there either.
-    sooner = (one for one in scene.config.horizons_s if one < horizon_s)
+    sooner = (one for one in scene.config.demand.horizons_s if one < horizon_s)
     taken = max(scene.cores(vm, one) + scene.served(host.name, one) for one in (NOW, *sooner, horizon_s))
-    left = scene.config.host_headroom * host.cpu_cores_capacity - taken
+    left = scene.config.cpu.host_headroom * host.cpu_cores_capacity - taken
     if not host.closed and left < -1e-9:
         return f"{host.name} would be {-left:.2f} cores short itself"
     return closed_to(scene, host, vm, horizon_s) or left
@@ -195,12 +195,12 @@ def room(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> float | s
 
 def horizons(config: OrchestratorConfig) -> tuple[int, ...]:
     """Every moment that is looked at: now, and under the predictive policy each horizon."""
-    return (NOW, *config.horizons_s) if config.policy == "predictive" else (NOW,)
+    return (NOW, *config.demand.horizons_s) if config.policy == "predictive" else (NOW,)
 
 
 def lasting_room(scene: Scene, host: HostSpec, vm: VmState) -> float | str:
     """The least cores left at any horizon, or why the machine cannot go there: it would be there at all of them."""
-    capacity = scene.config.host_headroom * host.cpu_cores_capacity
+    capacity = scene.config.cpu.host_headroom * host.cpu_cores_capacity
     fits = all(scene.cores(vm, one) + scene.served(host.name, one) <= capacity + 1e-9 for one in horizons(scene.config))
     least = float("inf")
     for horizon_s in horizons(scene.config) if fits else (_tightest(scene, host, vm),):
@@ -241,7 +241,7 @@ def _network(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str |
         capacity = link.capacity_bytes_per_s if link else None
         if link is not None and capacity:
             total = needed_on(world, scene.demand, link, horizon_s) + rate
-            if total > config.link_headroom * capacity:
+            if total > config.bandwidth.headroom * capacity:
                 return f"{link.name} on the way to {host.name} would carry {megabits(total)} of {megabits(capacity)}"
     return None
 
@@ -262,7 +262,7 @@ def copy_of(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> PreCop
     if not found.converges and not (vm.spec and vm.spec.migration_auto_converge):
         written = megabits(vm.dirty_bytes_per_s or 0.0)
         return f"it would not converge: {vm.name} writes {written} of memory and {megabits(rate)} can be copied"
-    limit_s = scene.config.migration_limit_s
+    limit_s = scene.config.moves.limit_s
     if found.total_s > limit_s:
         took = f"copying {vm.name} would take {found.total_s:.0f} s at {megabits(rate)}"
         return f"{took}, it is aborted after {limit_s:g} s"
@@ -280,15 +280,15 @@ def _estimate(vm: VmState, rate: float) -> PreCopy:
 def _copy_rate(scene: Scene, way: Iterable[LinkKey], horizon_s: int) -> float | str:
     """Bytes/s for a copy: what is declared, and on shared links no more than they have left; or which has nothing."""
     config, world = scene.config, scene.world
-    rate = config.migration_bytes_per_s
-    for key in way if config.migration_over_links else ():
+    rate = config.moves.bytes_per_s
+    for key in way if config.moves.over_links else ():
         link = world.links.get(key)
         capacity = link.capacity_bytes_per_s if link else None
         if link is None or not capacity:
             continue
-        left = config.link_headroom * capacity
+        left = config.bandwidth.headroom * capacity
         left -= max(needed_on(world, scene.demand, link, one) for one in {NOW, horizon_s})
-        if left < config.link_floor * capacity:
+        if left < config.bandwidth.floor * capacity:
             return f"its own traffic would load {link.name}, which has nothing to spare {when(horizon_s)}"
         rate = min(rate, left)
     return rate
@@ -297,7 +297,7 @@ def _copy_rate(scene: Scene, way: Iterable[LinkKey], horizon_s: int) -> float | 
 def move_s(scene: Scene, vm: VmState, copied: PreCopy) -> Seconds:
     """From decision to effect: as long as moves of this kind take here, or as the copy needs if that is longer."""
     about, config, leads = on_host(scene.world, vm.host, vm.memory_bytes), scene.config, scene.world.leads
-    learnt_s = leads.p95(MigrateVm.kind, about, config.lead_priors_s)
+    learnt_s = leads.p95(MigrateVm.kind, about, config.timing.lead_priors_s)
     return leads.needed(MigrateVm.kind, config, about) + max(0.0, copied.total_s - learnt_s)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.actions import MigrateVm, megabits
-from orchestrator.demand import NOW, PairDemand, together
+from orchestrator.demand import PairDemand, together
 from orchestrator.needs import needed_on
 from orchestrator.steps import Refusal, Step, evidence, foreseen, when
 from orchestrator.strategies.destinations import Cause, Scene, detour, judged, lasting_room
@@ -50,9 +50,9 @@ def _short(scene: Scene, link: LinkState) -> _Short | None:
     states = [one for one in world.pairs.values() if link.key in one.links]
     if not states or not link.capacity_bytes_per_s:
         return None
-    for horizon_s in (NOW, *config.horizons_s) if config.policy == "predictive" else (NOW,):
+    for horizon_s in config.demand.horizons_s:
         needed = needed_on(world, scene.demand, link, horizon_s)
-        if needed > config.link_trigger * link.capacity_bytes_per_s:
+        if needed > config.bandwidth.trigger * link.capacity_bytes_per_s:
             priority = max(one.priority for one in states)
             first = sorted((one.pair for one in states if one.priority == priority), key=str)
             leader = max(scene.demand.at(horizon_s, first), key=lambda one: one.bytes.need)
@@ -61,7 +61,7 @@ def _short(scene: Scene, link: LinkState) -> _Short | None:
 
 
 def _relieve(scene: Scene, short: _Short) -> Iterator[Step | Refusal]:
-    target = scene.config.link_headroom * short.capacity
+    target = scene.config.bandwidth.headroom * short.capacity
     for vm in _candidates(scene, short):
         if _needed(scene, short) <= target:
             return
@@ -79,7 +79,7 @@ def _candidates(scene: Scene, short: _Short) -> list[VmState]:
         for vm in scene.world.vms.values()
         if vm.spec is not None and vm.spec.movable and vm.priority < short.priority
         if vm.name not in moving and vm.host in scene.world.hosts
-        if _brings(scene, vm, short) >= scene.config.link_floor * short.capacity
+        if _brings(scene, vm, short) >= scene.config.bandwidth.floor * short.capacity
     ]
     return sorted(found, key=lambda vm: (vm.priority, -_brings(scene, vm, short), vm.name))
 
@@ -161,7 +161,7 @@ def _reason(scene: Scene, vm: VmState, short: _Short) -> dict[str, Any]:
         "where": {"link": short.link.name, "vm": vm.name},
         "measured": {"bytes_per_s": short.link.bytes_per_s},
         "need": short.needed,
-        "available": scene.config.link_headroom * short.capacity,
+        "available": scene.config.bandwidth.headroom * short.capacity,
         "capacity": short.capacity,
         "promise": {"what": "link_bytes_per_s", "link": short.link.name, "value": short.capacity, "by": by},
     }

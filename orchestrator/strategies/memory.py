@@ -9,8 +9,8 @@ from math import ceil
 from typing import Any
 
 from orchestrator.actions import MigrateVm, SetMemory
-from orchestrator.config import OrchestratorConfig, VmSpec
-from orchestrator.demand import NOW, Demand, PairDemand, serving, together
+from orchestrator.config import NOW, OrchestratorConfig, VmSpec
+from orchestrator.demand import Demand, PairDemand, serving, together
 from orchestrator.needs import too_short, until_back
 from orchestrator.relations import MemoryRelation
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_host, when
@@ -40,7 +40,7 @@ def memory_need(world: World, demand: Demand, vm: VmState, horizon_s: int, confi
     for relation in vm.memory_relations if talk else ():
         by_connections = relation.feature == "connections_per_s"
         rate = together(one.connections if by_connections else one.bytes for one in talk)
-        need = relation.bytes_at(rate, config.level)
+        need = relation.bytes_at(rate, config.demand.level)
         if need > found.bytes:
             leading = max(talk, key=lambda one: one.bytes.need)
             found = MemoryNeed(vm.name, horizon_s, need, rate, relation, leading)
@@ -49,13 +49,13 @@ def memory_need(world: World, demand: Demand, vm: VmState, horizon_s: int, confi
 
 def wanted_memory(need: MemoryNeed, spec: VmSpec, config: OrchestratorConfig) -> int:
     """The size in bytes that leaves the reserve beside a need, in whole steps, between floor and maximum."""
-    steps = ceil((need.bytes + reserve_of(need, config)) / config.memory_step_bytes - 1e-9)
-    return min(max(steps * config.memory_step_bytes, spec.memory_bytes_min), spec.memory_bytes_max)
+    steps = ceil((need.bytes + reserve_of(need, config)) / config.memory.step_bytes - 1e-9)
+    return min(max(steps * config.memory.step_bytes, spec.memory_bytes_min), spec.memory_bytes_max)
 
 
 def reserve_of(need: MemoryNeed, config: OrchestratorConfig) -> float:
     """Bytes to be kept free beside a need."""
-    return max(config.memory_reserve * need.bytes, float(config.memory_reserve_bytes))
+    return max(config.memory.reserve * need.bytes, float(config.memory.reserve_bytes))
 
 
 def plan_memory(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal], World]:
@@ -109,8 +109,8 @@ def _more(world: World, vm: VmState, need: MemoryNeed, config: OrchestratorConfi
         return None
     # What paused machines of a pool hold, and what those on their way bring, is not free.
     free = int(memory_left(world, vm.host, config))
-    after = min(wanted, int(config.max_step * vm.memory_bytes), vm.memory_bytes + free)
-    after = vm.memory_bytes + (after - vm.memory_bytes) // config.memory_step_bytes * config.memory_step_bytes
+    after = min(wanted, int(config.guard.max_step * vm.memory_bytes), vm.memory_bytes + free)
+    after = vm.memory_bytes + (after - vm.memory_bytes) // config.memory.step_bytes * config.memory.step_bytes
     if after <= vm.memory_bytes:
         text = f"{vm.host} has {max(0, free) // MIB} MiB left, {vm.name} would need {(wanted - vm.memory_bytes) // MIB}"
         return Refusal(f"more memory for {vm.name}", text)
@@ -122,8 +122,8 @@ def _down(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig)
     if not vm.memory_calm or vm.spec is None:
         return
     need = _needs(world, demand, vm, until_back(world, vm, SetMemory.kind, config), config)
-    after = max(wanted_memory(need, vm.spec, config), ceil(vm.memory_bytes / config.max_step))
-    if after <= vm.memory_bytes * (1 - config.memory_deadband):
+    after = max(wanted_memory(need, vm.spec, config), ceil(vm.memory_bytes / config.guard.max_step))
+    if after <= vm.memory_bytes * (1 - config.memory.deadband):
         yield _step(world, vm, SetMemory(vm.name, vm.memory_bytes, after), (need, after), config)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.actions import MigrateVm
 from orchestrator.config import HostSpec, OrchestratorConfig
-from orchestrator.demand import NOW, Demand
+from orchestrator.demand import Demand
 from orchestrator.needs import vm_need
 from orchestrator.steps import Refusal, Step, evidence, foreseen, when
 from orchestrator.strategies.destinations import (
@@ -101,9 +101,8 @@ def _all_of(scene: Scene, moves: Moves) -> list[Step]:
 def _shortage(scene: Scene, host: HostSpec) -> Shortage | None:
     """The nearest horizon at which the host is short: the further away it shows, the more time is left."""
     config = scene.config
-    horizons = (NOW, *config.horizons_s) if config.policy == "predictive" else (NOW,)
-    limit = (config.host_headroom + config.host_deadband) * host.cpu_cores_capacity
-    for horizon_s in horizons:
+    limit = (config.cpu.host_headroom + config.cpu.host_deadband) * host.cpu_cores_capacity
+    for horizon_s in config.demand.horizons_s:
         cores = scene.served(host.name, horizon_s)
         if cores > limit:
             return Shortage(host, horizon_s, cores, _needy(scene, host.name, horizon_s))
@@ -121,7 +120,7 @@ def _needy(scene: Scene, host: str, horizon_s: int) -> VmState:
 def _relieve(scene: Scene, shortage: Shortage) -> Iterator[Step | Refusal]:
     """Moves until the host fits its headroom again or nobody is left who could go."""
     host, horizon_s = shortage.host, shortage.horizon_s
-    target = scene.config.host_headroom * host.cpu_cores_capacity
+    target = scene.config.cpu.host_headroom * host.cpu_cores_capacity
     candidates = _candidates(scene, shortage)
     if not candidates:
         text = f"{host.name} will be short {when(horizon_s)}, but no movable machine there matters less than "
@@ -176,7 +175,7 @@ def _judged(scene: Scene, action: MigrateVm, shortage: Shortage, refused: list[d
         "where": {"host": shortage.host.name, "vm": needy.name},
         "measured": {"cores_used": used},
         "need": shortage.cores,
-        "available": scene.config.host_headroom * capacity,
+        "available": scene.config.cpu.host_headroom * capacity,
         "capacity": capacity,
         "promise": {"what": "host_cores_used", "host": shortage.host.name, "value": capacity, "by": by},
     }
@@ -226,7 +225,7 @@ def _problem(
     now = np.array([place[vm.host] for vm in guests], dtype=np.int64)
     horizons = sorted({one.horizon_s for one in shortages})
     need = np.array([[[scene.cores(vm, horizon_s) for vm in guests]] for horizon_s in horizons])
-    room = scene.config.host_headroom * np.array([one.cpu_cores_capacity for one in hosts])
+    room = scene.config.cpu.host_headroom * np.array([one.cpu_cores_capacity for one in hosts])
     held = np.max([np.bincount(now, weights=one[0], minlength=len(hosts)) for one in need], axis=0)
     short = np.isin([one.name for one in hosts], [one.host.name for one in shortages])
     moving = np.full((len(guests), len(hosts)), np.inf)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.actions import MigrateVm, megabits
-from orchestrator.demand import NOW
+from orchestrator.config import NOW
 from orchestrator.steps import Refusal, Step
 from orchestrator.strategies.destinations import (
     Cause,
@@ -93,7 +93,7 @@ def _optimised(scene: Scene, leaving: Sequence[VmState]) -> dict[str, str]:
     place = {one.name: number for number, one in enumerate(hosts)}
     now = np.array([place[vm.host] for vm in guests], dtype=np.int64)
     need = np.array([[[scene.cores(vm, horizon_s) for vm in guests]] for horizon_s in horizons(scene.config)])
-    free = scene.config.host_headroom * np.array([one.cpu_cores_capacity for one in hosts])
+    free = scene.config.cpu.host_headroom * np.array([one.cpu_cores_capacity for one in hosts])
     held = np.max([np.bincount(now, weights=one[0], minlength=len(hosts)) for one in need], axis=0)
     names = {vm.name for vm in leaving}
     moving = np.full((len(guests), len(hosts)), np.inf)
@@ -161,7 +161,7 @@ def _together(scene: Scene) -> Iterator[Step | Refusal]:
 
 def _follow(scene: Scene) -> Iterator[Step | Refusal]:
     """Machines go nearer to those who call them now and as foreseen, where that was asked for."""
-    if not scene.config.follow_sources:
+    if not scene.config.moves.follow_sources:
         return
     for vm in _movable(scene.world, list(scene.world.vms.values())):
         if vm.host not in scene.world.hosts:

@@ -9,8 +9,8 @@ from typing import Any
 
 from cpdb import BandwidthRequest, BytesPerS, Limit, Pair, Reservation, Seconds
 from orchestrator.actions import Action, ReleaseBandwidth, ReserveBandwidth, megabits
-from orchestrator.config import QUEUE_DSCP, OrchestratorConfig
-from orchestrator.demand import NOW, Demand
+from orchestrator.config import NOW, QUEUE_DSCP, OrchestratorConfig
+from orchestrator.demand import Demand
 from orchestrator.steps import Step, acting_horizons, on_link
 from orchestrator.strategies.admission import Decision, Scales, decide, granted_on, spoken_for, with_grants
 from orchestrator.strategies.bandwidth import fits
@@ -185,7 +185,7 @@ def _troubles(world: World, decision: Decision, found: Obtained) -> Iterator[tup
 
 
 def _queue_fits(scales: Scales, decision: Decision, link: LinkState, decisions: Sequence[Decision]) -> bool:
-    queue = scales.config.queue(link.name)
+    queue = scales.config.declared.queue(link.name)
     if queue is None or link.name not in scales.world.queues:
         return False
     # Those decided before this one have gone into the queue first.
@@ -211,7 +211,7 @@ class _Means:
 def _leases(scales: Scales, decision: Decision, link: LinkState, means: _Means) -> Iterator[Step]:
     request = decision.case.request
     pairs = [pair for pair, way in decision.case.ways.items() if link.key in way]
-    lease_s = min(scales.config.lease_s, request.until - scales.world.now)
+    lease_s = min(scales.config.bandwidth.lease_s, request.until - scales.world.now)
     limits = () if means.queue and not means.failed else limits_beside(scales, decision, link, means.decisions)
     if limits:
         first = max(pairs, key=lambda one: decision.case.parts[one])
@@ -235,7 +235,7 @@ def limits_beside(
     horizons = acting_horizons(world, ReserveBandwidth.kind, config, on_link(link))
     others = [one for one in decisions if one is not decision]
     taken = max(spoken_for(scales, decision.case, link, one, others) for one in horizons) + decision.on(link.key)
-    free = max(config.link_headroom * capacity - taken, config.link_floor * capacity)
+    free = max(config.bandwidth.headroom * capacity - taken, config.bandwidth.floor * capacity)
     wants = {
         pair: max(min(capacity, max(scales.rate(pair, one).need for one in horizons)), QUIET_SHARE * capacity)
         for pair in scales.crossing(link.key)
@@ -256,7 +256,7 @@ def _step(scales: Scales, decision: Decision, link: LinkState, action: ReserveBa
     reason: dict[str, Any] = {
         "where": {"link": link.name},
         "need": decision.on(link.key),
-        "available": scales.config.link_headroom * (link.capacity_bytes_per_s or 0.0),
+        "available": scales.config.bandwidth.headroom * (link.capacity_bytes_per_s or 0.0),
         "capacity": link.capacity_bytes_per_s,
         "circumstances": on_link(link).to_json(),
         "alternatives": [],
@@ -286,6 +286,6 @@ def _changes(scales: Scales, step: Step, until: Seconds) -> bool:
     held = world.reservations.get(action.target)
     if held is None or not isinstance(action, ReserveBandwidth):
         return True
-    ends_soon = held.expires_at - world.now < scales.config.lease_s / 2 and held.expires_at < until - 0.01
+    ends_soon = held.expires_at - world.now < scales.config.bandwidth.lease_s / 2 and held.expires_at < until - 0.01
     same = abs(held.bytes_per_s - action.bytes_per_s) <= SAME_SHARE * action.bytes_per_s and held.dscp == action.dscp
     return ends_soon or not same or not fits(held.limits, action.limits, scales.config)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cpdb import FIRST_TAG, LAST_TAG, Seconds, Store, WantedSplit
 from orchestrator.actions import Ends, Path, RouteChange, SetRoutes
-from orchestrator.config import OrchestratorConfig, RouteSpec
+from orchestrator.config import OrchestratorConfig, RouteSettings
 from orchestrator.optimise import Habits, Hedged, Risk, Scenarios, blended, first_batch, history_for, measured
 from orchestrator.plan import Plan
 from orchestrator.steps import Refusal, Step
@@ -49,7 +49,7 @@ class Router:
     """Keeps matrices and the splits on their way; a restarted one begins to learn anew and leaves splits in force."""
 
     store: Store
-    spec: RouteSpec
+    spec: RouteSettings
     _seen: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
     _sampled: Seconds | None = None
     _usual: dict[Ends, Path] = field(default_factory=dict)

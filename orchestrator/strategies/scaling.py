@@ -9,8 +9,8 @@ from typing import Any
 
 from cpdb import Standing
 from orchestrator.actions import ScaleIn, ScaleOut
-from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import NOW, Demand
+from orchestrator.config import NOW, OrchestratorConfig
+from orchestrator.demand import Demand
 from orchestrator.lead_times import lead_kind
 from orchestrator.needs import ceiling, too_short
 from orchestrator.pools import RUNNING, PoolMember, PoolSpec
@@ -58,13 +58,13 @@ def plan_scaling(world: World, demand: Demand, config: OrchestratorConfig) -> tu
     """Machines to bring in and to take out, refusals, and the world that results."""
     steps: list[Step] = []
     refusals: list[Refusal] = []
-    if not config.pools:
+    if not config.declared.pools:
         return steps, refusals, world
     for action in world.in_flight:
         if isinstance(action, ScaleOut | ScaleIn):
             # Who is leaving still has its memory and its cores.
             world = replace(apply(world, action), vms=world.vms)
-    for pool in config.pools:
+    for pool in config.declared.pools:
         if pool.virtual_ip not in world.virtual_ips:
             continue
         for found in _for_pool(_Case(world, demand, pool, config)):
@@ -116,7 +116,7 @@ def _more(case: _Case) -> Iterator[Step | Refusal]:
     while (one := _next(case, left_out)) is not None and count < case.pool.most:
         need, missing = _need_for(case, one), count < case.pool.least
         found: Step | Refusal | None = None
-        if missing or need.cores / case.config.cpu_headroom > case.capacity() + passed + 1e-9:
+        if missing or need.cores / case.config.cpu.headroom > case.capacity() + passed + 1e-9:
             found = (None if missing else _too_brief(case, need, one)) or _out(case, one, need)
             yield found
         if isinstance(found, Step):
@@ -124,7 +124,7 @@ def _more(case: _Case) -> Iterator[Step | Refusal]:
         else:
             left_out.add(one.member.vm)
             passed += one.cores
-    short = case.need(NOW).cores / case.config.cpu_headroom > case.capacity() + passed + 1e-9
+    short = case.need(NOW).cores / case.config.cpu.headroom > case.capacity() + passed + 1e-9
     if short or count < case.pool.least:
         yield Refusal(f"another machine for {case.name}", _nobody(case, count))
 
@@ -210,10 +210,10 @@ def _fewer(case: _Case) -> Iterator[Step | Refusal]:
     one = min(own, key=lambda item: (case.world.vms[item.vm].cores_used, item.vm))
     rest = case.capacity(without=one.vm)
     measured = case.need(NOW).cores
-    if measured > case.config.calm_share * rest:
+    if measured > case.config.cpu.calm_share * rest:
         return
     ahead = _foreseen(case)
-    if ahead.cores > case.config.cpu_headroom * rest:
+    if ahead.cores > case.config.cpu.headroom * rest:
         text = f"{ahead.cores:.2f} cores will be needed {when(ahead.horizon_s)}, the others can get {rest:.2f}"
         yield Refusal(f"a machine less for {case.name}", text)
         return
@@ -221,7 +221,7 @@ def _fewer(case: _Case) -> Iterator[Step | Refusal]:
 
 
 def _foreseen(case: _Case) -> ServiceNeed:
-    horizons = case.config.horizons_s if case.config.policy == "predictive" else ()
+    horizons = case.config.demand.horizons_s if case.config.policy == "predictive" else ()
     return max((case.need(one) for one in (NOW, *horizons)), key=lambda one: (one.cores, -one.horizon_s))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from cpdb import HealthStatus, Seconds, Standing, VirtualIp
 from orchestrator.actions import ScaleIn, ScaleOut
-from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import NOW, Demand, PairDemand, together
+from orchestrator.config import NOW, OrchestratorConfig
+from orchestrator.demand import Demand, PairDemand, together
 from orchestrator.lead_times import lead_kind
 from orchestrator.machine_actions import HOWS, How
 from orchestrator.needs import STARVED_FACTOR, ceiling, load_now, residents, vm_need
@@ -118,7 +118,7 @@ def cores_left(world: World, demand: Demand, host: str, config: OrchestratorConf
         return 0.0
     used = sum(load_now(vm, vm_need(world, demand, vm, NOW)) for vm in residents(world, host))
     coming = sum(pool.cpu_cores_min for pool, one in _coming(world, config) if one.host == host)
-    return config.host_headroom * world.hosts[host].cpu_cores_capacity - used - coming
+    return config.cpu.host_headroom * world.hosts[host].cpu_cores_capacity - used - coming
 
 
 def memory_left(world: World, host: str, config: OrchestratorConfig) -> float:
@@ -128,7 +128,7 @@ def memory_left(world: World, host: str, config: OrchestratorConfig) -> float:
     held = sum(vm.memory_bytes for vm in residents(world, host))
     coming = {one.vm for _, one in _coming(world, config)}
     known = states(world)
-    for pool in config.pools:
+    for pool in config.declared.pools:
         for one in pool.members:
             paused = known.get(one.vm) == PAUSED or one.vm in coming
             held += pool.memory_bytes if one.host == host and paused and one.vm not in world.vms else 0
@@ -138,7 +138,7 @@ def memory_left(world: World, host: str, config: OrchestratorConfig) -> float:
 def _coming(world: World, config: OrchestratorConfig) -> list[tuple[PoolSpec, PoolMember]]:
     """Machines that are destinations already, or on their way to it, and not measured yet."""
     found = []
-    for pool in config.pools:
+    for pool in config.declared.pools:
         known = destinations(world, pool)
         found += [(pool, one) for one in pool.members if one.vm in known and one.vm not in world.vms]
     return found

@@ -176,7 +176,7 @@ def _compute(table: Places, one: _Machine, cores: float) -> None:
     table.add(vm.name, idle / most, vm.name, cores / most)
     host = one.scene.world.hosts.get(vm.host)
     if host is not None:
-        room = one.scene.config.host_headroom * host.cpu_cores_capacity
+        room = one.scene.config.cpu.host_headroom * host.cpu_cores_capacity
         table.add(f"host {vm.host}", one.neighbours / room, vm.name, cores / room)
 
 
@@ -190,7 +190,7 @@ def _ways(view: View, table: Places, place: tuple[str, str], horizon_s: int) -> 
     for key, load in loads.items():
         link = scene.world.links.get(key)
         if link is not None and link.capacity_bytes_per_s:
-            room = scene.config.link_headroom * link.capacity_bytes_per_s
+            room = scene.config.bandwidth.headroom * link.capacity_bytes_per_s
             own = [one.bytes for one in table.service.wants if key in scene.world.pairs[one.pair].links]
             others = max(0.0, view.needed(key, horizon_s) - together(own))
             table.add(link.name, others / room, name, load / room)
@@ -206,7 +206,9 @@ def plan_weights(world: World, demand: Demand, config: OrchestratorConfig) -> tu
     found: list[Step | Refusal] = []
     view = View(Scene(world, demand, config))
     for vip in (
-        sorted(world.virtual_ips.values(), key=lambda one: (-one.priority, one.address)) if config.balance else ()
+        sorted(world.virtual_ips.values(), key=lambda one: (-one.priority, one.address))
+        if config.weights.enabled
+        else ()
     ):
         names = candidates(world, vip)
         if len(names) > 1:
@@ -228,15 +230,15 @@ def _for_service(view: View, vip: VirtualIp, names: tuple[str, ...]) -> Iterator
     worst = min(horizons, key=lambda one: (tables[one].least(tables[one].service.shares), one))
     table, shares = tables[worst], tables[worst].service.shares
     now = table.least(shares)
-    if now >= config.balance_below:
+    if now >= config.weights.below:
         yield from _back(view.scene, table, worst)
         return
     best = _best(table)
-    if table.least(best) - now < config.balance_min_gain:
+    if table.least(best) - now < config.weights.min_gain:
         fullest = min(table.base, key=lambda one: (table.left(shares, one), one))
-        text = f"{fullest} has {now:.0%} left, and no split leaves {config.balance_min_gain:.0%} more"
+        text = f"{fullest} has {now:.0%} left, and no split leaves {config.weights.min_gain:.0%} more"
         yield Refusal(f"other weights for {vip.name}", text)
-    elif max(abs(best[name] - shares[name]) for name in names) >= config.balance_min_gain:
+    elif max(abs(best[name] - shares[name]) for name in names) >= config.weights.min_gain:
         yield _step(view.scene, table, best, worst)
 
 
@@ -245,7 +247,7 @@ def _back(scene: Scene, table: Places, horizon_s: int) -> Iterator[Step]:
     service = table.service
     if not scene.world.weights.get(service.vip.address):
         return
-    if table.least(service.declared) >= scene.config.balance_below + scene.config.balance_min_gain:
+    if table.least(service.declared) >= scene.config.weights.below + scene.config.weights.min_gain:
         yield _step(scene, table, service.declared, horizon_s)
 
 

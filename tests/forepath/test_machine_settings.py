@@ -20,12 +20,12 @@ def test_memory_and_places_of_machines_reach_the_orchestrator(tmp_path: Path) ->
     machine = "[[vm]]\nname = 'a'\ncpu_cores_base = 1\ncpu_cores_max = 1\n"
     more = "memory_mib_min = 96\nmemory_mib_max = 256\naffinity = 'web'\nanti_affinity = 'db'\n"
     config = orchestrator_config(load(written(tmp_path, f"{host}{machine}{more}")), act=True)
-    (told,) = config.hosts
+    (told,) = config.declared.hosts
     assert told.closed and told.maintenance and not told.cordoned
-    (vm,) = config.vms
+    (vm,) = config.declared.vms
     assert (vm.memory_bytes_min, vm.memory_bytes_max) == (96 << 20, 256 << 20)
     assert (vm.affinity, vm.anti_affinity) == ("web", "db")
-    (bare,) = orchestrator_config(load(written(tmp_path, machine)), act=True).vms
+    (bare,) = orchestrator_config(load(written(tmp_path, machine)), act=True).declared.vms
     assert (bare.memory_bytes_max, bare.affinity, bare.anti_affinity) == (0, None, None)
 
 

@@ -53,7 +53,7 @@ VIP, NOW = "10.0.0.100", 1_000.0
 NAMES = ("a", "b", "c")
 UNKNOWN, UP, DOWN, FROZEN = HealthStatus
 JOINING, SERVING, DRAINING, REMOVED = Standing
-CONFIG = OrchestratorConfig(hosts=(HostSpec("h", "", "", 4.0, 1 << 30),))
+CONFIG = OrchestratorConfig(declared={"hosts": (HostSpec("h", "", "", 4.0, 1 << 30),)})
 MEMBERS = tuple(PoolMember(name, f"10.0.0.{n}", f"02:00:00:00:00:0{n}", "h") for n, name in enumerate(NAMES, 1))
 POOL = PoolSpec(VIP, MEMBERS, 1, 3)
 
@@ -207,7 +207,7 @@ def _of_stages(service: Service, store: Store) -> list[str]:
 
 def _last(name: str, store: Store) -> bool:
     member = next(one for one in POOL.members if one.vm == name)
-    pool = FakePool(FakeHypervisors({"h": CONFIG.hosts[0]}, {}, lambda _vm, _now: 0.0), {})
+    pool = FakePool(FakeHypervisors({"h": CONFIG.declared.hosts[0]}, {}, lambda _vm, _now: 0.0), {})
     stages = Stages(ScaleIn(VIP, name, "h", "paused"), POOL, member, pool, store, "o")
     before = next(one for one in store.destinations.changes() if one.name == name)
     try:

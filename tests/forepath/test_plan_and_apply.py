@@ -32,7 +32,7 @@ class Stage:
         config = processes.orchestrator_config(self.settings, act=True)
         self.machines = {vm.name: FakeVm(vm.name, vm.host, vm.quota_cores) for vm in LabLayout().vms}
         self.hypervisors = FakeHypervisors(
-            {host.name: host for host in config.hosts}, self.machines, lambda _vm, _now: 0.05
+            {host.name: host for host in config.declared.hosts}, self.machines, lambda _vm, _now: 0.05
         )
         paths = processes.path_reader(self.store, 1.0, self.clock)
         self.approval = Approval(config, self.store, self.hypervisors, paths)

@@ -7,7 +7,7 @@ import pytest
 from cpdb import SettingsError
 from forepath import processes
 from forepath.settings import load
-from orchestrator import QueueSpec, problems
+from orchestrator import QueueSpec
 
 LINK = '[[link]]\na = "leaf2"\na_port = 21\nb = "hA"\ncapacity_mbit_per_s = 80\n'
 
@@ -22,12 +22,11 @@ def test_a_declared_device_becomes_a_queue_in_its_direction(tmp_path: Path) -> N
     bare = '[[link]]\na = "leaf1"\nb = "spine1"\ncapacity_mbit_per_s = 8\n'
     settings = load(written(tmp_path, f'{LINK}queue_device = "leaf2-eth21"\nguaranteed_share = 0.6\n{bare}'))
     config = processes.orchestrator_config(settings, act=True)
-    assert config.queues == (QueueSpec("leaf2>hA", "leaf2-eth21", 10e6, 0.6),)
-    assert problems(config) == []
+    assert config.declared.queues == (QueueSpec("leaf2>hA", "leaf2-eth21", 10e6, 0.6),)
 
 
 def test_no_device_is_no_queue(tmp_path: Path) -> None:
-    assert processes.orchestrator_config(load(written(tmp_path, LINK)), act=True).queues == ()
+    assert processes.orchestrator_config(load(written(tmp_path, LINK)), act=True).declared.queues == ()
 
 
 @pytest.mark.parametrize(

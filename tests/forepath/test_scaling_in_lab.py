@@ -51,14 +51,14 @@ class Scaled:
         self.orchestrator = self.fresh(self.config)
 
     def fresh(self, config: OrchestratorConfig) -> Orchestrator:
-        drivers = with_pools(LibvirtHypervisors(config.hosts), self.store, config)
+        drivers = with_pools(LibvirtHypervisors(config.declared.hosts), self.store, config)
         return Orchestrator(config, self.store, drivers, path_reader(self.store, 1.0, time.time))
 
     def with_least(self, least: int) -> None:
         """Another orchestrator, as after a change of the settings file."""
         self.orchestrator.close()
-        pools = tuple(replace(one, least=least) for one in self.config.pools)
-        self.orchestrator = self.fresh(replace(self.config, pools=pools))
+        pools = tuple(replace(one, least=least) for one in self.config.declared.pools)
+        self.orchestrator = self.fresh(self.config.tuned(declared={"pools": pools}))
 
     def until(self, holds: Callable[[], bool], within_s: float) -> bool:
         end = time.monotonic() + within_s
@@ -129,9 +129,9 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
         store = open_store(settings.database.url)
         declare(settings, store)
         config = replace(orchestrator_config(settings, act=True), calm_s=4.0, poll_s=1.0)
-        at_rest = LibvirtPool(config.hosts)
-        for one in config.pools[0].members[:2]:
-            at_rest.rest(config.pools[0], one, one.how, 0.0)
+        at_rest = LibvirtPool(config.declared.hosts)
+        for one in config.declared.pools[0].members[:2]:
+            at_rest.rest(config.declared.pools[0], one, one.how, 0.0)
         at_rest.close()
         manager = Path(sys.executable).with_name("ryu-manager")
         argv = [str(manager), "ryu_apps.controller", "--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", "6653"]
@@ -186,7 +186,7 @@ def test_no_request_is_lost_while_a_serving_machine_moves_to_another_host_and_ba
 ) -> None:
     assert scaled.until(lambda: healthy(scaled), 60), scaled.log()
     stop, boot = tmp_path / "stop", boot_id(scaled, "shop1")
-    drivers = LibvirtHypervisors(scaled.config.hosts)
+    drivers = LibvirtHypervisors(scaled.config.declared.hosts)
     visitor = scaled.lab.fabric.client_popen(
         "c1", [*VISITOR, VIP, str(stop)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -220,7 +220,7 @@ def test_a_machine_is_made_of_the_golden_image_and_taken_away_again(scaled: Scal
     rest = {"shop2": "paused", "shop3": "saved", "shop4": "absent"}
     assert scaled.until(lambda: scaled.weights() == {"shop1": 100} and states(scaled) == rest, 90), states(scaled)
     assert scaled.until(lambda: healthy(scaled), 60), scaled.log()
-    only = replace(scaled.config.pools[0], members=scaled.config.pools[0].members[2:])
+    only = replace(scaled.config.declared.pools[0], members=scaled.config.declared.pools[0].members[2:])
     whole, scaled.config = scaled.config, replace(scaled.config, pools=(only,))
     stop = tmp_path / "stop"
     visitor = scaled.lab.fabric.client_popen(
@@ -242,6 +242,6 @@ def test_a_machine_is_made_of_the_golden_image_and_taken_away_again(scaled: Scal
     found = json.loads(text.strip().splitlines()[-1])
     assert found["failed"] == []
     assert len(found["answered"]) >= 2, "the new machine served"
-    image = scaled.config.pools[0].image
+    image = scaled.config.declared.pools[0].image
     assert image is not None
     assert [one.name for one in Path(image.path).parent.glob("*.qcow2")] == ["golden.qcow2"]

@@ -158,7 +158,7 @@ def test_caution_is_said_once_as_a_cost_or_as_a_level(tmp_path: Path) -> None:
     found = []
     for text in ("", "cost_of_short = 19", "level = 0.8"):
         path.write_text(f"[orchestrator]\n{text}\n", encoding="utf-8")
-        found.append(orchestrator_config(load(path), act=False).level)
+        found.append(orchestrator_config(load(path), act=False).demand.level)
     assert found == pytest.approx([0.9, 0.95, 0.8])
     (line,) = refused(tmp_path, "[orchestrator]\nlevel = 0.8\ncost_of_short = 19\n")
     assert line == "orchestrator: level and cost_of_short say the same in two ways; give one of them"
@@ -186,4 +186,4 @@ def test_tenants_of_machines_and_services_reach_the_budgets(tmp_path: Path) -> N
         encoding="utf-8",
     )
     config = orchestrator_config(load(path), act=False)
-    assert config.tenants == {"shop1": "retail", "10.0.0.101": "retail"}
+    assert config.declared.tenants == {"shop1": "retail", "10.0.0.101": "retail"}

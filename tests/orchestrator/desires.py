@@ -48,10 +48,12 @@ HOSTS = (HostSpec("hA", "fake://hA", "fake://hA", 2.0, GIB), HostSpec("hB", "fak
 WEB2 = PoolMember("web2", "10.0.1.2", "52:54:00:00:00:02", "hB", "paused")
 MANNER = Manner(probe="agent", quiet_s=1.0, ramp=(0.5, 1.0), ramp_step_s=0.5)
 CONFIG = OrchestratorConfig(
-    hosts=HOSTS,
-    vms=(VmSpec("vm1", 10, 0.2, 1.0, 2, movable=True),),
-    pools=(PoolSpec(VIP, (WEB2,), manner=MANNER, memory_bytes=128 * MIB),),
     act=True,
+    declared={
+        "hosts": HOSTS,
+        "vms": (VmSpec("vm1", 10, 0.2, 1.0, 2, movable=True),),
+        "pools": (PoolSpec(VIP, (WEB2,), manner=MANNER, memory_bytes=128 * MIB),),
+    },
 )
 
 

@@ -38,7 +38,7 @@ VMS = (
     VmSpec("backup1", 0, 0.1, 0.1, 1),
     VmSpec("batch1", 0, 0.25, 0.25, 1, movable=True),
 )
-CONFIG = OrchestratorConfig(hosts=HOSTS, vms=VMS, act=True)
+CONFIG = OrchestratorConfig(act=True, declared={"hosts": HOSTS, "vms": VMS})
 NO_SURGES: tuple[tuple[float, float], ...] = ()
 
 

@@ -39,7 +39,10 @@ POOL = PoolSpec(
     image=GoldenImage("/images/web.qcow2", "<domain/>"), manner=MANNER,
 )  # fmt: skip
 CONFIG = OrchestratorConfig(
-    hosts=HOSTS, vms=(VmSpec("web1", 10, 0.2, 0.4),), pools=(POOL,), act=True, calm_s=6.0, retry_s=5.0
+    act=True,
+    declared={"hosts": HOSTS, "vms": (VmSpec("web1", 10, 0.2, 0.4),), "pools": (POOL,)},
+    cpu={"calm_s": 6.0},
+    guard={"retry_s": 5.0},
 )
 AT_REST = {"web2": "paused", "web3": "saved"}
 
@@ -92,7 +95,7 @@ class PoolWorld:
 
     def states(self) -> dict[str, str]:
         """The state of every machine of the pool."""
-        return {one.vm: self.pool.state(one.vm) for one in self.config.pools[0].members}
+        return {one.vm: self.pool.state(one.vm) for one in self.config.declared.pools[0].members}
 
     def work(self, vm: str, _now: float) -> float:
         """Cores that a machine would like for the requests of this second."""

@@ -124,7 +124,7 @@ def test_a_whole_service_shares_its_grant_among_its_sources() -> None:
     (lease,) = leases(start)
     assert [one.pair for one in lease.limits] == [FLOOD.pair]
     queued = replace(start, queues=frozenset({QUEUE.link}))
-    marked = leases(queued, replace(CONFIG, queues=(QUEUE,)))
+    marked = leases(queued, CONFIG.tuned(declared={"queues": (QUEUE,)}))
     assert {one.pair.source for one in marked} == {"c1", "c2", "c3"}
     assert sum(one.bytes_per_s for one in marked) == pytest.approx(600_000)
     assert "nobody talks" in answer(asking(ask(1, 600_000.0, source="", virtual_ip="search"))).why
@@ -155,14 +155,16 @@ def test_what_stands_yields_to_what_matters_more_and_to_nobody_else() -> None:
 
 
 def test_a_tenant_gets_no_more_than_its_caps() -> None:
-    config = replace(CONFIG, tenants={"shop": "retail"}, tenant_caps=(TenantCap("retail", bytes_per_s=500_000.0),))
+    config = CONFIG.tuned(
+        declared={"tenants": {"shop": "retail"}, "tenant_caps": (TenantCap("retail", bytes_per_s=500_000.0),)}
+    )
     first, second = ask(1, 400_000.0), ask(2, 400_000.0, source="c2")
     both = asking(first, second, pairs=[pair_state("c2", "shop", 10, 1.0)])
     assert answer(both, 1, config).state is RequestState.GRANTED
     told = answer(both, 2, config)
     assert told.granted_bytes_per_s == pytest.approx(100_000.0)
     assert "retail may have 4.0 Mbit/s" in told.why
-    by_link = replace(config, tenant_caps=(TenantCap("retail", link_share=0.1),))
+    by_link = config.tuned(declared={"tenant_caps": (TenantCap("retail", link_share=0.1),)})
     assert answer(both, 1, by_link).granted_bytes_per_s == pytest.approx(0.1 * CAPACITY)
     other = replace(first, tenant="other")
     assert answer(asking(other), 1, config).state is RequestState.GRANTED
@@ -175,13 +177,13 @@ def queued(*requests: BandwidthRequest, **more) -> World:
     return replace(asking(*requests, pairs=[FLOOD]), queues=frozenset({QUEUE.link}), **more)
 
 
-QUEUED = replace(CONFIG, queues=(QUEUE,))
+QUEUED = CONFIG.tuned(declared={"queues": (QUEUE,)})
 
 
 def test_where_a_queue_stands_it_is_used_while_it_has_room() -> None:
     (lease,) = leases(queued(ask(1, 900_000.0)), QUEUED)
     assert (lease.key, lease.dscp, lease.limits) == ("request-1/leaf>h1/queue", 46, ())
-    small = replace(CONFIG, queues=(replace(QUEUE, guaranteed_share=0.5),))
+    small = CONFIG.tuned(declared={"queues": (replace(QUEUE, guaranteed_share=0.5),)})
     (other,) = leases(queued(ask(1, 900_000.0)), small)
     assert other.dscp is None
     assert other.limits

@@ -86,7 +86,7 @@ def failed(ago_s: float, outcome: OutcomeKind = OutcomeKind.FAILED) -> ActionRec
     [((20.0,), 30), ((40.0,), None), ((50.0, 100.0), 60), ((70.0, 100.0), None), ((100.0, 200.0, 300.0), 120)],
 )
 def test_each_failure_in_a_row_doubles_the_rest(ago_s: tuple[float, ...], rest_s: int | None) -> None:
-    config = replace(CONFIG, retry_s=30.0, move_cooldown_s=0.0)
+    config = CONFIG.tuned(guard={"retry_s": 30.0, "move_cooldown_s": 0.0})
     here = replace(world([], **machines(vm("batch1", "hA", 0.2, 0.25), hosts=HOSTS)), now=1_000.0)
     found = guard(Plan((Step(MOVE, "", {}, 1_000.0, 1.0),)), here, [failed(one) for one in ago_s], config)
     if rest_s is None:
@@ -96,7 +96,7 @@ def test_each_failure_in_a_row_doubles_the_rest(ago_s: tuple[float, ...], rest_s
 
 
 def test_a_success_in_between_ends_the_row() -> None:
-    config = replace(CONFIG, retry_s=30.0, move_cooldown_s=0.0, oscillation_s=0.0)
+    config = CONFIG.tuned(guard={"retry_s": 30.0, "move_cooldown_s": 0.0, "oscillation_s": 0.0})
     here = replace(world([], **machines(vm("batch1", "hA", 0.2, 0.25), hosts=HOSTS)), now=1_000.0)
     rows = [failed(40.0), failed(60.0, OutcomeKind.DONE), failed(100.0), failed(150.0)]
     found = guard(Plan((Step(MOVE, "", {}, 1_000.0, 1.0),)), here, rows, config)

@@ -54,21 +54,21 @@ def test_nothing_in_the_way_lets_everything_pass() -> None:
 
 
 def test_an_old_world_stops_everything() -> None:
-    old = replace(HOME, age_s=CONFIG.max_world_age_s + 1)
+    old = replace(HOME, age_s=CONFIG.guard.max_world_age_s + 1)
     for action in (MOVE, RAISE, RESERVE):
         assert "stale" in (why_not(action, here=old) or "")
 
 
 def test_a_stop_file_stops_everything_until_it_is_gone(tmp_path: Path) -> None:
     stop = tmp_path / "stop"
-    config = replace(CONFIG, stop_file=stop)
+    config = CONFIG.tuned(guard={"stop_file": stop})
     assert why_not(RAISE, config=config) is None
     stop.touch()
     assert str(stop) in (why_not(RAISE, config=config) or "")
 
 
 def test_a_budget_counts_what_was_done_in_the_last_minute() -> None:
-    config = replace(CONFIG, budgets_per_minute={"set_cpu_limit": 2})
+    config = CONFIG.tuned(guard={"budgets": {"per_minute": {"set_cpu_limit": 2}}})
     two = [did(SetCpuLimit("other", 0.1, 0.2), ago) for ago in (10, 20)]
     assert "budget" in (why_not(RAISE, two, config=config) or "")
     assert why_not(RAISE, [two[0], replace(two[1], issued_at=NOW - 61)], config=config) is None
@@ -76,7 +76,7 @@ def test_a_budget_counts_what_was_done_in_the_last_minute() -> None:
 
 
 def test_a_budget_also_counts_within_one_plan_but_never_stops_a_renewal() -> None:
-    config = replace(CONFIG, budgets_per_minute={"reserve_bandwidth": 1})
+    config = CONFIG.tuned(guard={"budgets": {"per_minute": {"reserve_bandwidth": 1}}})
     others = [replace(RESERVE, key=f"k{n}") for n in range(3)]
     plan = Plan((*(step(one) for one in others), step(RESERVE, renewal=True)))
     found = guard(plan, HOME, [], config)
@@ -84,7 +84,7 @@ def test_a_budget_also_counts_within_one_plan_but_never_stops_a_renewal() -> Non
 
 
 @pytest.mark.parametrize(
-    ("ago_s", "words"), [(10, "cooldown"), (CONFIG.move_cooldown_s + 1, "oscillation"), (400, None)]
+    ("ago_s", "words"), [(10, "cooldown"), (CONFIG.guard.move_cooldown_s + 1, "oscillation"), (400, None)]
 )
 def test_a_machine_does_not_go_to_and_fro(ago_s: float, words: str | None) -> None:
     found = why_not(MOVE, [did(MOVE.inverse(), ago_s)])
@@ -92,18 +92,18 @@ def test_a_machine_does_not_go_to_and_fro(ago_s: float, words: str | None) -> No
 
 
 def test_going_on_to_a_third_host_is_no_oscillation() -> None:
-    assert why_not(MOVE, [did(MigrateVm("batch", "h3", "h1"), CONFIG.move_cooldown_s + 1)]) is None
+    assert why_not(MOVE, [did(MigrateVm("batch", "h3", "h1"), CONFIG.guard.move_cooldown_s + 1)]) is None
 
 
 def test_a_limit_may_rise_again_at_once_but_not_turn_round() -> None:
     assert why_not(RAISE, [did(SetCpuLimit("batch", 0.1, 0.2), 1)]) is None
     assert "cooldown" in (why_not(RAISE, [did(SetCpuLimit("batch", 0.4, 0.2), 1)]) or "")
-    assert why_not(RAISE, [did(SetCpuLimit("batch", 0.4, 0.2), CONFIG.resize_cooldown_s + 1)]) is None
+    assert why_not(RAISE, [did(SetCpuLimit("batch", 0.4, 0.2), CONFIG.guard.resize_cooldown_s + 1)]) is None
 
 
 def test_a_failure_is_not_repeated_at_once() -> None:
     assert "failed" in (why_not(MOVE, [did(MOVE, 5, OutcomeKind.FAILED)]) or "")
-    assert why_not(MOVE, [did(MOVE, CONFIG.retry_s + 1, OutcomeKind.FAILED)]) is None
+    assert why_not(MOVE, [did(MOVE, CONFIG.guard.retry_s + 1, OutcomeKind.FAILED)]) is None
 
 
 def test_one_migration_at_a_time_touches_a_host() -> None:

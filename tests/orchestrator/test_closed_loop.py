@@ -43,7 +43,7 @@ def test_leases_lapse_and_limits_go_back_after_the_last_surge(store: Store) -> N
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("policy", ["predictive", "reactive"])
 def test_calm_leads_to_no_action(store: Store, seed: int, policy: str) -> None:
-    config = replace(CONFIG, policy=policy)  # type: ignore[arg-type]
+    config = CONFIG.tuned(policy=policy)  # type: ignore[arg-type]
     sim = Simulation(store, config=config, rng=random.Random(seed)).run(90)
     assert store.journal.actions() == []
     assert sim.hypervisors.started == []
@@ -51,14 +51,14 @@ def test_calm_leads_to_no_action(store: Store, seed: int, policy: str) -> None:
 
 
 def test_the_reactive_policy_acts_only_once_the_surge_is_there(store: Store) -> None:
-    Simulation(store, config=replace(CONFIG, policy="reactive"), surges=SURGES).run(75)
+    Simulation(store, config=CONFIG.tuned(policy="reactive"), surges=SURGES).run(75)
     begun = [one.issued_at - START for one in store.journal.actions()]
     assert begun
     assert min(begun) > 60
 
 
 def test_without_permission_it_advises_and_touches_nothing(store: Store) -> None:
-    sim = Simulation(store, config=replace(CONFIG, act=False), surges=SURGES).run(70)
+    sim = Simulation(store, config=CONFIG.tuned(act=False), surges=SURGES).run(70)
     rows = store.journal.actions()
     assert {one.outcome for one in rows} <= {OutcomeKind.ADVISED, OutcomeKind.SKIPPED}
     advised = [one for one in rows if one.outcome is OutcomeKind.ADVISED]
@@ -169,7 +169,7 @@ def test_a_restarted_orchestrator_learns_what_became_of_the_old_actions(store: S
     assert acted(store, "migrate_vm")[0].outcome is OutcomeKind.PENDING
     sim.orchestrator = sim.fresh()
     sim.hypervisors.finished(sim.now + 3)  # the dead process's driver took the answer with it
-    sim.run(round(CONFIG.duty_s) + 4)  # first it waits for the dead one's lease to end
+    sim.run(round(CONFIG.timing.duty_s) + 4)  # first it waits for the dead one's lease to end
     first = acted(store, "migrate_vm")[0]
     assert first.outcome is OutcomeKind.DONE
     assert "restart" in first.sentence
@@ -213,7 +213,7 @@ def test_what_was_done_after_the_last_measurement_is_not_done_again(store: Store
 
 def test_a_surge_through_a_queue_is_marked_ahead_and_the_queue_goes_with_the_orchestrator(store: Store) -> None:
     spec = QueueSpec("leaf2>hA", "leaf2-eth21", CAPACITY)
-    sim = Simulation(store, config=replace(CONFIG, queues=(spec,)), surges=SURGES)
+    sim = Simulation(store, config=CONFIG.tuned(declared={"queues": (spec,)}), surges=SURGES)
     queues = FakeQueues((spec,))
     keeper = QueueKeeper(queues, act=True)
     sim.orchestrator = Orchestrator(sim.config, store, sim.hypervisors, paths, keeper)

@@ -80,9 +80,9 @@ def test_one_copy_at_a_time_for_a_host_and_for_a_link() -> None:
     assert "to h2" in (crowded(same_host, [MOVE], start, CONFIG) or "")
     elsewhere = MigrateVm("b2", "h3", "h4")
     assert crowded(elsewhere, [MOVE], start, CONFIG) is None
-    two = replace(CONFIG, moves_per_host=2)
+    two = CONFIG.tuned(moves={"per_host": 2})
     assert "over leaf>h2" in (crowded(same_host, [MOVE], start, two) or "")
-    assert crowded(same_host, [MOVE], start, replace(two, moves_per_link=2)) is None
+    assert crowded(same_host, [MOVE], start, two.tuned(moves={"per_link": 2})) is None
     assert "2 may at once" in (crowded(elsewhere, [MOVE, MOVE], start, CONFIG) or "")
 
 
@@ -108,7 +108,7 @@ def test_a_planned_move_knows_its_rate_and_how_long_it_should_take() -> None:
     config = OrchestratorConfig(act=True)
     start = short_host(256 << 20, 10e6)
     (action,) = moves(plan(start, demands(start, config), config))
-    assert action.bytes_per_s == pytest.approx(config.migration_bytes_per_s)
+    assert action.bytes_per_s == pytest.approx(config.moves.bytes_per_s)
     assert action.expected_s == pytest.approx(2.3, rel=0.2)
 
 

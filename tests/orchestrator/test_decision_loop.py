@@ -1,13 +1,13 @@
 """The loop keeps going through failed cycles and ends when told; settings are refused at the door."""
 
 import threading
-from dataclasses import replace
 
 import pytest
-from fake_world import CONFIG, HOSTS, VMS, Simulation, paths
+from fake_world import CONFIG, Simulation, paths
+from pydantic import ValidationError
 
-from cpdb import SettingsError, Store, StoreError
-from orchestrator import HostSpec, Orchestrator, OrchestratorConfig, VmSpec, problems, run
+from cpdb import Store, StoreError
+from orchestrator import HostSpec, Orchestrator, OrchestratorConfig, VmSpec, problem_lines, run
 
 
 class Flaky(Orchestrator):
@@ -45,22 +45,27 @@ def test_the_loop_outlives_failed_cycles_and_closes_when_stopped(store: Store) -
 
 def test_all_wrong_settings_are_named_at_once(store: Store) -> None:
     host = HostSpec("h", "", "", 0.0, 1)
-    bad = OrchestratorConfig(
-        hosts=(host, host),
-        vms=(VmSpec("v", cpu_cores_min=2, cpu_cores_max=1),),
-        margin=0.5,
-        lease_s=1,
-        horizons_s=(5, 5),
-    )
-    text = "\n".join(problems(bad))
-    for part in ("margin", "lease_s", "horizons_s", "h is named twice", "hosts.h", "vms.v"):
+    with pytest.raises(ValidationError) as caught:
+        OrchestratorConfig(
+            declared={"hosts": (host, host), "vms": (VmSpec("v", cpu_cores_min=2, cpu_cores_max=1),)},
+            demand={"margin": 0.5, "horizons_s": (5, 5)},
+            bandwidth={"lease_s": 1},
+        )
+    text = "\n".join(problem_lines(caught.value))
+    for part in ("demand.margin", "lease_s", "horizons_s", "h is named twice", "hosts.h", "vms.v"):
         assert part in text
-    sim = Simulation(store)
-    with pytest.raises(SettingsError) as caught:
-        Orchestrator(bad, store, sim.hypervisors, paths)
-    assert "margin" in str(caught.value)
 
 
-def test_the_defaults_are_fine() -> None:
-    assert problems(OrchestratorConfig()) == []
-    assert problems(replace(CONFIG, hosts=HOSTS, vms=VMS)) == []
+def test_a_lease_outlives_two_polls() -> None:
+    with pytest.raises(ValidationError, match=r"lease_s: 8\.0 ends before it can be renewed; write at least 10"):
+        OrchestratorConfig(timing={"poll_s": 5.0})
+
+
+def test_an_unknown_setting_is_an_error_and_a_kind_left_out_keeps_its_default() -> None:
+    with pytest.raises(ValidationError, match="no_such"):
+        OrchestratorConfig(cpu={"no_such": 1})
+    with pytest.raises(ValidationError, match="fly: no such kind of action"):
+        OrchestratorConfig(guard={"budgets": {"per_minute": {"fly": 1}}})
+    config = OrchestratorConfig(guard={"budgets": {"per_minute": {"migrate_vm": 1}}})
+    assert config.guard.budgets.per_minute["migrate_vm"] == 1
+    assert config.guard.budgets.per_minute["set_weights"] == 6

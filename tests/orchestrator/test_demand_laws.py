@@ -18,8 +18,8 @@ RATES = st.floats(0, 40)
 @given(RATES, RATES, st.floats(0.05, 0.95), st.floats(0.05, 0.95), st.floats(1, 3), st.floats(1, 3))
 def test_demand_is_monotone_in_level_and_margin(rate, peak, level_a, level_b, margin_a, margin_b) -> None:
     state = foreseen(pair_state("c1", "v", 1, rate), {5: peak})
-    low = replace(CONFIG, level=min(level_a, level_b), margin=min(margin_a, margin_b))
-    high = replace(CONFIG, level=max(level_a, level_b), margin=max(margin_a, margin_b))
+    low = CONFIG.tuned(demand={"level": min(level_a, level_b), "margin": min(margin_a, margin_b)})
+    high = CONFIG.tuned(demand={"level": max(level_a, level_b), "margin": max(margin_a, margin_b)})
     less = demands(world([state]), low).by_pair[state.pair, 5]
     more = demands(world([state]), high).by_pair[state.pair, 5]
     assert less.bytes.need <= more.bytes.need
@@ -40,7 +40,7 @@ def test_connections_reveal_a_need_that_a_full_path_hides_in_bytes() -> None:
 
 
 def test_a_stale_forecast_is_not_used() -> None:
-    state = foreseen(pair_state("c1", "v", 1, 2.0), {5: 30.0}, NOW - CONFIG.max_forecast_age_s - 1)
+    state = foreseen(pair_state("c1", "v", 1, 2.0), {5: 30.0}, NOW - CONFIG.demand.max_forecast_age_s - 1)
     found = demands(world([state]), CONFIG).by_pair[state.pair, 5]
     assert found.connections.need == 2.0
     assert found.connections.forecast is None
@@ -63,7 +63,7 @@ def test_no_pair_is_believed_to_send_more_than_its_narrowest_link() -> None:
 
 def test_the_reactive_policy_knows_only_now() -> None:
     state = foreseen(pair_state("c1", "v", 1, 2.0), {5: 30.0})
-    found = demands(world([state]), replace(CONFIG, policy="reactive"))
+    found = demands(world([state]), CONFIG.tuned(policy="reactive"))
     assert set(found.by_pair) == {(state.pair, 0)}
     assert found.by_pair[state.pair, 0].connections.need == 2.0
 

@@ -44,7 +44,7 @@ def start(hosts: FailingHosts, store: Store, monkeypatch: pytest.MonkeyPatch) ->
 
     def trial(**changed: HostSpec) -> Trial:
         specs = tuple(changed.get(one.name, one) for one in hosts.specs())
-        made.append(Trial(hosts, store, replace(WANTED, hosts=specs, pools=(POOL,))))
+        made.append(Trial(hosts, store, WANTED.tuned(declared={"hosts": specs, "pools": (POOL,)})))
         monkeypatch.setattr(cycle, "plan", made[-1].plan)
         return made[-1]
 

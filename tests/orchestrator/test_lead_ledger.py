@@ -61,12 +61,12 @@ def test_what_was_never_seen_there_is_as_elsewhere_then_as_configured() -> None:
     times = lead_times(samples([2.0] * 10), NOW)
     assert p95(times, "elsewhere") == 2.0
     assert p95(times, "elsewhere", gib=64.0) == 2.0
-    assert times.p95("set_vcpus") == CONFIG.lead_priors_s["set_vcpus"]
+    assert times.p95("set_vcpus") == CONFIG.timing.lead_priors_s["set_vcpus"]
     assert times.p95("set_vcpus", priors_s={"set_vcpus": 7.0}) == 7.0
 
 
 def test_few_samples_only_lengthen_what_is_configured() -> None:
-    prior = CONFIG.lead_priors_s[MOVE]
+    prior = CONFIG.timing.lead_priors_s[MOVE]
     assert p95(lead_times(samples([0.1] * 4), NOW), "h1") == prior
     assert p95(lead_times(samples([0.1, 30.0]), NOW), "h1") == 30.0
 

@@ -58,8 +58,10 @@ def cycles(orchestrator: Orchestrator, store: Store, until: Callable[[], bool], 
 
 
 def test_what_is_not_used_goes_back_and_returns_when_it_is(hosts: FailingHosts, store: Store) -> None:
-    config = OrchestratorConfig(hosts=tuple(hosts.specs()), vms=(SPEC,), act=True, policy="reactive", calm_s=4.0)
-    hypervisors = LibvirtHypervisors(config.hosts, vms=config.vms)
+    config = OrchestratorConfig(
+        act=True, policy="reactive", declared={"hosts": tuple(hosts.specs()), "vms": (SPEC,)}, cpu={"calm_s": 4.0}
+    )
+    hypervisors = LibvirtHypervisors(config.declared.hosts, vms=config.declared.vms)
     orchestrator = Orchestrator(config, store, hypervisors, lambda _source, _end: ())
     try:
         cycles(orchestrator, store, lambda: bool(sizes(store)))

@@ -66,12 +66,12 @@ def test_predicted_connections_give_memory_before_they_come() -> None:
     assert step.needed_at == NOW + 5
     assert step.reason["promise"]["what"] == "vm_memory"
     assert step.reason["forecast"]["model"] == "oracle"
-    assert sizes(planned(start(guest()), replace(CONFIG, policy="reactive"))) == []
+    assert sizes(planned(start(guest()), CONFIG.tuned(policy="reactive"))) == []
 
 
 def test_the_dearer_it_is_to_be_short_the_more_is_given() -> None:
     wide = guest(memory_relations=(replace(RELATION, spread_bytes=30.0 * MIB),))
-    given = [sizes(planned(start(wide), replace(CONFIG, level=level)))[0][2] for level in (0.5, 0.9, 0.99)]
+    given = [sizes(planned(start(wide), CONFIG.tuned(demand={"level": level})))[0][2] for level in (0.5, 0.9, 0.99)]
     assert given == sorted(given)
     assert given[0] < given[-1]
 
@@ -154,7 +154,7 @@ def test_the_need_rises_with_talk_and_level_and_is_never_below_what_is_measured(
     peak_a: float, peak_b: float, level_a: float, level_b: float
 ) -> None:
     def need(peak: float, level: float) -> float:
-        config = replace(CONFIG, level=level)
+        config = CONFIG.tuned(demand={"level": level})
         here = start(guest(), peak=peak)
         return memory_need(here, demands(here, config), here.vms["shop"], 5, config).bytes
 

@@ -49,30 +49,30 @@ def swinging(times: int, every_s: float, last_ago_s: float) -> list[ActionRecord
 
 
 def test_what_turned_round_too_often_is_not_lowered_for_a_while_and_says_so() -> None:
-    turns = CONFIG.most_turns
+    turns = CONFIG.guard.max_turns
     said = why_not(DOWN, swinging(turns + 1, 7.0, 10.0)) or ""
     assert said.startswith(f"oscillation: batch turned round {turns} times within 60 s")
-    assert f"another {CONFIG.hold_still_s - 10:.0f} s" in said
+    assert f"another {CONFIG.guard.hold_still_s - 10:.0f} s" in said
     assert why_not(DOWN, swinging(turns, 7.0, 10.0)) is None  # one turn fewer
     assert why_not(DOWN, swinging(turns + 1, 9.0, 10.0)) is None  # slower than the window
-    assert why_not(DOWN, swinging(turns + 1, 7.0, CONFIG.hold_still_s + 1)) is None  # long enough ago
+    assert why_not(DOWN, swinging(turns + 1, 7.0, CONFIG.guard.hold_still_s + 1)) is None  # long enough ago
 
 
 def test_the_brake_never_keeps_a_machine_from_getting_more() -> None:
-    assert why_not(UP, swinging(CONFIG.most_turns + 2, 6.0, 10.0)[1:]) is None
+    assert why_not(UP, swinging(CONFIG.guard.max_turns + 2, 6.0, 10.0)[1:]) is None
 
 
 def test_others_and_failures_do_not_count_as_turns() -> None:
     foreign = [replace(one, target="other") for one in swinging(12, 4.0, 10.0)]
     assert why_not(DOWN, foreign) is None
     failed = [replace(one, outcome=OutcomeKind.FAILED, issued_at=one.issued_at - 60) for one in swinging(9, 4.0, 10.0)]
-    assert why_not(DOWN, failed, replace(CONFIG, retry_s=0.0)) is None
+    assert why_not(DOWN, failed, CONFIG.tuned(guard={"retry_s": 0.0})) is None
 
 
 def test_weights_that_go_to_and_fro_are_held() -> None:
     to = SetWeights("v", (("a", 1), ("b", 0)), (("a", 0), ("b", 1)))
-    recent = [did(to if n % 2 else to.inverse(), 8.0 + 6.0 * n) for n in range(CONFIG.most_turns + 1)]
-    config = replace(CONFIG, budgets_per_minute={"set_weights": 99})
+    recent = [did(to if n % 2 else to.inverse(), 8.0 + 6.0 * n) for n in range(CONFIG.guard.max_turns + 1)]
+    config = CONFIG.tuned(guard={"budgets": {"per_minute": {"set_weights": 99}}})
     assert "not changed" in (why_not(to, recent, config) or "")
 
 
@@ -119,7 +119,7 @@ def test_the_planner_takes_large_changes_in_several_steps_up_and_down() -> None:
 
 
 def test_a_host_has_a_budget_of_its_own() -> None:
-    config = replace(CONFIG, budget_per_host=2)
+    config = CONFIG.tuned(guard={"budgets": {"per_host": 2}})
     two = [did(SetCpuLimit("other", 0.1, 0.2), 5.0), did(MigrateVm("batch", "h1", "h9"), 100.0)]
     assert why_not(UP, two, config) is None
     two.append(did(SetCpuLimit("batch", 0.1, 0.2), 20.0))
@@ -128,7 +128,10 @@ def test_a_host_has_a_budget_of_its_own() -> None:
 
 
 def test_a_tenant_cannot_have_all_of_a_minute() -> None:
-    config = replace(CONFIG, budget_per_tenant=2, tenants={"10.0.0.1": "retail", "batch": "retail", "10.0.0.2": "lab"})
+    config = CONFIG.tuned(
+        guard={"budgets": {"per_tenant": 2}},
+        declared={"tenants": {"10.0.0.1": "retail", "batch": "retail", "10.0.0.2": "lab"}},
+    )
 
     def reserve(vip: str, key: str) -> ReserveBandwidth:
         return ReserveBandwidth(key, Pair("c", vip), 1.0, (), 10.0)
@@ -145,5 +148,5 @@ def test_only_so_many_machines_move_at_once_in_the_whole_network() -> None:
     here = world([], **machines(*(vm(f"v{n}", f"h{n}", 0.1, 0.2) for n in range(4)), hosts=hosts))
     steps = tuple(Step(MigrateVm(f"v{n}", f"h{n}", f"h{n + 4}"), "", NOTHING, NOW, 1.0) for n in range(4))
     found = guard(Plan(steps), here, [], CONFIG)
-    assert len(found.allowed) == CONFIG.moves_at_once
+    assert len(found.allowed) == CONFIG.moves.at_once
     assert all("2 machines are moving" in one.why_not for one in found.refused)

@@ -22,6 +22,6 @@ def test_a_lease_that_is_held_when_the_pause_comes_runs_out(store: Store) -> Non
     world = Simulation(store, surges=SURGE).run(64)
     assert [one.pair for one in store.wanted.reservations(world.now)] == [Pair("c1", SHOP)]
     store.pauses.pause(Pause(world.now, "anna@desk"))
-    world.run(int(CONFIG.lease_s) + 1)
+    world.run(int(CONFIG.bandwidth.lease_s) + 1)
     assert store.wanted.reservations(world.now) == []
     assert not any(report.renewed or report.issued for report in world.reports[64:])

@@ -157,7 +157,7 @@ def test_rules_hold_after_every_step_and_no_host_is_made_short(data: st.DataObje
             assert _rivals(after, one.name) <= before[one.name]
             used = sum(min(each.cores_limit, each.cores_used) for each in after.on_host(one.name))
             held = sum(min(each.cores_limit, each.cores_used) for each in start.on_host(one.name))
-            assert used <= max(held, CONFIG.host_headroom * one.cpu_cores_capacity) + 1e-6
+            assert used <= max(held, CONFIG.cpu.host_headroom * one.cpu_cores_capacity) + 1e-6
 
 
 def _rivals(here: World, name: str) -> int:
@@ -251,7 +251,7 @@ def callers(of: str, rate: float = 5.0) -> World:
 
 
 def test_a_machine_follows_its_callers_only_where_asked_for_and_only_for_a_clear_gain() -> None:
-    following = replace(CONFIG, follow_sources=True)
+    following = CONFIG.tuned(moves={"follow_sources": True})
     assert planned(callers("c9")).steps == ()
     (step,) = planned(callers("c9"), following).steps
     assert step.action == MigrateVm("web", "h1", "h2")

@@ -1,14 +1,12 @@
 """The laws of every plan, on random worlds."""
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from worlds import CONFIG, LINK, RELATION, foreseen, machines, pair_state, vm, world, worlds
 
 from orchestrator import MigrateVm, OrchestratorConfig, ReserveBandwidth, World, apply, demands, plan
 from orchestrator.needs import load_now, vm_need
 
-ONE_HORIZON = replace(CONFIG, horizons_s=(5,), decision_s=0.1)
+ONE_HORIZON = CONFIG.tuned(demand={"horizons_s": (5,)}, timing={"decision_s": 0.1})
 
 
 def planned(start: World, config: OrchestratorConfig = CONFIG):
@@ -38,7 +36,7 @@ def test_every_prefix_keeps_each_host_within_what_it_has(start: World) -> None:
     for step in planned(start).steps:
         after = apply(after, step.action)
         for host in after.hosts.values():
-            allowed = max(CONFIG.host_headroom * host.cpu_cores_capacity, taken(start, host.name))
+            allowed = max(CONFIG.cpu.host_headroom * host.cpu_cores_capacity, taken(start, host.name))
             # The solver's own tolerance is a millionth of a core for each machine.
             assert taken(after, host.name) <= allowed + 1e-5, step.action.describe()
             memory = [sum(one.memory_bytes for one in w.on_host(host.name)) for w in (start, after)]
@@ -52,8 +50,8 @@ def test_every_reservation_fits_its_link_and_cuts_nobody_off(start: World) -> No
     for step in planned(start).steps:
         if isinstance(step.action, ReserveBandwidth):
             given_way = sum(one.bytes_per_s for one in step.action.limits)
-            assert 0 < given_way <= max(CONFIG.link_headroom, CONFIG.link_floor) * capacity + 1e-6
-            assert given_way >= CONFIG.link_floor * capacity * 0.999
+            assert 0 < given_way <= max(CONFIG.bandwidth.headroom, CONFIG.bandwidth.floor) * capacity + 1e-6
+            assert given_way >= CONFIG.bandwidth.floor * capacity * 0.999
             reserved = start.pairs[step.action.pair].priority
             assert all(start.pairs[one.pair].priority < reserved for one in step.action.limits)
 

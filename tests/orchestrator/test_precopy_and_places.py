@@ -112,7 +112,7 @@ def test_a_large_guest_is_too_late_before_it_was_ever_moved_and_a_huge_one_is_no
     assert moves(planned(crowded(GIB, 0.0)))
     assert refused(planned(crowded(2 * GIB, 20e6)), "too late")
     assert refused(planned(crowded(16 * GIB, 0.0)), "aborted after 30 s")
-    patient = replace(CONFIG, migration_limit_s=600.0)
+    patient = CONFIG.tuned(moves={"limit_s": 600.0})
     assert refused(planned(crowded(16 * GIB, 0.0), patient), "too late")
 
 
@@ -130,7 +130,7 @@ def on_links(start: World, capacity: float, load: float, link: LinkKey = ACCESS_
 
 
 def test_a_copy_over_shared_links_takes_only_what_they_have_left() -> None:
-    shared = replace(CONFIG, migration_over_links=True)
+    shared = CONFIG.tuned(moves={"over_links": True})
     wide = on_links(crowded(), 125e6, 20e6)
     assert moves(planned(wide, shared))
     (step,) = [one for one in planned(wide, shared).steps if isinstance(one.action, MigrateVm)]
@@ -145,7 +145,7 @@ def test_a_copy_does_not_load_a_link_that_will_be_short() -> None:
     start = on_links(crowded(), 125e6, 1e6)
     coming = foreseen(pair_state("c7", "v7", 10, 100.0, links=(ACCESS_2,)), {15: 3900.0, 30: 3900.0})
     start = replace(start, pairs={**start.pairs, coming.pair: coming})
-    assert refused(planned(start, replace(CONFIG, migration_over_links=True)), "within 15 s")
+    assert refused(planned(start, CONFIG.tuned(moves={"over_links": True})), "within 15 s")
 
 
 def test_the_pairs_of_a_machine_need_room_on_the_way_to_its_new_host() -> None:
@@ -204,6 +204,6 @@ def test_no_choice_makes_another_host_short_or_wakes_a_cordoned_one(
         after = apply(after, action)
         for host in others:
             used = sum(min(one.cores_limit, one.cores_used) for one in after.on_host(host.name))
-            assert used <= CONFIG.host_headroom * host.cpu_cores_capacity + 1e-6
+            assert used <= CONFIG.cpu.host_headroom * host.cpu_cores_capacity + 1e-6
             assert sum(one.memory_bytes for one in after.on_host(host.name)) <= GIB
     assert moves(planned(after)) == []

@@ -6,6 +6,7 @@ import pytest
 from fake_queues import FakeQueues, eventually, settled
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 
 from cpdb import DriverError
@@ -20,13 +21,13 @@ from orchestrator import (
     apply,
     demands,
     plan,
-    problems,
+    problem_lines,
 )
 from orchestrator.act.ovs_qos import CLASSES, Seen, faults, making, rates, removing
 
 SPEC = QueueSpec("leaf>h1", "leaf-eth1", 1_500_000.0, 0.8)
 OTHER = QueueSpec("leaf>h2", "leaf-eth2", 1_500_000.0)
-QUEUED = replace(CONFIG, queues=(SPEC,))
+QUEUED = CONFIG.tuned(declared={"queues": (SPEC,)})
 QUIET = pair_state("c1", "shop", 10, 2.0)
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
 WHOLE = Seen(
@@ -73,7 +74,7 @@ def test_where_a_queue_stands_the_pair_is_marked_and_nobody_is_limited() -> None
 
 
 def test_no_more_is_promised_than_the_queue_guarantees() -> None:
-    small = replace(CONFIG, queues=(replace(SPEC, guaranteed_share=0.2),))
+    small = CONFIG.tuned(declared={"queues": (replace(SPEC, guaranteed_share=0.2),)})
     assert reserved(short(), small).bytes_per_s == pytest.approx(300_000)
 
 
@@ -134,12 +135,14 @@ def test_a_mark_outlives_the_shortage_on_the_link_while_its_pair_needs_it() -> N
 
 
 def test_contradictory_queues_are_refused_all_at_once() -> None:
-    bad = replace(CONFIG, queues=(SPEC, replace(SPEC, link="x>y", guaranteed_share=1.0), replace(SPEC, device="z")))
-    text = "\n".join(problems(bad))
+    with pytest.raises(ValidationError) as caught:
+        CONFIG.tuned(
+            declared={"queues": (SPEC, replace(SPEC, link="x>y", guaranteed_share=1.0), replace(SPEC, device="z"))}
+        )
+    text = "\n".join(problem_lines(caught.value))
     assert "leaf-eth1 is named twice" in text
     assert "leaf>h1 is named twice" in text
     assert "x>y" in text
-    assert problems(QUEUED) == []
 
 
 # -- what is decided about a port

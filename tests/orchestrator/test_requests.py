@@ -1,7 +1,5 @@
 """Bandwidth on request through the whole loop: asked, decided, held, renewed, ended - and told at every step."""
 
-from dataclasses import replace
-
 import pytest
 from fake_world import BACKUP, CONFIG, NO_SURGES, SEARCH, SHOP, Simulation
 
@@ -56,7 +54,7 @@ def test_nobody_is_disturbed_where_there_is_room_for_all(store: Store) -> None:
 
 
 def test_without_permission_or_in_a_pause_it_only_says_what_would_be(store: Store) -> None:
-    sim = simulation(store, replace(CONFIG, act=False))
+    sim = simulation(store, CONFIG.tuned(act=False))
     number = ask(sim)
     sim.run(3)
     found = told(sim, number)
@@ -104,7 +102,7 @@ def test_a_dead_orchestrator_leaves_nothing_behind_and_its_successor_goes_on(sto
     sim = simulation(store)
     number = ask(sim, lasting_s=60.0)
     sim.run(3)
-    sim.now += CONFIG.lease_s + 1
+    sim.now += CONFIG.bandwidth.lease_s + 1
     assert store.wanted.reservations(sim.now) == []
     sim.orchestrator = sim.fresh()
     sim.run(4)

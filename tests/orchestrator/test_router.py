@@ -11,7 +11,7 @@ from cpdb import FIRST_TAG, Link, Node, NodeKind, Observed, Pair, Quantity, Stor
 from orchestrator import LinkState, OrchestratorConfig, World
 from orchestrator.act import Executor, FakeHypervisors
 from orchestrator.actions import RouteChange, SetRoutes, from_json
-from orchestrator.config import RouteSpec
+from orchestrator.config import RouteSettings
 from orchestrator.steps import Step
 from orchestrator.strategies.routes import Router
 
@@ -68,7 +68,7 @@ def run(router: Router, made: list[World]) -> list[Step]:
 
 
 def test_a_full_link_is_relieved_in_proportion_to_capacity(net: Store) -> None:
-    router = Router(net, RouteSpec())
+    router = Router(net, RouteSettings())
     (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
     assert isinstance(step.action, SetRoutes)
     (change,) = step.action.changes
@@ -84,9 +84,9 @@ def test_a_full_link_is_relieved_in_proportion_to_capacity(net: Store) -> None:
 
 
 def test_nothing_moves_where_nothing_is_short_or_little_is_gained(net: Store) -> None:
-    assert run(Router(net, RouteSpec()), [world(100.0 + n * 2, 30) for n in range(8)]) == []
-    assert run(Router(net, RouteSpec(min_gain=0.5)), [world(100.0 + n * 2, 90) for n in range(8)]) == []
-    refusals = Router(net, RouteSpec()).plan(world(100.0, 30), CONFIG).refusals
+    assert run(Router(net, RouteSettings()), [world(100.0 + n * 2, 30) for n in range(8)]) == []
+    assert run(Router(net, RouteSettings(min_gain=0.5)), [world(100.0 + n * 2, 90) for n in range(8)]) == []
+    refusals = Router(net, RouteSettings()).plan(world(100.0, 30), CONFIG).refusals
     assert refusals == ()
 
 
@@ -99,15 +99,15 @@ def test_a_forecast_moves_traffic_before_it_comes(net: Store) -> None:
         }
         return replace(made, pairs=pairs)
 
-    assert run(Router(net, RouteSpec()), [world(100.0 + n * 2, 20) for n in range(6)]) == []
-    (step,) = run(Router(net, RouteSpec()), [expected(100.0 + n * 2) for n in range(6)])
+    assert run(Router(net, RouteSettings()), [world(100.0 + n * 2, 20) for n in range(6)]) == []
+    (step,) = run(Router(net, RouteSettings()), [expected(100.0 + n * 2) for n in range(6)])
     assert step.reason["forecast_scenarios"] == 2
     assert "forecast" in step.why
 
 
 def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
     router, executor = (
-        Router(net, RouteSpec(lease_s=100)),
+        Router(net, RouteSettings(lease_s=100)),
         Executor(CONFIG, net, FakeHypervisors((), (), lambda _vm, _now: 0.0)),
     )
     (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
@@ -134,7 +134,7 @@ def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
 
 
 def test_a_dead_link_is_no_path_any_more(net: Store) -> None:
-    router = Router(net, RouteSpec())
+    router = Router(net, RouteSettings())
     net.inventory.put_links([Link("leaf1", 2, "spine2", 2, 50 * MBIT, up=False, declared=True)])
     assert run(router, [world(100.0 + n * 2, 90) for n in range(8)]) == []
 

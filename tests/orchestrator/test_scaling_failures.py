@@ -73,7 +73,7 @@ def test_who_is_not_found_healthy_never_gets_traffic(store: Store) -> None:
 
 def test_who_falls_ill_on_the_ramp_leaves_again(store: Store) -> None:
     slow = replace(POOL, manner=replace(MANNER, ramp_step_s=5.0))
-    world = PoolWorld(store, config=replace(CONFIG, pools=(slow,)))
+    world = PoolWorld(store, config=CONFIG.tuned(declared={"pools": (slow,)}))
     coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(background=False))
     coat.start(1, OUT, world.now)
     while "web2" not in world.serving():
@@ -130,7 +130,7 @@ def test_connections_that_do_not_end_keep_their_machine(store: Store) -> None:
 
 def test_they_are_cut_only_where_that_is_asked_for(store: Store) -> None:
     rude = replace(POOL, manner=replace(MANNER, cut_connections=True, drain_limit_s=5.0))
-    world = joined(store, live={"web2": 1}, config=replace(CONFIG, pools=(rude,)))
+    world = joined(store, live={"web2": 1}, config=CONFIG.tuned(declared={"pools": (rude,)}))
     (ended,) = carried(world, OUT.inverse())
     assert ended.outcome is OutcomeKind.DONE
     assert world.states()["web2"] == "paused"
@@ -164,7 +164,7 @@ def test_the_last_that_serves_stays(store: Store) -> None:
 def test_what_cannot_be_undone_is_said_and_cleaned_up_later(store: Store) -> None:
     """The host goes away while a machine comes up, and comes back: the loop finds the machine and lays it to rest."""
     world = PoolWorld(store, lambda _t: 40.0, sick={"web2"})
-    world.config = replace(CONFIG, pools=(replace(POOL, members=POOL.members[:1], most=2, least=2),))
+    world.config = CONFIG.tuned(declared={"pools": (replace(POOL, members=POOL.members[:1], most=2, least=2),)})
     world.orchestrator = world.fresh()
     world.run(6)
     assert world.states()["web2"] == "running"
@@ -174,7 +174,7 @@ def test_what_cannot_be_undone_is_said_and_cleaned_up_later(store: Store) -> Non
     assert outcomes[0] == "not_reverted"
     assert "undoing it failed" in world.outcomes("scale_out")[0][2]
     world.pool.away = set()
-    world.config = replace(world.config, pools=(replace(world.config.pools[0], least=1),))
+    world.config = world.config.tuned(declared={"pools": (replace(world.config.declared.pools[0], least=1),)})
     world.rate = lambda _t: 1.0
     world.orchestrator = world.fresh()
     world.run(60)
@@ -213,7 +213,9 @@ def test_in_the_background_it_goes_on_by_itself(store: Store) -> None:
     """Real threads and a real clock, as in the process; the controller's word is there already."""
     import time
 
-    world = PoolWorld(store, config=replace(CONFIG, pools=(replace(POOL, manner=replace(MANNER, ramp_step_s=0.0)),)))
+    world = PoolWorld(
+        store, config=CONFIG.tuned(declared={"pools": (replace(POOL, manner=replace(MANNER, ramp_step_s=0.0)),)})
+    )
     world.now = time.time()
     world.pool.boot_s = {"paused": 0.0}
     coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(look_every_s=0.01))
@@ -233,7 +235,7 @@ def test_in_the_background_it_goes_on_by_itself(store: Store) -> None:
 
 def test_after_one_that_failed_another_is_tried(store: Store) -> None:
     world = PoolWorld(store, sick={"web2"})
-    world.config = replace(CONFIG, pools=(replace(POOL, least=2),), retry_s=60.0)
+    world.config = CONFIG.tuned(declared={"pools": (replace(POOL, least=2),)}, guard={"retry_s": 60.0})
     world.orchestrator = world.fresh()
     world.run(60)
     assert [one[:2] for one in world.outcomes("scale_out")] == [("web2", "reverted"), ("web3", "done")]
@@ -242,7 +244,7 @@ def test_after_one_that_failed_another_is_tried(store: Store) -> None:
 
 def test_who_stays_mute_is_replaced(store: Store) -> None:
     world = PoolWorld(store)
-    world.config = replace(CONFIG, pools=(replace(POOL, least=2),))
+    world.config = CONFIG.tuned(declared={"pools": (replace(POOL, least=2),)})
     world.orchestrator = world.fresh()
     world.run(20)
     assert set(world.serving()) == {"web1", "web2"}

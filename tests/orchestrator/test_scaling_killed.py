@@ -85,7 +85,7 @@ def test_killed_at_any_moment_of_the_way_in_and_out(vm: str, store: Store) -> No
     """One world goes through one death after the other: in each round one moment later, there and back."""
     member = POOL.member(vm)
     assert member is not None
-    world = PoolWorld(store, config=replace(CONFIG, pools=(replace(POOL, members=(member,), most=2),)))
+    world = PoolWorld(store, config=CONFIG.tuned(declared={"pools": (replace(POOL, members=(member,), most=2),)}))
     out = ScaleOut(VIP, vm, member.host, member.how)
     number, alive, died = itertools.count(1), set(), 0
     for moment in itertools.count(1):
@@ -121,7 +121,7 @@ def test_a_killed_orchestrator_is_followed_by_one_that_reads_the_journal(store: 
     """The whole loop: the successor finds the pending action and carries it on; the machine joins once."""
     world = PoolWorld(store)
     for least, moment in ((2, 2), (3, 9), (4, 16)):
-        world.config = replace(CONFIG, duty_s=2.0, pools=(replace(POOL, least=least),))
+        world.config = CONFIG.tuned(timing={"duty_s": 2.0}, declared={"pools": (replace(POOL, least=least),)})
         store_of_mortal, machines = mortal(world, Deaths(moment))
         world.orchestrator = world.fresh(store_of_mortal, machines)
         with pytest.raises(Killed):

@@ -21,7 +21,7 @@ from orchestrator import (
     apply,
     demands,
 )
-from orchestrator.demand import NOW as MEASURED
+from orchestrator.config import NOW as MEASURED
 from orchestrator.relations import CpuRelation
 from orchestrator.strategies.scaling import plan_scaling
 from orchestrator.strategies.services import candidates, capacity, memory_left, service_need, serving
@@ -46,7 +46,9 @@ def cases(draw: st.DrawFn) -> tuple[World, OrchestratorConfig]:
     pool = PoolSpec(
         VIP, members, least, draw(st.integers(least, 5)), cpu_cores_min=0.2, cpu_cores_max=draw(st.floats(0.2, 1.0))
     )
-    config = OrchestratorConfig(hosts=hosts, vms=(VmSpec("own", 5, 0.2, 0.5),), pools=(pool,), act=True)
+    config = OrchestratorConfig(
+        act=True, declared={"hosts": hosts, "vms": (VmSpec("own", 5, 0.2, 0.5),), "pools": (pool,)}
+    )
     rate = draw(st.floats(0, 40))
     pair = pair_state("c1", VIP, 5, rate, destination="own")
     if draw(st.booleans()):
@@ -56,7 +58,7 @@ def cases(draw: st.DrawFn) -> tuple[World, OrchestratorConfig]:
 
 
 def _world(draw: st.DrawFn, config: OrchestratorConfig, pair: object) -> World:
-    (pool,) = config.pools
+    (pool,) = config.declared.pools
     own = [Destination("own", "10.0.1.1", "52:54:00:00:00:09")]
     observed, vms = [], {"own": _vm(draw, "own", "h0", config)}
     for one in pool.members:
@@ -70,7 +72,7 @@ def _world(draw: st.DrawFn, config: OrchestratorConfig, pair: object) -> World:
     return world(
         [pair],  # type: ignore[list-item]
         vms=vms,
-        hosts={one.name: one for one in config.hosts},
+        hosts={one.name: one for one in config.declared.hosts},
         virtual_ips={VIP: service},
         observed=tuple(observed),
     )
@@ -81,7 +83,7 @@ def _vm(draw: st.DrawFn, name: str, host: str, config: OrchestratorConfig) -> Vm
     used = limit * draw(st.floats(0, 1))
     relations = draw(st.sampled_from(((), (RELATION,))))
     calm = draw(st.booleans())
-    return VmState(name, host, used, limit, 1, 128 * MIB, config.vm(name), relations, calm)
+    return VmState(name, host, used, limit, 1, 128 * MIB, config.declared.vm(name), relations, calm)
 
 
 def planned(found: World, config: OrchestratorConfig) -> tuple[list[ScaleOut | ScaleIn], Demand]:
@@ -100,7 +102,7 @@ def half_way(found: World) -> set[str]:
 @given(cases())
 def test_nobody_who_is_needed_is_taken_away(case: tuple[World, OrchestratorConfig]) -> None:
     found, config = case
-    (pool,) = config.pools
+    (pool,) = config.declared.pools
     actions, demand = planned(found, config)
     before = serving(found, pool)
     taken = [one.vm for one in actions if isinstance(one, ScaleIn) and one.vm in before]
@@ -113,14 +115,14 @@ def test_nobody_who_is_needed_is_taken_away(case: tuple[World, OrchestratorConfi
     measured = sum(found.vms[name].cores_used for name in before)
     can = capacity(found, demand, pool, rest, config)
     assert measured <= can
-    for horizon_s in (MEASURED, *config.horizons_s):
+    for horizon_s in (MEASURED, *config.demand.horizons_s):
         assert service_need(found, demand, pool, horizon_s).cores <= can, "what is foreseen speaks against it as well"
 
 
 @given(cases())
 def test_every_prefix_keeps_memory_and_the_most(case: tuple[World, OrchestratorConfig]) -> None:
     found, config = case
-    (pool,) = config.pools
+    (pool,) = config.declared.pools
     actions, _ = planned(found, config)
     room = {name: memory_left(found, name, config) for name in found.hosts}
     for action in actions:
@@ -158,7 +160,7 @@ def test_what_is_under_way_is_not_begun_again(case: tuple[World, OrchestratorCon
 @given(cases())
 def test_candidates_that_can_come_fit_and_the_fastest_come_first(case: tuple[World, OrchestratorConfig]) -> None:
     found, config = case
-    (pool,) = config.pools
+    (pool,) = config.declared.pools
     listed = candidates(found, demands(found, config), pool, config)
     assert [HOWS.index(one.how) for one in listed] == sorted(HOWS.index(one.how) for one in listed)
     for one in listed:
@@ -171,7 +173,7 @@ def test_candidates_that_can_come_fit_and_the_fastest_come_first(case: tuple[Wor
 @given(cases())
 def test_whoever_runs_without_serving_is_laid_to_rest(case: tuple[World, OrchestratorConfig]) -> None:
     found, config = case
-    (pool,) = config.pools
+    (pool,) = config.declared.pools
     actions, _ = planned(found, config)
     assert half_way(found) <= {one.vm for one in actions if isinstance(one, ScaleIn)}
     assert all(pool.member(one.vm) is not None for one in actions), "no other machine is ever touched"

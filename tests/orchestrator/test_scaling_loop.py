@@ -37,7 +37,7 @@ def test_a_forecast_brings_it_in_before_the_need(store: Store) -> None:
 
 
 def test_without_permission_it_only_advises(store: Store) -> None:
-    world = PoolWorld(store, surge, config=replace(CONFIG, act=False))
+    world = PoolWorld(store, surge, config=CONFIG.tuned(act=False))
     world.run(90)
     assert {one[1] for one in world.outcomes("scale_out")} == {"advised"}
     assert world.serving() == {"web1": 100}
@@ -46,7 +46,7 @@ def test_without_permission_it_only_advises(store: Store) -> None:
 
 def test_at_least_as_many_serve_as_are_asked_for(store: Store) -> None:
     pool = replace(POOL, least=2)
-    world = PoolWorld(store, config=replace(CONFIG, pools=(pool,)))
+    world = PoolWorld(store, config=CONFIG.tuned(declared={"pools": (pool,)}))
     world.run(60)
     assert len(world.serving()) == 2
     assert world.outcomes("scale_in") == []

@@ -1,7 +1,5 @@
 """Two orchestrators on one database: one works, the other waits, and takes over when the first is gone."""
 
-from dataclasses import replace
-
 import structlog
 from fake_queues import FakeQueues, settled
 from fake_world import CAPACITY, CONFIG, START, Simulation, paths
@@ -39,7 +37,7 @@ def test_the_second_stands_by_and_does_nothing(store: Store) -> None:
 def test_the_second_takes_over_when_nothing_is_heard_of_the_first(store: Store) -> None:
     sim = Simulation(store, surges=SURGES).run(20)
     sim.orchestrator = sim.fresh()  # the first was killed
-    waits = round(CONFIG.duty_s)
+    waits = round(CONFIG.timing.duty_s)
     sim.run(waits + 2)
     standing = [one.standby for one in sim.reports[20:]]
     assert standing[0]
@@ -61,7 +59,7 @@ def test_who_ends_in_good_order_leaves_no_gap(store: Store) -> None:
 def test_one_that_wakes_up_late_does_not_take_the_lease_back(store: Store) -> None:
     sim = Simulation(store).run(10)
     late, sim.orchestrator = sim.orchestrator, sim.fresh()
-    sim.run(round(CONFIG.duty_s) + 1)
+    sim.run(round(CONFIG.timing.duty_s) + 1)
     assert not sim.reports[-1].standby
     assert late.cycle(sim.now).standby
     sim.run(1)
@@ -70,7 +68,7 @@ def test_one_that_wakes_up_late_does_not_take_the_lease_back(store: Store) -> No
 
 def test_an_adviser_beside_one_who_acts_neither_waits_nor_meddles(store: Store) -> None:
     sim = Simulation(store, surges=SURGES).run(5)
-    adviser = Orchestrator(replace(CONFIG, act=False), store, sim.hypervisors, paths)
+    adviser = Orchestrator(CONFIG.tuned(act=False), store, sim.hypervisors, paths)
     reports = []
 
     def beside(sim: Simulation) -> None:
@@ -89,7 +87,7 @@ def test_an_adviser_beside_one_who_acts_neither_waits_nor_meddles(store: Store) 
 
 def test_who_stands_by_leaves_the_queues_alone_when_it_ends(store: Store) -> None:
     spec = QueueSpec("leaf2>hA", "leaf2-eth21", CAPACITY)
-    sim = Simulation(store, config=replace(CONFIG, queues=(spec,))).run(2)
+    sim = Simulation(store, config=CONFIG.tuned(declared={"queues": (spec,)})).run(2)
     queues = FakeQueues((spec,))
     first, second = QueueKeeper(queues, act=True), QueueKeeper(queues, act=True)
     assert settled(first, sim.now, {spec.link})

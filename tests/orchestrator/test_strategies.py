@@ -104,7 +104,7 @@ def test_a_lower_limit_that_becomes_necessary_is_set_at_once() -> None:
     action = planned(start).steps[0].action
     assert isinstance(action, ReserveBandwidth)
     loose = tuple(replace(one, bytes_per_s=2 * one.bytes_per_s) for one in action.limits)
-    held = Reservation(action.key, action.pair, 1.0, loose, "o", "", NOW, NOW + CONFIG.lease_s)
+    held = Reservation(action.key, action.pair, 1.0, loose, "o", "", NOW, NOW + CONFIG.bandwidth.lease_s)
     (step,) = planned(replace(start, reservations={held.key: held})).steps
     assert step.renewal
     assert isinstance(step.action, ReserveBandwidth)
@@ -219,7 +219,7 @@ def test_a_shorter_calm_suffices_where_trusted_forecasts_see_nothing_coming() ->
     blind = pair_state("c2", "shop", 10, 0.1, destination="shop", links=())
     assert planned(world([served({5: 2.0, 15: 2.0}), blind], **lately)).steps == ()
     assert planned(world([served({5: 15.0, 15: 15.0})], **lately)).steps == ()
-    assert planned(world([served({5: 2.0})], **lately), replace(CONFIG, policy="reactive")).steps == ()
+    assert planned(world([served({5: 2.0})], **lately), CONFIG.tuned(policy="reactive")).steps == ()
 
 
 def test_an_undeclared_machine_is_never_touched() -> None:

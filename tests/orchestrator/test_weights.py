@@ -74,7 +74,7 @@ def test_nothing_is_touched_while_all_have_enough_or_when_it_would_not_help() ->
     found = planned(serving(10.0, 50.0, **even))
     assert not [one for one in found.steps if isinstance(one.action, SetWeights)]
     assert any("no split leaves" in one.why_not for one in found.refusals)
-    assert steps(serving(10.0, 50.0), replace(CONFIG, balance=False)) == []
+    assert steps(serving(10.0, 50.0), CONFIG.tuned(weights={"enabled": False})) == []
 
 
 def test_planning_again_gives_nothing_and_what_was_declared_comes_back_in_calm() -> None:
@@ -142,7 +142,7 @@ def test_changed_weights_rest_for_a_while() -> None:
     )
     refused = guard(planned(start), start, [before], CONFIG).refused
     assert any("cooldown" in one.why_not for one in refused)
-    later = replace(before, issued_at=NOW - CONFIG.balance_cooldown_s - 1)
+    later = replace(before, issued_at=NOW - CONFIG.weights.cooldown_s - 1)
     assert guard(planned(start), start, [later], CONFIG).refused == ()
 
 

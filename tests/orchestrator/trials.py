@@ -26,7 +26,9 @@ from orchestrator import (
 from orchestrator.plan import Plan
 
 EVERY_S = 0.25
-WANTED = OrchestratorConfig(vms=(VmSpec("g1", 0, 0.5, 1.0, 2, movable=True), VmSpec("g2", 0, 0.5, 1.0, 2)), act=True)
+WANTED = OrchestratorConfig(
+    act=True, declared={"vms": (VmSpec("g1", 0, 0.5, 1.0, 2, movable=True), VmSpec("g2", 0, 0.5, 1.0, 2))}
+)
 
 
 def unshown(action: Action, world: World) -> bool:
@@ -53,8 +55,8 @@ class Trial:
     longest_turn_s: float = 0.0
 
     def __post_init__(self) -> None:
-        drivers = LibvirtHypervisors(self.config.hosts, migration_limit_s=self.migration_limit_s)
-        coat = Scaling(drivers, LibvirtPool(self.config.hosts), self.store, self.config)
+        drivers = LibvirtHypervisors(self.config.declared.hosts, migration_limit_s=self.migration_limit_s)
+        coat = Scaling(drivers, LibvirtPool(self.config.declared.hosts), self.store, self.config)
         self.orchestrator = Orchestrator(self.config, self.store, coat, lambda _from, _to: ())
 
     def plan(self, world: World, *_rest: object) -> Plan:

@@ -13,7 +13,7 @@ from controller_lab import ADDRESS, VIP, Net, eventually, network
 
 from cpdb import OutcomeKind, WantedSplit
 from forepath.processes import path_reader
-from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSpec
+from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
 from ryu_apps.paths.splits import Lane, choose_lane
 
 pytestmark = [
@@ -133,7 +133,7 @@ def test_a_dead_link_leaves_its_share_to_the_others(net: Net) -> None:
 
 
 def test_the_orchestrator_relieves_a_full_path_by_itself(net: Net) -> None:
-    config = OrchestratorConfig(act=True, routing=RouteSpec(every_s=5.0, trigger=0.002))
+    config = OrchestratorConfig(act=True, routing=RouteSettings(enabled=True, every_s=5.0, trigger=0.002))
     hosts = FakeHypervisors((), (), lambda _vm, _now: 0.0)
     loop = Orchestrator(config, net.store, hosts, path_reader(net.store, 1.0, time.time))
     with net.background("s1", *MANY, "echo", "9000") as server:

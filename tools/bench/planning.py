@@ -103,4 +103,4 @@ def _orchestrator(store: Store, vms: int) -> Orchestrator:
     machines = {one.name: FakeVm(one.name, _host_of(n), 0.25) for n, one in enumerate(specs)}
     hypervisors = FakeHypervisors({one.name: one for one in hosts}, machines, lambda _vm, _now: 0.2)
     topology = Topology.of(store.inventory.nodes(), store.inventory.links())
-    return Orchestrator(OrchestratorConfig(hosts=hosts, vms=specs), store, hypervisors, topology.path)
+    return Orchestrator(OrchestratorConfig(declared={"hosts": hosts, "vms": specs}), store, hypervisors, topology.path)
