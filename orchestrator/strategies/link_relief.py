@@ -50,7 +50,7 @@ def _short(scene: Scene, link: LinkState) -> _Short | None:
     states = [one for one in world.pairs.values() if link.key in one.links]
     if not states or not link.capacity_bytes_per_s:
         return None
-    for horizon_s in config.demand.horizons_s:
+    for horizon_s in config.horizons_s:
         needed = needed_on(world, scene.demand, link, horizon_s)
         if needed > config.bandwidth.trigger * link.capacity_bytes_per_s:
             priority = max(one.priority for one in states)

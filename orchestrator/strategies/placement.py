@@ -102,7 +102,7 @@ def _shortage(scene: Scene, host: HostSpec) -> Shortage | None:
     """The nearest horizon at which the host is short: the further away it shows, the more time is left."""
     config = scene.config
     limit = (config.cpu.host_headroom + config.cpu.host_deadband) * host.cpu_cores_capacity
-    for horizon_s in config.demand.horizons_s:
+    for horizon_s in config.horizons_s:
         cores = scene.served(host.name, horizon_s)
         if cores > limit:
             return Shortage(host, horizon_s, cores, _needy(scene, host.name, horizon_s))
