@@ -58,11 +58,7 @@ def critical_level(short_to_idle: float) -> float:
 
 def demands(world: World, config: OrchestratorConfig) -> Demand:
     """Demands of every pair: measured ones, and under the predictive policy one for each horizon."""
-    found = (
-        _pair_demand(world, one, horizon, config)
-        for one in world.pairs.values()
-        for horizon in config.demand.horizons_s
-    )
+    found = (_pair_demand(world, one, horizon, config) for one in world.pairs.values() for horizon in config.horizons_s)
     return Demand({(one.pair, one.horizon_s): one for one in found})
 
 
