@@ -46,6 +46,18 @@ from cpdb.model import (
 )
 from cpdb.names import Names
 from cpdb.observed import read_health
+from cpdb.settings import (
+    DEFAULT_URL,
+    FILE_VARIABLE,
+    IPV4,
+    TABLES,
+    URL_VARIABLE,
+    DatabaseSection,
+    Section,
+    read_settings,
+    section_of,
+    without_password,
+)
 from cpdb.state.inventory import DestinationChange, Inventory, effective
 from cpdb.state.journal import Alarm, Alarms, Journal, WorkflowLog, WorkflowStep
 from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
@@ -58,8 +70,6 @@ from cpdb.telemetry.forecast_archive import ForecastArchive
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
 from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool
-
-DEFAULT_URL = "sqlite:///forepath.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +140,21 @@ def schema_versions(url: str) -> tuple[str | None, str]:
 
 __all__ = [
     "DEFAULT_URL",
+    "FILE_VARIABLE",
     "FIRST_TAG",
     "IMPLAUSIBLE",
+    "IPV4",
     "LAST_TAG",
     "QUANTITIES",
+    "TABLES",
+    "URL_VARIABLE",
     "ActionRecord",
     "Alarm",
     "BandwidthRequest",
     "Batch",
     "BytesPerS",
     "Communication",
+    "DatabaseSection",
     "Destination",
     "DestinationChange",
     "DestinationHealth",
@@ -175,6 +190,7 @@ __all__ = [
     "Score",
     "ScoreBatch",
     "Seconds",
+    "Section",
     "Series",
     "SettingsError",
     "Spool",
@@ -197,6 +213,9 @@ __all__ = [
     "effective",
     "open_store",
     "read_health",
+    "read_settings",
     "schema_versions",
+    "section_of",
     "tier_of",
+    "without_password",
 ]

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cpdb import ForepathError
+from cpdb import FILE_VARIABLE, ForepathError
 
 # Where nobody's terminal sets the width (a file, a pipe), lines may be long enough for a whole table row.
 WIDTH_WITHOUT_TERMINAL = 150
@@ -35,7 +35,7 @@ named is not there (any more); 4 the database is unreachable or outdated; 5 cann
 
 SettingsOption = Annotated[
     Path | None,
-    typer.Option("--settings", "-c", envvar="FOREPATH_SETTINGS", help="Settings file [default: forepath.toml]"),
+    typer.Option("--settings", "-c", envvar=FILE_VARIABLE, help="Settings file [default: forepath.toml]"),
 ]
 
 

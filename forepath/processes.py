@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from cpdb import SettingsError, Store
+from cpdb import FILE_VARIABLE, SettingsError, Store
 from forepath.paths import routed
 from forepath.settings import BYTES_PER_S_PER_MBIT, Settings, host_specs, pool_specs, vm_specs
 from orchestrator import (
@@ -299,13 +299,13 @@ def _libvirt(config: OrchestratorConfig) -> LibvirtHypervisors:
     return LibvirtHypervisors(config.declared.hosts, migration_limit_s=config.moves.limit_s, vms=config.declared.vms)
 
 
-def programs(settings: Settings, settings_file: Path | None, run_directory: Path, act: bool) -> list[Program]:
+def programs(settings_file: Path | None, act: bool) -> list[Program]:
     """The controller, the predictor and the orchestrator as separate processes on this machine."""
     with_settings = ["--settings", str(settings_file)] if settings_file else []
     own = [sys.executable, "-m", "forepath"]
     acting = ["--act"] if act else []
     return [
-        controller_program(settings, run_directory),
+        controller_program(settings_file),
         Program("predictor", (*own, "predict", *with_settings)),
         Program("orchestrator", (*own, "orchestrate", *with_settings, *acting)),
     ]
@@ -317,22 +317,11 @@ def controller_manager() -> str | None:
     return shutil.which("ryu-manager", path=beside)
 
 
-def controller_program(settings: Settings, run_directory: Path) -> Program:
-    """`ryu-manager ryu_apps.controller` with a configuration written to the run directory."""
-    run_directory.mkdir(parents=True, exist_ok=True)
-    section = settings.controller
-    configuration = run_directory / "ryu.conf"
-    # Keys need underscores, and these echo settings cannot be given on the command line.
-    configuration.write_text(
-        "[DEFAULT]\n"
-        f"ofp_listen_host = {section.listen}\nofp_tcp_listen_port = {section.port}\n"
-        "echo_request_interval = 3\nmaximum_unreplied_echo_requests = 2\n"
-        f"[forepath]\npoll_s = {section.poll_s}\nstate_dir = {(run_directory / 'controller').resolve()}\n",
-        encoding="utf-8",
-    )
+def controller_program(settings_file: Path | None) -> Program:
+    """`ryu-manager ryu_apps.controller`, which reads the same settings file."""
     manager = controller_manager()
     if manager is None:
         raise SettingsError("ryu-manager is not installed beside this Python; run make setup")
-    # The password in a URL must not show in the process list: it goes through the environment.
-    environment = {"FOREPATH_DATABASE_URL": settings.database.url}
-    return Program("controller", (manager, "--config-file", str(configuration), "ryu_apps.controller"), environment)
+    # The controller's words are Ryu's own; what it is told of the file goes through the environment.
+    environment = {FILE_VARIABLE: str(settings_file)} if settings_file else {}
+    return Program("controller", (manager, "ryu_apps.controller"), environment)

@@ -9,11 +9,13 @@ from ryu_apps.paths.splits import Lane, Routed, choose_lane, lanes
 from ryu_apps.pipeline import Share, Steer, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
 from ryu_apps.services.pairs import choose
+from ryu_apps.settings import ControllerSection
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [
     "Attachment",
+    "ControllerSection",
     "Desired",
     "FakeSwitch",
     "Holding",

@@ -1,143 +1,180 @@
-"""Settings of the controller: group [forepath] of Ryu's own configuration file, checked at the door."""
+"""What may be set of the controller: the tables [controller] and [database] of forepath.toml, checked at the door."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from configparser import ConfigParser
 from configparser import Error as ParseError
-from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from cpdb import DEFAULT_URL, SettingsError
-from ryu_apps.framework import CONF, cfg
-from ryu_apps.services.health import Rules
+from cpdb import FILE_VARIABLE, IPV4, DatabaseSection, Section, SettingsError, read_settings
 
 GROUP = "forepath"
-URL_VARIABLE = "FOREPATH_DATABASE_URL"
+# Where the settings of Ryu's own file went, whose group [forepath] names nothing but the settings file by now.
+MOVED = {
+    "database_url": "database.url",
+    "poll_s": "controller.poll_s",
+    "wanted_s": "controller.wanted_s",
+    "first_meter": "controller.first_meter",
+    "most_pairs": "controller.pairs.max_pairs",
+    "idle_s": "controller.pairs.idle_s",
+    "forget_s": "controller.pairs.forget_s",
+    "path_patience_s": "controller.pairs.path_timeout_s",
+    "probe_every_s": "controller.probes.every_s",
+    "probe_failures": "controller.probes.failures",
+    "probe_successes": "controller.probes.successes",
+    "most_rows": "controller.storage.max_rows",
+    "state_dir": "controller.storage.state_dir",
+    "spool_mib": "controller.storage.spool_mib",
+    "sflow_listen": "controller.sflow.listen",
+    "sflow_agents": "controller.sflow.agents",
+    "handshake_s": "controller.connections.handshake_s",
+    "silent_s": "controller.connections.silent_s",
+    "most_connections": "controller.connections.max_connections",
+    "most_reply_bytes": "controller.connections.max_reply_bytes",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All settings with their defaults."""
+class ConnectionsSection(Section):
+    """What one peer may cost: seconds for hello and features, seconds of silence, connections of one address.
 
-    database_url: str = DEFAULT_URL
-    # Seconds between two statistics requests to a switch
-    poll_s: float = 1.0
-    # Seconds between two readings of what is wanted
-    wanted_s: float = 0.5
-    # Meters from this number on are ours
-    first_meter: int = 60_000
-    # Rule budget: pairs beyond this many are not accounted or steered
-    most_pairs: int = 4096
-    # Silence after which changed weights may move a pair, and after which a pair is forgotten
-    idle_s: float = 60.0
-    forget_s: float = 900.0
-    # A pair that never falls silent is moved to its new path after this long; its packets may overtake each other then
-    path_patience_s: float = 10.0
-    # Destinations: seconds between two questions, silences in a row that put one out, answers that take it back
-    probe_every_s: float = 2.0
-    probe_failures: int = 3
-    probe_successes: int = 2
-    # Rows that wait for the database at most; more are dropped and counted
-    most_rows: int = 500_000
-    # Where batches wait while the database is away, and counters outlast a restart; beside an SQLite file by default
-    state_dir: str = ""
-    spool_mib: int = 256
-    # sFlow: HOST:PORT to listen on (nothing: off), and who may send, NAME=ADDRESS with commas between
-    sflow_listen: str = ""
-    sflow_agents: str = ""
-    # Connections: how long hello and features may take, how long a peer may be silent, how many one address may have
-    handshake_s: float = 10.0
-    silent_s: float = 15.0
-    most_connections: int = 256
-    # Flow statistics: bytes of one reply, all its parts together; 64 MiB are half a million entries
-    most_reply_bytes: int = 64 << 20
+    `max_reply_bytes` bounds one reply, all its parts together; 64 MiB are half a million flow entries.
+    """
+
+    handshake_s: Annotated[float, Field(ge=1)] = 10.0
+    silent_s: Annotated[float, Field(ge=3)] = 15.0
+    max_connections: Annotated[int, Field(ge=1)] = 256
+    max_reply_bytes: Annotated[int, Field(ge=65536)] = 64 << 20
 
 
-_LEAST: dict[str, float] = {"poll_s": 0.1, "wanted_s": 0.1, "idle_s": 1, "forget_s": 10}
-_LEAST |= {"handshake_s": 1, "silent_s": 3, "most_connections": 1, "most_reply_bytes": 65536}
-_LEAST |= {"path_patience_s": 0, "probe_every_s": 0.2, "probe_failures": 1, "probe_successes": 1}
-_LEAST |= {"first_meter": 1, "most_pairs": 1, "most_rows": 1, "spool_mib": 1}
-_KINDS = {str: cfg.StrOpt, int: cfg.IntOpt, float: cfg.FloatOpt}
+class PairsSection(Section):
+    """The rule budget: pairs beyond `max_pairs` are neither accounted nor steered.
+
+    After `idle_s` of silence changed weights may move a pair, after `forget_s` it is forgotten. A pair that never falls
+    silent is moved to its new path after `path_timeout_s`; its packets may overtake each other then.
+    """
+
+    max_pairs: Annotated[int, Field(ge=1)] = 4096
+    idle_s: Annotated[float, Field(ge=1)] = 60.0
+    forget_s: Annotated[float, Field(ge=10)] = 900.0
+    path_timeout_s: Annotated[float, Field(ge=0)] = 10.0
 
 
-def _options() -> list[object]:
-    options = []
-    for item in fields(Settings):
-        more = {"min": _LEAST[item.name]} if item.name in _LEAST else {}
-        kind = type(item.default)
-        options.append(_KINDS[kind](item.name, default=item.default, **more))
-    return options
+class ProbesSection(Section):
+    """How often destinations are asked whether they live, and how many answers in a row decide."""
+
+    every_s: Annotated[float, Field(ge=0.2)] = 2.0
+    failures: Annotated[int, Field(ge=1)] = 3
+    successes: Annotated[int, Field(ge=1)] = 2
 
 
-def load() -> Settings:
-    """The settings in force. Raises SettingsError that names every problem with its place."""
-    CONF.register_opts(_options(), group=GROUP)
-    problems = [*_unknown(CONF.config_file or ()), *_unreadable()]
-    if problems:
-        raise SettingsError("; ".join(problems))
-    values = {item.name: getattr(CONF[GROUP], item.name) for item in fields(Settings)}
-    values["database_url"] = os.environ.get(URL_VARIABLE) or values["database_url"]
-    try:
-        make_url(values["database_url"])
-    except ArgumentError:
-        raise SettingsError(
-            f"database URL {values['database_url']!r} makes no sense; write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
-        ) from None
-    settings = Settings(**values)
-    agents(settings)
+class StorageSection(Section):
+    """Where batches wait while the database is away, and counters outlast a restart.
+
+    More than `max_rows` in memory are dropped and counted. Without a `state_dir`, it lies beside an SQLite file.
+    """
+
+    state_dir: Path | None = None
+    spool_mib: Annotated[int, Field(ge=1)] = 256
+    max_rows: Annotated[int, Field(ge=1)] = 500_000
+
+
+class SflowSection(Section):
+    """Where samples are received, HOST:PORT (none: off), and who may send them: switch name = address."""
+
+    listen: str | None = None
+    agents: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sound(self) -> "SflowSection":
+        try:
+            addresses = self.by_address()
+        except ValueError as error:
+            raise ValueError(f"agents: {error}; write e.g. agents = {{ leaf1 = '10.0.0.2' }}") from None
+        if len(addresses) != len(self.agents) or not all(self.agents):
+            raise ValueError("agents: each needs a name and an address of its own")
+        if self.listen and not (addresses and self.listen.rpartition(":")[2].isdigit()):
+            raise ValueError(f"listen = {self.listen!r} needs the form HOST:PORT, e.g. 127.0.0.1:6343, and agents")
+        return self
+
+    def by_address(self) -> dict[str, str]:
+        """Names of the agents by address. Raises ValueError."""
+        return {str(ip_address(address.strip())): name for name, address in self.agents.items()}
+
+
+class ControllerSection(Section):
+    """Where switches connect, and how often they and the database are asked. `first_meter` on, meters are ours."""
+
+    listen: Annotated[str, Field(pattern=IPV4)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 6653
+    poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    wanted_s: Annotated[float, Field(ge=0.1, le=60)] = 0.5
+    first_meter: Annotated[int, Field(ge=1)] = 60_000
+    connections: ConnectionsSection = ConnectionsSection()
+    pairs: PairsSection = PairsSection()
+    probes: ProbesSection = ProbesSection()
+    storage: StorageSection = StorageSection()
+    sflow: SflowSection = SflowSection()
+
+
+class ControllerSettings(Section):
+    """The tables of the settings file that the controller reads."""
+
+    database: DatabaseSection = DatabaseSection()
+    controller: ControllerSection = ControllerSection()
+
+    @model_validator(mode="after")
+    def _sound(self) -> "ControllerSettings":
+        # The controller goes on without its database: an address that never works must not look like one that is away.
+        try:
+            make_url(self.database.url)
+        except ArgumentError:
+            raise ValueError("database.url is none; write sqlite:///FILE.db or postgresql://USER@HOST/NAME") from None
+        return self
+
+    def state_directory(self) -> Path | None:
+        """Where the controller keeps what must outlast it; None for a database that does not outlast it either."""
+        if self.controller.storage.state_dir is not None:
+            return self.controller.storage.state_dir
+        url = make_url(self.database.url)
+        if url.get_backend_name() != "sqlite":
+            return Path("forepath-controller")
+        return Path(f"{url.database}.controller") if url.database not in (None, "", ":memory:") else None
+
+
+def load_controller() -> ControllerSettings:
+    """The settings in force; Ryu itself is told where to listen unless its command line says so.
+
+    The file is named by FOREPATH_SETTINGS or by `settings` in group [forepath] of Ryu's own file, else it is
+    ./forepath.toml if there is one. Raises SettingsError that names every problem with its place and its mend.
+    """
+    # Only here: who reads the classes alone, like `forepath check`, needs no framework.
+    from ryu_apps.framework import CONF, cfg
+
+    CONF.register_opts([cfg.StrOpt("settings")], group=GROUP)
+    if problems := [line for path in CONF.config_file or () for line in _moved_settings(Path(path))]:
+        raise SettingsError("\n".join(problems))
+    named = os.environ.get(FILE_VARIABLE) or CONF[GROUP].settings
+    settings = read_settings(Path(named) if named else None, ControllerSettings)
+    CONF.set_default("ofp_listen_host", settings.controller.listen)
+    CONF.set_default("ofp_tcp_listen_port", settings.controller.port)
     return settings
 
 
-def probing(settings: Settings) -> Rules:
-    """How destinations are asked whether they live."""
-    return Rules(settings.probe_every_s, settings.probe_failures, settings.probe_successes)
-
-
-def state_directory(settings: Settings) -> Path | None:
-    """Where the controller keeps what must outlast it; None for a database that does not outlast it either."""
-    if settings.state_dir:
-        return Path(settings.state_dir)
-    url = make_url(settings.database_url)
-    if url.get_backend_name() != "sqlite":
-        return Path("forepath-controller")
-    return Path(f"{url.database}.controller") if url.database not in (None, "", ":memory:") else None
-
-
-def agents(settings: Settings) -> dict[str, str]:
-    """sFlow agents: address -> name. Raises SettingsError."""
-    pairs = [one.strip().partition("=") for one in settings.sflow_agents.split(",") if one.strip()]
+def _moved_settings(path: Path) -> Iterator[str]:
+    parser = ConfigParser(interpolation=None, strict=False)
     try:
-        known = {str(ip_address(address.strip())): name.strip() for name, _, address in pairs if name and address}
-    except ValueError as error:
-        raise SettingsError(f"[{GROUP}] sflow_agents: {error} (for example leaf1=127.0.0.1,leaf2=10.0.0.2)") from None
-    if len(known) != len(pairs):
-        raise SettingsError(f"[{GROUP}] sflow_agents: each NAME=ADDRESS needs a name and an address of its own")
-    if settings.sflow_listen and not (known and settings.sflow_listen.rpartition(":")[2].isdigit()):
-        raise SettingsError(f"[{GROUP}] sflow_listen: HOST:PORT (for example 127.0.0.1:6343), with sflow_agents set")
-    return known
-
-
-def _unreadable() -> Iterable[str]:
-    for item in fields(Settings):
-        try:
-            getattr(CONF[GROUP], item.name)
-        except (ValueError, cfg.Error) as error:
-            yield f"[{GROUP}] {item.name}: {error} (for example {item.default})"
-
-
-def _unknown(files: Iterable[str]) -> Iterable[str]:
-    known = {item.name for item in fields(Settings)}
-    for path in files:
-        parser = ConfigParser(interpolation=None, strict=False)
-        try:
-            parser.read(path)
-        except ParseError as error:
-            yield f"{path}: {error}"
-            continue
-        if parser.has_section(GROUP):
-            for name in sorted(set(parser[GROUP]) - known - set(parser.defaults())):
-                yield f"{path}: [{GROUP}] {name} is no setting; there are {', '.join(sorted(known))}"
+        parser.read(path)
+    except ParseError as error:
+        yield f"{path}: {error}"
+        return
+    names = set(parser[GROUP]) - {"settings"} - set(parser.defaults()) if parser.has_section(GROUP) else ()
+    for name in sorted(names):
+        place, _, new = MOVED.get(name, "").rpartition(".")
+        mend = f"write {new} in [{place}] of forepath.toml" if new else "is no setting; here stands settings = FILE"
+        yield f"{path}: [{GROUP}] {name}: {mend}"

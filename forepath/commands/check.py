@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import BaseModel
 
-from cpdb import SettingsError, StoreError, StoreOutdated, open_store
+from cpdb import SettingsError, StoreError, StoreOutdated, open_store, without_password
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
 from forepath.processes import controller_manager, orchestrator_config, predictor_config, slow_lane
-from forepath.settings import Settings, load, without_password
+from forepath.settings import Settings, load_settings
 
 ANSWER_S = 5.0
 # https://libvirt.org/uri.html
@@ -132,7 +132,7 @@ def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath check --settings lab.toml --json -
     """
     try:
-        effective = load(settings)
+        effective = load_settings(settings)
     except SettingsError as error:
         problems = str(error).splitlines()
         if not emit({"ok": False, "problems": problems, "settings": {}}, json):

@@ -12,11 +12,21 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cpdb import QUANTITIES, RetentionResult, SettingsError, StoreOutdated, Window, open_store, schema_versions, tier_of
+from cpdb import (
+    QUANTITIES,
+    RetentionResult,
+    SettingsError,
+    StoreOutdated,
+    Window,
+    open_store,
+    schema_versions,
+    tier_of,
+    without_password,
+)
 from forepath import exchange
 from forepath.exchange import Told, Wish
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, errors, table, writable
-from forepath.settings import Settings, load, without_password
+from forepath.settings import Settings, load_settings
 
 app = typer.Typer(
     name="db",
@@ -35,7 +45,7 @@ def init(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath db init
         forepath db init --settings site.toml --json -
     """
-    _bring_up_to_date(load(settings), json)
+    _bring_up_to_date(load_settings(settings), json)
 
 
 @app.command()
@@ -46,7 +56,7 @@ def migrate(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath db migrate
         forepath db migrate --settings site.toml
     """
-    effective = load(settings)
+    effective = load_settings(settings)
     if schema_versions(effective.database.url)[0] is None:
         raise StoreOutdated(f"{_url(effective)}: there is no database to migrate; forepath db init makes one")
     _bring_up_to_date(effective, json)
@@ -69,9 +79,9 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath db status
         forepath db status --json -
     """
-    effective, now = load(settings), time.time()
+    effective, now = load_settings(settings), time.time()
     store = open_store(effective.database.url, create=False)
-    found = store.read_usage(now, effective.database.policy())
+    found = store.read_usage(now, effective.database.retention_policy())
     store.close()
     if emit({"url": _url(effective), "now": now, **asdict(found)}, json):
         return
@@ -100,9 +110,9 @@ def retain(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath db retain
         forepath db retain --json -
     """
-    effective = load(settings)
+    effective = load_settings(settings)
     store = open_store(effective.database.url)
-    done, rules = RetentionResult(left=True), effective.database.policy()
+    done, rules = RetentionResult(left=True), effective.database.retention_policy()
     with _bar("rolling up") as told:
         while done.left:
             done = RetentionResult(done.steps, done.rolled_up, done.deleted) + store.retain(
@@ -132,7 +142,7 @@ def load_csv(
         forepath db import demand.csv --virtual-ip 10.0.0.101 --ending-now --json -
     """
     wish = Wish(_quantity(quantity), step, virtual_ip, time.time() if ending_now else None)
-    effective = load(settings)
+    effective = load_settings(settings)
     store = open_store(effective.database.url)
     try:
         with _bar(f"reading {file.name}") as told:
@@ -162,7 +172,7 @@ def export(
     if file == "-" and json == "-":
         raise typer.BadParameter("only one of the two can be stdout", param_hint="--json")
     _quantity(quantity)
-    effective, now = load(settings), time.time()
+    effective, now = load_settings(settings), time.time()
     store = open_store(effective.database.url, create=False)
     window = _window(effective, (step, since, until), quantity, now)
     try:
@@ -182,7 +192,7 @@ def _window(settings: Settings, asked: tuple[int, float | None, float | None], q
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--step") from error
     store = open_store(settings.database.url, create=False)
-    found = next(one for one in store.read_usage(now, settings.database.policy()).tiers if one.step_s == tier)
+    found = next(one for one in store.read_usage(now, settings.database.retention_policy()).tiers if one.step_s == tier)
     store.close()
     if found.since is None or found.until is None:
         raise SettingsError(f"nothing is stored at {tier} s yet; a smaller --step may find newer data")

@@ -11,7 +11,7 @@ import typer
 from cpdb import ActionRecord, OutcomeKind, SettingsError, Store, open_store
 from forepath import processes
 from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, span, table
-from forepath.settings import declare, load
+from forepath.settings import declare, load_settings
 from orchestrator import KINDS, LeadRow, described, explained, kept, lead_rows, passed, promised
 from orchestrator import explain as explain_lines
 
@@ -26,7 +26,7 @@ def plan(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath plan
         forepath plan --json -
     """
-    effective = load(settings)
+    effective = load_settings(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.orchestrator_config(effective, act=False)
@@ -61,7 +61,7 @@ def apply(
     Examples:
         forepath apply 12
     """
-    effective = load(settings)
+    effective = load_settings(settings)
     store = open_store(effective.database.url)
     config = processes.orchestrator_config(effective, act=True)
     approval = processes.make_approval(config, store, time.time)
@@ -91,7 +91,7 @@ def explain(
     """
     if (action is None) == (not last):
         raise typer.BadParameter("give an action's number, or --last")
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     record = last_action(store, policy) if action is None else store.journal.action(action)
     if record is None:
         which = "no action was tried so far" if action is None else f"no action {action}"
@@ -122,7 +122,7 @@ def actions(
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many to show, newest first")] = 50,
     lead_times: Annotated[
-        bool, typer.Option("--lead-times", help="How long each kind took, by host, size and load, instead")
+        bool, typer.Option("--lead-times", help="How long each kind took, by host, size and load_settings, instead")
     ] = False,
     settings: SettingsOption = None,
     json: JsonOption = None,
@@ -134,7 +134,7 @@ def actions(
         forepath actions --since 10m --outcome failed
         forepath actions --since 1d --kind migrate_vm --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     found = [
         one

@@ -12,7 +12,7 @@ from rich.text import Text
 from cpdb import Communication, Forecast, Quantity, SettingsError, Store, Subject, SubjectKind, open_store
 from forepath import forecasts, views
 from forepath.output import JsonOption, SettingsOption, console, emit, rate, table
-from forepath.settings import load
+from forepath.settings import load_settings
 
 MOVES_SHOWN_S = 3600.0
 SCORES_SINCE_S = 900.0
@@ -45,7 +45,7 @@ def forecast(
     """
     if sum((source is not None, who, subject is not None and not scores, scores)) > 1:
         raise typer.BadParameter("choose one of SOURCE, --who, --subject and --scores")
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     if who:
         _show_who(forecasts.who(store, now, horizon, top, lane), (horizon, lane), json)

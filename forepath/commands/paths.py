@@ -11,7 +11,7 @@ from cpdb import open_store
 from forepath.forecasts import Ahead, Fan, ahead
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, seconds, span, table
 from forepath.paths import LINK, LinkView, Part, PathFinder, Way, links
-from forepath.settings import load
+from forepath.settings import load_settings
 
 DEFAULT_AHEAD_S = 15.0
 MOST_PARTS = 10
@@ -47,7 +47,7 @@ def paths(
         raise typer.BadParameter("give both --from and --to, or neither")
     if every and source is not None:
         raise typer.BadParameter("--links shows every link: leave it out, or --from and --to")
-    store, now = open_store(load(settings).database.url, create=False), time.time()
+    store, now = open_store(load_settings(settings).database.url, create=False), time.time()
     foreseen = ahead(store, now, at)
     finder = PathFinder.of(store, now, at)
     found, way = links(store, now, foreseen, finder.path), None

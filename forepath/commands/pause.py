@@ -13,7 +13,7 @@ import typer
 from cpdb import Pause, open_store
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, seconds, span
 from forepath.processes import PAUSE_FILE
-from forepath.settings import load
+from forepath.settings import load_settings
 
 LONGEST_NAME = 128
 
@@ -32,7 +32,7 @@ def pause(
         forepath pause
         forepath pause --for 10m --reason "changing cables"
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     before = store.pauses.in_force(now)
     made = Pause(now, who(), reason, None if lasting is None else now + lasting)
@@ -56,7 +56,7 @@ def resume(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath resume
         forepath resume --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     lifted = store.pauses.resume(now, who())
     store.close()

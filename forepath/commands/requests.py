@@ -12,7 +12,7 @@ import typer
 from cpdb import Alarm, BandwidthRequest, Observed, Pair, Reservation, SettingsError, Store, VirtualIp, open_store
 from forepath.commands.pause import who
 from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, rate, seconds, span, table
-from forepath.settings import load
+from forepath.settings import load_settings
 from orchestrator import ACTING, NOT_OBTAINED, Asker, request_bandwidth, request_of
 
 KIND = "reservation"
@@ -100,7 +100,7 @@ def bandwidth(
         forepath request bandwidth --from c1 --to shop --rate 5mbit --for 60s --reason "a video call"
         forepath request bandwidth --to shop --rate 20mbit --for 2h --reason "the sale" --priority 20 --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     vip = _service(store, to)
     _known_source(store, source)
@@ -122,7 +122,7 @@ def list_(since: SinceOption = 3600.0, settings: SettingsOption = None, json: Js
         forepath request list
         forepath request list --since 1d --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     found = store.requests.since(now - since)
     services = {one.address: one.name for one in store.inventory.virtual_ips()}
@@ -144,7 +144,7 @@ def withdraw(
         forepath request withdraw 3
         forepath request withdraw 3 --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     done = store.requests.withdraw(number, time.time())
     store.close()
     if not done:
@@ -221,7 +221,7 @@ def reservations(settings: SettingsOption = None, json: JsonOption = None) -> No
         forepath reservations
         forepath reservations --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     found, asked = leases_of(store, now)
     generation, open_ones = store.wanted.generation(), store.requests.open(now)

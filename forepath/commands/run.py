@@ -19,7 +19,7 @@ from forepath import processes
 from forepath.commands import pause as halt
 from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.processes import Supervisor
-from forepath.settings import Settings, declare, load
+from forepath.settings import Settings, declare, load_settings
 
 ActOption = Annotated[bool, typer.Option("--act", help="Act. Without it: advice only, nothing is touched")]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="predictive or reactive [default: settings]")]
@@ -46,7 +46,7 @@ def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath predict --settings lab.toml --json summary.json
     """
     stop, began_at = stop_on_signals(), time.time()
-    effective = load(settings)
+    effective = load_settings(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.predictor_config(effective)
@@ -69,7 +69,7 @@ def orchestrate(
     if policy not in (None, "predictive", "reactive"):
         raise typer.BadParameter("write predictive or reactive", param_hint="--policy")
     stop, began_at = stop_on_signals(), time.time()
-    effective = load(settings)
+    effective = load_settings(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.orchestrator_config(effective, act, policy)
@@ -93,12 +93,12 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
         forepath run --act --settings lab.toml
     """
     stop, began_at = stop_on_signals(), time.time()
-    effective = load(settings)
+    effective = load_settings(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
     pause = store.pauses.in_force(began_at)
     store.close()
-    started = processes.programs(effective, settings, RUN_DIRECTORY, act)
+    started = processes.programs(settings, act)
     mode = "acting" if act else "advice only; --act to act"
     names = [one.name for one in started]
     if json != "-":
@@ -118,7 +118,7 @@ def retaining(settings: Settings, stop: threading.Event) -> Iterator[None]:
     A thread beside the supervisor, which has little else to do.
     """
     store = open_store(settings.database.url)
-    keeper = threading.Thread(target=_retain, args=(store, settings.database.policy(), stop), name="keeper")
+    keeper = threading.Thread(target=_retain, args=(store, settings.database.retention_policy(), stop), name="keeper")
     keeper.start()
     try:
         yield

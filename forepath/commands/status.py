@@ -8,13 +8,13 @@ from cpdb import LeaseHolder, Store, open_store
 from forepath import views
 from forepath.commands import pause as halt
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
-from forepath.settings import load
+from forepath.settings import load_settings
 from forepath.views import alarm_lines
 from orchestrator import ACTING, ADVISING
 
 
 def _open(settings_file: Any) -> Store:
-    return open_store(load(settings_file).database.url, create=False)
+    return open_store(load_settings(settings_file).database.url, create=False)
 
 
 def status(settings: SettingsOption = None, json: JsonOption = None) -> None:

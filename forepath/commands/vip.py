@@ -7,11 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from cpdb import DestinationChange, ForepathError, SettingsError, Standing, Store, VirtualIp, open_store, read_health
+from cpdb import (
+    IPV4,
+    DestinationChange,
+    ForepathError,
+    SettingsError,
+    Standing,
+    Store,
+    VirtualIp,
+    open_store,
+    read_health,
+)
 from forepath.commands.pause import who
 from forepath.output import JsonOption, SettingsOption, console, emit, table
-from forepath.settings import load
-from forepath.settings.sections import IPV4, MAC
+from forepath.settings import load_settings
+from forepath.settings.sections import MAC
 from forepath.views import ServiceView, alarm_lines, change_of, service, services
 
 app = typer.Typer(
@@ -39,7 +49,7 @@ def list_(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath vip list
         forepath vip list --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     found, alarms = services(store, now), store.alarms.open()
     store.close()
@@ -92,7 +102,7 @@ def add(
         forepath vip add shop shop3 --address 10.77.0.13 --mac 52:54:00:77:00:0d
         forepath vip add shop shop2 --reason "back from repair" --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     found = service(store, vip)
     if name in {one.name for one in found.destinations}:
         raise ForepathError(f"{name} is behind {found.name} already; forepath vip list shows how it stands")
@@ -137,7 +147,7 @@ def drain(
         forepath vip drain shop shop2 --reason "new kernel tonight"
         forepath vip drain shop shop2 --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     found = service(store, vip)
     change = _changed(found, name, Standing.DRAINING, reason)
     if _last(store, found, name):
@@ -162,7 +172,7 @@ def undrain(
         forepath vip undrain shop shop2
         forepath vip undrain shop shop2 --json -
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     found = service(store, vip)
     change = _changed(found, name, Standing.SERVING, reason)
     standing = next(one.standing for one in found.destinations if one.name == name)
@@ -186,7 +196,7 @@ def remove(
         forepath vip remove shop shop2
         forepath vip remove shop shop2 --now --reason "its disk is gone"
     """
-    store = open_store(load(settings).database.url, create=False)
+    store = open_store(load_settings(settings).database.url, create=False)
     found = service(store, vip)
     change = _changed(found, name, Standing.REMOVED, reason)
     standing = next(one.standing for one in found.destinations if one.name == name)

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from forepath.settings.sections import IPV4, MAC, Name, Positive, Section
+from cpdb import IPV4, Section
+from forepath.settings.sections import MAC, Name, Positive
 
 How = Literal["paused", "saved", "defined", "image"]
 Limit = Annotated[float, Field(ge=0, le=3600)]

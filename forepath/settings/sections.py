@@ -1,71 +1,19 @@
 """What each table of the settings file may say: types, units, bounds and defaults."""
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from cpdb import DEFAULT_URL, NodeKind, RetentionPolicy
+from cpdb import IPV4, NodeKind, Section
 
-HOUR_S, DAY_S = 3600.0, 86_400.0
 MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
-IPV4 = r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$"
 PROBE = r"^(arp|none|tcp:[1-9]\d{0,4})$"
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class Section(BaseModel):
-    """Base of all sections: an unknown key is an error, not a silent nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Database(Section):
-    """Where everything is remembered, and for how long at which resolution."""
-
-    url: str = DEFAULT_URL
-    keep_1s_hours: Annotated[float, Field(ge=0.25)] = 1.0
-    keep_10s_hours: Annotated[float, Field(ge=0.25)] = 24.0
-    keep_1min_days: Annotated[float, Field(ge=0.1)] = 30.0
-    keep_forecasts_s: Annotated[float, Field(ge=60)] = 120.0
-    keep_scores_hours: Annotated[float, Field(ge=0.25)] = 24.0
-    keep_journal_days: Annotated[float, Field(ge=1)] = 90.0
-
-    def policy(self) -> RetentionPolicy:
-        """How long what is remembered."""
-        return RetentionPolicy(
-            second_s=self.keep_1s_hours * HOUR_S,
-            ten_seconds_s=self.keep_10s_hours * HOUR_S,
-            minute_s=self.keep_1min_days * DAY_S,
-            forecasts_s=self.keep_forecasts_s,
-            scores_s=self.keep_scores_hours * HOUR_S,
-            journal_s=self.keep_journal_days * DAY_S,
-        )
-
-    @field_validator("url")
-    @classmethod
-    def _sound(cls, url: str) -> str:
-        # Cut at the wrong place, a part of the password would be shown as the host.
-        if url.count("@") > 1:
-            raise ValueError("has more than one @; inside a password write it as %40")
-        try:
-            urlsplit(url).port  # noqa: B018 - reading it is the check
-        except ValueError:
-            raise ValueError("has no number as its port; write e.g. postgresql://USER@HOST:5432/NAME") from None
-        return url
-
-
-class Controller(Section):
-    """The OpenFlow controller, when `forepath run` starts it."""
-
-    listen: Annotated[str, Field(pattern=IPV4)] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 6653
-    poll_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
-
-
-class Predictor(Section):
+class PredictorSection(Section):
     """What is forecast, and from how much history.
 
     `slow_horizons_s` are those of the lane for slow actions, in cells of `slow_step_s`; none = no such lane.
@@ -92,7 +40,7 @@ class Predictor(Section):
     refit_every_s: Positive = 30.0
 
 
-class Orchestrator(Section):
+class OrchestratorSection(Section):
     """How much certainty and room an action needs. Whether it acts at all is said on the command line, with --act.
 
     `cost_of_short` is what being short costs, in units of what idling costs; it decides which quantile of a forecast
@@ -117,7 +65,7 @@ class Orchestrator(Section):
     migrations_per_link: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> "Orchestrator":
+    def _one_way_to_say_it(self) -> "OrchestratorSection":
         if self.level is not None and "cost_of_short" in self.model_fields_set:
             raise ValueError("level and cost_of_short say the same in two ways; give one of them")
         return self
@@ -163,7 +111,7 @@ class DestinationSection(Section):
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
-class VirtualIPSection(Section):
+class VirtualIpSection(Section):
     """A service address; competitors of lower priority may be limited for the sake of a higher one.
 
     `affinity` "source" keeps all connections of a source at one destination, "connection" places each new one anew.
@@ -237,7 +185,7 @@ class VmSection(Section):
         return self
 
 
-class Routing(Section):
+class RoutingSection(Section):
     """Off unless `enabled`. `churn` is the price of moving traffic, `outlook` the weight that forecasts have.
 
     Nothing moves while the fullest link is expected below `trigger`, or gains less than `min_gain` (shares of 1).

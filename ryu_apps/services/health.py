@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from cpdb import HealthStatus
+from ryu_apps.settings import ProbesSection
 
 Seconds = float
 
@@ -28,15 +29,6 @@ class Target(NamedTuple):
     virtual_ip: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How often is asked, and how many answers in a row decide."""
-
-    every_s: Seconds = 2.0
-    failures: int = 3
-    successes: int = 2
-
-
 @dataclass(slots=True)
 class _State:
     status: HealthStatus = HealthStatus.UNKNOWN
@@ -52,8 +44,8 @@ class _State:
 class Health:
     """The state of each target that is asked."""
 
-    def __init__(self, rules: Rules | None = None) -> None:
-        self._rules = rules or Rules()
+    def __init__(self, probes: ProbesSection | None = None) -> None:
+        self._probes = probes or ProbesSection()
         self._states: dict[Target, _State] = {}
         self._looked = float("-inf")
 
@@ -79,7 +71,7 @@ class Health:
         """
         for gone in self._states.keys() - set(targets):
             del self._states[gone]
-        every_s = max(self._rules.every_s, len(targets) / MOST_QUESTIONS_PER_S)
+        every_s = max(self._probes.every_s, len(targets) / MOST_QUESTIONS_PER_S)
         ready = []
         for target in targets:
             state = self._states.setdefault(target, _State(since=now))
@@ -107,7 +99,7 @@ class Health:
         state.failures, state.successes = (0, state.successes + 1) if well else (state.failures + 1, 0)
         if well and state.status is not HealthStatus.UP and state.successes >= self._needed(state, now):
             state.status, state.since, state.ever_up = HealthStatus.UP, now, True
-        elif not well and state.status is not HealthStatus.DOWN and state.failures >= self._rules.failures:
+        elif not well and state.status is not HealthStatus.DOWN and state.failures >= self._probes.failures:
             if state.status is HealthStatus.UP:
                 state.falls.append(now)
             state.status, state.since = HealthStatus.DOWN, now
@@ -118,7 +110,7 @@ class Health:
             state.falls.popleft()
         if not state.ever_up:
             return 1
-        return int(self._rules.successes << min(max(0, len(state.falls) - 1), MOST_DOUBLINGS))
+        return int(self._probes.successes << min(max(0, len(state.falls) - 1), MOST_DOUBLINGS))
 
 
 def port_of(probe: str) -> int | None:

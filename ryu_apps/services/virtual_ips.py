@@ -8,8 +8,9 @@ from ryu_apps.effects import Effect, Out
 from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.services.buckets import Spreads
 from ryu_apps.services.conflicts import Conflicts
-from ryu_apps.services.health import Health, Rules, Target, targets_of
+from ryu_apps.services.health import Health, Target, targets_of
 from ryu_apps.services.pairs import BY_CONNECTION
+from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Frame, Segment
 from ryu_apps.topology.hosts import Hosts
@@ -40,8 +41,8 @@ class Word:
 class Destinations:
     """Health, conflicts and slots of all destinations."""
 
-    def __init__(self, rules: Rules | None = None) -> None:
-        self.health = Health(rules)
+    def __init__(self, probes: ProbesSection | None = None) -> None:
+        self.health = Health(probes)
         self.conflicts = Conflicts()
         self.spreads = Spreads()
         self._wanted: Mapping[str, VirtualIp] = {}

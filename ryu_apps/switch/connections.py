@@ -4,7 +4,6 @@ import contextlib
 import ssl
 import time
 from collections import Counter
-from dataclasses import dataclass
 from socket import SHUT_RDWR, SHUT_WR
 from typing import Any
 
@@ -21,7 +20,7 @@ from ryu_apps.framework import (
     stock,
 )
 from ryu_apps.openflow import Inbox, MalformedMessage, OpenReplies, Phase, check
-from ryu_apps.settings import Settings
+from ryu_apps.settings import ConnectionsSection
 from ryu_apps.switch.refusals import refusals
 from ryu_apps.switch.replies import message_of
 
@@ -41,17 +40,7 @@ _TLS_HANDSHAKE_S = 5.0
 _ACCEPT_AGAIN_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one peer may cost. `silent_s`: a third of it in silence and the switch is asked whether it is there."""
-
-    handshake_s: Seconds = 10.0
-    silent_s: Seconds = 15.0
-    most_connections: int = 256
-    most_reply_bytes: int = 64 << 20
-
-
-def overdue(phase: Phase, bounds: Bounds, connected_s: Seconds, silent_s: Seconds) -> str | None:
+def overdue(phase: Phase, bounds: ConnectionsSection, connected_s: Seconds, silent_s: Seconds) -> str | None:
     """Why a connection of this age, silent for so long, should be closed; None while it should not."""
     if phase is not Phase.OPEN and connected_s > bounds.handshake_s:
         return f"no {phase.name.lower()} within {bounds.handshake_s:g} s"
@@ -71,12 +60,12 @@ def _refuse(reason: str, peer: Any, text: str, dpid: int | None = None) -> None:
 class GuardedDatapath(stock.Datapath):
     """The framework's connection with its receiving half replaced, and its echo loop by one that also closes."""
 
-    bounds = Bounds()
+    bounds = ConnectionsSection()
 
     def __init__(self, socket: Any, address: Any) -> None:
         super().__init__(socket, address)
         self._since = self._heard = self._turn = time.monotonic()
-        self._replies = OpenReplies(self.bounds.most_reply_bytes)
+        self._replies = OpenReplies(self.bounds.max_reply_bytes)
 
     def _recv_loop(self) -> None:
         inbox = Inbox()
@@ -168,7 +157,7 @@ class GuardedDatapath(stock.Datapath):
 class GuardedServer(hub.StreamServer):
     """Accepts connections, but only so many from one address, and for ever."""
 
-    bounds = Bounds()
+    bounds = ConnectionsSection()
 
     def __init__(self, listen_info: Any, handle: Any, **tls: Any) -> None:
         super().__init__(listen_info, handle)
@@ -188,7 +177,7 @@ class GuardedServer(hub.StreamServer):
 
     def _admit(self, sock: Any, address: Any) -> None:
         host = str(address[0]) if address else "local"
-        if self._connected[host] >= self.bounds.most_connections:
+        if self._connected[host] >= self.bounds.max_connections:
             _refuse("connections", address, f"{self._connected[host]} connections from {host} are open")
             sock.close()
             return
@@ -227,10 +216,8 @@ def _tls_context(tls: dict[str, Any]) -> Any:
     return context
 
 
-def harden(settings: Settings) -> None:
+def harden(bounds: ConnectionsSection) -> None:
     """Puts the guard before the framework. Before the first switch connects; safe to call twice."""
-    GuardedDatapath.bounds = GuardedServer.bounds = Bounds(
-        settings.handshake_s, settings.silent_s, settings.most_connections, settings.most_reply_bytes
-    )
+    GuardedDatapath.bounds = GuardedServer.bounds = bounds
     stock.datapath_connection_factory = serve
     stock.StreamServer = GuardedServer

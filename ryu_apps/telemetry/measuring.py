@@ -23,7 +23,6 @@ from ryu_apps.rules import (
 )
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.services.virtual_ips import Destinations
-from ryu_apps.settings import agents, probing
 from ryu_apps.switch.datapath import decode_match
 from ryu_apps.telemetry.attribution import Witness
 from ryu_apps.telemetry.counters import Growth
@@ -45,14 +44,15 @@ class MeasuringApp(MirrorApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        pairs = Pairs(self.settings.most_pairs, self.settings.idle_s, self.settings.forget_s)
+        section, sflow = self.settings.pairs, self.settings.sflow
+        pairs = Pairs(section.max_pairs, section.idle_s, section.forget_s)
         self.network = Network(pairs)
-        self.network.destinations = Destinations(probing(self.settings))
-        self.network.routes = Routes(1.5 * self.settings.poll_s + 0.5, self.settings.path_patience_s)
+        self.network.destinations = Destinations(self.settings.probes)
+        self.network.routes = Routes(1.5 * self.settings.poll_s + 0.5, section.path_timeout_s)
         self.witness = Witness(self.network)
-        self.sampling = Sampling(agents(self.settings))
-        self._sampled = frozenset(agents(self.settings).values()) if self.settings.sflow_listen else frozenset()
-        self._receiver = bound(self.settings.sflow_listen) if self.settings.sflow_listen else None
+        self.sampling = Sampling(sflow.by_address())
+        self._sampled = frozenset(sflow.agents) if sflow.listen else frozenset()
+        self._receiver = bound(sflow.listen) if sflow.listen else None
 
     def start(self) -> Any:
         """Starts the loops."""

@@ -28,7 +28,7 @@ from ryu_apps.framework import (
 from ryu_apps.openflow import FlowColumns
 from ryu_apps.reading import LOOK_EVERY_S, Reading, look
 from ryu_apps.rules import PortId
-from ryu_apps.settings import Settings, load, state_directory
+from ryu_apps.settings import ControllerSettings, load_controller
 from ryu_apps.status.counters import Staleness, Tallies
 from ryu_apps.switch.asked import Complaints, SwitchError, unmatched
 from ryu_apps.switch.connections import harden
@@ -57,12 +57,13 @@ class MirrorApp(RyuApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.settings = load()
-        harden(self.settings)
+        settings = load_controller()
+        self.database_url, self.settings = settings.database.url, settings.controller
+        harden(self.settings.connections)
         self.accounts = Accounts(self.pace)
         self.complaints = Complaints()
         self.staleness = Staleness()
-        self.writer = make_writer(self.settings)
+        self.writer = make_writer(settings)
         self.wires: dict[int, tuple[Any, Wire]] = {}
         self.store: Store | None = None
         self.failures = 0
@@ -114,9 +115,9 @@ class MirrorApp(RyuApp):
     def _open(self) -> Store | None:
         if self.store is None:
             try:
-                self.store = off_loop(open_store, self.settings.database_url)
+                self.store = off_loop(open_store, self.database_url)
                 _log.info("database open", url=self.store.engine.url.render_as_string(hide_password=True))
-                beside(look(self.settings.database_url), LOOK_EVERY_S, self._hurry)
+                beside(look(self.database_url), LOOK_EVERY_S, self._hurry)
             except ForepathError as error:
                 _log.warning("no database, forwarding goes on", reason=str(error))
                 sleep(REOPEN_EVERY_S)
@@ -262,14 +263,14 @@ class MirrorApp(RyuApp):
         return asked or unmatched(error)
 
 
-def make_writer(settings: Settings) -> Writer:
+def make_writer(settings: ControllerSettings) -> Writer:
     """The writer with its place on disk; where there is none, a database that is away costs what the queue sheds."""
-    directory = state_directory(settings)
+    directory, storage = settings.state_directory(), settings.controller.storage
     spool = None
     if directory is not None:
         try:
-            spool = Spool(directory / "spool", settings.spool_mib << 20)
+            spool = Spool(directory / "spool", storage.spool_mib << 20)
         except ForepathError as error:
             _log.warning("no spool, a long absence of the database will cost rows", reason=str(error))
     kept = Kept(directory / "counters" if directory is not None else None)
-    return Writer(settings.most_rows, uuid4().hex, spool, kept, off_loop)
+    return Writer(storage.max_rows, uuid4().hex, spool, kept, off_loop)

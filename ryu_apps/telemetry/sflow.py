@@ -300,7 +300,9 @@ def bound(listen: str) -> socket.socket:
         receiver.bind((host.strip("[]") or "127.0.0.1", int(port)))
     except (OSError, OverflowError) as error:
         receiver.close()
-        raise SettingsError(f"[forepath] sflow_listen {listen}: {error}; name an address of this machine") from error
+        raise SettingsError(
+            f"controller.sflow.listen = {listen!r}: {error}; name an address of this machine"
+        ) from error
     return receiver
 
 

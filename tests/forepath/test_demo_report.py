@@ -23,7 +23,7 @@ from forepath.demo.report import (
 )
 from forepath.demo.scene import as_toml
 from forepath.demo.schedule import JudgedWindow
-from forepath.settings import Settings, load
+from forepath.settings import Settings, load_settings
 
 FIRST, SECOND = (
     JudgedWindow("predictive", 100.0, 110.0, "c1", "shop"),
@@ -133,10 +133,10 @@ def test_a_calm_trial_has_no_share_and_no_latency() -> None:
 def test_the_scene_as_a_file_is_the_same_scene(tmp_path: Path) -> None:
     settings = paper_settings(tmp_path / "forepath.db")
     (tmp_path / "scene.toml").write_text(as_toml(settings), encoding="utf-8")
-    assert load(tmp_path / "scene.toml") == settings
+    assert load_settings(tmp_path / "scene.toml") == settings
     assert settings.link and settings.virtual_ip[0].destination and settings.vm and settings.host
 
 
 def test_defaults_make_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text(as_toml(Settings()), encoding="utf-8")
-    assert load(tmp_path / "empty.toml") == Settings()
+    assert load_settings(tmp_path / "empty.toml") == Settings()

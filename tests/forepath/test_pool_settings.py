@@ -6,7 +6,7 @@ import pytest
 
 from cpdb import SettingsError, open_store
 from forepath.processes import orchestrator_config, with_pools
-from forepath.settings import Settings, load, pool_specs
+from forepath.settings import Settings, load_settings, pool_specs
 from orchestrator import FakeHypervisors, Scaling
 
 BASE = """
@@ -49,7 +49,7 @@ def test_a_pool_reaches_the_orchestrator(tmp_path: Path) -> None:
     template = tmp_path / "guest.xml"
     template.write_text("<domain><name>$name</name></domain>")
     more = f'image = "/images/web.qcow2"\ntemplate = "{template}"\nhow = "image"'
-    config = orchestrator_config(load(written(tmp_path, more=more)), act=False)
+    config = orchestrator_config(load_settings(written(tmp_path, more=more)), act=False)
     (pool,) = config.declared.pools
     assert (pool.virtual_ip, pool.most, pool.priority, pool.memory_bytes) == ("10.0.0.101", 3, 7, 256 << 20)
     assert (pool.manner.probe, pool.manner.port) == ("tcp", 8080)
@@ -71,7 +71,7 @@ def test_a_pool_reaches_the_orchestrator(tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_fit_the_rest_is_refused(wrong: dict[str, str], part: str, tmp_path: Path) -> None:
-    settings = load(written(tmp_path, **wrong))
+    settings = load_settings(written(tmp_path, **wrong))
     with pytest.raises(SettingsError) as caught:
         pool_specs(settings)
     assert part in str(caught.value)
@@ -93,12 +93,12 @@ def test_what_does_not_fit_the_rest_is_refused(wrong: dict[str, str], part: str,
 )
 def test_wrong_values_are_refused_at_the_door(wrong: dict[str, str], part: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        load(written(tmp_path, **wrong))
+        load_settings(written(tmp_path, **wrong))
     assert part in str(caught.value)
 
 
 def test_only_declared_pools_put_a_coat_on(tmp_path: Path) -> None:
-    config = orchestrator_config(load(written(tmp_path)), act=False)
+    config = orchestrator_config(load_settings(written(tmp_path)), act=False)
     plain = FakeHypervisors({}, {}, lambda _vm, _now: 0.0)
     store = open_store(f"sqlite:///{tmp_path / 'a.db'}")
     without = orchestrator_config(Settings(), act=False)

@@ -9,7 +9,7 @@ from lab_on_paper import Forepath
 
 from cpdb import Alarm, Observed, Pair, RequestState, Reservation, Store
 from forepath.processes import orchestrator_config
-from forepath.settings import Settings, load
+from forepath.settings import Settings, load_settings
 from orchestrator import NOT_OBTAINED
 
 ASK = ("request", "bandwidth", "--from", "c1", "--to", "shop", "--rate", "5mbit", "--for", "60s", "--reason", "a call")
@@ -90,5 +90,5 @@ def test_a_tenant_that_caps_nothing_is_refused_and_caps_reach_the_orchestrator(
     said = forepath("status")
     assert said.code == 3 and "caps nothing" in said.err
     file.write_text(file.read_text() + "mbit_per_s = 8.0\n")
-    (cap,) = orchestrator_config(load(None), act=False).declared.tenant_caps
+    (cap,) = orchestrator_config(load_settings(None), act=False).declared.tenant_caps
     assert (cap.tenant, cap.bytes_per_s, cap.link_share) == ("retail", 1e6, None)

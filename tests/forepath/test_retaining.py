@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from cpdb import Communication, Store, StoreError, open_store
+from cpdb import Communication, DatabaseSection, Store, StoreError, open_store
 from forepath.commands import run
 from forepath.settings import Settings
-from forepath.settings.sections import Database
 
 LIMIT_S = 30.0
 
@@ -30,7 +29,7 @@ def wait_for_roll_up(store: Store) -> bool:
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(run, "RETAIN_EVERY_S", 0.01)
-    return Settings(database=Database(url=f"sqlite:///{tmp_path}/cpdb.db", keep_1s_hours=2, keep_1min_days=10))
+    return Settings(database=DatabaseSection(url=f"sqlite:///{tmp_path}/cpdb.db", keep_1s_hours=2, keep_1min_days=10))
 
 
 def fill(settings: Settings) -> Store:
@@ -64,5 +63,5 @@ def test_it_outlives_an_error(settings: Settings, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_policy_is_what_the_settings_say(settings: Settings) -> None:
-    rules = settings.database.policy()
+    rules = settings.database.retention_policy()
     assert (rules.second_s, rules.ten_seconds_s, rules.minute_s) == (7200.0, 86_400.0, 864_000.0)

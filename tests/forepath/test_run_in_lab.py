@@ -13,7 +13,7 @@ import pytest
 
 from cpdb import open_store
 from forepath.demo.scene import MBIT
-from forepath.settings import load
+from forepath.settings import load_settings
 from tools.lab.lab import Lab
 from tools.lab.stage import on_stage
 
@@ -62,7 +62,7 @@ def write_settings(lab: Lab, path: Path) -> None:
         f'[[virtual_ip.destination]]\nname = "{server.name}"\naddress = "{server.address}"\nmac = "{server.mac}"'
     )
     path.write_text("\n".join(lines), encoding="utf-8")
-    load(path)
+    load_settings(path)
 
 
 def eventually(check: Callable[[], Any], within_s: float) -> Any:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from lab_on_paper import Forepath
 
-from cpdb import SettingsError
+from cpdb import SettingsError, without_password
 from forepath.processes import orchestrator_config
-from forepath.settings import Settings, load, without_password
+from forepath.settings import Settings, load_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -18,14 +18,14 @@ def refused(tmp_path: Path, text: str) -> list[str]:
     path = tmp_path / "wrong.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
-        load(path)
+        load_settings(path)
     lines = str(caught.value).splitlines()
     assert all(line.startswith(f"{path}: ") for line in lines)
     return [line.removeprefix(f"{path}: ") for line in lines]
 
 
 def test_without_a_file_everything_is_default() -> None:
-    settings = load(None)
+    settings = load_settings(None)
     assert settings == Settings()
     assert settings.predictor.horizons_s == (5, 15, 30)
     assert settings.controller.listen == "127.0.0.1"
@@ -33,7 +33,7 @@ def test_without_a_file_everything_is_default() -> None:
 
 def test_forepath_toml_of_the_current_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / "forepath.toml").write_text("[controller]\nport = 7000\n")
-    assert load(None).controller.port == 7000
+    assert load_settings(None).controller.port == 7000
 
 
 def test_every_problem_comes_at_once_each_with_path_value_and_mend(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_is_no_toml_is_told_in_one_line(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "broken.toml"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match="not valid TOML") as caught:
-        load(path)
+        load_settings(path)
     assert "\n" not in str(caught.value)
 
 
@@ -132,7 +132,7 @@ def example() -> str:
 
 def test_the_example_of_the_page_loads_and_shows_the_true_defaults(tmp_path: Path) -> None:
     (tmp_path / "page.toml").write_text(example(), encoding="utf-8")
-    settings = load(tmp_path / "page.toml")
+    settings = load_settings(tmp_path / "page.toml")
     assert [item.name for item in settings.virtual_ip[0].destination] == ["shop1"]
     defaults = Settings()
     for section in ("database", "controller", "predictor", "orchestrator"):
@@ -158,7 +158,7 @@ def test_caution_is_said_once_as_a_cost_or_as_a_level(tmp_path: Path) -> None:
     found = []
     for text in ("", "cost_of_short = 19", "level = 0.8"):
         path.write_text(f"[orchestrator]\n{text}\n", encoding="utf-8")
-        found.append(orchestrator_config(load(path), act=False).demand.level)
+        found.append(orchestrator_config(load_settings(path), act=False).demand.level)
     assert found == pytest.approx([0.9, 0.95, 0.8])
     (line,) = refused(tmp_path, "[orchestrator]\nlevel = 0.8\ncost_of_short = 19\n")
     assert line == "orchestrator: level and cost_of_short say the same in two ways; give one of them"
@@ -185,5 +185,5 @@ def test_tenants_of_machines_and_services_reach_the_budgets(tmp_path: Path) -> N
         """,
         encoding="utf-8",
     )
-    config = orchestrator_config(load(path), act=False)
+    config = orchestrator_config(load_settings(path), act=False)
     assert config.declared.tenants == {"shop1": "retail", "10.0.0.101": "retail"}

@@ -56,18 +56,17 @@ class Net:
     store: Store
     url: str
     process: subprocess.Popen[bytes] | None = None
-    # Settings of the controller beyond the database
+    # Settings of the controller beyond the database, by their names below [controller], as TOML values
     settings: dict[str, str] = field(default_factory=dict)
 
     def controller(self, *apps: str) -> subprocess.Popen[bytes]:
         """Starts ryu-manager with these applications."""
         argv = [str(MANAGER), *(apps or ("ryu_apps.controller",)), "--ofp-listen-host", "127.0.0.1"]
         argv += ["--ofp-tcp-listen-port", "6653"]
-        if self.settings:
-            file = self.lab.run_directory / "ryu.conf"
-            file.write_text("[forepath]\n" + "".join(f"{name} = {value}\n" for name, value in self.settings.items()))
-            argv += ["--config-file", str(file)]
-        self.process = self.lab.popen("controller", argv, {"FOREPATH_DATABASE_URL": self.url})
+        file = self.lab.run_directory / "controller.toml"
+        file.write_text("".join(f"controller.{name} = {value}\n" for name, value in self.settings.items()))
+        environment = {"FOREPATH_DATABASE_URL": self.url, "FOREPATH_SETTINGS": str(file)}
+        self.process = self.lab.popen("controller", argv, environment)
         return self.process
 
     def kill_controller(self) -> None:

@@ -17,17 +17,18 @@ import openflow_corpus as corpus
 import pytest
 
 from ryu_apps.openflow import Phase
-from ryu_apps.switch.connections import Bounds, overdue
+from ryu_apps.settings import ConnectionsSection
+from ryu_apps.switch.connections import overdue
 from ryu_apps.switch.refusals import Refusals
 from tools.bench.replayed_switch import ReplayedSwitch
 
 ROOT = Path(__file__).parent.parent.parent
 HEALTHY = 0x51
-SETTINGS = """[forepath]
+SETTINGS = """[controller.connections]
 handshake_s = 2
 silent_s = 4
-most_connections = 12
-most_reply_bytes = 200000
+max_connections = 12
+max_reply_bytes = 200000
 """
 
 
@@ -82,14 +83,19 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def controller(folder: Path, *options: str) -> Iterator[Controlled]:
-    (folder / "ryu.conf").write_text(SETTINGS, encoding="utf-8")
+    (folder / "some.toml").write_text(SETTINGS, encoding="utf-8")
     port = free_port()
-    argv = [sys.executable, "-m", "ryu_apps.manager", str(Path(__file__).with_name("watched_app.py"))]
-    argv += ["--config-file", str(folder / "ryu.conf"), "--ofp-listen-host", "127.0.0.1"]
+    argv = [sys.executable, "-m", "forepath.commands.ryu_manager", str(Path(__file__).with_name("watched_app.py"))]
+    argv += ["--ofp-listen-host", "127.0.0.1"]
     argv += ["--ofp-tcp-listen-port", str(port), "--ofp-ssl-listen-port", str(port), *options]
     log = (folder / "log").open("w", encoding="utf-8")
     process = subprocess.Popen(
-        argv, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=log, text=True
+        argv,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "FOREPATH_SETTINGS": str(folder / "some.toml")},
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
     )
     made = Controlled(port, process)
     reader = Thread(target=made.read)
@@ -257,7 +263,7 @@ def test_every_switch_gets_tls(tmp_path: Path) -> None:
     ],
 )
 def test_when_a_connection_is_overdue(phase: Phase, connected_s: float, silent_s: float, late: bool) -> None:
-    assert (overdue(phase, Bounds(), connected_s, silent_s) is not None) == late
+    assert (overdue(phase, ConnectionsSection(), connected_s, silent_s) is not None) == late
 
 
 def test_refusals_are_all_counted_and_seldom_logged() -> None:

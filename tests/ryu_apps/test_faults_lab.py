@@ -187,7 +187,7 @@ def test_a_switch_that_only_samples_is_counted_within_its_error(lab: Net, tmp_pa
     agent = ["agent=lo", r"target=127.0.0.1\:6343", "header=128", "sampling=4", "polling=1"]
     make = ["--", "--id=@s", "create", "sflow", *agent]
     subprocess.run(["ovs-vsctl", *make, "--", "set", "bridge", "leaf1", "sflow=@s"], check=True)
-    settings = {"sflow_listen": "127.0.0.1:6343", "sflow_agents": "leaf1=127.0.0.1"}
+    settings = {"sflow.listen": "'127.0.0.1:6343'", "sflow.agents": "{ leaf1 = '127.0.0.1' }"}
     try:
         with using(lab, f"sqlite:///{tmp_path / 'cpdb.db'}", **settings), load(lab, 8) as ended:
             got, sent = ended()

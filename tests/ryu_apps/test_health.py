@@ -8,7 +8,8 @@ from cpdb import Alarm, HealthStatus, Link, Node, NodeKind, Observed, Standing
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out
 from ryu_apps.rules import PortId, virtual_mac
-from ryu_apps.services.health import Health, Rules, Target
+from ryu_apps.services.health import Health, Target
+from ryu_apps.settings import ProbesSection
 from ryu_apps.status.vitals import Vitals
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Arp, Segment
@@ -28,7 +29,7 @@ def run(health: Health, seconds: int, answers: bool, start: float = 0.0) -> floa
 
 
 def test_three_silences_are_down_and_two_answers_are_up_again() -> None:
-    health = Health(Rules(2.0, 3, 2))
+    health = Health(ProbesSection(every_s=2.0, failures=3, successes=2))
     now = run(health, 3, True)
     assert health.status(S1) is HealthStatus.UP
     now = run(health, 5, False, now)
@@ -42,7 +43,7 @@ def test_three_silences_are_down_and_two_answers_are_up_again() -> None:
 
 
 def test_whoever_falls_again_and_again_must_answer_longer() -> None:
-    health, now, waits = Health(Rules(1.0, 2, 2)), 0.0, []
+    health, now, waits = Health(ProbesSection(every_s=1.0, failures=2, successes=2)), 0.0, []
     now = run(health, 2, True)
     for _ in range(4):
         while health.status(S1) is not HealthStatus.DOWN:
@@ -55,7 +56,7 @@ def test_whoever_falls_again_and_again_must_answer_longer() -> None:
 
 
 def test_whom_nobody_has_seen_is_not_blamed() -> None:
-    health = Health(Rules(1.0, 2, 2))
+    health = Health(ProbesSection(every_s=1.0, failures=2, successes=2))
     for quarter in range(80):
         health.due([S1], [], quarter / 4)
     assert health.status(S1) is HealthStatus.UNKNOWN

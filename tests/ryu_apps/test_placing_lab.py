@@ -38,7 +38,7 @@ def _network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
         )
         vip = VirtualIp(VIP, "shop", 10, behind, affinity="connection", probe=f"tcp:{PORT}")
         net.store.inventory.declare_virtual_ips([vip])
-        net.settings |= {"probe_every_s": "0.5", "probe_failures": "2"}
+        net.settings |= {"probes.every_s": "0.5", "probes.failures": "2"}
         yield net
 
 

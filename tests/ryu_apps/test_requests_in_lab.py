@@ -12,7 +12,7 @@ import pytest
 from controller_lab import LAYOUT, VIP, Net, eventually, network
 
 from cpdb import Pair, RequestState, Reservation
-from forepath.settings import declare, load
+from forepath.settings import declare, load_settings
 from orchestrator import Asker, request_bandwidth, request_of
 
 pytestmark = [
@@ -88,7 +88,7 @@ class Guarantee:
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     with network(tmp_path_factory.mktemp("lab"), NARROW) as made:
-        declare(load(settings_of(made, queue=False)), made.store)
+        declare(load_settings(settings_of(made, queue=False)), made.store)
         made.controller()
         assert eventually(lambda: made.pings("c1", BACKUP) and made.pings("c2", VIP), 40), made.log()
         yield made

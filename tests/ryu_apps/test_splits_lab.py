@@ -31,7 +31,7 @@ SOURCES = 48
 @pytest.fixture(scope="module")
 def _network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     with network(tmp_path_factory.mktemp("lab")) as made:
-        made.settings["path_patience_s"] = "2"
+        made.settings["pairs.path_timeout_s"] = "2"
         made.controller()
         assert eventually(lambda: made.pings("c1", VIP), 20), made.log()
         yield made

@@ -12,7 +12,7 @@ from ryu_apps.framework import (
     sleep,
     spawn,
 )
-from ryu_apps.settings import load
+from ryu_apps.settings import load_controller
 from ryu_apps.switch.connections import harden
 from ryu_apps.switch.wire import Wire
 
@@ -24,7 +24,7 @@ class Watched(RyuApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        harden(load())
+        harden(load_controller().controller.connections)
         self._wires: dict[int, Wire] = {}
         spawn(self._poll)
 

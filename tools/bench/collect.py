@@ -87,7 +87,7 @@ def _fill_switch(flows: int) -> None:
 
 
 def _poll_with(reader: str, polls: int) -> list[dict[str, Any]]:
-    argv = [sys.executable, "-m", "ryu_apps.manager", "tools.bench.collect_app"]
+    argv = [sys.executable, "-m", "forepath.commands.ryu_manager", "tools.bench.collect_app"]
     argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(PORT)]
     env = os.environ | {READER: reader, POLLS: str(polls)}
     try:

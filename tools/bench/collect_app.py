@@ -22,7 +22,7 @@ from ryu_apps.framework import (
     spawn,
 )
 from ryu_apps.openflow import FlowColumns
-from ryu_apps.settings import Settings
+from ryu_apps.settings import ConnectionsSection
 from ryu_apps.switch.connections import harden
 from ryu_apps.switch.wire import Wire
 
@@ -71,7 +71,7 @@ class CollectApp(RyuApp):
         super().__init__(*args, **kwargs)
         self._ours = os.environ[READER] == "forepath"
         if self._ours:
-            harden(Settings())
+            harden(ConnectionsSection())
         self._polls = int(os.environ[POLLS])
         self._parts: list[Any] = []
         self._xid: int | None = None

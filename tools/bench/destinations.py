@@ -16,7 +16,7 @@ from ryu_apps.network import Network
 from ryu_apps.rules import ETH_IPV4, Kind, PortId, Rule, Table, cookie, kind_of
 from ryu_apps.services.buckets import SLOTS
 from ryu_apps.services.pairs import BY_CONNECTION, Pairs
-from ryu_apps.settings import Settings
+from ryu_apps.settings import PairsSection
 from ryu_apps.shares import limits, share
 from ryu_apps.switch.packing import pack
 from ryu_apps.switch.wire import pack_instructions
@@ -131,8 +131,8 @@ class DestinationWorld:
 
 
 def _pairs() -> Pairs:
-    usual = Settings()
-    return Pairs(usual.most_pairs, usual.idle_s, usual.forget_s)
+    usual = PairsSection()
+    return Pairs(usual.max_pairs, usual.idle_s, usual.forget_s)
 
 
 def _packet(source: BenchHost, to: str) -> bytes:

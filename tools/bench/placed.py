@@ -121,7 +121,7 @@ def _on_stage(folder: Path, scale: DestinationScale) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _controller(bench: _Bench, url: str) -> Iterator[None]:
-    argv = [sys.executable, "-m", "ryu_apps.manager", "ryu_apps.controller", "tools.bench.packet_ins_app"]
+    argv = [sys.executable, "-m", "forepath.commands.ryu_manager", "ryu_apps.controller", "tools.bench.packet_ins_app"]
     argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", "6653"]
     process = bench.lab.popen("controller", argv, {"FOREPATH_DATABASE_URL": url, FILE: str(bench.counted)})
     bench.pid = process.pid

@@ -52,7 +52,7 @@ def sustained(flows: int, seconds: float) -> dict[str, float]:
 def _mirror(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     url = f"sqlite:///{folder}/cpdb.db"
     open_store(url).close()
-    argv = [sys.executable, "-m", "ryu_apps.manager", "ryu_apps.flow_mirror", "tools.bench.heartbeat_app"]
+    argv = [sys.executable, "-m", "forepath.commands.ryu_manager", "ryu_apps.flow_mirror", "tools.bench.heartbeat_app"]
     argv += ["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", str(PORT)]
     env = os.environ | {"FOREPATH_DATABASE_URL": url, FILE: f"{folder}/beats"}
     with (folder / "log").open("wb") as log:

@@ -16,7 +16,7 @@ from forepath.demo.results import at_unix, delivered_share, read_played, read_sa
 from forepath.demo.scene import as_toml, scene
 from forepath.demo.schedule import Phases, PolicySegment, Schedule, make_schedule
 from forepath.demo.screen import Screen, state_table
-from forepath.settings import Settings, declare
+from forepath.settings import declare
 from tools.lab.lab import Lab
 from tools.lab.sampler import Sampler
 
@@ -47,24 +47,23 @@ class RealTrial:
         """Builds the lab, plays the schedule under each policy, measures. Raises LabError with one line."""
         with self.lab:
             self.lab.start(lambda text, share: self.screen.step(text, BUILDING_SHARE * share))
-            settings = self._declare()
-            self._start_control(settings)
+            self._declare()
+            self._start_control()
             self._play()
             self._end_processes()
         return self._result()
 
-    def _declare(self) -> Settings:
+    def _declare(self) -> None:
         database = self.directory / "cpdb.db"
         settings = scene(self.lab.layout, database, self.lab.uris, self.lab.migration_uris)
         (self.directory / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.schedule.save(self.directory / "schedule.json")
         self.store = open_store(settings.database.url)
         declare(settings, self.store)
-        return settings
 
-    def _start_control(self, settings: Settings) -> None:
+    def _start_control(self) -> None:
         self.screen.step("starting the controller")
-        program = processes.controller_program(settings, self.directory)
+        program = processes.controller_program(self.directory / "forepath.toml")
         self.lab.popen(program.name, program.argv, program.environment)
         self.screen.step("waiting until every virtual IP answers")
         services = [service.address for service in self.lab.layout.services]
