@@ -16,7 +16,7 @@ from forepath.demo.report import TrialResult, document, tables
 from forepath.demo.screen import Screen
 from forepath.output import EXIT_INTERRUPTED, JsonOption, console, emit, errors
 
-TOOLS = Path(__file__).parent.parent / "tools"
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def tool(name: str) -> ModuleType | None:

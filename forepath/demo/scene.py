@@ -1,8 +1,9 @@
 """The settings of the demo: what an operator of the lab would declare. Nothing here knows when a surge comes."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from forepath.demo.layout import LabLayout
 from forepath.settings import Settings
@@ -86,26 +87,4 @@ def _virtual_ips(layout: LabLayout) -> list[dict[str, Any]]:
 
 def as_toml(settings: Settings) -> str:
     """The settings as the file that a person would write; defaults are left out."""
-    content = settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-    lines: list[str] = []
-    for name, section in content.items():
-        tables = section if isinstance(section, list) else [section]
-        for table in tables:
-            lines += ["", f"[[{name}]]" if isinstance(section, list) else f"[{name}]", *_pairs(table, name)]
-    return "\n".join(lines).lstrip() + "\n"
-
-
-def _pairs(table: dict[str, Any], prefix: str) -> list[str]:
-    flat = [f"{key} = {_literal(value)}" for key, value in table.items() if not isinstance(value, list)]
-    for key, value in table.items():
-        if isinstance(value, list):
-            for item in value:
-                flat += [f"[[{prefix}.{key}]]", *_pairs(item, f"{prefix}.{key}")]
-    return flat
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    # A JSON string is a valid TOML basic string for the printable text that settings hold.
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True))

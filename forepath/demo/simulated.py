@@ -173,16 +173,11 @@ class SimulatedTrial:
     def _arrivals(self, since: float) -> list[FluidJob]:
         first = since - EPOCH_S
         return [
-            self._job(client, request)
+            _job(Pair(client, self.schedule.addresses[request.service]), self._vm_of(request.service), request)
             for client, requests in self.schedule.requests.items()
             for request in requests
             if first <= request.at_s < first + STEP_S
         ]
-
-    def _job(self, client: str, request: Request) -> FluidJob:
-        pair = Pair(client, self.schedule.addresses[request.service])
-        cpu_s = request_cpu_s(request)
-        return FluidJob(pair, self._vm_of(request.service), EPOCH_S + request.at_s, request.bytes, cpu_s, request.surge)
 
     def _vm_of(self, service: str) -> str:
         weights = self.layout.service(service).weights
@@ -200,19 +195,13 @@ class SimulatedTrial:
     def _write(self, second: Second) -> None:
         names = {address: self._vm_of(service) for service, address in self.schedule.addresses.items()}
         talkers = [Pair(client, address) for client in self.schedule.requests for address in list(names)[:2]]
-        rows = [self._row(pair, second, names[pair.virtual_ip]) for pair in {*talkers, *second.sent_bytes}]
+        rows = [_row(pair, second, names[pair.virtual_ip], self.now) for pair in {*talkers, *second.sent_bytes}]
         self.store.facts.add_communications(rows)
         access = {host.name: host.switch for host in self.layout.hypervisors}
         self.store.facts.add_loads(
             LinkLoad(access[host], host, self.now, STEP_S, int(size), int(size / BYTES_PER_PACKET))
             for host, size in second.link_bytes.items()
         )
-
-    def _row(self, pair: Pair, second: Second, vm: str) -> Communication:
-        size = int(second.sent_bytes.get(pair, 0.0))
-        packets = -(-size // BYTES_PER_PACKET)
-        new = second.connections.get(pair, 0)
-        return Communication(pair.source, pair.virtual_ip, vm, self.now, STEP_S, size, packets, new)
 
     def _result(self) -> TrialResult:
         windows = at_unix(self.schedule.windows, EPOCH_S)
@@ -251,6 +240,18 @@ class SimulatedTrial:
                 if window.start_s < t <= window.end_s
             )
         )
+
+
+def _job(pair: Pair, vm: str, request: Request) -> FluidJob:
+    at, cpu_s = EPOCH_S + request.at_s, request_cpu_s(request)
+    return FluidJob(pair, vm, at, request.bytes, cpu_s, request.surge)
+
+
+def _row(pair: Pair, second: Second, vm: str, now: float) -> Communication:
+    size = int(second.sent_bytes.get(pair, 0.0))
+    packets = -(-size // BYTES_PER_PACKET)
+    new = second.connections.get(pair, 0)
+    return Communication(pair.source, pair.virtual_ip, vm, now, STEP_S, size, packets, new)
 
 
 def _span(segment: PolicySegment) -> Span:

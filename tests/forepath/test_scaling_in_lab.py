@@ -147,7 +147,7 @@ def healthy(scaled: Scaled) -> bool:
 
 
 def boot_id(scaled: Scaled, vm: str) -> str:
-    return str(scaled.lab.vm_stat(vm)["boot_id"])
+    return str(scaled.lab.machines.stat(vm)["boot_id"])
 
 
 def test_no_request_is_lost_while_it_grows_and_shrinks(scaled: Scaled, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_no_request_is_lost_while_a_serving_machine_moves_to_another_host_and_ba
             time.sleep(2)
             drivers.start(number, MigrateVm("shop1", here, there), time.time())
             assert scaled.until(lambda: bool(found := drivers.finished(time.time())) and not ended.extend(found), 60)
-            assert scaled.lab.vm_host("shop1") == there
+            assert scaled.lab.machines.host_of("shop1") == there
         time.sleep(2)
     finally:
         stop.touch()

@@ -5,10 +5,8 @@ import sys
 
 import pytest
 
-from cpdb import ForepathError
 from forepath.cli import main
 from tools.bench import forecast_peers
-from tools.bench.forecast import ForecastLoad, measure
 from tools.bench.forecast_peers import Traffic
 
 SMALL = ["--pairs", "50", "--history", "70", "--warm-up", "2", "--models", "naive,ewma,seasonal_naive"]
@@ -25,10 +23,16 @@ def test_a_small_bench_gives_figures_and_judges_them(tmp_path, monkeypatch):
     assert {one["name"] for one in said["targets"]} == {"refresh of all pairs, wall s", "peak memory, MiB"}
 
 
-def test_peers_that_are_not_installed_are_named_before_any_work(monkeypatch):
+def test_without_its_peers_it_measures_forepath_and_names_the_command_that_installs_them(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "out.json"
     monkeypatch.setattr(forecast_peers, "PEERS", ("no_such_library",))
-    with pytest.raises(ForepathError, match=r"no_such_library.*forepath\[bench\]"):
-        measure(ForecastLoad(pairs=50), print)
+    monkeypatch.setattr(sys, "argv", ["forepath", "bench", "forecast", *SMALL, "--json", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert 0 < json.loads(out.read_text())["figures"]["forepath_refresh_cpu_s"] < 60
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no_such_library: not installed; in a checkout: .venv/bin/pip install -e '.[bench]'" in said
 
 
 def test_the_same_seed_makes_the_same_traffic_also_in_parts():

@@ -14,26 +14,26 @@ from forepath.demo.layout import LabVm
 from forepath.demo.results import read_played, read_samples
 from forepath.demo.schedule import Phases, make_schedule
 from tools.lab.lab import Lab
-from tools.lab.machines import Machines
+from tools.lab.machines import Machines, read_vm_cpu
 from tools.lab.sampler import Sampler
 
 pytestmark = pytest.mark.vm
 
 
 def used_cores(lab: Lab, vm: str, seconds: float = 2.0) -> float:
-    before, start = lab.vm_cpu()[vm].cpu_seconds, time.monotonic()
+    before, start = read_vm_cpu(lab.machines)[vm].cpu_seconds, time.monotonic()
     time.sleep(seconds)
-    return (lab.vm_cpu()[vm].cpu_seconds - before) / (time.monotonic() - start)
+    return (read_vm_cpu(lab.machines)[vm].cpu_seconds - before) / (time.monotonic() - start)
 
 
 def test_every_vm_serves_on_its_first_host_within_its_quota(machines: Lab) -> None:
     boots = set()
     for vm in machines.layout.vms:
-        stat = machines.vm_stat(vm.name)
+        stat = machines.machines.stat(vm.name)
         boots.add(stat["boot_id"])
         assert stat["cpus"] == 1
-        assert machines.vm_host(vm.name) == vm.host
-        assert machines.vm_cpu()[vm.name].vcpu_limit_cores == pytest.approx(vm.quota_cores)
+        assert machines.machines.host_of(vm.name) == vm.host
+        assert read_vm_cpu(machines.machines)[vm.name].vcpu_limit_cores == pytest.approx(vm.quota_cores)
     assert len(boots) == len(machines.layout.vms)
     assert machines.spins_per_ms > 1000
 
@@ -45,8 +45,8 @@ def test_a_quota_takes_effect(machines: Lab) -> None:
         time.sleep(0.5)
         assert used_cores(machines, "batch1") < 0.15
     finally:
-        machines.reset()
-    assert machines.vm_cpu()["batch1"].vcpu_limit_cores == pytest.approx(0.25)
+        machines.machines.reset()
+    assert read_vm_cpu(machines.machines)["batch1"].vcpu_limit_cores == pytest.approx(0.25)
 
 
 def test_a_quota_above_the_host_is_refused_in_one_line(machines: Lab) -> None:
@@ -55,28 +55,28 @@ def test_a_quota_above_the_host_is_refused_in_one_line(machines: Lab) -> None:
 
 
 def test_live_migration_keeps_the_guest_and_reset_brings_it_back(machines: Lab) -> None:
-    before = machines.vm_stat("batch1")
+    before = machines.machines.stat("batch1")
     machines.machines.migrate("batch1", "hB")
     try:
-        assert machines.vm_host("batch1") == "hB"
-        moved = machines.vm_stat("batch1")
+        assert machines.machines.host_of("batch1") == "hB"
+        moved = machines.machines.stat("batch1")
         assert moved["boot_id"] == before["boot_id"]
         assert moved["uptime_s"] >= before["uptime_s"]
-        assert machines.vm_cpu()["batch1"].host == "hB"
+        assert read_vm_cpu(machines.machines)["batch1"].host == "hB"
     finally:
-        machines.reset()
-    assert machines.vm_host("batch1") == "hA"
-    assert machines.vm_stat("batch1")["boot_id"] == before["boot_id"]
+        machines.machines.reset()
+    assert machines.machines.host_of("batch1") == "hA"
+    assert machines.machines.stat("batch1")["boot_id"] == before["boot_id"]
 
 
 def test_a_vcpu_comes_and_reset_takes_it_back(machines: Lab) -> None:
     machines.machines.domain("shop2").setVcpusFlags(2, libvirt.VIR_DOMAIN_AFFECT_LIVE)
     deadline = time.monotonic() + 10
-    while machines.vm_stat("shop2")["cpus"] != 2 and time.monotonic() < deadline:
+    while machines.machines.stat("shop2")["cpus"] != 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert machines.vm_stat("shop2")["cpus"] == 2
-    machines.reset()
-    assert machines.vm_stat("shop2")["cpus"] == 1
+    assert machines.machines.stat("shop2")["cpus"] == 2
+    machines.machines.reset()
+    assert machines.machines.stat("shop2")["cpus"] == 1
 
 
 def test_a_guest_whose_kernel_panics_is_told_at_once(machines: Lab, tmp_path: Path) -> None:
@@ -98,10 +98,10 @@ def test_a_guest_whose_kernel_panics_is_told_at_once(machines: Lab, tmp_path: Pa
 
 def test_a_guest_told_to_write_while_it_ends_writing_writes(machines: Lab) -> None:
     """It gives its memory back when it ends; what is asked for meanwhile must not be forgotten."""
-    base = machines.vm_stat("batch1")["memory_free_bytes"]
+    base = machines.machines.stat("batch1")["memory_free_bytes"]
 
     def writes() -> bool:
-        return bool(base - machines.vm_stat("batch1")["memory_free_bytes"] >= 15 << 20)
+        return bool(base - machines.machines.stat("batch1")["memory_free_bytes"] >= 15 << 20)
 
     try:
         for wait_s in (0.0, 0.004, 0.008, 0.012, 0.016, 0.02):
@@ -125,7 +125,7 @@ def test_traffic_is_played_and_the_truth_is_sampled(machines: Lab, tmp_path: Pat
     short = {c: tuple(r for r in rows if r.at_s < 6) for c, rows in schedule.requests.items()}
     streams = tuple(replace(stream, end_s=6.0) for stream in schedule.streams)
     replace(schedule, addresses=first, requests=short, streams=streams).save(tmp_path / "schedule.json")
-    sink = lab.vm_stat("backup1")["sink_bytes"]
+    sink = lab.machines.stat("backup1")["sink_bytes"]
     sampler = Sampler(lab, tmp_path / "samples.jsonl")
     sampler.start()
     processes = []
@@ -140,7 +140,7 @@ def test_traffic_is_played_and_the_truth_is_sampled(machines: Lab, tmp_path: Pat
     assert len(rows) == sum(len(requests) for requests in short.values())
     assert sum(row.latency_s is not None for row in rows) >= 0.9 * len(rows)
     sent = json.loads((tmp_path / "c4.jsonl").read_text())["bytes"]
-    assert lab.vm_stat("backup1")["sink_bytes"] - sink >= 0.8 * sent
+    assert lab.machines.stat("backup1")["sink_bytes"] - sink >= 0.8 * sent
     samples = read_samples(tmp_path / "samples.jsonl")
     assert samples[-1].links["leaf2>hA"][0] - samples[0].links["leaf2>hA"][0] >= 0.8 * sent
     assert samples[-1].vms["shop1"][0] > samples[0].vms["shop1"][0]

@@ -81,4 +81,4 @@ def test_processes_are_recorded_and_a_wrong_command_is_one_line(network: Lab, tm
 
 def test_without_vms_there_are_none(network: Lab) -> None:
     with pytest.raises(LabError, match="no virtual machines"):
-        network.vm_cpu()
+        assert network.machines

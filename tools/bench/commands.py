@@ -207,7 +207,7 @@ def forecast(
     """Refresh all forecasts of many pairs from the store, next to mlforecast and statsforecast on the same series.
 
     A refresh reads one second, judges, learns, forecasts 3 horizons x 9 quantiles of 6 quantities, and writes.
-    Exits with 1 when a peer is not installed (pip install 'forepath[bench]') or somebody fails.
+    Where a peer is not installed, forepath alone is measured, and the command that installs them is named.
 
     Examples:
         forepath bench forecast
@@ -215,6 +215,7 @@ def forecast(
         forepath bench forecast --pairs 1000 --no-peers
     """
     from tools.bench.forecast import ForecastLoad, measure
+    from tools.bench.forecast_peers import missing
 
     asked = ForecastLoad(pairs, history, warm_up, seed=seed, peers=peers)
     if models:
@@ -224,3 +225,5 @@ def forecast(
         task = bar.add_task("starting", total=None)
         result = measure(asked, lambda doing: bar.update(task, description=doing))
     show("forecast", result, json)
+    if peers and (lacking := missing()):
+        errors.print(f"beside peers: not measured, because of {lacking}", highlight=False, markup=False)

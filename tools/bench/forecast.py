@@ -49,10 +49,12 @@ class ForecastLoad:
 
 
 def measure(asked: ForecastLoad, tell: Tell) -> Result:
-    """Runs everyone in a process of its own; `tell` hears what is going on. Without peers, those figures are absent."""
-    problem = missing() if asked.peers else None
-    if problem:
-        raise ForepathError(problem)
+    """Runs everyone in a process of its own; `tell` hears what is going on.
+
+    Without peers, by choice or because one is not installed, the figures beside them are absent.
+    """
+    if asked.peers and missing():
+        asked = replace(asked, peers=False)
     tell(f"forepath, {asked.pairs} pairs")
     ours, _ = _apart(_forepath, asked)
     figures = {f"forepath_{name}": value for name, value in ours.items() if name != "fan"}

@@ -91,7 +91,7 @@ class PeerAnswer:
 def missing() -> str | None:
     """One line that says what to install, None when every peer is there."""
     absent = [name for name in PEERS if importlib.util.find_spec(name) is None]
-    return f"{', '.join(absent)}: not installed; run: pip install 'forepath[bench]'" if absent else None
+    return f"{', '.join(absent)}: not installed; in a checkout: .venv/bin/pip install -e '.[bench]'" if absent else None
 
 
 def mlforecast(job: PeerJob) -> PeerAnswer:

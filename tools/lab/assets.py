@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,20 +215,28 @@ def ensure_initramfs(directory: Path, kernel: Path, say: Say) -> Path:
     if image.exists() and mark.exists() and mark.read_text() == fingerprint:
         return image
     say("building the guest's initramfs")
-    root = directory / "initramfs"
-    shutil.rmtree(root, ignore_errors=True)
-    (root / "bin").mkdir(parents=True)
     busybox = shutil.which("busybox")
     if busybox is None:
         raise LabError("busybox is not installed; run deploy/system-packages.sh")
+    # Built apart and put in place whole: two first starts at once must not write into one another's files.
+    with tempfile.TemporaryDirectory(dir=directory, prefix="initramfs-") as folder:
+        made = _build_initramfs(Path(folder), Path(busybox), directory / "kernel-root")
+        made.replace(image)
+    mark.write_text(fingerprint)
+    return image
+
+
+def _build_initramfs(folder: Path, busybox: Path, kernel_root: Path) -> Path:
+    root = folder / "root"
+    (root / "bin").mkdir(parents=True)
     shutil.copy(busybox, root / "bin" / "busybox")
     for name in SCRIPTS:
         shutil.copy(GUEST / name, root / name)
         (root / name).chmod(0o755)
     run([*COMPILE, "-o", root / "agent", *_code(".c")])
-    _write_modules(directory / "kernel-root", root / "m")
+    _write_modules(kernel_root, root / "m")
+    image = folder / "initramfs.gz"
     _pack(root, image)
-    mark.write_text(fingerprint)
     return image
 
 

@@ -6,15 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import RenderableType
-
 from cpdb import LabError, Store, open_store
 from forepath import processes
 from forepath.demo.cpu_need import Span, account, offered, price, rooms
 from forepath.demo.report import PolicyFigures, TrialResult
 from forepath.demo.results import at_unix, delivered_share, read_played, read_samples, shortage, summarise
 from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import Phases, PolicySegment, Schedule, make_schedule
+from forepath.demo.schedule import Phases, Schedule, make_schedule
 from forepath.demo.screen import Screen, state_table
 from forepath.settings import declare
 from tools.lab.lab import Lab
@@ -42,6 +40,7 @@ class RealTrial:
         self.start_at = 0.0
         self._orchestrator: subprocess.Popen[bytes] | None = None
         self._sunk: list[int] = []
+        self._settings = ("--settings", str(self.directory / "forepath.toml"))
 
     def run(self) -> TrialResult:
         """Builds the lab, plays the schedule under each policy, measures. Raises LabError with one line."""
@@ -50,7 +49,8 @@ class RealTrial:
             self._declare()
             self._start_control()
             self._play()
-            self._end_processes()
+            self.screen.step("measuring is over: taking the lab down", 1.0)
+            self._end_orchestrator()
         return self._result()
 
     def _declare(self) -> None:
@@ -68,7 +68,7 @@ class RealTrial:
         self.screen.step("waiting until every virtual IP answers")
         services = [service.address for service in self.lab.layout.services]
         self._wait_for_answers(services)
-        self.lab.popen("predictor", [PYTHON, "-m", "forepath", "predict", *self._settings_option()])
+        self.lab.popen("predictor", [PYTHON, "-m", "forepath", "predict", *self._settings])
 
     def _wait_for_answers(self, services: list[str]) -> None:
         probe = [PYTHON, "-m", "tools.lab.probe", "--for", f"{ANSWER_S:g}", *services]
@@ -81,9 +81,6 @@ class RealTrial:
                 f"from {', '.join(silent)} a virtual IP does not answer; see {self.directory}/controller.log"
             )
 
-    def _settings_option(self) -> list[str]:
-        return ["--settings", str(self.directory / "forepath.toml")]
-
     def _play(self) -> None:
         self.start_at = time.time() + HEAD_START_S
         (self.directory / "start_at").write_text(repr(self.start_at))
@@ -93,7 +90,7 @@ class RealTrial:
         sampler.start()
         store = self.store
         assert store is not None
-        self.screen.watch(lambda: self._state(store))
+        self.screen.watch(lambda: state_table(store, time.time()))
         try:
             for segment in self.schedule.segments:
                 self._take_over(segment.name)
@@ -119,10 +116,10 @@ class RealTrial:
         self._end_orchestrator()
         assert self.store is not None
         self.store.wanted.clear()
-        self.lab.reset()
+        self.lab.machines.reset()
         self._sunk.append(self._sink_bytes())
         acting = ["--act", "--policy", segment] if segment in ("predictive", "reactive") else []
-        argv = [PYTHON, "-m", "forepath", "orchestrate", *self._settings_option(), *acting]
+        argv = [PYTHON, "-m", "forepath", "orchestrate", *self._settings, *acting]
         self._orchestrator = self.lab.popen("orchestrator", argv)
 
     def _end_orchestrator(self) -> None:
@@ -131,7 +128,7 @@ class RealTrial:
             self._orchestrator.wait(timeout=30)
 
     def _sink_bytes(self) -> int:
-        return int(self.lab.vm_stat("backup1")["sink_bytes"])
+        return int(self.lab.machines.stat("backup1")["sink_bytes"])
 
     def _wait_until(self, second: float, segment: str) -> None:
         while (left := self.start_at + second - time.time()) > 0:
@@ -146,13 +143,6 @@ class RealTrial:
         if process is not None and process.poll() not in (None, 0):
             raise LabError(f"the orchestrator ended with {process.returncode}; see {self.directory}/orchestrator.log")
 
-    def _state(self, store: Store) -> RenderableType:
-        return state_table(store, time.time())
-
-    def _end_processes(self) -> None:
-        self.screen.step("measuring is over: taking the lab down", 1.0)
-        self._end_orchestrator()
-
     def _result(self) -> TrialResult:
         assert self.store is not None
         windows = at_unix(self.schedule.windows, self.start_at)
@@ -165,6 +155,7 @@ class RealTrial:
             own = [window for window in windows if window.segment == segment.name]
             summary = summarise(played, own)
             short = shortage(samples, played, own, self.lab.layout)
+            span = Span(self.start_at + segment.start_s, self.start_at + segment.end_s)
             figures[segment.name] = PolicyFigures(
                 offered_bytes=summary.offered_bytes,
                 delivered_bytes=summary.delivered_bytes,
@@ -172,14 +163,11 @@ class RealTrial:
                 short_bandwidth_s=short.short_bandwidth_s,
                 short_cpu_s=short.short_cpu_s,
                 competing_share=self._competing_share(number),
-                cpu=account(samples, works, cost, self._span(segment), rooms(self.lab.layout)),
+                cpu=account(samples, works, cost, span, rooms(self.lab.layout)),
             )
         actions = tuple(self.store.journal.actions())
         schedule = self.schedule
         return TrialResult(schedule.seed, schedule.scenario, False, figures, actions, tuple(windows), cost)
-
-    def _span(self, segment: PolicySegment) -> Span:
-        return Span(self.start_at + segment.start_s, self.start_at + segment.end_s)
 
     def _competing_share(self, number: int) -> float | None:
         segment = self.schedule.segments[number]

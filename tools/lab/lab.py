@@ -7,22 +7,59 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from cpdb.errors import LabError
 from forepath.demo.layout import LabLayout
 from tools.lab import hypervisors, stage, wires
 from tools.lab.assets import Assets, load_assets
-from tools.lab.cgroups import CpuUse
 from tools.lab.hypervisors import HypervisorPlace
-from tools.lab.machines import Machines, VmCpu
+from tools.lab.machines import Machines
 from tools.lab.switches import Fabric
 
+STOPPING_S = 5.0
 Progress = Callable[[str, float], None]
 
 
 def _silent(_step: str, _share: float) -> None:
     return None
+
+
+class _Processes:
+    """Processes of a lab: each logs to `<name>.log`, and name, pid and start time of each stand in `pids`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, argv: list[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+        """Starts one; LabError when it cannot be run."""
+        with (self._directory / f"{name}.log").open("ab") as log:
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | dict(env or {})
+                )
+            except OSError as error:
+                raise LabError(f"{name}: cannot run {argv[0]}: {error.strerror}") from error
+        self._running.append(process)
+        started = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        with (self._directory / "pids").open("a") as pids:
+            pids.write(f"{name} {process.pid} {started}\n")
+        return process
+
+    def stop(self) -> None:
+        """Ends all, those that do not listen by force."""
+        for process in self._running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOPPING_S
+        for process in self._running:
+            try:
+                process.wait(max(0.05, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running = []
 
 
 class Lab:
@@ -48,7 +85,7 @@ class Lab:
         self._places: dict[str, HypervisorPlace] = {}
         self._hosts: dict[str, subprocess.Popen[bytes]] = {}
         self._machines: Machines | None = None
-        self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._processes = _Processes(self.run_directory)
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +150,7 @@ class Lab:
 
     def stop(self) -> None:
         """End processes, hosts, VMs, switches and clients. Safe to call twice and after a failed start."""
-        self._stop_processes()
+        self._processes.stop()
         if self._machines is not None:
             self._machines.close()
             self._machines = None
@@ -124,19 +161,6 @@ class Lab:
             hypervisors.unwire(self.layout)
             self._fabric.stop()
             self._fabric = None
-
-    def _stop_processes(self) -> None:
-        for _, process in self._processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 5.0
-        for _, process in self._processes:
-            try:
-                process.wait(max(0.05, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._processes = []
 
     # ---- processes -----------------------------------------------------------------------------------------
 
@@ -156,7 +180,7 @@ class Lab:
 
     def popen(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a process of the lab; it logs to `<name>.log`, its pid is recorded, and `stop` ends it."""
-        return self._start_process(name, list(argv), env)
+        return self._processes.start(name, list(argv), env)
 
     def client_popen(
         self, client: str, argv: Sequence[str], name: str | None = None, env: Mapping[str, str] | None = None
@@ -164,21 +188,7 @@ class Lab:
         """Start a process inside `client`'s network namespace; otherwise as `popen`."""
         # A client stands for a machine of its own: other work of this one comes second.
         enter = ["nice", "-n", "-5", "mnexec", "-a", str(self.fabric.client_pid(client))]
-        return self._start_process(name or f"client-{client}", [*enter, *argv], env)
-
-    def _start_process(self, name: str, argv: list[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-        with (self.run_directory / f"{name}.log").open("ab") as log:
-            try:
-                process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | dict(env or {})
-                )
-            except OSError as error:
-                raise LabError(f"{name}: cannot run {argv[0]}: {error.strerror}") from error
-        self._processes.append((name, process))
-        started = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        with (self.run_directory / "pids").open("a") as pids:
-            pids.write(f"{name} {process.pid} {started}\n")
-        return process
+        return self._processes.start(name or f"client-{client}", [*enter, *argv], env)
 
     # ---- looking and acting --------------------------------------------------------------------------------
 
@@ -192,26 +202,6 @@ class Lab:
         """libvirt address of each host as a migration's destination."""
         return {name: place.migration_uri for name, place in self._places.items()}
 
-    def vm_host(self, vm: str) -> str:
-        """Return the host that runs `vm`."""
-        return self.machines.host_of(vm)
-
-    def vm_stat(self, vm: str) -> dict[str, Any]:
-        """Return the guest's own counters (boot_id, uptime_s, cpus, requests, request_bytes, sink_bytes, ...)."""
-        return self.machines.get(vm, "/stat")
-
-    def reset(self) -> None:
-        """Every VM back on its first host with its first quota and virtual CPUs."""
-        self.machines.reset()
-
     def link_counters(self) -> dict[tuple[str, str], wires.LinkCounters]:
         """Truth about each direction (from, to) of each link, read from the kernel's queues."""
         return wires.link_counters(self.layout)
-
-    def vm_cpu(self) -> dict[str, VmCpu]:
-        """Truth about each VM's CPU, read from the hosts' control groups."""
-        return self.machines.cpu()
-
-    def host_cpu(self) -> dict[str, CpuUse]:
-        """Truth about each hypervisor host's CPU as a whole: seconds used, seconds held back, capacity."""
-        return self.machines.host_cpu()

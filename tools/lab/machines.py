@@ -162,6 +162,10 @@ class Machines:
             raise LabError(f"{vm} on {host.spec.name} does not answer {path}: {error}") from error
         return answer
 
+    def stat(self, vm: str) -> dict[str, Any]:
+        """Return the guest's own counters (boot_id, uptime_s, cpus, requests, request_bytes, sink_bytes, ...)."""
+        return self.get(vm, "/stat")
+
     def serving(self, vm: str, timeout_s: float = 0.5) -> bool:
         """Whether the guest answers within `timeout_s`."""
         try:
@@ -209,7 +213,8 @@ class Machines:
 
     def domain(self, vm: str) -> Any:
         """Return the running libvirt domain; LabError when no host has it."""
-        for host in self._likely_hosts(vm):
+        home = self.layout.vm(vm).host
+        for host in sorted(self.hosts, key=lambda name: name != home):
             try:
                 domain = self.connections[host].lookupByName(vm)
                 if domain.isActive():
@@ -217,10 +222,6 @@ class Machines:
             except libvirt.libvirtError:
                 continue
         raise LabError(f"no host runs the VM {vm}")
-
-    def _likely_hosts(self, vm: str) -> list[str]:
-        home = self.layout.vm(vm).host
-        return [home, *(name for name in self.hosts if name != home)]
 
     def host_of(self, vm: str) -> str:
         """Return the host that runs `vm`; LabError when none does."""
@@ -256,37 +257,39 @@ class Machines:
         """Bring every VM back to its first host, quota and number of virtual CPUs."""
         for vm in self.layout.vms:
             self.migrate(vm.name, vm.host)
-            self._reset_vcpus(vm)
+            _reset_vcpus(self.domain(vm.name), vm)
             self.set_quota(vm.name, vm.quota_cores)
             self.domain(vm.name).setMemoryFlags(vm.memory_bytes // 1024, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-    def _reset_vcpus(self, vm: LabVm) -> None:
-        """Take added virtual CPUs back through the guest's agent: real unplugging never ends under emulation."""
-        domain = self.domain(vm.name)
-        try:
-            if domain.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE) > vm.vcpus:
-                domain.setVcpusFlags(vm.vcpus, libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_GUEST)
-        except libvirt.libvirtError as error:
-            raise LabError(f"{vm.name}: cannot go back to {vm.vcpus} virtual CPUs: {error}") from error
 
-    def cpu(self) -> dict[str, VmCpu]:
-        """Return the CPU truth of every VM that runs, from its host's control groups."""
-        known = {vm.name for vm in self.layout.vms}
-        truth: dict[str, VmCpu] = {}
-        for place in self.hosts.values():
-            machine = f"{place.group}/machine"
-            for group in cgroups.subgroups(machine):
-                name = group.removesuffix(".libvirt-qemu").split("-", 2)[-1]
-                # An incoming VM has two groups for a moment; the one that has used more is the one that runs.
-                if name in known:
-                    found = _sum_vcpus(f"{machine}/{group}", place.spec.name)
-                    if name not in truth or found.cpu_seconds > truth[name].cpu_seconds:
-                        truth[name] = found
-        return truth
+def _reset_vcpus(domain: Any, vm: LabVm) -> None:
+    """Take added virtual CPUs back through the guest's agent: real unplugging never ends under emulation."""
+    try:
+        if domain.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE) > vm.vcpus:
+            domain.setVcpusFlags(vm.vcpus, libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_GUEST)
+    except libvirt.libvirtError as error:
+        raise LabError(f"{vm.name}: cannot go back to {vm.vcpus} virtual CPUs: {error}") from error
 
-    def host_cpu(self) -> dict[str, cgroups.CpuUse]:
-        """Return the CPU truth of every host as a whole."""
-        return {name: cgroups.cpu_use(place.group) for name, place in self.hosts.items()}
+
+def read_vm_cpu(machines: Machines) -> dict[str, VmCpu]:
+    """Return the CPU truth of every VM that runs, from its host's control groups."""
+    known = {vm.name for vm in machines.layout.vms}
+    truth: dict[str, VmCpu] = {}
+    for place in machines.hosts.values():
+        machine = f"{place.group}/machine"
+        for group in cgroups.subgroups(machine):
+            name = group.removesuffix(".libvirt-qemu").split("-", 2)[-1]
+            # An incoming VM has two groups for a moment; the one that has used more is the one that runs.
+            if name in known:
+                found = _sum_vcpus(f"{machine}/{group}", place.spec.name)
+                if name not in truth or found.cpu_seconds > truth[name].cpu_seconds:
+                    truth[name] = found
+    return truth
+
+
+def read_host_cpu(machines: Machines) -> dict[str, cgroups.CpuUse]:
+    """Return the CPU truth of every host as a whole: seconds used, seconds held back, capacity."""
+    return {name: cgroups.cpu_use(place.group) for name, place in machines.hosts.items()}
 
 
 def _sum_vcpus(group: str, host: str) -> VmCpu:

@@ -5,17 +5,15 @@ import threading
 import time
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpdb.errors import LabError
 from forepath.demo.results import Sample
-
-if TYPE_CHECKING:
-    # The lab needs libvirt; reading samples does not.
-    from tools.lab.lab import Lab
+from tools.lab.lab import Lab
+from tools.lab.machines import read_host_cpu, read_vm_cpu
 
 
-def take(lab: "Lab", now: float) -> Sample:
+def take(lab: Lab, now: float) -> Sample:
     """Read all counters of `lab`."""
     links = {f"{a}>{b}": astuple(counters) for (a, b), counters in lab.link_counters().items()}
     if not lab.vms:
@@ -25,16 +23,16 @@ def take(lab: "Lab", now: float) -> Sample:
         links,
         {
             vm: (c.cpu_seconds, c.throttled_seconds, c.vcpu_limit_cores, c.host, c.limit_cores)
-            for vm, c in lab.vm_cpu().items()
+            for vm, c in read_vm_cpu(lab.machines).items()
         },
-        {h: (c.cpu_seconds, c.throttled_seconds, c.limit_cores) for h, c in lab.host_cpu().items()},
+        {h: (c.cpu_seconds, c.throttled_seconds, c.limit_cores) for h, c in read_host_cpu(lab.machines).items()},
     )
 
 
 class Sampler:
     """Samples `lab` into the JSON lines file `path` from `start` to `stop`."""
 
-    def __init__(self, lab: "Lab", path: Path, interval_s: float = 1.0) -> None:
+    def __init__(self, lab: Lab, path: Path, interval_s: float = 1.0) -> None:
         self.lab = lab
         self.path = path
         self.interval_s = interval_s
