@@ -1,7 +1,7 @@
 """Lets people and programs ask for bandwidth, and tells them what became of it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -106,30 +106,30 @@ class Answers:
 def answered(one: Handled, held_back: str | None) -> BandwidthRequest:
     """The request as it stands after a cycle that may act; what the guard held back is not granted yet."""
     request = one.decision.case.request
-    if held_back is not None and request.state not in STANDING:
-        return replace(request, why=f"decided, but not done yet: {held_back}", decided_at=one.now)
+    if held_back is not None and request.answer.state not in STANDING:
+        return request.answered(why=f"decided, but not done yet: {held_back}", decided_at=one.now)
     news = one.decision.amended(one.now)
     told = [one.decision.why, *one.troubles]
-    return replace(news, why="; ".join(told), obtained_bytes_per_s=one.obtained.arrived)
+    return news.answered(why="; ".join(told), obtained_bytes_per_s=one.obtained.arrived)
 
 
 def advised(one: Handled, idle: str) -> BandwidthRequest:
     """The same when nothing may be done: a new request stays asked, and says what would become of it."""
     decision, request = one.decision, one.decision.case.request
-    if request.state in STANDING:
-        return replace(request, obtained_bytes_per_s=one.obtained.arrived)
+    if request.answer.state in STANDING:
+        return request.answered(obtained_bytes_per_s=one.obtained.arrived)
     would = "would be refused" if decision.state is RequestState.REFUSED else f"would get {megabits(decision.granted)}"
     if decision.state is RequestState.ASKED:
         would = "cannot be decided"
-    return replace(request, why=f"advice only ({idle}): {would}: {decision.why}", decided_at=one.now)
+    return request.answered(why=f"advice only ({idle}): {would}: {decision.why}", decided_at=one.now)
 
 
 def over(asked: Iterable[BandwidthRequest], now: Seconds) -> Iterator[BandwidthRequest]:
     """Requests whose time has passed, closed."""
     for one in asked:
-        if one.state in OPEN and one.until <= now:
-            said = "its time is over" if one.state in STANDING else "its time passed before it was granted"
-            yield replace(one, state=RequestState.ENDED, why=said, decided_at=now)
+        if one.answer.state in OPEN and one.until <= now:
+            said = "its time is over" if one.answer.state in STANDING else "its time passed before it was granted"
+            yield one.answered(state=RequestState.ENDED, why=said, decided_at=now)
 
 
 def _held_back(refused: Iterable[Refusal]) -> Mapping[int, str]:
@@ -141,11 +141,12 @@ def _waiting(one: Refusal) -> bool:
     return one.why_not.startswith("the same is already")
 
 
-def _is_news(before: BandwidthRequest, news: BandwidthRequest, now: Seconds) -> bool:
+def _is_news(old: BandwidthRequest, new: BandwidthRequest, now: Seconds) -> bool:
+    before, news = old.answer, new.answer
     if news.state is not before.state or before.decided_at is None or now - before.decided_at >= TELL_AGAIN_S:
         return True
     rates = (
         (before.granted_bytes_per_s, news.granted_bytes_per_s),
         (before.obtained_bytes_per_s or 0.0, news.obtained_bytes_per_s or 0.0),
     )
-    return any(abs(old - new) > NEWS_SHARE * max(old, new) for old, new in rates)
+    return any(abs(earlier - later) > NEWS_SHARE * max(earlier, later) for earlier, later in rates)

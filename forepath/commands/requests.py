@@ -127,7 +127,7 @@ def list_(since: SinceOption = 3600.0, settings: SettingsOption = None, json: Js
     found = store.requests.since(now - since)
     services = {one.address: one.name for one in store.inventory.virtual_ips()}
     store.close()
-    if emit({"now": now, "requests": [asdict(one) for one in found]}, json):
+    if emit({"now": now, "requests": [_flat(one) for one in found]}, json):
         return
     show(found, services, now)
 
@@ -160,9 +160,9 @@ def show(found: Sequence[BandwidthRequest], services: dict[str, str], now: float
             str(one.id),
             f"{one.source or 'every source'} -> {services.get(one.virtual_ip, one.virtual_ip)}",
             rate(one.bytes_per_s),
-            one.state.value,
-            rate(one.granted_bytes_per_s),
-            rate(one.obtained_bytes_per_s),
+            one.answer.state.value,
+            rate(one.answer.granted_bytes_per_s),
+            rate(one.answer.obtained_bytes_per_s),
             one.asked_by,
             ago(now, one.asked_at),
             span(one.until - now) if one.until > now else "over",
@@ -172,7 +172,13 @@ def show(found: Sequence[BandwidthRequest], services: dict[str, str], now: float
     columns = ["no.", "for", "asked", "state", "granted", "obtained", "by", "asked at", "ends in"]
     console.print(table("requests", columns, rows, texts=(1, 3, 6)))
     for one in found:
-        _say(f"{one.id}, {one.reason}: {one.why or 'no orchestrator has looked at it yet'}")
+        _say(f"{one.id}, {one.reason}: {one.answer.why or 'no orchestrator has looked at it yet'}")
+
+
+def _flat(request: BandwidthRequest) -> dict[str, Any]:
+    row = asdict(request)
+    answer: dict[str, Any] = row.pop("answer")
+    return row | answer
 
 
 def requested(
@@ -183,7 +189,7 @@ def requested(
         own = [item for item in reservations if request_of(item.reservation.key) == one.id]
         told = [item.detail for item in alarms if item.kind == NOT_OBTAINED and item.key == f"request {one.id}"]
         states = sorted({item.state.value for item in own})
-        yield asdict(one) | {"leases": [item.reservation.key for item in own], "installed": states, "alarms": told}
+        yield _flat(one) | {"leases": [item.reservation.key for item in own], "installed": states, "alarms": told}
 
 
 def leases_of(store: Store, now: float) -> tuple[list[Held], list[dict[str, Any]]]:

@@ -35,7 +35,7 @@ class Case:
 
     @property
     def standing(self) -> bool:
-        return self.request.state in STANDING
+        return self.request.answer.state in STANDING
 
     @property
     def links(self) -> tuple[LinkKey, ...]:
@@ -61,9 +61,8 @@ class Decision:
 
     def amended(self, now: Seconds) -> BandwidthRequest:
         """The request as it stands after the decision."""
-        return replace(
-            self.case.request, state=self.state, granted_bytes_per_s=self.granted, why=self.why, decided_at=now
-        )
+        news = {"state": self.state, "granted_bytes_per_s": self.granted, "why": self.why, "decided_at": now}
+        return self.case.request.answered(**news)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def decide(scales: Scales) -> list[Decision]:
 
 def cases(world: World, config: OrchestratorConfig) -> list[Case]:
     """Open requests, most important first, then those that stand, then those asked first."""
-    alive = [one for one in world.requests if one.state in OPEN and one.until > world.now]
+    alive = [one for one in world.requests if one.answer.state in OPEN and one.until > world.now]
     found = [_case(world, one, config) for one in alive]
     return sorted(found, key=lambda one: (-one.priority, not one.standing, one.request.asked_at, one.request.id or 0))
 
@@ -151,7 +150,7 @@ def _decision(scales: Scales, case: Case, made: Sequence[Decision]) -> Decision:
     request = case.request
     if not case.parts:
         who = f"the way from {request.source} is not known" if request.source else "nobody talks to it yet"
-        return Decision(case, request.state, request.granted_bytes_per_s, f"{who}: nothing can be held")
+        return Decision(case, request.answer.state, request.answer.granted_bytes_per_s, f"{who}: nothing can be held")
     rooms = [*_rooms(scales, case, made), *_capped(scales, case, made)]
     if not rooms:
         return _refused(case, 0.0, "no link on its way has a known capacity")
@@ -167,7 +166,7 @@ def _weighed(case: Case, offer: BytesPerS, text: str) -> Decision:
         if granted < min(least, asked):
             return _refused(case, granted, text)
         return _granted(case, granted, text)
-    before = case.request.granted_bytes_per_s
+    before = case.request.answer.granted_bytes_per_s
     if before < asked and offer >= min(asked, MORE_TIMES * before):
         return _granted(case, min(asked, offer), text)
     if offer >= KEPT_SHARE * before:

@@ -88,15 +88,15 @@ def test_a_request_is_open_until_it_is_over_withdrawn_or_refused(store: Store) -
     number = store.requests.ask(asked)
     (found,) = store.requests.open(50.0)
     assert found == replace(asked, id=number)
-    partly = replace(found, state=RequestState.PARTLY, granted_bytes_per_s=2e5, why="leaf1>spine1", decided_at=2.0)
+    partly = found.answered(state=RequestState.PARTLY, granted_bytes_per_s=2e5, why="leaf1>spine1", decided_at=2.0)
     store.requests.amend(partly)
     assert store.requests.open(50.0) == [partly]
     assert store.requests.open(100.0) == []
     other = store.requests.ask(replace(asked, source=""))
-    store.requests.amend(replace(asked, id=other, state=RequestState.REFUSED))
+    store.requests.amend(replace(asked, id=other).answered(state=RequestState.REFUSED))
     assert [one.id for one in store.requests.open(50.0)] == [number]
     assert store.requests.withdraw(number, 60.0) and not store.requests.withdraw(number, 60.0)
-    assert [one.state for one in store.requests.since(0.5)] == [RequestState.ENDED, RequestState.REFUSED]
+    assert [one.answer.state for one in store.requests.since(0.5)] == [RequestState.ENDED, RequestState.REFUSED]
 
 
 def test_steps_of_an_action_are_kept_in_order(store: Store) -> None:

@@ -1,7 +1,6 @@
 """Asking for bandwidth on the command line: what is written down, what is shown, and what is refused at the door."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def test_a_request_is_written_down_with_who_asked(forepath: Forepath, empty: Sto
     (found,) = empty.requests.open(time.time())
     assert (found.id, told["acting"]) == (told["id"], False)
     assert (found.source, found.bytes_per_s, found.reason) == ("c1", 625_000.0, "a call")
-    assert (found.priority, found.tenant, found.state) == (20, "retail", RequestState.ASKED)
+    assert (found.priority, found.tenant, found.answer.state) == (20, "retail", RequestState.ASKED)
     assert before + 60 <= found.until <= time.time() + 60
     assert "@" in found.asked_by
     assert "no orchestrator acts now" in forepath(*ASK).out
@@ -32,7 +31,7 @@ def test_the_list_tells_what_became_of_it(forepath: Forepath, empty: Store) -> N
     assert "no orchestrator has looked" in forepath("request", "list").out
     (asked,) = empty.requests.open(time.time())
     answer = {"state": RequestState.PARTLY, "granted_bytes_per_s": 250_000.0, "obtained_bytes_per_s": 240_000.0}
-    empty.requests.amend(replace(asked, **answer, why="2.0 of 5.0 Mbit/s fit", decided_at=time.time()))
+    empty.requests.amend(asked.answered(**answer, why="2.0 of 5.0 Mbit/s fit", decided_at=time.time()))
     text = forepath("request", "list").out
     assert "c1 -> shop" in text and "2.00 Mbit/s" in text and "1.92 Mbit/s" in text
     assert f"{number}, a call: 2.0 of 5.0 Mbit/s fit" in text

@@ -48,7 +48,7 @@ def leases(start: World, config=CONFIG) -> list[ReserveBandwidth]:
 
 def standing(request: BandwidthRequest, granted: float) -> BandwidthRequest:
     state = RequestState.GRANTED if granted >= request.bytes_per_s else RequestState.PARTLY
-    return replace(request, state=state, granted_bytes_per_s=granted)
+    return request.answered(state=state, granted_bytes_per_s=granted)
 
 
 # -- how much
@@ -57,7 +57,7 @@ def standing(request: BandwidthRequest, granted: float) -> BandwidthRequest:
 def test_what_fits_is_granted_and_competitors_give_way_without_being_cut_off() -> None:
     start = asking(ask(1, 900_000.0), pairs=[FLOOD])
     found = answer(start)
-    assert (found.state, found.granted_bytes_per_s) == (RequestState.GRANTED, 900_000.0)
+    assert (found.answer.state, found.answer.granted_bytes_per_s) == (RequestState.GRANTED, 900_000.0)
     (lease,) = leases(start)
     (limit,) = lease.limits
     assert lease.key == "request-1/leaf>h1/meters"
@@ -68,33 +68,33 @@ def test_what_fits_is_granted_and_competitors_give_way_without_being_cut_off() -
 def test_part_of_it_is_granted_when_all_does_not_fit_and_nothing_when_hardly_any_does() -> None:
     busy = pair_state("c2", "search", 10, bytes_per_s=800_000.0, typical_bytes_per_s=800_000.0)
     partly = answer(asking(ask(1, 900_000.0), pairs=[busy]))
-    assert partly.state is RequestState.PARTLY
-    assert partly.granted_bytes_per_s == pytest.approx(0.9 * CAPACITY - 800_000, rel=0.01)
-    assert "leaf>h1 has" in partly.why
+    assert partly.answer.state is RequestState.PARTLY
+    assert partly.answer.granted_bytes_per_s == pytest.approx(0.9 * CAPACITY - 800_000, rel=0.01)
+    assert "leaf>h1 has" in partly.answer.why
     full = replace(busy, bytes_per_s=1_400_000.0, typical_bytes_per_s=1_400_000.0)
     refused = answer(asking(ask(1, 900_000.0), pairs=[full]))
-    assert (refused.state, refused.granted_bytes_per_s) == (RequestState.REFUSED, 0.0)
-    assert "nothing would fit" in refused.why
+    assert (refused.answer.state, refused.answer.granted_bytes_per_s) == (RequestState.REFUSED, 0.0)
+    assert "nothing would fit" in refused.answer.why
     assert leases(asking(ask(1, 900_000.0), pairs=[full])) == []
 
 
 def test_a_need_that_is_foreseen_counts_only_if_it_comes_before_the_end() -> None:
     rising = foreseen(pair_state("c2", "search", 10, 2.0), {5: 2.0, 15: 2.0, 30: 25.0})
     brief, long = ask(1, 900_000.0, until=NOW + 10), ask(1, 900_000.0, until=NOW + 25)
-    assert answer(asking(brief, pairs=[rising])).state is RequestState.GRANTED
+    assert answer(asking(brief, pairs=[rising])).answer.state is RequestState.GRANTED
     told = answer(asking(long, pairs=[rising]))
-    assert told.state is RequestState.PARTLY
-    assert "within 30 s" in told.why
+    assert told.answer.state is RequestState.PARTLY
+    assert "within 30 s" in told.answer.why
 
 
 def test_what_is_foreseen_of_the_link_and_minutes_ahead_counts_too() -> None:
     quiet = pair_state("c2", "search", 10, 1.0)
     request = ask(1, 900_000.0, until=NOW + 500)
     of_link = Outlook(links={(LINK, 15): 1_200_000.0})
-    assert answer(asking(request, outlook=of_link)).state is RequestState.PARTLY
+    assert answer(asking(request, outlook=of_link)).answer.state is RequestState.PARTLY
     of_pair = Outlook(pairs={(quiet.pair, 300): 1_000_000.0})
-    assert answer(asking(request, pairs=[quiet], outlook=of_pair)).state is RequestState.PARTLY
-    assert answer(asking(ask(1, 900_000.0), pairs=[quiet], outlook=of_pair)).state is RequestState.GRANTED
+    assert answer(asking(request, pairs=[quiet], outlook=of_pair)).answer.state is RequestState.PARTLY
+    assert answer(asking(ask(1, 900_000.0), pairs=[quiet], outlook=of_pair)).answer.state is RequestState.GRANTED
 
 
 def test_every_link_of_the_way_must_have_room() -> None:
@@ -102,10 +102,10 @@ def test_every_link_of_the_way_must_have_room() -> None:
     start = asking(ask(1, 900_000.0))
     start = replace(start, pairs={state.pair: state}, links={**start.links, NARROW: LinkState(NARROW, 500_000.0, 0.0)})
     found = answer(start)
-    assert found.granted_bytes_per_s == pytest.approx(450_000, rel=0.01)
-    assert "core>leaf has" in found.why
+    assert found.answer.granted_bytes_per_s == pytest.approx(450_000, rel=0.01)
+    assert "core>leaf has" in found.answer.why
     unknown = {key: replace(one, capacity_bytes_per_s=None) for key, one in start.links.items()}
-    assert "no link on its way has a known capacity" in answer(replace(start, links=unknown)).why
+    assert "no link on its way has a known capacity" in answer(replace(start, links=unknown)).answer.why
 
 
 def test_a_source_that_never_spoke_is_asked_for_along_the_way_to_the_destination() -> None:
@@ -113,21 +113,21 @@ def test_a_source_that_never_spoke_is_asked_for_along_the_way_to_the_destination
     (lease,) = leases(asking(new, pairs=[FLOOD]))
     assert lease.pair == Pair("c7", "shop")
     lost = answer(asking(new, ways=lambda _source, _end: ()))
-    assert lost.state is RequestState.ASKED
-    assert "not known" in lost.why
+    assert lost.answer.state is RequestState.ASKED
+    assert "not known" in lost.answer.why
 
 
 def test_a_whole_service_shares_its_grant_among_its_sources() -> None:
     others = [pair_state(f"c{n}", "shop", 10, 2.0) for n in (2, 3)]
     start = asking(ask(1, 600_000.0, source=""), pairs=[*others, FLOOD])
-    assert answer(start).state is RequestState.GRANTED
+    assert answer(start).answer.state is RequestState.GRANTED
     (lease,) = leases(start)
     assert [one.pair for one in lease.limits] == [FLOOD.pair]
     queued = replace(start, queues=frozenset({QUEUE.link}))
     marked = leases(queued, CONFIG.tuned(declared={"queues": (QUEUE,)}))
     assert {one.pair.source for one in marked} == {"c1", "c2", "c3"}
     assert sum(one.bytes_per_s for one in marked) == pytest.approx(600_000)
-    assert "nobody talks" in answer(asking(ask(1, 600_000.0, source="", virtual_ip="search"))).why
+    assert "nobody talks" in answer(asking(ask(1, 600_000.0, source="", virtual_ip="search"))).answer.why
 
 
 # -- in which order
@@ -136,22 +136,22 @@ def test_a_whole_service_shares_its_grant_among_its_sources() -> None:
 def test_the_more_important_comes_first_then_the_one_asked_first() -> None:
     early, late = ask(1, 900_000.0), ask(2, 900_000.0, source="c2", virtual_ip="search", asked_at=NOW + 1)
     both = asking(early, late, pairs=[pair_state("c2", "search", 10, 1.0)])
-    assert [answer(both, n).state for n in (1, 2)] == [RequestState.GRANTED, RequestState.PARTLY]
+    assert [answer(both, n).answer.state for n in (1, 2)] == [RequestState.GRANTED, RequestState.PARTLY]
     urgent = replace(late, priority=20)
     turned = replace(both, requests=(early, urgent))
-    assert [answer(turned, n).state for n in (1, 2)] == [RequestState.PARTLY, RequestState.GRANTED]
+    assert [answer(turned, n).answer.state for n in (1, 2)] == [RequestState.PARTLY, RequestState.GRANTED]
 
 
 def test_what_stands_yields_to_what_matters_more_and_to_nobody_else() -> None:
     mine = standing(ask(1, 900_000.0), 900_000.0)
     equal = pair_state("c2", "search", 10, bytes_per_s=800_000.0, typical_bytes_per_s=800_000.0)
-    assert answer(asking(mine, pairs=[equal])).granted_bytes_per_s == 900_000.0
+    assert answer(asking(mine, pairs=[equal])).answer.granted_bytes_per_s == 900_000.0
     higher = replace(equal, priority=20)
-    assert answer(asking(mine, pairs=[higher])).granted_bytes_per_s == pytest.approx(550_000, rel=0.01)
+    assert answer(asking(mine, pairs=[higher])).answer.granted_bytes_per_s == pytest.approx(550_000, rel=0.01)
     part = standing(ask(1, 900_000.0), 300_000.0)
-    assert answer(asking(part)).state is RequestState.GRANTED
+    assert answer(asking(part)).answer.state is RequestState.GRANTED
     nearly = standing(ask(1, 900_000.0), 520_000.0)
-    assert answer(asking(nearly, pairs=[higher])).granted_bytes_per_s == 520_000.0
+    assert answer(asking(nearly, pairs=[higher])).answer.granted_bytes_per_s == 520_000.0
 
 
 def test_a_tenant_gets_no_more_than_its_caps() -> None:
@@ -160,14 +160,14 @@ def test_a_tenant_gets_no_more_than_its_caps() -> None:
     )
     first, second = ask(1, 400_000.0), ask(2, 400_000.0, source="c2")
     both = asking(first, second, pairs=[pair_state("c2", "shop", 10, 1.0)])
-    assert answer(both, 1, config).state is RequestState.GRANTED
+    assert answer(both, 1, config).answer.state is RequestState.GRANTED
     told = answer(both, 2, config)
-    assert told.granted_bytes_per_s == pytest.approx(100_000.0)
-    assert "retail may have 4.0 Mbit/s" in told.why
+    assert told.answer.granted_bytes_per_s == pytest.approx(100_000.0)
+    assert "retail may have 4.0 Mbit/s" in told.answer.why
     by_link = config.tuned(declared={"tenant_caps": (TenantCap("retail", link_share=0.1),)})
-    assert answer(both, 1, by_link).granted_bytes_per_s == pytest.approx(0.1 * CAPACITY)
+    assert answer(both, 1, by_link).answer.granted_bytes_per_s == pytest.approx(0.1 * CAPACITY)
     other = replace(first, tenant="other")
-    assert answer(asking(other), 1, config).state is RequestState.GRANTED
+    assert answer(asking(other), 1, config).answer.state is RequestState.GRANTED
 
 
 # -- by what means, and until when
@@ -255,7 +255,7 @@ def test_leases_are_renewed_at_half_time_and_never_beyond_the_end() -> None:
 def test_what_is_withdrawn_is_given_back() -> None:
     start = asking(standing(ask(1, 900_000.0), 900_000.0), pairs=[FLOOD])
     held = apply(start, leases(start)[0])
-    gone = replace(held, requests=(replace(start.requests[0], state=RequestState.ENDED, until=NOW),))
+    gone = replace(held, requests=(replace(start.requests[0], until=NOW).answered(state=RequestState.ENDED),))
     (step,) = planned(gone).steps
     assert isinstance(step.action, ReleaseBandwidth)
     assert apply(gone, step.action).reservations == {}

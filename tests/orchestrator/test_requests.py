@@ -28,7 +28,7 @@ def test_a_request_is_granted_held_and_over_at_its_end(store: Store) -> None:
     number, asked_at = ask(sim), sim.now
     sim.run(3)
     found = told(sim, number)
-    assert (found.state, found.granted_bytes_per_s) == (RequestState.GRANTED, RATE)
+    assert (found.answer.state, found.answer.granted_bytes_per_s) == (RequestState.GRANTED, RATE)
     held = [one for one in store.wanted.reservations(sim.now) if request_of(one.key) == number]
     assert {limit.pair for one in held for limit in one.limits} == {Pair("c4", BACKUP)}
     assert "a video call" not in held[0].key
@@ -39,7 +39,7 @@ def test_a_request_is_granted_held_and_over_at_its_end(store: Store) -> None:
     sim.run(3)
     assert sim.now - asked_at > 20
     assert store.wanted.reservations(sim.now) == []
-    assert told(sim, number).state is RequestState.ENDED
+    assert told(sim, number).answer.state is RequestState.ENDED
     rows = [one for one in store.journal.actions() if request_of(one.target) == number]
     assert {one.outcome for one in rows} == {OutcomeKind.DONE}
     assert any(f"request {number} by me" in line for line in explain(rows[0]))
@@ -58,8 +58,8 @@ def test_without_permission_or_in_a_pause_it_only_says_what_would_be(store: Stor
     number = ask(sim)
     sim.run(3)
     found = told(sim, number)
-    assert found.state is RequestState.ASKED
-    assert found.why.startswith("advice only (the orchestrator may not act): would get 4.0 Mbit/s")
+    assert found.answer.state is RequestState.ASKED
+    assert found.answer.why.startswith("advice only (the orchestrator may not act): would get 4.0 Mbit/s")
     assert store.wanted.reservations(sim.now) == []
     sim.config = CONFIG
     sim.now += 6
@@ -67,9 +67,9 @@ def test_without_permission_or_in_a_pause_it_only_says_what_would_be(store: Stor
     sim.orchestrator = sim.fresh()
     store.pauses.pause(Pause(sim.now, "somebody", "", sim.now + 3))
     sim.run(2)
-    assert "paused by somebody" in told(sim, number).why or told(sim, number).state is RequestState.ASKED
+    assert "paused by somebody" in told(sim, number).answer.why or told(sim, number).answer.state is RequestState.ASKED
     sim.run(4)
-    assert told(sim, number).state is RequestState.GRANTED
+    assert told(sim, number).answer.state is RequestState.GRANTED
 
 
 def test_what_nobody_can_have_is_refused_with_what_would_fit(store: Store) -> None:
@@ -77,13 +77,13 @@ def test_what_nobody_can_have_is_refused_with_what_would_fit(store: Store) -> No
     number = ask(sim, 9e6)
     sim.run(2)
     found = told(sim, number)
-    assert found.state is RequestState.PARTLY
-    assert found.granted_bytes_per_s < 1_350_000.0
-    assert "fit" in found.why
+    assert found.answer.state is RequestState.PARTLY
+    assert found.answer.granted_bytes_per_s < 1_350_000.0
+    assert "fit" in found.answer.why
     other = ask(sim, 5e5, priority=0)
     sim.run(2)
-    assert told(sim, other).state is RequestState.REFUSED
-    assert "nothing would fit" in told(sim, other).why
+    assert told(sim, other).answer.state is RequestState.REFUSED
+    assert "nothing would fit" in told(sim, other).answer.why
     assert {request_of(one.key) for one in store.wanted.reservations(sim.now)} == {number}
 
 
@@ -95,7 +95,7 @@ def test_a_withdrawn_request_is_given_back(store: Store) -> None:
     assert store.requests.withdraw(number, sim.now)
     sim.run(2)
     assert store.wanted.reservations(sim.now) == []
-    assert told(sim, number).state is RequestState.ENDED
+    assert told(sim, number).answer.state is RequestState.ENDED
 
 
 def test_a_dead_orchestrator_leaves_nothing_behind_and_its_successor_goes_on(store: Store) -> None:
@@ -106,7 +106,7 @@ def test_a_dead_orchestrator_leaves_nothing_behind_and_its_successor_goes_on(sto
     assert store.wanted.reservations(sim.now) == []
     sim.orchestrator = sim.fresh()
     sim.run(4)
-    assert told(sim, number).state is RequestState.GRANTED
+    assert told(sim, number).answer.state is RequestState.GRANTED
     assert any(request_of(one.key) == number for one in store.wanted.reservations(sim.now))
 
 
@@ -119,7 +119,7 @@ def test_what_a_switch_refuses_raises_an_alarm_that_ends_with_the_cause(store: S
     (alarm,) = [one for one in store.alarms.open() if one.kind == NOT_OBTAINED]
     assert "leaf1 refused" in alarm.detail
     assert "the switch has no meters" in alarm.detail
-    assert "leaf1 refused" in told(sim, number).why
+    assert "leaf1 refused" in told(sim, number).answer.why
     failed = [one for one in store.journal.actions() if one.outcome is OutcomeKind.FAILED]
     assert "the switch has no meters" in failed[0].sentence
     sim.controller_alive = True
@@ -142,8 +142,8 @@ def test_what_is_obtained_is_measured_and_written_down(store: Store) -> None:
     number = ask(sim, lasting_s=60.0)
     sim.run(12)
     found = told(sim, number)
-    assert found.obtained_bytes_per_s is not None
-    assert 0 < found.obtained_bytes_per_s < 100_000.0
+    assert found.answer.obtained_bytes_per_s is not None
+    assert 0 < found.answer.obtained_bytes_per_s < 100_000.0
     assert not store.alarms.open()
 
 

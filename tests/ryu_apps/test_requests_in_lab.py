@@ -177,7 +177,7 @@ def holds(made: Guarantee) -> None:
     share = best(arrived(net) for _ in range(TRIES))
     assert share > 0.99, (share, made.told(), rules(net))
     (request,) = [one for one in net.store.requests.open(time.time()) if one.id == made.number]
-    assert request.state is RequestState.GRANTED
-    assert request.obtained_bytes_per_s is not None
+    assert request.answer.state is RequestState.GRANTED
+    assert request.answer.obtained_bytes_per_s is not None
     assert net.store.alarms.open() == []
     ends_by_itself(made)

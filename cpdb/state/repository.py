@@ -1,0 +1,196 @@
+"""One way in and out for every table of records: a field is a column, whatever else a record is made of.
+
+A field that is itself a record (a pair, a subject) lies in the columns of its own fields. A tuple of records lies in
+one JSON column, as a list of such rows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    UniqueConstraint,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from cpdb.engine import reported
+
+R = TypeVar("R")
+Condition = ColumnElement[bool]
+# The table gives it; no record brings its own.
+NUMBER = "id"
+
+
+class RecordCodec(Generic[R]):
+    """Between records of one type (a dataclass or NamedTuple) and flat rows."""
+
+    def __init__(self, record: type[R]) -> None:
+        self._record = record
+        hints = get_type_hints(record)
+        self._parts = [(name, _part(hints[name])) for name in _names(record)]
+        self._plain = all(part is None for _, part in self._parts)
+        self.columns: tuple[str, ...] = tuple(
+            column
+            for name, part in self._parts
+            for column in (part.columns if isinstance(part, RecordCodec) else (name,))
+        )
+
+    def encode(self, item: R) -> dict[str, Any]:
+        """The record's row, without its number."""
+        row: dict[str, Any] = {}
+        for name, part in self._parts:
+            value = getattr(item, name)
+            row |= part.encode(value) if isinstance(part, RecordCodec) else {name: _stored(value)}
+        row.pop(NUMBER, None)
+        return row
+
+    def decode(self, row: Iterable[Any]) -> R:
+        """The record of a row whose values come in the order of `columns`."""
+        return self._record(*row) if self._plain else self._take(iter(row))
+
+    def _take(self, values: Iterator[Any]) -> R:
+        return self._record(*[_converted(part, values) for _, part in self._parts])
+
+
+_Part = RecordCodec[Any] | Callable[[Any], Any] | None
+_codecs: dict[type[Any], RecordCodec[Any]] = {}
+
+
+def codec_of(record: type[R]) -> RecordCodec[R]:
+    """The codec of this type, made once."""
+    if record not in _codecs:
+        _codecs[record] = RecordCodec(record)
+    return _codecs[record]
+
+
+def _names(record: type[Any]) -> Iterable[str]:
+    return [item.name for item in fields(record)] if is_dataclass(record) else record._fields
+
+
+def _is_record(kind: object) -> bool:
+    return isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields"))
+
+
+def _part(hint: Any) -> _Part:
+    """How a value of this type is made from what a column holds; None: it is what the column holds."""
+    options = [item for item in get_args(hint) if item is not NoneType]
+    if NoneType in get_args(hint) and len(options) == 1:
+        return _part(options[0])
+    if _is_record(hint):
+        return codec_of(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint
+    if get_origin(hint) is tuple:
+        inner = _part(options[0])
+        if isinstance(inner, RecordCodec):
+            return lambda rows: tuple(inner.decode([row[name] for name in inner.columns]) for row in rows)
+        return tuple if inner is None else lambda values: tuple(map(inner, values))
+    return None
+
+
+def _converted(part: _Part, values: Iterator[Any]) -> Any:
+    if isinstance(part, RecordCodec):
+        return part._take(values)
+    value = next(values)
+    return value if part is None or value is None else part(value)
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if _is_record(type(value)):
+        return codec_of(type(value)).encode(value)
+    if isinstance(value, tuple):
+        return [_stored(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+@contextmanager
+def transaction(engine: Engine, doing: str) -> Iterator[Connection]:
+    """One transaction; what fails in it raises StoreError with what was being done."""
+    with reported(engine, doing), engine.begin() as connection:
+        yield connection
+
+
+class Repository(Generic[R]):
+    """Rows of one table as records of one type. `within` joins a transaction of the caller's. All raise StoreError."""
+
+    def __init__(self, engine: Engine, table: Table, record: type[R]) -> None:
+        self.engine, self.table = engine, table
+        self._codec: RecordCodec[R] = codec_of(record)
+        self._columns = [table.c[name] for name in self._codec.columns]
+        self._what = table.name.replace("_", " ")
+
+    def read(self, *where: Condition, order_by: Iterable[Any] = (), limit: int | None = None) -> list[R]:
+        """Records that meet all conditions, in this order."""
+        query = select(*self._columns).where(*where).order_by(*order_by).limit(limit)
+        with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
+            return [self._codec.decode(row) for row in connection.execute(query)]
+
+    def read_first(self, *where: Condition, order_by: Iterable[Any] = (), within: Connection | None = None) -> R | None:
+        """The first record that meets all conditions, or None."""
+        query = select(*self._columns).where(*where).order_by(*order_by).limit(1)
+        with self._joined(within, "reading") as connection:
+            row = connection.execute(query).first()
+        return None if row is None else self._codec.decode(row)
+
+    def add(self, item: R, within: Connection | None = None) -> int:
+        """Appends a record; returns its number (0 in a table without)."""
+        with self._joined(within, "writing") as connection:
+            (number,) = connection.execute(insert(self.table), self._codec.encode(item)).inserted_primary_key or (0,)
+            return number if isinstance(number, int) else 0
+
+    def add_all(self, items: Iterable[R], within: Connection | None = None) -> None:
+        """Appends records in one transaction."""
+        if rows := [self._codec.encode(item) for item in items]:
+            with self._joined(within, "writing") as connection:
+                connection.execute(insert(self.table), rows)
+
+    def put_all(self, items: Iterable[R], within: Connection | None = None, **fixed: Any) -> None:
+        """Writes records in place of those with the same key; of two with one key the later stands.
+
+        The key is what the table holds unique; `fixed` columns have one value in all of them.
+        """
+        keys = _key(self.table)
+        rows = {tuple(row[key.name] for key in keys): row for row in (self._codec.encode(item) for item in items)}
+        if not rows:
+            return
+        same = delete(self.table).where(*(key == bindparam(f"the_{key.name}") for key in keys))
+        places = [{f"the_{key.name}": value for key, value in zip(keys, place, strict=True)} for place in rows]
+        with self._joined(within, "writing") as connection:
+            connection.execute(same, places)
+            connection.execute(insert(self.table), [row | fixed for row in rows.values()])
+
+    def amend(self, item: R, *where: Condition) -> int:
+        """Writes all of a record over the rows that meet the conditions; returns how many."""
+        return self.change(self._codec.encode(item), *where)
+
+    def change(self, values: Mapping[str, Any], *where: Condition, within: Connection | None = None) -> int:
+        """Changes these columns of the rows that meet the conditions; returns how many rows."""
+        with self._joined(within, "changing") as connection:
+            return connection.execute(update(self.table).where(*where).values(values)).rowcount
+
+    def delete(self, *where: Condition, within: Connection | None = None) -> int:
+        """Deletes the rows that meet the conditions; returns how many."""
+        with self._joined(within, "deleting") as connection:
+            return connection.execute(delete(self.table).where(*where)).rowcount
+
+    def _joined(self, within: Connection | None, doing: str) -> AbstractContextManager[Connection]:
+        return transaction(self.engine, f"{doing} {self._what}") if within is None else nullcontext(within)
+
+
+def _key(table: Table) -> list[Column[Any]]:
+    unique = next((item for item in table.constraints if isinstance(item, UniqueConstraint)), None)
+    return list(unique.columns if unique is not None else table.primary_key.columns)
