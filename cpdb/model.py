@@ -267,19 +267,6 @@ class WantedWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What a switch really holds of something wanted: `installed`, `refused` or `removed`, with the reason."""
-
-    kind: str
-    key: str
-    node: str
-    generation: int
-    status: str
-    detail: str
-    observed_at: Seconds
-
-
-@dataclass(frozen=True, slots=True)
 class ActionRecord:
     """One action from decision to verdict: `lead_s` is how long it was expected to take, `needed_at` the deadline."""
 

@@ -174,6 +174,7 @@ observed = _table(
     *required(BigInteger, "generation"),
     *required(String, "detail"),
     *required(Float, "observed_at"),
+    *required(JSON, "body"),
     UniqueConstraint("kind", "key", "node"),
 )
 

@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import sqrt
 
-from cpdb import Link, LinkLoad, OutcomeKind, Pair, SettingsError, Store, Subject, SubjectKind, VirtualIp, read_health
+from cpdb import (
+    HealthReport,
+    Link,
+    LinkLoad,
+    OutcomeKind,
+    Pair,
+    SettingsError,
+    Store,
+    Subject,
+    SubjectKind,
+    VirtualIp,
+    read_health,
+)
 from forepath.forecasts import Ahead, Fan
 from forepath.views import RECENT_S, PairView, link_rates, spoken, with_new_weights
 from ryu_apps import Lane, Routed, Topology, choose, lanes
@@ -61,7 +73,7 @@ class PathFinder:
     @classmethod
     def of(cls, store: Store, now: float = 0.0, at_s: float = 0.0) -> "PathFinder":
         """Reads nodes, links, virtual IPs and what is under way once, as it will be `at_s` seconds after `now`."""
-        inventory, health = store.inventory, read_health(store.wanted.observed())
+        inventory, health = store.inventory, read_health(store.wanted.observed_of(HealthReport))
         weights = {item.virtual_ip: item.weights for item in store.wanted.weights()}
         services = tuple(
             with_new_weights(vip, weights.get(vip.address, {}), health.get(vip.address, {}))

@@ -10,14 +10,17 @@ from cpdb import (
     DestinationChange,
     DestinationHealth,
     Forecast,
+    HealthReport,
     HostLoad,
     LinkLoad,
+    LiveCount,
     Pair,
     Quantity,
     SettingsError,
     Store,
     VirtualIp,
     VmLoad,
+    destination_key,
     read_health,
 )
 
@@ -107,8 +110,6 @@ def newest_host_loads(store: Store, now: float) -> list[HostLoad]:
 
 
 RECENT_S = 10.0
-HEALTH = "health"
-LIVE = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +162,9 @@ def services(store: Store, now: float) -> list[ServiceView]:
     changes = {(one.virtual_ip, one.name): one for one in store.inventory.changes()}
     declared = {(vip.address, one.name) for vip in store.inventory.virtual_ips(True) for one in vip.destinations}
     wanted = {one.virtual_ip: one.weights for one in store.wanted.weights()}
-    observed = store.wanted.observed()
-    health = read_health(observed)
-    told = {row.key: (row.status, row.detail) for row in observed if row.kind == HEALTH}
-    live = {row.key: int(row.status) for row in observed if row.kind == LIVE and row.status.isdigit()}
+    reports = {report.key: report for report in store.wanted.observed_of(HealthReport)}
+    health = read_health(reports.values())
+    live = {item.key: item.count for item in store.wanted.observed_of(LiveCount)}
     talking = _talking(store, now)
     found = []
     for vip in store.inventory.virtual_ips():
@@ -174,14 +174,16 @@ def services(store: Store, now: float) -> list[ServiceView]:
         shares = vip.shares(weights, health.get(vip.address, {}))
         views = []
         for one in vip.with_weights(weights).destinations:
-            status, detail = told.get(f"{vip.address}/{one.name}", ("unknown", "the controller has not told yet"))
+            report = reports.get(destination_key(vip.address, one.name))
+            status = report.status.value if report else "unknown"
+            detail = report.detail if report else "the controller has not told yet"
             change = changes.get((vip.address, one.name))
             sources = talking[vip.address, one.name] if vip.affinity == "source" else None
             views.append(
                 DestinationView(
                     one.name, one.address, one.mac, one.weight, one.standing.value, status, detail,
                     shares.get(one.name, 0.0), sources,
-                    live.get(f"{vip.address}/{one.name}"), (vip.address, one.name) in declared,
+                    live.get(destination_key(vip.address, one.name)), (vip.address, one.name) in declared,
                     *((change.owner, change.reason, change.changed_at) if change else (None, None, None)),
                 )
             )  # fmt: skip

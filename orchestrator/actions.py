@@ -151,11 +151,6 @@ def routes_from_json(body: Json) -> SetRoutes:
     return SetRoutes(changes, float(body["lease_s"]))
 
 
-def split_key(ends: Ends) -> str:
-    """The name under which the controller tells what became of a split."""
-    return f"{ends[0]}>{ends[1]}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Bandwidth:
     key: str

@@ -10,7 +10,6 @@ from orchestrator.machine_actions import HOWS, How
 Probe = Literal["agent", "tcp", "none"]
 MIB = 1 << 20
 # What is observed of machines of pools and of destinations: `kind`; and the words for their states.
-MACHINE, HEALTH = "machine", "health"
 RUNNING, PAUSED, SAVED, OFF, ABSENT = "running", "paused", "saved", "off", "absent"
 RESTS_AS: Mapping[How, str] = {"paused": PAUSED, "saved": SAVED, "defined": OFF, "image": ABSENT}
 # How a machine that is in a certain state comes up: one that lost its memory has to start like any other.

@@ -9,7 +9,8 @@ from cpdb import (
     Destination,
     DestinationHealth,
     Forecast,
-    Observed,
+    MachineReport,
+    ObservedRecord,
     Pair,
     Quantity,
     Reservation,
@@ -34,7 +35,7 @@ from orchestrator.actions import (
 from orchestrator.config import HostSpec, VmSpec
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.outlook import Outlook
-from orchestrator.pools import MACHINE, RESTS_AS, RUNNING
+from orchestrator.pools import RESTS_AS, RUNNING
 from orchestrator.relations import CpuRelation, MemoryRelation
 
 LinkKey = tuple[str, str]
@@ -134,7 +135,7 @@ class World:
     hosts: Mapping[str, HostSpec] = field(default_factory=dict)
     virtual_ips: Mapping[str, VirtualIp] = field(default_factory=dict)
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
-    observed: tuple[Observed, ...] = ()
+    observed: tuple[ObservedRecord, ...] = ()
     in_flight: tuple[Action, ...] = ()
     leads: LeadTimes = field(default_factory=LeadTimes)
     queues: frozenset[str] = frozenset()
@@ -212,12 +213,12 @@ def _scaled(world: World, action: ScaleOut | ScaleIn) -> World:
     others = tuple(one for one in service.destinations if one.name != action.vm)
     own = (Destination(action.vm, "", ""),) if comes else ()
     state = RUNNING if comes else RESTS_AS[action.how]
-    rest = tuple(one for one in world.observed if (one.kind, one.key) != (MACHINE, action.vm))
+    rest = tuple(one for one in world.observed if not (isinstance(one, MachineReport) and one.vm == action.vm))
     return replace(
         world,
         virtual_ips={**world.virtual_ips, action.virtual_ip: replace(service, destinations=others + own)},
         vms=world.vms if comes else {name: vm for name, vm in world.vms.items() if name != action.vm},
-        observed=(*rest, Observed(MACHINE, action.vm, action.host, 0, state, "", world.now)),
+        observed=(*rest, MachineReport(action.vm, action.host, state, "", world.now)),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from cpdb import Observed
+from cpdb import ObservedRecord
 from ryu_apps.effects import Effect, Out, Resubmit
 from ryu_apps.network import Network
 from ryu_apps.pipeline import Share, desired
@@ -151,8 +151,10 @@ class Installer:
 
     # ---- what became of it
 
-    def news(self, now: Seconds) -> list[Observed]:
+    def news(self, now: Seconds) -> list[ObservedRecord]:
         """Rows about wishes whose state on the switches changed since last time."""
-        rows = self._reports.news(self.network, self.sessions, self._wishes.limits(self.network, now), now)
+        rows: list[ObservedRecord] = []
+        rows += self._reports.news(self.network, self.sessions, self._wishes.limits(self.network, now), now)
         rows += self._split_reports.news(self.network, self.network.routes, self._why_not, now)
-        return rows + self._weight_reports.news(self.network, self.sessions, now)
+        rows += self._weight_reports.news(self.network, self.sessions, now)
+        return rows

@@ -4,13 +4,14 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from cpdb.engine import connect, reported
-from cpdb.model import Limit, Observed, Pair, Reservation, Seconds, WantedWeights
+from cpdb.model import Limit, Pair, Reservation, Seconds, WantedWeights
+from cpdb.observed import ObservedKind, ObservedRecord, ObservedRow, Withdrawal, kinds_of, read_row
 from cpdb.schema import generations, observed, reservations, wanted_splits, wanted_weights
 
 # Tags are VLAN numbers of a range of our own; 4095 is reserved.
@@ -37,6 +38,7 @@ class WantedSplit:
 
 
 SPLIT_COLUMNS = [wanted_splits.c[item.name] for item in fields(WantedSplit)]
+Record = TypeVar("Record", bound=ObservedRecord)
 
 
 class Wanted:
@@ -113,23 +115,34 @@ class Wanted:
             connection.execute(delete(wanted_weights))
             next_generation(connection)
 
-    def observe(self, rows: Sequence[Observed]) -> None:
-        """Records what switches hold; the newest word for each (kind, key, node) stands."""
-        latest = {(row.kind, row.key, row.node): asdict(row) for row in rows}
+    def observe(self, records: Sequence[ObservedRecord]) -> None:
+        """Records what is observed; the newest word for each (kind, key, node) stands, a withdrawal takes it away."""
+        rows = ((record, record.to_row()) for record in records)
+        latest = {(row.kind, row.key, row.node): (record, row) for record, row in rows}
         same = and_(*(observed.c[name] == bindparam(f"the_{name}") for name in ("kind", "key", "node")))
         places = [{"the_kind": kind, "the_key": key, "the_node": node} for kind, key, node in latest]
         if not latest:
             return
         with reported(self._engine, "recording observed state"), self._engine.begin() as connection:
             connection.execute(delete(observed).where(same), places)
-            connection.execute(insert(observed), list(latest.values()))
+            values = [asdict(row) for record, row in latest.values() if not isinstance(record, Withdrawal)]
+            if values:
+                connection.execute(insert(observed), values)
 
-    def observed(self) -> list[Observed]:
+    def observed(self) -> list[ObservedRecord]:
         """All observed state, by kind, key and node."""
-        columns = [observed.c[item.name] for item in fields(Observed)]
-        query = select(*columns).order_by(observed.c.kind, observed.c.key, observed.c.node)
+        return self._observed(list(ObservedKind))
+
+    def observed_of(self, record: type[Record]) -> list[Record]:
+        """What is observed of one type, by kind, key and node."""
+        return [item for item in self._observed(kinds_of(record)) if isinstance(item, record)]
+
+    def _observed(self, kinds: Iterable[str]) -> list[ObservedRecord]:
+        columns = [observed.c[item.name] for item in fields(ObservedRow)]
+        query = select(*columns).where(observed.c.kind.in_(kinds))
+        query = query.order_by(observed.c.kind, observed.c.key, observed.c.node)
         with reported(self._engine, "reading observed state"), self._engine.connect() as connection:
-            return [Observed(*row) for row in connection.execute(query)]
+            return [read_row(ObservedRow(*row)) for row in connection.execute(query)]
 
     def put_splits(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
         """Replaces these and takes away `removed` in one step; returns the generation of all of them."""

@@ -9,13 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
-from cpdb import Alarm, BandwidthRequest, Observed, Pair, Reservation, SettingsError, Store, VirtualIp, open_store
+from cpdb import (
+    Alarm,
+    BandwidthRequest,
+    InstallStatus,
+    Pair,
+    Reservation,
+    ReservationReport,
+    SettingsError,
+    Store,
+    VirtualIp,
+    open_store,
+    show_record,
+)
 from forepath.commands.pause import who
 from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, rate, seconds, span, table
 from forepath.settings import load_settings
 from orchestrator import ACTING, NOT_OBTAINED, Asker, request_bandwidth, request_of
-
-KIND = "reservation"
 
 
 class State(StrEnum):
@@ -31,7 +41,7 @@ class Held:
     """A reservation and the newest word of each switch that it concerns, by name."""
 
     reservation: Reservation
-    switches: tuple[tuple[State, Observed], ...]
+    switches: tuple[tuple[State, ReservationReport], ...]
 
     @property
     def state(self) -> State:
@@ -42,20 +52,20 @@ class Held:
         return State.INSTALLED if states == {State.INSTALLED} else State.WAITING
 
 
-def held(wanted: Iterable[Reservation], observed: Iterable[Observed]) -> list[Held]:
+def held(wanted: Iterable[Reservation], reports: Iterable[ReservationReport]) -> list[Held]:
     """Each reservation, those that end first at the top, with its switches."""
     # What a switch no longer holds says nothing about the switches that the pair goes through now.
-    rows = [one for one in observed if one.kind == KIND and one.status != "removed"]
+    rows = [report for report in reports if report.status is not InstallStatus.REMOVED]
     return [
         Held(item, tuple((_state(item, row), row) for row in rows if row.key == item.key))
         for item in sorted(wanted, key=lambda one: (one.expires_at, one.key))
     ]
 
 
-def _state(item: Reservation, row: Observed) -> State:
+def _state(item: Reservation, row: ReservationReport) -> State:
     if row.generation < item.generation:
         return State.WAITING
-    return State.INSTALLED if row.status == "installed" else State.REFUSED
+    return State.INSTALLED if row.status is InstallStatus.INSTALLED else State.REFUSED
 
 
 RATE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(k|m|g)bit(?:/s)?", re.IGNORECASE)
@@ -195,7 +205,7 @@ def requested(
 def leases_of(store: Store, now: float) -> tuple[list[Held], list[dict[str, Any]]]:
     """Everything that is held, and the open requests with what is held for each."""
     wanted: list[Reservation] = store.wanted.reservations(now)
-    found = held(wanted, store.wanted.observed())
+    found = held(wanted, store.wanted.observed_of(ReservationReport))
     return found, list(requested(store.requests.open(now), found, store.alarms.open()))
 
 
@@ -269,7 +279,7 @@ def _means(one: Reservation) -> str:
     return ", ".join([*limits, *([] if one.dscp is None else [f"queue (DSCP {one.dscp})"])]) or "by nothing"
 
 
-def _word(state: State, row: Observed, wanted: int) -> str:
+def _word(state: State, row: ReservationReport, wanted: int) -> str:
     if state is State.WAITING:
         return f"not yet (has generation {row.generation} of {wanted}, {row.status})"
     return f"{state.value}: {row.detail}" if row.detail else state.value
@@ -280,5 +290,5 @@ def _held_json(one: Held, now: float) -> dict[str, Any]:
     return asdict(item) | {
         "expires_in_s": item.expires_at - now,
         "state": one.state.value,
-        "switches": [asdict(row) | {"state": state.value} for state, row in one.switches],
+        "switches": [show_record(row) | {"state": state.value} for state, row in one.switches],
     }

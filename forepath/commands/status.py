@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from cpdb import LeaseHolder, Store, open_store
+from cpdb import LeaseHolder, Store, open_store, show_record
 from forepath import views
 from forepath.commands import pause as halt
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
@@ -38,7 +38,7 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         "last_sample_at": span[1] if span else None,
         "last_forecast_at": latest[0].issued_at if latest else None,
         "reservations": [asdict(item) for item in store.wanted.reservations(now)],
-        "observed": [asdict(item) for item in store.wanted.observed()],
+        "observed": [show_record(item) for item in store.wanted.observed()],
         "vms": [asdict(item) for item in views.newest_vm_loads(store, now)],
         "hosts": [asdict(item) for item in views.newest_host_loads(store, now)],
         "actions": [asdict(item) for item in store.journal.actions(limit=5)],

@@ -11,6 +11,7 @@ from cpdb import (
     IPV4,
     DestinationChange,
     ForepathError,
+    HealthReport,
     SettingsError,
     Standing,
     Store,
@@ -219,7 +220,7 @@ def _changed(vip: VirtualIp, name: str, standing: Standing, reason: str) -> Dest
 def _last(store: Store, vip: VirtualIp, name: str) -> bool:
     """Whether nobody else would get new connections."""
     wanted = next((one.weights for one in store.wanted.weights() if one.virtual_ip == vip.address), {})
-    eligible = vip.eligible(wanted, read_health(store.wanted.observed()).get(vip.address, {}))
+    eligible = vip.eligible(wanted, read_health(store.wanted.observed_of(HealthReport)).get(vip.address, {}))
     return [item.name for item in eligible] == [name]
 
 

@@ -7,7 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cpdb import Communication, LinkLoad, Node, NodeKind, Observed, Pair, Store, open_store
+from cpdb import (
+    CONTROLLER,
+    Communication,
+    InstallStatus,
+    LinkLoad,
+    Node,
+    NodeKind,
+    ObservedRecord,
+    Pair,
+    ReservationReport,
+    Store,
+    WeightsReport,
+    open_store,
+)
 from forepath import processes
 from forepath.demo.cpu_need import Price, Span, account, offered, rooms
 from forepath.demo.fluid import Flow, Fluid, FluidJob, Second
@@ -45,15 +58,11 @@ class SimulatedController:
         for one in held:
             for limit in one.limits:
                 self.limits[limit.pair] = min(limit.bytes_per_s, self.limits.get(limit.pair, float("inf")))
-        rows = [
-            Observed("reservation", one.key, "leaf1", one.generation, "installed", "simulated", now) for one in held
-        ]
+        made = InstallStatus.INSTALLED, "simulated", now
+        rows: list[ObservedRecord] = [ReservationReport(one.key, "leaf1", one.generation, *made) for one in held]
         # Each service has one destination that is not on stand-by: whatever its weight, all go there.
         weights = self.store.wanted.weights()
-        rows += [
-            Observed("weights", one.virtual_ip, "controller", one.generation, "installed", "simulated", now)
-            for one in weights
-        ]
+        rows += [WeightsReport(one.virtual_ip, CONTROLLER, one.generation, *made) for one in weights]
         self.store.wanted.observe(rows)
 
 

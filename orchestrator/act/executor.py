@@ -8,7 +8,9 @@ import structlog
 from cpdb import (
     ActionRecord,
     DriverError,
-    Observed,
+    InstallReport,
+    InstallStatus,
+    ObservedRecord,
     OutcomeKind,
     Reservation,
     Seconds,
@@ -17,6 +19,8 @@ from cpdb import (
     StoreError,
     WantedSplit,
     WantedWeights,
+    WeightsReport,
+    split_key,
 )
 from orchestrator.act.hypervisors import Finished, Hypervisors
 from orchestrator.actions import (
@@ -34,7 +38,6 @@ from orchestrator.actions import (
     SetWeights,
     VmAction,
     from_json,
-    split_key,
 )
 from orchestrator.config import OWNER, OrchestratorConfig
 from orchestrator.steps import Step, record
@@ -48,7 +51,6 @@ ROUTES_PATIENCE_S = 30.0
 MEMORY_TOLERANCE_BYTES = 2 << 20
 FOUND = "found done after a restart of the orchestrator"
 # Kind of what the controller says of wanted weights: one row for each virtual IP
-WEIGHTS = "weights"
 NOT_SHOWN = "the orchestrator was restarted and the world does not show it"
 
 
@@ -61,41 +63,43 @@ class Sight:
     splits: Mapping[tuple[str, str], WantedSplit] = field(default_factory=dict)
 
 
-def installed(key: str, generation: int, seen: Sequence[Observed]) -> Finished | None:
+def installed(key: str, generation: int, seen: Sequence[ObservedRecord]) -> Finished | None:
     """What the switches say about a wanted thing: all hold it, one refused, or None while that is open."""
     # What a switch no longer holds says nothing about where the pair enters the network now.
-    rows = [one for one in seen if one.key == key and one.status != "removed"]
+    reports = (one for one in seen if isinstance(one, InstallReport) and one.key == key)
+    rows = [one for one in reports if one.status is not InstallStatus.REMOVED]
     current = [one for one in rows if one.generation >= generation]
-    refused = next((one for one in current if one.status == "refused"), None)
+    refused = next((one for one in current if one.status is InstallStatus.REFUSED), None)
     if refused is not None:
         return Finished(0, False, f"{refused.node} refused: {refused.detail}", refused.observed_at)
-    if not current or any(one.status != "installed" for one in current):
+    if not current or any(one.status is not InstallStatus.INSTALLED for one in current):
         return None
     nodes = ", ".join(sorted(one.node for one in current))
     return Finished(0, True, f"installed on {nodes}", max(one.observed_at for one in current))
 
 
-def followed(virtual_ip: str, generation: int, seen: Sequence[Observed]) -> Finished | None:
+def followed(virtual_ip: str, generation: int, seen: Sequence[ObservedRecord]) -> Finished | None:
     """What the controller says of wanted weights: whether new communications follow them; None while that is open."""
     word = _of_weights(virtual_ip, generation, seen)
-    if word is None or word.status not in ("installed", "refused"):
+    if word is None or word.status not in (InstallStatus.INSTALLED, InstallStatus.REFUSED):
         return None
-    ok = word.status == "installed"
+    ok = word.status is InstallStatus.INSTALLED
     return Finished(0, ok, f"{'followed' if ok else 'not followed'}: {word.detail}", word.observed_at)
 
 
-def _of_weights(virtual_ip: str, generation: int, seen: Sequence[Observed]) -> Observed | None:
-    own = (one for one in seen if (one.kind, one.key) == (WEIGHTS, virtual_ip) and one.status != "removed")
-    return next((one for one in own if one.generation >= generation), None)
+def _of_weights(virtual_ip: str, generation: int, seen: Sequence[ObservedRecord]) -> WeightsReport | None:
+    own = (one for one in seen if isinstance(one, WeightsReport) and one.key == virtual_ip)
+    current = (one for one in own if one.status is not InstallStatus.REMOVED)
+    return next((one for one in current if one.generation >= generation), None)
 
 
-def all_installed(action: Action, generation: int, seen: Sequence[Observed]) -> Finished | None:
+def all_installed(action: Action, generation: int, seen: Sequence[ObservedRecord]) -> Finished | None:
     """As `installed`, for everything that an action has written."""
     if isinstance(action, SetWeights):
         return followed(action.virtual_ip, generation, seen)
     if not isinstance(action, SetRoutes):
         return installed(action.target, generation, seen)
-    found = [installed(split_key(one.ends), generation, seen) for one in action.changes if any(one.after)]
+    found = [installed(split_key(*one.ends), generation, seen) for one in action.changes if any(one.after)]
     refused = next((one for one in found if one is not None and not one.ok), None)
     if refused is not None:
         return refused
@@ -110,7 +114,7 @@ def patience_s(action: Action, install_timeout_s: Seconds) -> Seconds:
     return max(ROUTES_PATIENCE_S, install_timeout_s) if isinstance(action, SetRoutes) else install_timeout_s
 
 
-def overdue(action: Action, generation: int, seen: Sequence[Observed], limit_s: Seconds) -> str:
+def overdue(action: Action, generation: int, seen: Sequence[ObservedRecord], limit_s: Seconds) -> str:
     """What to say of an action that nobody confirmed in time: the last word about it, if there is one."""
     if not isinstance(action, SetWeights):
         return f"no switch reported it within {limit_s:g} s"

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from cpdb import DriverError, ForepathError, HostLoad, Observed, Seconds, Store, StoreError, VmLoad
+from cpdb import DriverError, ForepathError, HostLoad, MachineReport, Publisher, Seconds, Store, StoreError, VmLoad
 from orchestrator.act.hypervisors import Finished, Hypervisors, PoolMachines
 from orchestrator.act.stages import Stages
 from orchestrator.act.workflow import Saga
 from orchestrator.actions import MachineAction, ScaleAction, ScaleIn, ScaleOut
 from orchestrator.config import OWNER, OrchestratorConfig
 from orchestrator.duty import identity
-from orchestrator.pools import MACHINE, PoolMember
+from orchestrator.pools import PoolMember
 
 LOG = structlog.get_logger(__name__)
 # The state of a pool's machine is written when it changed, and at least this often.
@@ -53,7 +53,7 @@ class Scaling:
         self._sagas: dict[int, Saga] = {}
         self._threads: list[threading.Thread] = []
         self._ended: deque[Finished] = deque()
-        self._told: dict[str, tuple[str, str, Seconds]] = {}
+        self._publisher: Publisher[str, MachineReport] = Publisher(TELL_EVERY_S, same=_same_state)
         self._failed: dict[str, tuple[int, Seconds]] = {}
         self._stop = threading.Event()
 
@@ -67,14 +67,14 @@ class Scaling:
         self._tell_of([one for pool in self._config.declared.pools for one in pool.members], now)
 
     def _tell_of(self, members: Iterable[PoolMember], now: Seconds) -> None:
-        rows = []
+        # Whoever cannot be seen now stays what it was last.
+        every = (member for pool in self._config.declared.pools for member in pool.members)
+        reports: dict[str, MachineReport | None] = {member.vm: None for member in every}
         for one in self._machines.seen(members, now):
-            host, state, at = self._told.get(one.vm, ("", "", float("-inf")))
-            if (host, state) != (one.host, one.state) or now - at >= TELL_EVERY_S:
-                self._told[one.vm] = one.host, one.state, now
-                rows.append(Observed(MACHINE, one.vm, one.host, 0, one.state, self._ailing(one.vm, now), now))
-        if rows:
-            self._store.wanted.observe(rows)
+            reports[one.vm] = MachineReport(one.vm, one.host, one.state, self._ailing(one.vm, now), now)
+        news = self._publisher.publish(reports, now)
+        if news.said:
+            self._store.wanted.observe(list(news.said.values()))
 
     def _ailing(self, vm: str, now: Seconds) -> str:
         """Why others come first for a while: who did not make it is not tried at once again, longer each time."""
@@ -139,7 +139,7 @@ class Scaling:
         if found is not None:
             self._note_failure(saga, found)
             # Before anyone hears of the end: a plan must not see the machine as it was.
-            self._told.pop(saga.stages.member.vm, None)
+            self._publisher.forget(saga.stages.member.vm)
             self._tell_of((saga.stages.member,), clock())
             self._close(found)
 
@@ -167,3 +167,7 @@ class Scaling:
                 LOG.warning("a lease was not given back; it ends by itself", error=str(error))
         self._machines.close()
         self.inner.close()
+
+
+def _same_state(before: MachineReport, report: MachineReport) -> bool:
+    return (before.host, before.state) == (report.host, report.state)

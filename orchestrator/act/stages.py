@@ -1,28 +1,32 @@
 """What each stage of coming and going does: it may be repeated at any time, and says what it still waits for."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cpdb import (
     DestinationChange,
     DriverError,
-    Observed,
+    HealthReport,
+    HealthStatus,
+    LiveCount,
     Seconds,
     Standing,
     Store,
     VirtualIp,
     VmLoad,
+    destination_key,
     read_health,
 )
 from orchestrator.act import workflow_log as route
 from orchestrator.act.hypervisors import PoolMachines
 from orchestrator.actions import ScaleAction
-from orchestrator.pools import HEALTH, RUNNING, PoolMember, PoolSpec
+from orchestrator.pools import RUNNING, PoolMember, PoolSpec
 
 # So long after a change the controller has noticed it, if it is there at all.
 NOTICED_S = 3.0
 # Probes and name resolution of a machine without a single connection stay below this.
 QUIET_BYTES_PER_S = 1000.0
-LIVE = "live"
+Report = TypeVar("Report", HealthReport, LiveCount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,11 @@ class Stages:
     def _healthy(self, now: Now) -> str | None:
         # It is told once: who left and came back unnoticed, or by a clock that differs, was told of before.
         noticed = now.t - now.since >= NOTICED_S
-        found = self._said(HEALTH, 0.0 if noticed else None)
-        if found == "up" or (found == "unknown" and not self._asked()):
+        report = self._said(HealthReport, 0.0 if noticed else None)
+        status = report.status if report else None
+        if status is HealthStatus.UP or (status is HealthStatus.UNKNOWN and not self._asked()):
             return None
-        return f"the controller says {found or 'nothing'} of its health"
+        return f"the controller says {status or 'nothing'} of its health"
 
     def _asked(self) -> bool:
         """Whether the controller asks destinations of this virtual IP at all."""
@@ -107,7 +112,8 @@ class Stages:
         known = self._change()
         if known is None or known.standing is not Standing.SERVING or known.weight != weight:
             self._put(Standing.SERVING, weight, now)
-        if self._said(HEALTH, 0.0) == "down":
+        report = self._said(HealthReport, 0.0)
+        if report is not None and report.status is HealthStatus.DOWN:
             raise DriverError(f"{self.member.vm}: the controller says that it no longer answers")
         waited = now.t - now.since >= self.pool.manner.ramp_step_s or share == 1.0
         return None if waited else f"it has {share:.0%} of its share"
@@ -130,7 +136,7 @@ class Stages:
 
     def _others_serve(self) -> bool:
         wanted = {item.virtual_ip: item.weights for item in self.store.wanted.weights()}
-        health = read_health(self.store.wanted.observed()).get(self.pool.virtual_ip, {})
+        health = read_health(self.store.wanted.observed_of(HealthReport)).get(self.pool.virtual_ip, {})
         eligible = (item for vip in self._services() for item in vip.eligible(wanted.get(vip.address, {}), health))
         return any(item.name != self.member.vm for item in eligible)
 
@@ -140,14 +146,13 @@ class Stages:
     def _quiet(self, now: Now) -> str | None:
         if self._change() is None:
             return None
-        live = self._said(LIVE)
-        if live is not None and live.isdigit() and int(live):
-            return f"{live} live connections"
+        live = self._said(LiveCount)
+        if live is not None and live.count:
+            return f"{live.count} live connections"
         quiet_s = self.pool.manner.quiet_s
         if now.t - now.since < quiet_s:
             return "it has just stopped getting new ones"
-        known = live is not None and live.isdigit()
-        return "it still has traffic" if not known and self._spoke_since(now.t - quiet_s) else None
+        return "it still has traffic" if live is None and self._spoke_since(now.t - quiet_s) else None
 
     def _spoke_since(self, since: Seconds) -> bool:
         """By what is counted of its communications, or, where nobody can say whose they are, by what passes its NIC."""
@@ -181,14 +186,12 @@ class Stages:
             DestinationChange(*place, weight, standing, self.owner, self.action.describe(), now.t)
         )
 
-    def _said(self, kind: str, since: Seconds | None = None) -> str | None:
-        """The controller's newest word of this kind since `since`; None: since the destination was last changed."""
+    def _said(self, report: type[Report], since: Seconds | None = None) -> Report | None:
+        """The controller's newest report of a type since `since`; None: since the destination was last changed."""
         known = self._change()
         if known is None:
             return None
         since = known.changed_at if since is None else since
-        rows = [one for one in self.store.wanted.observed() if self._mine(one, kind) and one.observed_at >= since]
-        return max(rows, key=lambda one: one.observed_at).status if rows else None
-
-    def _mine(self, one: Observed, kind: str) -> bool:
-        return one.kind == kind and one.key == f"{self.pool.virtual_ip}/{self.member.vm}"
+        key = destination_key(self.pool.virtual_ip, self.member.vm)
+        reports = (one for one in self.store.wanted.observed_of(report) if one.key == key)
+        return max((one for one in reports if one.observed_at >= since), key=lambda one: one.observed_at, default=None)

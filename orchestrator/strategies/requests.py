@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cpdb import BandwidthRequest, BytesPerS, Limit, Pair, Reservation, Seconds
+from cpdb import BandwidthRequest, BytesPerS, InstallStatus, Limit, Pair, Reservation, ReservationReport, Seconds
 from orchestrator.actions import Action, ReleaseBandwidth, ReserveBandwidth, megabits
 from orchestrator.config import NOW, QUEUE_DSCP, OrchestratorConfig
 from orchestrator.demand import Demand
@@ -174,8 +174,9 @@ def _troubles(world: World, decision: Decision, found: Obtained) -> Iterator[tup
     """What does not do its work, by link: refused by a switch, or in place and yet the rate does not arrive."""
     for means in (QUEUE, METERS, INSTEAD):
         for key, held in _held_by(world, decision, means).items():
-            own = [one for one in world.observed if one.key == held.key and one.generation >= held.generation]
-            refused = next((one for one in own if one.status == "refused"), None)
+            reports = (one for one in world.observed if isinstance(one, ReservationReport) and one.key == held.key)
+            own = (one for one in reports if one.generation >= held.generation)
+            refused = next((one for one in own if one.status is InstallStatus.REFUSED), None)
             name = ">".join(key)
             if refused is not None:
                 yield key, f"{refused.node} refused the {WORD[means]} for {name}: {refused.detail}"

@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cpdb import HealthStatus, Seconds, Standing, VirtualIp
+from cpdb import HealthReport, HealthStatus, MachineReport, Seconds, Standing, VirtualIp
 from orchestrator.actions import ScaleIn, ScaleOut
 from orchestrator.config import NOW, OrchestratorConfig
 from orchestrator.demand import Demand, PairDemand, together
 from orchestrator.lead_times import lead_kind
 from orchestrator.machine_actions import HOWS, How
 from orchestrator.needs import STARVED_FACTOR, ceiling, load_now, residents, vm_need
-from orchestrator.pools import ABSENT, COMES_UP, HEALTH, MACHINE, PAUSED, PoolMember, PoolSpec
+from orchestrator.pools import ABSENT, COMES_UP, PAUSED, PoolMember, PoolSpec
 from orchestrator.steps import on_host
 from orchestrator.world import VmState, World
 
@@ -57,20 +57,21 @@ def serving(world: World, pool: PoolSpec) -> list[str]:
 
 def states(world: World) -> dict[str, str]:
     """The state of each machine of a pool, as far as it was lately seen."""
-    fresh = (one for one in world.observed if one.kind == MACHINE and world.now - one.observed_at <= STATE_FRESH_S)
-    return {one.key: one.status for one in sorted(fresh, key=lambda one: one.observed_at)}
+    reports = (one for one in world.observed if isinstance(one, MachineReport))
+    fresh = (one for one in reports if world.now - one.observed_at <= STATE_FRESH_S)
+    return {report.vm: report.state for report in sorted(fresh, key=lambda report: report.observed_at)}
 
 
 def ailing(world: World) -> dict[str, str]:
     """Machines that lately did not make it into their service, and what is said of them."""
-    return {one.key: one.detail for one in world.observed if one.kind == MACHINE and one.detail}
+    return {one.vm: one.trouble for one in world.observed if isinstance(one, MachineReport) and one.trouble}
 
 
 def down(world: World, pool: PoolSpec, for_s: Seconds) -> set[str]:
     """Destinations that have not answered the controller for so long."""
-    prefix = f"{pool.virtual_ip}/"
-    rows = (one for one in world.observed if one.kind == HEALTH and one.status == "down")
-    return {one.key.removeprefix(prefix) for one in rows if world.now - one.observed_at >= for_s}
+    reports = (one for one in world.observed if isinstance(one, HealthReport) and one.virtual_ip == pool.virtual_ip)
+    mute = (one for one in reports if one.status is HealthStatus.DOWN)
+    return {report.destination for report in mute if world.now - report.observed_at >= for_s}
 
 
 def service_need(world: World, demand: Demand, pool: PoolSpec, horizon_s: int) -> ServiceNeed:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import structlog
 
-from cpdb import HostLoad, LinkLoad, Quantity, Store, SubjectKind, VmLoad
+from cpdb import HostLoad, LinkLoad, Quantity, RefreshReport, Store, SubjectKind, VmLoad
 from predictor.config import PredictorConfig
 from predictor.data.sources import Coarse, Loads, Source, destination_of, sums, virtual_ip_of
 from predictor.data.view import Ask, Floats, View, windows
@@ -178,7 +178,7 @@ class Tiers:
         if self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
-        known = refreshes(store.wanted.observed(), now)
+        known = refreshes(store.wanted.observed_of(RefreshReport), now)
         for predictor in self._all():
             horizons_s = predictor.config.horizons_s
             line = too_short(horizons_s, known)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cpdb import Observed
+from cpdb import RefreshReport
 from predictor.data.view import Floats, Ints
 
 UNKNOWN = -1
@@ -184,19 +184,15 @@ class Horizons:
 
 Seconds = float
 
-# The controller's records of how often each switch renews its counters
-KIND = "refresh"
 # A forecast needs at least this many values within its horizon to be judged by.
 REFRESHES = 3
 # What was measured longer ago belongs to a switch that is gone.
 FRESH_S = 120.0
 
 
-def refreshes(observed: Iterable[Observed], now: Seconds) -> dict[str, Seconds]:
-    """Seconds between distinct counter values of each switch that was measured lately, from the observed state."""
-    return {
-        row.node: float(row.detail) for row in observed if row.kind == KIND and 0 <= now - row.observed_at <= FRESH_S
-    }
+def refreshes(reports: Iterable[RefreshReport], now: Seconds) -> dict[str, Seconds]:
+    """Seconds between distinct counter values of each switch that was measured lately."""
+    return {report.switch: report.refresh_s for report in reports if 0 <= now - report.observed_at <= FRESH_S}
 
 
 def usable(horizons_s: Sequence[int], known: Mapping[str, Seconds]) -> tuple[int, ...]:

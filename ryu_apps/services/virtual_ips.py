@@ -19,6 +19,7 @@ Seconds = float
 
 # A source that always goes to one destination is taken elsewhere when that one has been down for so long.
 LEFT_AFTER_S = 10.0
+NOT_PROBED = DestinationHealth()
 ANSWERS = {
     HealthStatus.UP: "answers",
     HealthStatus.DOWN: "does not answer",
@@ -32,7 +33,7 @@ class Word:
 
     virtual_ip: str
     name: str
-    status: HealthStatus
+    health: DestinationHealth
     detail: str
     # Kind of the alarm that goes with it, "" for none
     alarm: str = ""
@@ -169,15 +170,16 @@ class Destinations:
 
     def word(self, vip: VirtualIp, one: Destination) -> Word:
         """What is known of one destination."""
+        health = self._health(vip, one)
         conflict = self.conflicts.of(one.mac)
         if conflict is not None:
-            return Word(vip.address, one.name, HealthStatus.FROZEN, conflict.detail, conflict.kind)
-        status, way = self._status(vip, one), "by ARP" if vip.probe == "arp" else f"by {vip.probe}"
+            return Word(vip.address, one.name, health, conflict.detail, conflict.kind)
         if vip.probe == "none":
-            return Word(vip.address, one.name, HealthStatus.UNKNOWN, "is not asked (probe = none)")
+            return Word(vip.address, one.name, NOT_PROBED, "is not asked (probe = none)")
         if not one.weight and one.standing is Standing.SERVING:
-            return Word(vip.address, one.name, HealthStatus.UNKNOWN, "on stand-by, is not asked")
-        return Word(vip.address, one.name, status, f"{ANSWERS[status]} {way}")
+            return Word(vip.address, one.name, NOT_PROBED, "on stand-by, is not asked")
+        way = "by ARP" if vip.probe == "arp" else f"by {vip.probe}"
+        return Word(vip.address, one.name, health, f"{ANSWERS[health.status]} {way}")
 
 
 def _targets(vip: VirtualIp, one: Destination) -> list[Target]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from cpdb import Alarm
+from cpdb import Alarm, Publisher
 
 Seconds = float
 
@@ -13,43 +13,41 @@ _OVER_S = 60.0
 _MOST = 1000
 
 
-@dataclass(slots=True)
-class _Open:
-    alarm: Alarm
-    told_at: Seconds | None = None
-    untold: int = 1
+def _always_news(_before: Alarm, _alarm: Alarm) -> bool:
+    return False
 
 
 @dataclass(slots=True)
 class Watchman:
-    """Counts by kind in `counts`, which only grows; remembers what is open."""
+    """Counts by kind in `counts`, which only grows; remembers what is open, each with its count since it was told."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    _open: dict[tuple[str, str, str], _Open] = field(default_factory=dict)
+    _open: dict[tuple[str, str, str], Alarm] = field(default_factory=dict)
+    _publisher: Publisher[tuple[str, str, str], Alarm] = field(
+        default_factory=lambda: Publisher(pause_s=_AGAIN_S, same=_always_news)
+    )
 
     def saw(self, kind: str, key: str, node: str, detail: str, now: Seconds) -> bool:
         """Something to look at happened; True when it is the first time in a while."""
         self.counts[kind] += 1
-        known = self._open.get((kind, key, node))
-        if known is None:
+        place = kind, key, node
+        before = self._open.get(place)
+        if before is None:
             if len(self._open) < _MOST:
-                self._open[kind, key, node] = _Open(Alarm(kind, key, node, detail, now, now))
+                self._open[place] = Alarm(kind, key, node, detail, now, now, count=1)
             return True
-        known.alarm = replace(known.alarm, detail=detail, last_at=now)
-        known.untold += 1
+        self._open[place] = replace(before, detail=detail, last_at=now, count=before.count + 1)
         return False
 
     def news(self, now: Seconds) -> list[Alarm]:
         """What is to be written now; `count` is how often it happened since it was written last."""
-        found = []
-        for place, one in list(self._open.items()):
-            if now - one.alarm.last_at > _OVER_S:
-                del self._open[place]
-                found.append(replace(one.alarm, cleared_at=now))
-            elif one.untold and (one.told_at is None or now - one.told_at >= _AGAIN_S):
-                found.append(replace(one.alarm, count=one.untold))
-                one.told_at, one.untold = now, 0
-        return found
+        self._open = {place: alarm for place, alarm in self._open.items() if now - alarm.last_at <= _OVER_S}
+        news = self._publisher.publish(
+            {place: alarm if alarm.count else None for place, alarm in self._open.items()}, now
+        )
+        for place in news.said:
+            self._open[place] = replace(self._open[place], count=0)
+        return [*(replace(alarm, cleared_at=now) for alarm in news.gone.values()), *news.said.values()]
 
     def tallies(self) -> dict[tuple[str, str], int]:
         """Counts as the controller tells them."""

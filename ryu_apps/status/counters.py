@@ -3,27 +3,27 @@
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from cpdb import Observed
+from cpdb import EventCount, ObservedKind, Publisher, RefreshReport
 
 Seconds = float
 
-NODE = "controller"
-
 
 class Tallies:
-    """Remembers what was told."""
+    """What was said of each count, by kind and reason."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, str], int] = {}
+        self._publisher: Publisher[tuple[str, str], EventCount] = Publisher()
 
-    def news(self, counts: Mapping[tuple[str, str], int], now: Seconds) -> list[Observed]:
-        """A record for each count, by (kind, key), that is not 0 and not what it was."""
-        fresh = {name: count for name, count in counts.items() if count and self._told.get(name) != count}
-        self._told |= fresh
-        return [Observed(kind, key, NODE, 0, "counted", str(count), now) for (kind, key), count in fresh.items()]
+    def news(self, counts: Mapping[tuple[str, str], int], now: Seconds) -> list[EventCount]:
+        """A record for each count that is not 0 and not what it was."""
+        facts = {
+            (kind, reason): EventCount(ObservedKind(kind), reason, count, now)
+            for (kind, reason), count in counts.items()
+            if count
+        }
+        return list(self._publisher.publish(facts, now).said.values())
 
 
-KIND = "refresh"
 # An entry that rested for longer says nothing about the switch.
 LONGEST_S = 60.0
 # So many times between distinct values are needed before anything is said, and so many are remembered.
@@ -40,7 +40,7 @@ class Staleness:
 
     def __init__(self) -> None:
         self._gaps: dict[int, deque[Seconds]] = {}
-        self._told: dict[int, tuple[Seconds, Seconds]] = {}
+        self._publisher: Publisher[int, RefreshReport] = Publisher(_TELL_EVERY_S, same=_nearly_equal)
 
     def add(self, dpid: int, gaps: Sequence[Seconds]) -> None:
         """Times between distinct values from one look, a bounded sample of them."""
@@ -56,15 +56,14 @@ class Staleness:
         gaps = sorted(self._gaps.get(dpid, ()))
         return gaps[int(LOW * len(gaps))] if len(gaps) >= LEAST else None
 
-    def news(self, name_of: Callable[[int], str], now: Seconds) -> list[Observed]:
+    def news(self, name_of: Callable[[int], str], now: Seconds) -> list[RefreshReport]:
         """A record for each switch whose refresh changed, or was not told for long."""
-        rows = []
+        facts: dict[int, RefreshReport | None] = {}
         for dpid in self._gaps:
-            refresh = self.refresh_s(dpid)
-            before, told = self._told.get(dpid, (0.0, 0.0))
-            if refresh is None or (abs(refresh - before) <= _NEWS * before and now - told < _TELL_EVERY_S):
-                continue
-            self._told[dpid] = refresh, now
-            name = name_of(dpid)
-            rows.append(Observed(KIND, name, name, 0, "measured", f"{refresh:.2f}", now))
-        return rows
+            refresh_s = self.refresh_s(dpid)
+            facts[dpid] = None if refresh_s is None else RefreshReport(name_of(dpid), refresh_s, now)
+        return list(self._publisher.publish(facts, now).said.values())
+
+
+def _nearly_equal(before: RefreshReport, report: RefreshReport) -> bool:
+    return abs(report.refresh_s - before.refresh_s) <= _NEWS * before.refresh_s

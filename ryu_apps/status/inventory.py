@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cpdb import Link, Node, NodeKind
+from cpdb import Link, Node, NodeKind, Publisher
 from ryu_apps.network import Network
 
 Seconds = float
@@ -34,26 +34,19 @@ def links(network: Network) -> list[Link]:
 
 
 class Census:
-    """Remembers what was written, so that each fact is written once."""
+    """What was written of nodes and links, so that each fact is written once."""
 
     def __init__(self) -> None:
-        self._nodes: dict[str, Node] = {}
-        self._links: dict[tuple[str, str], Link] = {}
+        self._nodes: Publisher[str, Node] = Publisher()
+        self._links: Publisher[tuple[str, str], Link] = Publisher()
 
     def news(self, network: Network, now: Seconds) -> list[Node | Link]:
         """Records that differ from those of last time."""
-        found: list[Node | Link] = []
-        for node in nodes(network):
-            node = node if node.last_seen else replace(node, last_seen=self._seen(node, now))
-            if self._nodes.get(node.name) != node:
-                self._nodes[node.name] = node
-                found.append(node)
-        for link in links(network):
-            if self._links.get((link.a, link.b)) != link:
-                self._links[link.a, link.b] = link
-                found.append(link)
-        return found
+        current = {node.name: node if node.last_seen else self._seen(node, now) for node in nodes(network)}
+        written = self._nodes.publish(current, now).said
+        joined = self._links.publish({(link.a, link.b): link for link in links(network)}, now).said
+        return [*written.values(), *joined.values()]
 
-    def _seen(self, node: Node, now: Seconds) -> Seconds:
-        known = self._nodes.get(node.name)
-        return known.last_seen if known and known.last_seen else now
+    def _seen(self, node: Node, now: Seconds) -> Node:
+        before = self._nodes.said(node.name)
+        return replace(node, last_seen=before.last_seen if before and before.last_seen else now)

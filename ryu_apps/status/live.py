@@ -4,15 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cpdb import Observed, Standing, VirtualIp
+from cpdb import CONTROLLER, LiveCount, ObservedRecord, Publisher, Standing, VirtualIp, Withdrawal, destination_key
 from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table
 from ryu_apps.services.buckets import destination_number
 from ryu_apps.services.pairs import BY_CONNECTION, Pairs
 
 Seconds = float
 
-KIND = "live"
-NODE = "controller"
 ASK_EVERY_S = 2.0
 
 
@@ -29,7 +27,7 @@ class Live:
 
     _asked: dict[tuple[int, int], int] = field(default_factory=dict)
     _entries: dict[tuple[int, int], int] = field(default_factory=dict)
-    _said: dict[str, str] = field(default_factory=dict)
+    _publisher: Publisher[str, LiveCount] = field(default_factory=Publisher)
     _last: Seconds = float("-inf")
 
     def ask(self, virtual_ips: Iterable[VirtualIp], wires: Mapping[int, tuple[Any, Countable]], now: Seconds) -> None:
@@ -51,23 +49,15 @@ class Live:
         if number is not None:
             self._entries[dpid, number] = entries
 
-    def news(self, virtual_ips: Iterable[VirtualIp], pairs: Pairs, now: Seconds) -> list[Observed]:
-        """Rows for counts that changed; whoever no longer drains is told once more, as `removed`."""
-        told: dict[str, str] = {}
+    def news(self, virtual_ips: Iterable[VirtualIp], pairs: Pairs, now: Seconds) -> list[ObservedRecord]:
+        """Rows for counts that changed; what was said of whoever no longer drains is taken back."""
+        counts: dict[str, LiveCount] = {}
         for vip, name, number in _draining(virtual_ips):
             count = self._connections(number) if vip.affinity == BY_CONNECTION else _sources(pairs, vip.address, name)
             if count is not None:
-                told[f"{vip.address}/{name}"] = str(count)
-        rows = [
-            Observed(KIND, key, NODE, 0, count, "connections or sources that it still has", now)
-            for key, count in told.items()
-            if self._said.get(key) != count
-        ]
-        rows += [
-            Observed(KIND, key, NODE, 0, "removed", "does not drain", now) for key in self._said.keys() - told.keys()
-        ]
-        self._said = told
-        return rows
+                counts[destination_key(vip.address, name)] = LiveCount(vip.address, name, count, now)
+        news = self._publisher.publish(counts, now)
+        return [*news.said.values(), *(Withdrawal(gone.kind, key, CONTROLLER, now) for key, gone in news.gone.items())]
 
     def _connections(self, number: int) -> int | None:
         counts = [entries for (_, counted), entries in self._entries.items() if counted == number]

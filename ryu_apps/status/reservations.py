@@ -1,9 +1,9 @@
 """What the switches made of each reservation, told once per change and generation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from cpdb import Observed
+from cpdb import InstallStatus, Publisher, ReservationReport
 from ryu_apps.declared import Directory
 from ryu_apps.network import Network
 from ryu_apps.pipeline import police_key
@@ -14,7 +14,6 @@ from ryu_apps.switch.session import Session
 
 Seconds = float
 
-KIND = "reservation"
 NOWHERE = "network"
 # A report names so many of a reservation's limits, and counts the rest.
 _TOLD = 20
@@ -41,26 +40,23 @@ class Reports:
     """Remembers what was said about each reservation on each switch."""
 
     def __init__(self) -> None:
-        self._said: dict[_Case, Observed] = {}
+        self._publisher: Publisher[_Case, ReservationReport] = Publisher()
         # Whom the cases were made for, and the cases
         self._made_from: tuple[Limits | None, Directory | None, int] = None, None, 0
         self._made: dict[_Case, _Matter] = {}
 
-    def news(self, network: Network, sessions: Mapping[int, Session], wanted: Limits, now: Seconds) -> list[Observed]:
+    def news(
+        self, network: Network, sessions: Mapping[int, Session], wanted: Limits, now: Seconds
+    ) -> list[ReservationReport]:
         """Rows for what changed since last time; nothing about switches that have not confirmed yet."""
-        cases = self._cases(network, wanted)
-        found = []
-        for case, matter in cases.items():
+        reports: dict[_Case, ReservationReport | None] = {}
+        for case, matter in self._cases(network, wanted).items():
             word = _word(matter, None if matter.dpid is None else sessions.get(matter.dpid))
-            if word is None:
-                continue
-            status, detail = word
-            row = Observed(KIND, case.reservation, case.node, matter.wishes[0].generation, status, detail, now)
-            said = self._said.get(case)
-            if said is None or replace(said, observed_at=now) != row:
-                self._said[case] = row
-                found.append(row)
-        return found + self._removed(cases, now)
+            generation = matter.wishes[0].generation
+            reports[case] = word and ReservationReport(case.reservation, case.node, generation, *word, now)
+        news = self._publisher.publish(reports, now)
+        gone = (report.removed("lease ended or withdrawn", now) for report in news.gone.values())
+        return [*news.said.values(), *gone]
 
     def _cases(self, network: Network, wanted: Limits) -> dict[_Case, _Matter]:
         directory, version = network.picture.directory, network.hosts.version
@@ -68,13 +64,6 @@ class Reports:
         if wanted is not before[0] or directory is not before[1] or version != before[2]:
             self._made, self._made_from = _cases(network, wanted), (wanted, directory, version)
         return self._made
-
-    def _removed(self, cases: Mapping[_Case, object], now: Seconds) -> list[Observed]:
-        gone = [case for case in self._said if case not in cases]
-        return [
-            replace(self._said.pop(case), status="removed", detail="lease ended or withdrawn", observed_at=now)
-            for case in gone
-        ]
 
 
 def _cases(network: Network, wanted: Limits) -> dict[_Case, _Matter]:
@@ -96,24 +85,24 @@ def source_address(network: Network, wish: ReservationEntry) -> str | None:
     return address if network.hosts.of_address(address) is not None else None
 
 
-def _word(matter: _Matter, session: Session | None) -> tuple[str, str] | None:
+def _word(matter: _Matter, session: Session | None) -> tuple[InstallStatus, str] | None:
     wishes = matter.wishes
     if matter.dpid is None:
-        return "refused", f"{wishes[0].pair.source} has not been seen on any switch yet"
+        return InstallStatus.REFUSED, f"{wishes[0].pair.source} has not been seen on any switch yet"
     if session is None:
-        return "refused", "the switch is not connected"
+        return InstallStatus.REFUSED, "the switch is not connected"
     if not (session.ready and session.settled):
         return None
     if not session.has_meters and any(wish.rate_kbit_s is not None for wish in wishes):
-        return "refused", "the switch has no meters"
+        return InstallStatus.REFUSED, "the switch has no meters"
     reason = session.why_not(matter.keys)
     if reason is not None:
-        return "refused", f"the switch answered {reason}"
+        return InstallStatus.REFUSED, f"the switch answered {reason}"
     if not session.holds(matter.keys):
         # On its way: the next look will tell.
         return None
     more = f" and {len(wishes) - _TOLD} more" if len(wishes) > _TOLD else ""
-    return "installed", ", ".join(_describe(wish) for wish in wishes[:_TOLD]) + more
+    return InstallStatus.INSTALLED, ", ".join(_describe(wish) for wish in wishes[:_TOLD]) + more
 
 
 def _describe(wish: ReservationEntry) -> str:

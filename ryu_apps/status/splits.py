@@ -1,66 +1,53 @@
 """What became of each wanted split, told once per change: installed, on its way, or why it cannot be."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from cpdb import Observed, WantedSplit
+from cpdb import InstallStatus, Publisher, SplitReport, WantedSplit, split_key
 from ryu_apps.knowledge import Knowledge
 from ryu_apps.paths.routing import Progress, Routes
-from ryu_apps.paths.splits import Ends, Lane, transit_rule, transit_rules
+from ryu_apps.paths.splits import Lane, transit_rule, transit_rules
 from ryu_apps.rules import RuleKey
 
 Seconds = float
 Refused = Callable[[int, RuleKey], str | None]
 
-KIND = "split"
-
-
-def split_key(ends: Ends) -> str:
-    """Name of a split in observed state."""
-    return f"{ends[0]}>{ends[1]}"
-
 
 @dataclass(slots=True)
 class SplitReports:
-    """Remembers what was said about each split."""
+    """What was said about each split."""
 
-    _said: dict[str, Observed] = field(default_factory=dict)
+    _publisher: Publisher[str, SplitReport] = field(default_factory=Publisher)
 
-    def news(self, network: Knowledge, routes: Routes, refused: Refused, now: Seconds) -> list[Observed]:
+    def news(self, network: Knowledge, routes: Routes, refused: Refused, now: Seconds) -> list[SplitReport]:
         """Rows for what changed since last time; `refused` tells why a switch does not hold a rule."""
-        if not (self._said or network.declared.splits):
-            return []
-        rows = {row.key: row for row in _rows(network, routes, refused, now)}
-        for key in self._said.keys() - rows.keys():
-            rows[key] = replace(self._said[key], status="removed", detail="withdrawn or expired", observed_at=now)
-        said = {key: replace(row, observed_at=now) for key, row in self._said.items()}
-        self._said = {key: row for key, row in rows.items() if row.status != "removed"}
-        return [row for row in rows.values() if said.get(row.key) != row]
+        alive = [one for one in network.declared.splits if one.expires_at is None or one.expires_at > now]
+        reports = {}
+        for one in alive:
+            key, word = split_key(one.from_switch, one.to_switch), _word(one, network, routes, refused)
+            reports[key] = SplitReport(key, one.from_switch, one.generation, *word, now)
+        news = self._publisher.publish(reports, now)
+        return [*news.said.values(), *(report.removed("withdrawn or expired", now) for report in news.gone.values())]
 
 
-def _rows(network: Knowledge, routes: Routes, refused: Refused, now: Seconds) -> Iterable[Observed]:
-    alive = [one for one in network.declared.splits if one.expires_at is None or one.expires_at > now]
-    for one in alive:
-        ends = one.from_switch, one.to_switch
-        status, detail = _word(one, network, routes, refused)
-        yield Observed(KIND, split_key(ends), one.from_switch, one.generation, status, detail, now)
-
-
-def _word(wanted: WantedSplit, network: Knowledge, routes: Routes, refused: Refused) -> tuple[str, str]:
+def _word(wanted: WantedSplit, network: Knowledge, routes: Routes, refused: Refused) -> tuple[InstallStatus, str]:
     ends = wanted.from_switch, wanted.to_switch
     own, progress = routes.in_force.get(ends, ()), routes.progress.get(ends)
     if progress is None:
-        return "refused", "none of its paths can be used now: links are down or unknown, or their tags are taken"
+        return (
+            InstallStatus.REFUSED,
+            "none of its paths can be used now: links are down or unknown, or their tags are taken",
+        )
     for lane in progress.unready:
         reason = _refusal(lane, network, refused)
         if reason is not None:
-            return "refused", reason
+            return InstallStatus.REFUSED, reason
     shares = ", ".join(f"{' > '.join(lane.hops)} {lane.ratio:.0%}" for lane in own)
     if progress.unready or progress.away:
-        return "waiting", f"{shares}; {_pending(progress)}"
+        return InstallStatus.WAITING, f"{shares}; {_pending(progress)}"
     left = sum(ratio > 0 for ratio in wanted.ratios) - len(own)
     broken = f"; {left} of its paths cannot be used now" if left > 0 else ""
-    return "installed", f"{shares}; {progress.journeys} pairs' directions{broken}"
+    return InstallStatus.INSTALLED, f"{shares}; {progress.journeys} pairs' directions{broken}"
 
 
 def _pending(progress: Progress) -> str:

@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import chain
 
-from cpdb import Destination, Observed, Standing, VirtualIp, WantedWeights
+from cpdb import CONTROLLER, Destination, InstallStatus, Publisher, Standing, VirtualIp, WantedWeights, WeightsReport
 from ryu_apps.knowledge import Knowledge
 from ryu_apps.rules import RuleKey, Table
 from ryu_apps.services.buckets import Spread
@@ -15,9 +14,8 @@ from ryu_apps.switch.session import Session
 
 Seconds = float
 Sessions = Mapping[int, Session]
+Outcome = tuple[InstallStatus, str]
 
-KIND = "weights"
-NODE = "controller"
 # A report names so many switches, and counts the rest.
 _TOLD = 20
 
@@ -30,60 +28,51 @@ class WeightReports:
     """
 
     def __init__(self) -> None:
-        self._said: dict[str, Observed] = {}
+        self._publisher: Publisher[str, WeightsReport] = Publisher()
         # What was installed from what: while that is the same, no rule is looked at again
         self._installed: dict[str, tuple[object, ...]] = {}
         self._placing: tuple[object, list[int]] = None, []
 
-    def news(self, network: Knowledge, sessions: Sessions, now: Seconds) -> list[Observed]:
+    def news(self, network: Knowledge, sessions: Sessions, now: Seconds) -> list[WeightsReport]:
         """Rows for what changed since last time; nothing about weights that are on their way to a switch."""
-        if not (self._said or network.declared.weights):
-            return []
-        rows = {one.virtual_ip: self._row(one, network, sessions, now) for one in network.declared.weights}
-        found = [row for row in rows.values() if row is not None and row != self._before(row)]
-        self._said |= {row.key: row for row in found}
-        return found + [self._removed(key, now) for key in self._said.keys() - rows.keys()]
+        reports = {one.virtual_ip: self._row(one, network, sessions, now) for one in network.declared.weights}
+        news = self._publisher.publish(reports, now)
+        for virtual_ip in news.gone:
+            self._installed.pop(virtual_ip, None)
+        return [*news.said.values(), *(report.removed("as declared again", now) for report in news.gone.values())]
 
-    def _before(self, row: Observed) -> Observed | None:
-        said = self._said.get(row.key)
-        return said and replace(said, observed_at=row.observed_at)
-
-    def _removed(self, key: str, now: Seconds) -> Observed:
-        self._installed.pop(key, None)
-        return replace(self._said.pop(key), status="removed", detail="as declared again", observed_at=now)
-
-    def _row(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions, now: Seconds) -> Observed | None:
+    def _row(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions, now: Seconds) -> WeightsReport | None:
         word = self._word(wanted, network, sessions)
         if word is None:
             return None
-        if word[0] != "installed":
+        if word[0] is not InstallStatus.INSTALLED:
             self._installed.pop(wanted.virtual_ip, None)
-        return Observed(KIND, wanted.virtual_ip, NODE, wanted.generation, *word, now)
+        return WeightsReport(wanted.virtual_ip, CONTROLLER, wanted.generation, *word, now)
 
-    def _word(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions) -> tuple[str, str] | None:
+    def _word(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions) -> Outcome | None:
         vip = network.declared.virtual_ips.get(wanted.virtual_ip)
         if vip is None:
-            return "refused", "is not declared, or has no destinations"
+            return InstallStatus.REFUSED, "is not declared, or has no destinations"
         reasons = list(_left_out(wanted, vip, network))
         if reasons:
-            return "refused", "; ".join(reasons)
+            return InstallStatus.REFUSED, "; ".join(reasons)
         if vip.affinity == BY_CONNECTION:
             return self._by_connection(wanted, network, sessions)
         if not sessions:
-            return "waiting", "no switch is connected"
+            return InstallStatus.WAITING, "no switch is connected"
         weights = {one.name: one.weight for one in network.virtual_ips[vip.address].destinations}
         whose = f"sources that are new, or silent for {network.pairs.idle_s:g} s,"
-        return "installed", f"{whose} go by {_shares(weights)}; others stay where they are"
+        return InstallStatus.INSTALLED, f"{whose} go by {_shares(weights)}; others stay where they are"
 
-    def _by_connection(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions) -> tuple[str, str] | None:
+    def _by_connection(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions) -> Outcome | None:
         spread = network.destinations.spreads.of(wanted.virtual_ip)
         places = self._places(network)
         if spread is None or not places:
-            return "waiting", "no switch places connections: no host has been seen yet"
+            return InstallStatus.WAITING, "no switch places connections: no host has been seen yet"
         name = network.picture.directory.switch
         away = [name(dpid) for dpid in places if dpid not in sessions]
         if away:
-            return "waiting", f"not connected, and perhaps still going by other weights: {_some(away)}"
+            return InstallStatus.WAITING, f"not connected, and perhaps still going by other weights: {_some(away)}"
         own = {name(dpid): sessions[dpid] for dpid in places}
         made_from = (wanted.generation, spread, *((one, session.since) for one, session in own.items()))
         if made_from == self._installed.get(wanted.virtual_ip):
@@ -91,12 +80,12 @@ class WeightReports:
         for switch, session in own.items():
             reason = session.why_not(spread.rules)
             if reason is not None:
-                return "refused", f"{switch} answered {reason}"
+                return InstallStatus.REFUSED, f"{switch} answered {reason}"
             if not (session.ready and _holds(session, spread)):
                 return None
         self._installed[wanted.virtual_ip] = made_from
         shares = _shares(Counter(owner for owner in spread.slots if owner is not None))
-        return "installed", f"new connections go by {shares} on {_some(own)}; live ones stay"
+        return InstallStatus.INSTALLED, f"new connections go by {shares} on {_some(own)}; live ones stay"
 
     def _places(self, network: Knowledge) -> list[int]:
         """Switches where hosts are: those that place connections."""
@@ -120,7 +109,7 @@ def _why(one: Destination | None, vip: VirtualIp, network: Knowledge) -> str:
     if one.standing is Standing.DRAINING:
         return "is drained"
     word = network.destinations.word(vip, one)
-    return f"is {word.status}: {word.detail}"
+    return f"is {word.health.status}: {word.detail}"
 
 
 def _holds(session: Session, spread: Spread) -> bool:

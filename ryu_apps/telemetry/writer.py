@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from cpdb import Alarm, Batch, ForepathError, Link, LinkLoad, Node, Observed, Store
+from cpdb import Alarm, Batch, ForepathError, Link, LinkLoad, Node, ObservedRecord, Store
 
 _log_counters = structlog.get_logger("ryu_apps.telemetry.writer")
 
@@ -51,11 +51,11 @@ class Kept:
 
 
 Seconds = float
-Row = Batch | LinkLoad | Observed | Node | Link | Alarm
+Row = Batch | LinkLoad | ObservedRecord | Node | Link | Alarm
 Run = Callable[..., Any]
 
 # Nodes first: other rows may name them.
-ORDER: tuple[type[Any], ...] = (Node, Link, Batch, LinkLoad, Observed, Alarm)
+ORDER: tuple[type[Any], ...] = (Node, Link, Batch, LinkLoad, ObservedRecord, Alarm)
 # What waits for longer is copied to disk while the database thinks: no kill costs more than this.
 PATIENCE_S = 0.5
 # Rows that failed so often while others went through are the trouble themselves.
@@ -80,11 +80,15 @@ class Spooling(Protocol):
         """Hands over the oldest; returns how many `write` took."""
 
 
+def _kind(row: Row) -> type:
+    return ObservedRecord if isinstance(row, ObservedRecord) else type(row)
+
+
 def store_rows(store: Store, rows: Iterable[Row]) -> None:
     """Writes rows of all kinds, each kind in one transaction."""
     by_kind: dict[type, list[Any]] = {}
     for row in rows:
-        by_kind.setdefault(type(row), []).append(row)
+        by_kind.setdefault(_kind(row), []).append(row)
     if Node in by_kind:
         store.inventory.put_nodes(by_kind[Node])
     if Link in by_kind:
@@ -92,8 +96,8 @@ def store_rows(store: Store, rows: Iterable[Row]) -> None:
     if Batch in by_kind:
         store.facts.add_batches(by_kind[Batch])
     store.facts.add_loads(by_kind.get(LinkLoad, []))
-    if Observed in by_kind:
-        store.wanted.observe(by_kind[Observed])
+    if ObservedRecord in by_kind:
+        store.wanted.observe(by_kind[ObservedRecord])
     _alarm(store, by_kind.get(Alarm, []))
 
 
@@ -168,7 +172,7 @@ class Writer:
         waiting: list[Row] = []
         told = 0
         for kind in ORDER:
-            group = [row for row in rows if type(row) is kind]
+            group = [row for row in rows if _kind(row) is kind]
             if kind is Batch:
                 told += self._flush_batches(group, write)
             elif group and self._written(group, write):
@@ -191,13 +195,13 @@ class Writer:
         try:
             self.run(self._write, write, rows)
         except ForepathError as error:
-            kind = type(rows[0])
+            kind = _kind(rows[0])
             if not self._tries.get(kind):
                 _log.warning("the database does not take rows, they wait", kind=kind.__name__, reason=str(error))
             self._tries[kind] = self._tries.get(kind, 0) + 1
             return False
-        if self._tries.pop(type(rows[0]), 0):
-            _log.info("the database takes rows again", kind=type(rows[0]).__name__)
+        if self._tries.pop(_kind(rows[0]), 0):
+            _log.info("the database takes rows again", kind=_kind(rows[0]).__name__)
         return True
 
     def _write(self, write: Callable[[list[Row]], None], rows: list[Any]) -> None:

@@ -12,17 +12,18 @@ from cpdb import (
     Destination,
     Forecast,
     HostLoad,
+    InstallStatus,
     Limit,
     Link,
     LinkLoad,
     Node,
     NodeKind,
-    Observed,
     OutcomeKind,
     Pair,
     PlanRecord,
     Quantity,
     Reservation,
+    ReservationReport,
     Score,
     Store,
     VirtualIp,
@@ -157,10 +158,12 @@ def test_renewing_replaces_and_every_change_has_a_generation_of_its_own(store: S
 
 
 def test_the_newest_observation_of_a_switch_stands(store: Store) -> None:
-    seen = Observed("reservation", LEASE.key, "leaf1", 1, "installed", "meter 1", 100.0)
+    seen = ReservationReport(LEASE.key, "leaf1", 1, InstallStatus.INSTALLED, "meter 1", 100.0)
     store.wanted.observe([seen])
-    store.wanted.observe([replace(seen, status="removed", observed_at=110.0)])
-    assert [(one.status, one.observed_at) for one in store.wanted.observed()] == [("removed", 110.0)]
+    store.wanted.observe([seen.removed("lease ended", 110.0)])
+    assert [(one.status, one.observed_at) for one in store.wanted.observed_of(ReservationReport)] == [
+        ("removed", 110.0)
+    ]
 
 
 def test_an_action_is_amended_with_its_outcome(store: Store) -> None:

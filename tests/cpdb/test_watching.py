@@ -2,11 +2,12 @@
 
 from cpdb import (
     DestinationChange,
+    InstallStatus,
     Node,
     NodeKind,
-    Observed,
     Pair,
     Reservation,
+    ReservationReport,
     Standing,
     Store,
     Watch,
@@ -43,7 +44,7 @@ def test_other_rows_are_no_news(store: Store, url: str) -> None:
     try:
         watch.changed()
         store.inventory.put_nodes([Node("a", NodeKind.CLIENT)])
-        store.wanted.observe([Observed("k", "a", "n", 1, "installed", "", 1.0)])
+        store.wanted.observe([ReservationReport("a", "n", 1, InstallStatus.INSTALLED, "", 1.0)])
         assert not watch.changed()
     finally:
         watch.close()
@@ -60,10 +61,13 @@ def test_a_closed_watch_knows_what_it_saw(store: Store, url: str) -> None:
 
 
 def test_many_observations_at_once_leave_the_latest_word_on_each(store: Store) -> None:
-    store.wanted.observe([Observed("k", "old", "n", 1, "installed", "", 1.0)])
-    rows = [Observed("k", f"key{number % 500}", "n", number, "installed", str(number), 2.0) for number in range(1000)]
-    store.wanted.observe([*rows, Observed("k", "old", "n", 2, "removed", "", 2.0)])
-    found = {row.key: row for row in store.wanted.observed()}
+    store.wanted.observe([ReservationReport("old", "n", 1, InstallStatus.INSTALLED, "", 1.0)])
+    rows = [
+        ReservationReport(f"key{number % 500}", "n", number, InstallStatus.INSTALLED, str(number), 2.0)
+        for number in range(1000)
+    ]
+    store.wanted.observe([*rows, ReservationReport("old", "n", 2, InstallStatus.REMOVED, "", 2.0)])
+    found = {row.key: row for row in store.wanted.observed_of(ReservationReport)}
     assert len(found) == 501
     assert found["old"].status == "removed"
     assert found["key7"].generation == 507

@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 from lab_on_paper import COPYING, SEARCH, SHOPPING, Forepath
 
-from cpdb import ActionRecord, Limit, Observed, OutcomeKind, Pair, Reservation, Store
+from cpdb import (
+    ActionRecord,
+    InstallStatus,
+    Limit,
+    OutcomeKind,
+    Pair,
+    RefreshReport,
+    Reservation,
+    ReservationReport,
+    Store,
+)
 
 KEY = "c1->shop@leaf2>hA"
 
@@ -135,11 +145,11 @@ def test_reservations_tell_what_each_switch_made_of_them(forepath: Forepath, emp
     empty.wanted.reserve(Reservation("gone", Pair("c3", SEARCH), 5e5, (), "anna", "", now - 60, now - 1))
     empty.wanted.observe(
         [
-            Observed("reservation", KEY, "leaf1", first, "installed", "c4 limited to 4800 kbit/s", now),
-            Observed("reservation", KEY, "leaf3", first, "refused", "the switch has no meters", now),
-            Observed("reservation", KEY, "spine1", first, "removed", "", now),
-            Observed("reservation", "k2", "leaf1", other - 1, "installed", "", now),
-            Observed("refresh", "leaf1", "leaf1", 0, "measured", "1.05", now),
+            ReservationReport(KEY, "leaf1", first, InstallStatus.INSTALLED, "c4 limited to 4800 kbit/s", now),
+            ReservationReport(KEY, "leaf3", first, InstallStatus.REFUSED, "the switch has no meters", now),
+            ReservationReport(KEY, "spine1", first, InstallStatus.REMOVED, "", now),
+            ReservationReport("k2", "leaf1", other - 1, InstallStatus.INSTALLED, "", now),
+            RefreshReport("leaf1", 1.05, now),
         ]
     )
     told = forepath("reservations", "--json", "-").json()

@@ -8,22 +8,27 @@ from pathlib import Path
 import pytest
 
 from cpdb import (
+    CONTROLLER,
     BandwidthRequest,
     Communication,
     Destination,
     DestinationChange,
     DestinationHealth,
     DriverError,
+    HealthReport,
     HealthStatus,
     NodeKind,
-    Observed,
+    ObservedKind,
     Pair,
     Standing,
     Store,
     VirtualIp,
     WantedWeights,
+    Withdrawal,
+    destination_key,
     open_store,
 )
+from cpdb.model import NOT_KNOWN
 from forepath.views import services
 from orchestrator import (
     FakeHypervisors,
@@ -67,6 +72,8 @@ class Service:
     c: tuple[int, Standing] = (0, SERVING)
     wanted: Mapping[str, int] = field(default_factory=dict)
     health: Mapping[str, HealthStatus] = field(default_factory=dict)
+    # Those that have answered once, although they are not up now
+    answered: frozenset[str] = frozenset()
     probe: str = "arp"
 
     @property
@@ -79,20 +86,18 @@ class Service:
 
     @property
     def known(self) -> dict[str, DestinationHealth]:
-        return {name: DestinationHealth(status, status is UP) for name, status in self.health.items()}
+        answered = {name for name, status in self.health.items() if status is UP} | self.answered
+        return {name: DestinationHealth(status, name in answered) for name, status in self.health.items()}
 
     @property
-    def rows(self) -> list[Observed]:
-        return [
-            Observed("health", f"{VIP}/{name}", "controller", 0, status.value, "", NOW)
-            for name, status in self.health.items()
-        ]
+    def reports(self) -> list[HealthReport]:
+        return [HealthReport(VIP, name, health, "", NOW) for name, health in self.known.items()]
 
     @property
     def world(self) -> World:
         pair = PairState(Pair("c1", VIP), 5, "nobody", (), 1e4, 1.0, 1e4, 1.0, 1e4)
         return World(
-            NOW, 1.0, {pair.pair: pair}, virtual_ips={VIP: self.vip}, observed=tuple(self.rows),
+            NOW, 1.0, {pair.pair: pair}, virtual_ips={VIP: self.vip}, observed=tuple(self.reports),
             weights={VIP: self.wanted} if self.wanted else {}, ways=lambda source, end: ((source, end),),
             vms={name: VmState(name, "h", 0.1, 0.2, 1, 1 << 20) for name in NAMES},
         )  # fmt: skip
@@ -101,12 +106,10 @@ class Service:
         store.inventory.declare_virtual_ips([self.vip])
         for item in self.vip.destinations:
             place = (VIP, item.name, item.address, item.mac, item.weight, item.standing)
-            store.destinations.put(DestinationChange(*place, "o", "r", NOW))
+            store.inventory.put_change(DestinationChange(*place, "o", "r", NOW))
         store.wanted.want_weights(WantedWeights(VIP, self.wanted, "o", "r"))
-        store.wanted.observe(
-            [Observed("health", f"{VIP}/{name}", "controller", 0, "removed", "", NOW) for name in NAMES]
-        )
-        store.wanted.observe(self.rows)
+        gone = [Withdrawal(ObservedKind.HEALTH, destination_key(VIP, name), CONTROLLER, NOW) for name in NAMES]
+        store.wanted.observe([*gone, *self.reports])
 
 
 # One line a clause of the rule, and who then gets new connections.
@@ -125,6 +128,10 @@ RULE: Mapping[str, tuple[Service, str]] = {
     "when nobody answers everyone stays": (Service(health={"a": DOWN, "b": DOWN}), "ab"),
     "but who drains": (Service(a=(100, DRAINING), health={"a": UP, "b": DOWN}), "b"),
     "and who never answered": (Service(b=(100, JOINING), health={"a": DOWN, "b": UNKNOWN}), "a"),
+    "those that joined and answered once too": (
+        Service(b=(100, JOINING), health={"a": DOWN, "b": DOWN}, answered=frozenset("b")),
+        "ab",
+    ),
     "a frozen one gets nothing": (Service(health={"a": FROZEN}), "b"),
     "not even as the last": (Service(b=(0, SERVING), health={"a": FROZEN}), ""),
     "one that answers with weight 0 is not left": (
@@ -139,7 +146,9 @@ def by_chance(seed: int) -> Service:
     ends = [(rng.choice((0, 10, 100)), rng.choice((SERVING, SERVING, JOINING, DRAINING))) for _ in NAMES]
     wanted = {name: rng.choice((0, 30)) for name in NAMES if rng.random() < 0.4}
     health = {name: rng.choice(tuple(HealthStatus)) for name in NAMES if rng.random() < 0.7}
-    return Service(*ends, wanted=wanted, health=health, probe=rng.choice(("arp", "arp", "none")))
+    answered = frozenset(name for name, status in health.items() if status in (DOWN, FROZEN) and rng.random() < 0.5)
+    probe = rng.choice(("arp", "arp", "none"))
+    return Service(*ends, wanted=wanted, health=health, answered=answered, probe=probe)
 
 
 SERVICES = {clause: service for clause, (service, _) in RULE.items()} | {
@@ -165,8 +174,10 @@ def _of_controller(service: Service, _store: Store) -> list[str]:
     asked.health.due(targets, (), NOW)
     for target, item in zip(targets, vip.destinations, strict=True):
         status = service.health.get(item.name, UNKNOWN)
-        for _ in range({UP: 1, DOWN: 3}.get(status, 0)):
-            asked.health.answered(target, status is UP, NOW)
+        if service.known.get(item.name, NOT_KNOWN).answered:
+            asked.health.answered(target, True, NOW)
+        for _ in range(3 if status is DOWN else 0):
+            asked.health.answered(target, False, NOW)
         if status is FROZEN:
             asked.conflicts.saw("02:00:00:00:00:ff", item.address, PortId(1, 9), NOW, lambda _at: NodeKind.HYPERVISOR)
     return [item.name for item in asked.serving(NOW)[VIP].destinations if item.weight > 0]
@@ -209,12 +220,12 @@ def _last(name: str, store: Store) -> bool:
     member = next(one for one in POOL.members if one.vm == name)
     pool = FakePool(FakeHypervisors({"h": CONFIG.declared.hosts[0]}, {}, lambda _vm, _now: 0.0), {})
     stages = Stages(ScaleIn(VIP, name, "h", "paused"), POOL, member, pool, store, "o")
-    before = next(one for one in store.destinations.changes() if one.name == name)
+    before = next(one for one in store.inventory.changes() if one.name == name)
     try:
         stages.step("drain", Now(NOW, NOW))
     except DriverError:
         return True
-    store.destinations.put(before)
+    store.inventory.put_change(before)
     return False
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from lab_on_paper import Forepath
 
-from cpdb import Alarm, Observed, Pair, RequestState, Reservation, Store
+from cpdb import Alarm, InstallStatus, Pair, RequestState, Reservation, ReservationReport, Store
 from forepath.processes import orchestrator_config
 from forepath.settings import Settings, load_settings
 from orchestrator import NOT_OBTAINED
@@ -51,7 +51,7 @@ def test_reservations_show_which_request_each_lease_is_for(forepath: Forepath, e
     key = f"request-{number}/leaf2>hA/meters"
     lease = Reservation(key, Pair("c1", "10.77.0.101"), 625_000.0, (), "orchestrator", "r", now, now + 8, dscp=46)
     generation = empty.wanted.reserve(lease)
-    empty.wanted.observe([Observed("reservation", key, "leaf1", generation, "installed", "marked DSCP 46", now)])
+    empty.wanted.observe([ReservationReport(key, "leaf1", generation, InstallStatus.INSTALLED, "marked DSCP 46", now)])
     empty.alarms.raise_([Alarm(NOT_OBTAINED, f"request {number}", "orchestrator", "only half arrives", now, now)])
     (found,) = forepath("reservations", "--json", "-").json()["requests"]
     assert (found["leases"], found["installed"], found["alarms"]) == ([key], ["installed"], ["only half arrives"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cpdb import OutcomeKind, Standing, Store, open_store
+from cpdb import HealthReport, MachineReport, OutcomeKind, Standing, Store, open_store
 from forepath.demo.layout import LabLayout, LabVm, ServiceSpec
 from forepath.demo.scene import scene
 from forepath.processes import orchestrator_config, path_reader, with_pools
@@ -143,7 +143,7 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
 
 
 def healthy(scaled: Scaled) -> bool:
-    return any(one.kind == "health" and one.status == "up" for one in scaled.store.wanted.observed())
+    return any(one.status == "up" for one in scaled.store.wanted.observed_of(HealthReport))
 
 
 def boot_id(scaled: Scaled, vm: str) -> str:
@@ -210,7 +210,7 @@ def test_no_request_is_lost_while_a_serving_machine_moves_to_another_host_and_ba
 
 
 def states(scaled: Scaled) -> dict[str, str]:
-    return {one.key: one.status for one in scaled.store.wanted.observed() if one.kind == "machine"}
+    return {one.vm: one.state for one in scaled.store.wanted.observed_of(MachineReport)}
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from lab_on_paper import SHOP, Forepath
 
-from cpdb import Alarm, Observed, Store, WantedWeights
+from cpdb import Alarm, DestinationHealth, HealthReport, HealthStatus, LiveCount, Store, WantedWeights
 
 NEW = ("--address", "10.77.0.99", "--mac", "52:54:00:77:00:99")
 
@@ -22,7 +22,10 @@ def names(store: Store) -> list[str]:
 
 def well(store: Store, **health: str) -> None:
     store.wanted.observe(
-        [Observed("health", f"{SHOP}/{name}", "controller", 0, how, "", 1.0) for name, how in health.items()]
+        [
+            HealthReport(SHOP, name, DestinationHealth(HealthStatus(how), how == "up"), "", 1.0)
+            for name, how in health.items()
+        ]
     )
 
 
@@ -73,7 +76,7 @@ def test_drained_and_back(forepath: Forepath, empty: Store) -> None:
     said = forepath("vip", "drain", SHOP, first, "--reason", "new kernel")
     assert said.code == 0 and f"forepath vip undrain shop {first}" in said.out
     assert standing(empty)[first] == "draining"
-    empty.wanted.observe([Observed("live", f"{SHOP}/{first}", "controller", 0, "17", "", 1.0)])
+    empty.wanted.observe([LiveCount(SHOP, first, 17, 1.0)])
     assert {one["name"]: one["live"] for one in destinations(forepath)} == dict.fromkeys(standing(empty)) | {first: 17}
     text = forepath("vip", "list").out
     assert "17" in text and "new kernel" in text and "draining" in text

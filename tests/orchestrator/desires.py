@@ -7,7 +7,9 @@ from typing import Any
 from cpdb import (
     Destination,
     DestinationChange,
+    InstallReport,
     Limit,
+    MachineReport,
     Pair,
     Reservation,
     Standing,
@@ -81,7 +83,11 @@ def _reserved(store: Store) -> None:
 
 
 def _installed(kind: str) -> Callable[[World], bool]:
-    return lambda world: any(one.kind == kind and one.status == "installed" for one in world.observed)
+    return lambda world: any((one.kind, one.status) == (kind, "installed") for one in _reports(world))
+
+
+def _reports(world: World) -> list[InstallReport]:
+    return [one for one in world.observed if isinstance(one, InstallReport)]
 
 
 def _older_split(store: Store) -> None:
@@ -89,7 +95,7 @@ def _older_split(store: Store) -> None:
 
 
 def _split(world: World) -> bool:
-    return any(one.kind == "split" and one.generation > 1 and one.status == "installed" for one in world.observed)
+    return any(one.kind == "split" and one.generation > 1 and one.status == "installed" for one in _reports(world))
 
 
 def _serving(world: World) -> bool:
@@ -102,7 +108,7 @@ def _serving(world: World) -> bool:
 
 def _at_rest(world: World) -> bool:
     named = [one.name for vip in world.virtual_ips.values() for one in vip.destinations]
-    paused = any(one.key == "web2" and one.status == "paused" for one in world.observed if one.kind == "machine")
+    paused = any(one.vm == "web2" and one.state == "paused" for one in world.observed if isinstance(one, MachineReport))
     return "web2" not in named and paused
 
 

@@ -10,11 +10,12 @@ from cpdb import (
     Communication,
     Destination,
     Forecast,
+    InstallStatus,
     Link,
     LinkLoad,
-    Observed,
     Pair,
     Quantity,
+    ReservationReport,
     Store,
     VirtualIp,
 )
@@ -159,7 +160,8 @@ class Simulation:
         """Installs what is wanted one poll later, as a controller would."""
         held = self.store.wanted.reservations(self.now)
         rows = [
-            Observed("reservation", one.key, "leaf1", one.generation, "installed", "meter", self.now) for one in held
+            ReservationReport(one.key, "leaf1", one.generation, InstallStatus.INSTALLED, "meter", self.now)
+            for one in held
         ]
         self.store.wanted.observe(rows + weight_words(self.store, self.now, self.away))
 

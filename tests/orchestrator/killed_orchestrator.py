@@ -18,9 +18,24 @@ from lasting import Killer, LastingHypervisors, LastingPool
 from sqlalchemy import event
 from weight_words import weight_words
 
-from cpdb import Communication, Observed, OutcomeKind, Seconds, Standing, Store, open_store
+from cpdb import (
+    Communication,
+    DestinationHealth,
+    HealthReport,
+    HealthStatus,
+    InstallStatus,
+    LiveCount,
+    ObservedRecord,
+    OutcomeKind,
+    ReservationReport,
+    Seconds,
+    SplitReport,
+    Standing,
+    Store,
+    open_store,
+    split_key,
+)
 from orchestrator import Orchestrator, Scaling, Tempo, cycle
-from orchestrator.actions import split_key
 from orchestrator.plan import Plan
 from orchestrator.steps import Step
 from orchestrator.world import World
@@ -82,13 +97,18 @@ def _listen(store: Store, killer: Killer) -> None:
 def the_rest_of_the_world(store: Store, now: Seconds) -> None:
     """Traffic goes on, and a controller installs what is wanted, and probes who joins."""
     store.facts.add_communications([Communication(SHOP.source, SHOP.virtual_ip, "vm1", now, 1.0, 1_000, 10, 1)])
-    held = [("reservation", one.key, one.generation) for one in store.wanted.reservations(now)]
-    held += [("split", split_key((one.from_switch, one.to_switch)), one.generation) for one in store.wanted.splits()]
-    rows = [Observed(kind, key, "leaf1", number, "installed", "", now) for kind, key, number in held]
+    made = InstallStatus.INSTALLED, "", now
+    rows: list[ObservedRecord] = [
+        ReservationReport(one.key, "leaf1", one.generation, *made) for one in store.wanted.reservations(now)
+    ]
+    rows += [
+        SplitReport(split_key(one.from_switch, one.to_switch), "leaf1", one.generation, *made)
+        for one in store.wanted.splits()
+    ]
     for one in store.inventory.changes():
-        rows.append(Observed("health", f"{VIP}/{one.name}", "controller", 0, "up", "", now))
+        rows.append(HealthReport(VIP, one.name, DestinationHealth(HealthStatus.UP, True), "", now))
         if one.standing is Standing.DRAINING:
-            rows.append(Observed("live", f"{VIP}/{one.name}", "controller", 0, "0", "", now))
+            rows.append(LiveCount(VIP, one.name, 0, now))
     store.wanted.observe(rows + weight_words(store, now))
 
 

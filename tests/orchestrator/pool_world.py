@@ -7,7 +7,20 @@ from dataclasses import dataclass, field, replace
 from fake_world import fan, poisson
 from weight_words import weight_words
 
-from cpdb import Communication, Destination, Observed, OutcomeKind, Quantity, Standing, Store, VirtualIp
+from cpdb import (
+    Communication,
+    Destination,
+    DestinationHealth,
+    HealthReport,
+    HealthStatus,
+    LiveCount,
+    ObservedRecord,
+    OutcomeKind,
+    Quantity,
+    Standing,
+    Store,
+    VirtualIp,
+)
 from orchestrator import (
     CycleReport,
     FakeHypervisors,
@@ -133,17 +146,16 @@ class PoolWorld:
 
     def _controller(self) -> None:
         """Says once how those are that come, and again when that changes; counts connections of those who leave."""
-        rows = []
+        rows: list[ObservedRecord] = []
         changes = self.store.inventory.changes()
         self.said = {name: word for name, word in self.said.items() if name in {one.name for one in changes}}
         for one in changes:
-            health = "down" if one.name in self.sick else "up"
+            health = HealthStatus.DOWN if one.name in self.sick else HealthStatus.UP
             if self.said.get(one.name) != health:
                 self.said[one.name] = health
-                rows.append(Observed("health", f"{VIP}/{one.name}", "controller", 0, health, "", self.now))
+                rows.append(HealthReport(VIP, one.name, DestinationHealth(health, True), "", self.now))
             if one.standing is Standing.DRAINING and one.name in self.live:
-                status = str(self.live[one.name])
-                rows.append(Observed("live", f"{VIP}/{one.name}", "controller", 0, status, "", self.now))
+                rows.append(LiveCount(VIP, one.name, self.live[one.name], self.now))
         self.store.wanted.observe(rows + weight_words(self.store, self.now, self.sick))
 
     def _traffic(self) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 
-from cpdb import BandwidthRequest, Destination, Observed, Pair, RequestState, VirtualIp
+from cpdb import BandwidthRequest, Destination, InstallStatus, Pair, RequestState, ReservationReport, VirtualIp
 from orchestrator import LinkState, Plan, QueueSpec, ReserveBandwidth, TenantCap, World, apply, demands, plan
 from orchestrator.actions import ReleaseBandwidth
 from orchestrator.observe.outlook import Outlook
@@ -192,7 +192,7 @@ def test_where_a_queue_stands_it_is_used_while_it_has_room() -> None:
 def test_a_queue_that_is_refused_or_does_not_help_gives_way_to_limits_and_says_so() -> None:
     start = queued(standing(ask(1, 900_000.0), 900_000.0))
     held = apply(start, leases(start, QUEUED)[0])
-    word = Observed("reservation", "request-1/leaf>h1/queue", "leaf1", 0, "refused", "no such action", NOW)
+    word = ReservationReport("request-1/leaf>h1/queue", "leaf1", 0, InstallStatus.REFUSED, "no such action", NOW)
     (request,) = planned(replace(held, observed=(word,)), QUEUED).requests
     assert "leaf1 refused the queue for leaf>h1: no such action" in request.troubles[0]
     after = replace(held, observed=(word,))

@@ -3,7 +3,17 @@
 import pytest
 from fake_world import BACKUP, CONFIG, NO_SURGES, SEARCH, SHOP, Simulation
 
-from cpdb import BandwidthRequest, Observed, OutcomeKind, Pair, Pause, RequestState, SettingsError, Store
+from cpdb import (
+    BandwidthRequest,
+    InstallStatus,
+    OutcomeKind,
+    Pair,
+    Pause,
+    RequestState,
+    ReservationReport,
+    SettingsError,
+    Store,
+)
 from orchestrator import NOT_OBTAINED, Asker, OrchestratorConfig, explain, request_bandwidth, request_of
 
 PAIR = Pair("c2", SEARCH)
@@ -131,7 +141,9 @@ def refuse(sim: Simulation) -> None:
     """A controller whose switch has no meters."""
     sim.store.wanted.observe(
         [
-            Observed("reservation", one.key, "leaf1", one.generation, "refused", "the switch has no meters", sim.now)
+            ReservationReport(
+                one.key, "leaf1", one.generation, InstallStatus.REFUSED, "the switch has no meters", sim.now
+            )
             for one in sim.store.wanted.reservations(sim.now)
         ]
     )

@@ -7,7 +7,7 @@ import pytest
 from fake_world import fan
 from worlds import pair_state
 
-from cpdb import FIRST_TAG, Link, Node, NodeKind, Observed, Pair, Quantity, Store
+from cpdb import FIRST_TAG, InstallStatus, Link, Node, NodeKind, Pair, Quantity, SplitReport, Store
 from orchestrator import LinkState, OrchestratorConfig, World
 from orchestrator.act import Executor, FakeHypervisors
 from orchestrator.actions import RouteChange, SetRoutes, from_json
@@ -119,7 +119,7 @@ def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
     busy = world(114.0, 90, in_flight=executor.in_flight())
     assert router.plan(busy, CONFIG).steps == ()
     assert executor.settle(120.0) == []
-    told = Observed("split", "leaf1>leaf2", "leaf1", row.generation, "installed", "", 121.0)
+    told = SplitReport("leaf1>leaf2", "leaf1", row.generation, InstallStatus.INSTALLED, "", 121.0)
     net.wanted.observe([replace(told, status="waiting")])
     assert executor.settle(122.0) == []
     net.wanted.observe([told])

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import NOW, foreseen, pair_state, world
 
-from cpdb import Destination, Observed, Standing, VirtualIp
+from cpdb import Destination, MachineReport, Standing, VirtualIp
 from orchestrator import (
     Demand,
     HostSpec,
@@ -63,7 +63,7 @@ def _world(draw: st.DrawFn, config: OrchestratorConfig, pair: object) -> World:
     observed, vms = [], {"own": _vm(draw, "own", "h0", config)}
     for one in pool.members:
         state = draw(st.sampled_from(STATES))
-        observed.append(Observed("machine", one.vm, one.host, 0, state, "", NOW))
+        observed.append(MachineReport(one.vm, one.host, state, "", NOW))
         if state == "running":
             vms[one.vm] = _vm(draw, one.vm, one.host, config)
             standing = draw(st.sampled_from((*Standing, None)))
@@ -95,7 +95,7 @@ def planned(found: World, config: OrchestratorConfig) -> tuple[list[ScaleOut | S
 def half_way(found: World) -> set[str]:
     """Machines of the pool that run and do not serve."""
     standing = {one.name: one.standing for one in found.virtual_ips[VIP].destinations}
-    running = {one.key for one in found.observed if one.status == "running"}
+    running = {one.vm for one in found.observed if isinstance(one, MachineReport) and one.state == "running"}
     return {vm for vm in running if standing.get(vm) is not Standing.SERVING}
 
 

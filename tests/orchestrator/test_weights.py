@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_state, vm, world
 
-from cpdb import ActionRecord, Destination, Observed, OutcomeKind, Standing, Store, VirtualIp
+from cpdb import (
+    ActionRecord,
+    Destination,
+    DestinationHealth,
+    HealthReport,
+    HealthStatus,
+    OutcomeKind,
+    Standing,
+    Store,
+    VirtualIp,
+)
 from orchestrator import HostSpec, LinkState, SetWeights, World, apply, demands, explain, guard, plan
 from orchestrator.optimise import Rows, best_shares
 from orchestrator.strategies.weights import plan_weights
@@ -105,7 +115,7 @@ def test_who_does_not_serve_or_is_on_stand_by_takes_no_part(change: dict) -> Non
 
 
 def test_a_destination_that_is_down_takes_no_part() -> None:
-    word = Observed("health", "shop/b", "controller", 0, "down", "no answer", NOW)
+    word = HealthReport("shop", "b", DestinationHealth(HealthStatus.DOWN), "no answer", NOW)
     assert steps(serving(10.0, 50.0, observed=(word,))) == []
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from fake_world import SEARCH, SHOP, Simulation
 
-from cpdb import ActionRecord, Observed, OutcomeKind, Store, WantedWeights
+from cpdb import ActionRecord, InstallStatus, OutcomeKind, SplitReport, Store, WantedWeights, WeightsReport
 from orchestrator import SetWeights, Step
 from orchestrator.act.executor import Executor
 
@@ -40,7 +40,7 @@ def ended(sim: Simulation, begun: ActionRecord) -> ActionRecord:
 
 
 def tell(sim: Simulation, generation: int, status: str, detail: str) -> None:
-    word = Observed("weights", SHOP, "controller", generation, status, detail, sim.now)
+    word = WeightsReport(SHOP, "controller", generation, InstallStatus(status), detail, sim.now)
     sim.store.wanted.observe([word])
 
 
@@ -65,7 +65,7 @@ def test_a_word_about_earlier_weights_or_another_thing_says_nothing_about_these(
     sim.controller_alive = False
     begun = begin(sim)
     tell(sim, generation(sim) - 1, "installed", "older")
-    sim.store.wanted.observe([Observed("split", SHOP, "leaf1", generation(sim), "installed", "", sim.now)])
+    sim.store.wanted.observe([SplitReport(SHOP, "leaf1", generation(sim), InstallStatus.INSTALLED, "", sim.now)])
     sim.run(2)
     assert ended(sim, begun).outcome is OutcomeKind.PENDING
 

@@ -1,20 +1,12 @@
 """Horizons shorter than three refreshes of a switch's counters are refused, in one line that says why."""
 
-from cpdb import Observed
+from cpdb import RefreshReport
 from predictor.trust.horizon import refreshes, too_short, usable
 
 
-def measured(node: str, seconds: str, at: float = 1000.0, kind: str = "refresh") -> Observed:
-    return Observed(kind, node, node, 0, "measured", seconds, at)
-
-
 def test_only_fresh_measurements_of_refreshes_count() -> None:
-    rows = [
-        measured("leaf1", "1.05"),
-        measured("leaf2", "9.00", at=500.0),
-        measured("leaf3", "installed", kind="reservation"),
-    ]
-    assert refreshes(rows, 1010.0) == {"leaf1": 1.05}
+    reports = [RefreshReport("leaf1", 1.05, 1000.0), RefreshReport("leaf2", 9.0, 500.0)]
+    assert refreshes(reports, 1010.0) == {"leaf1": 1.05}
 
 
 def test_a_horizon_needs_three_refreshes_of_the_slowest_switch() -> None:

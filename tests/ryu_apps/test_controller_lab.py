@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, VIP, Net, eventually, network
 
-from cpdb import Limit, LinkLoad, Pair, Reservation, WantedWeights
+from cpdb import Limit, LinkLoad, Pair, Reservation, ReservationReport, WantedWeights, WeightsReport
 
 pytestmark = [
     pytest.mark.lab,
@@ -112,7 +112,7 @@ def received(net: Net, bytes_per_s: float, seconds: float) -> float:
 
 
 def installed(net: Net, generation: int) -> bool:
-    rows = [row for row in net.store.wanted.observed() if row.key == "r1"]
+    rows = [row for row in net.store.wanted.observed_of(ReservationReport) if row.key == "r1"]
     return any(row.status == "installed" and row.generation >= generation for row in rows)
 
 
@@ -138,14 +138,18 @@ def test_a_withdrawn_reservation_is_removed_with_its_meter(net: Net) -> None:
         ["ovs-ofctl", "-O", "OpenFlow13", "dump-meters", "leaf1"], capture_output=True, text=True, check=True
     )
     assert "meter=" not in dump.stdout
-    assert eventually(lambda: {row.status for row in net.store.wanted.observed() if row.key == "r1"} == {"removed"})
+    assert eventually(
+        lambda: (
+            {row.status for row in net.store.wanted.observed_of(ReservationReport) if row.key == "r1"} == {"removed"}
+        )
+    )
 
 
 def test_weights_for_new_sources_are_told_as_taken_into_account(net: Net) -> None:
     generation = net.store.wanted.want_weights(WantedWeights(VIP, {"s1": 60, "s2": 0}, "test", "a test"))
 
     def told() -> list[tuple[int, str]]:
-        return [(row.generation, row.status) for row in net.store.wanted.observed() if row.kind == "weights"]
+        return [(row.generation, row.status) for row in net.store.wanted.observed_of(WeightsReport)]
 
     assert eventually(lambda: told() == [(generation, "installed")]), (told(), net.log())
     generation = net.store.wanted.want_weights(WantedWeights(VIP, {"s1": 60, "s9": 1}, "test", "a test"))

@@ -116,7 +116,7 @@ def test_what_a_switch_refuses_is_told_with_its_reason_and_set_right(net: Net) -
     net.store.wanted.reserve(Reservation("r", Pair("c2", VIP), 1e6, limits, "test", "a test", now, now + 30))
 
     def told(kind: str, words: str) -> str | None:
-        rows = net.store.wanted.observed()
+        rows = [one.to_row() for one in net.store.wanted.observed()]
         return next((row.status for row in rows if row.kind == kind and re.search(words, row.key)), None)
 
     assert eventually(lambda: told("reservation", "r") == "installed"), net.log()

@@ -18,7 +18,7 @@ from controller_lab import ADDRESS, VIP, Net, declare, eventually, network
 from hostile_switch import HostileSwitch
 from private_postgres import PROGRAMS, postgres
 
-from cpdb import Communication, open_store
+from cpdb import Communication, RefreshReport, open_store
 from ryu_apps.rules import Kind, Table, cookie, pair_number
 from ryu_apps.telemetry.sflow import relative_error
 
@@ -120,7 +120,7 @@ def test_bytes_told_are_the_bytes_that_the_interface_counted(net: Net) -> None:
     spoken = [row for row in rows(net, 0.0) if row.packets > 50]
     assert all(1100 < row.mean_packet_bytes < 1300 and row.packets_per_s < 1000 for row in spoken)
     assert {row.flags for row in rows(net, 0.0)} == {0}
-    refresh = {row.node: float(row.detail) for row in net.store.wanted.observed() if row.kind == "refresh"}
+    refresh = {row.switch: row.refresh_s for row in net.store.wanted.observed_of(RefreshReport)}
     assert all(0.5 < seconds < 5 for seconds in refresh.values())
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from simulated import HOSTS, VIP, World, address, declared, ip, mac
 
-from cpdb import Alarm, HealthStatus, Link, Node, NodeKind, Observed, Standing
+from cpdb import Alarm, HealthStatus, Link, Node, NodeKind, ObservedRecord, Standing
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Out
 from ryu_apps.rules import PortId, virtual_mac
@@ -128,7 +128,7 @@ def weights(world: World) -> list[int]:
 
 
 def status(world: World) -> dict[str, str]:
-    return {one.name: one.status for one in world.network.destinations.words()}
+    return {one.name: one.health.status for one in world.network.destinations.words()}
 
 
 def test_a_silent_destination_gets_nothing_new_while_another_answers() -> None:
@@ -216,7 +216,7 @@ def gratuitous(world: World, at: PortId, its_mac: str, its_address: str) -> None
     world.network.packet_in(at, frames.arp(body, its_mac, frames.BROADCAST), world.now)
 
 
-def alarms(rows: list[Observed | Alarm]) -> list[tuple[str, bool]]:
+def alarms(rows: list[ObservedRecord | Alarm]) -> list[tuple[str, bool]]:
     return [(one.kind, one.cleared_at is None) for one in rows if isinstance(one, Alarm)]
 
 

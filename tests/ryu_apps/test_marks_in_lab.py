@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, VIP, Net, eventually, network
 
-from cpdb import Pair, Reservation
+from cpdb import Pair, Reservation, ReservationReport
 from orchestrator import OvsQueues, QueueSpec
 
 pytestmark = [
@@ -58,13 +58,19 @@ def test_a_marked_pair_gets_its_guarantee_through_the_real_switches(net: Net) ->
         generation = net.store.wanted.reserve(item)
 
         def installed() -> bool:
-            rows = [one for one in net.store.wanted.observed() if one.key == "m" and one.status == "installed"]
+            rows = [
+                one
+                for one in net.store.wanted.observed_of(ReservationReport)
+                if one.key == "m" and one.status == "installed"
+            ]
             return any(one.generation >= generation and "marked DSCP 46" in one.detail for one in rows)
 
         assert eventually(installed), net.log()
         assert arrived(net) > 0.95
         net.store.wanted.release("m")
-        assert eventually(lambda: any(one.status == "removed" for one in net.store.wanted.observed()))
+        assert eventually(
+            lambda: any(one.status == "removed" for one in net.store.wanted.observed_of(ReservationReport))
+        )
         assert arrived(net) < 0.85
     finally:
         queues.remove(spec)

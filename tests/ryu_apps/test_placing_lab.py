@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
 
-from cpdb import ActionRecord, Destination, DestinationChange, OutcomeKind, Standing, VirtualIp
+from cpdb import (
+    ActionRecord,
+    Destination,
+    DestinationChange,
+    HealthReport,
+    LiveCount,
+    OutcomeKind,
+    Standing,
+    VirtualIp,
+    WeightsReport,
+)
 from orchestrator import FakeHypervisors, OrchestratorConfig, SetWeights, Step
 from orchestrator.act.executor import Executor
 
@@ -65,7 +75,7 @@ def serving(net: Net, name: str) -> Iterator[None]:
 
 
 def health(net: Net) -> dict[str, str]:
-    rows = [row for row in net.store.wanted.observed() if row.kind == "health"]
+    rows = net.store.wanted.observed_of(HealthReport)
     return {row.key.partition("/")[2]: row.status for row in rows}
 
 
@@ -119,7 +129,7 @@ def test_weights_are_met_and_live_connections_survive_a_change_and_a_drain(net: 
         assert eventually(lambda: visits(net, 20).keys() == {"s1"}), net.log()
         assert held.ask() == held.first
         # Those that hold it up are counted.
-        assert eventually(lambda: left(net) == [str(held.first.count("s2"))], 30), (left(net), held.first)
+        assert eventually(lambda: left(net) == [held.first.count("s2")], 30), (left(net), held.first)
         # The controller's death changes nothing, for live connections and for new ones; nor does its return.
         before, start = slots(net), time.time()
         net.kill_controller()
@@ -144,12 +154,12 @@ def carried_out(net: Net, action: SetWeights) -> ActionRecord:
 
 
 def told(net: Net) -> tuple[str, str]:
-    (row,) = [row for row in net.store.wanted.observed() if row.kind == "weights"]
+    (row,) = net.store.wanted.observed_of(WeightsReport)
     return row.status, row.detail
 
 
-def left(net: Net) -> list[str]:
-    return [row.status for row in net.store.wanted.observed() if (row.kind, row.key) == ("live", f"{VIP}/s2")]
+def left(net: Net) -> list[int]:
+    return [row.count for row in net.store.wanted.observed_of(LiveCount) if row.destination == "s2"]
 
 
 def slots(net: Net) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from answering_wire import Wire
 from simulated import VIP, World, address, declared
 
-from cpdb import Limit, Observed, Pair, Reservation
+from cpdb import Limit, Pair, Reservation
 from ryu_apps.effects import AddMeter, Change
 from ryu_apps.pipeline import desired
 from ryu_apps.policers import allot_meters
@@ -39,7 +39,7 @@ class Controlled:
 
     def news(self) -> list[tuple[str, str, int]]:
         wanted = limits(self.world.network, self.world.now)
-        rows: list[Observed] = self.reports.news(self.world.network, {0x11: self.session}, wanted, self.world.now)
+        rows = self.reports.news(self.world.network, {0x11: self.session}, wanted, self.world.now)
         return [(row.node, row.status, row.generation) for row in rows]
 
 

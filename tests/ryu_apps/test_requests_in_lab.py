@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from controller_lab import LAYOUT, VIP, Net, eventually, network
 
-from cpdb import Pair, RequestState, Reservation
+from cpdb import Pair, RequestState, Reservation, ReservationReport
 from forepath.settings import declare, load_settings
 from orchestrator import Asker, request_bandwidth, request_of
 
@@ -77,7 +77,8 @@ class Guarantee:
 
     def installed(self) -> bool:
         held = {one.key: one.generation for one in self.leases()}
-        rows = [one for one in self.net.store.wanted.observed() if one.key in held and one.status == "installed"]
+        reports = self.net.store.wanted.observed_of(ReservationReport)
+        rows = [one for one in reports if one.key in held and one.status == "installed"]
         return bool(held) and {one.key for one in rows if one.generation >= held[one.key]} == set(held)
 
     def told(self) -> str:

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from cpdb import IMPLAUSIBLE, Batch, FlowKey, LinkLoad, Observed, Spool, Store, StoreError, open_store
+from cpdb import (
+    IMPLAUSIBLE,
+    Batch,
+    FlowKey,
+    LinkLoad,
+    ObservedRecord,
+    RefreshReport,
+    Spool,
+    Store,
+    StoreError,
+    open_store,
+)
 from ryu_apps.rules import KIND_SHIFT, Kind, Table, cookie, number_of
 from ryu_apps.status.counters import Tallies
 from ryu_apps.telemetry.counters import Entry
@@ -162,11 +173,11 @@ def test_rows_that_a_database_never_takes_do_not_stand_in_the_way_for_ever() -> 
     writer, taken = Writer(most=50), list[Row]()
 
     def write(rows: list[Row]) -> None:
-        if isinstance(rows[0], Observed):
+        if isinstance(rows[0], ObservedRecord):
             raise StoreError("database x: recording observed state: impossible")
         taken.extend(rows)
 
-    writer.offer([Observed("refresh", "a", "a", 0, "measured", "1", 1.0)])
+    writer.offer([RefreshReport("a", 1.0, 1.0)])
     for n in range(50):
         writer.offer([load(n)])
         writer.flush(write)
@@ -235,7 +246,7 @@ def test_counters_that_cannot_be_kept_are_counted(tmp_path: Path) -> None:
 
 def test_rows_of_all_kinds_reach_the_store() -> None:
     store: Store = open_store("sqlite://")
-    store_rows(store, [batch(5), load(1), Observed("refresh", "a", "a", 0, "measured", "1.00", 1.0)])
+    store_rows(store, [batch(5), load(1), RefreshReport("a", 1.0, 1.0)])
     assert [row.bytes for row in store.facts.communications(-1.0)] == [5]
     assert [row.bytes for row in store.facts.loads(LinkLoad, -1.0)] == [1]
     assert len(store.wanted.observed()) == 1
@@ -249,7 +260,7 @@ def test_counts_of_what_went_wrong_are_told_when_they_change() -> None:
     tallies = Tallies()
     assert tallies.news({("lost", "rows"): 0}, 1.0) == []
     (row,) = tallies.news({("lost", "rows"): 3, ("refused", "length"): 0}, 2.0)
-    assert (row.kind, row.key, row.node, row.detail) == ("lost", "rows", "controller", "3")
+    assert (row.kind, row.key, row.count) == ("lost", "rows", 3)
     assert tallies.news({("lost", "rows"): 3}, 3.0) == []
 
 

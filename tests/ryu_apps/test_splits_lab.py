@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, VIP, Net, eventually, network
 
-from cpdb import OutcomeKind, WantedSplit
+from cpdb import OutcomeKind, SplitReport, WantedSplit
 from forepath.processes import path_reader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
 from ryu_apps.paths.splits import Lane, choose_lane
@@ -52,7 +52,7 @@ def want(net: Net, ratios: tuple[float, float]) -> int:
 
 
 def installed(net: Net, generation: int) -> bool:
-    rows = [one for one in net.store.wanted.observed() if one.kind == "split" and one.key == "leaf1>leaf2"]
+    rows = [one for one in net.store.wanted.observed_of(SplitReport) if one.key == "leaf1>leaf2"]
     return any(row.status == "installed" and row.generation >= generation for row in rows)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpdb import LabError, Limit, Node, NodeKind, Pair, Reservation, Store, open_store
+from cpdb import InstallStatus, LabError, Limit, Node, NodeKind, Pair, Reservation, ReservationReport, Store, open_store
 from forepath.demo.layout import ClientSpec, LabLayout
 from tools.bench.figures import BenchTarget, Result, median
 from tools.bench.staged import found_on_stage, tell
@@ -105,9 +105,13 @@ def _change(store: Store, number: int, rules: int) -> float:
     begin = time.monotonic()
     generation = store.wanted.reserve(wanted)
     while time.monotonic() - begin < _PATIENCE_S:
-        told = [row for row in store.wanted.observed() if row.key == "bench" and row.generation >= generation]
+        told = [
+            report
+            for report in store.wanted.observed_of(ReservationReport)
+            if report.key == "bench" and report.generation >= generation
+        ]
         if told:
-            if told[0].status != "installed":
+            if told[0].status is not InstallStatus.INSTALLED:
                 raise LabError(f"the switch answered {told[0].status}: {told[0].detail}")
             return time.monotonic() - begin
         time.sleep(_LOOK_S)
