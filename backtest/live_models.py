@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.protocol import BacktestTask, Floats, Ints, MethodForecast
 from backtest.reading import Recording
-from predictor import Ask, Block, Forecaster, Model, Options, Target, View
+from predictor import ForecastBlock, Forecaster, ForecasterOptions, ForecastSpec, Model, SeriesView, Target
 
 AUTO = "auto"
 Say = Callable[[str, int, int], None]
@@ -40,19 +40,19 @@ class Timed:
             raise AttributeError(name)
         return getattr(self.model, name)
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """See Model."""
         begin = time.process_time()
         self.model.fit(view)
         self.clock.fit_seconds += time.process_time() - begin
 
-    def update(self, view: View) -> None:
+    def update(self, view: SeriesView) -> None:
         """See Model."""
         begin = time.process_time()
         self.model.update(view)
         self.clock.predict_seconds += time.process_time() - begin
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         """See Model."""
         begin = time.process_time()
         quantiles: Floats = self.model.predict(view, origins)
@@ -60,13 +60,13 @@ class Timed:
         return quantiles
 
 
-def ask_of(question: BacktestTask) -> Ask:
+def ask_of(question: BacktestTask) -> ForecastSpec:
     """What the models are asked for: one target a window, in the same order."""
     targets = tuple(Target(0, window.ahead - 1, window.length) for window in question.asked)
-    return Ask(targets, question.levels)
+    return ForecastSpec(targets, question.levels)
 
 
-def view_of(question: BacktestTask) -> View:
+def view_of(question: BacktestTask) -> SeriesView:
     """The recording as models see it: scored series in the first channel, what goes with them in the others.
 
     A column that is not scored is kept as a further channel of the scored series whose name is most like its own.
@@ -78,7 +78,9 @@ def view_of(question: BacktestTask) -> View:
         if depth == len(layers):
             layers.append(np.full_like(layers[0], np.nan))
         layers[depth][place] = recording.values[column]
-    return View(np.stack(layers).astype(np.float32), 0, round(recording.start / recording.step_s), recording.step_s)
+    return SeriesView(
+        np.stack(layers).astype(np.float32), 0, round(recording.start / recording.step_s), recording.step_s
+    )
 
 
 def _companions(recording: Recording, scored: Ints) -> list[tuple[int, int]]:
@@ -97,7 +99,7 @@ def _common(one: str, other: str) -> int:
 
 
 def forecast_live(
-    question: BacktestTask, models: Mapping[str, Model], options: Options, say: Say | None = None
+    question: BacktestTask, models: Mapping[str, Model], options: ForecasterOptions, say: Say | None = None
 ) -> dict[str, MethodForecast]:
     """What each model and all together (`auto`) say at every origin; truths teach the weights as they would live.
 
@@ -133,9 +135,9 @@ def _empty(question: BacktestTask) -> MethodForecast:
     return answer
 
 
-def _keep(question: BacktestTask, answers: Mapping[str, MethodForecast], block: Block) -> None:
+def _keep(question: BacktestTask, answers: Mapping[str, MethodForecast], block: ForecastBlock) -> None:
     for name, answer in answers.items():
-        said = block.final if name == AUTO else block.fans[name]
+        said = block.final if name == AUTO else block.forecasts[name]
         for number, window in enumerate(question.asked):
             wanted = question.origins(window)
             inside = np.isin(block.origins, wanted)

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from backtest.baselines import TargetRows, TrainingHistory, ewma_of, season_rows
 from backtest.reading import Recording, RecordingError
-from predictor import MODELS, Ask, Block, Forecaster, Options, Target, View, build
+from predictor import (
+    MODELS,
+    ForecastBlock,
+    Forecaster,
+    ForecasterOptions,
+    ForecastSpec,
+    SeriesView,
+    Target,
+    build_models,
+)
 
 Floats = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -309,12 +318,12 @@ def _usage(recording: Recording, plan: MachinePlan) -> tuple[Floats, int]:
 
 def _forecast_peaks(
     recording: Recording, plan: MachinePlan, usage: Floats, origins: range, say: Say | None
-) -> Iterator[Block]:
+) -> Iterator[ForecastBlock]:
     """Quantiles of each machine's peak over the rows after each origin, learnt from the rows before them alone."""
-    ask = Ask((Target(0, 0, plan.ahead, peak=True),), LEVELS)
-    forecaster = Forecaster(ask, build(plan.models, ask, plan.seed), Options())
+    ask = ForecastSpec((Target(0, 0, plan.ahead, peak=True),), LEVELS)
+    forecaster = Forecaster(ask, build_models(plan.models, ask, plan.seed), ForecasterOptions())
     first = round(recording.start / recording.step_s)
-    view = View(usage[None].astype(np.float32), 0, first, recording.step_s)
+    view = SeriesView(usage[None].astype(np.float32), 0, first, recording.step_s)
     if say:
         say("fitting", 0, 1)
     forecaster.fit(view.until(origins.start + 1))

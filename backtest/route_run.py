@@ -22,7 +22,7 @@ from orchestrator.optimise import (
     optimum,
     scheduled,
 )
-from predictor import Ask, Forecaster, Options, Target, View, build
+from predictor import Forecaster, ForecasterOptions, ForecastSpec, SeriesView, Target, build_models
 
 # Models that cost next to nothing a series: here the forecast serves as a peer, and there may be thousands of pairs.
 MODELS = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
@@ -35,9 +35,9 @@ def forecast_matrices(times: Floats, demand: Floats, split: int, say: Callable[[
     `demand` is T x N with NaN where nothing is known. Where the forecaster has nothing to say, the last known value.
     """
     step_s = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    view = View(demand.T[None].astype(np.float32), 0, 0, max(step_s, 1e-3))
-    ask = Ask((Target(0, 0, 1),), LEVELS)
-    forecaster = Forecaster(ask, build(MODELS, ask, 1), Options())
+    view = SeriesView(demand.T[None].astype(np.float32), 0, 0, max(step_s, 1e-3))
+    ask = ForecastSpec((Target(0, 0, 1),), LEVELS)
+    forecaster = Forecaster(ask, build_models(MODELS, ask, 1), ForecasterOptions())
     say("fitting", 0, 0)
     forecaster.fit(view.until(split))
     origins = np.arange(split - 1, len(demand) - 1)

@@ -12,7 +12,7 @@ from backtest.live_models import AUTO, forecast_live
 from backtest.protocol import BacktestTask, MethodForecast, answer_of_baseline
 from backtest.reading import Recording, RecordingError
 from backtest.scores import Scored, best_simple, score_all
-from predictor import MODELS, Model, Options, build, known, rolling
+from predictor import MODELS, ForecasterOptions, Model, build_models, known_models, rolling_probabilities
 
 # A pair that always or never talked on train says nothing about foreseeing who talks.
 RARELY, MOSTLY = 0.01, 0.99
@@ -68,7 +68,7 @@ def activity(question: BacktestTask) -> dict[str, Any]:
     if not len(asked):
         return {}
     past = filled(values[asked])
-    forecasts = rolling(values[asked], question.horizons)
+    forecasts = rolling_probabilities(values[asked], question.horizons)
     recent = np.asarray(BASELINES["ewma"](_binary(question, past), np.arange(past.shape[1]), question.asked[0]))
     found: dict[str, Any] = {"series": len(asked), "horizons": {}}
     for number, ahead in enumerate(question.horizons):
@@ -128,7 +128,7 @@ class Outcome:
 def names_of(plan: BacktestPlan) -> tuple[str, ...]:
     """Model names as they are called inside; raises RecordingError for one that nobody knows."""
     names = tuple(dict.fromkeys(SHORT.get(name, name) for name in plan.models))
-    every = (AUTO, *WINDOW_BASELINES, *known())
+    every = (AUTO, *WINDOW_BASELINES, *known_models())
     unknown = [name for name in names if name not in every]
     if unknown or not names:
         listed = ", ".join(dict.fromkeys((*every, *SHORT)))
@@ -161,7 +161,9 @@ def backtest(recording: Recording, plan: BacktestPlan, say: Callable[[str, int, 
     answers = {name: answer_of_baseline(name, question) for name in WINDOW_BASELINES}
     asked = tuple(name for name in names if name not in answers)
     if asked:
-        forecasts = forecast_live(question, _models(question, plan, asked), Options(refit_every=plan.refit_every), say)
+        forecasts = forecast_live(
+            question, _models(question, plan, asked), ForecasterOptions(refit_every=plan.refit_every), say
+        )
         # A simple method keeps the figures of the textbook's definition, not those of the live model of its name.
         answers |= {name: answer for name, answer in forecasts.items() if name not in answers}
     scored = score_all(question, answers)
@@ -174,7 +176,7 @@ def _models(question: BacktestTask, plan: BacktestPlan, asked: Sequence[str]) ->
 
     # Alone or in company, the baselines are there: they are what `auto` falls back to.
     wanted = tuple(dict.fromkeys((*MODELS, *asked) if AUTO in asked else ("ewma", *asked)))
-    models = build([name for name in wanted if name != AUTO], ask_of(question), plan.seed)
+    models = build_models([name for name in wanted if name != AUTO], ask_of(question), plan.seed)
     for model in models.values():
         if hasattr(model, "fit_budget_s"):
             model.fit_budget_s = plan.fit_budget_s

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cpdb import ForecastBatch, HorizonMove, Quantity, SettingsError, Store, Subject, SubjectKind
 from forepath.output import span
 from forepath.views import FORECAST_MAX_AGE_S
-from predictor import FAST, SLOW, Record, records, tier_of
+from predictor import FAST, SLOW, ModelScore, summarise_scores, tier_of
 
 SLOW_MAX_AGE_S = 60.0
 REFERENCE = "ewma"
@@ -168,12 +168,12 @@ def trust(store: Store, now: float, subject: Subject, since: float) -> Trust:
     return Trust(moves[-1].to_s if moves else horizon_s, moves)
 
 
-def scores(store: Store, since: float, kind: SubjectKind, lane: str) -> list[Record]:
+def scores(store: Store, since: float, kind: SubjectKind, lane: str) -> list[ModelScore]:
     """How each model did since then on all subjects of a kind together, in units of the reference's loss."""
     wanted = tier_of(kind, lane)
     # The last row stands for all together and carries the lane.
     batches = [batch for batch in store.forecasts.score_batches(since) if batch.subjects[-1].b == wanted]
-    return records(batches, None, REFERENCE)
+    return summarise_scores(batches, None, REFERENCE)
 
 
 @dataclass(frozen=True, slots=True)

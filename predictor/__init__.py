@@ -5,15 +5,15 @@ The door of the room. A `Predictor` makes one cycle at a time, `Tiers` are sever
 """
 
 from predictor.config import MODELS, PredictorConfig, WorkLimits
-from predictor.data.sources import Source, Talks
-from predictor.data.view import Ask, Target, View
-from predictor.ensemble.forecaster import Block, Forecaster, Options
-from predictor.models import BASELINES, Adopting, Model, build, known
-from predictor.service.cycle import CycleReport, Predictor
+from predictor.data.sources import FlowSeries, Source
+from predictor.data.view import ForecastSpec, SeriesView, Target
+from predictor.ensemble.forecaster import ForecastBlock, Forecaster, ForecasterOptions
+from predictor.models import BASELINES, Adopting, Model, build_models, known_models
+from predictor.service.cycle import Predictor, PredictorReport
 from predictor.service.loop import run
 from predictor.service.tiers import FAST, SLOW, SlowTier, Tiers, tier_of
-from predictor.trust.activity import rolling
-from predictor.trust.scores import SAID, Record, records
+from predictor.trust.activity import rolling_probabilities
+from predictor.trust.scores import SAID, ModelScore, summarise_scores
 
 __all__ = [
     "BASELINES",
@@ -22,26 +22,26 @@ __all__ = [
     "SAID",
     "SLOW",
     "Adopting",
-    "Ask",
-    "Block",
-    "CycleReport",
+    "FlowSeries",
+    "ForecastBlock",
+    "ForecastSpec",
     "Forecaster",
+    "ForecasterOptions",
     "Model",
-    "Options",
+    "ModelScore",
     "Predictor",
     "PredictorConfig",
-    "Record",
+    "PredictorReport",
+    "SeriesView",
     "SlowTier",
     "Source",
-    "Talks",
     "Target",
     "Tiers",
-    "View",
     "WorkLimits",
-    "build",
-    "known",
-    "records",
-    "rolling",
+    "build_models",
+    "known_models",
+    "rolling_probabilities",
     "run",
+    "summarise_scores",
     "tier_of",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from predictor.models import IN_THE_BOX, REFERENCE, known
+from predictor.models import IN_THE_BOX, REFERENCE, known_models
 
 MODELS = tuple(IN_THE_BOX)
 
@@ -59,8 +59,8 @@ class PredictorConfig:
                 "window_s: must be at least 4 times the longest horizon",
             ),
             (
-                bool(set(self.models) - set(known())),
-                f"models: known are {', '.join(known())}; got {', '.join(self.models)}",
+                bool(set(self.models) - set(known_models())),
+                f"models: known are {', '.join(known_models())}; got {', '.join(self.models)}",
             ),
             (
                 REFERENCE not in self.models,

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpdb import Subject
-from predictor.data.view import ALL, Floats, Ints, Rows, View
+from predictor.data.view import ALL, Floats, Ints, Rows, SeriesView
 
 # A cell counts as known from this share of its time on; below, its rate would be mostly noise.
 COVERED_SHARE = 0.6
 # Room for the grid. Beyond, fewer cells are remembered: 100,000 pairs get about 120 of them.
-MOST_BYTES = 390_000_000
+MAX_BYTES = 390_000_000
 # Room kept free at the end, as a share of the window, so that the past has to be moved only now and then.
 SLACK = 0.25
-FEWEST_CELLS = 64
+MIN_CELLS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class IntervalAmounts:
     """What some series (`rows`, may repeat) said in the interval of `interval_s` that ended at `t`.
 
     `amounts` is channels x rows; `silent` are series that are known to have said nothing in it.
@@ -65,7 +65,7 @@ class Panel:
             self.subjects.append(subject)
         return index
 
-    def put(self, columns: Columns) -> None:
+    def put(self, columns: IntervalAmounts) -> None:
         """Spreads amounts over the cells that the interval covers, so that they are conserved.
 
         May come late and in any order; what lies before the window is dropped. Intervals without duration are
@@ -104,9 +104,9 @@ class Panel:
             return
         room = max(min(2 * room, self.most), len(self.subjects))
         # Amounts and rates are float32 per channel, the time covered is float16.
-        fitting = int(MOST_BYTES / (1.0 + SLACK) / (8 * self.channels + 2) / room)
+        fitting = int(MAX_BYTES / (1.0 + SLACK) / (8 * self.channels + 2) / room)
         narrower = self._width
-        self.cells = min(self.cells, max(FEWEST_CELLS, fitting))
+        self.cells = min(self.cells, max(MIN_CELLS, fitting))
         narrower -= self._width
         old: tuple[Floats, ...] = (self._amounts, self._covered_s, self._rates)
         told = self._told[narrower:]
@@ -153,7 +153,7 @@ class Panel:
         """The cell at which a window that begins at `now` begins, to the nearest cell border."""
         return round(now / self.step_s)
 
-    def view(self, now: float, groups: Ints | None = None) -> View | None:
+    def view(self, now: float, groups: Ints | None = None) -> SeriesView | None:
         """The window up to `now`, cut after the last cell that any series knows; None while nobody knows any.
 
         Shares memory with the panel: good until more is put into it.
@@ -166,10 +166,10 @@ class Panel:
         # Leading cells that nobody knows would only cost time.
         first, last = (base + max(0, end - self.cells - base) + told[[0, -1]]).tolist()
         rates = self.window(first, last + 1 - first)
-        return View(rates, end - 1 - last, first, self.step_s, groups=groups)
+        return SeriesView(rates, end - 1 - last, first, self.step_s, groups=groups)
 
 
-def _merged(columns: Columns) -> tuple[Ints, Floats]:
+def _merged(columns: IntervalAmounts) -> tuple[Ints, Floats]:
     # One pair may speak to several destinations in one interval: sum them, so that the time is covered once.
     rows, place = np.unique(columns.rows, return_inverse=True)
     if len(rows) == len(columns.rows):

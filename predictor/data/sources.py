@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from cpdb import IMPLAUSIBLE, FlowKey, HostLoad, LinkLoad, Quantity, Store, StoredBatch, Subject, SubjectKind, VmLoad
-from predictor.data.panel import Columns, Panel
-from predictor.data.view import ALL, CHANNELS, QUANTITIES, Floats, Ints, Rows, View
+from predictor.data.panel import IntervalAmounts, Panel
+from predictor.data.view import ALL, CHANNELS, QUANTITIES, Floats, Ints, Rows, SeriesView
 
 
 class Source(Protocol):
@@ -31,7 +31,7 @@ class Source(Protocol):
     def read(self, store: Store, now: float) -> int:
         """Takes in what is new and not from after `now`; returns how many rows. Raises StoreError."""
 
-    def view(self, now: float) -> View | None:
+    def view(self, now: float) -> SeriesView | None:
         """All that is known at `now`, None while that is nothing. Good until the next `read`."""
 
     def window(self, first: int, count: int, rows: Rows = ALL) -> Floats:
@@ -43,7 +43,7 @@ def pair_of(talk: FlowKey) -> Subject:
     return Subject(SubjectKind.PAIR, talk.source, talk.virtual_ip)
 
 
-class Talks:
+class FlowSeries:
     """Communications, summed over the talks that `key` gives the same subject."""
 
     quantities = QUANTITIES
@@ -60,7 +60,7 @@ class Talks:
         self._group_of: list[int] = []
 
     @classmethod
-    def of_pairs(cls, step_s: float, window_s: float, most: int) -> "Talks":
+    def of_pairs(cls, step_s: float, window_s: float, most: int) -> "FlowSeries":
         """The usual source: a series for each pair, cells of `step_s`, at least `window_s` of them remembered."""
         return cls(Panel(step_s, window_s, len(CHANNELS), most), window_s)
 
@@ -83,7 +83,7 @@ class Talks:
         """See Source."""
         return self.panel.window(first, count, rows)
 
-    def view(self, now: float) -> View | None:
+    def view(self, now: float) -> SeriesView | None:
         """See Source. Series whose subjects begin with the same name (the source of a pair) make a group."""
         for subject in self.subjects[len(self._group_of) :]:
             self._group_of.append(self._groups.setdefault(subject.a, len(self._groups)))
@@ -121,7 +121,7 @@ class Talks:
         silent = self._silent(batch, rows[rows >= 0])
         if not good.all():
             rows, amounts = rows[good], amounts[:, good]
-        self.panel.put(Columns(rows, amounts, silent, batch.t, batch.interval_s))
+        self.panel.put(IntervalAmounts(rows, amounts, silent, batch.t, batch.interval_s))
         return len(good)
 
     def _silent(self, batch: StoredBatch, listed: Ints) -> Ints:
@@ -139,10 +139,10 @@ class Talks:
 LINK_QUANTITIES = (Quantity.BYTES_PEAK, Quantity.BYTES_MEAN, Quantity.PACKETS_PEAK, Quantity.PACKETS_MEAN)
 MACHINE_QUANTITIES = (Quantity.CPU_PEAK, Quantity.CPU_MEAN, Quantity.MEMORY_PEAK, Quantity.MEMORY_MEAN)
 # A machine that was not looked at for longer than this has a gap, not a long interval.
-LONGEST_INTERVAL_S = 5.0
+MAX_INTERVAL_S = 5.0
 # Coarser cells are made of fine ones so many seconds old: late rows have arrived by then.
 SETTLED_S = 5.0
-MOST_SUBJECTS = 20_000
+MAX_SUBJECTS = 20_000
 
 
 def virtual_ip_of(talk: FlowKey) -> Subject | None:
@@ -155,9 +155,9 @@ def destination_of(talk: FlowKey) -> Subject | None:
     return None if talk.destination is None else Subject(SubjectKind.DESTINATION, talk.destination)
 
 
-def sums(key: Callable[[FlowKey], Subject | None], step_s: float, window_s: float) -> Talks:
+def sums(key: Callable[[FlowKey], Subject | None], step_s: float, window_s: float) -> FlowSeries:
     """Communications summed over all pairs that `key` gives the same subject."""
-    return Talks(Panel(step_s, window_s, len(CHANNELS), MOST_SUBJECTS), window_s, key)
+    return FlowSeries(Panel(step_s, window_s, len(CHANNELS), MAX_SUBJECTS), window_s, key)
 
 
 class Gathered:
@@ -187,7 +187,7 @@ class Gathered:
         for subject in subjects:
             self.panel.row_of(subject)
 
-    def view(self, now: float) -> View | None:
+    def view(self, now: float) -> SeriesView | None:
         """See Source."""
         return self.panel.view(now, np.arange(len(self.panel.subjects)))
 
@@ -201,7 +201,7 @@ class Loads(Gathered):
 
     def __init__(self, kinds: Sequence[type[Any]], step_s: float, window_s: float) -> None:
         quantities = LINK_QUANTITIES if LinkLoad in kinds else MACHINE_QUANTITIES
-        super().__init__(Panel(step_s, window_s, len(quantities) // 2, MOST_SUBJECTS), quantities)
+        super().__init__(Panel(step_s, window_s, len(quantities) // 2, MAX_SUBJECTS), quantities)
         self._kinds = tuple(kinds)
         self._window_s = window_s
         self._last: dict[Subject, float] = {}
@@ -210,7 +210,7 @@ class Loads(Gathered):
     def read(self, store: Store, now: float) -> int:
         """See Source."""
         newest = max(self._last.values(), default=now - self._window_s)
-        since = max(now - self._window_s, newest - LONGEST_INTERVAL_S)
+        since = max(now - self._window_s, newest - MAX_INTERVAL_S)
         rows = [row for kind in self._kinds for row in store.facts.loads(kind, since, now)]
         return self._take(sorted(rows, key=lambda row: row.t))
 
@@ -225,7 +225,7 @@ class Loads(Gathered):
             self._last[subject] = row.t
             if isinstance(row, VmLoad):
                 self.host_of[row.vm] = row.host
-            interval_s = row.interval_s if isinstance(row, LinkLoad) else min(row.t - last, LONGEST_INTERVAL_S)
+            interval_s = row.interval_s if isinstance(row, LinkLoad) else min(row.t - last, MAX_INTERVAL_S)
             if last == -np.inf and not isinstance(row, LinkLoad):
                 interval_s = self.panel.step_s
             moments.setdefault((row.t, round(interval_s, 3)), []).append((place, _amounts(row, interval_s)))
@@ -233,7 +233,7 @@ class Loads(Gathered):
         for (t, interval_s), group in moments.items():
             places = np.array([place for place, _ in group], dtype=np.int64)
             amounts = np.array([amount for _, amount in group], dtype=np.float64).T
-            self.panel.put(Columns(places, amounts, places[:0], t, interval_s))
+            self.panel.put(IntervalAmounts(places, amounts, places[:0], t, interval_s))
         return taken
 
 
@@ -257,7 +257,7 @@ class Coarse(Gathered):
     """Another source's series in longer cells: what is read once serves both tiers."""
 
     def __init__(self, fine: Source, step_s: float, window_s: float) -> None:
-        super().__init__(Panel(step_s, window_s, len(fine.quantities) // 2, MOST_SUBJECTS), fine.quantities)
+        super().__init__(Panel(step_s, window_s, len(fine.quantities) // 2, MAX_SUBJECTS), fine.quantities)
         self._fine = fine
         self._window_s = window_s
         self._next: int | None = None
@@ -276,5 +276,5 @@ class Coarse(Gathered):
             rates = self._fine.window(cell, 1)[..., 0]
             known = np.flatnonzero(~np.isnan(rates[0, : len(self.subjects)]))
             rows += len(known)
-            self.panel.put(Columns(known, rates[:, known] * step_s, known[:0], (cell + 1) * step_s, step_s))
+            self.panel.put(IntervalAmounts(known, rates[:, known] * step_s, known[:0], (cell + 1) * step_s, step_s))
         return rows

@@ -38,7 +38,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ForecastSpec:
     """What every model is asked for: targets, and quantile levels that ascend."""
 
     targets: tuple[Target, ...]
@@ -55,12 +55,12 @@ class Ask:
         return max(target.reach for target in self.targets)
 
     def empty(self, origins: int, series: int) -> Floats:
-        """A fan (origins x series x targets x levels) that says nothing yet."""
+        """A forecast (origins x series x targets x levels) that says nothing yet."""
         return np.full((origins, series, len(self.targets), len(self.levels)), np.nan, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SeriesView:
     """Rates (channels x series x cells, per second, NaN = missing) up to the last cell that anyone knows.
 
     Windows to be forecast begin `lead` cells after that last cell (0 = at once): rows need time to arrive.
@@ -80,7 +80,7 @@ class View:
     turn: Rows = field(default_factory=lambda: ALL)
     groups: Ints | None = None
     _targets: dict[tuple[int, int, bool], Floats] = field(default_factory=dict, repr=False, compare=False)
-    _taken: list[tuple[Rows, "View"]] = field(default_factory=list, repr=False, compare=False)
+    _taken: list[tuple[Rows, "SeriesView"]] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.population < 0:
@@ -126,7 +126,7 @@ class View:
         values = [self.target(targets[number])[:, begin] for number, begin in zip(which, begins, strict=True)]
         return np.stack(values, axis=-1)
 
-    def until(self, cells: int) -> "View":
+    def until(self, cells: int) -> "SeriesView":
         """The same past as it was known when only the first `cells` cells were over. Shares memory."""
         known = {}
         for key, values in self._targets.items():
@@ -134,14 +134,14 @@ class View:
             known[key][..., max(0, cells - key[1] + 1) :] = np.nan
         return self._with(self.rates[..., :cells], self.rows, self.turn, self.groups, known)
 
-    def part(self, rows: Rows) -> "View":
+    def part(self, rows: Rows) -> "SeriesView":
         """The same past of some series only (places within this view)."""
         places = rows if _all(self.rows) else np.arange(self.population)[self.rows][rows]
         groups = None if self.groups is None else self.groups[rows]
         known = {key: values[rows] for key, values in self._targets.items()}
         return self._with(self.rates[:, rows], places, ALL, groups, known)
 
-    def take(self, rows: Rows) -> "View":
+    def take(self, rows: Rows) -> "SeriesView":
         """As `part`, but the same object each time for the same `rows` object: models share what it has computed."""
         for taken, view in self._taken:
             if taken is rows:
@@ -150,22 +150,22 @@ class View:
         self._taken.append((rows, view))
         return view
 
-    def with_turn(self, turn: Rows) -> "View":
+    def with_turn(self, turn: Rows) -> "SeriesView":
         """The same view, but it is the turn of others."""
         return self._with(self.rates, self.rows, turn, self.groups, self._targets)
 
-    def due(self) -> "View":
+    def due(self) -> "SeriesView":
         """The part of this view whose turn it is."""
         return self if _all(self.turn) else self.take(self.turn)
 
     def _with(
         self, rates: Floats, rows: Rows, turn: Rows, groups: Ints | None, known: dict[tuple[int, int, bool], Floats]
-    ) -> "View":
-        return View(rates, self.lead, self.start, self.step_s, rows, self.population, turn, groups, known)
+    ) -> "SeriesView":
+        return SeriesView(rates, self.lead, self.start, self.step_s, rows, self.population, turn, groups, known)
 
-    def __reduce__(self) -> tuple[type["View"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["SeriesView"], tuple[Any, ...]]:
         # What can be computed again need not travel to another process.
-        return View, (
+        return SeriesView, (
             self.rates, self.lead, self.start, self.step_s, self.rows, self.population, self.turn, self.groups,
         )  # fmt: skip
 
@@ -175,7 +175,7 @@ def _all(rows: Rows) -> bool:
 
 
 def window_values(rates: Floats, length: int, peak: bool) -> Floats:
-    """Peak or mean over each window of `length` cells of series x cells: same shape, see View.target."""
+    """Peak or mean over each window of `length` cells of series x cells: same shape, see SeriesView.target."""
     series, cells = rates.shape
     result = np.full((series, cells), np.nan, dtype=np.float32)
     ends = cells - length + 1
@@ -268,9 +268,9 @@ QUANTITIES = (
 )
 
 
-def windows(horizons: Sequence[int], channels: int, levels: Sequence[float]) -> Ask:
+def make_spec(horizons: Sequence[int], channels: int, levels: Sequence[float]) -> ForecastSpec:
     """Asks for peak and mean of each channel over the next cells of each horizon (cells, ascending)."""
-    return Ask(
+    return ForecastSpec(
         tuple(
             Target(channel, 0, horizon, peak)
             for horizon in horizons

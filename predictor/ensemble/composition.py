@@ -1,4 +1,4 @@
-"""Makes one fan of all models' fans, and learns from what came: the same live, in replays and in backtests."""
+"""Blends all models' forecasts into one and learns from what came: the same live, in replays and in backtests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from predictor.data.view import ALL, Floats, Ints, Rows
-from predictor.ensemble.weights import Contest, Ledger
-from predictor.models.quantiles import lawful, nearest, pinball, widened
+from predictor.ensemble.weights import Contest, LossScoreboard
+from predictor.models.quantiles import make_monotone, nearest, pinball_loss, widened
 
 # Each miss moves the factor by STEP * level, each hit back by STEP * (1 - level), on a log scale: it rests where the
 # share of hits is the level (stochastic approximation, as in adaptive conformal inference, Gibbs and Candes 2021).
 STEP = 0.03
 # All series together move a factor of their own: the more of them are asked at a time, the more it is moved, and the
-# less the factors of single series, as both act on the same fan.
+# less the factors of single series, as both act on the same forecast.
 MANY = 30.0
-LEAST_OWN = 0.4
+MIN_OWN = 0.4
 NARROWEST, WIDEST = 0.8, 1.6
 POOLED_NARROWEST, POOLED_WIDEST = 0.5, 3.0
 UPPER, LOWER = 0.9, 0.1
@@ -35,10 +35,10 @@ class Calibration:
         more = max(0, series - self._logs.shape[1])
         self._logs = np.pad(self._logs, ((0, 0), (0, more), (0, 0)))
 
-    def learn(self, fan: Floats, actual: Floats, targets: Ints, rows: Rows) -> None:
-        """Takes note of whether truths (rows x targets) lay beyond the fan's (the same x levels) outer quantiles."""
-        known = ~np.isnan(actual) & ~np.isnan(fan).any(axis=-1)
-        beyond = (actual > fan[..., self._upper], actual < fan[..., self._lower])
+    def learn(self, quantiles: Floats, actual: Floats, targets: Ints, rows: Rows) -> None:
+        """Takes note of whether truths (rows x targets) lay beyond the outer quantiles (the same x levels)."""
+        known = ~np.isnan(actual) & ~np.isnan(quantiles).any(axis=-1)
+        beyond = (actual > quantiles[..., self._upper], actual < quantiles[..., self._lower])
         shares = (1.0 - self._levels[self._upper], self._levels[self._lower])
         where = np.ix_(np.arange(self._logs.shape[1])[rows], targets)
         asked = known.sum(axis=0)
@@ -46,16 +46,16 @@ class Calibration:
         for logs, pooled, missed, share in zip(self._logs, self._pooled, beyond, shares, strict=True):
             surprise = np.where(known, missed - share, 0.0)
             logs[where] = np.clip(
-                logs[where] + STEP * np.maximum(1.0 - together, LEAST_OWN) * surprise, np.log(NARROWEST), np.log(WIDEST)
+                logs[where] + STEP * np.maximum(1.0 - together, MIN_OWN) * surprise, np.log(NARROWEST), np.log(WIDEST)
             )
             moved = pooled[targets] + STEP * together * surprise.sum(axis=0) / np.maximum(asked, 1)
             pooled[targets] = np.clip(moved, np.log(POOLED_NARROWEST), np.log(POOLED_WIDEST))
 
-    def apply(self, fan: Floats, rows: Rows = ALL) -> Floats:
-        """The fan (rows x targets x levels) with the distance to its median stretched or shrunk."""
-        median = fan[..., self._middle : self._middle + 1]
+    def apply(self, quantiles: Floats, rows: Rows = ALL) -> Floats:
+        """The forecast (rows x targets x levels) with the distance to its median stretched or shrunk."""
+        median = quantiles[..., self._middle : self._middle + 1]
         over, under = np.exp(self._logs[:, rows] + self._pooled[:, None].astype(np.float32))[..., None]
-        distance = fan - median
+        distance = quantiles - median
         distance[..., : self._middle] *= under
         distance[..., self._middle + 1 :] *= over
         distance += median
@@ -93,48 +93,55 @@ class Composition:
     def __init__(self, contest: Contest, levels: Sequence[float]) -> None:
         self.contest = contest
         self.levels = tuple(levels)
-        self.ledger = Ledger(contest)
+        self.scoreboard = LossScoreboard(contest)
         self.calibration = Calibration(len(contest.targets), levels)
 
     def resize(self, series: int) -> None:
         """Makes room for series that have joined."""
-        self.ledger.resize(series)
+        self.scoreboard.resize(series)
         self.calibration.resize(series)
 
     def blend(
-        self, fans: Sequence[Floats | None], rows: Rows = ALL, factor: Floats | None = None
+        self, forecasts: Sequence[Floats | None], rows: Rows = ALL, factor: Floats | None = None
     ) -> tuple[Floats, Ints]:
-        """The final fan (rows x targets x levels) and the position of the model with the most say (NOBODY = none).
+        """The final forecast (rows x targets x levels) and the position of the heaviest model (NOBODY = none).
 
-        `fans` are the lawful fans of the models in their order, None = was not asked; `factor` (rows) widens.
+        `forecasts` are the models' monotone ones in their order, None = was not asked; `factor` (rows) widens.
         """
-        shape = next(fan.shape for fan in fans if fan is not None)
-        able = np.stack([np.zeros(shape[:-1], bool) if fan is None else ~np.isnan(fan[..., 0]) for fan in fans])
-        weights = self.ledger.weights(able, rows)
+        shape = next(quantiles.shape for quantiles in forecasts if quantiles is not None)
+        able = np.stack(
+            [
+                np.zeros(shape[:-1], bool) if quantiles is None else ~np.isnan(quantiles[..., 0])
+                for quantiles in forecasts
+            ]
+        )
+        weights = self.scoreboard.weights(able, rows)
         total = np.zeros(shape, dtype=np.float32)
-        for fan, weight, speaks in zip(fans, weights, able, strict=True):
-            if fan is not None:
-                total += weight[..., None] * (fan if speaks.all() else np.where(speaks[..., None], fan, 0.0))
+        for quantiles, weight, speaks in zip(forecasts, weights, able, strict=True):
+            if quantiles is not None:
+                total += weight[..., None] * (
+                    quantiles if speaks.all() else np.where(speaks[..., None], quantiles, 0.0)
+                )
         anyone = able.any(axis=0)
         if not anyone.all():
             total[~anyone] = np.nan
         final = self.calibration.apply(total, rows)
         if factor is not None and (factor != 1.0).any():
             final = widened(final, factor[:, None], self.levels)
-        return lawful(final), np.where(anyone, weights.argmax(axis=0), NOBODY)
+        return make_monotone(final), np.where(anyone, weights.argmax(axis=0), NOBODY)
 
-    def learn(self, fans: Floats, final: Floats, truth: Truth) -> tuple[Floats, Floats]:
-        """Takes note of truths about fans (models x rows x targets x levels) and the final fan (without models).
+    def learn(self, forecasts: Floats, final: Floats, truth: Truth) -> tuple[Floats, Floats]:
+        """Learns from truths about forecasts (models x rows x targets x levels) and the final one (without models).
 
-        The arrays hold `truth.targets` only. Returns pinball losses of the models and of the final fan.
+        The arrays hold `truth.targets` only. Returns pinball losses of the models and of the final forecast.
         """
-        losses = pinball(fans, truth.actual[None], self.levels)
-        self.ledger.add(losses, truth.targets, truth.rows, truth.cell)
+        losses = pinball_loss(forecasts, truth.actual[None], self.levels)
+        self.scoreboard.add(losses, truth.targets, truth.rows, truth.cell)
         self.calibration.learn(final, truth.actual, truth.targets, truth.rows)
-        return losses, pinball(final, truth.actual, self.levels)
+        return losses, pinball_loss(final, truth.actual, self.levels)
 
     def promising(self, rows: Rows, least: float) -> Floats:
         """Models x rows: whether a model, if it spoke, would have a say of `least` or more for any target."""
-        shape = self.ledger.count[:, rows].shape
-        enough: Floats = np.asarray((self.ledger.weights(np.ones(shape, dtype=bool), rows) >= least).any(axis=-1))
+        shape = self.scoreboard.count[:, rows].shape
+        enough: Floats = np.asarray((self.scoreboard.weights(np.ones(shape, dtype=bool), rows) >= least).any(axis=-1))
         return enough

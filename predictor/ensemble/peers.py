@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cpdb import Subject, SubjectKind
-from predictor.data.view import Ask, Floats, Ints, View
-from predictor.models.quantiles import lawful, weighted_quantiles
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView
+from predictor.models.quantiles import make_monotone, weighted_quantiles
 
 # The name of what is said about a pair mostly from its peers
 PEERS = "peers"
@@ -18,7 +18,7 @@ ASKED = 8
 # Own history of so many cells speaks for itself.
 GROWN_CELLS = 60
 # So many young pairs, the youngest, are helped in one cycle, by peers among so many others: that bounds the cost.
-MOST_YOUNG = 300
+MAX_YOUNG = 300
 POOL = 2000
 # Mean rates are those of so many newest cells.
 MEAN_CELLS = 120
@@ -27,49 +27,51 @@ SAME_SERVICE, SAME_SOURCE = 2.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
-    """All series at one moment: fans (series x horizons x quantities x levels), mean rates (series x quantities, of
-    the quantity's channel), known cells, and who shares a service or a source (numbers per series)."""
+class PeerSnapshot:
+    """All series at one moment: forecasts (series x horizons x quantities x levels), mean rates (series x quantities,
+    of the quantity's channel), known cells, and who shares a service or a source (numbers per series)."""
 
-    fans: Floats
+    forecasts: Floats
     means: Floats
     known: Floats
     services: Ints
     sources: Ints
-    asking: Ints | None = None  # positions of those that are given their peers' fans when young; None = all
+    asking: Ints | None = None  # positions of those that are given their peers' forecasts when young; None = all
 
     def mature(self, fewest: float) -> Floats:
-        """Mask of those with enough history and a complete fan to be asked as peers."""
-        whole: Floats = np.asarray(~np.isnan(self.fans).any(axis=(1, 2, 3)))
+        """Mask of those with enough history and a complete forecast to be asked as peers."""
+        whole: Floats = np.asarray(~np.isnan(self.forecasts).any(axis=(1, 2, 3)))
         return whole & (self.known >= fewest)
 
 
-def with_peers(crowd: Crowd, levels: Sequence[float], fewest: float, rng: np.random.Generator) -> tuple[Floats, Ints]:
-    """The fans, those of young series (fewer than `fewest` known cells) drawn towards their peers', and which are.
+def blend_peers(
+    crowd: PeerSnapshot, levels: Sequence[float], fewest: float, rng: np.random.Generator
+) -> tuple[Floats, Ints]:
+    """The forecasts, those of young series (fewer than `fewest` known cells) drawn towards their peers', and which are.
 
     A young series with n known cells is the mixture of its peers, each scaled towards the series' own mean by
-    n / (n + EQUAL_CELLS), and then averaged with its own fan by the same share, quantile by quantile
-    (Vincent averaging, so that a fan between two fans is no wider than the wider one). Without peers it stays as it is.
+    n / (n + EQUAL_CELLS), and then averaged with its own quantiles by the same share, quantile by quantile
+    (Vincent averaging, so that what lies between two forecasts is no wider than the wider one). Without peers it stays.
     """
     # Where everything is new, the eldest are asked.
     mature = crowd.mature(min(fewest, max(EQUAL_CELLS, float(crowd.known.max(initial=0)))))
     asking = np.arange(len(crowd.known)) if crowd.asking is None else crowd.asking
     young = asking[crowd.known[asking] < fewest]
     if not len(young) or not mature.any():
-        return crowd.fans, young[:0]
+        return crowd.forecasts, young[:0]
     peers, weights = _peers(crowd, young, np.flatnonzero(mature), rng)
     told = weights.sum(axis=1) > 0
     young, peers, weights = young[told], peers[told], weights[told]
-    fans = crowd.fans.copy()
+    forecasts = crowd.forecasts.copy()
     if len(young):
         share = (crowd.known[young] / (crowd.known[young] + EQUAL_CELLS))[:, None, None, None]
         prior = _mixture(crowd, young, (peers, weights), levels)
-        own = fans[young]
-        fans[young] = np.where(np.isnan(own), prior, share * own + (1.0 - share) * prior)
-    return fans, young
+        own = forecasts[young]
+        forecasts[young] = np.where(np.isnan(own), prior, share * own + (1.0 - share) * prior)
+    return forecasts, young
 
 
-def _peers(crowd: Crowd, young: Ints, mature: Ints, rng: np.random.Generator) -> tuple[Ints, Floats]:
+def _peers(crowd: PeerSnapshot, young: Ints, mature: Ints, rng: np.random.Generator) -> tuple[Ints, Floats]:
     """Peers of each young series (young x 2 * ASKED, positions) and their weights (0 = no such peer)."""
     found, weights = [], []
     for keys, weight in ((crowd.services, SAME_SERVICE), (crowd.sources, SAME_SOURCE)):
@@ -87,7 +89,7 @@ def _peers(crowd: Crowd, young: Ints, mature: Ints, rng: np.random.Generator) ->
     return np.concatenate(found, axis=1), np.concatenate(weights, axis=1)
 
 
-def _mixture(crowd: Crowd, young: Ints, asked: tuple[Ints, Floats], levels: Sequence[float]) -> Floats:
+def _mixture(crowd: PeerSnapshot, young: Ints, asked: tuple[Ints, Floats], levels: Sequence[float]) -> Floats:
     peers, weights = asked
     own_share = (crowd.known[young] / (crowd.known[young] + EQUAL_CELLS))[:, None, None]
     theirs = crowd.means[peers]  # young x peers x quantities
@@ -96,8 +98,8 @@ def _mixture(crowd: Crowd, young: Ints, asked: tuple[Ints, Floats], levels: Sequ
         theirs > 0, (own_share * own + (1.0 - own_share) * theirs) / np.where(theirs > 0, theirs, 1.0), 1.0
     )
     # young x horizons x quantities x (peers x levels): each level stands for the probability around it
-    samples = crowd.fans[peers] * scale[:, :, None, :, None]
-    samples = np.moveaxis(samples, 1, 3).reshape(len(young), *crowd.fans.shape[1:3], -1)
+    samples = crowd.forecasts[peers] * scale[:, :, None, :, None]
+    samples = np.moveaxis(samples, 1, 3).reshape(len(young), *crowd.forecasts.shape[1:3], -1)
     masses = _masses(levels)
     spread = (weights[:, :, None] * masses).reshape(len(young), 1, 1, -1)
     return weighted_quantiles(samples, np.broadcast_to(spread, samples.shape), levels)
@@ -111,18 +113,20 @@ def _masses(levels: Sequence[float]) -> Floats:
 
 
 @dataclass(slots=True)
-class Crowds:
-    """Remembers who shares a service or a source, and gives young pairs their peers' fans."""
+class PeerForecasts:
+    """Remembers who shares a service or a source, and gives young pairs their peers' forecasts."""
 
-    ask: Ask
+    spec: ForecastSpec
     seed: int = 1
     _services: list[int] = field(default_factory=list)
     _sources: list[int] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
     _turn: int = 0
 
-    def completed(self, final: Floats, view: View, known: Ints, subjects: Sequence[Subject]) -> tuple[Floats, Ints]:
-        """Final fans (series x targets x levels) with those of young pairs drawn towards their peers', and which are.
+    def completed(
+        self, final: Floats, view: SeriesView, known: Ints, subjects: Sequence[Subject]
+    ) -> tuple[Floats, Ints]:
+        """Final forecasts (series x targets x levels), those of young pairs drawn towards their peers', and which are.
 
         The result is a new array when anything changes. Other subjects than pairs have no peers.
         """
@@ -132,17 +136,17 @@ class Crowds:
         self._name(subjects[: len(final)])
         self._turn += 1
         rng = np.random.default_rng((self.seed, self._turn))
-        young = np.sort(young[np.argsort(known[young], kind="stable")[:MOST_YOUNG]])
+        young = np.sort(young[np.argsort(known[young], kind="stable")[:MAX_YOUNG]])
         pool = rng.permutation(np.flatnonzero(known >= EQUAL_CELLS))[:POOL]
         rows = np.union1d(young, pool)
         services, sources = (np.array(numbers)[rows] for numbers in (self._services, self._sources))
         means, asking = self._means(view.rates[:, rows]), np.searchsorted(rows, young)
-        crowd = Crowd(final[rows][:, None], means, known[rows], services, sources, asking)
-        fans, helped = with_peers(crowd, self.ask.levels, GROWN_CELLS, rng)
+        crowd = PeerSnapshot(final[rows][:, None], means, known[rows], services, sources, asking)
+        forecasts, helped = blend_peers(crowd, self.spec.levels, GROWN_CELLS, rng)
         if not len(helped):
             return final, rows[helped]
         final = final.copy()
-        final[rows[helped]] = lawful(fans[helped, 0])
+        final[rows[helped]] = make_monotone(forecasts[helped, 0])
         return final, rows[helped]
 
     def _name(self, subjects: Sequence[Subject]) -> None:
@@ -156,4 +160,4 @@ class Crowds:
         known = ~np.isnan(rates)
         total = np.where(known, rates, 0.0).sum(axis=-1, dtype=np.float64)
         means: Floats = np.where(known.any(axis=-1), total / np.maximum(known.sum(axis=-1), 1), np.nan)
-        return means[self.ask.channels].T
+        return means[self.spec.channels].T

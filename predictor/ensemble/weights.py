@@ -13,16 +13,16 @@ from predictor.data.view import ALL, Floats, Ints, Rows, Target
 # prove nothing. The length of the window comes on top, as windows that overlap are not so many witnesses.
 PRIOR = 8.0
 # Fewer scores than this, and a model that is no baseline is not asked at all - unless all series together have many.
-FEWEST = 10.0
-FEWEST_POOLED = 200.0
+MIN_SCORES = 10.0
+MIN_POOLED = 200.0
 # What all series say together fades so many times more slowly.
 POOL_SLOWER = 4.0
 # One window may count for so many times the usual loss in what all series say together.
 WORST = 10.0
-# Learning rate: sharpness grows with the root of the number of windows, see `Ledger.weights`.
+# Learning rate: sharpness grows with the root of the number of windows, see `LossScoreboard.weights`.
 SHARPNESS = 1.5
 # A half life is at least so many lengths of the window, or luck would choose.
-FEWEST_WINDOWS = 4
+MIN_WINDOWS = 4
 NEVER = -(10**9)
 
 
@@ -37,7 +37,7 @@ class Contest:
     half_life: float = 60.0  # cells
 
 
-class Ledger:
+class LossScoreboard:
     """Exponentially fading sums of pinball loss: models x series x targets.
 
     A model is measured against the reference on the very same windows, so one that had nothing to say during a
@@ -50,7 +50,7 @@ class Ledger:
         self.baseline = np.array([name in contest.baselines for name in contest.models])
         lengths = np.array([target.length for target in contest.targets], dtype=np.float64)
         self._prior = (PRIOR + lengths).astype(np.float32)
-        self.half_life = np.maximum(contest.half_life, FEWEST_WINDOWS * lengths)
+        self.half_life = np.maximum(contest.half_life, MIN_WINDOWS * lengths)
         shape = (len(contest.models), 0, len(contest.targets))
         self.loss: Floats = np.zeros(shape, dtype=np.float32)
         self.against: Floats = self.loss.copy()
@@ -128,8 +128,8 @@ class Ledger:
         makes n the number of windows that still count, so the bound holds against whoever was best lately.
         """
         count = self.count[:, rows]
-        many = (self.pool[2] >= FEWEST_POOLED)[:, None]
-        trusted = able & (self.baseline[:, None, None] | (count >= FEWEST) | many)
+        many = (self.pool[2] >= MIN_POOLED)[:, None]
+        trusted = able & (self.baseline[:, None, None] | (count >= MIN_SCORES) | many)
         ratio = np.where(trusted, self.ratios(rows), np.inf)
         best = ratio.min(axis=0)
         sharpness = SHARPNESS * np.sqrt(self._prior + count.max(axis=0))
@@ -154,12 +154,12 @@ class Ledger:
             own = name in ("pool", "pool_at")
             shape = value.shape if own else (*value.shape[:axis], len(state["at"]), *value.shape[axis + 1 :])
             if state[name].shape != shape or not np.isfinite(state[name]).all():
-                raise ValueError(f"ledger: {name} is of other models or targets")
+                raise ValueError(f"scoreboard: {name} is of other models or targets")
         self.loss, self.against, self.count = (state[name].copy() for name in ("loss", "against", "count"))
         self._at, self.pool, self._pool_at = state["at"].copy(), state["pool"].astype(float), state["pool_at"].copy()
 
-    def take_over(self, other: "Ledger", where: NDArray[np.bool_], rows: Ints) -> None:
-        """Replaces sums of `rows` by those of another ledger, of these rows only, where `where` (models x rows) holds.
+    def take_over(self, other: "LossScoreboard", where: NDArray[np.bool_], rows: Ints) -> None:
+        """Replaces sums of `rows` by another scoreboard's (of these rows only) where `where` (models x rows) holds.
 
         What all series say together is taken over while nothing is known of it.
         """

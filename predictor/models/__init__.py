@@ -6,14 +6,14 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-from predictor.data.view import Ask, Floats, Ints, View
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView
 
 GROUP = "forepath.models"
-# Imported only when asked for: learning libraries take seconds to load. Called with (ask, seed).
+# Imported only when asked for: learning libraries take seconds to load. Called with (spec, seed).
 IN_THE_BOX = {
     "naive": "predictor.models.pointwise:Naive",
-    "ewma": "predictor.models.pointwise:Ewma",
-    "ewma_slow": "predictor.models.pointwise:EwmaSlow",
+    "ewma": "predictor.models.pointwise:ExponentialAverage",
+    "ewma_slow": "predictor.models.pointwise:SlowExponentialAverage",
     "train_mean": "predictor.models.pointwise:TrainMean",
     "seasonal_naive": "predictor.models.seasonal:SeasonalNaive",
     "arima": "predictor.models.arima:Arima",
@@ -29,7 +29,7 @@ REFERENCE = "ewma"
 
 
 class Model(Protocol):
-    """A forecaster over all series at once. A view may show some of them only: see `View.rows`.
+    """A forecaster over all series at once. A view may show some of them only: see `SeriesView.rows`.
 
     `slow` fits run in another process on a copy, which then takes the place of the original, so a model must be
     picklable. `replayable` models may be judged on the past with what they know today, because they learn so
@@ -42,13 +42,13 @@ class Model(Protocol):
     replayable: ClassVar[bool]
     costly: ClassVar[bool]
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """Learns parameters from the whole view, which may show a sample of the series."""
 
-    def update(self, view: View) -> None:
+    def update(self, view: SeriesView) -> None:
         """Takes note of new cells and of new series; called before each prediction with all series, cheap."""
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         """Origins x series x targets x levels (float32), NaN where the model has nothing to say.
 
         What is said at origin k (a cell of the view) may depend on cells <= k only; parameters are those of the last
@@ -64,7 +64,7 @@ class Adopting(Protocol):
         """Called once, when this model takes the place of `old`."""
 
 
-Maker = Callable[[Ask, int], Model]
+Maker = Callable[[ForecastSpec, int], Model]
 
 
 @cache
@@ -72,7 +72,7 @@ def _plugged_in() -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def known() -> tuple[str, ...]:
+def known_models() -> tuple[str, ...]:
     """Names of all models that can be asked for."""
     ours = (*IN_THE_BOX, *EXTRA)
     return (*ours, *(name for name in _plugged_in() if name not in ours))
@@ -88,9 +88,9 @@ def maker(name: str) -> Maker:
     if name in _plugged_in():
         loaded: Maker = _plugged_in()[name].load()
         return loaded
-    raise ValueError(f"no model is named {name}; known are {', '.join(known())}")
+    raise ValueError(f"no model is named {name}; known are {', '.join(known_models())}")
 
 
-def build(names: Sequence[str], ask: Ask, seed: int = 1) -> dict[str, Model]:
+def build_models(names: Sequence[str], spec: ForecastSpec, seed: int = 1) -> dict[str, Model]:
     """A fresh model for each name, in that order; raises ValueError for names that nobody knows."""
-    return {name: maker(name)(ask, seed) for name in names}
+    return {name: maker(name)(spec, seed) for name in names}

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import lfilter
 
-from predictor.data.view import Ask, Floats, Ints, View, last_known
-from predictor.models.pointwise import PointBand
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, last_known
+from predictor.models.pointwise import PointModel
 
 # (p, d, q); which one is used is decided by one-step errors on history that the candidates were not fitted to.
 ORDERS = ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 0, 1), (2, 0, 1), (0, 1, 1), (1, 1, 1))
@@ -27,7 +27,7 @@ KEPT = 24
 GROUPS = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 
 
-class Arima(PointBand):
+class Arima(PointModel):
     """Every ARIMA is, but for a remainder, a weighted sum of its last values: 30 weights per group say it all.
 
     So new cells cost one product per series and no filter has to be run again (Box and Jenkins' pi weights).
@@ -37,8 +37,8 @@ class Arima(PointBand):
     slow: ClassVar[bool] = True
     replayable: ClassVar[bool] = False
 
-    def __init__(self, ask: Ask, seed: int = 0) -> None:
-        super().__init__(ask, seed)
+    def __init__(self, spec: ForecastSpec, seed: int = 0) -> None:
+        super().__init__(spec, seed)
         self.order: tuple[int, int, int] | None = None
         self._estimates: dict[tuple[int, int], list[Floats]] = {}
         self._next = 0
@@ -46,7 +46,7 @@ class Arima(PointBand):
         self._mean: Floats = np.zeros((0, 0), dtype=np.float32)  # series x channels
         self._group: Ints = np.zeros((0, 0), dtype=np.int64)
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """Chooses the order on a sample of series, then estimates a few series in turn."""
         lively = np.flatnonzero(np.nanmax(np.nan_to_num(view.rates[0]), axis=-1, initial=0.0) > 0)
         if view.cells < SHORTEST or not len(lively):
@@ -66,8 +66,8 @@ class Arima(PointBand):
                     known = self._estimates.setdefault((channel, int(group)), [])
                     self._estimates[channel, int(group)] = [*known, weights][-KEPT:]
 
-    def update(self, view: View) -> None:
-        """See PointBand; nothing before the first fit."""
+    def update(self, view: SeriesView) -> None:
+        """See PointModel; nothing before the first fit."""
         if not self._estimates:
             return
         more = view.population - len(self._mean)
@@ -84,12 +84,12 @@ class Arima(PointBand):
             self._group[sub.rows, channel] = _grouped(_standardised(sub.rates[channel]))
         super().update(view)
 
-    def points(self, view: View, origins: Ints) -> Floats:
-        """See PointBand: mean of the path foreseen over each window, targets x series x origins."""
-        result = np.zeros((len(self.ask.targets), view.series, len(origins)), dtype=np.float32)
+    def points(self, view: SeriesView, origins: Ints) -> Floats:
+        """See PointModel: mean of the path forecast over each window, targets x series x origins."""
+        result = np.zeros((len(self.spec.targets), view.series, len(origins)), dtype=np.float32)
         means, groups = self._mean[view.rows], self._group[view.rows]
         for channel in range(view.channels):
-            which = np.flatnonzero(self.ask.channels == channel)
+            which = np.flatnonzero(self.spec.channels == channel)
             if len(which):
                 for group in np.unique(groups[:, channel]).tolist():
                     weights = self._window_weights(channel, group, view.lead)[:, which]
@@ -103,12 +103,12 @@ class Arima(PointBand):
     def _window_weights(self, channel: int, group: int, lead: int) -> Floats:
         groups = [of for at, of in self._estimates if at == channel]
         if not groups:
-            return np.zeros((MEMORY, len(self.ask.targets)), dtype=np.float32)
+            return np.zeros((MEMORY, len(self.spec.targets)), dtype=np.float32)
         nearest = min(groups, key=lambda one: abs(one - group))
         key = (lead, channel * (len(GROUPS) + 1) + nearest)
         if key not in self._weights:
-            steps = path_weights(np.median(self._estimates[channel, nearest], axis=0), lead + self.ask.reach)
-            windows = [steps[lead + one.first : lead + one.reach].mean(axis=0) for one in self.ask.targets]
+            steps = path_weights(np.median(self._estimates[channel, nearest], axis=0), lead + self.spec.reach)
+            windows = [steps[lead + one.first : lead + one.reach].mean(axis=0) for one in self.spec.targets]
             self._weights[key] = np.stack(windows, axis=-1).astype(np.float32)
         return self._weights[key]
 
@@ -131,7 +131,7 @@ class Arima(PointBand):
                 estimates[channel, group] = list(known.astype(np.float64))
         self.order, self._estimates, self._weights = (p, d, q), estimates, {}
 
-    def adopt(self, old: "PointBand") -> None:
+    def adopt(self, old: "PointModel") -> None:
         """Keeps means, groups and bands of the predecessor."""
         super().adopt(old)
         if isinstance(old, Arima):

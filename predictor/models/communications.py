@@ -1,4 +1,4 @@
-"""Foresees a machine's load from the communications that are foreseen to arrive there, not from its own past alone."""
+"""Forecasts a machine's load from the communications that are forecast to arrive there, not from its own past alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from predictor.data.view import Ask, Floats, Ints, View
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView
 
 # Ridge on standardised arrivals: without it, a quiet past would make an invention of a slope.
 RIDGE = 5.0
-FEWEST_CELLS = 20
+MIN_CELLS = 20
 # The newest cells count most: what one request costs changes with what is asked.
 HALF_LIFE_CELLS = 150.0
 
@@ -20,7 +20,7 @@ class Arrivals:
     """What arrives at each machine of a view, on the view's cells.
 
     `past` is features x series x cells (rates, NaN = not known); `ahead` features x series x targets x levels: what is
-    foreseen to arrive in each target's window (NaN = nothing is said).
+    forecast to arrive in each target's window (NaN = nothing is said).
     """
 
     past: Floats
@@ -30,7 +30,7 @@ class Arrivals:
 class Communications:
     """load = base + slopes x arrivals, refitted each cycle by weighted ridge regression per machine and channel.
 
-    Its fan is that line at the quantiles of the arrivals foreseen, spread by the line's own errors; as it is a model
+    It forecasts that line at the quantiles of the arrivals, spread by the line's own errors; as it is a model
     like the others, a machine whose load has nothing to do with its communications gives it no say.
     """
 
@@ -39,17 +39,17 @@ class Communications:
     replayable: ClassVar[bool] = False
     costly: ClassVar[bool] = False
 
-    def __init__(self, ask: Ask, arrivals: Callable[[View], Arrivals | None]) -> None:
-        self.ask = ask
+    def __init__(self, spec: ForecastSpec, arrivals: Callable[[SeriesView], Arrivals | None]) -> None:
+        self.spec = spec
         self._arrivals = arrivals
-        self._fan: Floats = ask.empty(1, 0)[0]
+        self._predict_last: Floats = spec.empty(1, 0)[0]
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """Nothing to learn but what each update does."""
 
-    def update(self, view: View) -> None:
-        """Fits the lines of all machines and makes their fans."""
-        self._fan = self.ask.empty(1, view.series)[0]
+    def update(self, view: SeriesView) -> None:
+        """Fits the lines of all machines and makes their forecasts."""
+        self._predict_last = self.spec.empty(1, view.series)[0]
         arrivals = self._arrivals(view)
         if arrivals is None:
             return
@@ -60,16 +60,18 @@ class Communications:
                     self._fill(number, channel, line, arrivals.ahead[:, number])
 
     def _fill(self, number: int, channel: int, line: "Line", ahead: Floats) -> None:
-        for place, target in enumerate(self.ask.targets):
+        for place, target in enumerate(self.spec.targets):
             if target.channel == channel and not np.isnan(ahead[:, place]).any():
-                self._fan[number, place] = line.fan(ahead[:, place], self.ask.levels, target.length, target.peak)
+                self._predict_last[number, place] = line.quantiles(
+                    ahead[:, place], self.spec.levels, target.length, target.peak
+                )
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         """See Model; speaks at the newest cell only, as forecasts of the past's arrivals are not kept."""
-        said = self.ask.empty(len(origins), view.series)
+        said = self.spec.empty(len(origins), view.series)
         newest = np.flatnonzero(origins == view.cells - 1)
-        if len(self._fan) == view.population:
-            said[newest] = self._fan[view.rows]
+        if len(self._predict_last) == view.population:
+            said[newest] = self._predict_last[view.rows]
         return said
 
 
@@ -81,7 +83,7 @@ class Line:
     slopes: Floats
     errors: Floats
 
-    def fan(self, ahead: Floats, levels: tuple[float, ...], length: int, peak: bool) -> Floats:
+    def quantiles(self, ahead: Floats, levels: tuple[float, ...], length: int, peak: bool) -> Floats:
         """Load at each level: arrivals at that level, plus the line's errors; errors of a mean shrink with its length.
 
         The two spreads are taken as independent and are added in squares about the medians.
@@ -101,7 +103,7 @@ class Line:
 def fitted(load: Floats, arrivals: Floats) -> Line | None:
     """The line of one channel (cells) on arrivals (features x cells); None where too little is known or varies."""
     known = ~np.isnan(load) & ~np.isnan(arrivals).any(axis=0)
-    if known.sum() < FEWEST_CELLS:
+    if known.sum() < MIN_CELLS:
         return None
     y, x = load[known].astype(np.float64), arrivals[:, known].astype(np.float64)
     age = np.flatnonzero(known)[-1] - np.flatnonzero(known)

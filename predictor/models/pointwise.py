@@ -5,15 +5,15 @@ from typing import ClassVar
 import numpy as np
 from scipy.signal import lfilter
 
-from predictor.data.view import Ask, Floats, Ints, View, last_known
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, last_known
 from predictor.models.quantiles import sample_quantiles
 
 # Cells at the end that may still change, as rows may come late: running states stay behind them.
 UNSETTLED = 5
 
 
-class PointBand:
-    """A model whose guess is one rate per window; its fan is that guess plus the errors that it made before."""
+class PointModel:
+    """A model whose guess is one rate per window; its forecast is that guess plus the errors that it made before."""
 
     slow: ClassVar[bool] = False
     replayable: ClassVar[bool] = True
@@ -22,18 +22,18 @@ class PointBand:
     # Errors beyond so many add little to a quantile and much to its cost.
     samples: ClassVar[int] = 300
 
-    def __init__(self, ask: Ask, _seed: int = 0) -> None:
-        self.ask = ask
+    def __init__(self, spec: ForecastSpec, _seed: int = 0) -> None:
+        self.spec = spec
         self._band: Floats | None = None
 
-    def points(self, view: View, origins: Ints) -> Floats:
-        """Rates foreseen at some cells of the view: (channels or targets) x series x origins."""
+    def points(self, view: SeriesView, origins: Ints) -> Floats:
+        """Rates forecast at some cells of the view: (channels or targets) x series x origins."""
         raise NotImplementedError
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """Nothing to learn but the band."""
 
-    def update(self, view: View) -> None:
+    def update(self, view: SeriesView) -> None:
         """Renews the band of the series whose turn it is, and gives new ones theirs."""
         band = self._roomy(view.population)
         sub = view.due()
@@ -42,45 +42,45 @@ class PointBand:
     def _roomy(self, population: int) -> Floats:
         band = self._band
         if band is None or len(band) < population:
-            more = self.ask.empty(1, population - (0 if band is None else len(band)))[0]
+            more = self.spec.empty(1, population - (0 if band is None else len(band)))[0]
             self._band = band = more if band is None else np.concatenate([band, more])
         return band
 
-    def _errors(self, view: View) -> Floats:
+    def _errors(self, view: SeriesView) -> Floats:
         """Quantiles of the errors at origins of the last `memory` cells: series x targets x levels."""
-        band: Floats = self.ask.empty(1, view.series)[0]
-        reach = min(view.cells, self.memory + self.ask.reach + view.lead)
+        band: Floats = self.spec.empty(1, view.series)[0]
+        reach = min(view.cells, self.memory + self.spec.reach + view.lead)
         origins = np.arange(view.cells - 1, view.cells - 1 - reach, -max(1, -(-reach // self.samples)))[::-1]
         guesses = self.points(view, origins)
-        for number, target in enumerate(self.ask.targets):
+        for number, target in enumerate(self.spec.targets):
             begins = view.begins(target, origins)
             over = begins + target.length <= view.cells
-            guess = guesses[number if len(guesses) == len(self.ask.targets) else target.channel]
+            guess = guesses[number if len(guesses) == len(self.spec.targets) else target.channel]
             error = view.target(target)[:, begins[over]] - guess[:, over]
-            here = sample_quantiles(error, self.ask.levels) if over.any() else np.nan
+            here = sample_quantiles(error, self.spec.levels) if over.any() else np.nan
             # A young series has seen no window as far away as this: what it errs over nearer ones is the best guess.
             nearer = self._nearer(number)
             band[:, number] = here if nearer is None else np.where(np.isnan(here), band[:, nearer], here)
         return band
 
     def _nearer(self, number: int) -> int | None:
-        own = self.ask.targets[number]
+        own = self.spec.targets[number]
         alike = [
-            n for n, one in enumerate(self.ask.targets[:number]) if (one.channel, one.peak) == (own.channel, own.peak)
+            n for n, one in enumerate(self.spec.targets[:number]) if (one.channel, one.peak) == (own.channel, own.peak)
         ]
         return alike[-1] if alike else None
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         """See Model."""
         if self._band is None or len(self._band) < view.population:
-            return self.ask.empty(len(origins), view.series)
+            return self.spec.empty(len(origins), view.series)
         guess = self.points(view, origins)
-        if len(guess) != len(self.ask.targets):
-            guess = guess[self.ask.channels]
-        fan: Floats = guess.transpose(2, 1, 0)[..., None].astype(np.float32, copy=False) + self._band[view.rows]
-        return fan
+        if len(guess) != len(self.spec.targets):
+            guess = guess[self.spec.channels]
+        quantiles: Floats = guess.transpose(2, 1, 0)[..., None].astype(np.float32, copy=False) + self._band[view.rows]
+        return quantiles
 
-    def adopt(self, old: "PointBand") -> None:
+    def adopt(self, old: "PointModel") -> None:
         """Keeps the bands of the predecessor until their turn comes."""
         self._band = old._band
 
@@ -89,16 +89,16 @@ class PointBand:
         return {**self.__dict__, "_band": None}
 
 
-class Running(PointBand):
-    """A PointBand whose guess at a cell follows from a small state and that cell: no history is read in a cycle.
+class RecursiveModel(PointModel):
+    """A PointModel whose guess at a cell follows from a small state and that cell: no history is read in a cycle.
 
     The state (parts x channels x series) stays UNSETTLED cells behind, from where it is run again each time.
     """
 
     parts: ClassVar[int]
 
-    def __init__(self, ask: Ask, seed: int = 0) -> None:
-        super().__init__(ask, seed)
+    def __init__(self, spec: ForecastSpec, seed: int = 0) -> None:
+        super().__init__(spec, seed)
         self._state: Floats | None = None
         self._next = 0  # number of the first cell that the state does not know yet
 
@@ -114,12 +114,12 @@ class Running(PointBand):
         """Channels x series: what the state foresees, NaN before the first known cell."""
         raise NotImplementedError
 
-    def history(self, view: View) -> Floats:
-        """What is foreseen at every cell of the view (channels x series x cells), without the running state."""
+    def history(self, view: SeriesView) -> Floats:
+        """What is forecast at every cell of the view (channels x series x cells), without the running state."""
         raise NotImplementedError
 
-    def update(self, view: View) -> None:
-        """See PointBand; also moves the state on."""
+    def update(self, view: SeriesView) -> None:
+        """See PointModel; also moves the state on."""
         super().update(view)
         self._follow(view)
         assert self._state is not None
@@ -128,7 +128,7 @@ class Running(PointBand):
             self.advance(self._state, view.rates[..., cell - view.start])
         self._next = max(self._next, until)
 
-    def _follow(self, view: View) -> None:
+    def _follow(self, view: SeriesView) -> None:
         state = self._state
         if state is None:
             self._state, self._next = self.begin(view.channels, view.population), view.start
@@ -136,14 +136,14 @@ class Running(PointBand):
             more = self._caught_up(view, state.shape[2])
             self._state = np.concatenate([state, more], axis=2)
 
-    def _caught_up(self, view: View, known: int) -> Floats:
+    def _caught_up(self, view: SeriesView, known: int) -> Floats:
         fresh = self.begin(view.channels, view.population - known)
         for cell in range(view.start, min(self._next, view.start + view.cells)):
             self.advance(fresh, view.rates[:, known:, cell - view.start])
         return fresh
 
-    def points(self, view: View, origins: Ints) -> Floats:
-        """See PointBand; from the running state where it is near enough."""
+    def points(self, view: SeriesView, origins: Ints) -> Floats:
+        """See PointModel; from the running state where it is near enough."""
         first = self._next - view.start
         if len(origins) > 1 or self._state is None or not 0 <= origins[0] + 1 - first <= 2 * UNSETTLED:
             return self.history(view)[..., origins]
@@ -152,36 +152,36 @@ class Running(PointBand):
             self.advance(state, view.rates[..., cell])
         return self.guess(state)[..., None]
 
-    def adopt(self, old: "PointBand") -> None:
+    def adopt(self, old: "PointModel") -> None:
         """Keeps state and bands of the predecessor."""
         super().adopt(old)
-        if isinstance(old, Running):
+        if isinstance(old, RecursiveModel):
             self._state, self._next = old._state, old._next
 
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_state": None}
 
 
-class Naive(Running):
+class Naive(RecursiveModel):
     """The last known rate, with the band of its earlier errors."""
 
     name: ClassVar[str] = "naive"
     parts: ClassVar[int] = 1
 
     def begin(self, channels: int, series: int) -> Floats:
-        """See Running."""
+        """See RecursiveModel."""
         return np.full((1, channels, series), np.nan)
 
     def advance(self, state: Floats, column: Floats) -> None:
-        """See Running."""
+        """See RecursiveModel."""
         np.copyto(state[0], column, where=~np.isnan(column))
 
     def guess(self, state: Floats) -> Floats:
-        """See Running."""
+        """See RecursiveModel."""
         return np.asarray(state[0])
 
-    def history(self, view: View) -> Floats:
-        """See Running."""
+    def history(self, view: SeriesView) -> Floats:
+        """See RecursiveModel."""
         return last_known(view.rates)
 
 
@@ -197,7 +197,7 @@ def ewma(values: Floats, alpha: float) -> Floats:
     return np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
 
 
-class Ewma(Running):
+class ExponentialAverage(RecursiveModel):
     """EWMA of the rate with alpha 0.2, with the band of its earlier errors."""
 
     name: ClassVar[str] = "ewma"
@@ -205,23 +205,23 @@ class Ewma(Running):
     alpha: ClassVar[float] = 0.2
 
     def advance(self, state: Floats, column: Floats) -> None:
-        """See Running; the parts are the two sums of `ewma`."""
+        """See RecursiveModel; the parts are the two sums of `ewma`."""
         known = ~np.isnan(column)
         state *= 1.0 - self.alpha
         state[0] += np.where(known, column, 0.0)
         state[1] += known
 
     def guess(self, state: Floats) -> Floats:
-        """See Running."""
+        """See RecursiveModel."""
         total, weight = state
         return np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
 
-    def history(self, view: View) -> Floats:
-        """See Running."""
+    def history(self, view: SeriesView) -> Floats:
+        """See RecursiveModel."""
         return ewma(view.rates, self.alpha)
 
 
-class EwmaSlow(Ewma):
+class SlowExponentialAverage(ExponentialAverage):
     """EWMA with alpha 0.05: the level of the last minute rather than of the last seconds."""
 
     name: ClassVar[str] = "ewma_slow"
@@ -229,31 +229,31 @@ class EwmaSlow(Ewma):
 
 
 # From so many cells on, old ones begin to fade: a mean that nothing can move any more is of no use.
-LONGEST = 100_000
+MAX_MEAN_CELLS = 100_000
 
 
-class TrainMean(Running):
-    """Mean rate up to each cell; its band makes the fan that of all windows seen."""
+class TrainMean(RecursiveModel):
+    """Mean rate up to each cell; its band makes the forecast that of all windows seen."""
 
     name: ClassVar[str] = "train_mean"
     parts: ClassVar[int] = 2
     memory: ClassVar[int] = 3000
 
     def advance(self, state: Floats, column: Floats) -> None:
-        """See Running; the parts are the mean and how many cells it is of."""
+        """See RecursiveModel; the parts are the mean and how many cells it is of."""
         mean, count = state
         known = ~np.isnan(column)
         count += known
-        np.minimum(count, LONGEST, out=count)
+        np.minimum(count, MAX_MEAN_CELLS, out=count)
         mean += np.where(known, (column - mean) / np.maximum(count, 1.0), 0.0)
 
     def guess(self, state: Floats) -> Floats:
-        """See Running."""
+        """See RecursiveModel."""
         mean, count = state
         return np.where(count > 0, mean, np.nan)
 
-    def history(self, view: View) -> Floats:
-        """See Running."""
+    def history(self, view: SeriesView) -> Floats:
+        """See RecursiveModel."""
         known = ~np.isnan(view.rates)
         count = np.cumsum(known, axis=-1)
         total = np.cumsum(np.where(known, view.rates, 0.0), axis=-1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Makes quantiles out of samples, and keeps every fan of quantiles finite, non-negative and free of crossings."""
+"""Makes quantiles out of samples, and keeps every quantile forecast finite, non-negative and free of crossings."""
 
 from collections.abc import Sequence
 
@@ -36,30 +36,30 @@ def weighted_quantiles(samples: Floats, weights: Floats, levels: Sequence[float]
     return np.take_along_axis(ordered, np.minimum(index, last), axis=-1)
 
 
-def lawful(fan: Floats) -> Floats:
-    """The same fan with values clipped at 0 and crossings undone; a fan with any value not finite becomes all NaN."""
-    good = np.isfinite(fan).all(axis=-1, keepdims=True)
+def make_monotone(quantiles: Floats) -> Floats:
+    """The same forecast clipped at 0, crossings undone; one with any value that is not finite becomes all NaN."""
+    good = np.isfinite(quantiles).all(axis=-1, keepdims=True)
     everyone = bool(good.all())
-    ordered: Floats = np.maximum(fan if everyone else np.where(good, fan, 0.0), 0.0)
+    ordered: Floats = np.maximum(quantiles if everyone else np.where(good, quantiles, 0.0), 0.0)
     # Level by level is many times faster than accumulating along a short last axis.
-    for level in range(1, fan.shape[-1]):
+    for level in range(1, quantiles.shape[-1]):
         np.maximum(ordered[..., level], ordered[..., level - 1], out=ordered[..., level])
     return ordered if everyone else np.where(good, ordered, np.nan)
 
 
-def widened(fan: Floats, factor: Floats, levels: Sequence[float]) -> Floats:
-    """Spreads each fan about its median by `factor` (>= 1, broadcast over all but the last axis)."""
+def widened(quantiles: Floats, factor: Floats, levels: Sequence[float]) -> Floats:
+    """Spreads each forecast about its median by `factor` (>= 1, broadcast over all but the last axis)."""
     middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
-    median = fan[..., middle : middle + 1]
-    # A flat fan would stay flat however old it is, so a part of the median counts as spread.
+    median = quantiles[..., middle : middle + 1]
+    # A flat forecast would stay flat however old it is, so a part of the median counts as spread.
     floor = (np.asarray(levels) - levels[middle]) * 0.5 * median
-    spread: Floats = median + (fan - median) * factor[..., None] + floor * (factor[..., None] - 1.0)
+    spread: Floats = median + (quantiles - median) * factor[..., None] + floor * (factor[..., None] - 1.0)
     return spread
 
 
-def pinball(fan: Floats, actual: Floats, levels: Sequence[float]) -> Floats:
-    """Mean pinball loss over the levels (last axis of `fan`): mean of max(q (y - f), (q - 1) (y - f))."""
-    miss = actual[..., None] - fan
+def pinball_loss(quantiles: Floats, actual: Floats, levels: Sequence[float]) -> Floats:
+    """Mean pinball loss over the levels (last axis of `quantiles`): mean of max(q (y - f), (q - 1) (y - f))."""
+    miss = actual[..., None] - quantiles
     grid = np.asarray(levels)
     loss: Floats = np.maximum(grid * miss, (grid - 1.0) * miss).mean(axis=-1)
     return loss

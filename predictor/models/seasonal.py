@@ -6,11 +6,11 @@ from typing import ClassVar
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-from predictor.data.view import Ask, Floats, Ints, View
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView
 from predictor.models.quantiles import weighted_quantiles
 
 MIN_CYCLES = 3
-SHORTEST = 6
+MIN_PERIOD = 6
 SMOOTH = 3
 # Standard errors above which a lag is believed. The lag is the best of many, hence more than the usual two; the lag at
 # twice the distance must agree as well, and the choice of models weeds out what still slips through.
@@ -64,7 +64,7 @@ def _smooth(values: Floats) -> Floats:
     return np.asarray(total) / SMOOTH
 
 
-def find_periods(view: View) -> Floats:
+def find_periods(view: SeriesView) -> Floats:
     """Period of each series in cells (fractional), NaN where none is significant. The first channel is asked first."""
     periods = np.full(view.series, np.nan)
     for rates in view.rates:
@@ -77,7 +77,7 @@ def find_periods(view: View) -> Floats:
 def _channel_periods(series: Floats) -> Floats:
     found = np.full(len(series), np.nan)
     longest = series.shape[-1] // MIN_CYCLES
-    if longest <= SHORTEST:
+    if longest <= MIN_PERIOD:
         return found
     graph = correlogram(series)
     for pair in np.flatnonzero(graph.values[:, 0] > 0):
@@ -88,7 +88,7 @@ def _channel_periods(series: Floats) -> Floats:
 def _period(values: Floats, error: Floats, longest: int) -> float:
     # Before the first zero a series resembles itself because it is slow, not because it recurs.
     negative = np.flatnonzero(values[: longest + 1] <= 0)
-    low = max(SHORTEST, int(negative[0]) if len(negative) else longest + 1)
+    low = max(MIN_PERIOD, int(negative[0]) if len(negative) else longest + 1)
     lags = np.arange(low, longest + 1)
     if not len(lags):
         return float("nan")
@@ -139,7 +139,7 @@ TOLERANCE = 0.06
 FADING = 0.85
 # Say of a cycle in which nothing was as it is now: little, but if all are like that they share it.
 DOUBTFUL = 0.05
-LONGEST_COMPARED = 120
+MAX_COMPARED = 120
 
 
 class SeasonalNaive:
@@ -150,47 +150,47 @@ class SeasonalNaive:
     replayable: ClassVar[bool] = True
     costly: ClassVar[bool] = True
 
-    def __init__(self, ask: Ask, _seed: int = 0) -> None:
-        self.ask = ask
+    def __init__(self, spec: ForecastSpec, _seed: int = 0) -> None:
+        self.spec = spec
         self.periods: Floats = np.zeros(0)
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """Looks for the period of each series in the view."""
         more = view.population - len(self.periods)
         self.periods = np.pad(self.periods, (0, max(0, more)), constant_values=np.nan)
         self.periods[view.rows] = find_periods(view)
 
-    def update(self, view: View) -> None:
+    def update(self, view: SeriesView) -> None:
         """Looks again where it is a series' turn."""
         self.fit(view.due())
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         """See Model; NaN for series without a period or with fewer than two windows to look back at."""
-        fan = self.ask.empty(len(origins), view.series)
+        quantiles = self.spec.empty(len(origins), view.series)
         if len(self.periods) < view.population:
-            return fan
+            return quantiles
         periods = self.periods[view.rows]
         who = np.flatnonzero(~np.isnan(periods))
         if len(who):
             sub = view if len(who) == view.series else view.part(who)
             for number, origin in enumerate(origins.tolist()):
-                fan[number, who] = self._at(sub, periods[who], origin)
-        return fan
+                quantiles[number, who] = self._at(sub, periods[who], origin)
+        return quantiles
 
-    def _at(self, view: View, periods: Floats, origin: int) -> Floats:
-        fan: Floats = self.ask.empty(1, view.series)[0]
+    def _at(self, view: SeriesView, periods: Floats, origin: int) -> Floats:
+        quantiles: Floats = self.spec.empty(1, view.series)[0]
         back = lookback(periods, TOLERANCE)
         alike = agreement(view.rates[0, :, : origin + 1], periods)
         weights = (FADING ** np.arange(CYCLES) * alike)[..., None] * SHIFT_WEIGHTS  # series x cycles x shifts
         flat = weights.reshape(view.series, -1)
-        for number, target in enumerate(self.ask.targets):
+        for number, target in enumerate(self.spec.targets):
             begin = view.begins(target, np.array([origin]))[0] - back
             begin = np.where(begin + target.length - 1 <= origin, begin, -1)
             samples = gather(view.target(target), begin)
-            values = weighted_quantiles(samples.reshape(view.series, -1), flat, self.ask.levels)
+            values = weighted_quantiles(samples.reshape(view.series, -1), flat, self.spec.levels)
             cycles = (~np.isnan(samples)).any(axis=-1).sum(axis=-1)
-            fan[:, number] = np.where(cycles[:, None] < 2, np.nan, values)
-        return fan
+            quantiles[:, number] = np.where(cycles[:, None] < 2, np.nan, values)
+        return quantiles
 
     def adopt(self, old: "SeasonalNaive") -> None:
         """Keeps the periods."""
@@ -203,7 +203,7 @@ def agreement(series: Floats, periods: Floats) -> Floats:
     The correlation of square roots. So, once a phase has moved, what was before the move loses its say within a cycle.
     """
     cells = series.shape[-1]
-    reach = int(min(LONGEST_COMPARED, np.ceil(periods.max())))
+    reach = int(min(MAX_COMPARED, np.ceil(periods.max())))
     back = np.round(periods[:, None] * np.arange(CYCLES + 1)).astype(np.int64)
     index = cells - 1 - np.arange(reach)[None, None, :] - back[:, :, None]
     inside = (index >= 0) & (np.arange(reach) < periods[:, None, None])

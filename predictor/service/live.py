@@ -1,4 +1,4 @@
-"""Foresees every series in every cycle within a bounded time: what need not be done at once is done in turn."""
+"""Forecasts every series in every cycle within a bounded time: what need not be done at once is done in turn."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,32 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from predictor.data.view import ALL, Ask, Floats, Ints, Rows, View
+from predictor.data.view import ALL, Floats, ForecastSpec, Ints, Rows, SeriesView
 from predictor.ensemble.forecaster import Forecaster
-from predictor.ensemble.weights import Ledger
+from predictor.ensemble.weights import LossScoreboard
 from predictor.models import Model
-from predictor.models.quantiles import lawful, pinball
+from predictor.models.quantiles import make_monotone, pinball_loss
 from predictor.models.seasonal import SeasonalNaive
 
 # Cells at the end that late rows may still change.
 LATE = 8
 # A costly model is asked about no more than so many series a cycle where it has a say, the busiest; a model whose fits
 # are slow is usually slow in all.
-MOST_ASKED, MOST_ASKED_SLOW = 3000, 300
+MAX_ASKED, MAX_ASKED_SLOW = 3000, 300
 # How busy a series is, is the mean of so many cells.
 BUSY_CELLS = 30
 NEVER = -(10**12)
 
 
 @dataclass(slots=True)
-class Seen:
+class SeriesRecency:
     """When each series was last known, when it last said something (numbers of cells), and how many cells are known."""
 
     last: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     spoke: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     known: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
-    def update(self, view: View, rows: Ints) -> None:
+    def update(self, view: SeriesView, rows: Ints) -> None:
         """Looks at the newest cells of all series, and at all cells of new ones and of `rows`."""
         begin, count = len(self.last), view.series
         room = (0, count - begin)
@@ -46,23 +46,23 @@ class Seen:
         for part in (rows, slice(begin, count)):
             self.known[part] = (~np.isnan(view.rates[0, part])).sum(axis=-1)
 
-    def _look(self, view: View, part: slice, cells: int) -> None:
+    def _look(self, view: SeriesView, part: slice, cells: int) -> None:
         for cell in range(view.cells - cells, view.cells):
             column = view.rates[0, part, cell]
             self.last[part] = np.where(np.isnan(column), self.last[part], view.start + cell)
             self.spoke[part] = np.where(column > 0, view.start + cell, self.spoke[part])
 
 
-class Rota:
+class CostlySchedule:
     """Which models promise what for which series: models x series, and how busy each series is."""
 
     def __init__(self, slow: Ints) -> None:
-        self._most = np.where(slow, MOST_ASKED_SLOW, MOST_ASKED)[:, None]
+        self._most = np.where(slow, MAX_ASKED_SLOW, MAX_ASKED)[:, None]
         self._promising = np.zeros((len(slow), 0), dtype=bool)
         self._busy: Floats = np.zeros(0)
         self._asked = self._promising
 
-    def update(self, view: View, turn: Ints, promising: Ints) -> None:
+    def update(self, view: SeriesView, turn: Ints, promising: Ints) -> None:
         """Takes note of what models promise (models x turn) about the series whose turn it is."""
         more = view.series - self._promising.shape[1]
         self._promising = np.pad(self._promising, ((0, 0), (0, more)))
@@ -89,7 +89,7 @@ MOMENTS = 32
 SPAN = 128
 
 
-def replay(models: Mapping[str, Model], view: View, ask: Ask, into: Ledger) -> None:
+def replay_past(models: Mapping[str, Model], view: SeriesView, spec: ForecastSpec, into: LossScoreboard) -> None:
     """Adds to `into` (fresh, of the view's size) what the replayable models would have lost at up to 32 past moments.
 
     Each moment sees only the cells before it. Models keep the parameters that they have now.
@@ -99,35 +99,35 @@ def replay(models: Mapping[str, Model], view: View, ask: Ask, into: Ledger) -> N
     origins = np.arange(view.cells - span - 1, view.cells - 1 - view.lead, stride)
     if not len(origins):
         return
-    fans = np.full((len(into.contest.models), len(origins), view.series, *_shape(ask)), np.nan, dtype=np.float32)
+    forecasts = np.full((len(into.contest.models), len(origins), view.series, *_shape(spec)), np.nan, dtype=np.float32)
     for number, name in enumerate(into.contest.models):
         if models[name].replayable:
-            fans[number] = lawful(models[name].predict(view, origins))
+            forecasts[number] = make_monotone(models[name].predict(view, origins))
     for number, origin in enumerate(origins.tolist()):
-        for reach in sorted({target.reach for target in ask.targets}):
+        for reach in sorted({target.reach for target in spec.targets}):
             if origin + view.lead + reach < view.cells:
-                which = np.flatnonzero([target.reach == reach for target in ask.targets])
-                actual = view.truth(ask.targets, which, origin)
-                losses = pinball(fans[:, number][:, :, which], actual[None], ask.levels)
+                which = np.flatnonzero([target.reach == reach for target in spec.targets])
+                actual = view.truth(spec.targets, which, origin)
+                losses = pinball_loss(forecasts[:, number][:, :, which], actual[None], spec.levels)
                 into.add(losses, which, ALL, view.start + origin + reach)
 
 
-def _shape(ask: Ask) -> tuple[int, int]:
-    return len(ask.targets), len(ask.levels)
+def _shape(spec: ForecastSpec) -> tuple[int, int]:
+    return len(spec.targets), len(spec.levels)
 
 
-# So many series have their bands and periods renewed, are judged and are replayed in one cycle; above LONGEST_ROUND
+# So many series have their bands and periods renewed, are judged and are replayed in one cycle; above MAX_ROUND
 # times as many a turn grows, as nobody should wait longer for it.
 TURN = 500
-LONGEST_ROUND = 40
+MAX_ROUND = 40
 # What is to be judged has to be kept until its time comes, for every model: series take longer turns here.
-LONGEST_JUDGED_ROUND = 80
+MAX_JUDGED_ROUND = 80
 # In small sets what moves slowly need not be renewed in each cycle either.
-SHORTEST_ROUND = 4
-# Series that are worked on together: their fans fit into a processor's cache.
+MIN_ROUND = 4
+# Series that are worked on together: their forecasts fit into a processor's cache.
 CHUNK = 512
 # A costly model is asked about a series from this say on.
-LEAST_SAY = 0.02
+MIN_SAY = 0.02
 # In large sets the past of new series is replayed every so many cycles.
 REPLAYED_EVERY = 5
 # A series that has been silent for so many times the longest window is looked at in its turn only.
@@ -135,39 +135,39 @@ QUIET_WINDOWS = 4
 
 
 @dataclass(slots=True)
-class Foreseen:
-    """All series at one cycle: final fans (series x targets x levels) and who had the most say (series x targets).
+class CycleForecast:
+    """All series at one cycle: final forecasts (series x targets x levels) and the heaviest models (series x targets).
 
-    `fans` is models x rows x targets x levels of those series (`rows`) that are to be judged.
+    `forecasts` is models x rows x targets x levels of those series (`rows`) that are to be judged.
     """
 
     final: Floats
     chosen: Ints
     rows: Ints
-    fans: Floats
+    forecasts: Floats
     place: Ints  # of each series in `rows`, -1 = is not
 
 
-class Live:
+class LiveForecaster:
     """A forecaster at work on a live view: who is renewed, asked and judged in which cycle."""
 
     def __init__(self, forecaster: Forecaster, threads: int = 1) -> None:
         self.forecaster = forecaster
-        self.seen = Seen()
+        self.seen = SeriesRecency()
         self._threads = threads
         self._number = 0
         self._renewed: Ints = np.zeros(0, dtype=bool)
-        self._rota = Rota(np.array([model.slow for model in forecaster.models.values()]))
+        self._schedule = CostlySchedule(np.array([model.slow for model in forecaster.models.values()]))
         self._replayed: Floats = np.zeros(0)
-        self._final: Floats = forecaster.ask.empty(1, 0)[0]
-        self._chosen: Ints = np.zeros((0, len(forecaster.ask.targets)), dtype=np.uint8)
+        self._final: Floats = forecaster.spec.empty(1, 0)[0]
+        self._chosen: Ints = np.zeros((0, len(forecaster.spec.targets)), dtype=np.uint8)
 
     @property
     def final(self) -> Floats:
-        """Final fans of the last cycle: series x targets x levels."""
+        """Final forecasts of the last cycle: series x targets x levels."""
         return self._final
 
-    def update(self, view: View, oldest: int) -> View:
+    def update(self, view: SeriesView, oldest: int) -> SeriesView:
         """Lets models take note of the view, whose `turn` is set here; models that are new to a series of at least
         `oldest` known cells are judged on its past. Returns the view with the turn."""
         self._number += 1
@@ -178,19 +178,19 @@ class Live:
         for model in self.forecaster.models.values():
             model.update(view)
         self._replay(view, oldest)
-        promising = self.forecaster.composition.promising(turn, LEAST_SAY)
-        self._rota.update(view, turn, promising)
+        promising = self.forecaster.composition.promising(turn, MIN_SAY)
+        self._schedule.update(view, turn, promising)
         return view
 
     def _turn(self, series: int) -> Ints:
         self._renewed = np.pad(self._renewed, (0, series - len(self._renewed)))
-        rounds = int(np.clip(series // TURN, SHORTEST_ROUND, LONGEST_ROUND))
+        rounds = int(np.clip(series // TURN, MIN_ROUND, MAX_ROUND))
         new = np.flatnonzero(~self._renewed)[:TURN]
         turn = np.union1d(np.arange(self._number % rounds, series, rounds), new)
         self._renewed[turn] = True
         return turn
 
-    def _replay(self, view: View, oldest: int) -> None:
+    def _replay(self, view: SeriesView, oldest: int) -> None:
         """Gives models a record from the past where a series is new or a period has just been found."""
         rhythmic = self._rhythmic(view.series)
         before = np.pad(self._replayed, (0, view.series - len(self._replayed)), constant_values=-1.0)
@@ -199,14 +199,14 @@ class Live:
         if not len(news) or (view.series > TURN and self._number % REPLAYED_EVERY):
             return
         self._replayed[news] = rhythmic[news]
-        ledger = self.forecaster.composition.ledger
-        record = Ledger(ledger.contest)
+        scoreboard = self.forecaster.composition.scoreboard
+        record = LossScoreboard(scoreboard.contest)
         record.resize(len(news))
-        replay(self.forecaster.models, view.part(news), self.forecaster.ask, record)
+        replay_past(self.forecaster.models, view.part(news), self.forecaster.spec, record)
         replayable = np.array([model.replayable for model in self.forecaster.models.values()])
-        # A record earned in life outweighs a replay, unless it is shorter.
-        longer = record.count.min(axis=2) > ledger.count[:, news].min(axis=2)
-        ledger.take_over(record, replayable[:, None] & longer, news)
+        # A record earned in life outweighs a replay_past, unless it is shorter.
+        longer = record.count.min(axis=2) > scoreboard.count[:, news].min(axis=2)
+        scoreboard.take_over(record, replayable[:, None] & longer, news)
 
     def _rhythmic(self, series: int) -> Floats:
         seasonal = self.forecaster.models.get(SeasonalNaive.name)
@@ -214,18 +214,18 @@ class Live:
             return np.zeros(series)
         return (~np.isnan(seasonal.periods[:series])).astype(np.float64)
 
-    def foresee(self, view: View, factor: Floats) -> Foreseen:
-        """Final fans of all series, each widened by its `factor`, and all models' fans of those that will be judged."""
+    def forecast_series(self, view: SeriesView, factor: Floats) -> CycleForecast:
+        """Final forecasts of all series, each widened by its `factor`, and all models' of those that will be judged."""
         self._make_room(view.series)
         judged = np.arange(self._number % self._stride(view.series), view.series, self._stride(view.series))
         place = np.full(view.series, -1, dtype=np.int64)
         place[judged] = np.arange(len(judged))
         shape = (len(self.forecaster.models), len(judged), *self._final.shape[1:])
-        result = Foreseen(self._final, self._chosen, judged, np.empty(shape, dtype=np.float32), place)
+        result = CycleForecast(self._final, self._chosen, judged, np.empty(shape, dtype=np.float32), place)
         chunks = list(self._chunks(view, place))
         with self._hands(len(chunks)) as each:
             answers = self._ask_costly(view, judged, each)
-            each(lambda rows: self._foresee_chunk(view, rows, factor, (answers, result)), chunks)
+            each(lambda rows: self._forecast_chunk(view, rows, factor, (answers, result)), chunks)
         return result
 
     @contextmanager
@@ -237,31 +237,33 @@ class Live:
         else:
             yield lambda work, items: [work(item) for item in items]
 
-    def _ask_costly(self, view: View, judged: Ints, each: Callable[..., list[Any]]) -> dict[int, tuple[Ints, Floats]]:
-        """What costly models say about those they are asked about: by model, place of each series (or -1) and fans."""
+    def _ask_costly(
+        self, view: SeriesView, judged: Ints, each: Callable[..., list[Any]]
+    ) -> dict[int, tuple[Ints, Floats]]:
+        """Forecasts of costly models about the series they are asked about, by model, with each one's place (or -1)."""
         answers = {}
         for number, model in enumerate(self.forecaster.models.values()):
             if getattr(model, "costly", False):
-                rows = self._rota.asked(number, judged, self._number // self._stride(view.series))
+                rows = self._schedule.asked(number, judged, self._number // self._stride(view.series))
                 parts = np.array_split(rows, -(-len(rows) // CHUNK) or 1)
-                fans = each(lambda part, model=model: _fan(model, view.part(part)), parts)
+                forecasts = each(lambda part, model=model: _predict_last(model, view.part(part)), parts)
                 place = np.full(view.series, -1, dtype=np.int64)
                 place[rows] = np.arange(len(rows))
-                answers[number] = place, np.concatenate(fans)
+                answers[number] = place, np.concatenate(forecasts)
         return answers
 
     def _make_room(self, series: int) -> None:
         more = series - len(self._final)
         if more > 0:
-            empty = self.forecaster.ask.empty(1, more)[0]
+            empty = self.forecaster.spec.empty(1, more)[0]
             self._final = np.concatenate([self._final, empty])
             self._chosen = np.pad(self._chosen, ((0, more), (0, 0)), constant_values=255)
 
     def _stride(self, series: int) -> int:
-        return int(np.clip(-(-series // TURN), 1, LONGEST_JUDGED_ROUND))
+        return int(np.clip(-(-series // TURN), 1, MAX_JUDGED_ROUND))
 
-    def _chunks(self, view: View, place: Ints) -> Iterator[Rows]:
-        quiet_since = view.start + view.cells - max(LATE, QUIET_WINDOWS * self.forecaster.ask.reach)
+    def _chunks(self, view: SeriesView, place: Ints) -> Iterator[Rows]:
+        quiet_since = view.start + view.cells - max(LATE, QUIET_WINDOWS * self.forecaster.spec.reach)
         active = (self.seen.spoke >= quiet_since) | (place >= 0) | np.isnan(self._final[:, 0, 0])
         if active.all():
             yield from (slice(begin, min(begin + CHUNK, view.series)) for begin in range(0, view.series, CHUNK))
@@ -269,33 +271,33 @@ class Live:
             rows = np.flatnonzero(active)
             yield from (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
 
-    def _foresee_chunk(
-        self, view: View, rows: Rows, factor: Floats, work: tuple[dict[int, tuple[Ints, Floats]], Foreseen]
+    def _forecast_chunk(
+        self, view: SeriesView, rows: Rows, factor: Floats, work: tuple[dict[int, tuple[Ints, Floats]], CycleForecast]
     ) -> None:
         answers, result = work
         part = view.part(rows)
         place = result.place[rows]
         judged = np.flatnonzero(place >= 0)
-        fans: list[Floats | None] = []
+        forecasts: list[Floats | None] = []
         for number, model in enumerate(self.forecaster.models.values()):
-            fan = _picked(answers[number], rows) if number in answers else _fan(model, part)
-            fans.append(fan)
-            result.fans[number, place[judged]] = np.nan if fan is None else fan[judged]
-        final, chosen = self.forecaster.composition.blend(fans, rows, factor[rows])
+            quantiles = _picked(answers[number], rows) if number in answers else _predict_last(model, part)
+            forecasts.append(quantiles)
+            result.forecasts[number, place[judged]] = np.nan if quantiles is None else quantiles[judged]
+        final, chosen = self.forecaster.composition.blend(forecasts, rows, factor[rows])
         result.final[rows], result.chosen[rows] = final, chosen
 
 
-def _fan(model: Model, part: View) -> Floats:
-    return lawful(model.predict(part, part.last)[0])
+def _predict_last(model: Model, part: SeriesView) -> Floats:
+    return make_monotone(model.predict(part, part.last)[0])
 
 
 def _picked(answer: tuple[Ints, Floats], rows: Rows) -> Floats | None:
     """The part of a costly model's answer that is about `rows`, NaN where it was not asked; None if it is empty."""
-    place, fans = answer
+    place, forecasts = answer
     here = place[rows]
     told = here >= 0
     if not told.any():
         return None
-    fan = np.full((len(here), *fans.shape[1:]), np.nan, dtype=np.float32)
-    fan[told] = fans[here[told]]
-    return fan
+    quantiles = np.full((len(here), *forecasts.shape[1:]), np.nan, dtype=np.float32)
+    quantiles[told] = forecasts[here[told]]
+    return quantiles

@@ -1,4 +1,4 @@
-"""Keeps what was foreseen until its time has come, and then says what came instead."""
+"""Keeps what was forecast until its time has come, and then says what came instead."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from cpdb import ForecastBatch, Pair, Quantity, Score, Subject, SubjectKind
 from predictor.config import PredictorConfig
 from predictor.data.sources import Source
-from predictor.data.view import Ask, Floats, Ints, window_values
+from predictor.data.view import Floats, ForecastSpec, Ints, window_values
 from predictor.ensemble.composition import Truth
 from predictor.models.quantiles import nearest
 
@@ -18,64 +18,64 @@ GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Issue:
+class IssuedForecast:
     """Forecasts of one cycle that are to be judged: those of `rows` (places of series).
 
-    `start` is the number of the first cell that they are about. `fans` is models x rows x targets x levels, `final` the
-    same without models: what was written, `chosen` (rows x targets) the position of the model with the most say in
-    it; `spoken` tells which rows were written at all.
+    `start` is the number of the first cell that they are about. `forecasts` is models x rows x targets x levels,
+    `final` the same without models: what was written, `chosen` (rows x targets) the heaviest model of each;
+    `written` tells which rows were written at all.
     """
 
     issued_at: float
     start: int
     rows: Ints
-    fans: Floats
+    forecasts: Floats
     final: Floats
     chosen: Ints
-    spoken: Floats
+    written: Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class JudgedForecast:
     """What the windows of some targets of one issue turned out to be.
 
     `losses` is models x rows x targets, `final_loss` rows x targets: mean pinball loss, NaN = not known.
     """
 
-    issue: Issue
+    issued: IssuedForecast
     truth: Truth
     losses: Floats
     final_loss: Floats
 
 
-class Issues:
-    """Issues whose windows have not all been judged yet. Targets that end together are judged together."""
+class PendingForecasts:
+    """Forecasts whose windows have not all been judged yet. Targets that end together are judged together."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        reaches = np.array([target.reach for target in ask.targets])
+    def __init__(self, spec: ForecastSpec) -> None:
+        self._spec = spec
+        reaches = np.array([target.reach for target in spec.targets])
         self._waiting = {
-            reach: (np.flatnonzero(reaches == reach), deque[Issue]()) for reach in np.unique(reaches).tolist()
+            reach: (np.flatnonzero(reaches == reach), deque[IssuedForecast]()) for reach in np.unique(reaches).tolist()
         }
 
-    def add(self, issue: Issue) -> None:
-        """Waits for every target of this issue."""
+    def add(self, issued: IssuedForecast) -> None:
+        """Waits for every target of this forecast."""
         for _, queue in self._waiting.values():
-            queue.append(issue)
+            queue.append(issued)
 
-    def due(self, source: Source, now: float) -> Iterator[tuple[Issue, Truth]]:
+    def due(self, source: Source, now: float) -> Iterator[tuple[IssuedForecast, Truth]]:
         """Truths about all windows that ended at least GRACE_S before `now`; each is told once."""
         reached = round((now - GRACE_S) / source.step_s)
         for reach, (targets, queue) in self._waiting.items():
             while queue and queue[0].start + reach <= reached:
-                issue = queue.popleft()
-                yield issue, Truth(self._actual(issue, targets, source), targets, issue.rows, issue.start + reach)
+                issued = queue.popleft()
+                yield issued, Truth(self._actual(issued, targets, source), targets, issued.rows, issued.start + reach)
 
-    def _actual(self, issue: Issue, targets: Ints, source: Source) -> Floats:
-        actual = np.full((len(issue.rows), len(targets)), np.nan, dtype=np.float32)
-        chosen = [self._ask.targets[number] for number in targets]
+    def _actual(self, issued: IssuedForecast, targets: Ints, source: Source) -> Floats:
+        actual = np.full((len(issued.rows), len(targets)), np.nan, dtype=np.float32)
+        chosen = [self._spec.targets[number] for number in targets]
         first = min(one.first for one in chosen)
-        rates = source.window(issue.start + first, chosen[0].reach - first, issue.rows)
+        rates = source.window(issued.start + first, chosen[0].reach - first, issued.rows)
         for number, one in enumerate(chosen):
             window = rates[one.channel][:, one.first - first :]
             actual[:, number] = window_values(window, one.length, one.peak)[:, 0]
@@ -83,7 +83,7 @@ class Issues:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class ForecastLabels:
     """What positions in arrays stand for. `subjects` may be longer than the arrays: they join at the end."""
 
     config: PredictorConfig
@@ -93,50 +93,55 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
-    """What else is known of each series: probability to talk (series x horizons) and horizon in force, or nothing."""
+class FinalForecasts:
+    """What is written of each series in one cycle.
 
-    talks: Floats | None = None
-    horizon_s: Ints | None = None
+    `values` is series x targets x levels, `chosen` (series x targets) the heaviest models, `active` the probability to
+    be active at all (series x horizons), `horizon_s` how far ahead the series is trusted.
+    """
+
+    values: Floats
+    chosen: Ints
+    active: Floats
+    horizon_s: Ints
 
 
-def forecast_batch(now: float, fans: tuple[Floats, Ints], spoken: Ints, names: Names, extras: Extras) -> ForecastBatch:
-    """One batch of the series at the places `spoken`; `fans` are final fans and who had the most say, of all series."""
+def forecast_batch(now: float, final: FinalForecasts, places: Ints, names: ForecastLabels) -> ForecastBatch:
+    """One batch of the series at `places`."""
     config = names.config
-    final, chosen = fans
-    everyone = len(spoken) == len(final)
+    everyone = len(places) == len(final.values)
     return ForecastBatch(
         issued_at=now,
         lane=config.tier,
-        subjects=tuple(names.subjects[: len(final)]) if everyone else tuple(names.subjects[n] for n in spoken.tolist()),
+        subjects=tuple(names.subjects[: len(places)] if everyone else (names.subjects[n] for n in places.tolist())),
         horizons_s=config.horizons_s,
         quantities=names.quantities,
         levels=config.levels,
         models=names.models,
-        chosen=(chosen if everyone else chosen[spoken]).astype(np.uint8, copy=False).tobytes(),
-        values=(final if everyone else final[spoken]).astype("<f4", copy=False).tobytes(),
-        talks=b"" if extras.talks is None else extras.talks[spoken].astype("<f4", copy=False).tobytes(),
-        horizon_s=b"" if extras.horizon_s is None else extras.horizon_s[spoken].astype("<u2").tobytes(),
+        chosen=(final.chosen if everyone else final.chosen[places]).astype(np.uint8, copy=False).tobytes(),
+        values=(final.values if everyone else final.values[places]).astype("<f4", copy=False).tobytes(),
+        talks=final.active[places].astype("<f4", copy=False).tobytes(),
+        horizon_s=final.horizon_s[places].astype("<u2").tobytes(),
     )
 
 
-def score_rows(verdict: Verdict, names: Names, scored_at: float) -> Iterator[Score]:
+def score_rows(verdict: JudgedForecast, names: ForecastLabels, scored_at: float) -> Iterator[Score]:
     """Scores of what was written about pairs, for windows whose truth is known."""
-    issue, targets, config = verdict.issue, verdict.truth.targets, names.config
+    issued, targets, config = verdict.issued, verdict.truth.targets, names.config
     actual = verdict.truth.actual
-    judged = issue.spoken[:, None] & ~np.isnan(verdict.final_loss)
-    covered = actual <= issue.final[:, targets][..., nearest(config.levels, 0.9)]
+    judged = issued.written[:, None] & ~np.isnan(verdict.final_loss)
+    covered = actual <= issued.final[:, targets][..., nearest(config.levels, 0.9)]
     for row, number in zip(*np.nonzero(judged), strict=True):
-        subject = names.subjects[issue.rows[row]]
+        subject = names.subjects[issued.rows[row]]
         horizon, quantity = divmod(int(targets[number]), len(names.quantities))
         if subject.kind is SubjectKind.PAIR:
             yield Score(
                 pair=Pair(subject.a, subject.b),
-                issued_at=issue.issued_at,
+                issued_at=issued.issued_at,
                 scored_at=scored_at,
                 horizon_s=config.horizons_s[horizon],
                 quantity=names.quantities[quantity],
-                model=names.models[issue.chosen[row, targets[number]]],
+                model=names.models[issued.chosen[row, targets[number]]],
                 actual=float(actual[row, number]),
                 pinball=float(verdict.final_loss[row, number]),
                 covered_q90=bool(covered[row, number]),

@@ -17,18 +17,18 @@ from predictor.data.sources import Source
 from predictor.data.view import Floats
 from predictor.ensemble.forecaster import Forecaster
 from predictor.models import Model
-from predictor.trust.tracker import Companion, prefixed, section
+from predictor.trust.tracker import TrustTracker, prefixed, section
 
 log = structlog.get_logger(__name__)
 
 KEEP_EVERY_S = 60.0
 # With more series than this, what is known of single ones as to models is left out: it would be a hundred megabytes.
-MOST_SERIES = 20_000
+MAX_SERIES = 20_000
 PER_SERIES = ("loss", "against", "count", "at")
 
-VERSION = 1
+VERSION = 2
 # More than any honest state holds; a block that unpacks to more is not ours.
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 HEADER = "about"
 
 
@@ -63,7 +63,7 @@ def unpack(blob: bytes | None, kind: str, about: Mapping[str, object]) -> dict[s
 
 def _read(blob: bytes) -> dict[str, Floats]:
     unpacker = zlib.decompressobj()
-    content = unpacker.decompress(blob, MOST_BYTES)
+    content = unpacker.decompress(blob, MAX_BYTES)
     if unpacker.unconsumed_tail or not unpacker.eof:
         raise ValueError("incomplete or too large")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -84,7 +84,7 @@ def names(array: Floats) -> list[str]:
 
 
 @runtime_checkable
-class Remembering(Protocol):
+class Persistent(Protocol):
     """A model whose parameters survive a restart: plain arrays, and back."""
 
     def state(self) -> dict[str, Floats]:
@@ -100,14 +100,14 @@ class Learner(Protocol):
     config: PredictorConfig
     source: Source
     forecaster: Forecaster
-    companion: Companion
+    tracker: TrustTracker
 
     @property
     def models(self) -> Mapping[str, Model]:
         """The models at work, by name."""
 
 
-class Keeper:
+class StateKeeper:
     """Writes in a thread of its own, so that no cycle waits; what does not fit what it finds is left alone."""
 
     def __init__(self, tier: str) -> None:
@@ -169,28 +169,28 @@ def about(predictor: Learner) -> dict[str, object]:
 def learnt(predictor: Learner) -> dict[str, Floats]:
     """Everything that is worth keeping, as arrays of the same series in the same order."""
     composition = predictor.forecaster.composition
-    series = composition.ledger.series
-    ledger = composition.ledger.state()
-    if series > MOST_SERIES:
-        ledger |= {name: ledger[name][:, :0] if name != "at" else ledger[name][:0] for name in PER_SERIES}
+    series = composition.scoreboard.series
+    scoreboard = composition.scoreboard.state()
+    if series > MAX_SERIES:
+        scoreboard |= {name: scoreboard[name][:, :0] if name != "at" else scoreboard[name][:0] for name in PER_SERIES}
     found = {"subjects": text([name_of(one) for one in predictor.source.subjects[:series]])}
-    found |= prefixed("ledger", ledger) | prefixed("calibration", composition.calibration.state())
-    found |= prefixed("companion", predictor.companion.state())
+    found |= prefixed("scoreboard", scoreboard) | prefixed("calibration", composition.calibration.state())
+    found |= prefixed("tracker", predictor.tracker.state())
     for name, model in predictor.models.items():
-        if isinstance(model, Remembering):
+        if isinstance(model, Persistent):
             found |= prefixed(f"model/{name}", model.state())
     return found
 
 
 def _give(predictor: Learner, arrays: Mapping[str, Floats], series: int) -> None:
     composition = predictor.forecaster.composition
-    composition.ledger.restore(section(arrays, "ledger"))
+    composition.scoreboard.restore(section(arrays, "scoreboard"))
     composition.calibration.restore(section(arrays, "calibration"))
     composition.resize(series)
-    predictor.companion.restore(section(arrays, "companion"))
+    predictor.tracker.restore(section(arrays, "tracker"))
     for name, model in predictor.models.items():
         state = section(arrays, f"model/{name}")
-        if isinstance(model, Remembering) and state:
+        if isinstance(model, Persistent) and state:
             model.restore(state)
 
 

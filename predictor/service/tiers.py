@@ -10,10 +10,10 @@ import structlog
 from cpdb import HostLoad, LinkLoad, Quantity, RefreshReport, Store, SubjectKind, VmLoad
 from predictor.config import PredictorConfig
 from predictor.data.sources import Coarse, Loads, Source, destination_of, sums, virtual_ip_of
-from predictor.data.view import Ask, Floats, View, windows
+from predictor.data.view import Floats, ForecastSpec, SeriesView, make_spec
 from predictor.models import Model
 from predictor.models.communications import Arrivals, Communications
-from predictor.service.cycle import CycleReport, Predictor
+from predictor.service.cycle import Predictor, PredictorReport
 from predictor.trust.horizon import refreshes, too_short, usable
 
 # What costs a machine work: requests, and bytes.
@@ -28,7 +28,7 @@ class AtMachines:
         self._machines = machines
         self._host_of = host_of
 
-    def __call__(self, view: View) -> Arrivals | None:
+    def __call__(self, view: SeriesView) -> Arrivals | None:
         """Arrivals on the cells of the machines' view; None while there are none."""
         source = self._destinations.source
         channels = [source.quantities.index(quantity) // 2 for quantity in FEATURES]
@@ -57,15 +57,15 @@ class AtMachines:
 
     def _ahead(self, final: Floats, links: Floats) -> Floats:
         """Features x machines x targets x levels. Sums of quantiles are quantiles of sums that move together."""
-        quantities, asked = self._destinations.source.quantities, self._destinations.forecaster.ask
-        ask = windows(self._destinations.config.horizons, len(self._machines.quantities) // 2, asked.levels)
-        ahead = np.full((len(FEATURES), len(links), len(ask.targets), len(ask.levels)), np.nan, dtype=np.float32)
+        quantities, asked = self._destinations.source.quantities, self._destinations.forecaster.spec
+        spec = make_spec(self._destinations.config.horizons, len(self._machines.quantities) // 2, asked.levels)
+        ahead = np.full((len(FEATURES), len(links), len(spec.targets), len(spec.levels)), np.nan, dtype=np.float32)
         if not len(final):
             return ahead
         theirs = {(one.channel, one.length, one.peak): n for n, one in enumerate(asked.targets)}
         for number, quantity in enumerate(FEATURES):
             channel = quantities.index(quantity) // 2
-            for place, target in enumerate(ask.targets):
+            for place, target in enumerate(spec.targets):
                 found = theirs[channel, target.length, target.peak]
                 summed = links @ np.nan_to_num(final[:, found])
                 told: Floats = np.asarray(links @ np.isnan(final[:, found, 0]).astype(np.float32) == 0)
@@ -145,10 +145,10 @@ class Tiers:
             self.slow = self._beside(slowly, coarse)
 
     def _beside(self, config: PredictorConfig, sources: Mapping[str, Source]) -> dict[str, Predictor]:
-        """A predictor for each tier; that of machines knows what is foreseen to arrive at them."""
+        """A predictor for each tier; that of machines knows what is forecast to arrive at them."""
         made: dict[str, Predictor] = {}
         for tier, source in sources.items():
-            more: list[Callable[[Ask], Model]] = []
+            more: list[Callable[[ForecastSpec], Model]] = []
             if tier.endswith("/machine"):
                 destinations = made[tier_of(SubjectKind.DESTINATION, tier.split("/")[0])]
                 arrivals = AtMachines(destinations, source, self._host_of)
@@ -156,7 +156,7 @@ class Tiers:
             made[tier] = Predictor(replace(config, tier=tier), background=False, source=source, more=more)
         return made
 
-    def cycle(self, store: Store, now: float) -> CycleReport:
+    def cycle(self, store: Store, now: float) -> PredictorReport:
         """One cycle of the pairs, their sums, links and machines, and from time to time of all slow tiers.
 
         Returns what the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on.

@@ -5,15 +5,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from queue import Empty, SimpleQueue
 
+import numpy as np
 import structlog
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from predictor.data.view import View
+from predictor.config import WorkLimits
+from predictor.data.view import Ints, SeriesView, fair_sample
 from predictor.models import Model
 
 log = structlog.get_logger(__name__)
@@ -22,6 +24,11 @@ NICENESS = 10
 # A fit that sleeps uses no CPU; so many times its CPU budget of wall time ends it as well.
 PATIENCE = 6.0
 CLOSING_S = 2.0
+# Slow fits begin with this much history, of at most so many series.
+FIRST_FIT_CELLS = 60
+FITTED_SERIES = 1000
+# Each cycle in which something drifts brings the next fit so much nearer, as a share of the time between fits.
+SOONER = 0.5
 
 
 def use_one_thread() -> None:
@@ -31,7 +38,7 @@ def use_one_thread() -> None:
     threadpool_limits(limits=1)
 
 
-def serve(pipe: Connection, cpu_budget_s: float) -> None:
+def serve_fits(pipe: Connection, cpu_budget_s: float) -> None:
     """Main function of the fitting process: receives (model, view), sends back the fitted model or a line of text.
 
     Ends when the other end closes, that is also when the parent dies. A fit over budget is ended by the kernel,
@@ -59,7 +66,7 @@ def _limit(cpu_budget_s: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, PATIENCE * cpu_budget_s)
 
 
-def _fitted(model: Model, view: View) -> Model | str:
+def _fitted(model: Model, view: SeriesView) -> Model | str:
     try:
         model.fit(view)
     except Exception as error:  # noqa: BLE001 - the outer catch of this process: any model may fail in any way
@@ -67,7 +74,7 @@ def _fitted(model: Model, view: View) -> Model | str:
     return model
 
 
-class Background:
+class FitWorker:
     """One worker process, started when first needed and again after it has died. Not for use by several threads."""
 
     def __init__(self, cpu_budget_s: float) -> None:
@@ -85,7 +92,7 @@ class Background:
         """True while a job is running."""
         return self._thread is not None and self._thread.is_alive()
 
-    def submit(self, models: Sequence[Model], view: View) -> bool:
+    def submit(self, models: Sequence[Model], view: SeriesView) -> bool:
         """Begins to fit copies of the models, one after the other; False (and nothing done) while busy or closed."""
         if self.busy or self._closed:
             return False
@@ -109,7 +116,7 @@ class Background:
             else:
                 fitted.append(answer)
 
-    def _converse(self, models: Sequence[Model], view: View) -> None:
+    def _converse(self, models: Sequence[Model], view: SeriesView) -> None:
         for model in models:
             if self._closed:
                 return
@@ -133,7 +140,9 @@ class Background:
             if self._closed:
                 raise EOFError("closed")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=serve, args=(theirs, self._cpu_budget_s), name="fits", daemon=True)
+            self._process = context.Process(
+                target=serve_fits, args=(theirs, self._cpu_budget_s), name="fits", daemon=True
+            )
             self._process.start()
             theirs.close()
             return self._pipe
@@ -157,3 +166,52 @@ class Background:
         if self._thread is not None:
             self._thread.join(CLOSING_S)
         self._stop()
+
+
+class FitSchedule:
+    """When the slow models are fitted, to which series, and where: in a process of their own or, if not `background`,
+    within the cycle."""
+
+    def __init__(self, limits: WorkLimits, seed: int, background: bool) -> None:
+        self._every_s = limits.refit_every_s
+        self._worker = FitWorker(limits.fit_budget_s) if background else None
+        self._fitted_at = -np.inf
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def failures(self) -> int:
+        """How many background fits have failed so far."""
+        return self._worker.failures if self._worker else 0
+
+    def collect(self) -> list[Model]:
+        """Models whose background fit has arrived."""
+        return self._worker.collect() if self._worker else []
+
+    def begin_when_due(self, models: Iterable[Model], view: SeriesView, now: float) -> None:
+        """Begins a fit of the slow ones among the models, unless the last one is too recent."""
+        if now - self._fitted_at >= self._every_s and view.cells >= FIRST_FIT_CELLS:
+            slow = [model for model in models if model.slow]
+            if not slow or self._begin(slow, view):
+                self._fitted_at = now
+
+    def _begin(self, slow: Sequence[Model], view: SeriesView) -> bool:
+        sample = view.part(self.sample_series(view))
+        if self._worker:
+            return self._worker.submit(slow, sample)
+        for model in slow:
+            model.fit(sample)
+        return True
+
+    def sample_series(self, view: SeriesView) -> Ints:
+        """Places of series of which no source has more than it must, so that none can teach the others its ways."""
+        groups = np.arange(view.series) if view.groups is None else view.groups
+        return fair_sample(groups, min(view.series, FITTED_SERIES), self._rng)
+
+    def hasten(self) -> None:
+        """What was fitted to old ways is fitted again sooner."""
+        self._fitted_at -= SOONER * self._every_s
+
+    def close(self) -> None:
+        """Ends the fitting process."""
+        if self._worker:
+            self._worker.close()

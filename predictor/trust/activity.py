@@ -19,12 +19,12 @@ TEACHERS = 1024
 # All series of one cell together count as no more than so many witnesses: they are not independent.
 WITNESSES = 256.0
 GAPS_REMEMBERED = 20.0
-FEWEST_GAPS = 2
+MIN_GAPS = 2
 PRIOR_CELLS = 0.02
 COLUMNS = 5 + len(ALPHAS) + 3
 
 
-class Pulse:
+class ActivityState:
     """Running state of each series: how often it spoke, since when it is quiet, how long its silences last."""
 
     def __init__(self) -> None:
@@ -99,12 +99,12 @@ class Pulse:
         reached = ndtr((np.log(so_far) - self.gaps[:, :1]) / spread)
         by_end = ndtr((np.log(so_far + horizons) - self.gaps[:, :1]) / spread)
         ends = np.clip((by_end - reached) / np.maximum(1.0 - reached, 1e-4), 0.006, 0.994)
-        told = (self.quiet > 0) & (self.gaps[:, 2] >= FEWEST_GAPS)
+        told = (self.quiet > 0) & (self.gaps[:, 2] >= MIN_GAPS)
         due: Floats = np.where(told[:, None], np.log(ends / (1.0 - ends)), 0.0)
         return due
 
 
-class Activity:
+class ActivityModel:
     """Logistic regression over all series and one horizon each, learnt online.
 
     Each step is one of Newton's on the log loss, with the curvature summed up so far (the extended Kalman filter for
@@ -114,7 +114,7 @@ class Activity:
     def __init__(self, horizons: tuple[int, ...], seed: int = 1) -> None:
         self._horizons = np.array(horizons, dtype=np.int64)
         self._rng = np.random.default_rng(seed)
-        self.pulse = Pulse()
+        self.pulse = ActivityState()
         self.cells = 0
         self.weights = np.zeros((len(horizons), COLUMNS))
         # Before anything is learnt: the middle averages of activity say it.
@@ -142,10 +142,10 @@ class Activity:
             return np.arange(series)
         return self._rng.integers(0, series, TEACHERS)
 
-    def _part(self, chosen: Ints) -> Pulse:
+    def _part(self, chosen: Ints) -> ActivityState:
         if len(chosen) == len(self.pulse.quiet):
             return self.pulse
-        part = Pulse()
+        part = ActivityState()
         for name, value in vars(self.pulse).items():
             setattr(part, name, value[chosen])
         return part
@@ -199,12 +199,12 @@ class Activity:
         self._lessons.clear()
 
 
-def rolling(rates: Floats, horizons: tuple[int, ...], seed: int = 1) -> Floats:
-    """Horizons x series x cells: what `Activity` would have said after each cell (rates: series x cells, NaN = gap).
+def rolling_probabilities(rates: Floats, horizons: tuple[int, ...], seed: int = 1) -> Floats:
+    """Horizons x series x cells: what `ActivityModel` would have said after each cell (rates: series x cells).
 
     What is said at a cell was learnt from that cell and those before it alone.
     """
-    model = Activity(horizons, seed)
+    model = ActivityModel(horizons, seed)
     said = np.empty((len(horizons), *rates.shape), dtype=np.float32)
     for cell in range(rates.shape[1]):
         model.step(rates[:, cell])

@@ -15,11 +15,11 @@ USUAL_ALPHA = 0.02
 # While a rise is suspected, the running mean learns slower, or it would get used to what is to be found.
 SUSPECTING = 0.2
 # The running mean must rest on something before it is held against anyone.
-FEWEST = 30.0
+MIN_LOSSES = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class DriftAlarm:
     """Which series have drifted just now (mask)."""
 
     series: Floats
@@ -30,7 +30,7 @@ class Alarm:
         return int(self.series.sum())
 
 
-class Drift:
+class DriftDetector:
     """One-sided test per series, on losses of windows that are `overlap` cells long and begin at every cell.
 
     Neighbouring windows share cells, so the limit grows with `overlap`. After an alarm a series counts as changed for
@@ -51,25 +51,25 @@ class Drift:
                 np.pad(one, (0, more)) for one in (self._usual, self._count, self._sum, self._changed)
             )
 
-    def step(self, losses: Floats) -> Alarm:
+    def step(self, losses: Floats) -> DriftAlarm:
         """One window's loss per series (NaN = none); tells which have drifted. Their usual loss begins anew."""
         self.resize(len(losses))
         known = ~np.isnan(losses)
         loss = np.where(known, losses, 0.0)
         ratio = np.minimum(loss / np.maximum(self._usual, 1e-12), CAP)
-        ready = known & (self._count >= FEWEST)
+        ready = known & (self._count >= MIN_LOSSES)
         self._sum = np.where(ready, np.maximum(self._sum + ratio - 1.0 - SLACK, 0.0), self._sum)
         drifted = ready & (self._sum > self._limit)
         # The mean learns quickly while young, and slowly from outliers.
         slow = np.where(self._sum > 0.2 * self._limit, SUSPECTING * USUAL_ALPHA, USUAL_ALPHA)
         alpha = np.where(known, np.maximum(slow, 1.0 / (self._count + 1.0)), 0.0)
-        tamed = np.where(self._count >= FEWEST, np.minimum(loss, CAP * self._usual), loss)
+        tamed = np.where(self._count >= MIN_LOSSES, np.minimum(loss, CAP * self._usual), loss)
         self._usual = np.where(drifted, 0.0, self._usual + alpha * (tamed - self._usual)).astype(np.float32)
         self._count = np.where(drifted, 0.0, self._count + known).astype(np.float32)
         self._sum = np.where(drifted, 0.0, self._sum).astype(np.float32)
         self._changed = np.where(drifted, self._aftermath, np.maximum(self._changed - 1.0, 0.0)).astype(np.float32)
         self.total += int(drifted.sum())
-        return Alarm(drifted)
+        return DriftAlarm(drifted)
 
     @property
     def changed(self) -> Floats:

@@ -30,7 +30,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class HorizonEvidence:
     """Errors and widths in units of the tolerance's (series x rungs); NaN = too little known to say."""
 
     error: Floats
@@ -58,7 +58,7 @@ class Rungs:
         return Rungs(*(np.concatenate(part) for part in parts))
 
 
-def climbed(rungs: Rungs, evidence: Evidence, tolerance: Tolerance) -> Rungs:
+def climbed(rungs: Rungs, evidence: HorizonEvidence, tolerance: Tolerance) -> Rungs:
     """One cycle's evidence later: one rung up after long patience, down to the longest sound rung after short haste.
 
     Greater errors or widths never lead to a longer horizon. Series without evidence stay where they are.
@@ -74,7 +74,7 @@ def climbed(rungs: Rungs, evidence: Evidence, tolerance: Tolerance) -> Rungs:
     return Rungs(now, np.where(up | down, 0, better), np.where(down, 0, worse))
 
 
-def _longest(evidence: Evidence, share: float) -> Ints:
+def _longest(evidence: HorizonEvidence, share: float) -> Ints:
     """The longest rung within `share` of tolerance; the shortest where none is: something must be in force."""
     with np.errstate(invalid="ignore"):
         sound = (evidence.error <= share) & (evidence.width <= share)
@@ -84,7 +84,7 @@ def _longest(evidence: Evidence, share: float) -> Ints:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class HorizonChange:
     """A change of one series' horizon: its position, rungs before (UNKNOWN = none) and after, and why."""
 
     series: int
@@ -93,7 +93,7 @@ class Move:
     reason: str
 
 
-class Horizons:
+class HorizonLadder:
     """Rolling errors and widths of what was said, per series and rung, and the rung that follows from them."""
 
     def __init__(self, rungs: int, tolerance: Tolerance = Tolerance()) -> None:
@@ -111,38 +111,38 @@ class Horizons:
             self.rungs = self.rungs.resized(series)
 
     def learn(self, rung: int, loss: Floats, actual: Floats, width: Floats) -> None:
-        """Takes note of one window of one rung: pinball loss, what was measured, width of the fan (per series, NaN)."""
+        """Takes note of one window of one rung: pinball loss, what was measured, forecast width (per series, NaN)."""
         part = self._sums[:, : len(loss), rung]
         known = ~(np.isnan(loss) | np.isnan(actual) | np.isnan(width))
         news = np.stack([loss, actual, width, np.ones_like(loss)])
         part[...] = np.where(known, self._keep * part + np.where(known, news, 0.0), part)
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> HorizonEvidence:
         """What the sums say, in units of the tolerance."""
         loss, actual, width, count = self._sums
         told = (count >= self.tolerance.fewest) & (actual > 0)
         measured = np.where(told, actual, 1.0)
         error = 2.0 * loss / measured / self.tolerance.error
         breadth = width / measured / self.tolerance.width
-        return Evidence(np.where(told, error, np.nan), np.where(told, breadth, np.nan))
+        return HorizonEvidence(np.where(told, error, np.nan), np.where(told, breadth, np.nan))
 
     @property
     def series(self) -> int:
         """Number of series that there is room for."""
         return self._sums.shape[1]
 
-    def fall(self, drifted: Floats) -> list[Move]:
+    def fall(self, drifted: Floats) -> list[HorizonChange]:
         """Series that have changed (mask) begin again at the shortest rung, with nothing learnt."""
         self._sums[:, drifted] = 0.0
         now = self.rungs.now
         fallen = np.flatnonzero(drifted & (now > 0))
         reason = "drift: losses far above their own mean"
-        moves = [Move(one, int(now[one]), 0, reason) for one in fallen.tolist()]
+        moves = [HorizonChange(one, int(now[one]), 0, reason) for one in fallen.tolist()]
         keeps = np.where(drifted & (now > 0), 0, now)
         self.rungs = Rungs(keeps, np.where(drifted, 0, self.rungs.better), np.where(drifted, 0, self.rungs.worse))
         return moves
 
-    def climb(self) -> list[Move]:
+    def climb(self) -> list[HorizonChange]:
         """One cycle later; returns what has changed."""
         evidence = self.evidence()
         before = self.rungs
@@ -150,17 +150,17 @@ class Horizons:
         moved = np.flatnonzero(before.now != self.rungs.now)
         return [self._move(int(one), before, evidence) for one in moved]
 
-    def _move(self, series: int, before: Rungs, evidence: Evidence) -> Move:
+    def _move(self, series: int, before: Rungs, evidence: HorizonEvidence) -> HorizonChange:
         old, new = int(before.now[series]), int(self.rungs.now[series])
         rung = old if new < old else new
         error = evidence.error[series, rung] * self.tolerance.error
         width = evidence.width[series, rung] * self.tolerance.width
         said = f"error {error:.2f} (tolerated {self.tolerance.error:g}), width {width:.2f} ({self.tolerance.width:g})"
         if old == UNKNOWN:
-            return Move(series, old, new, f"first scores: {said}")
+            return HorizonChange(series, old, new, f"first scores: {said}")
         if new > old:
-            return Move(series, old, new, f"steady for {self.tolerance.patience} cycles: {said}")
-        return Move(series, old, new, f"out of tolerance for {self.tolerance.haste} cycles: {said}")
+            return HorizonChange(series, old, new, f"steady for {self.tolerance.patience} cycles: {said}")
+        return HorizonChange(series, old, new, f"out of tolerance for {self.tolerance.haste} cycles: {said}")
 
     def state(self) -> dict[str, Floats]:
         """What was learnt, as arrays."""
@@ -202,7 +202,7 @@ def usable(horizons_s: Sequence[int], known: Mapping[str, Seconds]) -> tuple[int
 
 
 def too_short(horizons_s: Sequence[int], known: Mapping[str, Seconds]) -> str | None:
-    """One line that says which horizons are refused and why; None when all can be foreseen."""
+    """One line that says which horizons are refused and why; None when all can be forecast."""
     refused = [horizon for horizon in horizons_s if horizon not in usable(horizons_s, known)]
     if not refused:
         return None

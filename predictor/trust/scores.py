@@ -16,7 +16,7 @@ EVERYTHING = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ScoreShape:
     """What the positions of the arrays stand for; targets are horizons x quantities, horizon first."""
 
     models: tuple[str, ...]
@@ -31,7 +31,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredWindows:
     """Windows that are over: which `targets` (positions) of which `rows` (series).
 
     `losses` is models x rows x targets and `covered` says for the same whether the 0.9 quantile held; the last model
@@ -44,10 +44,10 @@ class Judged:
     rows: Ints
 
 
-class Scoreboard:
+class ScoreRollup:
     """Sums of losses since the last roll-up, for the series that are watched and for all together."""
 
-    def __init__(self, shape: Shape, every_s: float) -> None:
+    def __init__(self, shape: ScoreShape, every_s: float) -> None:
         self.shape = shape
         self._every_s = every_s
         self._since: float | None = None
@@ -63,7 +63,7 @@ class Scoreboard:
         # Loss, covered, count; the last row is for everything
         self._sums = np.zeros((3, len(self.shape.models), len(self._watched) + 1, self.shape.targets))
 
-    def add(self, judged: Judged) -> None:
+    def add(self, judged: ScoredWindows) -> None:
         """Takes note of windows that are over."""
         known = ~np.isnan(judged.losses)
         news = np.stack([np.where(known, judged.losses, 0.0), known & (judged.covered > 0), known])
@@ -107,7 +107,7 @@ class Scoreboard:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ModelScore:
     """How one model did at one horizon and quantity: pinball loss in units of the reference's, share covered."""
 
     model: str
@@ -119,7 +119,7 @@ class Record:
     pinball: float
 
 
-def records(batches: Sequence[ScoreBatch], subject: Subject | None, reference: str) -> list[Record]:
+def summarise_scores(batches: Sequence[ScoreBatch], subject: Subject | None, reference: str) -> list[ModelScore]:
     """Sums up score batches of one shape: for one subject, or for all together (None).
 
     `relative` compares sums over the same windows only if both were asked there; NaN where the reference has no score.
@@ -135,7 +135,7 @@ def records(batches: Sequence[ScoreBatch], subject: Subject | None, reference: s
             usual = base[0] / base[2] if base[2] else np.nan
             mean = loss / count
             relative = mean / usual if usual > 0 else (1.0 if mean == usual else np.nan)
-            found.append(Record(model, horizon_s, quantity, relative, covered / count, int(count), mean))
+            found.append(ModelScore(model, horizon_s, quantity, relative, covered / count, int(count), mean))
     return found
 
 

@@ -6,28 +6,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpdb import HorizonMove, ScoreBatch, Seconds, Subject
-from predictor.data.view import Floats, Ints, View
+from predictor.data.view import Floats, Ints, SeriesView
 from predictor.models.quantiles import nearest
-from predictor.trust.activity import Activity
-from predictor.trust.drift import Drift
-from predictor.trust.horizon import UNKNOWN, Horizons, Move, Tolerance
-from predictor.trust.scores import SAID, Judged, Scoreboard, Shape
+from predictor.trust.activity import ActivityModel
+from predictor.trust.drift import DriftDetector
+from predictor.trust.horizon import UNKNOWN, HorizonChange, HorizonLadder, Tolerance
+from predictor.trust.scores import SAID, ScoredWindows, ScoreRollup, ScoreShape
 
 # Rows arrive a little late; cells are taken for complete this long after the last that anyone knows.
 SETTLED_CELLS = 1
 # A start with a long history is caught up with only as far as it costs less than a second or two.
-MOST_CAUGHT_UP = 2_000_000
+MAX_CAUGHT_UP = 2_000_000
 SCORES_EVERY_S = 60.0
 # Moves beyond so many in one cycle are made but not recorded one by one.
-MOST_MOVES = 200
+MAX_MOVES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """Windows that are over: `fans` (models x rows x targets x levels) and `final` (without models) for the targets
-    at positions `targets`, their pinball losses, and what was measured (rows x targets, NaN = not known)."""
+class JudgedWindows:
+    """Windows that are over: `forecasts` (models x rows x targets x levels) and `final` (without models) for the
+    targets at positions `targets`, their pinball losses, and what was measured (rows x targets, NaN = not known)."""
 
-    fans: Floats
+    forecasts: Floats
     final: Floats
     losses: Floats
     final_loss: Floats
@@ -36,26 +36,26 @@ class Verdicts:
     rows: Ints
 
 
-class Companion:
+class TrustTracker:
     """Gives each series its probabilities and horizon; is told cells and verdicts in the order of time.
 
     Horizon and drift are judged by the first quantity: the peak of the first channel.
     """
 
-    def __init__(self, shape: Shape, horizons: tuple[int, ...], levels: Sequence[float]) -> None:
+    def __init__(self, shape: ScoreShape, horizons: tuple[int, ...], levels: Sequence[float]) -> None:
         self.shape = shape
-        self.activity = Activity(horizons)
-        self.horizons = Horizons(len(horizons), Tolerance())
-        self.drift = Drift(overlap=horizons[0])
-        self._board = Scoreboard(shape, SCORES_EVERY_S)
+        self.activity = ActivityModel(horizons)
+        self.horizons = HorizonLadder(len(horizons), Tolerance())
+        self.drift = DriftDetector(overlap=horizons[0])
+        self._board = ScoreRollup(shape, SCORES_EVERY_S)
         self._upper, self._lower = nearest(levels, 0.9), nearest(levels, 0.1)
         self._next: int | None = None
         self._drifted: Ints = np.zeros(0, dtype=np.int64)
 
-    def cells(self, view: View) -> None:
+    def cells(self, view: SeriesView) -> None:
         """Takes note of cells that were not seen yet."""
         until = view.start + view.cells - SETTLED_CELLS
-        earliest = max(view.start, until - MOST_CAUGHT_UP // max(1, view.series))
+        earliest = max(view.start, until - MAX_CAUGHT_UP // max(1, view.series))
         first = earliest if self._next is None else max(self._next, earliest)
         for cell in range(first, until):
             self.activity.step(view.rates[0, :, cell - view.start])
@@ -64,7 +64,7 @@ class Companion:
         self.horizons.resize(view.series)
         self.drift.resize(view.series)
 
-    def judged(self, verdicts: Verdicts) -> Floats:
+    def judged(self, verdicts: JudgedWindows) -> Floats:
         """Takes note of windows that are over; returns a mask of series that have drifted just now."""
         self._note_scores(verdicts)
         drifted = np.zeros(self.horizons.series, dtype=bool)
@@ -89,19 +89,21 @@ class Companion:
         whole[rows] = values
         return whole
 
-    def _note_scores(self, verdicts: Verdicts) -> None:
+    def _note_scores(self, verdicts: JudgedWindows) -> None:
         actual = verdicts.actual
         losses = np.concatenate([verdicts.losses, verdicts.final_loss[None]])
-        covered = np.concatenate([verdicts.fans[..., self._upper], verdicts.final[None, ..., self._upper]]) >= actual
-        self._board.add(Judged(losses, covered, verdicts.targets, verdicts.rows))
+        covered = (
+            np.concatenate([verdicts.forecasts[..., self._upper], verdicts.final[None, ..., self._upper]]) >= actual
+        )
+        self._board.add(ScoredWindows(losses, covered, verdicts.targets, verdicts.rows))
 
     def moves(self, now: Seconds, subjects: Sequence[Subject]) -> list[HorizonMove]:
         """One cycle later: which horizons have changed. What has drifted falls to the shortest at once."""
         fallen = self.horizons.fall(np.isin(np.arange(self.horizons.series), self._drifted))
         self._drifted = np.zeros(0, dtype=np.int64)
-        return [self._named(move, now, subjects) for move in [*fallen, *self.horizons.climb()][:MOST_MOVES]]
+        return [self._named(move, now, subjects) for move in [*fallen, *self.horizons.climb()][:MAX_MOVES]]
 
-    def _named(self, move: Move, now: Seconds, subjects: Sequence[Subject]) -> HorizonMove:
+    def _named(self, move: HorizonChange, now: Seconds, subjects: Sequence[Subject]) -> HorizonMove:
         before = 0 if move.before == UNKNOWN else self.shape.horizons_s[move.before]
         return HorizonMove(now, subjects[move.series], before, self.shape.horizons_s[move.after], move.reason)
 
@@ -128,9 +130,11 @@ class Companion:
         self._next = None if following < 0 else following
 
 
-def shape_of(models: Sequence[str], horizons_s: Sequence[int], quantities: Sequence[object], tier: str) -> Shape:
+def score_shape(
+    models: Sequence[str], horizons_s: Sequence[int], quantities: Sequence[object], tier: str
+) -> ScoreShape:
     """The shape of scores: the models, and what was really said as the last."""
-    return Shape((*models, SAID), tuple(horizons_s), tuple(quantities), tier)  # type: ignore[arg-type]
+    return ScoreShape((*models, SAID), tuple(horizons_s), tuple(quantities), tier)  # type: ignore[arg-type]
 
 
 def section(arrays: Mapping[str, Floats], prefix: str) -> dict[str, Floats]:

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from predictor.data.view import Ask, Floats, Target, View
+from predictor.data.view import Floats, ForecastSpec, SeriesView, Target
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
-ASK = Ask((Target(0, 0, 1), Target(0, 3, 1), Target(0, 0, 6, peak=True)), LEVELS)
+SPEC = ForecastSpec((Target(0, 0, 1), Target(0, 3, 1), Target(0, 0, 6, peak=True)), LEVELS)
 
 
 def alternating(seed: int, series: int = 12, cells: int = 420) -> Floats:
     """Each series is high for 6 cells, then low for 6 or 14 as chance will have it, with noise: 1 x series x cells.
 
-    So its falls can be foreseen and half of its rises, but no earlier cycle tells when.
+    So its falls can be forecast and half of its rises, but no earlier cycle tells when.
     """
     rng = np.random.default_rng(seed)
     high = np.zeros((series, cells), dtype=bool)
@@ -36,13 +36,13 @@ def returning(seed: int, series: int = 12, cells: int = 420) -> Floats:
     return np.maximum(size * (1.5 + swing), 0.0)[None].astype(np.float32)
 
 
-def view_of(rates: Floats, cells: int | None = None) -> View:
+def view_of(rates: Floats, cells: int | None = None) -> SeriesView:
     """A view of the first `cells` cells of one second each."""
-    return View(rates[..., :cells])
+    return SeriesView(rates[..., :cells])
 
 
-def error(fan: Floats, view: View, origins: Floats, target: Target) -> float:
+def error(quantiles: Floats, view: SeriesView, origins: Floats, target: Target) -> float:
     """Mean absolute error of the medians (origins x series x levels) in units of each series' mean."""
     truth = view.target(target)[:, view.begins(target, origins)]
     size = view.rates[target.channel].mean(axis=-1, keepdims=True)
-    return float(np.nanmean(np.abs(fan[..., LEVELS.index(0.5)].T - truth) / size))
+    return float(np.nanmean(np.abs(quantiles[..., LEVELS.index(0.5)].T - truth) / size))

@@ -4,7 +4,7 @@ import os
 import time
 from typing import ClassVar
 
-from predictor.data.view import Floats, Ints, View
+from predictor.data.view import Floats, Ints, SeriesView
 
 
 class Obedient:
@@ -19,13 +19,13 @@ class Obedient:
         self.process = 0
         self.threads = ""
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         self.process = os.getpid()
         self.threads = os.environ["OMP_NUM_THREADS"]
 
-    def update(self, view: View) -> None: ...
+    def update(self, view: SeriesView) -> None: ...
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         return view.rates
 
 
@@ -34,7 +34,7 @@ class Failing(Obedient):
 
     name: ClassVar[str] = "failing"
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         raise ZeroDivisionError("no data")
 
 
@@ -43,7 +43,7 @@ class Spinning(Obedient):
 
     name: ClassVar[str] = "spinning"
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         while True:
             pass
 
@@ -53,5 +53,5 @@ class Sleeping(Obedient):
 
     name: ClassVar[str] = "sleeping"
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         time.sleep(1000)

@@ -5,18 +5,18 @@ import sys
 
 import pytest
 
-from predictor.data.view import Ask, Target
-from predictor.models import build, known
+from predictor.data.view import ForecastSpec, Target
+from predictor.models import build_models, known_models
 
-ASK = Ask((Target(0, 0, 1),), (0.1, 0.5, 0.9))
+SPEC = ForecastSpec((Target(0, 0, 1),), (0.1, 0.5, 0.9))
 
 
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
 def test_a_network_without_pytorch_is_refused_in_one_line(name, monkeypatch):
     monkeypatch.setattr("predictor.models.deep.find_spec", lambda _name: None)
-    assert name in known()
+    assert name in known_models()
     with pytest.raises(ValueError, match=rf"{name} needs PyTorch.*forepath\[deep\]") as refused:
-        build((name,), ASK, 1)
+        build_models((name,), SPEC, 1)
     assert "\n" not in str(refused.value)
 
 

@@ -7,23 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictor.models.deep.inputs import (
-    LONGEST_GAP,
+    MAX_GAP,
     Calendar,
     Inputs,
     Moments,
-    Past,
-    Shape,
+    NetworkTask,
+    PrefixSums,
     Spans,
-    Subject,
-    draw,
-    held,
-    inputs_of,
-    past_of,
+    WindowShape,
+    draw_batch,
+    network_inputs,
     peaks,
-    truths_of,
+    prefix_sums,
+    span_statistics,
+    window_truths,
 )
 
-SHAPES = (Shape(0, 1), Shape(2, 5), Shape(0, 6, peak=True))
+SHAPES = (WindowShape(0, 1), WindowShape(2, 5), WindowShape(0, 6, peak=True))
 
 
 def moments(rows: int, cell: int, seen: int | None = None) -> Moments:
@@ -31,8 +31,8 @@ def moments(rows: int, cell: int, seen: int | None = None) -> Moments:
     return Moments(every, np.full(rows, cell), np.full(rows, cell if seen is None else seen))
 
 
-def with_period(rates: np.ndarray, period: float = 12.0) -> Past:
-    return past_of(rates, np.full(rates.shape[1], period))
+def with_period(rates: np.ndarray, period: float = 12.0) -> PrefixSums:
+    return prefix_sums(rates, np.full(rates.shape[1], period))
 
 
 def parts(inputs: Inputs) -> tuple[np.ndarray, ...]:
@@ -47,11 +47,11 @@ def parts(inputs: Inputs) -> tuple[np.ndarray, ...]:
 )
 def test_running_sums_agree_with_looking_at_every_cell(values, first, length, seen):
     row = np.array([np.nan if value is None else value for value in values], dtype=np.float32)
-    past = past_of(row[None, None], np.array([np.nan]))
+    past = prefix_sums(row[None, None], np.array([np.nan]))
     spans = Spans(*(np.array([part]) for part in (0, first, length, seen)))
     inside = row[max(first, 0) : max(0, min(first + length, seen + 1))].astype(float)
     known = inside[~np.isnan(inside)]
-    found = held(past, spans)
+    found = span_statistics(past, spans)
     assert found.share[0] == pytest.approx(len(known) / length)
     assert found.mean[0] == pytest.approx(known.mean() if len(known) else 0.0, rel=1e-6, abs=1e-3)
     assert peaks(past, spans, length)[0] == (known.max() if len(known) else 0.0)
@@ -63,7 +63,7 @@ def test_nothing_that_a_network_reads_comes_from_the_future(cell):
     corrupted = rates.copy()
     corrupted[..., cell + 1 :] = 1e12
     asked = moments(rates.shape[1], cell)
-    before, after = (inputs_of(with_period(one), asked, SHAPES, Calendar()) for one in (rates, corrupted))
+    before, after = (network_inputs(with_period(one), asked, SHAPES, Calendar()) for one in (rates, corrupted))
     for one, other in zip(parts(before), parts(after), strict=True):
         assert np.array_equal(one, other)
 
@@ -72,8 +72,8 @@ def test_hidden_cells_are_as_good_as_missing():
     rates = alternating(4)
     gap = rates.copy()
     gap[..., 195:] = np.nan
-    hidden = inputs_of(with_period(rates), moments(12, 200, 194), SHAPES, Calendar())
-    missing = inputs_of(with_period(gap), moments(12, 200), SHAPES, Calendar())
+    hidden = network_inputs(with_period(rates), moments(12, 200, 194), SHAPES, Calendar())
+    missing = network_inputs(with_period(gap), moments(12, 200), SHAPES, Calendar())
     for one, other in zip(parts(hidden), parts(missing), strict=True):
         assert one == pytest.approx(other)
 
@@ -81,7 +81,8 @@ def test_hidden_cells_are_as_good_as_missing():
 def test_a_series_a_million_times_as_large_looks_the_same():
     rates = alternating(5)
     small, large = (
-        inputs_of(with_period(one), moments(12, 250), SHAPES, Calendar()) for one in (rates, rates * np.float32(2**20))
+        network_inputs(with_period(one), moments(12, 250), SHAPES, Calendar())
+        for one in (rates, rates * np.float32(2**20))
     )
     assert large.steps == pytest.approx(small.steps, abs=1e-4)
     assert large.guesses == pytest.approx(small.guesses, abs=1e-3)
@@ -90,7 +91,7 @@ def test_a_series_a_million_times_as_large_looks_the_same():
 
 def test_the_guess_from_the_cycle_before_is_that_window():
     rates = np.tile(np.arange(12.0, dtype=np.float32), 20)[None, None]
-    inputs = inputs_of(with_period(rates), moments(1, 199), SHAPES, Calendar())
+    inputs = network_inputs(with_period(rates), moments(1, 199), SHAPES, Calendar())
     said = inputs.guesses[0, :, -1] * inputs.unit[0] + inputs.centre[0]
     upcoming = rates[0, 0, 200:220]
     assert said == pytest.approx([upcoming[0], upcoming[2:7].mean(), upcoming[:6].max()], abs=1e-3)
@@ -98,8 +99,10 @@ def test_the_guess_from_the_cycle_before_is_that_window():
 
 def test_truths_are_what_came_and_unknown_where_it_has_not_come_yet():
     rates = np.arange(50, dtype=np.float32)[None, None]
-    truths = truths_of(
-        past_of(rates, np.array([np.nan])), Moments(*(np.array(part) for part in ([0, 0], [40, 45], [40, 45]))), SHAPES
+    truths = window_truths(
+        prefix_sums(rates, np.array([np.nan])),
+        Moments(*(np.array(part) for part in ([0, 0], [40, 45], [40, 45]))),
+        SHAPES,
     )
     assert truths[0] == pytest.approx([41, 45, 46])
     assert truths[1, 0] == 46
@@ -108,10 +111,10 @@ def test_truths_are_what_came_and_unknown_where_it_has_not_come_yet():
 
 def test_lessons_keep_their_distance_from_what_is_kept_back():
     past = with_period(alternating(6))
-    subject = Subject(past, np.arange(12), SHAPES, (0.5,), Calendar())
+    subject = NetworkTask(past, np.arange(12), SHAPES, (0.5,), Calendar())
     assert subject.taught + max(shape.reach for shape in SHAPES) <= subject.split
     assert subject.split < subject.last < past.cells - 1
-    lesson = draw(subject, (subject.split, subject.last + 1), 500, np.random.default_rng(1))
+    lesson = draw_batch(subject, (subject.split, subject.last + 1), 500, np.random.default_rng(1))
     assert 0 < np.isnan(lesson.truths).mean() < 0.2
-    assert (lesson.inputs.statics[:, 2] < 1.0).mean() > 0.05  # some with a gap of up to LONGEST_GAP before them
-    assert lesson.inputs.statics[:, 2].min() > 0.5 - LONGEST_GAP / 280
+    assert (lesson.inputs.statics[:, 2] < 1.0).mean() > 0.05  # some with a gap of up to MAX_GAP before them
+    assert lesson.inputs.statics[:, 2].min() > 0.5 - MAX_GAP / 280

@@ -5,13 +5,19 @@ import pickle
 import numpy as np
 import pytest
 
-from predictor.data.view import Ask, Target, View
+from predictor.data.view import ForecastSpec, SeriesView, Target
 from predictor.models.boosting import GradientBoosting, _fair
-from predictor.models.boosting.features import CALENDAR_CYCLES, Scene, calendar_cells, describe, find_peers
-from predictor.models.boosting.forests import Effort
+from predictor.models.boosting.features import (
+    CALENDAR_CYCLES,
+    FeatureContext,
+    calendar_cells,
+    describe_moments,
+    find_leaders,
+)
+from predictor.models.boosting.forests import BoostingEffort
 
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)
-ASK = Ask((Target(0, 0, 1), Target(0, 4, 1), Target(0, 0, 5, peak=True)), LEVELS)
+SPEC = ForecastSpec((Target(0, 0, 1), Target(0, 4, 1), Target(0, 0, 5, peak=True)), LEVELS)
 
 
 def cycles(series: int, cells: int, seed: int = 5) -> np.ndarray:
@@ -24,9 +30,9 @@ def cycles(series: int, cells: int, seed: int = 5) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def taught() -> tuple[GradientBoosting, View]:
-    view = View(cycles(8, 330)[None])
-    model = GradientBoosting(ASK, 1)
+def taught() -> tuple[GradientBoosting, SeriesView]:
+    view = SeriesView(cycles(8, 330)[None])
+    model = GradientBoosting(SPEC, 1)
     model.fit(view.until(260))
     model.update(view.until(260))
     return pickle.loads(pickle.dumps(model)), view
@@ -35,15 +41,15 @@ def taught() -> tuple[GradientBoosting, View]:
 def test_it_beats_the_last_value_by_far_where_there_is_a_shape_and_its_quantiles_hold(taught):
     model, view = taught
     origins = np.arange(260, 320)
-    fan = model.predict(view, origins)
-    assert fan.shape == (60, 8, 3, 5)
-    assert np.isfinite(fan).all()
+    quantiles = model.predict(view, origins)
+    assert quantiles.shape == (60, 8, 3, 5)
+    assert np.isfinite(quantiles).all()
     truth = view.rates[0][:, origins + 5].T
     far = np.abs(truth - view.rates[0][:, origins].T).sum()
-    assert np.abs(truth - fan[:, :, 1, 2]).sum() < 0.5 * far
-    assert 0.75 < np.mean(truth <= fan[:, :, 1, 3]) < 0.99
+    assert np.abs(truth - quantiles[:, :, 1, 2]).sum() < 0.5 * far
+    assert 0.75 < np.mean(truth <= quantiles[:, :, 1, 3]) < 0.99
     peak = np.stack([view.rates[0][:, o + 1 : o + 6].max(axis=1) for o in origins])
-    assert 0.7 < np.mean(peak <= fan[:, :, 2, 3]) <= 1
+    assert 0.7 < np.mean(peak <= quantiles[:, :, 2, 3]) <= 1
 
 
 def test_what_it_says_at_an_origin_does_not_depend_on_later_cells(taught):
@@ -52,13 +58,13 @@ def test_what_it_says_at_an_origin_does_not_depend_on_later_cells(taught):
     spoilt[..., 291:] = 1e9
     spoilt[:, 3, 300:] = np.nan
     origins = np.arange(270, 310)
-    before, after = (model.predict(one, origins) for one in (view, View(spoilt)))
+    before, after = (model.predict(one, origins) for one in (view, SeriesView(spoilt)))
     assert np.array_equal(before[:21], after[:21])
     assert not np.array_equal(before[21:], after[21:])
 
 
 @pytest.mark.parametrize("origin", [40, 99, 150])
-@pytest.mark.parametrize("target", ASK.targets)
+@pytest.mark.parametrize("target", SPEC.targets)
 def test_no_feature_sees_the_future(origin, target):
     rates = np.stack([cycles(5, 200), cycles(5, 200, seed=6)])
     spoilt = rates.copy()
@@ -66,7 +72,10 @@ def test_no_feature_sees_the_future(origin, target):
     who, when = np.arange(5), np.full(5, origin)
     peers = np.array([[1, -1], [0, 2], [-1, -1], [4, 1], [3, 0]])
     periods = np.array([24.0, 9.5, np.nan, 3.0, 60.0])
-    told = [describe(Scene(View(one), periods, peers, (12, 24)), who, when, target) for one in (rates, spoilt)]
+    told = [
+        describe_moments(FeatureContext(SeriesView(one), periods, peers, (12, 24)), who, when, target)
+        for one in (rates, spoilt)
+    ]
     assert np.array_equal(*told)
     assert np.isfinite(told[0]).all()
 
@@ -75,8 +84,10 @@ def test_features_do_not_depend_on_the_unit_of_the_rates():
     rates = cycles(4, 200)[None]
     who, when = np.arange(4), np.full(4, 150)
     peers = np.array([[1], [2], [3], [0]])
-    scenes = [Scene(View(rates * unit), np.full(4, 24.0), peers, usual=(3e3 * unit,)) for unit in (1, 1024)]
-    told = [describe(scene, who, when, ASK.targets[1]) for scene in scenes]
+    scenes = [
+        FeatureContext(SeriesView(rates * unit), np.full(4, 24.0), peers, usual=(3e3 * unit,)) for unit in (1, 1024)
+    ]
+    told = [describe_moments(context, who, when, SPEC.targets[1]) for context in scenes]
     assert told[0] == pytest.approx(told[1], rel=1e-3, abs=1e-4)
 
 
@@ -85,20 +96,20 @@ def test_a_peer_is_one_whose_moves_come_before():
     leader = np.where(rng.random(400) < 0.1, 50.0, 1.0) + rng.random(400)
     follower = np.roll(leader, 1) * 3
     others = 10 * rng.random((4, 400))
-    peers = find_peers(np.vstack([others[:2], follower[None], others[2:], leader[None]]), 1)
+    peers = find_leaders(np.vstack([others[:2], follower[None], others[2:], leader[None]]), 1)
     assert peers[2, 0] == 5
-    assert find_peers(np.ones((1, 400)), 2).tolist() == [[-1, -1]]
+    assert find_leaders(np.ones((1, 400)), 2).tolist() == [[-1, -1]]
 
 
 def test_the_calendar_is_used_once_the_history_holds_enough_of_it():
-    day = View(np.zeros((1, 1, 96 * CALENDAR_CYCLES)), step_s=900.0)
+    day = SeriesView(np.zeros((1, 1, 96 * CALENDAR_CYCLES)), step_s=900.0)
     assert 96 in calendar_cells(day)
     assert 96 not in calendar_cells(day.until(96 * CALENDAR_CYCLES - 1))
 
 
 def test_one_source_with_many_series_has_no_more_say_than_the_others():
     groups = np.array([0] * 50 + [1, 2])
-    view = View(np.ones((1, 52, 100), dtype=np.float32), groups=groups)
+    view = SeriesView(np.ones((1, 52, 100), dtype=np.float32), groups=groups)
     who, when = (part.ravel() for part in np.meshgrid(np.arange(52), np.arange(100), indexing="ij"))
     chosen, _ = _fair(view, (who, when), 240, np.random.default_rng(1))
     counts = np.bincount(groups[chosen])
@@ -109,15 +120,15 @@ def test_one_source_with_many_series_has_no_more_say_than_the_others():
 @pytest.mark.parametrize("rows", [300, 5_000, 400_000])
 @pytest.mark.parametrize("groups", [1, 6])
 def test_effort_grows_with_the_budget_and_stays_within_reason(rows, groups):
-    small, large = (Effort.within(budget_s, groups, rows) for budget_s in (2.0, 200.0))
+    small, large = (BoostingEffort.within(budget_s, groups, rows) for budget_s in (2.0, 200.0))
     assert small.rows <= large.rows <= rows
     assert small.rows * small.rounds * small.members <= large.rows * large.rounds * large.members
     assert large.members <= 4
 
 
 def test_too_little_history_says_nothing():
-    model = GradientBoosting(ASK)
-    view = View(np.ones((1, 2, 30), dtype=np.float32))
+    model = GradientBoosting(SPEC)
+    view = SeriesView(np.ones((1, 2, 30), dtype=np.float32))
     model.fit(view)
     model.update(view)
     assert np.isnan(model.predict(view, view.last)).all()

@@ -5,8 +5,8 @@ import pytest
 
 from predictor.data.view import ALL, Target
 from predictor.ensemble.composition import NOBODY, Calibration, Composition, Truth
-from predictor.ensemble.weights import Contest, Ledger
-from predictor.models.quantiles import pinball
+from predictor.ensemble.weights import Contest, LossScoreboard
+from predictor.models.quantiles import pinball_loss
 
 MODELS = ("naive", "ewma", "clever")
 TARGETS = (Target(0, 0, 5), Target(0, 0, 15))
@@ -14,24 +14,26 @@ CONTEST = Contest(MODELS, TARGETS, ("naive", "ewma"), "ewma", half_life=60.0)
 FIRST = np.array([0])
 
 
-def ledger(series: int = 1) -> Ledger:
-    book = Ledger(CONTEST)
+def scoreboard(series: int = 1) -> LossScoreboard:
+    book = LossScoreboard(CONTEST)
     book.resize(series)
     return book
 
 
-def play(book: Ledger, losses: tuple[float, float, float], cells: range, rows: np.ndarray | None = None) -> None:
+def play(
+    book: LossScoreboard, losses: tuple[float, float, float], cells: range, rows: np.ndarray | None = None
+) -> None:
     rows = np.arange(book.series) if rows is None else rows
     for cell in cells:
         book.add(np.broadcast_to(np.array(losses)[:, None, None], (3, len(rows), 1)), FIRST, rows, cell)
 
 
-def say(book: Ledger, model: str, series: int = 0) -> float:
+def say(book: LossScoreboard, model: str, series: int = 0) -> float:
     return float(book.weights(np.ones(book.loss.shape, dtype=bool))[MODELS.index(model), series, 0])
 
 
 def test_weights_are_shares_among_those_who_are_able():
-    book = ledger()
+    book = scoreboard()
     play(book, (1.0, 1.0, 0.5), range(50))
     able = np.ones(book.loss.shape, dtype=bool)
     able[2] = False
@@ -42,7 +44,7 @@ def test_weights_are_shares_among_those_who_are_able():
 
 
 def test_a_few_lucky_windows_prove_nothing_and_many_good_ones_do():
-    book = ledger()
+    book = scoreboard()
     play(book, (1.0, 1.0, 0.1), range(5))
     assert say(book, "clever") == 0.0
     play(book, (1.0, 1.0, 0.4), range(5, 65))
@@ -50,31 +52,31 @@ def test_a_few_lucky_windows_prove_nothing_and_many_good_ones_do():
 
 
 def test_a_model_that_fails_after_a_change_is_demoted_within_a_few_windows():
-    book = ledger()
+    book = scoreboard()
     play(book, (1.0, 1.0, 0.4), range(120))
     play(book, (1.0, 1.0, 2.5), range(120, 160))
     assert say(book, "clever") < 0.1
 
 
 def test_silence_during_a_surge_is_no_merit():
-    book = ledger()
+    book = scoreboard()
     play(book, (1.0, 1.0, 1.0), range(60))
     play(book, (9.0, 10.0, np.nan), range(60, 90))
     assert say(book, "clever") < say(book, "naive")
 
 
 def test_a_joining_series_begins_with_what_all_others_say_together():
-    book = ledger(20)
+    book = scoreboard(20)
     play(book, (1.0, 1.0, 0.4), range(60))
     before = say(book, "clever")
     book.resize(25)
     assert say(book, "clever") == before
     assert say(book, "clever", 24) > 0.5
-    assert say(ledger(25), "clever", 24) == 0.0
+    assert say(scoreboard(25), "clever", 24) == 0.0
 
 
 def test_one_series_with_a_mind_of_its_own_is_not_outvoted_for_long():
-    book = ledger(50)
+    book = scoreboard(50)
     play(book, (1.0, 1.0, 0.5), range(60), np.arange(49))
     play(book, (1.0, 1.0, 1.5), range(60), np.array([49]))
     assert say(book, "clever", 0) > 0.9
@@ -82,7 +84,7 @@ def test_one_series_with_a_mind_of_its_own_is_not_outvoted_for_long():
 
 
 def test_scores_fade_by_time_and_not_by_how_often_one_is_judged():
-    often, seldom = ledger(), ledger()
+    often, seldom = scoreboard(), scoreboard()
     for book, step in ((often, 1), (seldom, 10)):
         play(book, (1.0, 1.0, 1.0), range(0, 400, step))
     before = often.count[0, 0, 0], seldom.count[0, 0, 0]
@@ -101,11 +103,11 @@ def test_the_blend_loses_hardly_more_than_the_best_model_of_each_series():
     own, final = [], []
     for cell in range(600):
         noise = rng.normal(0, [[1.0, 2.0, 3.0], [3.0, 1.0, 2.0], [2.0, 3.0, 1.0]])[..., None, None]
-        fans = (100 + noise + np.array([-1.5, 0.0, 1.5])).astype(np.float32)
+        forecasts = (100 + noise + np.array([-1.5, 0.0, 1.5])).astype(np.float32)
         actual = rng.normal(100, 1, (3, 1))
-        blend, _ = composition.blend(list(np.repeat(fans, 2, axis=2)))
-        final.append(pinball(blend[:, :1], actual, levels))
-        own.append(composition.learn(fans, blend[:, :1], Truth(actual, FIRST, ALL, cell))[0])
+        blend, _ = composition.blend(list(np.repeat(forecasts, 2, axis=2)))
+        final.append(pinball_loss(blend[:, :1], actual, levels))
+        own.append(composition.learn(forecasts, blend[:, :1], Truth(actual, FIRST, ALL, cell))[0])
     best = np.mean(own[200:], axis=0).min(axis=0)
     assert (np.mean(final[200:], axis=0) <= 1.03 * best).all()
 
@@ -113,9 +115,9 @@ def test_the_blend_loses_hardly_more_than_the_best_model_of_each_series():
 def test_where_nobody_speaks_nothing_is_said():
     composition = Composition(CONTEST, (0.1, 0.5, 0.9))
     composition.resize(2)
-    fan = np.full((2, 2, 3), 5.0, dtype=np.float32)
-    fan[1] = np.nan
-    final, chosen = composition.blend([fan, None, None])
+    quantiles = np.full((2, 2, 3), 5.0, dtype=np.float32)
+    quantiles[1] = np.nan
+    final, chosen = composition.blend([quantiles, None, None])
     assert np.isnan(final[1]).all() and (chosen[1] == NOBODY).all()
     assert (final[0] == 5).all() and (chosen[0] == 0).all()
 

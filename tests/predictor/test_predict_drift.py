@@ -1,9 +1,9 @@
-"""Drift: a lasting change is noticed soon, an outlier is not one, and calm stays without alarms."""
+"""DriftDetector: a lasting change is noticed soon, an outlier is not one, and calm stays without alarms."""
 
 import numpy as np
 import pytest
 
-from predictor.trust.drift import Drift
+from predictor.trust.drift import DriftDetector
 
 OVERLAP = 5
 
@@ -19,7 +19,7 @@ def alarms(drift, stream):
 
 
 def test_calm_is_left_in_peace():
-    drift = Drift(OVERLAP)
+    drift = DriftDetector(OVERLAP)
     alarms(drift, losses(np.random.default_rng(1), 200, 1000))
     assert drift.total <= 10  # of 200,000 chances
 
@@ -27,7 +27,7 @@ def test_calm_is_left_in_peace():
 @pytest.mark.parametrize("times", [4.0, 10.0])
 def test_a_lasting_change_is_noticed_within_a_minute(times):
     rng = np.random.default_rng(2)
-    drift = Drift(OVERLAP)
+    drift = DriftDetector(OVERLAP)
     alarms(drift, losses(rng, 50, 200))
     before = drift.total
     seen = alarms(drift, losses(rng, 50, 60, scale=times))
@@ -38,7 +38,7 @@ def test_a_lasting_change_is_noticed_within_a_minute(times):
 
 def test_a_series_has_changed_for_a_while_only():
     rng = np.random.default_rng(3)
-    drift = Drift(OVERLAP, aftermath=30)
+    drift = DriftDetector(OVERLAP, aftermath=30)
     alarms(drift, np.concatenate([losses(rng, 20, 100), losses(rng, 20, 40, scale=8.0)], axis=1))
     assert drift.changed.any()
     alarms(drift, losses(rng, 20, 60, scale=8.0))
@@ -49,19 +49,19 @@ def test_one_outlier_is_no_drift():
     rng = np.random.default_rng(4)
     stream = losses(rng, 30, 200)
     stream[:, 150:155] = 1e6  # one cell's spike, seen by five windows
-    drift = Drift(OVERLAP)
+    drift = DriftDetector(OVERLAP)
     assert not alarms(drift, stream).any()
 
 
 def test_gaps_say_nothing_and_new_series_may_join():
-    drift = Drift(OVERLAP)
+    drift = DriftDetector(OVERLAP)
     stream = losses(np.random.default_rng(5), 3, 100)
     alarms(drift, stream)
     held = drift.state()
     for _ in range(50):
         assert not drift.step(np.full(5, np.nan)).count
     assert drift.state()["sum"][:3] == pytest.approx(held["sum"])
-    heir = Drift(OVERLAP)
+    heir = DriftDetector(OVERLAP)
     heir.restore(drift.state())
     assert (heir.step(np.full(5, 0.5)).series == drift.step(np.full(5, 0.5)).series).all()
     assert heir.state()["usual"] == pytest.approx(drift.state()["usual"])

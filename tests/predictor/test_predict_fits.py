@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 from synthetic_models import Failing, Obedient, Sleeping, Spinning
 
-from predictor.data.view import View
+from predictor.data.view import SeriesView
 from predictor.models import Model
-from predictor.service.workers import Background
+from predictor.service.workers import FitWorker
 
-VIEW = View(np.ones((2, 3, 50), dtype=np.float32))
+VIEW = SeriesView(np.ones((2, 3, 50), dtype=np.float32))
 PATIENCE_S = 60.0
 
 
 @pytest.fixture
-def background() -> Iterator[Background]:
-    one = Background(cpu_budget_s=0.2)
+def background() -> Iterator[FitWorker]:
+    one = FitWorker(cpu_budget_s=0.2)
     yield one
     one.close()
 
 
-def collected(background: Background, enough: int = 1) -> list[Model]:
+def collected(background: FitWorker, enough: int = 1) -> list[Model]:
     """Waits for so many answers, good or bad."""
     fitted: list[Model] = []
     before, end = background.failures, time.monotonic() + PATIENCE_S
@@ -57,7 +57,7 @@ def test_a_second_job_waits_for_its_turn(background):
 
 
 def test_closing_ends_a_hanging_fit():
-    background = Background(cpu_budget_s=100.0)
+    background = FitWorker(cpu_budget_s=100.0)
     background.submit([Sleeping()], VIEW)
     while background._process is None or not background._process.is_alive():
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""From the store alone: surges that recur are foreseen, calm stays calm, gaps widen, nothing looks ahead."""
+"""From the store alone: surges that recur are forecast, calm stays calm, gaps widen, nothing looks ahead."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import pytest
 from synthetic_traffic import START, Recipe, Traffic, make
 
 from cpdb import Forecast, Quantity, Score, Store, Subject, SubjectKind, open_store
-from predictor import CycleReport, Predictor, PredictorConfig, Talks, records
+from predictor import FlowSeries, Predictor, PredictorConfig, PredictorReport, summarise_scores
 
 QUICK = PredictorConfig(models=("naive", "ewma", "train_mean", "seasonal_naive", "arima"))
 SURGES = Recipe(pairs=6, surging=3, seconds=210)
@@ -25,7 +25,7 @@ class Told:
     traffic: Traffic
     forecasts: Mapping[Key, Forecast]
     scores: list[Score]
-    reports: list[CycleReport]
+    reports: list[PredictorReport]
 
     def at(self, pair: int, second: int, horizon: int, level: float, what: Quantity = Quantity.BYTES_PEAK) -> float:
         """A quantile issued `second` seconds after the start."""
@@ -34,7 +34,7 @@ class Told:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    one = open_store(f"sqlite:///{tmp_path}/foresee.db")
+    one = open_store(f"sqlite:///{tmp_path}/forecast_series.db")
     yield one
     one.close()
 
@@ -68,7 +68,7 @@ def test_recurring_surges_and_their_ends_are_foreseen(store, seed, models):
     seen = list(surges(told, after=4))
     assert len(seen) >= 3
     for horizon in (5, 15, 30):
-        # Issued when the first seconds of the surge are the last of the window; these are what can be foreseen of it.
+        # Issued when the first seconds of the surge are the last of the window; these are what can be forecast of it.
         hits = []
         for pair, begin, _ in seen:
             issued = begin + 3 - horizon
@@ -86,7 +86,7 @@ def test_calm_stays_calm_and_no_baseline_is_much_better(store):
         typical = np.quantile(told.traffic.sizes[pair], 0.95)
         for second in range(60, CALM.seconds, 10):
             assert told.at(pair, second, 15, 0.95) <= 3 * typical
-    rolled = records(store.forecasts.score_batches(START + 90), None, "ewma")
+    rolled = summarise_scores(store.forecasts.score_batches(START + 90), None, "ewma")
     by_model = {name: [one.relative for one in rolled if one.model == name] for name in (*QUICK.models, "auto")}
     best = min(np.mean(by_model[name]) for name in ("naive", "ewma", "train_mean"))
     assert len(by_model["auto"]) == 3 * 6
@@ -169,7 +169,7 @@ def test_a_restart_foresees_from_what_the_store_remembers(store):
 
 def test_rows_that_come_late_are_read_and_each_once(store):
     traffic = make(9, replace(CALM, seconds=40))
-    source = Talks.of_pairs(1.0, 900, 100)
+    source = FlowSeries.of_pairs(1.0, 900, 100)
     predictor = Predictor(QUICK, background=False, source=source)
     for second in range(1, 40):
         rows = traffic.rows(second - 1)

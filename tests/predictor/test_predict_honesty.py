@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from cpdb import IMPLAUSIBLE, Batch, Communication, FlowKey, Quantity, open_store
-from predictor import Predictor, PredictorConfig
-from predictor.data.view import View
+from predictor import Predictor, PredictorConfig, WorkLimits
+from predictor.data.view import SeriesView
+from predictor.service.workers import FitSchedule
 
 START = 3_000_000.0
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))
-TALKS = [FlowKey(f"c{number}", "10.9.0.1", "vm1") for number in range(4)]
+FLOW_KEYS = [FlowKey(f"c{number}", "10.9.0.1", "vm1") for number in range(4)]
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def batch(second, sizes, flags):
         observer="switch/one",
         t=START + second,
         interval_s=1.0,
-        talks=TALKS,
+        flow_keys=FLOW_KEYS,
         bytes=array("q", sizes),
         packets=array("q", [size // 1000 for size in sizes]),
         connections=array("q", [2] * len(sizes)),
@@ -59,8 +60,8 @@ def test_what_the_controller_did_not_believe_is_neither_learnt_nor_a_silence(sto
 
 def test_a_source_with_ten_thousand_pairs_is_a_tenth_of_what_is_fitted():
     flood = np.concatenate([np.zeros(10_000, dtype=np.int64), np.repeat(np.arange(1, 10), 200)])
-    view = View(np.zeros((3, len(flood), 1), dtype=np.float32), groups=flood)
-    counts = np.bincount(flood[Predictor(CONFIG, background=False)._fitted_on(view)])
+    view = SeriesView(np.zeros((3, len(flood), 1), dtype=np.float32), groups=flood)
+    counts = np.bincount(flood[FitSchedule(WorkLimits(), CONFIG.seed, background=False).sample_series(view)])
     assert counts.tolist() == [100] * 10
 
 
@@ -72,16 +73,16 @@ def test_a_pair_that_changes_its_ways_is_noticed_and_its_models_are_judged_anew(
         wild = 1 + 30 * rng.random() * (second > 120)
         rows = [
             Communication(talk.source, talk.virtual_ip, talk.destination, START + second, 1.0, size, 10, 2)
-            for talk, size in zip(TALKS, rng.integers(95_000, 105_000, 4).tolist(), strict=True)
+            for talk, size in zip(FLOW_KEYS, rng.integers(95_000, 105_000, 4).tolist(), strict=True)
         ]
         changed = Communication("c9", "10.9.0.1", "vm1", START + second, 1.0, int(100_000 * wild), 10, 2)
         store.facts.add_communications([*rows, changed])
         drifted = predictor.cycle(store, START + second).drifted
-        fewest.append(predictor.forecaster.composition.ledger.count[1, :5, 0].copy())
+        fewest.append(predictor.forecaster.composition.scoreboard.count[1, :5, 0].copy())
     assert drifted >= 1
     moves = [one for one in store.forecasts.moves(START + 120) if one.subject.a == "c9"]
     assert moves[0].to_s == 5 and moves[0].from_s > 5
-    horizons = predictor.companion.trusted().tolist()
+    horizons = predictor.tracker.trusted().tolist()
     assert horizons[4] == 5 and min(horizons[:4]) >= 15
     steady, changed = np.array(fewest)[130:, :4].min(), np.array(fewest)[130:, 4].min()
     assert changed < 0.6 * steady

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from predictor.trust.horizon import UNKNOWN, Evidence, Horizons, Rungs, Tolerance, climbed
+from predictor.trust.horizon import UNKNOWN, HorizonEvidence, HorizonLadder, Rungs, Tolerance, climbed
 
 RUNGS = 4
 SHORT = Tolerance(patience=6, haste=3)
@@ -14,7 +14,7 @@ SHORT = Tolerance(patience=6, haste=3)
 
 def told(errors):
     errors = np.asarray(errors, dtype=float)
-    return Evidence(errors, np.zeros_like(errors))
+    return HorizonEvidence(errors, np.zeros_like(errors))
 
 
 def path(evidence, tolerance=SHORT):
@@ -29,7 +29,7 @@ def path(evidence, tolerance=SHORT):
 def lived(losses, cycles=200, seed=1):
     """A pair whose measured mean is 1 and whose losses are drawn around `losses` (one per rung)."""
     rng = np.random.default_rng(seed)
-    horizons = Horizons(RUNGS)
+    horizons = HorizonLadder(RUNGS)
     horizons.resize(1)
     moves = []
     for _ in range(cycles):
@@ -65,7 +65,7 @@ def test_a_series_that_turns_volatile_falls_and_says_why():
 
 
 def test_nothing_is_in_force_before_there_are_scores():
-    horizons = Horizons(RUNGS)
+    horizons = HorizonLadder(RUNGS)
     horizons.resize(3)
     horizons.learn(0, np.array([0.1, np.nan, 0.1]), np.ones(3), np.ones(3))
     assert horizons.climb() == [] and (horizons.rungs.now == UNKNOWN).all()
@@ -102,7 +102,7 @@ def test_between_the_two_bounds_nothing_moves(near, start):
 
 
 def test_width_counts_as_well_as_error():
-    evidence = Evidence(np.full((2, RUNGS), 0.1), np.array([[0.1] * RUNGS, [0.1, 3.0, 3.0, 3.0]]))
+    evidence = HorizonEvidence(np.full((2, RUNGS), 0.1), np.array([[0.1] * RUNGS, [0.1, 3.0, 3.0, 3.0]]))
     rungs = Rungs.fresh(2)
     for _ in range(60):
         rungs = climbed(rungs, evidence, SHORT)
@@ -111,9 +111,9 @@ def test_width_counts_as_well_as_error():
 
 def test_what_was_learnt_goes_on_after_a_restart():
     horizons, _ = lived([0.03, 0.05, 0.3, 0.4])
-    heir = Horizons(RUNGS)
+    heir = HorizonLadder(RUNGS)
     heir.restore(horizons.state())
     assert heir.rungs.now.tolist() == horizons.rungs.now.tolist()
     assert heir.evidence().error == pytest.approx(horizons.evidence().error)
     with pytest.raises(ValueError, match="ladder"):
-        Horizons(RUNGS + 1).restore(horizons.state())
+        HorizonLadder(RUNGS + 1).restore(horizons.state())

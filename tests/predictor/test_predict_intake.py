@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cpdb import IMPLAUSIBLE, Batch, FlowKey, Store, Subject, SubjectKind, open_store
-from predictor import Talks
+from predictor import FlowSeries
 from predictor.data.panel import Panel
 
 START = 1_000_000.0
@@ -30,13 +30,13 @@ def batch(second: int, said: dict[int, int], **more: object) -> Batch:
     return Batch("switch/leaf1", START + second, 1.0, talks, size, ones, ones, **{"complete": True, **more})  # type: ignore[arg-type]
 
 
-def rates(source: Talks, seconds: int, source_name: str) -> list[float]:
+def rates(source: FlowSeries, seconds: int, source_name: str) -> list[float]:
     row = source.subjects.index(Subject(SubjectKind.PAIR, source_name, "10.9.0.1"))
     return source.window(int(START), seconds)[0, row].tolist()
 
 
 def test_destinations_add_up_and_silence_of_those_who_spoke_before_is_zero(store):
-    source = Talks.of_pairs(1.0, 100, 10)
+    source = FlowSeries.of_pairs(1.0, 100, 10)
     store.facts.add_batches([batch(1, {0: 700, 1: 300, 2: 50}), batch(2, {1: 20}), batch(3, {})])
     source.read(store, START + 3)
     assert rates(source, 3, "c1") == [1000, 20, 0]
@@ -44,14 +44,14 @@ def test_destinations_add_up_and_silence_of_those_who_spoke_before_is_zero(store
 
 
 def test_an_observer_that_does_not_tell_all_proves_no_silence(store):
-    source = Talks.of_pairs(1.0, 100, 10)
+    source = FlowSeries.of_pairs(1.0, 100, 10)
     store.facts.add_batches([batch(1, {0: 700, 2: 50}), batch(2, {0: 20}, complete=False)])
     source.read(store, START + 2)
     assert np.isnan(rates(source, 2, "c2")[1])
 
 
 def test_what_was_flagged_is_neither_learnt_nor_taken_for_silence(store):
-    source = Talks.of_pairs(1.0, 100, 10)
+    source = FlowSeries.of_pairs(1.0, 100, 10)
     flagged = batch(2, {0: 10**12, 2: 60}, flags=array("B", [IMPLAUSIBLE, 0]))
     store.facts.add_batches([batch(1, {0: 700, 2: 50}), flagged, batch(3, {0: 5, 2: 5})])
     source.read(store, START + 3)
@@ -61,7 +61,7 @@ def test_what_was_flagged_is_neither_learnt_nor_taken_for_silence(store):
 
 
 def test_each_batch_is_taken_once_and_one_from_the_future_in_its_time(store):
-    source = Talks.of_pairs(1.0, 100, 10)
+    source = FlowSeries.of_pairs(1.0, 100, 10)
     store.facts.add_batches([batch(1, {0: 700}), batch(4, {0: 4})])
     assert source.read(store, START + 2) == 1
     view = source.view(START + 2)
@@ -75,7 +75,7 @@ def test_each_batch_is_taken_once_and_one_from_the_future_in_its_time(store):
 
 
 def test_any_sum_over_talks_can_be_a_series(store):
-    by_address = Talks(
+    by_address = FlowSeries(
         Panel(1.0, 100, 3),
         100,
         lambda talk: Subject(SubjectKind.VIRTUAL_IP, talk.virtual_ip) if talk.destination else None,

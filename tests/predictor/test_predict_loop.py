@@ -49,7 +49,7 @@ def test_the_loop_survives_a_store_that_fails_for_a_while(tmp_path: Path):
     class Shaky:
         """Facts that fail twice before they are read."""
 
-        talks = healthy.talks
+        flow_keys = healthy.flow_keys
 
         def batches(self, after_id: int, since: float, until: float | None = None) -> list[StoredBatch]:
             calls.append(since)

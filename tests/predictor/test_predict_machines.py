@@ -1,4 +1,4 @@
-"""Load of machines follows the communications that are foreseen to arrive there, where it has to do with them."""
+"""Load of machines follows the communications that are forecast to arrive there, where it has to do with them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cpdb import Communication, HostLoad, Quantity, Subject, SubjectKind, VmLoad, open_store
-from predictor import PredictorConfig, SlowTier, Tiers, records
+from predictor import PredictorConfig, SlowTier, Tiers, summarise_scores
 from predictor.models.communications import fitted
 
 START = 2_000_000.0
@@ -31,11 +31,11 @@ def test_a_line_is_found_and_its_fan_holds():
     assert abs(line.slopes[1]) * 1e6 < 0.01
     levels = (0.1, 0.5, 0.9)
     ahead = np.array([[50.0, 50.0, 50.0], [5e5, 5e5, 5e5]])
-    fan = line.fan(ahead, levels, length=1, peak=False)
-    assert fan[1] == pytest.approx(BASE + 50 * CORES_PER_REQUEST, rel=0.05)
-    assert (fan[2] - fan[0]) == pytest.approx(2 * 1.28 * 0.01, rel=0.4)
-    wider = line.fan(ahead + np.array([[-20, 0, 20], [0, 0, 0]]), levels, length=1, peak=False)
-    assert wider[0] < fan[0] < fan[2] < wider[2]
+    quantiles = line.quantiles(ahead, levels, length=1, peak=False)
+    assert quantiles[1] == pytest.approx(BASE + 50 * CORES_PER_REQUEST, rel=0.05)
+    assert (quantiles[2] - quantiles[0]) == pytest.approx(2 * 1.28 * 0.01, rel=0.4)
+    wider = line.quantiles(ahead + np.array([[-20, 0, 20], [0, 0, 0]]), levels, length=1, peak=False)
+    assert wider[0] < quantiles[0] < quantiles[2] < wider[2]
 
 
 def test_where_nothing_varies_or_little_is_known_there_is_no_line():
@@ -82,7 +82,7 @@ def test_the_model_earns_its_say_where_load_follows_talk(store):
     relative = {
         (name, one.model): one.relative
         for name in ("vm1", "vm2")
-        for one in records(batches, Subject(SubjectKind.VM, name), "ewma")
+        for one in summarise_scores(batches, Subject(SubjectKind.VM, name), "ewma")
         if (one.horizon_s, one.quantity) == (5, Quantity.CPU_MEAN)
     }
     assert relative["vm1", "communications"] < 0.8 * min(relative["vm1", "train_mean"], 1.0)

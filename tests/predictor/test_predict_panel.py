@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from cpdb import Subject, SubjectKind
 from predictor.data import panel as panel_module
-from predictor.data.panel import Columns, Panel
-from predictor.data.view import Target, View, window_values
+from predictor.data.panel import IntervalAmounts, Panel
+from predictor.data.view import SeriesView, Target, window_values
 
 T0 = 5000.0
 NOBODY = np.zeros(0, dtype=np.int64)
@@ -25,8 +25,8 @@ def panel_of(series: int, window_s: float, step_s: float = 1.0) -> Panel:
     return panel
 
 
-def said(t: float, size: int, interval_s: float = 1.0, row: int = 0) -> Columns:
-    return Columns(np.array([row]), np.array([[size], [size // 1000]], dtype=np.float64), NOBODY, t, interval_s)
+def said(t: float, size: int, interval_s: float = 1.0, row: int = 0) -> IntervalAmounts:
+    return IntervalAmounts(np.array([row]), np.array([[size], [size // 1000]], dtype=np.float64), NOBODY, t, interval_s)
 
 
 intervals = st.lists(
@@ -75,7 +75,7 @@ def test_what_is_on_the_grid_comes_back_unchanged():
     rates = np.random.default_rng(3).integers(0, 10**6, (2, 4, 50)).astype(np.float64)
     panel = panel_of(4, window_s=100)
     for second in range(50):
-        panel.put(Columns(np.arange(4), rates[..., second], NOBODY, T0 + second + 1, 1.0))
+        panel.put(IntervalAmounts(np.arange(4), rates[..., second], NOBODY, T0 + second + 1, 1.0))
     view = panel.view(T0 + 50)
     assert view is not None and view.lead == 0 and view.start == T0
     assert np.array_equal(view.rates, rates.astype(np.float32))
@@ -83,7 +83,7 @@ def test_what_is_on_the_grid_comes_back_unchanged():
 
 def test_two_destinations_in_one_interval_cover_its_time_once():
     panel = panel_of(1, window_s=50)
-    panel.put(Columns(np.array([0, 0]), np.array([[1000.0, 500.0], [1.0, 2.0]]), NOBODY, T0 + 1, 1.0))
+    panel.put(IntervalAmounts(np.array([0, 0]), np.array([[1000.0, 500.0], [1.0, 2.0]]), NOBODY, T0 + 1, 1.0))
     assert panel.window(int(T0), 1)[:, 0, 0].tolist() == [1500, 3]
 
 
@@ -98,7 +98,7 @@ def test_missing_is_not_zero_and_rows_may_come_late():
 
 def test_known_silence_is_zero():
     panel = panel_of(2, window_s=50)
-    panel.put(Columns(np.array([0]), np.array([[5.0], [1.0]]), np.array([1]), T0 + 1, 1.0))
+    panel.put(IntervalAmounts(np.array([0]), np.array([[5.0], [1.0]]), np.array([1]), T0 + 1, 1.0))
     assert panel.window(int(T0), 1)[0, :, 0].tolist() == [5, 0]
 
 
@@ -115,7 +115,7 @@ def test_the_window_moves_on_and_forgets():
 
 
 def test_series_that_join_later_find_room_and_leave_others_alone(monkeypatch):
-    monkeypatch.setattr(panel_module, "MOST_BYTES", 200_000)
+    monkeypatch.setattr(panel_module, "MAX_BYTES", 200_000)
     panel = panel_of(3, window_s=300)
     for second in range(250):
         panel.put(said(T0 + second + 1, second, row=2))
@@ -123,7 +123,7 @@ def test_series_that_join_later_find_room_and_leave_others_alone(monkeypatch):
         panel.put(said(T0 + second + 1, 7, row=len(panel.subjects) - 1))
     view = panel.view(T0 + 250)
     assert view is not None and view.series == 250
-    assert panel_module.FEWEST_CELLS <= view.cells < 150  # memory is bounded: the more series, the shorter the past
+    assert panel_module.MIN_CELLS <= view.cells < 150  # memory is bounded: the more series, the shorter the past
     assert view.rates[0, 2].tolist() == list(range(250 - view.cells, 250))
     assert view.rates[0, 249, -1] == 7
 
@@ -165,14 +165,16 @@ def test_window_values_agree_with_a_slow_reference(values, length):
 def test_an_earlier_view_is_the_same_whatever_came_later(cells, length):
     rates = np.random.default_rng(cells).uniform(0, 100, (2, 3, 60))
     target = Target(1, 0, length, peak=True)
-    later = View(rates)
+    later = SeriesView(rates)
     later.target(target)
-    assert np.array_equal(later.until(cells).target(target), View(rates[..., :cells]).target(target), equal_nan=True)
+    assert np.array_equal(
+        later.until(cells).target(target), SeriesView(rates[..., :cells]).target(target), equal_nan=True
+    )
 
 
 def test_a_part_of_a_part_knows_its_place_in_the_whole():
     rates = np.random.default_rng(1).uniform(0, 100, (2, 10, 20))
-    view = View(rates, groups=np.arange(10))
+    view = SeriesView(rates, groups=np.arange(10))
     part = view.part(slice(2, 8)).part(np.array([1, 4]))
     assert np.array_equal(part.rows, [3, 6]) and np.array_equal(part.groups, [3, 6])
     assert part.population == 10

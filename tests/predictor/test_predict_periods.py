@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from synthetic_traffic import Recipe, Traffic, make
 
-from predictor.data.view import View
+from predictor.data.view import SeriesView
 from predictor.models.seasonal import find_periods
 
 
-def view_of(traffic: Traffic, cells: int | None = None) -> View:
-    return View(np.stack([traffic.sizes, traffic.requests]).astype(np.float32)[..., :cells])
+def view_of(traffic: Traffic, cells: int | None = None) -> SeriesView:
+    return SeriesView(np.stack([traffic.sizes, traffic.requests]).astype(np.float32)[..., :cells])
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -38,8 +38,8 @@ def test_silence_constants_gaps_and_short_histories_have_no_period():
     rates = np.zeros((2, 3, 200), dtype=np.float32)
     rates[:, 1] = 7.0
     rates[:, 2] = np.nan
-    assert np.isnan(find_periods(View(rates))).all()
-    assert np.isnan(find_periods(View(rates[..., :5]))).all()
+    assert np.isnan(find_periods(SeriesView(rates))).all()
+    assert np.isnan(find_periods(SeriesView(rates[..., :5]))).all()
 
 
 def test_a_gap_does_not_hide_the_period():

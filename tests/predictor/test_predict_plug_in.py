@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictor import Ask, Forecaster, Options, PredictorConfig, Target, View, build, known, models
+from predictor import (
+    Forecaster,
+    ForecasterOptions,
+    ForecastSpec,
+    PredictorConfig,
+    SeriesView,
+    Target,
+    build_models,
+    known_models,
+    models,
+)
 
 PLUG_IN = '''
 import numpy as np
@@ -28,12 +38,12 @@ class Clock:
         pass
 
     def predict(self, view, origins):
-        fan = self.ask.empty(len(origins), view.series)
+        quantiles = self.ask.empty(len(origins), view.series)
         for place, target in enumerate(self.ask.targets):
             cell = view.begins(target, origins)
             level = np.where(cell % 20 < 10, 900.0, 100.0)
-            fan[:, :, place] = (level[:, None] + np.array([-10.0, 0.0, 10.0]))[:, None]
-        return fan
+            quantiles[:, :, place] = (level[:, None] + np.array([-10.0, 0.0, 10.0]))[:, None]
+        return quantiles
 '''
 ENTRY_POINTS = "[forepath.models]\nclock = wall_clock:Clock\n"
 METADATA = "Metadata-Version: 2.1\nName: wall-clock\nVersion: 1\n"
@@ -54,18 +64,18 @@ def plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("wall_clock", None)
 
 
-def signal(cells: int) -> View:
+def signal(cells: int) -> SeriesView:
     rng = np.random.default_rng(1)
     level = np.where(np.arange(cells) % 20 < 10, 900.0, 100.0)
-    return View((level + rng.normal(0, 10, (1, 3, cells))).astype(np.float32))
+    return SeriesView((level + rng.normal(0, 10, (1, 3, cells))).astype(np.float32))
 
 
 def test_a_plug_in_is_known_built_and_wins_where_it_is_right(plugged_in):
-    assert "clock" in known()
+    assert "clock" in known_models()
     assert PredictorConfig(models=("ewma", "clock")).models == ("ewma", "clock")
-    ask = Ask((Target(0, 2, 1),), (0.1, 0.5, 0.9))
-    models = build(("naive", "ewma", "clock"), ask)
-    forecaster = Forecaster(ask, models, Options(validate=0.3))
+    ask = ForecastSpec((Target(0, 2, 1),), (0.1, 0.5, 0.9))
+    models = build_models(("naive", "ewma", "clock"), ask)
+    forecaster = Forecaster(ask, models, ForecasterOptions(validate=0.3))
     view = signal(300)
     forecaster.fit(view.until(200))
     blocks = list(forecaster.walk(view, np.arange(200, 290)))
@@ -75,8 +85,8 @@ def test_a_plug_in_is_known_built_and_wins_where_it_is_right(plugged_in):
 
 
 def test_a_name_that_nobody_knows_is_refused_with_those_that_are_known():
-    ask = Ask((Target(0, 0, 1),), (0.5,))
+    ask = ForecastSpec((Target(0, 0, 1),), (0.5,))
     with pytest.raises(ValueError, match=r"oracle.*naive"):
-        build(("oracle",), ask)
+        build_models(("oracle",), ask)
     with pytest.raises(ValueError, match="clock"):
         PredictorConfig(models=("ewma", "clock"))

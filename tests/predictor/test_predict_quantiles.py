@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.models.quantiles import lawful, pinball, sample_quantiles, weighted_quantiles, widened
+from predictor.models.quantiles import make_monotone, pinball_loss, sample_quantiles, weighted_quantiles, widened
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 anything = st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=8, max_size=8)
@@ -14,10 +14,10 @@ samples = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
 @given(st.lists(anything, min_size=1, max_size=5))
 @settings(max_examples=100, deadline=None)
-def test_a_fan_is_lawful_or_absent(fans):
-    result = lawful(np.array(fans, dtype=np.float64))
+def test_a_fan_is_lawful_or_absent(forecasts):
+    result = make_monotone(np.array(forecasts, dtype=np.float64))
     absent = np.isnan(result).all(axis=-1)
-    assert np.array_equal(absent, ~np.isfinite(np.array(fans)).all(axis=-1))
+    assert np.array_equal(absent, ~np.isfinite(np.array(forecasts)).all(axis=-1))
     present = result[~absent]
     assert np.isfinite(present).all()
     assert (present >= 0).all()
@@ -45,17 +45,17 @@ def test_a_whole_weight_is_a_repeated_sample(values, data):
 
 
 def test_a_wider_fan_holds_the_narrower_one():
-    fan = lawful(np.sort(np.random.default_rng(1).uniform(10, 20, (6, 8)), axis=-1))
-    wide = lawful(widened(fan, np.full(6, 2.0), LEVELS))
-    assert (wide[:, -1] > fan[:, -1]).all()
-    assert (wide[:, 0] < fan[:, 0]).all()
-    assert np.allclose(wide[:, 3], fan[:, 3])
-    assert np.allclose(widened(fan, np.ones(6), LEVELS), fan)
+    quantiles = make_monotone(np.sort(np.random.default_rng(1).uniform(10, 20, (6, 8)), axis=-1))
+    wide = make_monotone(widened(quantiles, np.full(6, 2.0), LEVELS))
+    assert (wide[:, -1] > quantiles[:, -1]).all()
+    assert (wide[:, 0] < quantiles[:, 0]).all()
+    assert np.allclose(wide[:, 3], quantiles[:, 3])
+    assert np.allclose(widened(quantiles, np.ones(6), LEVELS), quantiles)
 
 
 def test_pinball_is_least_at_the_true_quantiles():
     rng = np.random.default_rng(2)
     truth = rng.normal(100, 10, 4000)
     right = np.quantile(truth, LEVELS)
-    losses = [pinball(np.broadcast_to(right + shift, (4000, 8)), truth, LEVELS).mean() for shift in (-5, 0, 5)]
+    losses = [pinball_loss(np.broadcast_to(right + shift, (4000, 8)), truth, LEVELS).mean() for shift in (-5, 0, 5)]
     assert losses[1] < losses[0] and losses[1] < losses[2]

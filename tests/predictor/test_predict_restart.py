@@ -38,11 +38,11 @@ def test_a_restart_goes_on_with_what_was_learnt(store):
         one.cycle(store, START + 121)
     assert after.source.subjects == before.source.subjects
     for name in ("loss", "against", "count"):
-        old, new = (one.forecaster.composition.ledger.state()[name] for one in (before, after))
+        old, new = (one.forecaster.composition.scoreboard.state()[name] for one in (before, after))
         # Windows that were open are lost. The first three models always speak; a period may be found anew.
         assert new[:3] == pytest.approx(old[:3], rel=0.1)
-    assert (after.companion.trusted() == before.companion.trusted()).all()
-    said = [one.companion.activity.probabilities() for one in (before, after)]
+    assert (after.tracker.trusted() == before.tracker.trusted()).all()
+    said = [one.tracker.activity.probabilities() for one in (before, after)]
     assert said[1] == pytest.approx(said[0], abs=0.02)
 
 
@@ -61,7 +61,7 @@ def test_what_belongs_to_other_settings_is_left_alone(store, other):
     lived(store, until=40).keep(store, START + 40)
     after = Predictor(replace(CONFIG, **other), background=False)
     after.cycle(store, START + 41)
-    assert after.forecaster.composition.ledger.count.max() <= 40
+    assert after.forecaster.composition.scoreboard.count.max() <= 40
 
 
 def test_nonsense_is_left_alone(store):

@@ -1,4 +1,4 @@
-"""Sums, links and machines are foreseen beside the pairs, seconds and minutes ahead, from what was measured of them."""
+"""Sums, links and machines are forecast beside the pairs, seconds and minutes ahead, from what was measured of them."""
 
 from pathlib import Path
 

@@ -5,18 +5,34 @@ from typing import ClassVar
 
 import numpy as np
 
-from predictor.data.view import Ask, Floats, Ints, Target, View, fair_sample
-from predictor.models.boosting.features import WARM_UP, Scene, calendar_cells, completed, describe, find_peers, moment
-from predictor.models.boosting.forests import FEWEST_ROWS, SHARE, Effort, Forest, Lesson, all_levels, grown
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, Target, fair_sample
+from predictor.models.boosting.features import (
+    WARM_UP,
+    FeatureContext,
+    calendar_cells,
+    complete_features,
+    describe_moments,
+    find_leaders,
+    moment_features,
+)
+from predictor.models.boosting.forests import (
+    MIN_ROWS,
+    SHARE,
+    BoostingEffort,
+    Forest,
+    TrainingRows,
+    grow_forest,
+    interpolate_levels,
+)
 from predictor.models.seasonal import find_periods
 
 # CPU seconds of a live fit, well below the budget at which one is ended.
 LIVE_BUDGET_S = 1.2
 # Beyond so many targets those of one channel share their trees, and how far ahead they reach is a feature.
-MOST_DIRECT = 8
+MAX_DIRECT = 8
 PEERS = 2
 # Beyond so many series nobody looks for peers: it costs their square.
-MOST_PEERED = 1000
+MAX_PEERED = 1000
 # Loud series count for more, as the square root of their size, but never for more than this many average ones.
 LOUDEST = 20.0
 # The forecast is a change from the last value, unless a slower level is so much nearer to what comes.
@@ -34,32 +50,32 @@ class GradientBoosting:
     replayable: ClassVar[bool] = False
     costly: ClassVar[bool] = True
 
-    def __init__(self, ask: Ask, seed: int = 0) -> None:
-        self.ask = ask
+    def __init__(self, spec: ForecastSpec, seed: int = 0) -> None:
+        self.spec = spec
         self.fit_budget_s = LIVE_BUDGET_S
         self._seed = seed
         self._forests: dict[Target, tuple[int, Forest]] = {}
         self._calendar: tuple[int, ...] = ()
         self._usual: tuple[float, ...] = ()
-        self._whole: View | None = None
+        self._whole: SeriesView | None = None
         self._periods: Floats = np.zeros(0)
         self._peers: Ints = np.zeros((0, PEERS), dtype=np.int64)
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """Fits all trees on a sample of origins; no series (or group of series) has more than its share of it."""
-        peers = find_peers(view.rates[0], PEERS) if view.series <= MOST_PEERED else _nobody(view.series)
-        scene = Scene(view, find_periods(view), peers, calendar_cells(view), _usual(view))
-        groups = _groups(self.ask)
+        peers = find_leaders(view.rates[0], PEERS) if view.series <= MAX_PEERED else _nobody(view.series)
+        context = FeatureContext(view, find_periods(view), peers, calendar_cells(view), _usual(view))
+        groups = _groups(self.spec)
         forests: dict[Target, tuple[int, Forest]] = {}
         for targets in groups:
-            forest = _grown(scene, targets, (self.fit_budget_s, len(groups)), self._seed)
+            forest = _grow_group(context, targets, (self.fit_budget_s, len(groups)), self._seed)
             if forest is None:
                 return
             forests |= dict.fromkeys(targets, forest)
-        self._forests, self._calendar, self._usual = forests, scene.calendar, scene.usual
+        self._forests, self._calendar, self._usual = forests, context.calendar, context.usual
         self._peers = _among_all(view, peers)
 
-    def update(self, view: View) -> None:
+    def update(self, view: SeriesView) -> None:
         """Looks for periods where it is a series' turn; features are made when they are needed."""
         self._whole = view
         more = view.population - len(self._periods)
@@ -67,25 +83,25 @@ class GradientBoosting:
         sub = view.due()
         self._periods[sub.rows] = find_periods(sub)
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         """See Model."""
-        fan = self.ask.empty(len(origins), view.series)
+        quantiles = self.spec.empty(len(origins), view.series)
         if not self._forests or view.cells < WARM_UP:
-            return fan
+            return quantiles
         seen, asked = self._with_peers(view)
         peers, first = self._peers_in(seen), int(origins[0])
-        scene = Scene(seen, self._known_periods(seen), peers, self._calendar, self._usual, first)
+        context = FeatureContext(seen, self._known_periods(seen), peers, self._calendar, self._usual, first)
         who, when = np.repeat(asked, len(origins)), np.tile(origins, view.series)
-        told = {channel: moment(scene, who, when, channel) for channel in set(self.ask.channels.tolist())}
-        for number, target in enumerate(self.ask.targets):
+        told = {channel: moment_features(context, who, when, channel) for channel in set(self.spec.channels.tolist())}
+        for number, target in enumerate(self.spec.targets):
             base, forest = self._forests[target]
-            level, scale = _level(scene, target, base, (who, when))
-            foretold = forest.foretell(completed(scene, told[target.channel], (who, when), target))
-            values = all_levels(level[:, None] + scale[:, None] * foretold, self.ask.levels)
-            fan[:, :, number] = values.reshape(view.series, len(origins), -1).transpose(1, 0, 2)
-        return fan
+            level, scale = _level(context, target, base, (who, when))
+            changes = forest.predict_changes(complete_features(context, told[target.channel], (who, when), target))
+            values = interpolate_levels(level[:, None] + scale[:, None] * changes, self.spec.levels)
+            quantiles[:, :, number] = values.reshape(view.series, len(origins), -1).transpose(1, 0, 2)
+        return quantiles
 
-    def _with_peers(self, view: View) -> tuple[View, Ints]:
+    def _with_peers(self, view: SeriesView) -> tuple[SeriesView, Ints]:
         """A view that shows the peers of a part's series as well, and where in it those series are."""
         whole = self._whole
         known = whole is not None and (whole.series, whole.start, whole.cells) == (
@@ -100,13 +116,13 @@ class GradientBoosting:
         needed = np.union1d(asked, peers[peers >= 0])
         return whole.part(needed), np.searchsorted(needed, asked)
 
-    def _known_periods(self, view: View) -> Floats:
+    def _known_periods(self, view: SeriesView) -> Floats:
         periods = np.full(view.population, np.nan)
         periods[: len(self._periods)] = self._periods[: view.population]
         known: Floats = periods[view.rows]
         return known
 
-    def _peers_in(self, view: View) -> Ints:
+    def _peers_in(self, view: SeriesView) -> Ints:
         """Places within the view of the peers that it shows."""
         peers = _nobody(view.population)
         peers[: len(self._peers)] = self._peers[: view.population]
@@ -125,7 +141,7 @@ class GradientBoosting:
         return {**self.__dict__, "_whole": None}
 
 
-def _usual(view: View) -> tuple[float, ...]:
+def _usual(view: SeriesView) -> tuple[float, ...]:
     means = np.nan_to_num(view.rates).mean(axis=(1, 2), dtype=np.float64)
     return tuple(float(mean) if mean > 0 else 1.0 for mean in means)
 
@@ -134,7 +150,7 @@ def _nobody(series: int) -> Ints:
     return np.full((series, PEERS), -1, dtype=np.int64)
 
 
-def _among_all(view: View, peers: Ints) -> Ints:
+def _among_all(view: SeriesView, peers: Ints) -> Ints:
     """Peers as places in the population, for all of it."""
     places = np.append(np.arange(view.population)[view.rows], -1)
     everyone = _nobody(view.population)
@@ -142,32 +158,36 @@ def _among_all(view: View, peers: Ints) -> Ints:
     return everyone
 
 
-def _groups(ask: Ask) -> list[tuple[Target, ...]]:
+def _groups(spec: ForecastSpec) -> list[tuple[Target, ...]]:
     """Targets that share trees."""
-    if len(ask.targets) <= MOST_DIRECT:
-        return [(target,) for target in ask.targets]
-    kinds = sorted({(target.channel, target.peak, target.first > 0) for target in ask.targets})
-    return [tuple(t for t in ask.targets if (t.channel, t.peak, t.first > 0) == kind) for kind in kinds]
+    if len(spec.targets) <= MAX_DIRECT:
+        return [(target,) for target in spec.targets]
+    kinds = sorted({(target.channel, target.peak, target.first > 0) for target in spec.targets})
+    return [tuple(t for t in spec.targets if (t.channel, t.peak, t.first > 0) == kind) for kind in kinds]
 
 
-def _grown(scene: Scene, targets: Sequence[Target], budget: tuple[float, int], seed: int) -> tuple[int, Forest] | None:
+def _grow_group(
+    context: FeatureContext, targets: Sequence[Target], budget: tuple[float, int], seed: int
+) -> tuple[int, Forest] | None:
     """Trees of one group of targets; None when there are too few rows to learn from."""
     rng = np.random.default_rng(seed)
-    where = [_moments(scene.view, target) for target in targets]
-    effort = Effort.within(*budget, sum(len(who) for who, _ in where))
+    where = [_moments(context.view, target) for target in targets]
+    effort = BoostingEffort.within(*budget, sum(len(who) for who, _ in where))
     share = round(effort.rows / SHARE / len(targets))
-    lessons = [(target, _fair(scene.view, moments, share, rng)) for target, moments in zip(targets, where, strict=True)]
-    if sum(len(who) for _, (who, _) in lessons) < FEWEST_ROWS:
+    lessons = [
+        (target, _fair(context.view, moments, share, rng)) for target, moments in zip(targets, where, strict=True)
+    ]
+    if sum(len(who) for _, (who, _) in lessons) < MIN_ROWS:
         return None
-    level = _nearest_level(scene, lessons)
+    level = _nearest_level(context, lessons)
     inputs, truths, weights = (
-        np.concatenate(part) for part in zip(*(_lesson(scene, *one, level) for one in lessons), strict=True)
+        np.concatenate(part) for part in zip(*(_training_rows(context, *one, level) for one in lessons), strict=True)
     )
-    moments = scene.view.cells - WARM_UP
-    return level, grown(Lesson(inputs, truths, weights, moments), effort, seed)
+    moments = context.view.cells - WARM_UP
+    return level, grow_forest(TrainingRows(inputs, truths, weights, moments), effort, seed)
 
 
-def _moments(view: View, target: Target) -> tuple[Ints, Ints]:
+def _moments(view: SeriesView, target: Target) -> tuple[Ints, Ints]:
     """Series and origins of all windows whose truth is known."""
     origins = np.arange(WARM_UP, view.cells - view.lead - target.reach)
     if not len(origins):
@@ -177,7 +197,7 @@ def _moments(view: View, target: Target) -> tuple[Ints, Ints]:
     return who, origins[at]
 
 
-def _fair(view: View, moments: tuple[Ints, Ints], rows: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+def _fair(view: SeriesView, moments: tuple[Ints, Ints], rows: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     who, when = moments
     if len(who) > rows:
         chosen = fair_sample(who if view.groups is None else view.groups[who], rows, rng)
@@ -189,37 +209,40 @@ def _fair(view: View, moments: tuple[Ints, Ints], rows: int, rng: np.random.Gene
 LAST, LEVELS = -1, (-1, 1, 2, 4)
 
 
-def _level(scene: Scene, target: Target, level: int, where: tuple[Ints, Ints]) -> tuple[Floats, Floats]:
-    running = scene.running(target.channel)
+def _level(context: FeatureContext, target: Target, level: int, where: tuple[Ints, Ints]) -> tuple[Floats, Floats]:
+    running = context.running(target.channel)
     who, here = where[0], where[1] - running.first
     values = running.values if level == LAST else running.figures[level]
     return values[who, here], running.scale[who, here]
 
 
-def _nearest_level(scene: Scene, lessons: Sequence[tuple[Target, tuple[Ints, Ints]]]) -> int:
+def _nearest_level(context: FeatureContext, lessons: Sequence[tuple[Target, tuple[Ints, Ints]]]) -> int:
     """The level from which the truths are least far away, in sums of absolute distances."""
     far = []
     for level in LEVELS:
         parts = [
-            np.abs(_truths(scene, target, where) - _level(scene, target, level, where)[0]) for target, where in lessons
+            np.abs(_truths(context, target, where) - _level(context, target, level, where)[0])
+            for target, where in lessons
         ]
         far.append(sum(float(part.sum()) for part in parts))
     best = int(np.argmin(far))
     return LEVELS[best] if far[best] < MUCH_NEARER * far[0] else LAST
 
 
-def _truths(scene: Scene, target: Target, where: tuple[Ints, Ints]) -> Floats:
-    held: Floats = scene.view.target(target)[where[0], scene.view.begins(target, where[1])]
+def _truths(context: FeatureContext, target: Target, where: tuple[Ints, Ints]) -> Floats:
+    held: Floats = context.view.target(target)[where[0], context.view.begins(target, where[1])]
     return held
 
 
-def _lesson(scene: Scene, target: Target, where: tuple[Ints, Ints], level: int) -> tuple[Floats, Floats, Floats]:
+def _training_rows(
+    context: FeatureContext, target: Target, where: tuple[Ints, Ints], level: int
+) -> tuple[Floats, Floats, Floats]:
     """Inputs, truths as changes from the level in units of the scale, and weights."""
-    base, scale = _level(scene, target, level, where)
+    base, scale = _level(context, target, level, where)
     weights = np.sqrt(scale)
     usual = weights.mean() if len(weights) else 1.0
     return (
-        describe(scene, *where, target),
-        (_truths(scene, target, where) - base) / scale,
+        describe_moments(context, *where, target),
+        (_truths(context, target, where) - base) / scale,
         np.minimum(weights / usual, LOUDEST),
     )

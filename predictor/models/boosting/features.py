@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from predictor.data.view import Floats, Ints, Target, View, last_known
+from predictor.data.view import Floats, Ints, SeriesView, Target, last_known
 from predictor.models.pointwise import ewma
 
 LAGS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11)
@@ -14,7 +14,7 @@ CYCLES = 3
 # Days, hours, minutes: so many earlier ones are looked back at. With fewer, habit cannot be told from chance.
 CALENDAR_CYCLES = 7
 CALENDAR_S = (60, 3600, 86_400, 604_800)
-FEWEST_CELLS = 4
+MIN_CELLS = 4
 BURST = 2.0
 # All that is told of a moment follows from so many cells before it, apart from earlier cycles.
 REACH = 240
@@ -25,7 +25,7 @@ QUIET = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class ChannelFigures:
     """One channel at every cell from `first` on, all series x cells: gaps closed, a unit to measure by, figures."""
 
     first: int
@@ -35,7 +35,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class FeatureContext:
     """A view with all that describes it, each part made when first needed.
 
     `periods` are cells per own cycle of each series (NaN = none), `peers` are series x k places of series whose moves
@@ -43,24 +43,24 @@ class Scene:
     series per channel. Cells before `first` are not described.
     """
 
-    view: View
+    view: SeriesView
     periods: Floats
     peers: Ints
     calendar: tuple[int, ...] = ()
     usual: tuple[float, ...] = ()
     first: int = 0
-    _running: dict[int, Running] = field(default_factory=dict, repr=False, compare=False)
+    _running: dict[int, ChannelFigures] = field(default_factory=dict, repr=False, compare=False)
 
-    def running(self, channel: int) -> Running:
-        """See Running; figures of a cell follow from the REACH cells before it."""
+    def running(self, channel: int) -> ChannelFigures:
+        """See ChannelFigures; figures of a cell follow from the REACH cells before it."""
         if channel not in self._running:
             begin = max(0, self.first - REACH)
             self._running[channel] = run(self.view.rates[channel][:, begin:], begin)
         return self._running[channel]
 
 
-def run(rates: Floats, first: int) -> Running:
-    """Running figures of rates (series x cells, NaN = missing)."""
+def run(rates: Floats, first: int) -> ChannelFigures:
+    """ChannelFigures figures of rates (series x cells, NaN = missing)."""
     values = np.nan_to_num(last_known(rates)).astype(np.float64)
     averages = [np.nan_to_num(ewma(rates, alpha)) for alpha in ALPHAS]
     mean = trailing_mean(values, REACH)
@@ -72,7 +72,7 @@ def run(rates: Floats, first: int) -> Running:
         if span > SPANS[0]:
             figures += [trailing_peak(values, span), -trailing_peak(-values, span)]
     figures += [_spread(values, 12), _spread(values, 60), trailing_mean(np.abs(values - delayed(values, 1)), 12)]
-    return Running(
+    return ChannelFigures(
         first, values.astype(np.float32), scale.astype(np.float32), tuple(f.astype(np.float32) for f in figures)
     )
 
@@ -110,44 +110,47 @@ def _spread(values: Floats, span: int) -> Floats:
     return spread
 
 
-def _since_burst(running: Running) -> Floats:
+def _since_burst(running: ChannelFigures) -> Floats:
     cells = np.arange(running.values.shape[-1])
     burst = running.values > BURST * running.scale
     last = np.maximum.accumulate(np.where(burst, cells, -REACH), axis=-1)
     return np.minimum(cells - last, REACH)
 
 
-def describe(scene: Scene, who: Ints, when: Ints, target: Target) -> Floats:
+def describe_moments(context: FeatureContext, who: Ints, when: Ints, target: Target) -> Floats:
     """Rows x features (float32, -1 = unknown) of series `who` at origins `when`, in units of each one's scale there."""
-    return completed(scene, moment(scene, who, when, target.channel), (who, when), target)
+    return complete_features(context, moment_features(context, who, when, target.channel), (who, when), target)
 
 
-def moment(scene: Scene, who: Ints, when: Ints, channel: int) -> Floats:
+def moment_features(context: FeatureContext, who: Ints, when: Ints, channel: int) -> Floats:
     """The part of the features that does not depend on the window asked for; features x rows."""
-    running = scene.running(channel)
+    running = context.running(channel)
     here = when - running.first
     scale = running.scale[who, here]
     columns = [running.values[who, np.maximum(here - lag, 0)] / scale for lag in LAGS]
     columns += [figure[who, here] / scale for figure in running.figures]
-    columns += _own_phase(scene, channel, who, here)
-    columns += _company(scene, who, when, channel)
+    columns += _own_phase(context, channel, who, here)
+    columns += _company(context, who, when, channel)
     return np.array(columns, dtype=np.float32)
 
 
-def completed(scene: Scene, told: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
+def complete_features(context: FeatureContext, told: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
     """All features of a target, from those of the moment (features x rows): rows x features, -1 = unknown."""
     who, when = where
-    running = scene.running(target.channel)
+    running = context.running(target.channel)
     scale = running.scale[who, when - running.first]
-    cycles = [*_calendar(scene, who, when, target), *seasonal(scene.view, scene.periods, where, target).T]
-    columns = [column / scale for column in cycles] + _phases(scene, target, when)
+    cycles = [
+        *_calendar(context, who, when, target),
+        *seasonal_features(context.view, context.periods, where, target).T,
+    ]
+    columns = [column / scale for column in cycles] + _phases(context, target, when)
     columns.append(np.full(len(who), float(target.reach)))
     # A value that nothing else has: scikit-learn refuses columns in which all is NaN.
     inputs: Floats = np.nan_to_num(np.concatenate([told, np.array(columns, dtype=np.float32)]).T, nan=-1.0)
     return inputs
 
 
-def seasonal(view: View, periods: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
+def seasonal_features(view: SeriesView, periods: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
     """What the same window of the last three cycles of its own period held: rows x cycles.
 
     `where` are series and origins. A window that had not ended at the origin is NaN, as are series without a period.
@@ -157,10 +160,10 @@ def seasonal(view: View, periods: Floats, where: tuple[Ints, Ints], target: Targ
     # Cycles too near to be over at the origin would all be NaN: begin with the first that is.
     skipped = np.ceil((target.reach + view.lead) / length) - 1
     back = np.round(length[:, None] * (np.arange(1, CYCLES + 1) + np.maximum(skipped, 0)[:, None])).astype(np.int64)
-    return _held(view, who, when, (target, back))
+    return _earlier_windows(view, who, when, (target, back))
 
 
-def _held(view: View, who: Ints, when: Ints, asked: tuple[Target, Ints]) -> Floats:
+def _earlier_windows(view: SeriesView, who: Ints, when: Ints, asked: tuple[Target, Ints]) -> Floats:
     """What the target held `back` cells (rows x cycles) before the window asked for: rows x cycles, NaN = not over."""
     target, back = asked
     begin = view.begins(target, when)[:, None] - back
@@ -170,23 +173,23 @@ def _held(view: View, who: Ints, when: Ints, asked: tuple[Target, Ints]) -> Floa
     return np.where(over, values[who[:, None], at], np.nan)
 
 
-def calendar_cells(view: View) -> tuple[int, ...]:
+def calendar_cells(view: SeriesView) -> tuple[int, ...]:
     """Cells of a minute, an hour, a day, a week: not too few, and held often enough by the history."""
     cells = [round(seconds / view.step_s) for seconds in CALENDAR_S]
-    return tuple(one for one in cells if FEWEST_CELLS <= one <= view.cells // CALENDAR_CYCLES)
+    return tuple(one for one in cells if MIN_CELLS <= one <= view.cells // CALENDAR_CYCLES)
 
 
-def _calendar(scene: Scene, who: Ints, when: Ints, target: Target) -> list[Floats]:
+def _calendar(context: FeatureContext, who: Ints, when: Ints, target: Target) -> list[Floats]:
     """Of each kind of cycle: the last two at the target's phase and the mean of all; last and mean at the origin's."""
-    view, now = scene.view, Target(target.channel, 0, 1)
+    view, now = context.view, Target(target.channel, 0, 1)
     columns: list[Floats] = []
-    for cells in scene.calendar:
+    for cells in context.calendar:
         first = -(-(target.reach + view.lead) // cells)
         back = cells * (first + np.arange(CALENDAR_CYCLES))
-        then = _held(view, who, when, (target, np.broadcast_to(back, (len(who), CALENDAR_CYCLES))))
+        then = _earlier_windows(view, who, when, (target, np.broadcast_to(back, (len(who), CALENDAR_CYCLES))))
         # The origin's own phase: a window of one cell that begins with the origin.
         back = cells * np.arange(1, CALENDAR_CYCLES + 1) + 1 + view.lead
-        was = _held(view, who, when, (now, np.broadcast_to(back, (len(who), CALENDAR_CYCLES))))
+        was = _earlier_windows(view, who, when, (now, np.broadcast_to(back, (len(who), CALENDAR_CYCLES))))
         columns += [then[:, 0], then[:, 1], _known_mean(then), was[:, 0], _known_mean(was)]
     return columns
 
@@ -197,42 +200,42 @@ def _known_mean(values: Floats) -> Floats:
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
-def _phases(scene: Scene, target: Target, when: Ints) -> list[Floats]:
-    cell = scene.view.start + scene.view.begins(target, when)
-    return [(cell % cells) / cells for cells in scene.calendar]
+def _phases(context: FeatureContext, target: Target, when: Ints) -> list[Floats]:
+    cell = context.view.start + context.view.begins(target, when)
+    return [(cell % cells) / cells for cells in context.calendar]
 
 
-def _own_phase(scene: Scene, channel: int, who: Ints, here: Ints) -> list[Floats]:
-    running = scene.running(channel)
+def _own_phase(context: FeatureContext, channel: int, who: Ints, here: Ints) -> list[Floats]:
+    running = context.running(channel)
     since = _since_burst(running)[who, here]
-    length = scene.periods[who]
+    length = context.periods[who]
     level = running.figures[len(ALPHAS)]
-    size = level[who, here] / (scene.usual[channel] if scene.usual else 1.0)
+    size = level[who, here] / (context.usual[channel] if context.usual else 1.0)
     share = running.scale[who, here] / np.where(level > 0, level, 1.0)[who, here]
     return [since, since / length, length, share, size]
 
 
-def _company(scene: Scene, who: Ints, when: Ints, channel: int) -> list[Floats]:
+def _company(context: FeatureContext, who: Ints, when: Ints, channel: int) -> list[Floats]:
     """How the series' other channels and its peers moved just now, each in its own units."""
     columns: list[Floats] = []
-    for other in range(scene.view.channels):
+    for other in range(context.view.channels):
         if other != channel:
-            columns += _moves(scene.running(other), who, when)
-    running = scene.running(channel)
-    for place in range(scene.peers.shape[1]):
-        peer = scene.peers[who, place]
+            columns += _moves(context.running(other), who, when)
+    running = context.running(channel)
+    for place in range(context.peers.shape[1]):
+        peer = context.peers[who, place]
         columns += [np.where(peer >= 0, move, np.nan) for move in _moves(running, np.maximum(peer, 0), when)]
     return columns
 
 
-def _moves(running: Running, who: Ints, when: Ints) -> list[Floats]:
+def _moves(running: ChannelFigures, who: Ints, when: Ints) -> list[Floats]:
     here = when - running.first
     scale = running.scale[who, here]
     recent = (running.values[who, here], running.values[who, np.maximum(here - 1, 0)], running.figures[1][who, here])
     return [values / scale for values in recent]
 
 
-def find_peers(rates: Floats, count: int) -> Ints:
+def find_leaders(rates: Floats, count: int) -> Ints:
     """For each series those others whose distance from their average best foretells its next change: series x count.
 
     `rates` is series x cells. The lead-lag correlation is taken of what the series' own distance does not explain.
@@ -245,9 +248,9 @@ def find_peers(rates: Floats, count: int) -> Ints:
     change = _standard(np.diff(values, axis=1)[:, WARM_UP:])
     distance = _standard((values - np.nan_to_num(ewma(rates, ALPHAS[1])))[:, WARM_UP:-1])
     own = (change * distance).mean(axis=1, keepdims=True)
-    foretold = np.abs((change - own * distance) @ distance.T)
-    np.fill_diagonal(foretold, -1.0)
-    best = np.argsort(-foretold, axis=1)[:, : min(count, series - 1)]
+    changes = np.abs((change - own * distance) @ distance.T)
+    np.fill_diagonal(changes, -1.0)
+    best = np.argsort(-changes, axis=1)[:, : min(count, series - 1)]
     peers[:, : best.shape[1]] = best
     return peers
 

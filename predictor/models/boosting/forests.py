@@ -9,19 +9,19 @@ import numpy as np
 from scipy.special import ndtri
 
 from predictor.data.view import Floats, Ints
-from predictor.models.quantiles import lawful
+from predictor.models.quantiles import make_monotone
 
 FITTED = (0.1, 0.5, 0.9)
-FEWEST_ROWS = 300
+MIN_ROWS = 300
 # CPU seconds of one round of boosting: for the tree itself, and for each row (75 features; measured on a busy machine).
 ROUND_S, ROW_ROUND_S = 1.5e-3, 3e-7
 # Each tree sees this share of the rows at hand, so that weights can choose; where rows are few, several forests
 # that saw different ones are steadier than one.
-SHARE, MOST_MEMBERS = 0.4, 4
-MOST_ROWS = 250_000
+SHARE, MAX_MEMBERS = 0.4, 4
+MAX_ROWS = 250_000
 BINS, BINNED_ROWS = 63, 20_000
 ROWS_A_ROUND = 600
-FEWEST_ROUNDS, MOST_ROUNDS = 40, 300
+MIN_ROUNDS, MAX_ROUNDS = 40, 300
 # Rounds times learning rate, and the rates. Rows of one moment are no independent witnesses, so how far trees
 # may follow them depends on the number of moments: all the way after so many.
 PACES, RATES, MOMENTS = (8.0, 24.0), (0.05, 0.14), 300
@@ -32,7 +32,7 @@ OUTER_SHARE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingRows:
     """Rows x features, what came of each, and how much each counts; taken from so many moments."""
 
     inputs: Floats
@@ -42,7 +42,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class BoostingEffort:
     """How much one fit may do for each group of targets."""
 
     rows: int
@@ -50,18 +50,16 @@ class Effort:
     members: int
 
     @classmethod
-    def within(cls, budget_s: float, groups: int, rows: int) -> "Effort":
+    def within(cls, budget_s: float, groups: int, rows: int) -> "BoostingEffort":
         """What `budget_s` of CPU allows when `groups` have `rows` rows each."""
         each_s = budget_s / (groups * (1.0 + 2 * OUTER_SHARE))
         # Rows and rounds grow together: twice the budget is for 1.4 times of each.
-        most = (each_s / FEWEST_ROUNDS - ROUND_S) / ROW_ROUND_S
-        kept = int(
-            min(SHARE * rows, MOST_ROWS, max(FEWEST_ROWS, min(most, np.sqrt(each_s / ROW_ROUND_S * ROWS_A_ROUND))))
-        )
+        most = (each_s / MIN_ROUNDS - ROUND_S) / ROW_ROUND_S
+        kept = int(min(SHARE * rows, MAX_ROWS, max(MIN_ROWS, min(most, np.sqrt(each_s / ROW_ROUND_S * ROWS_A_ROUND)))))
         round_s = ROUND_S + kept * ROW_ROUND_S
-        wanted = int(np.clip(kept / ROWS_A_ROUND, 60, MOST_ROUNDS))
-        rounds = int(np.clip(each_s / round_s, FEWEST_ROUNDS, wanted))
-        return cls(kept, rounds, int(np.clip(each_s / (round_s * rounds), 1, MOST_MEMBERS)))
+        wanted = int(np.clip(kept / ROWS_A_ROUND, 60, MAX_ROUNDS))
+        rounds = int(np.clip(each_s / round_s, MIN_ROUNDS, wanted))
+        return cls(kept, rounds, int(np.clip(each_s / (round_s * rounds), 1, MAX_MEMBERS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +100,13 @@ class Forest:
     bins: Bins
     members: dict[float, tuple[Any, ...]]
 
-    def foretell(self, inputs: Floats) -> Floats:
+    def predict_changes(self, inputs: Floats) -> Floats:
         """Changes from the level in units of the scale: rows x fitted levels."""
         binned = self.bins.apply(inputs)
         return np.stack([np.mean([one.predict(binned) for one in self.members[q]], axis=0) for q in FITTED], axis=-1)
 
 
-def grown(lesson: Lesson, effort: Effort, seed: int) -> Forest:
+def grow_forest(lesson: TrainingRows, effort: BoostingEffort, seed: int) -> Forest:
     """Trees for each fitted level and member, on rows drawn with their weights."""
     rng = np.random.default_rng(seed)
     bins = Bins.of(lesson.inputs, rng)
@@ -121,19 +119,19 @@ def grown(lesson: Lesson, effort: Effort, seed: int) -> Forest:
         rounds = effort.rounds if level == 0.5 else max(20, round(OUTER_SHARE * effort.rounds))
         rate = float(np.clip(pace / rounds, *RATES))
         members[level] = tuple(
-            _boosted((binned[drawn], lesson.truths[drawn]), level, Pace(rounds, rate, leaves), seed + number)
+            _boost_trees((binned[drawn], lesson.truths[drawn]), level, Pace(rounds, rate, leaves), seed + number)
             for number, drawn in enumerate(draws)
         )
     return Forest(bins, members)
 
 
-def _draws(weights: Floats, effort: Effort, rng: np.random.Generator) -> list[Ints]:
+def _draws(weights: Floats, effort: BoostingEffort, rng: np.random.Generator) -> list[Ints]:
     # scikit-learn is many times slower with weights than without.
     rows, chance = min(effort.rows, len(weights)), weights / weights.sum()
     return [rng.choice(len(weights), rows, replace=False, p=chance) for _ in range(effort.members)]
 
 
-def _boosted(taught: tuple[Floats, Floats], level: float, pace: Pace, seed: int) -> Any:
+def _boost_trees(taught: tuple[Floats, Floats], level: float, pace: Pace, seed: int) -> Any:
     # Deferred: scikit-learn takes a second to import, and only the fitting process needs it at once.
     from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -152,9 +150,9 @@ def _boosted(taught: tuple[Floats, Floats], level: float, pace: Pace, seed: int)
     return trees.fit(inputs, truths)
 
 
-def all_levels(fitted: Floats, levels: Sequence[float]) -> Floats:
+def interpolate_levels(fitted: Floats, levels: Sequence[float]) -> Floats:
     """Fitted levels to all levels, linear in the normal score; the outer pieces go on straight."""
-    fitted = lawful(fitted)
+    fitted = make_monotone(fitted)
     known, wanted = ndtri(np.array(FITTED)), ndtri(np.array(levels))
     pieces = list(pairwise(range(len(FITTED))))
     which = np.clip(np.searchsorted(known, wanted) - 1, 0, len(pieces) - 1)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import structlog
 
-from predictor.data.view import Ask, Floats, Ints, View, fair_sample
-from predictor.models.deep.inputs import Calendar, Moments, Shape, Subject, inputs_of, past_of
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, fair_sample
+from predictor.models.deep.inputs import Calendar, Moments, NetworkTask, WindowShape, network_inputs, prefix_sums
 from predictor.models.seasonal import find_periods
 
 log = structlog.get_logger(__name__)
@@ -39,30 +39,30 @@ class DeepModel:
     replayable: ClassVar[bool] = False
     costly: ClassVar[bool] = True
 
-    def __init__(self, ask: Ask, seed: int = 0, steps: int = STEPS) -> None:
+    def __init__(self, spec: ForecastSpec, seed: int = 0, steps: int = STEPS) -> None:
         if find_spec("torch") is None:
             raise ValueError(f"predictor.models: {self.name} needs PyTorch: install forepath[deep] or leave it out")
-        self.ask = ask
+        self.spec = spec
         self.fit_budget_s = CPU_S
         self._seed, self._steps = seed, steps
-        self._shapes = tuple(sorted({Shape(one.first, one.length, one.peak) for one in ask.targets}, key=_order))
-        self._channels = np.unique(ask.channels)
+        self._shapes = tuple(sorted({WindowShape(one.first, one.length, one.peak) for one in spec.targets}, key=_order))
+        self._channels = np.unique(spec.channels)
         self.weights: dict[str, Floats] | None = None
         self.wins = False
         self._network: Any = None
         self._periods: Floats = np.zeros(0)
         self._found: Ints = np.zeros(0, dtype=np.int64)
 
-    def fit(self, view: View) -> None:
+    def fit(self, view: SeriesView) -> None:
         """Trains, from where the last training ended; says one line in the log about how it went."""
         # Deferred: torch takes a second and 150 MB, and only who trains or asks a network needs it.
-        from predictor.models.deep.training import Effort, train
+        from predictor.models.deep.training import TrainingEffort, train_network
 
         subject = self._subject(_sampled(view, self._seed))
         if not subject.enough:
             return
-        effort = Effort(self._steps, self.fit_budget_s, self._seed).within_limit()
-        trained = train(self.kind, subject, effort, self.weights)
+        effort = TrainingEffort(self._steps, self.fit_budget_s, self._seed).within_limit()
+        trained = train_network(self.kind, subject, effort, self.weights)
         self.weights, self._network = trained.weights, None
         self.wins = trained.median_error < trained.simple_error
         log.info(
@@ -70,49 +70,51 @@ class DeepModel:
             error=round(trained.median_error, 4), simple_error=round(trained.simple_error, 4),
         )  # fmt: skip
 
-    def update(self, view: View) -> None:
+    def update(self, view: SeriesView) -> None:
         """Nothing: all that is read is read when it asked for."""
 
-    def predict(self, view: View, origins: Ints) -> Floats:
+    def predict(self, view: SeriesView, origins: Ints) -> Floats:
         """See Model; says nothing at all as long as it has not beaten the simple guesses in training."""
-        fan = self.ask.empty(len(origins), view.series)
+        quantiles = self.spec.empty(len(origins), view.series)
         if self.weights is None or not self.wins:
-            return fan
+            return quantiles
         step = max(1, AT_ONCE // (len(origins) * view.channels))
         for first in range(0, view.series, step):
             part = view.part(slice(first, first + step)) if step < view.series else view
-            fan[:, first : first + step] = self._foresee(part, origins)
-        return fan
+            quantiles[:, first : first + step] = self._predict_part(part, origins)
+        return quantiles
 
-    def _foresee(self, view: View, origins: Ints) -> Floats:
-        from predictor.models.deep.training import ask, restored
+    def _predict_part(self, view: SeriesView, origins: Ints) -> Floats:
+        from predictor.models.deep.training import query_network, restore_network
 
         subject = self._subject(view, int(origins[0]) + 1)
         if self._network is None:
-            self._network = restored(self.kind, subject, self.weights or {})
+            self._network = restore_network(self.kind, subject, self.weights or {})
         if self._network is None:
             log.info("weights belong to another question, silent until the next training", model=self.name)
             self.weights = None
-            return self.ask.empty(len(origins), view.series)
+            return self.spec.empty(len(origins), view.series)
         rows = np.repeat(subject.rows, len(origins))
         cells = np.tile(np.asarray(origins, dtype=np.int64), len(subject.rows))
-        inputs = inputs_of(subject.past, Moments(rows, cells, cells), subject.shapes, subject.calendar)
-        said = ask(self._network, inputs).reshape(len(self._channels), view.series, len(origins), len(self._shapes), -1)
-        places = [self._shapes.index(Shape(one.first, one.length, one.peak)) for one in self.ask.targets]
-        channels = np.searchsorted(self._channels, self.ask.channels)
+        inputs = network_inputs(subject.past, Moments(rows, cells, cells), subject.shapes, subject.calendar)
+        said = query_network(self._network, inputs).reshape(
+            len(self._channels), view.series, len(origins), len(self._shapes), -1
+        )
+        places = [self._shapes.index(WindowShape(one.first, one.length, one.peak)) for one in self.spec.targets]
+        channels = np.searchsorted(self._channels, self.spec.channels)
         chosen: Floats = said[channels, :, :, places].transpose(2, 1, 0, 3)
         return chosen
 
-    def _subject(self, view: View, known: int | None = None) -> Subject:
+    def _subject(self, view: SeriesView, known: int | None = None) -> NetworkTask:
         """What the view is to a network; periods come from the first `known` cells (all, if None)."""
         known = view.cells if known is None else known
         calendar = Calendar(view.start * view.step_s / DAY_S, view.step_s / DAY_S, known * view.step_s >= DAYS * DAY_S)
         periods = np.full(view.series, 1.0 / calendar.step) if calendar.said else self._own_periods(view, known)
         rows = (self._channels[:, None] * view.series + np.arange(view.series)).reshape(-1)
         shapes = tuple(replace(shape, first=shape.first + view.lead) for shape in self._shapes)
-        return Subject(past_of(view.rates, periods), rows, shapes, self.ask.levels, calendar)
+        return NetworkTask(prefix_sums(view.rates, periods), rows, shapes, self.spec.levels, calendar)
 
-    def _own_periods(self, view: View, known: int) -> Floats:
+    def _own_periods(self, view: SeriesView, known: int) -> Floats:
         """Each series' own period, looked for anew once its history has moved on by RENEWED of its length."""
         more = view.population - len(self._periods)
         if more > 0:
@@ -124,7 +126,7 @@ class DeepModel:
         # What was found later than now must not be used now.
         old = np.flatnonzero((age > RENEWED * known) | (age < 0))
         if len(old):
-            self._periods[places[old]] = find_periods(View(view.rates[:, old, :known]))
+            self._periods[places[old]] = find_periods(SeriesView(view.rates[:, old, :known]))
             self._found[places[old]] = now
         return self._periods[places]
 
@@ -149,11 +151,11 @@ class DeepModel:
         return {**self.__dict__, "_network": None, "_periods": np.zeros(0), "_found": np.zeros(0, dtype=np.int64)}
 
 
-def _order(shape: Shape) -> tuple[int, int, bool]:
+def _order(shape: WindowShape) -> tuple[int, int, bool]:
     return shape.reach, shape.length, shape.peak
 
 
-def _sampled(view: View, seed: int) -> View:
+def _sampled(view: SeriesView, seed: int) -> SeriesView:
     """At most SERIES series, no source having more of them than it must."""
     if view.series <= SERIES:
         return view

@@ -12,8 +12,8 @@ COMPANIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """Running sums of rows (rows x cells, NaN = missing), from which the mean over any span is two look-ups.
+class PrefixSums:
+    """RecursiveModel sums of rows (rows x cells, NaN = missing), from which the mean over any span is two look-ups.
 
     `periods` is how many cells each row's cycle has, NaN without one; `companions` (rows x any) are the rows that
     tell of the same thing in other units, such as a pair's connections beside its bytes.
@@ -43,7 +43,7 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class SpanStatistics:
     """What spans held: mean and deviation of the known cells (0 where none is known) and the share that is known."""
 
     mean: Floats
@@ -51,8 +51,8 @@ class Held:
     share: Floats
 
 
-def past_of(rates: Floats, periods: Floats) -> Past:
-    """Running sums of `rates` (channels x series x cells), channel by channel; `periods` by series."""
+def prefix_sums(rates: Floats, periods: Floats) -> PrefixSums:
+    """RecursiveModel sums of `rates` (channels x series x cells), channel by channel; `periods` by series."""
     channels, series, cells = rates.shape
     values = rates.reshape(channels * series, cells)
     known = ~np.isnan(values)
@@ -60,7 +60,7 @@ def past_of(rates: Floats, periods: Floats) -> Past:
     squares = np.square(filled, dtype=np.float64)
     rows = np.arange(channels * series)
     others = 1 + np.arange(min(channels - 1, COMPANIONS))
-    return Past(
+    return PrefixSums(
         values=values,
         totals=_running(filled),
         squares=_running(squares),
@@ -76,7 +76,7 @@ def _running(values: Floats) -> Floats:
     return sums
 
 
-def held(past: Past, spans: Spans) -> Held:
+def span_statistics(past: PrefixSums, spans: Spans) -> SpanStatistics:
     """Mean, deviation and known share of spans; what lies before the first cell or after the last is not known."""
     known = np.minimum(spans.seen + 1, past.cells)
     begin = np.clip(spans.first, 0, known)
@@ -86,10 +86,10 @@ def held(past: Past, spans: Spans) -> Held:
     mean = (past.totals[spans.rows, end] - past.totals[spans.rows, begin]) / divisor
     square = (past.squares[spans.rows, end] - past.squares[spans.rows, begin]) / divisor
     # Differences of sums may come out a hair below zero.
-    return Held(mean, np.sqrt(np.maximum(square - mean * mean, 0.0)), count / spans.length)
+    return SpanStatistics(mean, np.sqrt(np.maximum(square - mean * mean, 0.0)), count / spans.length)
 
 
-def peaks(past: Past, spans: Spans, longest: int) -> Floats:
+def peaks(past: PrefixSums, spans: Spans, longest: int) -> Floats:
     """Highest known cell of spans none of which is longer than `longest`; 0 where none is known."""
     cells = spans.first[..., None] + np.arange(longest)
     known = np.minimum(spans.seen + 1, past.cells)[..., None]
@@ -117,7 +117,7 @@ STEADY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class WindowShape:
     """A window asked for: `length` cells that begin `first` cells after the first cell after the origin."""
 
     first: int
@@ -164,10 +164,10 @@ class Inputs:
     known: Floats
 
 
-def inputs_of(past: Past, moments: Moments, shapes: Sequence[Shape], calendar: Calendar) -> Inputs:
+def network_inputs(past: PrefixSums, moments: Moments, shapes: Sequence[WindowShape], calendar: Calendar) -> Inputs:
     """Inputs for each moment, from cells up to and including the moment's `seen` only."""
-    long = held(past, _back(moments, REACH))
-    ever = held(past, Spans(moments.rows, np.zeros_like(moments.cells), moments.cells + 1, moments.seen))
+    long = span_statistics(past, _back(moments, REACH))
+    ever = span_statistics(past, Spans(moments.rows, np.zeros_like(moments.cells), moments.cells + 1, moments.seen))
     centre = _recent(past, moments)
     unit = long.deviation + STEADY * np.maximum(long.mean, ever.mean)
     unit = np.where(unit > 0, unit, 1.0)
@@ -186,24 +186,24 @@ def _back(moments: Moments, cells: int) -> Spans:
     return Spans(moments.rows, moments.cells - cells + 1, np.full_like(moments.cells, cells), moments.seen)
 
 
-def _recent(past: Past, moments: Moments) -> Floats:
+def _recent(past: PrefixSums, moments: Moments) -> Floats:
     """Mean of the last few known cells, of the last many where there are none: where the network's zero lies."""
-    centre = held(past, _back(moments, REACH)).mean
+    centre = span_statistics(past, _back(moments, REACH)).mean
     for span in (64, 16, 4):
-        here = held(past, _back(moments, span))
+        here = span_statistics(past, _back(moments, span))
         centre = np.where(here.share > 0, here.mean, centre)
     return centre
 
 
-def _steps(past: Past, moments: Moments, normal: tuple[Floats, Floats]) -> Floats:
+def _steps(past: PrefixSums, moments: Moments, normal: tuple[Floats, Floats]) -> Floats:
     widths = np.concatenate([np.full(count, width) for count, width in RESOLUTIONS])
     ends = REACH - np.cumsum(widths)  # cells between the step's end and the moment
     first = moments.cells[:, None] - ends - widths + 1
     seen, lengths = np.broadcast_arrays(moments.seen[:, None], widths, first)[:2]
     rows = np.broadcast_to(moments.rows[:, None], first.shape)
-    here = held(past, Spans(rows, first, lengths, seen))
+    here = span_statistics(past, Spans(rows, first, lengths, seen))
     back = np.round(_periods(past, moments)).astype(np.int64)
-    before = held(past, Spans(rows, first - back[:, None], lengths, seen))
+    before = span_statistics(past, Spans(rows, first - back[:, None], lengths, seen))
     centre, unit = (part[:, None] for part in normal)
     features = [
         _squashed((here.mean - centre) / unit) * (here.share > 0),
@@ -220,16 +220,16 @@ def _steps(past: Past, moments: Moments, normal: tuple[Floats, Floats]) -> Float
     return np.stack(features, axis=-1).astype(np.float32)
 
 
-def _companion(past: Past, rows: Ints, moments: Moments, spans: Spans) -> list[Floats]:
+def _companion(past: PrefixSums, rows: Ints, moments: Moments, spans: Spans) -> list[Floats]:
     """A companion's steps in units of its own, and what share of them is known."""
-    long = held(past, _back(Moments(rows, moments.cells, moments.seen), REACH))
+    long = span_statistics(past, _back(Moments(rows, moments.cells, moments.seen), REACH))
     unit = long.deviation + STEADY * long.mean
     unit = np.where(unit > 0, unit, 1.0)
-    here = held(past, spans)
+    here = span_statistics(past, spans)
     return [_squashed((here.mean - long.mean[:, None]) / unit[:, None]) * (here.share > 0), here.share]
 
 
-def _periods(past: Past, moments: Moments) -> Floats:
+def _periods(past: PrefixSums, moments: Moments) -> Floats:
     # Without a period the cycle before lies before all that is known.
     return np.nan_to_num(past.periods[moments.rows], nan=2.0 * past.cells)
 
@@ -240,11 +240,11 @@ def _squashed(values: Floats) -> Floats:
     return squashed
 
 
-def _guesses(past: Past, moments: Moments, shape: Shape, ever: Floats) -> Floats:
+def _guesses(past: PrefixSums, moments: Moments, shape: WindowShape, ever: Floats) -> Floats:
     """Simple guesses (n x GUESSES); one that knows nothing says what a simpler one says."""
     guesses = [ever]
     for span in GUESSED_FROM:
-        here = held(past, _back(moments, span))
+        here = span_statistics(past, _back(moments, span))
         guesses.append(np.where(here.share > 0, here.mean, guesses[-1]))
     earlier, known = _earlier_cycles(past, moments, shape)
     count = known.sum(axis=1)
@@ -254,7 +254,7 @@ def _guesses(past: Past, moments: Moments, shape: Shape, ever: Floats) -> Floats
     return np.stack(guesses, axis=-1)
 
 
-def _earlier_cycles(past: Past, moments: Moments, shape: Shape) -> tuple[Floats, Floats]:
+def _earlier_cycles(past: PrefixSums, moments: Moments, shape: WindowShape) -> tuple[Floats, Floats]:
     """What the same window held in the last cycles that were over at the moment (n x CYCLES), and if it is known."""
     period = _periods(past, moments)
     skipped = np.ceil(shape.reach / period) - 1
@@ -263,7 +263,7 @@ def _earlier_cycles(past: Past, moments: Moments, shape: Shape) -> tuple[Floats,
     first = np.minimum(moments.cells[:, None] + 1 + shape.first - back, moments.cells[:, None] - shape.length + 1)
     rows, seen = np.broadcast_arrays(moments.rows[:, None], moments.seen[:, None], first)[:2]
     spans = Spans(rows, first, np.full_like(first, shape.length), seen)
-    window = held(past, spans)
+    window = span_statistics(past, spans)
     return (peaks(past, spans, shape.length) if shape.peak else window.mean), window.share >= 0.5
 
 
@@ -276,13 +276,13 @@ def _statics(moments: Moments, calendar: Calendar, described: tuple[Floats, ...]
     return np.stack([*steadiness, *clock], axis=-1).astype(np.float32)
 
 
-def truths_of(past: Past, moments: Moments, shapes: Sequence[Shape]) -> Floats:
+def window_truths(past: PrefixSums, moments: Moments, shapes: Sequence[WindowShape]) -> Floats:
     """What the windows after the moments came to (n x shapes); NaN where one is not over or too little is known."""
     columns = []
     for shape in shapes:
         length = np.full_like(moments.cells, shape.length)
         spans = Spans(moments.rows, moments.cells + 1 + shape.first, length, np.full_like(length, past.cells - 1))
-        window = held(past, spans)
+        window = span_statistics(past, spans)
         value = peaks(past, spans, shape.length) if shape.peak else window.mean
         over = spans.first + shape.length <= past.cells
         columns.append(np.where(over & (window.share >= KNOWN_SHARE), value, np.nan))
@@ -293,7 +293,7 @@ def truths_of(past: Past, moments: Moments, shapes: Sequence[Shape]) -> Floats:
 WARM_UP = 24
 # Share of moments with a gap before them, and the longest such gap in cells.
 GAPS = 0.15
-LONGEST_GAP = 40
+MAX_GAP = 40
 # The newest part of the past is kept back to judge by.
 KEPT_BACK = 0.15
 # A series of twice the size counts 2 ** SIZE times as much, but none more than WEIGHTIEST times the mean.
@@ -302,12 +302,12 @@ WEIGHTIEST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class NetworkTask:
     """All there is to learn from and what is asked, of which rows."""
 
-    past: Past
+    past: PrefixSums
     rows: Ints
-    shapes: tuple[Shape, ...]
+    shapes: tuple[WindowShape, ...]
     levels: tuple[float, ...]
     calendar: Calendar
 
@@ -338,7 +338,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingBatch:
     """Inputs with what came (n x shapes, in each series' unit, NaN = not known) and how much each counts (n)."""
 
     inputs: Inputs
@@ -346,24 +346,24 @@ class Lesson:
     weights: Floats
 
 
-def draw(subject: Subject, span: Sequence[int], count: int, rng: np.random.Generator) -> Lesson:
+def draw_batch(subject: NetworkTask, span: Sequence[int], count: int, rng: np.random.Generator) -> TrainingBatch:
     """`count` moments whose origins lie in `span` (first, end), all series alike."""
     rows = rng.choice(subject.rows, count)
     cells = rng.integers(span[0], span[1], count)
-    hidden = np.where(rng.random(count) < GAPS, rng.integers(1, LONGEST_GAP + 1, count), 0)
+    hidden = np.where(rng.random(count) < GAPS, rng.integers(1, MAX_GAP + 1, count), 0)
     moments = Moments(rows, cells, cells - hidden)
-    inputs = inputs_of(subject.past, moments, subject.shapes, subject.calendar)
-    truths = truths_of(subject.past, moments, subject.shapes)
+    inputs = network_inputs(subject.past, moments, subject.shapes, subject.calendar)
+    truths = window_truths(subject.past, moments, subject.shapes)
     truths[~inputs.known] = np.nan
     size = inputs.unit**SIZE
-    return Lesson(
+    return TrainingBatch(
         inputs,
         ((truths - inputs.centre[:, None]) / inputs.unit[:, None]).astype(np.float32),
         np.minimum(size / size.mean(), WEIGHTIEST).astype(np.float32),
     )
 
 
-def simple_loss(lesson: Lesson) -> float:
+def simple_loss(lesson: TrainingBatch) -> float:
     """Mean absolute error of the best of the simple guesses, weighted as the network's is."""
     known = ~np.isnan(lesson.truths)
     error = np.abs(lesson.inputs.guesses - np.where(known, lesson.truths, 0.0)[..., None])

@@ -21,9 +21,9 @@ from predictor.models.deep.inputs import (
     STEPS,
     WARM_UP,
     Inputs,
-    Lesson,
-    Subject,
-    draw,
+    NetworkTask,
+    TrainingBatch,
+    draw_batch,
     simple_loss,
 )
 
@@ -88,7 +88,7 @@ class Attentive(nn.Module):
 BODIES: dict[str, Any] = {"lstm": Recurrent, "transformer": Attentive}
 
 
-class Network(nn.Module):
+class QuantileNetwork(nn.Module):
     """Quantiles for every window asked for, in the series' unit.
 
     It begins as the plain mean of the simple guesses and learns where to trust which of them, and by how much to
@@ -114,10 +114,10 @@ class Network(nn.Module):
         trust = self.trust(state).view(guesses.shape).softmax(dim=-1)
         level = (trust * guesses).sum(dim=-1)
         spread = self.spread(state).view(len(steps), self.design.shapes, self.design.levels)
-        return _fan(level, spread, self.design.middle)
+        return _ordered_quantiles(level, spread, self.design.middle)
 
 
-def _fan(level: Tensor, spread: Tensor, middle: int) -> Tensor:
+def _ordered_quantiles(level: Tensor, spread: Tensor, middle: int) -> Tensor:
     """The median is the trusted guess and a correction; the others lie at distances from it that only grow."""
     centre = (level + spread[..., middle]).unsqueeze(-1)
     below = nn.functional.softplus(spread[..., :middle] - 1.0).flip(-1).cumsum(-1).flip(-1)
@@ -125,9 +125,9 @@ def _fan(level: Tensor, spread: Tensor, middle: int) -> Tensor:
     return torch.cat([centre - below, centre, centre + above], dim=-1)
 
 
-def pinball(fan: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
-    """Mean over the levels (last axis of `fan`) of max(q (y - f), (q - 1) (y - f))."""
-    miss = truth.unsqueeze(-1) - fan
+def pinball_loss(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
+    """Mean over the levels (last axis of `quantiles`) of max(q (y - f), (q - 1) (y - f))."""
+    miss = truth.unsqueeze(-1) - quantiles
     return torch.maximum(levels * miss, (levels - 1.0) * miss).mean(dim=-1)
 
 
@@ -156,7 +156,7 @@ SECOND_PART = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class TrainingEffort:
     """How much a training may cost: at most so many steps of the first part, at most so much time in all."""
 
     steps: int
@@ -164,7 +164,7 @@ class Effort:
     seed: int = 1
     wall_s: float = inf
 
-    def within_limit(self) -> "Effort":
+    def within_limit(self) -> "TrainingEffort":
         """The same, but well within the time after which the kernel would end this process, if it would."""
         cpu_s, wall_s = (OF_LIMIT * signal.getitimer(one)[0] or inf for one in (signal.ITIMER_PROF, signal.ITIMER_REAL))
         return replace(self, cpu_s=min(self.cpu_s, cpu_s), wall_s=min(self.wall_s, wall_s))
@@ -185,7 +185,7 @@ class Trained:
     cpu_s: float
 
 
-def design_of(kind: str, subject: Subject) -> Design:
+def design_of(kind: str, subject: NetworkTask) -> Design:
     """The network that this subject needs."""
     middle = int(np.argmin(np.abs(np.asarray(subject.levels) - 0.5)))
     return Design(
@@ -198,7 +198,9 @@ def design_of(kind: str, subject: Subject) -> Design:
     )
 
 
-def train(kind: str, subject: Subject, effort: Effort, warm: Mapping[str, Floats] | None = None) -> Trained:
+def train_network(
+    kind: str, subject: NetworkTask, effort: TrainingEffort, warm: Mapping[str, Floats] | None = None
+) -> Trained:
     """A network trained from scratch, or from the weights `warm`; the same data and seed give the same one.
 
     (As long as it is the number of steps that ends it, and not the CPU time.)
@@ -206,28 +208,32 @@ def train(kind: str, subject: Subject, effort: Effort, warm: Mapping[str, Floats
     torch.set_num_threads(1)
     torch.manual_seed(effort.seed)
     began = time.process_time()
-    training = _Training(Network(design_of(kind, subject)), subject, effort, warm)
+    training = _Training(QuantileNetwork(design_of(kind, subject)), subject, effort, warm)
     training.learn()
     loss, error = training.judged()
     simple = simple_loss(training.kept_back)
     training.learn_the_rest()
     spent = time.process_time() - began
-    return Trained(dump(training.best), loss, error, simple, training.best_step, spent)
+    return Trained(dump_weights(training.best), loss, error, simple, training.best_step, spent)
 
 
 class _Training:
     """A training under way: the network, its average over steps, and the best average so far."""
 
     def __init__(
-        self, network: Network, subject: Subject, effort: Effort, warm: Mapping[str, Floats] | None = None
+        self,
+        network: QuantileNetwork,
+        subject: NetworkTask,
+        effort: TrainingEffort,
+        warm: Mapping[str, Floats] | None = None,
     ) -> None:
         self._subject, self._effort = subject, effort
-        warmed = warm is not None and load(network, warm)
+        warmed = warm is not None and load_weights(network, warm)
         self._rate = WARM * FASTEST if warmed else FASTEST
         self._network = self._average = self.best = network
         self._rng = np.random.default_rng(effort.seed)
         self._levels = torch.tensor(subject.levels, dtype=torch.float32)
-        self.kept_back = draw(subject, (subject.split, subject.last + 1), VALIDATED, self._rng)
+        self.kept_back = draw_batch(subject, (subject.split, subject.last + 1), VALIDATED, self._rng)
         self._best_loss, self.best_step = inf, 0
         self._began = time.process_time(), time.monotonic()
 
@@ -262,7 +268,7 @@ class _Training:
             rate = self._rate * 0.5 * (1.0 + cos(pi * progress)) * min(1.0, (step + 1) / RISING)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            self._step(optimiser, draw(self._subject, span, BATCH, self._rng))
+            self._step(optimiser, draw_batch(self._subject, span, BATCH, self._rng))
             self._follow(min(AVERAGED, (1.0 + step) / (10.0 + step)))
             yield step + 1
 
@@ -271,7 +277,7 @@ class _Training:
         cpu_s, wall_s = time.process_time() - self._began[0], time.monotonic() - self._began[1]
         return max(cpu_s / self._effort.cpu_s, wall_s / self._effort.wall_s)
 
-    def _step(self, optimiser: Any, lesson: Lesson) -> None:
+    def _step(self, optimiser: Any, lesson: TrainingBatch) -> None:
         self._network.train()
         optimiser.zero_grad()
         self._loss(self._network, lesson, self._levels).backward()
@@ -293,47 +299,47 @@ class _Training:
         """Pinball loss and mean absolute error of the median on what is kept back."""
         return self._best_loss, 2.0 * self._validated(self.best, torch.tensor([0.5]))
 
-    def _validated(self, network: Network, levels: Tensor) -> float:
+    def _validated(self, network: QuantileNetwork, levels: Tensor) -> float:
         network.eval()
         with torch.inference_mode():
             return float(self._loss(network, self.kept_back, levels))
 
-    def _loss(self, network: Network, lesson: Lesson, levels: Tensor) -> Tensor:
-        fan = network(*_tensors(lesson.inputs))
+    def _loss(self, network: QuantileNetwork, lesson: TrainingBatch, levels: Tensor) -> Tensor:
+        quantiles = network(*_tensors(lesson.inputs))
         if len(levels) == 1:
-            fan = fan[..., network.design.middle : network.design.middle + 1]
+            quantiles = quantiles[..., network.design.middle : network.design.middle + 1]
         truths, weights = torch.from_numpy(lesson.truths), torch.from_numpy(lesson.weights)
         known = ~torch.isnan(truths) * weights[:, None]
-        return (pinball(fan, truths.nan_to_num(), levels) * known).sum() / known.sum().clamp(min=1e-9)
+        return (pinball_loss(quantiles, truths.nan_to_num(), levels) * known).sum() / known.sum().clamp(min=1e-9)
 
 
 def _tensors(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.from_numpy(part) for part in (inputs.steps, inputs.guesses, inputs.statics))
 
 
-def ask(network: Network, inputs: Inputs) -> Floats:
+def query_network(network: QuantileNetwork, inputs: Inputs) -> Floats:
     """Quantiles n x shapes x levels, in units of the data; NaN where nothing was known."""
     parts = [torch.split(part, CHUNK) for part in _tensors(inputs)]
     network.eval()
     with torch.inference_mode():
-        fans = [network(*chunk).numpy() for chunk in zip(*parts, strict=True)]
-    fan = np.concatenate(fans) * inputs.unit[:, None, None] + inputs.centre[:, None, None]
-    return np.where(inputs.known[:, None, None], fan, np.nan)
+        forecasts = [network(*chunk).numpy() for chunk in zip(*parts, strict=True)]
+    quantiles = np.concatenate(forecasts) * inputs.unit[:, None, None] + inputs.centre[:, None, None]
+    return np.where(inputs.known[:, None, None], quantiles, np.nan)
 
 
-def restored(kind: str, subject: Subject, weights: Mapping[str, Floats]) -> Network | None:
+def restore_network(kind: str, subject: NetworkTask, weights: Mapping[str, Floats]) -> QuantileNetwork | None:
     """The network with these weights; None when they are another network's."""
     torch.set_num_threads(1)
-    network = Network(design_of(kind, subject))
-    return network if load(network, weights) else None
+    network = QuantileNetwork(design_of(kind, subject))
+    return network if load_weights(network, weights) else None
 
 
-def dump(network: Network) -> dict[str, Floats]:
+def dump_weights(network: QuantileNetwork) -> dict[str, Floats]:
     """A network's weights as plain arrays: no pickle, so nothing but numbers can come back from a file."""
     return {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
 
 
-def load(network: Network, weights: Mapping[str, Floats]) -> bool:
+def load_weights(network: QuantileNetwork, weights: Mapping[str, Floats]) -> bool:
     """Puts weights into a network; False, and nothing done, when they are another network's."""
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     if wanted != {name: np.shape(value) for name, value in weights.items()}:
