@@ -1,107 +1,159 @@
 """`ryu-manager ryu_apps.controller`: forwards, steers virtual IPs, keeps switches equal to what is wanted, mirrors.
 
-This file only joins: events go to the network (which decides), decisions go to the installer (which sends).
+This file only joins: events go to the parts that they concern, what the parts decide is carried out in one place.
 """
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
 
+from ryu_apps.application import SwitchApp
 from ryu_apps.declared import Declared
+from ryu_apps.effects import Alert, Effect, Out, Resubmit
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, sleep, spawn
-from ryu_apps.installer import Installer
+from ryu_apps.network import Network
 from ryu_apps.pacing import Pacing
-from ryu_apps.rules import PORT_MAX, PortId, RuleKey
-from ryu_apps.status.inventory import Census
-from ryu_apps.status.live import Live
-from ryu_apps.status.vitals import Vitals
+from ryu_apps.paths.routing import RouteTiming
+from ryu_apps.rules import (
+    KIND_SHIFT,
+    OWNER,
+    OWNER_MASK,
+    OWNER_SHIFT,
+    PORT_MAX,
+    Kind,
+    PortId,
+    RuleKey,
+    Table,
+    is_ours,
+    kind_of,
+)
+from ryu_apps.services.pairs import Pairs
+from ryu_apps.status.publishers import Status
 from ryu_apps.switch.asked import SwitchError
+from ryu_apps.switch.datapath import decode_match
 from ryu_apps.switch.wire import Wire
-from ryu_apps.telemetry.measuring import MeasuringApp
+from ryu_apps.switches import Switches
+from ryu_apps.telemetry.attribution import PairAttribution
+from ryu_apps.telemetry.collector import Collector, Filter
+from ryu_apps.telemetry.sflow import Sampling, bound, receive
 
 Seconds = float
 
 TICK_S = 0.5
+# Bits of a cookie that tell an accounting entry: kinds PAIR and PAIR_SYN differ in the lowest kind bit.
+_ACCOUNTS = Filter(OWNER << OWNER_SHIFT | Kind.PAIR << KIND_SHIFT, OWNER_MASK | 0xE << KIND_SHIFT, Table.ACCOUNT)
+_READS = [
+    ofp_event.EventOFPFlowStatsReply,
+    ofp_event.EventOFPMeterFeaturesStatsReply,
+    ofp_event.EventOFPMeterConfigStatsReply,
+    ofp_event.EventOFPGroupDescStatsReply,
+    ofp_event.EventOFPGroupFeaturesStatsReply,
+]
 _log = structlog.get_logger("ryu_apps.controller")
 
 
-class Controller(MeasuringApp):
-    """Joins the network, its switches and the database."""
+class Controller(SwitchApp):
+    """Joins the network, its switches, their counters and the database."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.installer = Installer(self.network, self.wires, self.settings.first_meter)
-        self._pacing = Pacing(self.installer.settle)
-        self.census = Census()
-        self.vitals = Vitals()
-        self.live = Live()
+        settings, sflow = self.settings, self.settings.sflow
+        timing = RouteTiming(1.5 * settings.poll_s + 0.5, settings.pairs.path_timeout_s)
+        pairs = Pairs(settings.pairs.max_pairs, settings.pairs.idle_s, settings.pairs.forget_s)
+        self.network = Network(pairs, settings.probes, timing)
+        self.switches = Switches(self.network, settings.first_meter)
+        self.attribution = PairAttribution(self.network, frozenset(sflow.agents) if sflow.listen else frozenset())
+        self.collector = Collector(self.attribution, self.writer, settings.poll_s, _ACCOUNTS)
+        self.sampling = Sampling(sflow.by_address())
+        self.status = Status(self.network, self.switches)
+        self._receiver = bound(sflow.listen) if sflow.listen else None
+        self._pacing = Pacing(self._carry_out)
 
     def start(self) -> Any:
         """Starts the loops."""
         thread = super().start()
-        self.every(TICK_S, "ticking", self._tick)
+        if self._receiver is not None:
+            spawn(receive, self._receiver, self._on_sample)
+        self.loops.every(TICK_S, "ticking", self._tick)
         return thread
 
     def _tick(self, now: Seconds) -> None:
-        effects = self.network.tick(now)
-        self.network.stale = True
-        self.installer.settle(effects, now)
-        self._report(now)
-        self.writer.offer(self.network.watchman.news(now))
-        if self.installer.declared:
-            self.writer.offer(self.census.news(self.network, now))
-            self.writer.offer(self.vitals.news(self.network.destinations.words(), now))
-            self._count_live(now)
+        self._carry_out(self.network.tick(now), now)
+        self.database.write_now(self.status.answers(now))
+        self.writer.offer(self.status.alarms.news(now))
+        if self.switches.declared:
+            self.writer.offer(self.status.news(now))
+            self.status.ask_counts(self.wires, now)
 
-    def _count_live(self, now: Seconds) -> None:
-        virtual_ips = self.network.declared.virtual_ips.values()
-        self.live.ask(virtual_ips, self.wires, now)
-        self.writer.offer(self.live.news(virtual_ips, self.network.pairs, now))
+    def watch(self, now: Seconds) -> None:
+        """Once a second: sampled rows, and what the counters are worth."""
+        super().watch(now)
+        self.writer.offer(self.sampling.tell(now), now)
+        self.attribution.watch(self.network.topology.links.speeds, now)
 
-    def _report(self, now: Seconds) -> None:
-        self.tell_now(self.installer.news(now))
+    def tallies(self) -> dict[tuple[str, str], int]:
+        """Everything that went wrong so far, by kind and reason."""
+        return super().tallies() | {
+            ("implausible", "rows"): self.attribution.implausible,
+            ("refused", "sflow"): self.sampling.refused,
+            ("lost", "sflow datagrams"): self.sampling.lost,
+            **self.status.alarms.tallies(),
+        }
+
+    def _carry_out(self, effects: Iterable[Effect], now: Seconds) -> None:
+        """The one place where decisions are carried out: switches are brought up to date before frames are sent."""
+        self.switches.settle(now)
+        for effect in effects:
+            match effect:
+                case Out(dpid, ports, data):
+                    if dpid in self.wires:
+                        self.wires[dpid].out(ports, data)
+                case Resubmit():
+                    self.switches.resubmit(effect)
+                case Alert():
+                    self.status.alarms.record(effect, now)
 
     def declare(self, declared: Declared, now: Seconds) -> None:
         """A new reading of the database."""
-        news = declared.generation != self.network.declared.generation
         self.network.declare(declared, now)
-        self.installer.declared = True
-        self.installer.settle((), now)
-        if news:
-            # What needs no switch to answer is told without waiting for one.
-            self._report(now)
+        self.switches.declared = True
+        self._carry_out((), now)
+        # What needs no switch to answer is told without waiting for one.
+        self.database.write_now(self.status.answers(now))
 
     # ---- switches
 
     def joined(self, datapath: Any, wire: Wire, now: Seconds) -> None:
         """A switch connected: find out what it holds, then send the difference."""
-        _log.info("switch connected", switch=self.name_of(wire.dpid))
-        self.installer.joined(wire, now)
+        _log.info("switch connected", switch=self.attribution.name_of(wire.dpid))
+        self.switches.joined(wire, now)
         for port in datapath.ports.values():
-            self.learn_speed(wire.dpid, port)
+            self._learn_speed(wire.dpid, port)
         ports = {number: _is_up(port) for number, port in datapath.ports.items() if number < PORT_MAX}
-        self.installer.settle(self.network.switch_up(wire.dpid, ports, now), now)
+        self._carry_out(self.network.topology.switch_up(wire.dpid, ports, now), now)
 
     def left(self, dpid: int, now: Seconds) -> None:
         """A switch went away; the others go round it."""
-        _log.warning("switch gone", switch=self.name_of(dpid))
-        self.installer.left(dpid)
-        self.network.switch_down(dpid)
-        self.installer.settle((), now)
-
-    def lost(self, dpid: int, key: RuleKey, now: Seconds) -> None:
-        """A switch dropped a rule."""
-        self.installer.lost(dpid, key, now)
+        _log.warning("switch gone", switch=self.attribution.name_of(dpid))
+        self.switches.left(dpid)
+        self.network.topology.switch_down(dpid)
+        self._carry_out((), now)
 
     @handles(ofp_event.EventOFPPortStatus, MAIN_DISPATCHER)
     def on_port(self, event: Any) -> None:
         """A port changed."""
         now, port, dpid = time.time(), event.msg.desc, event.msg.datapath.id
-        self.learn_speed(dpid, port)
+        self._learn_speed(dpid, port)
         if port.port_no < PORT_MAX:
             up = None if event.msg.reason == ofproto.OFPPR_DELETE else _is_up(port)
-            self.installer.settle(self.network.port(PortId(dpid, port.port_no), up, now), now)
+            self._carry_out(self.network.topology.port_changed(PortId(dpid, port.port_no), up, now), now)
+
+    def _learn_speed(self, dpid: int, port: Any) -> None:
+        # What a port says of itself: kbit/s, 0 when the switch does not know.
+        if port.curr_speed and port.port_no < PORT_MAX:
+            self.network.topology.links.speeds[PortId(dpid, port.port_no)] = port.curr_speed * 125.0
 
     @handles(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)
     def on_packet(self, event: Any) -> None:
@@ -115,49 +167,45 @@ class Controller(MeasuringApp):
 
     def _settle_later(self, wait_s: Seconds) -> None:
         sleep(wait_s)
-        self.attempt("settling what packets taught", lambda: self._pacing.flush(time.time()))
+        self.loops.attempt("settling what packets taught", lambda: self._pacing.flush(time.time()))
+
+    def _on_sample(self, data: bytes, peer: str, now: Seconds) -> None:
+        self.sampling.take(data, peer, self.attribution.sampled, now)
 
     # ---- answers
 
-    @handles(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)
-    def on_rules(self, event: Any) -> None:
-        """What a switch holds, when that was the question."""
-        self.installer.read(event.msg, time.time())
-
-    @handles(ofp_event.EventOFPMeterFeaturesStatsReply, MAIN_DISPATCHER)
-    def on_meter_features(self, event: Any) -> None:
-        """Whether a switch has meters."""
-        self.installer.read(event.msg, time.time())
-
-    @handles(ofp_event.EventOFPMeterConfigStatsReply, MAIN_DISPATCHER)
-    def on_meters(self, event: Any) -> None:
-        """The meters that a switch holds."""
-        self.installer.read(event.msg, time.time())
+    @handles(_READS, MAIN_DISPATCHER)
+    def on_read(self, event: Any) -> None:
+        """A part of what a switch holds, when that was the question."""
+        now = time.time()
+        if self.switches.read(event.msg, event.msg.datapath.id, now):
+            self._carry_out((), now)
 
     @handles(ofp_event.EventOFPAggregateStatsReply, MAIN_DISPATCHER)
     def on_count(self, event: Any) -> None:
         """How many entries a switch has."""
-        self.live.answered(event.msg.datapath.id, event.msg.xid, event.msg.body.flow_count)
+        self.status.live.answered(event.msg.datapath.id, event.msg.xid, event.msg.body.flow_count)
 
     @handles(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)
     def on_barrier(self, event: Any) -> None:
         """A switch has done what it was sent."""
-        self.installer.passed(event.msg.datapath.id, event.msg.xid)
-        self._report(time.time())
+        self.switches.passed(event.msg.datapath.id, event.msg.xid)
+        self.database.write_now(self.status.answers(time.time()))
 
-    @handles(ofp_event.EventOFPGroupDescStatsReply, MAIN_DISPATCHER)
-    def on_groups(self, event: Any) -> None:
-        """The groups that a switch holds."""
-        self.installer.read(event.msg, time.time())
+    @handles(ofp_event.EventOFPFlowRemoved, MAIN_DISPATCHER)
+    def on_removed(self, event: Any) -> None:
+        """The last word on an entry; when a switch dropped it by itself, it is sent again."""
+        message, dpid, now = event.msg, event.msg.datapath.id, time.time()
+        if is_ours(message.cookie) and kind_of(message.cookie) in (Kind.PAIR, Kind.PAIR_SYN):
+            age_s = message.duration_sec + message.duration_nsec / 1e9
+            entry = (message.cookie, message.packet_count, message.byte_count, age_s)
+            self.collector.accounts.removed(dpid, entry, now)
+            if self.switches.lost(dpid, RuleKey(message.table_id, message.priority, decode_match(message.match))):
+                self._carry_out((), now)
 
-    @handles(ofp_event.EventOFPGroupFeaturesStatsReply, MAIN_DISPATCHER)
-    def on_group_features(self, event: Any) -> None:
-        """What groups a switch can have."""
-        self.installer.read(event.msg, time.time())
-
-    def refused(self, dpid: int, error: SwitchError) -> str:
+    def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:
         """A switch refused something: what it was about."""
-        return self.installer.refused(dpid, error, time.time()) or super().refused(dpid, error)
+        return self.switches.refused(dpid, error, now) or super().refused(dpid, error, now)
 
 
 def _is_up(port: Any) -> bool:

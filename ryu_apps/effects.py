@@ -23,7 +23,17 @@ class Resubmit:
     after: frozenset[int]
 
 
-Effect = Out | Resubmit
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Somebody should look at this: it is logged, counted, and written as an alarm while it goes on."""
+
+    kind: str
+    key: str
+    node: str
+    detail: str
+
+
+Effect = Out | Resubmit | Alert
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from socket import inet_ntoa
 from typing import Any, cast
 
 from cpdb import FlowKey
-from ryu_apps.declared import Declared, Directory
+from ryu_apps.application import SwitchApp
+from ryu_apps.declared import Declared
 from ryu_apps.openflow import FlowColumns, match_fields
 from ryu_apps.rules import PortId
-from ryu_apps.telemetry.counters import Entry
-from ryu_apps.telemetry.mirror import MirrorApp
-from ryu_apps.telemetry.polling import Filter
+from ryu_apps.telemetry.collector import Answer, Collector, Filter, pace
+from ryu_apps.telemetry.counters import Entry, Growth, Look
 from ryu_apps.telemetry.rows import Book, Neighbour
+from ryu_apps.topology.state import Directory
 
 Seconds = float
 Ends = tuple[str, str]
@@ -26,14 +27,28 @@ _ETH_DST, _ETH_SRC, _IPV4_SRC, _IPV4_DST = (0x8000 << 7 | field for field in (3,
 _MOST_MATCHES = 200_000
 
 
-class FlowMirror(MirrorApp):
+class FlowMirror(SwitchApp):
     """Passive: statistics in, rows out."""
-
-    FLOWS = Filter(matches=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._directory = Directory(Declared())
+        self._attribution = MatchAttribution()
+        self.collector = Collector(self._attribution, self.writer, self.settings.poll_s, Filter(matches=True))
+
+    def declare(self, declared: Declared, now: Seconds) -> None:  # noqa: ARG002
+        """Names may have changed."""
+        self._attribution.declare(declared)
+
+    def left(self, dpid: int, now: Seconds) -> None:  # noqa: ARG002
+        """Other switches may report its pairs from now on."""
+        self._attribution.forget_switch(dpid)
+
+
+class MatchAttribution:
+    """Whose an entry is, by what it matches; a pair that crosses several switches is taken from one of them."""
+
+    def __init__(self) -> None:
+        self._directory = Directory()
         self._machines: dict[PortId, str] = {}
         # Entry's key -> who it is about; match as sent -> (cookie, key)
         self._ends: dict[int, Ends] = {}
@@ -44,22 +59,22 @@ class FlowMirror(MirrorApp):
         self._accounts: dict[int, dict[int, tuple[FlowKey, bool]]] = {}
         self._declared = Declared()
 
-    def declare(self, declared: Declared, now: Seconds) -> None:  # noqa: ARG002
+    def declare(self, declared: Declared) -> None:
         """Names may have changed."""
         if (declared.nodes, declared.links) == (self._declared.nodes, self._declared.links):
             return
-        self._declared, self._directory = declared, Directory(declared)
-        between, machines = self._directory.wiring(declared.links)
-        names = {at: self._directory.switch(peer.dpid) for at, peer in between.items()}
-        self._machines = {**machines, **names}
+        self._declared, self._directory = declared, Directory(declared.nodes)
+        neighbours = self._directory.find_neighbours(declared.links)
+        names = {at: self._directory.switch(peer.dpid) for at, peer in neighbours.between.items()}
+        self._machines = {**neighbours.machines, **names}
         self._keys = {}
 
-    def left(self, dpid: int, now: Seconds) -> None:  # noqa: ARG002
+    def forget_switch(self, dpid: int) -> None:
         """Other switches may report its pairs from now on."""
         self._owners = {ends: owner for ends, owner in self._owners.items() if owner != dpid}
         self._keys = {}
 
-    def flows(self, dpid: int, columns: FlowColumns, now: Seconds) -> None:
+    def read_entries(self, dpid: int, columns: FlowColumns, now: Seconds) -> Answer:  # noqa: ARG002
         """Entries of one pair are added up; a pair that crosses several switches is taken from one of them."""
         if max(len(self._matches), len(self._ends)) > _MOST_MATCHES:
             self._matches, self._ends, self._keys = {}, {}, {}
@@ -70,12 +85,18 @@ class FlowMirror(MirrorApp):
         rows = zip(keys, columns.packets, columns.bytes, columns.age_s, strict=True)
         known = rows if None not in keys else (row for row in rows if row[0] is not None)
         book = Book(f"switch/{self.name_of(dpid)}", self._accounts[dpid].get)
-        self.tell(dpid, cast(Iterable[Entry], known), book, now)
+        return Answer(cast(Iterable[Entry], known), book)
+
+    def flows_grew(self, look: Look) -> None:
+        """Nothing here follows from it."""
+
+    def port_grew(self, at: PortId, growth: Growth) -> None:
+        """Nothing here follows from it."""
 
     def _keys_of(self, columns: FlowColumns) -> list[int | None]:
         taken: set[int] = set()
         keys: list[int | None] = []
-        for cookie, match in self.pace(zip(columns.cookie, columns.matches, strict=True)):
+        for cookie, match in pace(zip(columns.cookie, columns.matches, strict=True)):
             known = self._matches.get(match)
             if known is None or known[0] != cookie:
                 known = self._matches[match] = (cookie, self._key(cookie, match))
@@ -122,10 +143,10 @@ class FlowMirror(MirrorApp):
         """A switch's declared name, else its number."""
         return self._directory.switch(dpid)
 
-    def neighbour(self, dpid: int, port: int) -> Neighbour | None:
+    def neighbour(self, at: PortId) -> Neighbour:
         """Declared neighbours by name, others by the port's number."""
-        here = self._directory.switch(dpid)
-        return Neighbour(here, self._machines.get(PortId(dpid, port), f"{here}:{port}"), edge=False)
+        here = self._directory.switch(at.dpid)
+        return Neighbour(here, self._machines.get(at, f"{here}:{at.port}"), edge=False)
 
 
 def ends_of(match: bytes) -> Ends | None:

@@ -3,9 +3,12 @@
 So the framework can be replaced in one place.
 """
 
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+import structlog
 
 with warnings.catch_warnings():
     # The framework predates this Python, and says so at length.
@@ -40,11 +43,12 @@ CONF = ryu_cfg.CONF
 # One native thread for the database: no two threads then ever wait for one of its (green) locks.
 _DATABASE_THREADS = 1
 
+_log = structlog.get_logger("ryu_apps.framework")
 Handler = TypeVar("Handler", bound=Callable[..., None])
 
 
-def handles(event: type, *states: str) -> Callable[[Handler], Handler]:
-    """Marks a method as the handler of an event while a switch is in one of `states`."""
+def handles(event: type | list[type], *states: str) -> Callable[[Handler], Handler]:
+    """Marks a method as the handler of an event, or of several, while a switch is in one of `states`."""
     decorate: Callable[[Handler], Handler] = set_ev_cls(event, list(states))
     return decorate
 
@@ -100,6 +104,33 @@ def unbounded_queue() -> Any:
     return hub.Queue(None)
 
 
+class Loops:
+    """Green threads that do something again and again; nothing that goes wrong in one is fatal. Counts `failures`."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def every(self, period_s: float, doing: str, body: Callable[[float], None], due: Any = None) -> None:
+        """Calls `body(now)` again and again, at once when `due` is set."""
+        due = due or alarm_clock()
+
+        def loop() -> None:
+            while True:
+                due.clear()
+                self.attempt(doing, lambda: body(time.time()))
+                due.wait(period_s)
+
+        spawn(loop)
+
+    def attempt(self, doing: str, body: Callable[[], None]) -> None:
+        """Whatever goes wrong in `body` is logged and counted."""
+        try:
+            body()
+        except Exception:  # noqa: BLE001
+            self.failures += 1
+            _log.exception("loop goes on after an error", doing=doing, failures=self.failures)
+
+
 def offline_datapath() -> Any:
     """A datapath that can encode and decode messages but has no connection."""
     return ProtocolDesc(version=OPENFLOW_13)
@@ -112,6 +143,7 @@ __all__ = [
     "HANDSHAKE_DISPATCHER",
     "MAIN_DISPATCHER",
     "OPENFLOW_13",
+    "Loops",
     "RyuApp",
     "alarm_clock",
     "beside",

@@ -30,12 +30,12 @@ from ryu_apps.rules import (
     virtual_mac,
 )
 from ryu_apps.services.buckets import Spread, hearing_rule, spread_rules
-from ryu_apps.topology.waiting import Quench
+from ryu_apps.topology.arp import DropRule
 
 DEFAULT_PRIORITY = 0
 GROUP_PRIORITY = 5
 HOST_PRIORITY = 10
-QUENCH_PRIORITY = 15
+DROP_PRIORITY = 15
 PAIR_PRIORITY = 20
 SYN_PRIORITY = 30
 LISTEN_PRIORITY = 100
@@ -65,7 +65,7 @@ class Share:
     towards: tuple[Steer, ...] = ()
     back: tuple[Steer, ...] = ()
     police: tuple[policing.Policer, ...] = ()
-    quenched: tuple[Quench, ...] = ()
+    drop_rules: tuple[DropRule, ...] = ()
     # Virtual IPs whose connections are placed one by one, whether more sources can be counted, and in whose name
     # services are asked whether they answer
     spreads: tuple[Spread, ...] = ()
@@ -94,7 +94,7 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(_police(one, meter_numbers) for one in limits),
         *(_towards(one) for one in share.towards),
         *(_back(one) for one in share.back),
-        *(_quench(one) for one in share.quenched),
+        *(_drop(rule) for rule in share.drop_rules),
         *(_host(mac, port, groups) for mac, port in dict(share.ports).items()),
         *tagging_rules(share.tagging),
         *(hearing_rule(address) for address in share.asked),
@@ -192,6 +192,7 @@ def _host(mac: str, port: int, groups: Mapping[str, Group]) -> Rule:
     )
 
 
-def _quench(one: Quench) -> Rule:
-    number = cookie(Table(one.table), Kind.QUENCH)
-    return Rule(one.table, QUENCH_PRIORITY, one.match, cookie=number, lease_until=one.until)
+def _drop(rule: DropRule) -> Rule:
+    place = rule.place
+    number = cookie(Table(place.table), Kind.QUENCH)
+    return Rule(place.table, DROP_PRIORITY, place.match, cookie=number, lease_until=rule.until)

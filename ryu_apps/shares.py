@@ -23,8 +23,8 @@ def limits(network: Network, now: Seconds) -> Limits:
     """What the alive reservations ask for, by address."""
 
     def address(name: str) -> str | None:
-        known = network.picture.directory.address(name) or name
-        return known if network.hosts.of_address(known) is not None else None
+        known = network.topology.snapshot.directory.address(name) or name
+        return known if network.topology.hosts.of_address(known) is not None else None
 
     found = reservation_entries(network.declared.reservations, now)
     return Limits(tuple(police(found, address)), tuple(found))
@@ -35,16 +35,16 @@ class PolicerTable:
 
     def __init__(self) -> None:
         self._made_from: tuple[object, ...] = ()
-        self._until = float("-inf")
+        self.until = float("-inf")
         self._limits = Limits((), ())
 
     def limits(self, network: Network, now: Seconds) -> Limits:
         """What the alive reservations ask for; the very same object while that is the same."""
         reservations = network.declared.reservations
-        made_from = reservations, network.picture.directory, network.hosts.version
-        if now >= self._until or len(made_from) != len(self._made_from) or not _same(made_from, self._made_from):
+        made_from = reservations, network.topology.snapshot.directory, network.topology.hosts.revision
+        if now >= self.until or len(made_from) != len(self._made_from) or not _same(made_from, self._made_from):
             self._limits, self._made_from = limits(network, now), made_from
-            self._until = min((one.expires_at for one in reservations if one.expires_at > now), default=float("inf"))
+            self.until = min((one.expires_at for one in reservations if one.expires_at > now), default=float("inf"))
         return self._limits
 
 
@@ -54,38 +54,37 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 
 def share(network: Network, dpid: int, wanted: Limits) -> Share:
     """What switch `dpid` has to do."""
-    ports = {host.mac: network.port_towards(dpid, host) for host in network.hosts}
-    # Only where somebody may open a connection
-    spreads = tuple(network.destinations.spreads) if any(host.at.dpid == dpid for host in network.hosts) else ()
-    steers = [steer for pair in network.pairs if (steer := _steer(network, pair)) is not None]
+    topology, services, hosts = network.topology, network.services, list(network.topology.hosts)
+    ports = {host.mac: topology.port_towards(dpid, host) for host in hosts}
+    pairs = list(services.pairs)
+    steers = [steer for pair in pairs if (steer := _steer(network, pair)) is not None]
     return Share(
-        virtual_ips=tuple(sorted(network.virtual_ips)),
+        virtual_ips=tuple(sorted(services.virtual_ips)),
         ports={mac: port for mac, port in ports.items() if port is not None},
-        spares={host.mac: port for host in network.hosts if (port := network.spare_port(dpid, host)) is not None},
+        spares={host.mac: port for host in hosts if (port := topology.spare_port(dpid, host)) is not None},
         accounts=tuple(
-            (pair.source_address, pair.virtual_ip)
-            for pair in network.pairs
-            if ingress(network, pair.source_address) == dpid
+            (pair.source_address, pair.virtual_ip) for pair in pairs if ingress(network, pair.source_address) == dpid
         ),
-        towards=tuple(one for one in steers if ingress(network, one.source_address) == dpid),
-        back=tuple(one for one in steers if _place(network, one.destination_mac) == dpid),
-        quenched=tuple(one for one in network.waiting.quenched.values() if one.dpid == dpid),
-        police=tuple(one for one in wanted.police if ingress(network, one.source_address) == dpid),
-        spreads=spreads,
-        curious=not network.pairs.full,
-        asked=network.destinations.probed_by_tcp(),
+        towards=tuple(steer for steer in steers if ingress(network, steer.source_address) == dpid),
+        back=tuple(steer for steer in steers if _place(network, steer.destination_mac) == dpid),
+        drop_rules=tuple(rule for rule in network.held.drop_rules.values() if rule.place.dpid == dpid),
+        police=tuple(policer for policer in wanted.police if ingress(network, policer.source_address) == dpid),
+        # Only where somebody may open a connection
+        spreads=tuple(services.destinations.spreads) if any(host.at.dpid == dpid for host in hosts) else (),
+        curious=not services.pairs.full,
+        asked=services.destinations.probed_by_tcp(),
         tagging=network.routes.tagging.get(dpid, Tagging()),
     )
 
 
 def ingress(network: Network, source_address: str) -> int | None:
     """The switch where a source's packets enter the network."""
-    host = network.hosts.of_address(source_address)
+    host = network.topology.hosts.of_address(source_address)
     return host.at.dpid if host else None
 
 
 def _place(network: Network, mac: str) -> int | None:
-    host = network.hosts.of_mac(mac)
+    host = network.topology.hosts.of_mac(mac)
     return host.at.dpid if host else None
 
 

@@ -5,10 +5,9 @@ before its first packet, and stay until its last packet has long arrived.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from cpdb import Destination
-from ryu_apps.knowledge import Knowledge
+from cpdb import Destination, WantedSplit
 from ryu_apps.paths.splits import (
     Ends,
     Lane,
@@ -23,7 +22,9 @@ from ryu_apps.paths.splits import (
 )
 from ryu_apps.rules import Kind, Output, Rule, RuleKey, Tag, kind_of
 from ryu_apps.services.pairs import PairState
+from ryu_apps.services.virtual_ips import Services
 from ryu_apps.topology.paths import Topology
+from ryu_apps.topology.state import TopologyState
 
 Seconds = float
 # (switch, IP source, Ethernet destination) of packets that steering has rewritten
@@ -31,7 +32,7 @@ Key = tuple[int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Journey:
+class PairFlow:
     """Traffic of a pair in one direction: from the switch where it enters to the one where it leaves.
 
     `key` tells its packets apart there.
@@ -44,36 +45,36 @@ class Journey:
     pair: PairState
 
 
-def journeys(network: Knowledge) -> list[Journey]:
+def pair_flows(topology: TopologyState, services: Services) -> list[PairFlow]:
     """Both directions of every pair whose ends are on two switches; where two pairs look the same, the livelier one."""
-    found: dict[Key, Journey] = {}
-    for pair in network.pairs:
-        for one in _of_pair(network, pair, _destinations(network, pair)):
+    found: dict[Key, PairFlow] = {}
+    for pair in services.pairs:
+        for one in _flows_of_pair(topology, pair, _destinations(services, pair)):
             known = found.get(one.key)
             if known is None or known.pair.active < one.pair.active:
                 found[one.key] = one
     return list(found.values())
 
 
-def _destinations(network: Knowledge, pair: PairState) -> tuple[Destination, ...]:
+def _destinations(services: Services, pair: PairState) -> tuple[Destination, ...]:
     if pair.destination is not None:
         return (pair.destination,)
     # Its connections are placed one by one: they may go to any.
-    service = network.virtual_ips.get(pair.virtual_ip)
+    service = services.virtual_ips.get(pair.virtual_ip)
     return service.destinations if service else ()
 
 
-def _of_pair(network: Knowledge, pair: PairState, destinations: Iterable[Destination]) -> Iterable[Journey]:
-    source = network.hosts.of_address(pair.source_address)
+def _flows_of_pair(topology: TopologyState, pair: PairState, destinations: Iterable[Destination]) -> Iterable[PairFlow]:
+    source = topology.hosts.of_address(pair.source_address)
     for to in destinations:
-        host = network.hosts.of_mac(to.mac)
+        host = topology.hosts.of_mac(to.mac)
         if source is None or host is None or source.at.dpid == host.at.dpid:
             continue
-        directory = network.picture.directory
+        directory = topology.snapshot.directory
         ends = directory.switch(source.at.dpid), directory.switch(host.at.dpid)
         there, back = (source.at.dpid, pair.source_address, to.mac), (host.at.dpid, pair.virtual_ip, source.mac)
-        yield Journey(ends, there, pair.source_address, to.address, pair)
-        yield Journey((ends[1], ends[0]), back, to.address, pair.source_address, pair)
+        yield PairFlow(ends, there, pair.source_address, to.address, pair)
+        yield PairFlow((ends[1], ends[0]), back, to.address, pair.source_address, pair)
 
 
 Holds = Callable[[int, RuleKey], bool]
@@ -101,7 +102,15 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class _AdoptedPin:
+    """The label and the port that an earlier controller gave to a flow."""
+
+    tag: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitProgress:
     """How far a split is: paths whose rules are not confirmed yet, all its journeys, and those not on their path."""
 
     unready: tuple[Lane, ...]
@@ -109,25 +118,40 @@ class Progress:
     away: int
 
 
-@dataclass(slots=True)
-class Routes:
-    """Remembers who is where; everything else is worked out anew. Without splits it costs nothing.
-
-    `silent_s` without growth of its counters makes a pair silent.
-    """
+@dataclass(frozen=True, slots=True)
+class RouteTiming:
+    """`silent_s` without growth of its counters makes a pair idle; one that is never idle moves after `timeout_s`."""
 
     silent_s: Seconds = 2.0
-    patience_s: Seconds = 10.0
-    in_force: Mapping[Ends, tuple[Lane, ...]] = field(default_factory=dict)
-    progress: dict[Ends, Progress] = field(default_factory=dict)
-    # What each switch has to do, by number
-    tagging: dict[int, Tagging] = field(default_factory=dict)
-    _places: dict[Key, _Place] = field(default_factory=dict)
-    # Lanes that carried traffic lately -> when they did last
-    _used: dict[Lane, Seconds] = field(default_factory=dict)
-    # (tag, port) that an earlier controller left
-    _adopted: dict[Key, tuple[int, int]] = field(default_factory=dict)
-    _adopted_until: Seconds = 0.0
+    timeout_s: Seconds = 10.0
+
+
+class Routes:
+    """Remembers who is where; everything else is worked out anew. Without splits it costs nothing."""
+
+    def __init__(self, topology: TopologyState, services: Services, timing: RouteTiming = RouteTiming()) -> None:
+        self.in_force: Mapping[Ends, tuple[Lane, ...]] = {}
+        self.progress: dict[Ends, SplitProgress] = {}
+        # What each switch has to do, by number
+        self.tagging: dict[int, Tagging] = {}
+        # Another number whenever other splits are wanted; and when time itself may change something next
+        self.revision = 0
+        self.due: Seconds = float("-inf")
+        self.timing = timing
+        self._topology, self._services = topology, services
+        self._splits: tuple[WantedSplit, ...] = ()
+        self._places: dict[Key, _Place] = {}
+        # Paths that carried traffic lately -> when they did last
+        self._used: dict[Lane, Seconds] = {}
+        # What an earlier controller left
+        self._adopted: dict[Key, _AdoptedPin] = {}
+        self._adopted_until: Seconds = 0.0
+
+    def declare(self, splits: tuple[WantedSplit, ...]) -> None:
+        """The splits that are wanted."""
+        if splits != self._splits:
+            self._splits = splits
+            self.revision += 1
 
     def adopt(self, dpid: int, rules: Iterable[Rule], now: Seconds) -> None:
         """Takes over who is on which path from what a switch holds."""
@@ -138,25 +162,29 @@ class Routes:
             tags = [one.tag for one in rule.actions if isinstance(one, Tag)]
             ports = [one.port for one in rule.actions if isinstance(one, Output)]
             if kind is Kind.PIN and tags and ports:
-                self._adopted[dpid, rule.match.ipv4_src or "", rule.match.eth_dst or ""] = tags[0], ports[0]
+                self._adopted[dpid, rule.match.ipv4_src or "", rule.match.eth_dst or ""] = _AdoptedPin(
+                    tags[0], ports[0]
+                )
 
-    def follow(self, network: Knowledge, holds: Holds, now: Seconds) -> None:
-        """Works out what every switch has to do about tags now; `holds` tells what a switch has confirmed."""
-        if not (network.declared.splits or self._used or now < self._adopted_until):
+    def follow(self, holds: Holds, now: Seconds) -> None:
+        """Works out what every switch has to do about labels now; `holds` tells what a switch has confirmed."""
+        if not (self._splits or self._used or now < self._adopted_until):
             self.in_force, self.progress, self.tagging, self._places = {}, {}, {}, {}
+            self.due = float("inf")
             return
-        topology, gone = network.picture.topology, _gone(network)
+        topology, gone = self._topology.snapshot.topology, _gone(self._topology)
+        self._used |= {place.lane: now for place in self._places.values() if place.lane is not None}
         self._used = {
             lane: at for lane, at in self._used.items() if now - at < LINGER_S and is_whole(lane.hops, topology)
         }
-        self.in_force = lanes(network.declared.splits, topology, now, self._used, gone)
-        transits = self._transits(network)
+        self.in_force = lanes(self._splits, topology, now, self._used, gone)
+        transits = self._transits()
         unready = {
             lane
             for lane, found in transits.items()
             if not all(dpid is not None and holds(dpid, transit_rule(one).key) for dpid, one in found)
         }
-        found = journeys(network)
+        found = pair_flows(self._topology, self._services)
         self._places = {one.key: self._place(one, topology) for one in found}
         for one in found:
             place = self._places[one.key]
@@ -164,24 +192,36 @@ class Routes:
                 place.lane, place.lost = None, True
             self._move(one, unready, now)
         self.progress = self._progress(found, unready)
-        self.tagging = _tagging(network, transits, [*self._pins(found, network, now)])
+        self.tagging = _tagging(self._topology, transits, [*self._pins(found, now)])
+        self.due = self._next_change(unready, now)
 
-    def _transits(self, network: Knowledge) -> dict[Lane, list[tuple[int | None, Transit]]]:
-        dpids, topology = network.picture.dpids, network.picture.topology
+    def _next_change(self, unready: set[Lane], now: Seconds) -> Seconds:
+        """When time itself may change something: at once while anybody is not where it should be."""
+        if unready or any(place.lane != place.best for place in self._places.values()):
+            return now
+        ends = [split.expires_at for split in self._splits if split.expires_at is not None and split.expires_at > now]
+        busy = {place.lane for place in self._places.values()}
+        ends += [at + LINGER_S for lane, at in self._used.items() if lane not in busy]
+        return min(*ends, self._adopted_until if self._adopted_until > now else float("inf"), float("inf"))
+
+    def _transits(self) -> dict[Lane, list[tuple[int | None, Transit]]]:
+        dpids, topology = self._topology.snapshot.dpids, self._topology.snapshot.topology
         every = {lane for own in self.in_force.values() for lane in own} | set(self._used)
         return {
             lane: [(dpids.get(switch), one) for switch, one in transit_rules(lane, topology).items()] for lane in every
         }
 
-    def _place(self, one: Journey, topology: Topology) -> _Place:
+    def _place(self, one: PairFlow, topology: Topology) -> _Place:
         known = self._places.get(one.key)
         if known is not None:
             return known
         left = self._adopted.pop(one.key, None)
         choices = self.in_force.get(one.ends, ())
-        return _Place(next((lane for lane in choices if (lane.tag, topology.port(*lane.hops[:2])) == left), None))
+        return _Place(
+            next((lane for lane in choices if _AdoptedPin(lane.tag, topology.port(*lane.hops[:2])) == left), None)
+        )
 
-    def _move(self, one: Journey, unready: set[Lane], now: Seconds) -> None:
+    def _move(self, one: PairFlow, unready: set[Lane], now: Seconds) -> None:
         place, choices = self._places[one.key], self.in_force.get(one.ends, ())
         by = tuple((lane, lane.ratio) for lane in choices)
         if by != place.by:
@@ -198,11 +238,11 @@ class Routes:
             ready = [lane for lane in choices if lane not in unready]
             target = choose_lane(one.source_address, one.destination_address, ready)
         young = now - one.pair.since < YOUNG_S and place.lane is None
-        silent = now - one.pair.active > self.silent_s
-        if place.lost or young or silent or now - place.away_since >= self.patience_s:
+        silent = now - one.pair.active > self.timing.silent_s
+        if place.lost or young or silent or now - place.away_since >= self.timing.timeout_s:
             place.lane, place.lost = target, False
 
-    def _progress(self, found: list[Journey], unready: set[Lane]) -> dict[Ends, Progress]:
+    def _progress(self, found: list[PairFlow], unready: set[Lane]) -> dict[Ends, SplitProgress]:
         every, away = dict.fromkeys(self.in_force, 0), dict.fromkeys(self.in_force, 0)
         for one in found:
             if one.ends in every:
@@ -210,41 +250,41 @@ class Routes:
                 every[one.ends] += 1
                 away[one.ends] += place.lane != place.best
         return {
-            ends: Progress(tuple(lane for lane in own if lane in unready), every[ends], away[ends])
+            ends: SplitProgress(tuple(lane for lane in own if lane in unready), every[ends], away[ends])
             for ends, own in self.in_force.items()
         }
 
-    def _pins(self, found: list[Journey], network: Knowledge, now: Seconds) -> Iterable[tuple[int, Pin]]:
+    def _pins(self, found: list[PairFlow], now: Seconds) -> Iterable[tuple[int, Pin]]:
         for one in found:
             lane = self._places[one.key].lane
             if lane is not None:
                 self._used[lane] = now
                 dpid, source, to = one.key
-                port = network.picture.topology.port(lane.hops[0], lane.hops[1])
+                port = self._topology.snapshot.topology.port(lane.hops[0], lane.hops[1])
                 yield dpid, Pin(source, to, lane.tag, port, one.pair.number)
 
 
-def _gone(network: Knowledge) -> frozenset[str]:
+def _gone(topology: TopologyState) -> frozenset[str]:
     """Switches that were there and are not any more: they may forward still, or be dead."""
-    lost = {at.dpid for at in network.wiring.ports} - network.connected
-    return frozenset(network.picture.directory.switch(dpid) for dpid in lost)
+    lost = {at.dpid for at in topology.links.ports} - topology.connected
+    return frozenset(topology.snapshot.directory.switch(dpid) for dpid in lost)
 
 
 def _tagging(
-    network: Knowledge,
+    topology: TopologyState,
     transits: Mapping[Lane, list[tuple[int | None, Transit]]],
     pins: Iterable[tuple[int, Pin]],
 ) -> dict[int, Tagging]:
-    by_transit: dict[int, list[Transit]] = {dpid: [] for dpid in network.connected}
-    by_pin: dict[int, list[Pin]] = {dpid: [] for dpid in network.connected}
+    by_transit: dict[int, list[Transit]] = {dpid: [] for dpid in topology.connected}
+    by_pin: dict[int, list[Pin]] = {dpid: [] for dpid in topology.connected}
     for lane in sorted(transits, key=lambda one: (one.tag, one.hops)):
         for dpid, one in transits[lane]:
             by_transit.setdefault(dpid or 0, []).append(one)
     for dpid, pin in pins:
         by_pin.setdefault(dpid, []).append(pin)
     inner: dict[int, list[int]] = {}
-    for at in sorted(network.wiring.ports):
-        if network.wiring.peer(at) is not None:
+    for at in sorted(topology.links.ports):
+        if topology.links.peer(at) is not None:
             inner.setdefault(at.dpid, []).append(at.port)
     return {
         dpid: Tagging(tuple(by_transit[dpid]), tuple(by_pin.get(dpid, ())), tuple(inner.get(dpid, ())))

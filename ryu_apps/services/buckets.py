@@ -270,6 +270,8 @@ class Spreads:
     def __init__(self) -> None:
         self._spreads: dict[str, Spread] = {}
         self._adopted: set[str] = set()
+        # Another number whenever a bucket has changed its owner
+        self.revision = 0
 
     def __iter__(self) -> Iterator[Spread]:
         return iter(self._spreads.values())
@@ -281,13 +283,13 @@ class Spreads:
         """The spread of a virtual IP."""
         return self._spreads.get(virtual_ip)
 
-    def update(self, virtual_ips: Mapping[str, VirtualIp]) -> bool:
-        """Divides slots by the weights of now; True when anything changed."""
+    def update(self, virtual_ips: Mapping[str, VirtualIp]) -> None:
+        """Divides slots by the weights of now."""
         before = self._spreads
         self._spreads = {
             address: self._kept(one) for address, one in virtual_ips.items() if one.affinity == BY_CONNECTION
         }
-        return len(before) != len(self._spreads) or any(
+        self.revision += len(before) != len(self._spreads) or any(
             before.get(address) is not one for address, one in self._spreads.items()
         )
 
@@ -306,6 +308,7 @@ class Spreads:
         for address in found.keys() & self._spreads.keys() - self._adopted:
             vip = virtual_ips[address]
             self._adopted.add(address)
+            self.revision += 1
             self._spreads[address] = _divided(vip, expand(_prefixes(vip, found[address])))
 
 

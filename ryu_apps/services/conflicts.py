@@ -52,6 +52,8 @@ class Conflicts:
         self._changes: dict[str, list[Seconds]] = {}
         self._questions: list[Question] = []
         self._found: dict[str, Conflict] = {}
+        # Another number whenever a conflict came, went, or is another one
+        self.revision = 0
 
     def follow(self, ends: Iterable[tuple[str, str]]) -> None:
         """These destinations (address, MAC) and no others."""
@@ -96,6 +98,7 @@ class Conflicts:
 
     def _note(self, mac: str, kind: str, detail: str, now: Seconds) -> None:
         known = self._found.get(mac)
+        self.revision += known is None or (known.kind, known.detail) != (kind, detail)
         self._found[mac] = Conflict(kind, detail, known.since if known else now, now)
 
     def questions(self, now: Seconds) -> list[Question]:
@@ -111,3 +114,4 @@ class Conflicts:
             wrong = one.kind == MOVED and at is not None and kind_at(at) not in (None, NodeKind.HYPERVISOR)
             if not wrong and now - one.seen > HEALS_AFTER_S:
                 del self._found[mac]
+                self.revision += 1

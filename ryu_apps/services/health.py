@@ -48,6 +48,11 @@ class Health:
         self._probes = probes or ProbesSection()
         self._states: dict[Target, _State] = {}
         self._looked = float("-inf")
+        # Another number whenever the state of a target has changed
+        self.revision = 0
+        # Whom `due` looked at last, and before when nobody of them is to be asked again
+        self._targets: Collection[Target] = ()
+        self._next = float("-inf")
 
     def status(self, target: Target) -> HealthStatus:
         """What is known of it."""
@@ -71,12 +76,12 @@ class Health:
         """
         for gone in self._states.keys() - set(targets):
             del self._states[gone]
+            self.revision += 1
         every_s = max(self._probes.every_s, len(targets) / MOST_QUESTIONS_PER_S)
         ready = []
         for target in targets:
             state = self._states.setdefault(target, _State(since=now))
-            first = state.status is HealthStatus.UNKNOWN
-            if now - state.asked >= (min(FIRST_EVERY_S, every_s) if first else every_s):
+            if now - state.asked >= self._period(state, every_s):
                 ready.append((state.asked, target))
         # More answers at once than a switch keeps for a busy controller would look like deaths: the rest come next.
         room = max(1, int(MOST_QUESTIONS_PER_S * min(now - self._looked, FIRST_EVERY_S)))
@@ -88,7 +93,17 @@ class Health:
             if state.waiting and (state.status is not HealthStatus.UNKNOWN or target in reachable):
                 self.answered(target, False, now)
             state.asked, state.waiting = now, True
+        self._targets = targets
+        self._next = min((one.asked + self._period(one, every_s) for one in self._states.values()), default=now)
         return [target for _, target in ready]
+
+    @staticmethod
+    def _period(state: _State, every_s: Seconds) -> Seconds:
+        return min(FIRST_EVERY_S, every_s) if state.status is HealthStatus.UNKNOWN else every_s
+
+    def anybody_due(self, targets: Collection[Target], now: Seconds) -> bool:
+        """Whether `due` has anything to do."""
+        return targets is not self._targets or now >= self._next
 
     def answered(self, target: Target, well: bool, now: Seconds) -> None:
         """An answer came, or a refusal, or (from `due`) nothing."""
@@ -99,10 +114,12 @@ class Health:
         state.failures, state.successes = (0, state.successes + 1) if well else (state.failures + 1, 0)
         if well and state.status is not HealthStatus.UP and state.successes >= self._needed(state, now):
             state.status, state.since, state.ever_up = HealthStatus.UP, now, True
+            self.revision += 1
         elif not well and state.status is not HealthStatus.DOWN and state.failures >= self._probes.failures:
             if state.status is HealthStatus.UP:
                 state.falls.append(now)
             state.status, state.since = HealthStatus.DOWN, now
+            self.revision += 1
 
     def _needed(self, state: _State, now: Seconds) -> int:
         """Answers in a row that it takes: one for whoever is new, more for whoever fell, and fell again."""

@@ -59,6 +59,11 @@ class Pairs:
         self._most, self.idle_s, self._forget_s = most, idle_s, forget_s
         self._pairs: dict[tuple[str, str], PairState] = {}
         self._by_number: dict[int, PairState] = {}
+        # Another number whenever a pair came, went, or was given another destination
+        self.revision = 0
+        # What `refresh` looked at last, and until when nothing changes by the mere passing of time
+        self._refreshed: Mapping[str, VirtualIp] | None = None
+        self._due = float("inf")
 
     def __iter__(self) -> Iterator[PairState]:
         return iter(list(self._pairs.values()))
@@ -94,11 +99,14 @@ class Pairs:
     def _add(self, pair: PairState) -> None:
         self._pairs[pair.source_address, pair.virtual_ip] = pair
         self._by_number[pair.number] = pair
+        self._due = min(self._due, pair.active + min(self.idle_s, self._forget_s))
+        self.revision += 1
 
-    @staticmethod
-    def _choose(pair: PairState, vip: VirtualIp) -> None:
+    def _choose(self, pair: PairState, vip: VirtualIp) -> None:
+        before = pair.destination
         pair.destination = choose(pair.source_address, vip.address, vip.destinations)
         pair.chosen_from = vip.destinations
+        self.revision += pair.destination != before
 
     def adopt(self, rules: Iterable[Rule], vips: Mapping[str, VirtualIp], now: Seconds) -> None:
         """Takes over the pairs that a switch's rules show, so that live connections outlast a restart."""
@@ -111,27 +119,36 @@ class Pairs:
             if destination is not None:
                 self._add(PairState(source, vip.address, destination, (), now, now))
 
-    def refresh(self, vips: Mapping[str, VirtualIp], now: Seconds) -> bool:
-        """Applies changed destinations and weights where that hurts nobody; True when any pair changed.
+    def refresh(self, vips: Mapping[str, VirtualIp], now: Seconds) -> None:
+        """Applies changed destinations and weights where that hurts nobody.
 
         A destination that is no longer declared is left at once; changed weights wait until the pair is idle.
         """
-        before = {key: pair.destination for key, pair in self._pairs.items()}
+        if vips is self._refreshed and now <= self._due:
+            return
+        self._refreshed = vips
         for key, pair in list(self._pairs.items()):
             vip = vips.get(pair.virtual_ip)
             if vip is None or now - pair.active > self._forget_s:
                 del self._pairs[key]
                 del self._by_number[pair.number]
+                self.revision += 1
             elif vip.affinity == BY_CONNECTION:
                 self._let_go(pair, vip, now)
             elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
                 self._choose(pair, vip)
-        return before != {key: pair.destination for key, pair in self._pairs.items()}
+        self._due = min((self._changes_at(pair, vips[pair.virtual_ip]) for pair in self), default=float("inf"))
+
+    def _changes_at(self, pair: PairState, vip: VirtualIp) -> Seconds:
+        """Until when nothing becomes of a pair by its silence alone; when it speaks, that is later still."""
+        settled = pair.destination is None if vip.affinity == BY_CONNECTION else pair.chosen_from == vip.destinations
+        return pair.active + (self._forget_s if settled else min(self.idle_s, self._forget_s))
 
     def _let_go(self, pair: PairState, vip: VirtualIp, now: Seconds) -> None:
         # Its connections are placed one by one; whoever had a destination from before keeps it while it speaks.
-        if not _serves(vip, pair.destination) or now - pair.active > self.idle_s:
+        if pair.destination is not None and (not _serves(vip, pair.destination) or now - pair.active > self.idle_s):
             pair.destination = None
+            self.revision += 1
 
     def _may_move(self, pair: PairState, vip: VirtualIp, now: Seconds) -> bool:
         return pair.chosen_from != vip.destinations and now - pair.active > self.idle_s

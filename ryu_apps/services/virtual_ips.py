@@ -1,19 +1,19 @@
 """Which destinations get new connections: those that are wanted, answer, and are nobody else's double."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
 from ryu_apps.effects import Effect, Out
-from ryu_apps.rules import PortId, virtual_mac
+from ryu_apps.rules import PortId, Rule, virtual_mac
 from ryu_apps.services.buckets import Spreads
 from ryu_apps.services.conflicts import Conflicts
 from ryu_apps.services.health import Health, Target, targets_of
-from ryu_apps.services.pairs import BY_CONNECTION
+from ryu_apps.services.pairs import BY_CONNECTION, Pairs
 from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Frame, Segment
-from ryu_apps.topology.hosts import Hosts
+from ryu_apps.topology.hosts import HostTable
 
 Seconds = float
 
@@ -40,7 +40,7 @@ class Word:
 
 
 class Destinations:
-    """Health, conflicts and slots of all destinations."""
+    """Health, conflicts and hash buckets of all destinations."""
 
     def __init__(self, probes: ProbesSection | None = None) -> None:
         self.health = Health(probes)
@@ -49,6 +49,15 @@ class Destinations:
         self._wanted: Mapping[str, VirtualIp] = {}
         self._pending: dict[Target, int] = {}
         self._by_mac: dict[str, list[Target]] = {}
+        self._targets: dict[Target, None] = {}
+        self._declared = 0
+        # Until when nobody is left by the mere passing of time
+        self.due = float("inf")
+
+    @property
+    def revision(self) -> int:
+        """Another number whenever what is wanted, known or placed has changed."""
+        return self._declared + self.health.revision + self.conflicts.revision + self.spreads.revision
 
     # ---- what is wanted
 
@@ -57,9 +66,10 @@ class Destinations:
         if wanted == self._wanted:
             return
         self._wanted = wanted
+        self._declared += 1
         self.conflicts.follow((one.address, one.mac) for vip in wanted.values() for one in vip.destinations)
-        self._by_mac = {}
-        for target in self._targets():
+        self._by_mac, self._targets = {}, self._find_targets()
+        for target in self._targets:
             self._by_mac.setdefault(target.mac, []).append(target)
 
     def probed_by_tcp(self) -> tuple[str, ...]:
@@ -68,9 +78,10 @@ class Destinations:
 
     def serving(self, now: Seconds) -> dict[str, VirtualIp]:
         """The virtual IPs with weight 0 for whoever gets nothing new at this moment."""
-        found = {address: self._serving(vip, now) for address, vip in self._wanted.items()}
-        self.spreads.update(found)
-        return found
+        self.due = float("inf")
+        serving = {address: self._serving(vip, now) for address, vip in self._wanted.items()}
+        self.spreads.update(serving)
+        return serving
 
     def _serving(self, vip: VirtualIp, now: Seconds) -> VirtualIp:
         health = {item.name: self._health(vip, item) for item in vip.destinations}
@@ -94,11 +105,14 @@ class Destinations:
         return next((self.health.status(target) for target in _targets(vip, one)), HealthStatus.UNKNOWN)
 
     def _long_down(self, vip: VirtualIp, one: Destination, now: Seconds) -> bool:
-        return any(self.health.down_for(target, now) > LEFT_AFTER_S for target in _targets(vip, one))
+        down_s = max((self.health.down_for(target, now) for target in _targets(vip, one)), default=0.0)
+        if 0 < down_s <= LEFT_AFTER_S or (not down_s and self._status(vip, one) is HealthStatus.DOWN):
+            self.due = min(self.due, now + LEFT_AFTER_S - down_s)
+        return down_s > LEFT_AFTER_S
 
     # ---- asking
 
-    def _targets(self) -> dict[Target, None]:
+    def _find_targets(self) -> dict[Target, None]:
         # Whoever is on stand-by rests: it may be off, and that is nobody's trouble.
         return {
             target: None
@@ -108,20 +122,21 @@ class Destinations:
             for target in _targets(vip, one)
         }
 
-    def tick(self, hosts: Hosts, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
+    def tick(self, hosts: HostTable, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
         """Questions that are due."""
         self.conflicts.heal(now, kind_at)
-        targets = self._targets()
-        reachable = {one for one in targets if hosts.of_mac(one.mac) is not None}
-        asked = self.health.due(targets, reachable, now)
-        effects: list[Effect] = [self._question(one, hosts, now) for one in asked if one in reachable]
+        effects: list[Effect] = []
+        if self.health.anybody_due(self._targets, now):
+            reachable = {target for target in self._targets if hosts.of_mac(target.mac) is not None}
+            asked = self.health.due(self._targets, reachable, now)
+            effects += [self._question(target, hosts, now) for target in asked if target in reachable]
         for one in self.conflicts.questions(now):
             address = next((target.address for target in self._by_mac.get(one.mac, ())), None)
             if address is not None:
                 effects.append(Out(one.at.dpid, (one.at.port,), frames.arp_probe(address)))
         return effects
 
-    def _question(self, target: Target, hosts: Hosts, now: Seconds) -> Effect:
+    def _question(self, target: Target, hosts: HostTable, now: Seconds) -> Effect:
         host = hosts.of_mac(target.mac)
         assert host is not None
         if target.port is None:
@@ -180,6 +195,48 @@ class Destinations:
             return Word(vip.address, one.name, NOT_PROBED, "on stand-by, is not asked")
         way = "by ARP" if vip.probe == "arp" else f"by {vip.probe}"
         return Word(vip.address, one.name, health, f"{ANSWERS[health.status]} {way}")
+
+
+class Services:
+    """Virtual IPs as they serve now, and the pairs that use them."""
+
+    def __init__(self, pairs: Pairs, probes: ProbesSection | None = None) -> None:
+        self.destinations = Destinations(probes)
+        self.pairs = pairs
+        # Weights are as wanted for whoever is well, and 0 for whoever gets nothing new now.
+        self.virtual_ips: Mapping[str, VirtualIp] = {}
+        self._served = -1
+        self._changes = 0
+
+    @property
+    def revision(self) -> int:
+        """Another number whenever the rules of a switch may have to change."""
+        return self._changes + self.destinations.revision + self.pairs.revision
+
+    def declare(self, virtual_ips: Mapping[str, VirtualIp], now: Seconds) -> None:
+        """The virtual IPs as the database has them."""
+        self.destinations.declare(virtual_ips)
+        self._serve(now)
+
+    def _serve(self, now: Seconds) -> None:
+        if self.destinations.revision != self._served or now > self.destinations.due:
+            serving = self.destinations.serving(now)
+            if serving != self.virtual_ips:
+                self.virtual_ips = serving
+                self._changes += 1
+            self._served = self.destinations.revision
+        self.pairs.refresh(self.virtual_ips, now)
+
+    def tick(self, hosts: HostTable, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
+        """Questions that are due, after what time has changed."""
+        self._serve(now)
+        return self.destinations.tick(hosts, kind_at, now)
+
+    def adopt(self, rules: Iterable[Rule], now: Seconds) -> None:
+        """Takes over pairs and buckets that a switch holds, so that a restart moves nobody."""
+        rules = tuple(rules)
+        self.pairs.adopt(rules, self.virtual_ips, now)
+        self.destinations.spreads.adopt(rules, self.virtual_ips)
 
 
 def _targets(vip: VirtualIp, one: Destination) -> list[Target]:

@@ -1,16 +1,21 @@
 """Alarms of the controller itself: told at once, seldom while they go on, and cleared when it is over."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cpdb import Alarm, Publisher
+import structlog
+
+from cpdb import Alarm, EventCount, ObservedKind, Publisher
+from ryu_apps.effects import Alert
 
 Seconds = float
 
 _AGAIN_S = 10.0
 _OVER_S = 60.0
 # A hostile peer must not be able to fill the memory.
-_MOST = 1000
+_OPEN_MAX = 1000
+_log = structlog.get_logger("ryu_apps.status.alarms")
 
 
 def _always_news(_before: Alarm, _alarm: Alarm) -> bool:
@@ -18,7 +23,7 @@ def _always_news(_before: Alarm, _alarm: Alarm) -> bool:
 
 
 @dataclass(slots=True)
-class Watchman:
+class AlarmLog:
     """Counts by kind in `counts`, which only grows; remembers what is open, each with its count since it was told."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -27,17 +32,18 @@ class Watchman:
         default_factory=lambda: Publisher(pause_s=_AGAIN_S, same=_always_news)
     )
 
-    def saw(self, kind: str, key: str, node: str, detail: str, now: Seconds) -> bool:
-        """Something to look at happened; True when it is the first time in a while."""
+    def record(self, alert: Alert, now: Seconds) -> None:
+        """Something to look at happened: it is logged when it is the first time in a while."""
+        kind, key, node, detail = alert.kind, alert.key, alert.node, alert.detail
         self.counts[kind] += 1
         place = kind, key, node
         before = self._open.get(place)
         if before is None:
-            if len(self._open) < _MOST:
+            if len(self._open) < _OPEN_MAX:
                 self._open[place] = Alarm(kind, key, node, detail, now, now, count=1)
-            return True
+            _log.warning("alarm", kind=kind, at=key, why=detail)
+            return
         self._open[place] = replace(before, detail=detail, last_at=now, count=before.count + 1)
-        return False
 
     def news(self, now: Seconds) -> list[Alarm]:
         """What is to be written now; `count` is how often it happened since it was written last."""
@@ -52,3 +58,19 @@ class Watchman:
     def tallies(self) -> dict[tuple[str, str], int]:
         """Counts as the controller tells them."""
         return {("alarm", kind): count for kind, count in self.counts.items()}
+
+
+class Tallies:
+    """What was said of each count, by kind and reason."""
+
+    def __init__(self) -> None:
+        self._publisher: Publisher[tuple[str, str], EventCount] = Publisher()
+
+    def news(self, counts: Mapping[tuple[str, str], int], now: Seconds) -> list[EventCount]:
+        """A record for each count that is not 0 and not what it was."""
+        facts = {
+            (kind, reason): EventCount(ObservedKind(kind), reason, count, now)
+            for (kind, reason), count in counts.items()
+            if count
+        }
+        return list(self._publisher.publish(facts, now).said.values())

@@ -10,10 +10,10 @@ Seconds = float
 
 def nodes(network: Network) -> list[Node]:
     """All connected switches, and all hosts with the place where each is."""
-    directory = network.picture.directory
-    switches = [Node(directory.switch(dpid), NodeKind.SWITCH, dpid=dpid) for dpid in sorted(network.connected)]
+    directory = network.topology.snapshot.directory
+    switches = [Node(directory.switch(dpid), NodeKind.SWITCH, dpid=dpid) for dpid in sorted(network.topology.connected)]
     hosts = []
-    for host in network.hosts:
+    for host in network.topology.hosts:
         name = directory.host(host.address, host.mac)
         place = directory.switch(host.at.dpid)
         hosts.append(
@@ -24,13 +24,13 @@ def nodes(network: Network) -> list[Node]:
 
 def links(network: Network) -> list[Link]:
     """Links between switches, and from switches to declared machines, with their state."""
-    picture, wiring = network.picture, network.wiring
+    snapshot, ports = network.topology.snapshot, network.topology.links.ports
     machines = [
-        Link(picture.directory.switch(at.dpid), at.port, machine, 0, None, wiring.ports[at].up)
-        for at, machine in picture.machines.items()
-        if at in wiring.ports
+        Link(snapshot.directory.switch(at.dpid), at.port, machine, 0, None, ports[at].up)
+        for at, machine in snapshot.machines.items()
+        if at in ports
     ]
-    return network.links(picture.directory) + machines
+    return network.topology.link_records(snapshot.directory) + machines
 
 
 class Census:

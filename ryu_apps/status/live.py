@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from cpdb import CONTROLLER, LiveCount, ObservedRecord, Publisher, Standing, VirtualIp, Withdrawal, destination_key
 from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table
@@ -30,7 +30,7 @@ class Live:
     _publisher: Publisher[str, LiveCount] = field(default_factory=Publisher)
     _last: Seconds = float("-inf")
 
-    def ask(self, virtual_ips: Iterable[VirtualIp], wires: Mapping[int, tuple[Any, Countable]], now: Seconds) -> None:
+    def ask(self, virtual_ips: Iterable[VirtualIp], wires: Mapping[int, Countable], now: Seconds) -> None:
         """Asks every switch about every destination that drains, when it is time."""
         numbers = [number for vip, _, number in _draining(virtual_ips) if vip.affinity == BY_CONNECTION]
         self._entries = {key: count for key, count in self._entries.items() if key[1] in numbers}
@@ -39,7 +39,7 @@ class Live:
         self._last = now
         self._asked = {
             (dpid, wire.ask_count(LEARNED << OWNER_SHIFT | number, 2**64 - 1, Table.AFFINITY)): number
-            for dpid, (_, wire) in wires.items()
+            for dpid, wire in wires.items()
             for number in numbers
         }
 

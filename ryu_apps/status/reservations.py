@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cpdb import InstallStatus, Publisher, ReservationReport
-from ryu_apps.declared import Directory
 from ryu_apps.network import Network
 from ryu_apps.pipeline import police_key
 from ryu_apps.policers import ReservationEntry
 from ryu_apps.rules import RuleKey
 from ryu_apps.shares import Limits, ingress
 from ryu_apps.switch.session import Session
+from ryu_apps.topology.state import Directory
 
 Seconds = float
 
@@ -59,7 +59,7 @@ class Reports:
         return [*news.said.values(), *gone]
 
     def _cases(self, network: Network, wanted: Limits) -> dict[_Case, _Matter]:
-        directory, version = network.picture.directory, network.hosts.version
+        directory, version = network.topology.snapshot.directory, network.topology.hosts.revision
         before = self._made_from
         if wanted is not before[0] or directory is not before[1] or version != before[2]:
             self._made, self._made_from = _cases(network, wanted), (wanted, directory, version)
@@ -71,7 +71,7 @@ def _cases(network: Network, wanted: Limits) -> dict[_Case, _Matter]:
     for wish in wanted.entries:
         address = source_address(network, wish)
         dpid = None if address is None else ingress(network, address)
-        node = NOWHERE if dpid is None else network.picture.directory.switch(dpid)
+        node = NOWHERE if dpid is None else network.topology.snapshot.directory.switch(dpid)
         matter = cases.setdefault(_Case(wish.reservation, node), _Matter(dpid, [], []))
         matter.wishes.append(wish)
         matter.keys.append(police_key(address or "", wish.pair.virtual_ip))
@@ -81,8 +81,8 @@ def _cases(network: Network, wanted: Limits) -> dict[_Case, _Matter]:
 def source_address(network: Network, wish: ReservationEntry) -> str | None:
     """Address of a wish's source, None while no switch has seen it."""
     name = wish.pair.source
-    address = network.picture.directory.address(name) or name
-    return address if network.hosts.of_address(address) is not None else None
+    address = network.topology.snapshot.directory.address(name) or name
+    return address if network.topology.hosts.of_address(address) is not None else None
 
 
 def _word(matter: _Matter, session: Session | None) -> tuple[InstallStatus, str] | None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cpdb import InstallStatus, Publisher, SplitReport, WantedSplit, split_key
-from ryu_apps.knowledge import Knowledge
-from ryu_apps.paths.routing import Progress, Routes
+from ryu_apps.network import Network
+from ryu_apps.paths.routing import Routes, SplitProgress
 from ryu_apps.paths.splits import Lane, transit_rule, transit_rules
 from ryu_apps.rules import RuleKey
 
@@ -19,7 +19,7 @@ class SplitReports:
 
     _publisher: Publisher[str, SplitReport] = field(default_factory=Publisher)
 
-    def news(self, network: Knowledge, routes: Routes, refused: Refused, now: Seconds) -> list[SplitReport]:
+    def news(self, network: Network, routes: Routes, refused: Refused, now: Seconds) -> list[SplitReport]:
         """Rows for what changed since last time; `refused` tells why a switch does not hold a rule."""
         alive = [one for one in network.declared.splits if one.expires_at is None or one.expires_at > now]
         reports = {}
@@ -30,7 +30,7 @@ class SplitReports:
         return [*news.said.values(), *(report.removed("withdrawn or expired", now) for report in news.gone.values())]
 
 
-def _word(wanted: WantedSplit, network: Knowledge, routes: Routes, refused: Refused) -> tuple[InstallStatus, str]:
+def _word(wanted: WantedSplit, network: Network, routes: Routes, refused: Refused) -> tuple[InstallStatus, str]:
     ends = wanted.from_switch, wanted.to_switch
     own, progress = routes.in_force.get(ends, ()), routes.progress.get(ends)
     if progress is None:
@@ -50,16 +50,16 @@ def _word(wanted: WantedSplit, network: Knowledge, routes: Routes, refused: Refu
     return InstallStatus.INSTALLED, f"{shares}; {progress.journeys} pairs' directions{broken}"
 
 
-def _pending(progress: Progress) -> str:
+def _pending(progress: SplitProgress) -> str:
     rules = f"{len(progress.unready)} paths' rules are not confirmed" if progress.unready else ""
     pairs = f"{progress.away} of {progress.journeys} pairs are still on another path" if progress.away else ""
     return ", ".join(one for one in (rules, pairs) if one)
 
 
-def _refusal(lane: Lane, network: Knowledge, refused: Refused) -> str | None:
-    for switch, one in transit_rules(lane, network.picture.topology).items():
-        dpid = network.picture.dpids.get(switch)
-        if dpid is None or dpid not in network.connected:
+def _refusal(lane: Lane, network: Network, refused: Refused) -> str | None:
+    for switch, one in transit_rules(lane, network.topology.snapshot.topology).items():
+        dpid = network.topology.snapshot.dpids.get(switch)
+        if dpid is None or dpid not in network.topology.connected:
             return f"{switch} is not connected"
         reason = refused(dpid, transit_rule(one).key)
         if reason is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from cpdb import CONTROLLER, Destination, InstallStatus, Publisher, Standing, VirtualIp, WantedWeights, WeightsReport
-from ryu_apps.knowledge import Knowledge
+from ryu_apps.network import Network
 from ryu_apps.rules import RuleKey, Table
 from ryu_apps.services.buckets import Spread
 from ryu_apps.services.pairs import BY_CONNECTION
@@ -33,7 +33,7 @@ class WeightReports:
         self._installed: dict[str, tuple[object, ...]] = {}
         self._placing: tuple[object, list[int]] = None, []
 
-    def news(self, network: Knowledge, sessions: Sessions, now: Seconds) -> list[WeightsReport]:
+    def news(self, network: Network, sessions: Sessions, now: Seconds) -> list[WeightsReport]:
         """Rows for what changed since last time; nothing about weights that are on their way to a switch."""
         reports = {one.virtual_ip: self._row(one, network, sessions, now) for one in network.declared.weights}
         news = self._publisher.publish(reports, now)
@@ -41,7 +41,7 @@ class WeightReports:
             self._installed.pop(virtual_ip, None)
         return [*news.said.values(), *(report.removed("as declared again", now) for report in news.gone.values())]
 
-    def _row(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions, now: Seconds) -> WeightsReport | None:
+    def _row(self, wanted: WantedWeights, network: Network, sessions: Sessions, now: Seconds) -> WeightsReport | None:
         word = self._word(wanted, network, sessions)
         if word is None:
             return None
@@ -49,7 +49,7 @@ class WeightReports:
             self._installed.pop(wanted.virtual_ip, None)
         return WeightsReport(wanted.virtual_ip, CONTROLLER, wanted.generation, *word, now)
 
-    def _word(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions) -> Outcome | None:
+    def _word(self, wanted: WantedWeights, network: Network, sessions: Sessions) -> Outcome | None:
         vip = network.declared.virtual_ips.get(wanted.virtual_ip)
         if vip is None:
             return InstallStatus.REFUSED, "is not declared, or has no destinations"
@@ -60,16 +60,16 @@ class WeightReports:
             return self._by_connection(wanted, network, sessions)
         if not sessions:
             return InstallStatus.WAITING, "no switch is connected"
-        weights = {one.name: one.weight for one in network.virtual_ips[vip.address].destinations}
-        whose = f"sources that are new, or silent for {network.pairs.idle_s:g} s,"
+        weights = {one.name: one.weight for one in network.services.virtual_ips[vip.address].destinations}
+        whose = f"sources that are new, or silent for {network.services.pairs.idle_s:g} s,"
         return InstallStatus.INSTALLED, f"{whose} go by {_shares(weights)}; others stay where they are"
 
-    def _by_connection(self, wanted: WantedWeights, network: Knowledge, sessions: Sessions) -> Outcome | None:
-        spread = network.destinations.spreads.of(wanted.virtual_ip)
+    def _by_connection(self, wanted: WantedWeights, network: Network, sessions: Sessions) -> Outcome | None:
+        spread = network.services.destinations.spreads.of(wanted.virtual_ip)
         places = self._places(network)
         if spread is None or not places:
             return InstallStatus.WAITING, "no switch places connections: no host has been seen yet"
-        name = network.picture.directory.switch
+        name = network.topology.snapshot.directory.switch
         away = [name(dpid) for dpid in places if dpid not in sessions]
         if away:
             return InstallStatus.WAITING, f"not connected, and perhaps still going by other weights: {_some(away)}"
@@ -87,28 +87,28 @@ class WeightReports:
         shares = _shares(Counter(owner for owner in spread.slots if owner is not None))
         return InstallStatus.INSTALLED, f"new connections go by {shares} on {_some(own)}; live ones stay"
 
-    def _places(self, network: Knowledge) -> list[int]:
+    def _places(self, network: Network) -> list[int]:
         """Switches where hosts are: those that place connections."""
-        if network.hosts.version != self._placing[0]:
-            self._placing = network.hosts.version, sorted({host.at.dpid for host in network.hosts})
+        if network.topology.hosts.revision != self._placing[0]:
+            self._placing = network.topology.hosts.revision, sorted({host.at.dpid for host in network.topology.hosts})
         return self._placing[1]
 
 
-def _left_out(wanted: WantedWeights, vip: VirtualIp, network: Knowledge) -> Iterator[str]:
+def _left_out(wanted: WantedWeights, vip: VirtualIp, network: Network) -> Iterator[str]:
     """Destinations that shall have a share and get nothing new, and why."""
     known = {one.name: one for one in vip.destinations}
-    serving = {one.name for one in network.virtual_ips[vip.address].destinations if one.weight > 0}
+    serving = {one.name for one in network.services.virtual_ips[vip.address].destinations if one.weight > 0}
     for name, weight in sorted(wanted.weights.items()):
         if weight > 0 and name not in serving:
             yield f"{name} gets nothing new: it {_why(known.get(name), vip, network)}"
 
 
-def _why(one: Destination | None, vip: VirtualIp, network: Knowledge) -> str:
+def _why(one: Destination | None, vip: VirtualIp, network: Network) -> str:
     if one is None:
         return f"is no destination of {vip.name}"
     if one.standing is Standing.DRAINING:
         return "is drained"
-    word = network.destinations.word(vip, one)
+    word = network.services.destinations.word(vip, one)
     return f"is {word.health.status}: {word.detail}"
 
 

@@ -56,6 +56,10 @@ class Wire:
             self._datapath.send(data)
             self._waiting_bytes -= len(data)
 
+    def serves(self, datapath: Any) -> bool:
+        """Whether this is the wire of that connection."""
+        return self._datapath is datapath
+
     def close(self) -> None:
         """Stops sending; what is still queued is lost with the connection."""
         kill(self._thread)

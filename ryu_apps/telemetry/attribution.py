@@ -1,19 +1,21 @@
 """What makes growth into rows: whose a cookie is, and which rows cannot be true."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import structlog
 
 from cpdb import Destination, FlowKey, Link
-from ryu_apps.declared import Directory
 from ryu_apps.network import Network
+from ryu_apps.openflow import FlowColumns
 from ryu_apps.pacing import RateLimiter
-from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind, PortId
+from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind, PortId, number_of
 from ryu_apps.services.pairs import PairState
-from ryu_apps.telemetry.counters import Growth
-from ryu_apps.telemetry.rows import Book
+from ryu_apps.telemetry.collector import Answer
+from ryu_apps.telemetry.counters import Growth, Look
+from ryu_apps.telemetry.rows import Book, Neighbour
+from ryu_apps.topology.state import Directory
 
 Seconds = float
 BytesPerS = float
@@ -125,19 +127,23 @@ _KIND_MASK = 0xF
 _log = structlog.get_logger("ryu_apps.telemetry.attribution")
 
 
-class Witness:
-    """Reads a switch's growth with the eyes of the network. `implausible` counts rows that were marked."""
+class PairAttribution:
+    """Reads a switch's growth by what the network knows of its pairs. `implausible` counts rows that were marked."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, sampled: Container[str] = ()) -> None:
+        """Of switches that are `sampled` (by name) nobody's counters are told: sFlow tells of them."""
         self._network = network
+        self._sampled = sampled
         # Pair number -> its talk, and what that was made from; kept for the last words of pairs that are gone
-        self._talks: dict[int, tuple[FlowKey, Destination | None, Directory]] = {}
+        self._flow_keys: dict[int, tuple[FlowKey, Destination | None, Directory]] = {}
         self._same: dict[FlowKey, FlowKey] = {}
         self._pairs: dict[FlowKey, PairState] = {}
         self._speeds = LineSpeeds()
         self._ends = BothEnds()
+        self._speeds_from: tuple[int, dict[PortId, BytesPerS]] = -1, {}
+        self._forgot_at = -1
         self._doubtful: dict[FlowKey, bool] = {}
-        self._brake = RateLimiter()
+        self._limiter = RateLimiter()
         self.implausible = 0
 
     def book(self, dpid: int, now: Seconds) -> Book:
@@ -146,44 +152,77 @@ class Witness:
         def judge(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds) -> Collection[int]:
             return self._judge(talks, sizes, now - seconds, now)
 
-        return Book(f"switch/{self._network.picture.directory.switch(dpid)}", self.account, judge)
+        return Book(f"switch/{self._network.topology.snapshot.directory.switch(dpid)}", self.account, judge)
+
+    # ---- for the collector
+
+    def name_of(self, dpid: int) -> str:
+        """A switch's declared name, else its number."""
+        return self._network.topology.snapshot.directory.switch(dpid)
+
+    def read_entries(self, dpid: int, columns: FlowColumns, now: Seconds) -> Answer:
+        """Counters of the pairs that enter at a switch: the cookie is the key."""
+        entries = zip(columns.cookie, columns.packets, columns.bytes, columns.age_s, strict=True)
+        return Answer(entries, None if self.name_of(dpid) in self._sampled else self.book(dpid, now))
+
+    def neighbour(self, at: PortId) -> Neighbour:
+        """The switch, declared machine or single host behind a port."""
+        topology = self._network.topology
+        directory, machines = topology.snapshot.directory, topology.snapshot.machines
+        here, peer = directory.switch(at.dpid), topology.links.peer(at)
+        if peer is not None:
+            return Neighbour(here, directory.switch(peer.dpid), edge=False)
+        if at in machines:
+            return Neighbour(here, machines[at], edge=True)
+        names = [directory.host(host.address, host.mac) for host in topology.hosts if host.at == at]
+        return Neighbour(here, names[0] if len(names) == 1 else f"{here}:{at.port}", edge=True)
+
+    def flows_grew(self, look: Look) -> None:
+        """Pairs whose packets were counted are active."""
+        for key in [key for key, packets, _ in look.grown if packets] + [late[1] for late in look.late]:
+            pair = self._network.services.pairs.of_number(number_of(key))
+            if pair is not None:
+                pair.active = look.t
 
     # ---- whose
 
     def account(self, cookie: int) -> tuple[FlowKey, bool] | None:
         """The talk that an accounting entry counts, and whether its packets are openings of connections."""
-        talk = self._talk(cookie & NUMBER_MASK)
+        talk = self._flow_key(cookie & NUMBER_MASK)
         return None if talk is None else (talk, cookie >> KIND_SHIFT & _KIND_MASK == Kind.PAIR_SYN)
 
-    def _talk(self, number: int) -> FlowKey | None:
-        pair, known = self._network.pairs.of_number(number), self._talks.get(number)
+    def _flow_key(self, number: int) -> FlowKey | None:
+        pair, known = self._network.services.pairs.of_number(number), self._flow_keys.get(number)
         if pair is None:
             return known[0] if known else None
-        directory = self._network.picture.directory
+        directory = self._network.topology.snapshot.directory
         if known is not None and known[1] is pair.destination and known[2] is directory:
             return known[0]
         name = pair.destination.name if pair.destination else None
         talk = FlowKey(directory.host(pair.source_address), pair.virtual_ip, name)
         talk = self._same.setdefault(talk, talk)
-        self._talks[number], self._pairs[talk] = (talk, pair.destination, directory), pair
+        self._flow_keys[number], self._pairs[talk] = (talk, pair.destination, directory), pair
         return talk
 
     def sampled(self, source: str, destination: str) -> FlowKey | None:
         """The talk of a sampled packet; only packets to a virtual IP are counted, and only where they enter."""
-        pair = self._network.pairs.of_addresses(source, destination)
+        pair = self._network.services.pairs.of_addresses(source, destination)
         if pair is not None:
-            return self._talk(pair.number)
-        if destination not in self._network.virtual_ips:
+            return self._flow_key(pair.number)
+        if destination not in self._network.services.virtual_ips:
             return None
-        talk = FlowKey(self._network.picture.directory.host(source), destination, None)
+        talk = FlowKey(self._network.topology.snapshot.directory.host(source), destination, None)
         return self._same.setdefault(talk, talk)
 
     def forget(self) -> None:
         """Drops what was remembered of pairs that are gone."""
-        alive = {pair.number for pair in self._network.pairs}
-        if max(len(self._talks), len(self._same)) > 2 * len(alive) + 20_000:
-            self._talks = {number: known for number, known in self._talks.items() if number in alive}
-            self._same = {talk: talk for talk, *_ in self._talks.values()}
+        if self._network.services.pairs.revision == self._forgot_at:
+            return
+        self._forgot_at = self._network.services.pairs.revision
+        alive = {pair.number for pair in self._network.services.pairs}
+        if max(len(self._flow_keys), len(self._same)) > 2 * len(alive) + 20_000:
+            self._flow_keys = {number: known for number, known in self._flow_keys.items() if number in alive}
+            self._same = {talk: talk for talk, *_ in self._flow_keys.values()}
             self._pairs = {talk: pair for talk, pair in self._pairs.items() if talk in self._same}
 
     # ---- what cannot be
@@ -194,19 +233,25 @@ class Witness:
 
     def watch(self, speeds: Mapping[PortId, BytesPerS], now: Seconds) -> None:
         """Takes line speeds of ports, and compares both ends of the links when it is time."""
-        self._speeds.declare(self._line_speeds(speeds))
+        # Line speeds follow from names, places and what ports say: looked at again when one of them is news.
+        made_from = self._network.topology.revision, dict(speeds)
+        if made_from != self._speeds_from:
+            self._speeds_from = made_from
+            self._speeds.declare(self._line_speeds(speeds))
         before = self._ends.doubted
-        if self._ends.judge(self._network.wiring.peer, now):
+        if self._ends.judge(self._network.topology.links.peer, now):
             self._doubtful = {}
-            names = self._network.picture.directory
+            names = self._network.topology.snapshot.directory
             for at in sorted(self._ends.doubted - before):
                 _log.warning("both ends of a link count differently", switch=names.switch(at.dpid), port=at.port)
         self.forget()
 
     def _line_speeds(self, ports: Mapping[PortId, BytesPerS]) -> dict[str, BytesPerS]:
-        directory, declared = self._network.picture.directory, self._network.declared
+        directory, declared = self._network.topology.snapshot.directory, self._network.declared
         speeds = {
-            directory.host(host.address, host.mac): ports[host.at] for host in self._network.hosts if host.at in ports
+            directory.host(host.address, host.mac): ports[host.at]
+            for host in self._network.topology.hosts
+            if host.at in ports
         }
         return speeds | edge_capacities(declared.links, directory)
 
@@ -214,7 +259,7 @@ class Witness:
         sources = self._speeds.impossible(talks, sizes, since, now)
         found = marked(talks, sources, self._on_doubted if self._ends.doubted else None)
         self.implausible += len(found)
-        if sources and self._brake.due("implausible", _REPORT_EVERY_S, now):
+        if sources and self._limiter.due("implausible", _REPORT_EVERY_S, now):
             some = ", ".join(sorted(sources)[:3])
             _log.warning("more bytes than the line carries", sources=some, marked_in_all=self.implausible)
         return found
@@ -228,17 +273,17 @@ class Witness:
         """Ports of the links between switches that a pair's packets use."""
         if pair is None or pair.destination is None:
             return set()
-        picture, hosts = self._network.picture, self._network.hosts
+        snapshot, hosts = self._network.topology.snapshot, self._network.topology.hosts
         start, end = hosts.of_address(pair.source_address), hosts.of_mac(pair.destination.mac)
         if start is None or end is None:
             return set()
-        names = [picture.directory.switch(host.at.dpid) for host in (start, end)]
-        hops = pairwise(picture.topology.path(*names))
+        names = [snapshot.directory.switch(host.at.dpid) for host in (start, end)]
+        hops = pairwise(snapshot.topology.path(*names))
         return {
-            PortId(dpid, picture.topology.port(here, there))
+            PortId(dpid, snapshot.topology.port(here, there))
             for a, b in hops
             for here, there in ((a, b), (b, a))
-            if (dpid := picture.directory.dpid(here)) is not None
+            if (dpid := snapshot.directory.dpid(here)) is not None
         }
 
 

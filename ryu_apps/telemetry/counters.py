@@ -228,6 +228,22 @@ def grown(new: Counts, old: Counts) -> Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class PortSample:
+    """One port's counters."""
+
+    dpid: int
+    port: int
+    t: Seconds
+    age_s: Seconds
+    tx_packets: int
+    tx_bytes: int
+    tx_dropped: int
+    rx_packets: int
+    rx_bytes: int
+    rx_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """Counters of one thing at `t`; the thing is `age_s` old."""
 

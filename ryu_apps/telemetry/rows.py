@@ -8,8 +8,7 @@ from typing import Any
 
 from cpdb import LinkLoad
 from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey
-from ryu_apps.telemetry.counters import Counters, Entry, FlowCounters, Growth, Look, Reading
-from ryu_apps.telemetry.polling import PortSample
+from ryu_apps.telemetry.counters import Counters, Entry, FlowCounters, Growth, Look, PortSample, Reading
 
 Seconds = float
 Pace = Callable[[Iterable[Any]], Iterator[Any]]

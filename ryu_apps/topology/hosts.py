@@ -12,7 +12,7 @@ Seconds = float
 REFRESH_S = 10.0
 
 
-class Learnt(Enum):
+class LearnResult(Enum):
     """What a frame taught."""
 
     NOTHING = "nothing"
@@ -32,12 +32,14 @@ class Host:
     seen: Seconds
 
 
-class Hosts:
+class HostTable:
     """All known hosts, by MAC and by address."""
 
     def __init__(self, hosts: Iterable[Host] = ()) -> None:
         # Another number whenever somebody came, went, moved or got another address
-        self.version = 0
+        self.revision = 0
+        # Another number whenever anybody was seen, at the same place or elsewhere
+        self.seen_revision = 0
         self._by_mac: dict[str, Host] = {}
         self._by_address: dict[str, str] = {}
         for host in hosts:
@@ -58,26 +60,28 @@ class Hosts:
         mac = self._by_address.get(address)
         return self._by_mac.get(mac) if mac is not None else None
 
-    def learn(self, mac: str, address: str | None, at: PortId, now: Seconds) -> Learnt:
+    def learn(self, mac: str, address: str | None, at: PortId, now: Seconds) -> LearnResult:
         """A frame of `mac` came in at an edge port. An address belongs to the MAC that claimed it last."""
         known = self._by_mac.get(mac)
         if known is None:
-            self.version += 1
+            self.revision += 1
+            self.seen_revision += 1
             self._by_mac[mac] = Host(mac, None, at, now)
             self._claim(mac, address)
-            return Learnt.NEW
+            return LearnResult.NEW
         moved = known.at != at
         fresh = address is not None and known.address != address
-        self.version += moved or fresh
+        self.revision += moved or fresh
         if moved or fresh or now - known.seen > REFRESH_S:
             self._by_mac[mac] = replace(known, at=at, seen=now)
+            self.seen_revision += 1
         if fresh:
             self._claim(mac, address)
         if moved:
-            return Learnt.MOVED
+            return LearnResult.MOVED
         if fresh:
-            return Learnt.ADDRESS
-        return Learnt.REFRESHED if now - known.seen > REFRESH_S else Learnt.NOTHING
+            return LearnResult.ADDRESS
+        return LearnResult.REFRESHED if now - known.seen > REFRESH_S else LearnResult.NOTHING
 
     def _claim(self, mac: str, address: str | None) -> None:
         if address is None:
@@ -94,7 +98,7 @@ class Hosts:
     def leave(self, at: PortId) -> list[Host]:
         """The port turned out to lead to a switch or went away: whoever was there has to be found anew."""
         gone = [host for host in self._by_mac.values() if host.at == at]
-        self.version += bool(gone)
+        self.revision += bool(gone)
         for host in gone:
             del self._by_mac[host.mac]
             if host.address is not None:

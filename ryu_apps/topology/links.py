@@ -38,7 +38,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LldpNeighbour:
     """The neighbour that was heard on a port."""
 
     peer: PortId
@@ -46,17 +46,19 @@ class Heard:
 
 
 @dataclass(slots=True)
-class Wiring:
+class LinkTable:
     """Ports, neighbours and declared links; every change says whether the picture changed."""
 
     ports: dict[PortId, Port] = field(default_factory=dict)
-    heard: dict[PortId, Heard] = field(default_factory=dict)
+    heard: dict[PortId, LldpNeighbour] = field(default_factory=dict)
     declared: dict[PortId, PortId] = field(default_factory=dict)
     declared_edges: frozenset[PortId] = frozenset()
     # Bytes/s of each port that says how fast it is
     speeds: dict[PortId, float] = field(default_factory=dict)
     # Ports where something was heard that cannot be, and when that was last
     suspects: dict[PortId, Seconds] = field(default_factory=dict)
+    # Nothing is older than FORGET_S before then
+    _age_due: Seconds = float("-inf")
 
     def set_ports(self, dpid: int, states: Mapping[int, bool], now: Seconds) -> None:
         """All ports of a switch (number -> up) at once; ports no longer named are forgotten."""
@@ -108,12 +110,14 @@ class Wiring:
     def hear(self, at: PortId, peer: PortId, now: Seconds) -> bool:
         """An LLDP frame from `peer` arrived at `at`; True when that is news."""
         known = self.heard.get(at)
-        self.heard[at] = Heard(peer, now)
+        self.heard[at] = LldpNeighbour(peer, now)
         doubted = self.suspects.pop(at, None) is not None
         return doubted or (known.peer if known else self.declared.get(at)) != peer
 
     def age(self, connected: Collection[int], now: Seconds) -> bool:
         """Forgets neighbours, and doubts, not heard for long. A switch without controller is silent, not gone."""
+        if now <= self._age_due:
+            return False
         silent = [
             at
             for at, heard in self.heard.items()
@@ -126,6 +130,8 @@ class Wiring:
         trusted = [at for at, since in self.suspects.items() if now - since > FORGET_S]
         for at in trusted:
             del self.suspects[at]
+        oldest = min((*(heard.t for heard in self.heard.values()), *self.suspects.values(), now))
+        self._age_due = oldest + FORGET_S
         return bool(silent or trusted)
 
     def peer(self, at: PortId) -> PortId | None:

@@ -42,7 +42,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LldpFrame:
     """What a frame says; `sender` is to be believed only when the verdict is TRUE."""
 
     verdict: Verdict
@@ -58,7 +58,7 @@ class _Sent:
 
 
 @dataclass(slots=True)
-class Introductions:
+class LldpSigner:
     """Makes frames and knows its own again."""
 
     key: bytes = field(default_factory=lambda: token_bytes(_MAC_BYTES), repr=False)
@@ -82,28 +82,28 @@ class Introductions:
     def _sign(self, at: PortId, t: Seconds, nonce: bytes) -> bytes:
         return hmac.digest(self.key, _SIGNED.pack(at.dpid, at.port, t, nonce), "sha256")
 
-    def hear(self, at: PortId, data: bytes, now: Seconds) -> Heard:
+    def hear(self, at: PortId, data: bytes, now: Seconds) -> LldpFrame:
         """What a frame that came in at `at` is worth; a true one is true only once."""
         found = _elements(data)
         owner = found.get(127, b"")
         if not owner.startswith(_OWNER[:4]) or _OWNER[4:] not in owner:
-            return Heard(Verdict.FOREIGN)
+            return LldpFrame(Verdict.FOREIGN)
         sender = _sender(found)
         if sender is None or len(owner) != len(_OWNER) + _STAMP.size:
-            return Heard(Verdict.FORGED, why="it is not signed")
+            return LldpFrame(Verdict.FORGED, why="it is not signed")
         t, nonce, signature = _STAMP.unpack_from(owner, len(_OWNER))
         if not hmac.compare_digest(signature, self._sign(sender, t, nonce)):
-            return Heard(Verdict.FORGED, sender, "its signature is wrong")
+            return LldpFrame(Verdict.FORGED, sender, "its signature is wrong")
         sent = self._sent.get(nonce)
         if sent is None:
-            return Heard(Verdict.RELAYED, sender, f"it was sent {now - t:.0f} s ago")
+            return LldpFrame(Verdict.RELAYED, sender, f"it was sent {now - t:.0f} s ago")
         if sent.heard_at is not None:
-            return Heard(Verdict.RELAYED, sender, "the same frame came before")
+            return LldpFrame(Verdict.RELAYED, sender, "the same frame came before")
         if now - sent.t > LIFE_S:
             # It may have waited here, behind a flood: no reason for an alarm, and none to believe it.
-            return Heard(Verdict.FOREIGN, sender, "it came late")
+            return LldpFrame(Verdict.FOREIGN, sender, "it came late")
         sent.heard_at = at
-        return Heard(Verdict.TRUE, sender)
+        return LldpFrame(Verdict.TRUE, sender)
 
 
 def _elements(data: bytes) -> dict[int, bytes]:

@@ -16,6 +16,7 @@ from ryu_apps.pipeline import desired
 from ryu_apps.rules import PortId
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.shares import limits, share
+from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
 
 SERVICE = "10.0.0.{}"
@@ -27,6 +28,7 @@ class RoutedWorld(World):
     def __init__(self, graph: nx.Graph) -> None:
         self.graph = graph
         self.now, self.alive, self.asked, self.hops, self.trace = 1000.0, True, 0, 0, []
+        self.alarms = AlarmLog()
         self.network, self.arrived = Network(Pairs(1000, 60.0, 900.0)), []
         self.places = {f"{kind}{n}": PortId(n + 1, 91 + (kind == "s")) for n in graph for kind in "cs"}
         ports = {n: {m: at for at, m in enumerate(sorted(graph[n]), 1)} for n in graph}
@@ -83,7 +85,7 @@ class RoutedWorld(World):
 
     def changes(self) -> dict[int, list[Change]]:
         """What the controller would send to each switch now."""
-        self.network.routes.follow(self.network, self._holds, self.now)
+        self.network.routes.follow(self._holds, self.now)
         wanted, found = limits(self.network, self.now), {}
         for dpid, switch in self.switches.items():
             holding = Holding.read(switch.rules(self.now), switch.meters(), FIRST_METER, switch.groups())

@@ -6,7 +6,7 @@ from socket import inet_aton
 
 from cpdb import Destination, Link, Node, NodeKind, VirtualIp
 from ryu_apps.declared import Declared
-from ryu_apps.effects import Effect, Out, Resubmit
+from ryu_apps.effects import Alert, Effect, Out, Resubmit
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.network import Network
 from ryu_apps.pipeline import desired
@@ -14,6 +14,7 @@ from ryu_apps.policers import allot_meters
 from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey, number_of
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.shares import limits, share
+from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Arp
@@ -61,6 +62,7 @@ class World:
     asked: int = 0
     trace: list[int] = field(default_factory=list)
     alive: bool = True
+    alarms: AlarmLog = field(default_factory=AlarmLog)
 
     def __post_init__(self) -> None:
         self.wires = dict(FABRIC) | {b: a for a, b in FABRIC}
@@ -74,9 +76,8 @@ class World:
         self.network = Network(Pairs(100, 60.0, 900.0))
         self.network.declare(what or declared(), self.now)
         for dpid, switch in self.switches.items():
-            self.network.switch_up(dpid, dict.fromkeys(switch.ports, True), self.now)
-            self.network.pairs.adopt(switch.rules(self.now), self.network.virtual_ips, self.now)
-            self.network.destinations.spreads.adopt(switch.rules(self.now), self.network.virtual_ips)
+            self.network.topology.switch_up(dpid, dict.fromkeys(switch.ports, True), self.now)
+            self.network.services.adopt(switch.rules(self.now), self.now)
             self.network.routes.adopt(dpid, switch.rules(self.now), self.now)
         self.now += 2.0
         self.alive = True
@@ -90,7 +91,7 @@ class World:
 
     def reconcile(self) -> int:
         """Brings all switches up to date; returns how many changes that took."""
-        self.network.routes.follow(self.network, self._holds, self.now)
+        self.network.routes.follow(self._holds, self.now)
         wanted, count = limits(self.network, self.now), 0
         for dpid, switch in self.switches.items():
             holding = Holding.read(switch.rules(self.now), switch.meters(), FIRST_METER, switch.groups())
@@ -110,6 +111,8 @@ class World:
         self.reconcile()
         for effect in effects:
             match effect:
+                case Alert():
+                    self.alarms.record(effect, self.now)
                 case Resubmit(at, data, _):
                     self._walk(at, self._packets[data])
                 case Out(dpid, ports, data) if data in getattr(self, "_packets", {}):

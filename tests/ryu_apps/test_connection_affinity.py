@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from simulated import VIP, World, address, declared, ip, mac
 
-from cpdb import Standing
+from cpdb import Standing, Withdrawal
 from ryu_apps.declared import Declared
 from ryu_apps.fakes.fake_switch import Packet
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
@@ -110,9 +110,9 @@ def test_when_nobody_serves_the_switch_drops_instead_of_asking(world: World) -> 
 def test_a_restart_moves_no_slot(world: World) -> None:
     change(world, by_connection((100, 100)))
     change(world, by_connection((100, 300)))
-    (before,) = world.network.destinations.spreads
+    (before,) = world.network.services.destinations.spreads
     world.start(by_connection((100, 300)))
-    (after,) = world.network.destinations.spreads
+    (after,) = world.network.services.destinations.spreads
     assert after.slots == before.slots
     assert len(after.slots) == SLOTS
 
@@ -142,20 +142,20 @@ class Counting:
 
 
 def test_what_a_draining_destination_still_has_is_counted_on_all_switches() -> None:
-    live, wires = Live(), {dpid: (None, Counting()) for dpid in (1, 2)}
+    live, wires = Live(), {dpid: Counting() for dpid in (1, 2)}
     draining = by_connection((100, 100), Standing.SERVING, Standing.DRAINING).virtual_ips.values()
     pairs = Pairs(10, 60.0, 900.0)
     live.ask(draining, wires, 0.0)
     assert live.news(draining, pairs, 0.0) == []
-    for dpid, (_, switch) in wires.items():
+    for dpid, switch in wires.items():
         assert switch.asked == [destination_number(VIP, "s2")]
         live.answered(dpid, 1, 4)
-    assert [(row.key, row.status) for row in live.news(draining, pairs, 1.0)] == [(f"{VIP}/s2", "4")]
+    assert [(row.key, row.count) for row in live.news(draining, pairs, 1.0)] == [(f"{VIP}/s2", 4)]
     assert live.news(draining, pairs, 2.0) == []
     serving = by_connection((100, 100)).virtual_ips.values()
     live.ask(serving, wires, 5.0)
-    assert [row.status for row in live.news(serving, pairs, 5.0)] == ["removed"]
-    assert all(len(switch.asked) == 1 for _, switch in wires.values())
+    assert [(row.key, type(row)) for row in live.news(serving, pairs, 5.0)] == [(f"{VIP}/s2", Withdrawal)]
+    assert all(len(switch.asked) == 1 for switch in wires.values())
 
 
 def test_with_affinity_to_the_source_its_sources_are_counted() -> None:
@@ -165,4 +165,4 @@ def test_with_affinity_to_the_source_its_sources_are_counted() -> None:
     vip = declared((100, 100)).virtual_ips[VIP]
     first, second = vip.destinations
     draining = [replace(vip, destinations=(first, replace(second, standing=Standing.DRAINING)))]
-    assert [row.status for row in Live().news(draining, world.network.pairs, 1.0)] == ["1"]
+    assert [row.count for row in Live().news(draining, world.network.services.pairs, 1.0)] == [1]

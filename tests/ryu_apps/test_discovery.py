@@ -1,13 +1,13 @@
 """Ports: what leads to a switch never counts as a place for hosts."""
 
 from ryu_apps.rules import PortId
-from ryu_apps.topology.links import FORGET_S, SETTLE_S, Role, Wiring
+from ryu_apps.topology.links import FORGET_S, SETTLE_S, LinkTable, Role
 
 A, B, EDGE = PortId(1, 1), PortId(2, 1), PortId(1, 9)
 
 
-def wiring() -> Wiring:
-    made = Wiring()
+def wiring() -> LinkTable:
+    made = LinkTable()
     made.set_ports(1, {1: True, 9: True}, 0.0)
     made.set_ports(2, {1: True}, 0.0)
     return made

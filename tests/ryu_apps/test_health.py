@@ -124,11 +124,11 @@ def asked(world: World, effects: list[Effect]) -> list[str]:
 
 
 def weights(world: World) -> list[int]:
-    return [one.weight for one in world.network.virtual_ips[VIP].destinations]
+    return [one.weight for one in world.network.services.virtual_ips[VIP].destinations]
 
 
 def status(world: World) -> dict[str, str]:
-    return {one.name: one.health.status for one in world.network.destinations.words()}
+    return {one.name: one.health.status for one in world.network.services.destinations.words()}
 
 
 def test_a_silent_destination_gets_nothing_new_while_another_answers() -> None:
@@ -151,7 +151,7 @@ def test_a_source_leaves_a_destination_that_stays_down() -> None:
     world.network.declare(behind((100, 1)), world.now)
     live(world, 5)
     assert world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP))[0][0] == "s1"
-    pair = world.network.pairs.of_addresses(address("c1"), VIP)
+    pair = world.network.services.pairs.of_addresses(address("c1"), VIP)
     assert pair is not None
     for _ in range(30):
         live(world, 1, "s1")
@@ -205,7 +205,7 @@ def test_a_service_that_refuses_is_down_though_its_host_answers() -> None:
     # The connection is not left half open.
     last = [frames.read_segment(one.data) for one in closing if isinstance(one, Out)][-1]
     assert last is not None and last.flags & RST and (last.to, last.to_port) == (address("s2"), 80)
-    assert world.network.pairs.of_addresses(address("s2"), VIP) is None
+    assert world.network.services.pairs.of_addresses(address("s2"), VIP) is None
 
 
 # ---- conflicts
@@ -224,18 +224,18 @@ def test_an_address_with_two_macs_freezes_its_destination_until_it_is_quiet() ->
     world, vitals = World(), Vitals()
     world.start(behind())
     live(world, 5)
-    vitals.news(world.network.destinations.words(), world.now)
+    vitals.news(world.network.services.destinations.words(), world.now)
     gratuitous(world, HOSTS["c2"], mac("c2"), address("s1"))
     live(world, 1)
     assert (status(world)["s1"], weights(world)) == ("frozen", [0, 100])
     # The claim itself is not believed.
-    host = world.network.hosts.of_address(address("s1"))
+    host = world.network.topology.hosts.of_address(address("s1"))
     assert host is not None and host.mac == mac("s1")
-    assert alarms(vitals.news(world.network.destinations.words(), world.now)) == [("duplicate", True)]
-    assert alarms(vitals.news(world.network.destinations.words(), world.now)) == []
+    assert alarms(vitals.news(world.network.services.destinations.words(), world.now)) == [("duplicate", True)]
+    assert alarms(vitals.news(world.network.services.destinations.words(), world.now)) == []
     live(world, 35)
     assert (status(world)["s1"], weights(world)) == ("up", [100, 100])
-    assert alarms(vitals.news(world.network.destinations.words(), world.now)) == [("duplicate", False)]
+    assert alarms(vitals.news(world.network.services.destinations.words(), world.now)) == [("duplicate", False)]
 
 
 def test_a_mac_in_two_places_is_frozen_and_a_machine_that_moves_is_not() -> None:
@@ -244,7 +244,7 @@ def test_a_mac_in_two_places_is_frozen_and_a_machine_that_moves_is_not() -> None
     live(world, 5)
     world.places["s1"] = PortId(0x13, 12)
     world.switches[0x13].ports |= {12}
-    world.network.port(PortId(0x13, 12), True, world.now)
+    world.network.topology.port_changed(PortId(0x13, 12), True, world.now)
     world.now += 2.0
     world.speak("s1")
     # The old place is asked; nobody is there.
@@ -264,7 +264,7 @@ def test_a_double_that_only_answers_is_found_by_asking_the_old_place() -> None:
     live(world, 5)
     twin = PortId(0x13, 12)
     world.switches[0x13].ports |= {12}
-    world.network.port(twin, True, world.now)
+    world.network.topology.port_changed(twin, True, world.now)
     world.now += 2.0
     gratuitous(world, twin, mac("s1"), address("s1"))
     for _ in range(16):
@@ -307,8 +307,8 @@ def test_a_new_controller_clears_alarms_that_no_longer_hold() -> None:
     world.start(behind())
     live(world, 5)
     vitals = Vitals()
-    first = vitals.news(world.network.destinations.words(), world.now)
+    first = vitals.news(world.network.services.destinations.words(), world.now)
     assert {(one.kind, one.key) for one in first if isinstance(one, Alarm) and one.cleared_at is not None} == {
         (kind, f"{VIP}/{name}") for kind in ("duplicate", "moved") for name in ("s1", "s2")
     }
-    assert vitals.news(world.network.destinations.words(), world.now + 1) == []
+    assert vitals.news(world.network.services.destinations.words(), world.now + 1) == []

@@ -92,7 +92,7 @@ def test_a_moved_host_is_reached_after_its_first_word(world: World) -> None:
     place = PortId(0x13, 12)
     world.places["s1"] = place
     world.switches[0x13].ports |= {12}
-    world.network.port(place, True, world.now)
+    world.network.topology.port_changed(place, True, world.now)
     world.now += 2.0
     world.speak("s1")
     assert world.send("c1", to_vip("c1"))[0][0] == "s1"
@@ -101,15 +101,15 @@ def test_a_moved_host_is_reached_after_its_first_word(world: World) -> None:
 
 def test_a_port_where_a_switch_is_heard_is_no_place_for_hosts(world: World) -> None:
     at, other = PortId(0x11, 12), PortId(0x13, 30)
-    world.network.port(other, True, world.now)
-    world.react(world.network.packet_in(at, world.network.introductions.frame(other, world.now), world.now))
-    assert world.network.hosts.of_mac(mac("c2")) is None
+    world.network.topology.port_changed(other, True, world.now)
+    world.react(world.network.packet_in(at, world.network.topology.signer.frame(other, world.now), world.now))
+    assert world.network.topology.hosts.of_mac(mac("c2")) is None
     world.speak("c2")
-    assert world.network.hosts.of_mac(mac("c2")) is None
+    assert world.network.topology.hosts.of_mac(mac("c2")) is None
 
 
 def test_an_unknown_host_is_asked_for_at_every_edge_and_found(world: World) -> None:
-    world.network.hosts.leave(HOSTS["s2"])
+    world.network.topology.hosts.leave(HOSTS["s2"])
     data = frames.arp(
         Arp(frames.REQUEST, mac("c1"), address("c1"), "00:00:00:00:00:00", address("s2")), mac("c1"), frames.BROADCAST
     )
@@ -130,7 +130,7 @@ def _asked(data: bytes) -> Arp:
 
 
 def test_a_packet_to_a_lost_destination_waits_until_it_is_found(world: World) -> None:
-    world.network.hosts.leave(HOSTS["s1"])
+    world.network.topology.hosts.leave(HOSTS["s1"])
     assert world.send("c1", to_vip("c1")) == []
     world.now += 0.3
     world.speak("s1")
@@ -139,8 +139,8 @@ def test_a_packet_to_a_lost_destination_waits_until_it_is_found(world: World) ->
 
 def test_a_dead_link_is_gone_round(world: World) -> None:
     for port, other in ((1, 2), (2, 1)):
-        world.network.port(PortId(0x11, port), False, world.now)
-        world.network.port(PortId(0x11, other), True, world.now)
+        world.network.topology.port_changed(PortId(0x11, port), False, world.now)
+        world.network.topology.port_changed(PortId(0x11, other), True, world.now)
         world.reconcile()
         assert world.send("c1", ip("c1", "s1")) == [("s1", ip("c1", "s1"))]
 

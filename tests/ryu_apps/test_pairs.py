@@ -23,17 +23,25 @@ def test_a_destination_that_is_gone_is_left_at_once() -> None:
     made = pairs()
     made.meet("10.0.0.1", VIP, 0.0)
     other = VirtualIp(VIP.address, "shop", 0, (S2,))
-    assert made.refresh({VIP.address: other}, 1.0)
+    before = made.revision
+    made.refresh({VIP.address: other}, 1.0)
+    assert made.revision != before
     assert [pair.destination for pair in made] == [S2]
 
 
 def test_silence_ends_a_pair_and_so_does_the_end_of_its_virtual_ip() -> None:
     made = pairs()
     made.meet("10.0.0.1", VIP, 0.0)
-    assert not made.refresh({VIP.address: VIP}, 800.0)
-    assert made.refresh({VIP.address: VIP}, 901.0)
+    before, vips = made.revision, {VIP.address: VIP}
+    made.refresh(vips, 800.0)
+    assert made.revision == before
+    made.refresh(vips, 901.0)
+    assert made.revision != before
+    assert len(made) == 0
     made.meet("10.0.0.1", VIP, 902.0)
-    assert made.refresh({}, 903.0)
+    before = made.revision
+    made.refresh({}, 903.0)
+    assert made.revision != before
     assert len(made) == 0
 
 

@@ -6,8 +6,8 @@ from simulated import VIP, World, address
 
 from cpdb import FlowKey
 from ryu_apps.rules import Kind, PortId, Table, cookie, pair_number
-from ryu_apps.status.counters import Staleness
-from ryu_apps.telemetry.attribution import STRIKES, WINDOW_S, BothEnds, LineSpeeds, Witness
+from ryu_apps.telemetry.attribution import STRIKES, WINDOW_S, BothEnds, LineSpeeds, PairAttribution
+from ryu_apps.telemetry.collector import RefreshTimes
 from ryu_apps.telemetry.counters import Growth
 
 LINE = 1e6
@@ -75,13 +75,13 @@ def test_ends_that_agree_roughly_or_carry_little_are_not_doubted() -> None:
 
 
 def test_a_switch_is_as_stale_as_its_quickest_entries_show() -> None:
-    staleness = Staleness()
+    staleness = RefreshTimes()
     staleness.add(1, [5.0] * 30 + [10.0] * 20 + [400.0] * 500)
     staleness.add(2, [1.0] * 5)
     assert staleness.refresh_s(1) == 5.0
     assert staleness.refresh_s(2) is None
     (row,) = staleness.news(lambda dpid: f"leaf{dpid}", 100.0)
-    assert (row.kind, row.node, row.detail) == ("refresh", "leaf1", "5.00")
+    assert (row.kind, row.switch, row.refresh_s) == ("refresh", "leaf1", 5.0)
     assert staleness.news(lambda dpid: f"leaf{dpid}", 101.0) == []
     assert len(staleness.news(lambda dpid: f"leaf{dpid}", 140.0)) == 1
 
@@ -92,7 +92,7 @@ def test_a_switch_is_as_stale_as_its_quickest_entries_show() -> None:
 def world_with_a_pair() -> World:
     world = World()
     world.start()
-    world.network.pairs.meet(address("c1"), world.network.virtual_ips[VIP], world.now)
+    world.network.services.pairs.meet(address("c1"), world.network.services.virtual_ips[VIP], world.now)
     return world
 
 
@@ -102,22 +102,22 @@ def key(kind: Kind) -> int:
 
 def test_a_cookie_becomes_names_and_keeps_them_for_the_last_word() -> None:
     world = world_with_a_pair()
-    witness = Witness(world.network)
+    witness = PairAttribution(world.network)
     assert witness.account(key(Kind.PAIR)) == (SHOP, False)
     assert witness.account(key(Kind.PAIR_SYN)) == (SHOP, True)
-    world.network.pairs.refresh({}, world.now)
+    world.network.services.pairs.refresh({}, world.now)
     assert witness.account(key(Kind.PAIR)) == (SHOP, False)
     assert witness.account(cookie(Table.ACCOUNT, Kind.PAIR, 12345)) is None
 
 
 def test_only_rows_that_cross_a_doubted_link_are_marked() -> None:
     world = world_with_a_pair()
-    witness, network = Witness(world.network), world.network
+    witness, network = PairAttribution(world.network), world.network
     assert witness.account(key(Kind.PAIR)) is not None
-    out = network.picture.topology
+    out = network.topology.snapshot.topology
     first_hop = out.path("leaf1", "leaf2")[1]
     at = PortId(0x11, out.port("leaf1", first_hop))
-    peer = network.wiring.peer(at)
+    peer = network.topology.links.peer(at)
     assert peer is not None
     book = witness.book(0x11, 200.0)
     assert list(book.judge([SHOP], [1000], 1.0)) == []
@@ -132,7 +132,7 @@ def test_only_rows_that_cross_a_doubted_link_are_marked() -> None:
 
 def test_line_speeds_come_from_ports_of_hosts() -> None:
     world = world_with_a_pair()
-    witness = Witness(world.network)
+    witness = PairAttribution(world.network)
     witness.watch({world.places["c1"]: LINE}, world.now)
     book = witness.book(0x11, world.now + 1.0)
     assert list(book.judge([SHOP], [50_000_000], 1.0)) == [0]
@@ -140,7 +140,7 @@ def test_line_speeds_come_from_ports_of_hosts() -> None:
 
 def test_sampled_packets_count_only_towards_a_virtual_ip() -> None:
     world = world_with_a_pair()
-    witness = Witness(world.network)
+    witness = PairAttribution(world.network)
     assert witness.sampled(address("c1"), VIP) == SHOP
     assert witness.sampled(address("c2"), VIP) == FlowKey("c2", VIP, None)
     assert witness.sampled(address("c1"), address("s1")) is None

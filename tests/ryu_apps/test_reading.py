@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cpdb import Destination, Node, NodeKind, Pair, Reservation, Store, VirtualIp, WantedWeights, open_store
-from ryu_apps import reading
+from ryu_apps import database
+from ryu_apps.database import DeclaredReader, watch_changes
 from ryu_apps.declared import Declared
 from ryu_apps.framework import beside, sleep
-from ryu_apps.reading import Reading, look
 
 VIP = "10.0.0.100"
 
@@ -37,7 +37,7 @@ def reservation(key: str) -> Reservation:
 
 def test_the_quick_lane_reads_what_is_wanted_and_keeps_names(store: Store) -> None:
     told: list[Declared] = []
-    lanes = Reading(lambda: store, lambda declared, _now: told.append(declared))
+    lanes = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
     lanes.wanted()
     assert told == []
     lanes.whole(time.time())
@@ -53,7 +53,7 @@ def test_the_quick_lane_reads_what_is_wanted_and_keeps_names(store: Store) -> No
 
 def test_weights_come_with_their_generation_and_the_virtual_ips_made_of_them(store: Store) -> None:
     told: list[Declared] = []
-    lanes = Reading(lambda: store, lambda declared, _now: told.append(declared))
+    lanes = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
     lanes.whole(time.time())
     assert told[-1].weights == ()
     generation = store.wanted.want_weights(WantedWeights(VIP, {"s1": 7}, "test", "a test"))
@@ -65,36 +65,36 @@ def test_weights_come_with_their_generation_and_the_virtual_ips_made_of_them(sto
 
 def test_a_reading_that_ends_late_does_not_undo_a_later_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Declared] = []
-    lanes = Reading(lambda: store, lambda declared, _now: told.append(declared))
+    lanes = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
     lanes.whole(time.time())
-    plain = reading.off_loop
+    plain = database.off_loop
 
     def overtaken(function: object) -> object:
         found = plain(function)
-        monkeypatch.setattr(reading, "off_loop", plain)
+        monkeypatch.setattr(database, "off_loop", plain)
         store.wanted.reserve(reservation("late"))
         lanes.wanted()
         return found
 
-    monkeypatch.setattr(reading, "off_loop", overtaken)
+    monkeypatch.setattr(database, "off_loop", overtaken)
     lanes.whole(time.time() + 60)
     assert [one.key for one in told[-1].reservations] == ["late"]
     assert len(told) == 2
 
 
 def test_without_a_database_nothing_is_told() -> None:
-    lanes = Reading(lambda: None, lambda _declared, _now: pytest.fail("told"))
+    lanes = DeclaredReader(lambda: None, lambda _declared, _now: pytest.fail("told"))
     lanes.whole(time.time())
     lanes.wanted()
 
 
 def test_a_look_says_when_something_else_is_wanted_and_survives_trouble(store: Store, url: str) -> None:
-    ask = look(url)
+    ask = watch_changes(url)
     assert ask()
     assert not ask()
     store.wanted.reserve(reservation("r"))
     assert ask()
-    assert not look("sqlite:////nowhere/at/all.db")()
+    assert not watch_changes("sqlite:////nowhere/at/all.db")()
 
 
 def test_a_thread_beside_the_loop_wakes_it() -> None:

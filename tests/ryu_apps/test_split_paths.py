@@ -48,7 +48,7 @@ def test_a_split_takes_a_silent_pair_to_its_path_and_back_again(world: RoutedWor
 
 
 def test_a_speaking_pair_stays_until_it_is_silent_or_patience_ends(world: RoutedWorld) -> None:
-    (pair,) = world.network.pairs
+    (pair,) = world.network.services.pairs
     before = world.talk(0, 3)[0]
     other = split({(0, 4, 5, 3): 1.0})
     world.want((other,))
@@ -60,7 +60,7 @@ def test_a_speaking_pair_stays_until_it_is_silent_or_patience_ends(world: Routed
     calm(world, 3)
     assert world.talk(0, 3)[0] == other.paths[0]
     world.want((BOTH,)) if choose(BOTH) != other.paths[0] else world.want((split({(0, 2, 3): 1.0}, FIRST_TAG + 5),))
-    for _ in range(int(2 * world.network.routes.patience_s) + 2):
+    for _ in range(int(2 * world.network.routes.timing.timeout_s) + 2):
         pair.active = world.now
         calm(world, 0.5)
     assert world.talk(0, 3)[0] != other.paths[0]
@@ -78,11 +78,11 @@ def test_a_broken_path_is_left_at_once_and_its_share_goes_to_the_others(world: R
     calm(world)
     used = world.talk(0, 3)[0]
     assert used in BOTH.paths
-    (pair,) = world.network.pairs
+    (pair,) = world.network.services.pairs
     pair.active = world.now
     at = next(a for a, b in world.wires.items() if {f"w{a.dpid - 1}", f"w{b.dpid - 1}"} == set(used[1:3]))
-    world.network.port(at, False, world.now)
-    world.network.port(world.wires[at], False, world.now)
+    world.network.topology.port_changed(at, False, world.now)
+    world.network.topology.port_changed(world.wires[at], False, world.now)
     calm(world, 0.5)
     world.now -= 0.5
     assert world.talk(0, 3)[0] == next(path for path in BOTH.paths if path != used)
@@ -93,9 +93,9 @@ def test_a_switch_that_is_gone_is_gone_round(world: RoutedWorld) -> None:
     world.want((BOTH,))
     calm(world)
     used = world.talk(0, 3)[0]
-    (pair,) = world.network.pairs
+    (pair,) = world.network.services.pairs
     pair.active = world.now
-    world.network.switch_down(int(used[1][1:]) + 1)
+    world.network.topology.switch_down(int(used[1][1:]) + 1)
     calm(world, 0.5)
     world.now -= 0.5
     assert world.talk(0, 3)[0] == next(path for path in BOTH.paths if path != used)
@@ -189,7 +189,7 @@ def test_shares_are_met_over_many_pairs_and_a_change_moves_no_more_than_it_must(
 def test_splits_that_cannot_be_are_left_out() -> None:
     world = RoutedWorld(RING)
     world.begin()
-    topology: Topology = world.network.picture.topology
+    topology: Topology = world.network.topology.snapshot.topology
     fine = split({(0, 1, 3): 0.25, (0, 2, 3): 0.75})
     assert [(one.hops, one.ratio) for one in lanes([fine], topology, 0.0)["w0", "w3"]] == [
         (("w0", "w1", "w3"), 0.25),

@@ -10,11 +10,12 @@ from simulated import HOSTS, SWITCHES, VIP, World, address, declared, mac
 from cpdb import Standing, VirtualIp, WantedWeights
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Change, PutRule
-from ryu_apps.installer import Installer
 from ryu_apps.rules import Table
 from ryu_apps.services.buckets import SLOTS
+from ryu_apps.status.publishers import Status
 from ryu_apps.switch.reconcile import Holding
 from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
+from ryu_apps.switches import Switches
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Arp
 
@@ -30,8 +31,9 @@ class Controlled:
     def __post_init__(self) -> None:
         self.world.start(self.reading(0, None))
         self.wires = {dpid: Wire(switch, dpid) for dpid, switch in self.world.switches.items()}
-        self.installer = Installer(self.world.network, {}, 60_000)
-        self.installer.declared = True
+        self.switches = Switches(self.world.network, 60_000)
+        self.status = Status(self.world.network, self.switches)
+        self.switches.declared = True
         for dpid in self.wires:
             self.connect(dpid)
 
@@ -39,7 +41,8 @@ class Controlled:
         held = self.world.switches[dpid]
         session = Session(self.wires[dpid], 60_000, self.world.now - ago_s)
         session.holding = Holding.read(held.rules(self.world.now), held.meters(), 60_000, held.groups())
-        self.installer.sessions[dpid] = session
+        self.switches.sessions[dpid] = session
+        self.switches.revision += 1
 
     def reading(self, generation: int, weights: Mapping[str, int] | None) -> Declared:
         whole = declared((100, 100))
@@ -51,7 +54,7 @@ class Controlled:
 
     def want(self, generation: int, weights: Mapping[str, int] | None) -> None:
         self.world.network.declare(self.reading(generation, weights), self.world.now)
-        self.installer.settle((), self.world.now)
+        self.switches.settle(self.world.now)
 
     def pass_time(self, seconds: float, *silent: str) -> None:
         """Both services speak twice a second, unless they are silent; switches answer when `confirm` is called."""
@@ -63,15 +66,15 @@ class Controlled:
                 body = Arp(frames.REPLY, mac(name), address(name), mac("c1"), address("c1"))
                 data = frames.arp(body, mac(name), mac("c1"))
                 self.world.network.packet_in(HOSTS[name], data, self.world.now)
-            self.world.network.stale = True
-            self.installer.settle((), self.world.now)
+            self.switches.settle(self.world.now)
 
     def confirm(self, *switches: str) -> None:
         for dpid in [SWITCHES[name] for name in switches] or list(self.wires):
-            self.wires[dpid].answer(self.installer.sessions[dpid], self.world.now)
+            self.wires[dpid].answer(self.switches.sessions[dpid], self.world.now)
+            self.switches.passed(dpid, 0)
 
     def news(self) -> list[tuple[str, int]]:
-        self.rows = [row for row in self.installer.news(self.world.now) if row.kind == "weights"]
+        self.rows = [row for row in self.status.answers(self.world.now) if row.kind == "weights"]
         assert {(row.key, row.node) for row in self.rows} <= {(VIP, "controller")}
         return [(row.status, row.generation) for row in self.rows]
 
@@ -83,7 +86,7 @@ class Controlled:
 @pytest.fixture
 def placing() -> Controlled:
     made = Controlled()
-    made.installer.settle((), made.world.now)
+    made.switches.settle(made.world.now)
     made.confirm()
     assert made.news() == []
     return made
@@ -125,7 +128,7 @@ def test_a_slot_that_has_not_been_given_to_another_yet_is_not_overlooked(placing
     # Decided, and not sent: the switches hold a rule for that very slot, with the other destination.
     placing.world.network.declare(placing.reading(3, {"s1": 0, "s2": 100}), placing.world.now)
     assert placing.news() == []
-    placing.installer.settle((), placing.world.now)
+    placing.switches.settle(placing.world.now)
     assert placing.news() == []
     placing.confirm()
     assert placing.news() == [("installed", 3)]
@@ -146,7 +149,7 @@ def test_a_switch_that_refuses_a_slot_is_named_until_it_takes_it(placing: Contro
 
 def test_a_slot_of_before_that_a_switch_still_holds_is_not_overlooked(placing: Controlled) -> None:
     leaf = SWITCHES["leaf1"]
-    (spread,) = placing.world.network.destinations.spreads
+    (spread,) = placing.world.network.services.destinations.spreads
     old = next(rule for rule in spread.rules.values() if rule.table == Table.SLOTS)
     stale = replace(old, priority=old.priority + 5, match=replace(old.match, slot=(0, SLOTS - 32)))
     placing.world.switches[leaf].apply([PutRule(stale)], placing.world.now)
@@ -162,12 +165,14 @@ def test_a_slot_of_before_that_a_switch_still_holds_is_not_overlooked(placing: C
 
 
 def test_a_switch_that_is_away_is_waited_for(placing: Controlled) -> None:
-    session = placing.installer.sessions.pop(SWITCHES["leaf3"])
+    session = placing.switches.sessions[SWITCHES["leaf3"]]
+    placing.switches.left(session.dpid)
     placing.want(2, {"s1": 100, "s2": 300})
     placing.confirm("leaf1", "leaf2")
     assert placing.news() == [("waiting", 2)]
     assert placing.detail() == "not connected, and perhaps still going by other weights: leaf3"
-    placing.installer.sessions[session.dpid] = session
+    placing.switches.sessions[session.dpid] = session
+    placing.switches.revision += 1
     placing.pass_time(1.0)
     assert placing.news() == []
     placing.confirm()
@@ -204,10 +209,11 @@ def test_who_is_down_is_named_and_followed_when_it_is_back(placing: Controlled) 
 
 def test_with_affinity_to_sources_it_counts_for_new_ones_at_once() -> None:
     made = Controlled(affinity="source")
-    made.installer.settle((), made.world.now)
+    made.switches.settle(made.world.now)
     made.confirm()
     made.want(2, {"s1": 100, "s2": 300})
     assert made.news() == [("installed", 2)]
     assert made.detail() == "sources that are new, or silent for 60 s, go by s1 25%, s2 75%; others stay where they are"
-    made.installer.sessions.clear()
+    for dpid in SWITCHES.values():
+        made.switches.left(dpid)
     assert made.news() == [("waiting", 2)]

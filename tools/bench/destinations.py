@@ -100,7 +100,7 @@ class DestinationWorld:
         self.network.declare(Declared(nodes, links), BEGIN)
         for dpid in SWITCHES.values():
             ports = (1, 2) if dpid == SWITCHES["spine1"] else (UPLINK, EDGE)
-            self.network.switch_up(dpid, dict.fromkeys(ports, True), BEGIN)
+            self.network.topology.switch_up(dpid, dict.fromkeys(ports, True), BEGIN)
         for vip in self.virtual_ips.values():
             for one in vip.destinations:
                 self.network.packet_in(DESTINATIONS_AT, speaks(BenchHost(one.address, one.mac)), NOW)
@@ -127,7 +127,7 @@ class DestinationWorld:
 
     def slots(self) -> Slots:
         """Who owns each slot of each virtual IP."""
-        return {one.virtual_ip: one.slots for one in self.network.destinations.spreads}
+        return {one.virtual_ip: one.slots for one in self.network.services.destinations.spreads}
 
 
 def _pairs() -> Pairs:

@@ -1,0 +1,140 @@
+"""What both applications are made of: events of the framework, handed on as plain data to the parts they concern."""
+
+import gc
+import time
+from typing import Any
+
+from ryu_apps.database import Database
+from ryu_apps.declared import Declared
+from ryu_apps.framework import (
+    DEAD_DISPATCHER,
+    MAIN_DISPATCHER,
+    OPENFLOW_13,
+    Loops,
+    RyuApp,
+    handles,
+    ofp_event,
+    ofproto,
+)
+from ryu_apps.settings import load_controller
+from ryu_apps.status.alarms import Tallies
+from ryu_apps.switch.asked import Complaints, SwitchError, unmatched
+from ryu_apps.switch.connections import harden
+from ryu_apps.switch.refusals import refusals
+from ryu_apps.switch.wire import Wire
+from ryu_apps.telemetry.collector import Collector
+
+Seconds = float
+
+WATCH_EVERY_S = 1.0
+
+
+class SwitchApp(RyuApp):
+    """Registers handlers and starts loops. Below this class nothing reads a clock: `now` is an argument from here on.
+
+    An application sets `collector`, and says what a reading of the database and a switch that comes or goes mean to it.
+    """
+
+    OFP_VERSIONS = (OPENFLOW_13,)
+    collector: Collector
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = load_controller()
+        self.settings = settings.controller
+        harden(self.settings.connections)
+        self.loops = Loops()
+        self.database = Database(settings, self.loops, self.declare)
+        self.writer = self.database.writer
+        self.wires: dict[int, Wire] = {}
+        self.complaints = Complaints()
+        self._tallies = Tallies()
+
+    def start(self) -> Any:
+        """Starts the loops beside the event handlers."""
+        # What is loaded by now stays: looking through it for garbage would only hold everybody up.
+        gc.freeze()
+        self.database.start()
+        self.loops.every(WATCH_EVERY_S, "watching the switches' counters", self.watch)
+        return super().start()
+
+    # ---- what an application makes of it
+
+    def declare(self, declared: Declared, now: Seconds) -> None:
+        """A new reading of the database."""
+        raise NotImplementedError
+
+    def joined(self, datapath: Any, wire: Wire, now: Seconds) -> None:
+        """A switch finished its handshake."""
+
+    def left(self, dpid: int, now: Seconds) -> None:
+        """A switch lost its connection."""
+
+    def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:  # noqa: ARG002
+        """What an error of a switch is about."""
+        asked = self.wires[dpid].asked.take(error.xid) if dpid in self.wires else None
+        return asked or unmatched(error)
+
+    def watch(self, now: Seconds) -> None:
+        """Once a second: what the counters themselves are worth, and what went wrong so far."""
+        self.collector.watch(now)
+        self.writer.offer(self._tallies.news(self.tallies(), now), now)
+
+    def tallies(self) -> dict[tuple[str, str], int]:
+        """Everything that went wrong so far, by kind and reason."""
+        spool = self.writer.spool
+        return (
+            {("refused", reason): count for reason, count in refusals.counts.items()}
+            | {
+                ("lost", "rows"): self.writer.lost,
+                ("lost", "batches on disk"): spool.lost if spool is not None else 0,
+                ("lost", "counters not kept"): self.writer.kept.failures,
+                ("failed", "loops"): self.loops.failures,
+            }
+            | self.complaints.tallies()
+        )
+
+    # ---- events
+
+    @handles(ofp_event.EventOFPStateChange, MAIN_DISPATCHER, DEAD_DISPATCHER)
+    def on_state(self, event: Any) -> None:
+        """A switch came or went."""
+        datapath, now = event.datapath, time.time()
+        if event.state == MAIN_DISPATCHER:
+            self._leave(datapath.id, now)
+            wire = self.wires[datapath.id] = Wire(datapath)
+            self.joined(datapath, wire, now)
+            self.collector.switch_up(wire, now)
+        elif datapath.id in self.wires and self.wires[datapath.id].serves(datapath):
+            # Not so when the switch has already come back on a newer connection, or never finished its handshake.
+            self._leave(datapath.id, now)
+
+    def _leave(self, dpid: int, now: Seconds) -> None:
+        if dpid in self.wires:
+            self.collector.switch_down(dpid)
+            self.wires.pop(dpid).close()
+            self.left(dpid, now)
+
+    @handles(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)
+    def on_flows(self, event: Any) -> None:
+        """Part of an answer with flow statistics."""
+        self.collector.take_flows(event.msg, time.time())
+
+    @handles(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
+    def on_ports(self, event: Any) -> None:
+        """Part of an answer with port counters."""
+        self.collector.take_ports(event.msg, time.time())
+
+    @handles(ofp_event.EventOFPErrorMsg, MAIN_DISPATCHER)
+    def on_error(self, event: Any) -> None:
+        """A switch refused something."""
+        message, dpid, now = event.msg, event.msg.datapath.id, time.time()
+        if message.type == ofproto.OFPET_EXPERIMENTER:
+            reason = f"OFPET_EXPERIMENTER/{message.experimenter:#x}/{message.code}"
+        else:
+            kind = ofproto.ofp_error_type_to_str(message.type)
+            reason = f"{kind}/{ofproto.ofp_error_code_to_str(message.type, message.code)}"
+        error = SwitchError(message.xid, reason, bytes(message.data or b""))
+        self.collector.refused(dpid, message.xid)
+        name = self.collector.attribution.name_of(dpid)
+        self.complaints.add(name, self.refused(dpid, error, now), reason, now)

@@ -1,0 +1,167 @@
+"""Keeps the switches equal to what is wanted: when something has changed, and not before."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ryu_apps.effects import Resubmit
+from ryu_apps.network import Network
+from ryu_apps.pipeline import Share, desired
+from ryu_apps.policers import allot_meters
+from ryu_apps.rules import Desired, Kind, RuleKey, kind_of, number_of
+from ryu_apps.shares import Limits, PolicerTable, share
+from ryu_apps.switch.asked import SwitchError
+from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
+from ryu_apps.switch.wire import Wire
+
+Seconds = float
+
+
+@dataclass(frozen=True, slots=True)
+class _MadeFrom:
+    """What a switch's rules follow from."""
+
+    share: Share
+    meters: Mapping[int, int]
+    has_meters: bool
+
+
+class Switches:
+    """One session a switch. `revision` changes whenever one of them has said something, or was told something."""
+
+    def __init__(self, network: Network, first_meter: int) -> None:
+        self.sessions: dict[int, Session] = {}
+        self.revision = 0
+        # Before the database was read nothing is deleted.
+        self.declared = False
+        self.policers = PolicerTable()
+        self._network = network
+        self._first_meter = first_meter
+        # The rules of each switch, and what they were made from
+        self._made: dict[int, tuple[_MadeFrom, Desired]] = {}
+        # What was reconciled last, and when time itself changes something next
+        self._reconciled: tuple[int, int, bool] = -1, -1, False
+        self._due = float("-inf")
+
+    # ---- news of switches
+
+    def joined(self, wire: Wire, now: Seconds) -> None:
+        """A switch connected: find out what it holds, the difference is sent when that is known."""
+        session = self.sessions[wire.dpid] = Session(wire, self._first_meter, now)
+        session.begin()
+        self.revision += 1
+
+    def left(self, dpid: int) -> None:
+        """A switch went away."""
+        self.sessions.pop(dpid, None)
+        self._made.pop(dpid, None)
+        self.revision += 1
+
+    def read(self, message: Any, dpid: int, now: Seconds) -> bool:
+        """A part of what a switch holds, when that was the question; True when that is all of it."""
+        session = self.sessions.get(dpid)
+        complete = session is not None and session.read(message, now) and session.ready
+        self.revision += complete
+        return complete
+
+    def passed(self, dpid: int, xid: int) -> None:
+        """A switch answered a barrier."""
+        session = self.sessions.get(dpid)
+        if session is not None:
+            session.passed(xid)
+            self.revision += 1
+
+    def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str | None:
+        """A switch answered with an error; returns what that was about, None when the switch has no session."""
+        session = self.sessions.get(dpid)
+        self.revision += 1
+        return None if session is None else session.error(error, now)
+
+    def lost(self, dpid: int, key: RuleKey) -> bool:
+        """A switch says that a rule is gone; True when it has to be sent again."""
+        session = self.sessions.get(dpid)
+        lost = session is not None and session.lost(key)
+        self.revision += lost
+        return lost
+
+    # ---- what switches should hold
+
+    def settle(self, now: Seconds) -> None:
+        """Brings the switches up to date, when anything is news or due."""
+        if (self._network.revision, self.revision, self.declared) == self._reconciled and now < self._due:
+            return
+        self._reconcile(now)
+        self._reconciled = self._network.revision, self.revision, self.declared
+        self._due = min(
+            self._network.routes.due, self.policers.until, *(_due(session, now) for session in self.sessions.values())
+        )
+
+    def _reconcile(self, now: Seconds) -> None:
+        self.revision += 1
+        ready = [session for session in self.sessions.values() if session.ready]
+        for session in ready:
+            if self.declared and not session.adopted:
+                session.adopted = True
+                self._network.services.adopt(session.holding.rules.values(), now)
+                self._network.routes.adopt(session.dpid, session.holding.rules.values(), now)
+        self._network.routes.follow(self._holds, now)
+        wanted = self.policers.limits(self._network, now)
+        for session in ready:
+            self._bring_up_to_date(session, wanted, now)
+
+    def _holds(self, dpid: int, key: RuleKey) -> bool:
+        session = self.sessions.get(dpid)
+        return session is not None and session.ready and session.confirmed(key)
+
+    def why_not(self, dpid: int, key: RuleKey) -> str | None:
+        """Why a switch does not hold a rule, as far as it said so."""
+        session = self.sessions.get(dpid)
+        return None if session is None else session.why_not([key])
+
+    def _bring_up_to_date(self, session: Session, wanted: Limits, now: Seconds) -> None:
+        part = share(self._network, session.dpid, wanted)
+        if not session.has_failover:
+            part = replace(part, spares={})
+        taken = {
+            number_of(rule.cookie): rule.meter
+            for rule in session.holding.rules.values()
+            if kind_of(rule.cookie) is Kind.LIMIT and rule.meter is not None
+        }
+        limited = [policer.number for policer in part.police if policer.rate_kbit_s is not None]
+        meters = allot_meters(limited, taken, self._first_meter)
+        want = self._desired(session.dpid, _MadeFrom(part, meters, session.has_meters))
+        if session.reconcile(want, now, may_delete=self.declared):
+            session.barrier(lambda: None)
+
+    def _desired(self, dpid: int, made_from: _MadeFrom) -> Desired:
+        before = self._made.get(dpid)
+        if before is not None and before[0] == made_from:
+            return before[1]
+        made = desired(made_from.share, made_from.meters, made_from.has_meters)
+        self._made[dpid] = made_from, made
+        return made
+
+    def resubmit(self, effect: Resubmit) -> None:
+        """Puts a frame through a switch's tables once all switches that it will cross hold their rules."""
+        sessions = [self.sessions[dpid] for dpid in effect.after if dpid in self.sessions]
+        entry = self.sessions.get(effect.at.dpid)
+        if entry is None or not all(session.ready for session in sessions):
+            return
+        missing = {session.dpid for session in sessions}
+
+        def passed(dpid: int) -> None:
+            missing.discard(dpid)
+            if not missing:
+                entry.wire.resubmit(effect.at.port, effect.data)
+
+        for session in sessions:
+            session.barrier(partial(passed, session.dpid))
+
+
+def _due(session: Session, now: Seconds) -> Seconds:
+    """When time itself next changes what a switch holds, or what it may be sent."""
+    times = [rule.lease_until for rule in session.holding.rules.values() if rule.lease_until is not None]
+    times += [refusal.t + RETRY_S for refusal in session.refused.values()]
+    # A little later: what has to be older than so long is not when it is exactly so old.
+    return min((t + 0.001 for t in (*times, session.since + GRACE_S) if t + 0.001 > now), default=float("inf"))

@@ -1,0 +1,265 @@
+"""Switches, ports, links and hosts as they are now, and the snapshot of names and paths that follows from them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from cpdb import Link, Node, NodeKind
+from ryu_apps.effects import Alert, Effect, Out
+from ryu_apps.rules import PortId
+from ryu_apps.topology.hosts import Host, HostTable
+from ryu_apps.topology.links import LinkTable, Role
+from ryu_apps.topology.lldp import LldpFrame, LldpSigner, Verdict
+from ryu_apps.topology.paths import Topology
+
+Seconds = float
+
+# Alarms about frames that were made here, but cannot have come this way
+RELAYED = "relayed_lldp"
+UNVERIFIED_PROBES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredNeighbours:
+    """Declared links by switch port: to another switch's port (both ways), and to the machine behind it."""
+
+    between: Mapping[PortId, PortId]
+    machines: Mapping[PortId, str]
+
+
+class Directory:
+    """Names of switches, ports and addresses. What nobody named is called by its number or address."""
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        nodes = tuple(nodes)
+        self._switches = {
+            node.dpid: node.name for node in nodes if node.kind is NodeKind.SWITCH and node.dpid is not None
+        }
+        self._dpids = {name: dpid for dpid, name in self._switches.items()}
+        others = [node for node in nodes if node.kind is not NodeKind.SWITCH]
+        self._by_address = {node.address: node for node in others if node.address and node.name != node.address}
+        self._by_mac = {node.mac: node for node in others if node.mac and node.name not in (node.mac, node.address)}
+        self._by_name = {node.name: node for node in others}
+
+    def switch(self, dpid: int) -> str:
+        """Name of a switch."""
+        return self._switches.get(dpid) or f"dpid:{dpid:016x}"
+
+    def dpid(self, switch: str) -> int | None:
+        """The inverse of `switch`; None for a name that is no switch's."""
+        if switch in self._dpids:
+            return self._dpids[switch]
+        return int(switch[5:], 16) if switch.startswith("dpid:") else None
+
+    def host(self, address: str | None, mac: str | None = None) -> str:
+        """Name of the node with that address or MAC, else the address or MAC itself."""
+        node = self._by_address.get(address or "") or self._by_mac.get(mac or "")
+        return node.name if node else address or mac or "unknown"
+
+    def kind(self, name: str) -> NodeKind:
+        """What a named node is; HOST when nobody said."""
+        node = self._by_name.get(name)
+        return node.kind if node else NodeKind.HOST
+
+    def address(self, name: str) -> str | None:
+        """The declared address of a node."""
+        node = self._by_name.get(name)
+        return node.address if node else None
+
+    def find_neighbours(self, links: Sequence[Link]) -> DeclaredNeighbours:
+        """Declared links: switch port to switch port (both ways), and switch port to the machine behind it.
+
+        Discovered links in the database are skipped: they are what this controller wrote itself.
+        """
+        between: dict[PortId, PortId] = {}
+        machines: dict[PortId, str] = {}
+        for link in links:
+            if not link.declared:
+                continue
+            a, b = self._dpids.get(link.a), self._dpids.get(link.b)
+            if a is not None and b is not None and link.a_port and link.b_port:
+                between[PortId(a, link.a_port)] = PortId(b, link.b_port)
+                between[PortId(b, link.b_port)] = PortId(a, link.a_port)
+            elif a is not None and b is None and link.a_port:
+                machines[PortId(a, link.a_port)] = link.b
+            elif b is not None and a is None and link.b_port:
+                machines[PortId(b, link.b_port)] = link.a
+        return DeclaredNeighbours(between, machines)
+
+
+@dataclass(frozen=True)
+class TopologySnapshot:
+    """Everything derived from links and names; made anew when one of them changes."""
+
+    directory: Directory
+    topology: Topology
+    machines: Mapping[PortId, str] = field(default_factory=dict)
+
+    @cached_property
+    def dpids(self) -> dict[str, int]:
+        """Numbers of the switches in the topology."""
+        pairs = ((name, self.directory.dpid(name)) for name in self.topology.switches)
+        return {name: dpid for name, dpid in pairs if dpid is not None}
+
+
+class TopologyState:
+    """What is known of the network, and what changes it."""
+
+    def __init__(self) -> None:
+        self.links = LinkTable()
+        self.hosts = HostTable()
+        self.connected: set[int] = set()
+        self.signer = LldpSigner()
+        # Addresses whose place an earlier controller wrote down, and how often they are still asked
+        self.unverified: dict[str, int] = {}
+        self._nodes: tuple[Node, ...] = ()
+        self._declared_links: tuple[Link, ...] = ()
+        self._snapshot: TopologySnapshot | None = None
+        self._changes = 0
+        self._places_checked = -1
+
+    @property
+    def revision(self) -> int:
+        """Another number whenever a link, a name, a switch or the place of a host has changed."""
+        return self._changes + self.hosts.revision
+
+    @property
+    def snapshot(self) -> TopologySnapshot:
+        """Names, paths and machines as of now."""
+        if self._snapshot is None:
+            directory = Directory(self._nodes)
+            avoid = frozenset(directory.switch(at.dpid) for at in self.links.ports if at.dpid not in self.connected)
+            topology = Topology(self.link_records(directory), {}, avoid)
+            self._snapshot = TopologySnapshot(
+                directory, topology, directory.find_neighbours(self._declared_links).machines
+            )
+        return self._snapshot
+
+    def link_records(self, directory: Directory) -> list[Link]:
+        """Links between switches as records, by name. A declared capacity comes before a port's own word."""
+        return [
+            Link(directory.switch(a.dpid), a.port, directory.switch(b.dpid), b.port, self.links.speed(a, b), up)
+            for a, b, up in self.links.links()
+        ]
+
+    def _changed(self) -> None:
+        self._changes += 1
+        self._snapshot = None
+
+    # ---- questions
+
+    def port_towards(self, dpid: int, host: Host) -> int | None:
+        """Port of switch `dpid` on the way to a host; None when there is no way."""
+        if host.at.dpid == dpid:
+            port = self.links.ports.get(host.at)
+            return host.at.port if port is None or port.up else None
+        return self._port_along(dpid, self.snapshot.topology.next_hops(self.snapshot.directory.switch(host.at.dpid)))
+
+    def spare_port(self, dpid: int, host: Host) -> int | None:
+        """Port of switch `dpid` to a host while the first one is down; None when there is none that cannot loop."""
+        if host.at.dpid == dpid:
+            return None
+        return self._port_along(dpid, self.snapshot.topology.spare_hops(self.snapshot.directory.switch(host.at.dpid)))
+
+    def _port_along(self, dpid: int, hops: Mapping[str, str]) -> int | None:
+        here = self.snapshot.directory.switch(dpid)
+        following = hops.get(here)
+        return None if following is None else self.snapshot.topology.port(here, following)
+
+    def kind_at(self, at: PortId) -> NodeKind | None:
+        """What kind of machine is declared behind a port."""
+        name = self.snapshot.machines.get(at)
+        return None if name is None else self.snapshot.directory.kind(name)
+
+    # ---- news
+
+    def declare(self, nodes: tuple[Node, ...], links: tuple[Link, ...], now: Seconds) -> None:
+        """Names and links from the database."""
+        first = not self._nodes
+        if (nodes, links) != (self._nodes, self._declared_links):
+            self._nodes, self._declared_links = nodes, links
+            found = Directory(nodes).find_neighbours(links)
+            self.links.declare(found.between, found.machines)
+            self._changed()
+        if first:
+            self._remember(nodes, now)
+
+    def _remember(self, nodes: Iterable[Node], now: Seconds) -> None:
+        # Places that an earlier controller wrote down: a restart need not wait until everyone has spoken.
+        for node in nodes:
+            dpid = self.snapshot.directory.dpid(node.attached_to) if node.attached_to else None
+            if node.mac and node.port and dpid is not None and self.hosts.of_mac(node.mac) is None:
+                self.hosts.learn(node.mac, node.address, PortId(dpid, node.port), now)
+                # It may have moved since: ask a few times, its answer tells where it is.
+                self.unverified[node.address or ""] = UNVERIFIED_PROBES
+
+    def switch_up(self, dpid: int, ports: Mapping[int, bool], now: Seconds) -> list[Effect]:
+        """A switch connected with these ports (number -> up)."""
+        self.connected.add(dpid)
+        self.links.set_ports(dpid, ports, now)
+        self._changed()
+        return self.introduce([PortId(dpid, number) for number, up in ports.items() if up], now)
+
+    def switch_down(self, dpid: int) -> None:
+        """A switch lost its connection; it may well go on forwarding."""
+        self.connected.discard(dpid)
+        self._changed()
+
+    def port_changed(self, at: PortId, up: bool | None, now: Seconds) -> list[Effect]:
+        """A port came up, went down, or (None) was removed."""
+        changed = self.links.drop(at) if up is None else self.links.set_port(at, up, now)
+        if changed:
+            self._changed()
+            if not up:
+                # Whoever was there is looked for everywhere as soon as somebody asks.
+                self.hosts.leave(at)
+        return self.introduce([at] if up and changed else [], now)
+
+    def introduce(self, ports: Iterable[PortId], now: Seconds) -> list[Effect]:
+        """LLDP frames out of ports that may lead to switches: whoever hears one learns which port that is."""
+        return [
+            Out(at.dpid, (at.port,), self.signer.frame(at, now)) for at in ports if at not in self.links.declared_edges
+        ]
+
+    def introduce_all(self, now: Seconds) -> list[Effect]:
+        """LLDP frames out of every port that is up."""
+        return self.introduce(
+            [at for at, port in self.links.ports.items() if port.up and at.dpid in self.connected], now
+        )
+
+    def grow_older(self, now: Seconds) -> None:
+        """Forgets neighbours that were not heard for long, and hosts at ports that can have none."""
+        if self.links.age(self.connected, now):
+            self._changed()
+        if self._places_checked != self.revision:
+            for at in {host.at for host in self.hosts if host.at.dpid in self.connected}:
+                if self.links.role(at, now) in (Role.DOWN, Role.SWITCH, Role.SUSPECT):
+                    self.hosts.leave(at)
+            self._places_checked = self.revision
+
+    def hear_lldp(self, at: PortId, data: bytes, now: Seconds) -> list[Effect]:
+        """An LLDP frame came in."""
+        heard = self.signer.hear(at, data, now)
+        if heard.verdict is Verdict.FOREIGN:
+            return []
+        if heard.verdict is not Verdict.TRUE or heard.sender is None:
+            return [self._suspicious(f"{heard.verdict.value}_lldp", at, heard)]
+        why = self.links.doubt(at, heard.sender)
+        if why is not None:
+            alert = self._suspicious(RELAYED, at, replace(heard, why=why))
+            if self.links.suspect(at, now):
+                self.hosts.leave(at)
+                self._changed()
+            return [alert]
+        if self.links.hear(at, heard.sender, now):
+            for end in (at, heard.sender):
+                self.hosts.leave(end)
+            self._changed()
+        return []
+
+    def _suspicious(self, kind: str, at: PortId, heard: LldpFrame) -> Alert:
+        directory = self.snapshot.directory
+        node = directory.switch(at.dpid)
+        claimed = "nobody" if heard.sender is None else f"{directory.switch(heard.sender.dpid)}:{heard.sender.port}"
+        detail = f"LLDP frame at {node}:{at.port} that says it is from {claimed}: {heard.why}"
+        return Alert(kind, f"{node}:{at.port}", node, detail)
