@@ -43,32 +43,25 @@ class PredictorConfig:
     tier: str = "fast"
 
     def __post_init__(self) -> None:
-        for problem, text in (
+        unknown = set(self.models) - set(known_models())
+        checks = (
             (
-                not self.horizons_s or min(self.horizons_s) < self.step_s,
-                "horizons_s: need at least one, none below step_s",
+                bool(self.horizons_s) and min(self.horizons_s) >= self.step_s,
+                "horizons_s: at least one, none below step_s",
             ),
             (
-                sorted(set(self.levels)) != list(self.levels) or not self.levels,
-                "levels: must ascend, e.g. (0.1, 0.5, 0.9)",
+                bool(self.levels) and sorted(set(self.levels)) == list(self.levels),
+                "levels: must ascend, e.g. (0.1, 0.5)",
             ),
-            (any(not 0 < level < 1 for level in self.levels), "levels: must lie between 0 and 1"),
-            (self.step_s <= 0, "step_s: must be above 0"),
-            (
-                self.window_s < 4 * max(self.horizons_s, default=0),
-                "window_s: must be at least 4 times the longest horizon",
-            ),
-            (
-                bool(set(self.models) - set(known_models())),
-                f"models: known are {', '.join(known_models())}; got {', '.join(self.models)}",
-            ),
-            (
-                REFERENCE not in self.models,
-                f"models: {REFERENCE} must be among them, the others are measured against it",
-            ),
-        ):
-            if problem:
-                raise ValueError(f"predictor.{text}")
+            (all(0 < level < 1 for level in self.levels), "levels: must lie between 0 and 1"),
+            (self.step_s > 0, "step_s: must be above 0"),
+            (self.window_s >= 4 * max(self.horizons_s, default=0), "window_s: at least 4 times the longest horizon"),
+            (not unknown, f"models: known are {', '.join(known_models())}; got {', '.join(self.models)}"),
+            (REFERENCE in self.models, f"models: {REFERENCE} must be among them, the others are measured against it"),
+        )
+        for kept, rule in checks:
+            if not kept:
+                raise ValueError(f"predictor.{rule}")
 
     @property
     def horizons(self) -> tuple[int, ...]:

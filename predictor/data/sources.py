@@ -38,31 +38,17 @@ class Source(Protocol):
         """Rates of some cells (by number): channels x series x cells, NaN = not known."""
 
 
-def pair_of(talk: FlowKey) -> Subject:
-    """The pair that a talk belongs to, whichever destination answers."""
-    return Subject(SubjectKind.PAIR, talk.source, talk.virtual_ip)
+def pair_of(flow_key: FlowKey) -> Subject:
+    """The pair that a flow key belongs to, whichever destination answers."""
+    return Subject(SubjectKind.PAIR, flow_key.source, flow_key.virtual_ip)
 
 
-class FlowSeries:
-    """Communications, summed over the talks that `key` gives the same subject."""
+class PanelSource:
+    """A source whose series lie in a panel that it fills itself."""
 
-    quantities = QUANTITIES
-
-    def __init__(self, panel: Panel, window_s: float, key: Callable[[FlowKey], Subject | None] = pair_of) -> None:
+    def __init__(self, panel: Panel, quantities: tuple[Quantity, ...]) -> None:
         self.panel = panel
-        self._window_s = window_s
-        self._key = key
-        self._read_up_to = 0
-        self._early: list[StoredBatch] = []
-        self._row_of_talk: Ints = np.zeros(0, dtype=np.int64)
-        self._reported: dict[str, Ints] = {}
-        self._groups: dict[str, int] = {}
-        self._group_of: list[int] = []
-
-    @classmethod
-    def of_pairs(cls, step_s: float, window_s: float, most: int) -> "FlowSeries":
-        """The usual source: a series for each pair, cells of `step_s`, at least `window_s` of them remembered."""
-        return cls(Panel(step_s, window_s, len(CHANNELS), most), window_s)
+        self.quantities = quantities
 
     @property
     def subjects(self) -> Sequence[Subject]:
@@ -79,9 +65,33 @@ class FlowSeries:
         for subject in subjects:
             self.panel.row_of(subject)
 
+    def view(self, now: float) -> SeriesView | None:
+        """See Source."""
+        return self.panel.view(now, np.arange(len(self.panel.subjects)))
+
     def window(self, first: int, count: int, rows: Rows = ALL) -> Floats:
         """See Source."""
         return self.panel.window(first, count, rows)
+
+
+class FlowSeries(PanelSource):
+    """Communications, summed over the flow keys that `key` gives the same subject."""
+
+    def __init__(self, panel: Panel, window_s: float, key: Callable[[FlowKey], Subject | None] = pair_of) -> None:
+        super().__init__(panel, QUANTITIES)
+        self._window_s = window_s
+        self._key = key
+        self._read_up_to = 0
+        self._early: list[StoredBatch] = []
+        self._row_of_key: Ints = np.zeros(0, dtype=np.int64)
+        self._reported: dict[str, Ints] = {}
+        self._groups: dict[str, int] = {}
+        self._group_of: list[int] = []
+
+    @classmethod
+    def of_pairs(cls, step_s: float, window_s: float, most: int) -> "FlowSeries":
+        """The usual source: a series for each pair, cells of `step_s`, at least `window_s` of them remembered."""
+        return cls(Panel(step_s, window_s, len(CHANNELS), most), window_s)
 
     def view(self, now: float) -> SeriesView | None:
         """See Source. Series whose subjects begin with the same name (the source of a pair) make a group."""
@@ -101,16 +111,16 @@ class FlowSeries:
 
     def _name(self, store: Store, batches: list[StoredBatch]) -> None:
         most = max((int(np.asarray(batch.key_ids).max(initial=0)) for batch in batches), default=0)
-        begin = len(self._row_of_talk)
+        begin = len(self._row_of_key)
         if most < begin:
             return
         talks = store.facts.flow_keys()
         keys = [self._key(talks[number]) if number in talks else None for number in range(begin, most + 1)]
         rows = [-1 if key is None else self.panel.row_of(key) for key in keys]
-        self._row_of_talk = np.concatenate([self._row_of_talk, np.array(rows, dtype=np.int64)])
+        self._row_of_key = np.concatenate([self._row_of_key, np.array(rows, dtype=np.int64)])
 
     def _take(self, batch: StoredBatch) -> int:
-        rows = self._row_of_talk[np.asarray(batch.key_ids)]
+        rows = self._row_of_key[np.asarray(batch.key_ids)]
         columns = (batch.bytes, batch.packets, batch.connections)
         amounts = np.stack([np.asarray(column).astype(np.float64) for column in columns])
         good = rows >= 0
@@ -145,14 +155,14 @@ SETTLED_S = 5.0
 MAX_SUBJECTS = 20_000
 
 
-def virtual_ip_of(talk: FlowKey) -> Subject | None:
-    """The virtual IP that a talk belongs to."""
-    return Subject(SubjectKind.VIRTUAL_IP, talk.virtual_ip)
+def virtual_ip_of(flow_key: FlowKey) -> Subject | None:
+    """The virtual IP that a flow key belongs to."""
+    return Subject(SubjectKind.VIRTUAL_IP, flow_key.virtual_ip)
 
 
-def destination_of(talk: FlowKey) -> Subject | None:
-    """The destination that a talk goes to, None while it is not known."""
-    return None if talk.destination is None else Subject(SubjectKind.DESTINATION, talk.destination)
+def destination_of(flow_key: FlowKey) -> Subject | None:
+    """The destination that a flow key leads to, None while it is not known."""
+    return None if flow_key.destination is None else Subject(SubjectKind.DESTINATION, flow_key.destination)
 
 
 def sums(key: Callable[[FlowKey], Subject | None], step_s: float, window_s: float) -> FlowSeries:
@@ -160,43 +170,7 @@ def sums(key: Callable[[FlowKey], Subject | None], step_s: float, window_s: floa
     return FlowSeries(Panel(step_s, window_s, len(CHANNELS), MAX_SUBJECTS), window_s, key)
 
 
-class Gathered:
-    """A source whose series lie in a panel that it fills itself."""
-
-    def __init__(self, panel: Panel, quantities: tuple[Quantity, ...]) -> None:
-        self.panel = panel
-        self._quantities = quantities
-
-    @property
-    def subjects(self) -> Sequence[Subject]:
-        """See Source."""
-        return self.panel.subjects
-
-    @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """See Source."""
-        return self._quantities
-
-    @property
-    def step_s(self) -> float:
-        """See Source."""
-        return self.panel.step_s
-
-    def join(self, subjects: Sequence[Subject]) -> None:
-        """See Source."""
-        for subject in subjects:
-            self.panel.row_of(subject)
-
-    def view(self, now: float) -> SeriesView | None:
-        """See Source."""
-        return self.panel.view(now, np.arange(len(self.panel.subjects)))
-
-    def window(self, first: int, count: int, rows: Rows = ALL) -> Floats:
-        """See Source."""
-        return self.panel.window(first, count, rows)
-
-
-class Loads(Gathered):
+class LoadSeries(PanelSource):
     """What links carried, or what machines used: read from the rows that were measured of them."""
 
     def __init__(self, kinds: Sequence[type[Any]], step_s: float, window_s: float) -> None:
@@ -253,7 +227,7 @@ def _amounts(row: LinkLoad | HostLoad | VmLoad, interval_s: float) -> tuple[floa
     return row.cpu_cores_used * interval_s, float(row.memory_bytes_used) * interval_s
 
 
-class Coarse(Gathered):
+class CoarseSeries(PanelSource):
     """Another source's series in longer cells: what is read once serves both tiers."""
 
     def __init__(self, fine: Source, step_s: float, window_s: float) -> None:

@@ -65,7 +65,7 @@ def blend_peers(
     forecasts = crowd.forecasts.copy()
     if len(young):
         share = (crowd.known[young] / (crowd.known[young] + EQUAL_CELLS))[:, None, None, None]
-        prior = _mixture(crowd, young, (peers, weights), levels)
+        prior = _mixture(crowd, young, peers, weights, levels)
         own = forecasts[young]
         forecasts[young] = np.where(np.isnan(own), prior, share * own + (1.0 - share) * prior)
     return forecasts, young
@@ -89,8 +89,7 @@ def _peers(crowd: PeerSnapshot, young: Ints, mature: Ints, rng: np.random.Genera
     return np.concatenate(found, axis=1), np.concatenate(weights, axis=1)
 
 
-def _mixture(crowd: PeerSnapshot, young: Ints, asked: tuple[Ints, Floats], levels: Sequence[float]) -> Floats:
-    peers, weights = asked
+def _mixture(crowd: PeerSnapshot, young: Ints, peers: Ints, weights: Floats, levels: Sequence[float]) -> Floats:
     own_share = (crowd.known[young] / (crowd.known[young] + EQUAL_CELLS))[:, None, None]
     theirs = crowd.means[peers]  # young x peers x quantities
     own = np.nan_to_num(crowd.means[young])[:, None]

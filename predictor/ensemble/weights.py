@@ -89,11 +89,9 @@ class LossScoreboard:
         index: tuple[Any, ...] = (slice(None), *where)
         for array, new in ((self.loss, own), (self.against, reference), (self.count, both)):
             array[index] = array[index] * factor + new
-        self._add_to_pool((own, reference, both), targets, index, cell)
+        self._add_to_pool(np.stack([own, reference, both]), targets, index, cell)
 
-    def _add_to_pool(
-        self, new: tuple[Floats, Floats, Floats], targets: Ints, index: tuple[Any, ...], cell: int
-    ) -> None:
+    def _add_to_pool(self, new: Floats, targets: Ints, index: tuple[Any, ...], cell: int) -> None:
         own, reference, both = new
         usual = self.against[index] / np.maximum(self.count[index], 1e-9)
         usual = usual.max(axis=0, keepdims=True)
@@ -101,7 +99,7 @@ class LossScoreboard:
         slow = POOL_SLOWER * self.half_life[targets]
         factor = 0.5 ** (np.minimum(cell - self._pool_at[targets], slow) / slow)
         self._pool_at[targets] = cell
-        for part, values in zip(self.pool, (own / usual, reference / usual, both & np.isfinite(usual)), strict=True):
+        for part, values in zip(self.pool, (own / usual, reference / usual, both * np.isfinite(usual)), strict=True):
             part[:, targets] = part[:, targets] * factor + np.minimum(values, WORST).sum(axis=1)
 
     def pooled(self) -> Floats:

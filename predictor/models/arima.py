@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -11,8 +11,19 @@ from scipy.signal import lfilter
 from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, last_known
 from predictor.models.pointwise import PointModel
 
-# (p, d, q); which one is used is decided by one-step errors on history that the candidates were not fitted to.
-ORDERS = ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 0, 1), (2, 0, 1), (0, 1, 1), (1, 1, 1))
+
+class ArimaOrder(NamedTuple):
+    """How many autoregressive terms, differences and moving averages."""
+
+    p: int
+    d: int
+    q: int
+
+
+# Which one is used is decided by one-step errors on history that the candidates were not fitted to.
+ORDERS = tuple(
+    ArimaOrder(*order) for order in ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 0, 1), (2, 0, 1), (0, 1, 1), (1, 1, 1))
+)
 MEMORY = 30
 HISTORY = 300
 SHORTEST = 60
@@ -39,7 +50,7 @@ class Arima(PointModel):
 
     def __init__(self, spec: ForecastSpec, seed: int = 0) -> None:
         super().__init__(spec, seed)
-        self.order: tuple[int, int, int] | None = None
+        self.order: ArimaOrder | None = None
         self._estimates: dict[tuple[int, int], list[Floats]] = {}
         self._next = 0
         self._weights: dict[tuple[int, int], Floats] = {}  # by (lead, group): MEMORY x targets
@@ -121,7 +132,7 @@ class Arima(PointModel):
 
     def restore(self, state: Mapping[str, Floats]) -> None:
         """Takes over what `state` gave. Raises KeyError or ValueError, changing nothing, when it does not fit."""
-        p, d, q = (int(one) for one in state["order"])
+        order = ArimaOrder(*(int(part) for part in state["order"]))
         estimates = {}
         for name, known in state.items():
             if name != "order":
@@ -129,7 +140,7 @@ class Arima(PointModel):
                 if known.ndim != 2 or known.shape[1] != MEMORY or not np.isfinite(known).all():
                     raise ValueError("arima: estimates of another shape")
                 estimates[channel, group] = list(known.astype(np.float64))
-        self.order, self._estimates, self._weights = (p, d, q), estimates, {}
+        self.order, self._estimates, self._weights = order, estimates, {}
 
     def adopt(self, old: "PointModel") -> None:
         """Keeps means, groups and bands of the predecessor."""
@@ -184,7 +195,7 @@ def _standardised(rates: Floats) -> Floats:
     return scaled
 
 
-def _estimate(series: Floats, order: tuple[int, int, int]) -> Floats | None:
+def _estimate(series: Floats, order: ArimaOrder) -> Floats | None:
     # Deferred: statsmodels takes seconds to import, and only the fitting process needs it.
     from statsmodels.tsa.arima.model import ARIMA
 
@@ -197,18 +208,18 @@ def _estimate(series: Floats, order: tuple[int, int, int]) -> Floats | None:
             result: Any = ARIMA(series, order=order, trend="n").fit(method="hannan_rissanen")
         except (ValueError, np.linalg.LinAlgError):
             return None
-    weights = pi_weights(result.arparams, result.maparams, order[1])
+    weights = pi_weights(result.arparams, result.maparams, order.d)
     explodes = not np.isfinite(weights).all() or np.abs(weights).sum() > 4.0
     return None if explodes else weights
 
 
-def _choose_order(sample: list[Floats]) -> tuple[int, int, int] | None:
+def _choose_order(sample: list[Floats]) -> ArimaOrder | None:
     losses = {order: np.mean([_one_step_error(series, order) for series in sample]) for order in ORDERS}
     best = min(losses, key=lambda order: losses[order])
     return best if np.isfinite(losses[best]) else None
 
 
-def _one_step_error(series: Floats, order: tuple[int, int, int]) -> float:
+def _one_step_error(series: Floats, order: ArimaOrder) -> float:
     split = 2 * len(series) // 3
     weights = _estimate(series[:split], order)
     if weights is None:

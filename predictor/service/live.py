@@ -134,6 +134,27 @@ REPLAYED_EVERY = 5
 QUIET_WINDOWS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class CostlyAnswer:
+    """What a costly model forecasts (series asked about x targets x levels), and the `place` of each series in it.
+
+    A place of -1 means that the model was not asked about the series.
+    """
+
+    place: Ints
+    forecasts: Floats
+
+    def about(self, rows: Rows) -> Floats | None:
+        """Forecasts of `rows`, NaN where the model was not asked; None where it was asked about none."""
+        place = self.place[rows]
+        asked = place >= 0
+        if not asked.any():
+            return None
+        quantiles = np.full((len(place), *self.forecasts.shape[1:]), np.nan, dtype=np.float32)
+        quantiles[asked] = self.forecasts[place[asked]]
+        return quantiles
+
+
 @dataclass(slots=True)
 class CycleForecast:
     """All series at one cycle: final forecasts (series x targets x levels) and the heaviest models (series x targets).
@@ -146,6 +167,7 @@ class CycleForecast:
     rows: Ints
     forecasts: Floats
     place: Ints  # of each series in `rows`, -1 = is not
+    costly: dict[int, CostlyAnswer] = field(default_factory=dict)  # by number of the model
 
 
 class LiveForecaster:
@@ -204,7 +226,7 @@ class LiveForecaster:
         record.resize(len(news))
         replay_past(self.forecaster.models, view.part(news), self.forecaster.spec, record)
         replayable = np.array([model.replayable for model in self.forecaster.models.values()])
-        # A record earned in life outweighs a replay_past, unless it is shorter.
+        # A record earned in life outweighs a replay, unless it is shorter.
         longer = record.count.min(axis=2) > scoreboard.count[:, news].min(axis=2)
         scoreboard.take_over(record, replayable[:, None] & longer, news)
 
@@ -224,8 +246,8 @@ class LiveForecaster:
         result = CycleForecast(self._final, self._chosen, judged, np.empty(shape, dtype=np.float32), place)
         chunks = list(self._chunks(view, place))
         with self._hands(len(chunks)) as each:
-            answers = self._ask_costly(view, judged, each)
-            each(lambda rows: self._forecast_chunk(view, rows, factor, (answers, result)), chunks)
+            result.costly |= self._ask_costly(view, judged, each)
+            each(lambda rows: self._forecast_chunk(view, rows, factor, result), chunks)
         return result
 
     @contextmanager
@@ -237,10 +259,7 @@ class LiveForecaster:
         else:
             yield lambda work, items: [work(item) for item in items]
 
-    def _ask_costly(
-        self, view: SeriesView, judged: Ints, each: Callable[..., list[Any]]
-    ) -> dict[int, tuple[Ints, Floats]]:
-        """Forecasts of costly models about the series they are asked about, by model, with each one's place (or -1)."""
+    def _ask_costly(self, view: SeriesView, judged: Ints, each: Callable[..., list[Any]]) -> dict[int, CostlyAnswer]:
         answers = {}
         for number, model in enumerate(self.forecaster.models.values()):
             if getattr(model, "costly", False):
@@ -249,7 +268,7 @@ class LiveForecaster:
                 forecasts = each(lambda part, model=model: _predict_last(model, view.part(part)), parts)
                 place = np.full(view.series, -1, dtype=np.int64)
                 place[rows] = np.arange(len(rows))
-                answers[number] = place, np.concatenate(forecasts)
+                answers[number] = CostlyAnswer(place, np.concatenate(forecasts))
         return answers
 
     def _make_room(self, series: int) -> None:
@@ -271,16 +290,14 @@ class LiveForecaster:
             rows = np.flatnonzero(active)
             yield from (rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK))
 
-    def _forecast_chunk(
-        self, view: SeriesView, rows: Rows, factor: Floats, work: tuple[dict[int, tuple[Ints, Floats]], CycleForecast]
-    ) -> None:
-        answers, result = work
+    def _forecast_chunk(self, view: SeriesView, rows: Rows, factor: Floats, result: CycleForecast) -> None:
         part = view.part(rows)
         place = result.place[rows]
         judged = np.flatnonzero(place >= 0)
         forecasts: list[Floats | None] = []
         for number, model in enumerate(self.forecaster.models.values()):
-            quantiles = _picked(answers[number], rows) if number in answers else _predict_last(model, part)
+            answer = result.costly.get(number)
+            quantiles = _predict_last(model, part) if answer is None else answer.about(rows)
             forecasts.append(quantiles)
             result.forecasts[number, place[judged]] = np.nan if quantiles is None else quantiles[judged]
         final, chosen = self.forecaster.composition.blend(forecasts, rows, factor[rows])
@@ -289,15 +306,3 @@ class LiveForecaster:
 
 def _predict_last(model: Model, part: SeriesView) -> Floats:
     return make_monotone(model.predict(part, part.last)[0])
-
-
-def _picked(answer: tuple[Ints, Floats], rows: Rows) -> Floats | None:
-    """The part of a costly model's answer that is about `rows`, NaN where it was not asked; None if it is empty."""
-    place, forecasts = answer
-    here = place[rows]
-    told = here >= 0
-    if not told.any():
-        return None
-    quantiles = np.full((len(here), *forecasts.shape[1:]), np.nan, dtype=np.float32)
-    quantiles[told] = forecasts[here[told]]
-    return quantiles

@@ -26,6 +26,7 @@ KEEP_EVERY_S = 60.0
 MAX_SERIES = 20_000
 PER_SERIES = ("loss", "against", "count", "at")
 
+# Of the arrays' names and meaning: raise it when one of them changes, older blocks are then left alone.
 VERSION = 2
 # More than any honest state holds; a block that unpacks to more is not ours.
 MAX_BYTES = 1 << 30
@@ -51,12 +52,14 @@ def unpack(blob: bytes | None, kind: str, about: Mapping[str, object]) -> dict[s
     try:
         arrays = _read(blob)
         header = json.loads(arrays.pop(HEADER).tobytes())
+        version = header["version"]
         wanted = json.loads(json.dumps({"version": VERSION, "kind": kind, **about}))
-    except (ValueError, KeyError, OSError, zlib.error, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OSError, zlib.error, zipfile.BadZipFile) as error:
         log.warning("what was learnt cannot be read, beginning anew", kind=kind, error=str(error))
         return None
     if header != wanted:
-        log.info("what was learnt belongs to other settings, beginning anew", kind=kind)
+        why = "format" if version != VERSION else "settings"
+        log.info(f"what was learnt belongs to another {why}, beginning anew", kind=kind)
         return None
     return arrays
 

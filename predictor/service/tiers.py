@@ -9,7 +9,7 @@ import structlog
 
 from cpdb import HostLoad, LinkLoad, Quantity, RefreshReport, Store, SubjectKind, VmLoad
 from predictor.config import PredictorConfig
-from predictor.data.sources import Coarse, Loads, Source, destination_of, sums, virtual_ip_of
+from predictor.data.sources import CoarseSeries, LoadSeries, Source, destination_of, sums, virtual_ip_of
 from predictor.data.view import Floats, ForecastSpec, SeriesView, make_spec
 from predictor.models import Model
 from predictor.models.communications import Arrivals, Communications
@@ -133,7 +133,7 @@ class Tiers:
             models=tuple(name for name in LIGHT if name in config.models),
             limits=replace(config.limits, threads=1),
         )
-        machines = Loads((VmLoad, HostLoad), config.step_s, config.window_s)
+        machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.window_s)
         self._host_of = machines.host_of
         sources = {**dict(_sums(light)), tier_of(SubjectKind.VM): machines}
         self.fast = self._beside(light, sources)
@@ -141,7 +141,7 @@ class Tiers:
         if slow.horizons_s:
             slowly = slow.config(config)
             both = {SLOW: self.pairs.source, **{tier.replace(FAST, SLOW, 1): one for tier, one in sources.items()}}
-            coarse = {tier: Coarse(one, slowly.step_s, slowly.window_s) for tier, one in both.items()}
+            coarse = {tier: CoarseSeries(one, slowly.step_s, slowly.window_s) for tier, one in both.items()}
             self.slow = self._beside(slowly, coarse)
 
     def _beside(self, config: PredictorConfig, sources: Mapping[str, Source]) -> dict[str, Predictor]:
@@ -205,4 +205,4 @@ def _sums(config: PredictorConfig) -> Iterator[tuple[str, Source]]:
     step_s, window_s = config.step_s, config.window_s
     yield tier_of(SubjectKind.VIRTUAL_IP), sums(virtual_ip_of, step_s, window_s)
     yield tier_of(SubjectKind.DESTINATION), sums(destination_of, step_s, window_s)
-    yield tier_of(SubjectKind.LINK), Loads((LinkLoad,), step_s, window_s)
+    yield tier_of(SubjectKind.LINK), LoadSeries((LinkLoad,), step_s, window_s)

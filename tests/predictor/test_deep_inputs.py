@@ -114,7 +114,7 @@ def test_lessons_keep_their_distance_from_what_is_kept_back():
     subject = NetworkTask(past, np.arange(12), SHAPES, (0.5,), Calendar())
     assert subject.taught + max(shape.reach for shape in SHAPES) <= subject.split
     assert subject.split < subject.last < past.cells - 1
-    lesson = draw_batch(subject, (subject.split, subject.last + 1), 500, np.random.default_rng(1))
+    lesson = draw_batch(subject, range(subject.split, subject.last + 1), 500, np.random.default_rng(1))
     assert 0 < np.isnan(lesson.truths).mean() < 0.2
     assert (lesson.inputs.statics[:, 2] < 1.0).mean() > 0.05  # some with a gap of up to MAX_GAP before them
     assert lesson.inputs.statics[:, 2].min() > 0.5 - MAX_GAP / 280

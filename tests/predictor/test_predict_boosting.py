@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from predictor.data.view import ForecastSpec, SeriesView, Target
-from predictor.models.boosting import GradientBoosting, _fair
+from predictor.models.boosting import GradientBoosting, _fair_rows
 from predictor.models.boosting.features import (
     CALENDAR_CYCLES,
     FeatureContext,
+    RowOrigins,
     calendar_cells,
-    describe_moments,
+    describe_rows,
     find_leaders,
 )
 from predictor.models.boosting.forests import BoostingEffort
@@ -69,11 +70,11 @@ def test_no_feature_sees_the_future(origin, target):
     rates = np.stack([cycles(5, 200), cycles(5, 200, seed=6)])
     spoilt = rates.copy()
     spoilt[..., origin + 1 :] = 1e9
-    who, when = np.arange(5), np.full(5, origin)
+    rows = RowOrigins(np.arange(5), np.full(5, origin))
     peers = np.array([[1, -1], [0, 2], [-1, -1], [4, 1], [3, 0]])
     periods = np.array([24.0, 9.5, np.nan, 3.0, 60.0])
     told = [
-        describe_moments(FeatureContext(SeriesView(one), periods, peers, (12, 24)), who, when, target)
+        describe_rows(FeatureContext(SeriesView(one), periods, peers, (12, 24)), rows, target)
         for one in (rates, spoilt)
     ]
     assert np.array_equal(*told)
@@ -82,12 +83,12 @@ def test_no_feature_sees_the_future(origin, target):
 
 def test_features_do_not_depend_on_the_unit_of_the_rates():
     rates = cycles(4, 200)[None]
-    who, when = np.arange(4), np.full(4, 150)
+    rows = RowOrigins(np.arange(4), np.full(4, 150))
     peers = np.array([[1], [2], [3], [0]])
     scenes = [
         FeatureContext(SeriesView(rates * unit), np.full(4, 24.0), peers, usual=(3e3 * unit,)) for unit in (1, 1024)
     ]
-    told = [describe_moments(context, who, when, SPEC.targets[1]) for context in scenes]
+    told = [describe_rows(context, rows, SPEC.targets[1]) for context in scenes]
     assert told[0] == pytest.approx(told[1], rel=1e-3, abs=1e-4)
 
 
@@ -111,7 +112,7 @@ def test_one_source_with_many_series_has_no_more_say_than_the_others():
     groups = np.array([0] * 50 + [1, 2])
     view = SeriesView(np.ones((1, 52, 100), dtype=np.float32), groups=groups)
     who, when = (part.ravel() for part in np.meshgrid(np.arange(52), np.arange(100), indexing="ij"))
-    chosen, _ = _fair(view, (who, when), 240, np.random.default_rng(1))
+    chosen, _ = _fair_rows(view, RowOrigins(who, when), 240, np.random.default_rng(1))
     counts = np.bincount(groups[chosen])
     assert counts.sum() == 240
     assert counts.max() <= counts.min() + 1
@@ -120,7 +121,7 @@ def test_one_source_with_many_series_has_no_more_say_than_the_others():
 @pytest.mark.parametrize("rows", [300, 5_000, 400_000])
 @pytest.mark.parametrize("groups", [1, 6])
 def test_effort_grows_with_the_budget_and_stays_within_reason(rows, groups):
-    small, large = (BoostingEffort.within(budget_s, groups, rows) for budget_s in (2.0, 200.0))
+    small, large = (BoostingEffort.within(budget_s / groups, rows) for budget_s in (2.0, 200.0))
     assert small.rows <= large.rows <= rows
     assert small.rows * small.rounds * small.members <= large.rows * large.rounds * large.members
     assert large.members <= 4

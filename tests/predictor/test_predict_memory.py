@@ -1,12 +1,13 @@
 """What was learnt comes back as it was, or not at all."""
 
 import io
+import json
 import zlib
 
 import numpy as np
 import pytest
 
-from predictor.service.state import names, pack, prefixed, section, text, unpack
+from predictor.service.state import VERSION, names, pack, prefixed, section, text, unpack
 
 ABOUT = {"horizons": [5, 15], "models": ["ewma"]}
 
@@ -28,6 +29,19 @@ def pickled():
     file = io.BytesIO()
     np.savez(file, about=np.array([{"version": 1}], dtype=object))
     return zlib.compress(file.getvalue())
+
+
+def of_version(version: int) -> bytes:
+    header = json.dumps({"version": version, "kind": "fast", **ABOUT}).encode()
+    file = io.BytesIO()
+    np.savez(file, about=np.frombuffer(header, dtype=np.uint8), a=np.ones(3, dtype=np.float32))
+    return zlib.compress(file.getvalue())
+
+
+def test_only_the_present_format_is_read():
+    present = unpack(of_version(VERSION), "fast", ABOUT)
+    assert present is not None and present["a"].tolist() == [1, 1, 1]
+    assert [unpack(of_version(version), "fast", ABOUT) for version in (VERSION - 1, VERSION + 1)] == [None, None]
 
 
 @pytest.mark.parametrize(

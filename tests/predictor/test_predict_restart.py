@@ -1,5 +1,8 @@
 """What was learnt survives a restart: the same weights, horizons and probabilities at once."""
 
+import io
+import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from synthetic_traffic import START, Recipe, make
 
 from cpdb import SubjectKind, open_store
 from predictor import Predictor, PredictorConfig
+from predictor.service.state import about, text
 
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean", "seasonal_naive"))
 TRAFFIC = make(3, Recipe(pairs=5, surging=2, seconds=150))
@@ -64,11 +68,22 @@ def test_what_belongs_to_other_settings_is_left_alone(store, other):
     assert after.forecaster.composition.scoreboard.count.max() <= 40
 
 
-def test_nonsense_is_left_alone(store):
-    store.forecasts.remember("predictor/fast", b"nonsense", START)
+def of_the_format_before() -> bytes:
+    """What earlier versions kept: other names for the same arrays."""
+    header = {"version": 1, "kind": "predictor/fast", **about(Predictor(CONFIG, background=False))}
+    file = io.BytesIO()
+    arrays = {"ledger/loss": np.zeros((4, 1, 6)), "subjects": text(["pair\tc0\t10.0.0.1"])}
+    np.savez(file, about=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays)
+    return zlib.compress(file.getvalue())
+
+
+@pytest.mark.parametrize("kept", [b"nonsense", of_the_format_before()])
+def test_what_cannot_be_read_is_left_alone(store, kept):
+    store.forecasts.remember("predictor/fast", kept, START)
     store.facts.add_communications(TRAFFIC.rows(0))
     predictor = Predictor(CONFIG, background=False)
     assert predictor.cycle(store, START + 1).rows == 5
+    assert len(predictor.source.subjects) == 5
 
 
 def test_horizons_are_written_and_moves_recorded(store):

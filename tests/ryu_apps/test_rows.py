@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ryu_apps.telemetry.polling import PortSample
 
 from cpdb import (
     IMPLAUSIBLE,
@@ -22,7 +21,7 @@ from cpdb import (
 )
 from ryu_apps.rules import KIND_SHIFT, Kind, Table, cookie, number_of
 from ryu_apps.status.alarms import Tallies
-from ryu_apps.telemetry.counters import Entry
+from ryu_apps.telemetry.counters import Entry, PortSample
 from ryu_apps.telemetry.rows import Accounts, Book, Neighbour, loads, paced
 from ryu_apps.telemetry.writer import Kept, Row, Writer, store_rows
 

@@ -9,11 +9,12 @@ from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, Target, 
 from predictor.models.boosting.features import (
     WARM_UP,
     FeatureContext,
+    RowOrigins,
     calendar_cells,
     complete_features,
-    describe_moments,
+    describe_rows,
     find_leaders,
-    moment_features,
+    origin_features,
 )
 from predictor.models.boosting.forests import (
     MIN_ROWS,
@@ -68,7 +69,7 @@ class GradientBoosting:
         groups = _groups(self.spec)
         forests: dict[Target, tuple[int, Forest]] = {}
         for targets in groups:
-            forest = _grow_group(context, targets, (self.fit_budget_s, len(groups)), self._seed)
+            forest = _grow_group(context, targets, self.fit_budget_s / len(groups), self._seed)
             if forest is None:
                 return
             forests |= dict.fromkeys(targets, forest)
@@ -91,12 +92,12 @@ class GradientBoosting:
         seen, asked = self._with_peers(view)
         peers, first = self._peers_in(seen), int(origins[0])
         context = FeatureContext(seen, self._known_periods(seen), peers, self._calendar, self._usual, first)
-        who, when = np.repeat(asked, len(origins)), np.tile(origins, view.series)
-        told = {channel: moment_features(context, who, when, channel) for channel in set(self.spec.channels.tolist())}
+        rows = RowOrigins(np.repeat(asked, len(origins)), np.tile(origins, view.series))
+        at_origin = {channel: origin_features(context, rows, channel) for channel in set(self.spec.channels.tolist())}
         for number, target in enumerate(self.spec.targets):
             base, forest = self._forests[target]
-            level, scale = _level(context, target, base, (who, when))
-            changes = forest.predict_changes(complete_features(context, told[target.channel], (who, when), target))
+            level, scale = _level(context, target, base, rows)
+            changes = forest.predict_changes(complete_features(context, at_origin[target.channel], rows, target))
             values = interpolate_levels(level[:, None] + scale[:, None] * changes, self.spec.levels)
             quantiles[:, :, number] = values.reshape(view.series, len(origins), -1).transpose(1, 0, 2)
         return quantiles
@@ -167,82 +168,76 @@ def _groups(spec: ForecastSpec) -> list[tuple[Target, ...]]:
 
 
 def _grow_group(
-    context: FeatureContext, targets: Sequence[Target], budget: tuple[float, int], seed: int
+    context: FeatureContext, targets: Sequence[Target], budget_s: float, seed: int
 ) -> tuple[int, Forest] | None:
-    """Trees of one group of targets; None when there are too few rows to learn from."""
+    """Trees of one group of targets within so much CPU; None when there are too few rows to learn from."""
     rng = np.random.default_rng(seed)
-    where = [_moments(context.view, target) for target in targets]
-    effort = BoostingEffort.within(*budget, sum(len(who) for who, _ in where))
+    known = [_known_windows(context.view, target) for target in targets]
+    effort = BoostingEffort.within(budget_s, sum(len(rows.who) for rows in known))
     share = round(effort.rows / SHARE / len(targets))
     lessons = [
-        (target, _fair(context.view, moments, share, rng)) for target, moments in zip(targets, where, strict=True)
+        (target, _fair_rows(context.view, rows, share, rng)) for target, rows in zip(targets, known, strict=True)
     ]
-    if sum(len(who) for _, (who, _) in lessons) < MIN_ROWS:
+    if sum(len(rows.who) for _, rows in lessons) < MIN_ROWS:
         return None
     level = _nearest_level(context, lessons)
-    inputs, truths, weights = (
-        np.concatenate(part) for part in zip(*(_training_rows(context, *one, level) for one in lessons), strict=True)
-    )
+    parts = [_training_rows(context, target, rows, level) for target, rows in lessons]
+    inputs, truths, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
     moments = context.view.cells - WARM_UP
     return level, grow_forest(TrainingRows(inputs, truths, weights, moments), effort, seed)
 
 
-def _moments(view: SeriesView, target: Target) -> tuple[Ints, Ints]:
+def _known_windows(view: SeriesView, target: Target) -> RowOrigins:
     """Series and origins of all windows whose truth is known."""
     origins = np.arange(WARM_UP, view.cells - view.lead - target.reach)
     if not len(origins):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    known = ~np.isnan(view.target(target)[:, view.begins(target, origins)])
-    who, at = np.nonzero(known)
-    return who, origins[at]
+        return RowOrigins(origins, origins)
+    who, at = np.nonzero(~np.isnan(view.target(target)[:, view.begins(target, origins)]))
+    return RowOrigins(who, origins[at])
 
 
-def _fair(view: SeriesView, moments: tuple[Ints, Ints], rows: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    who, when = moments
-    if len(who) > rows:
-        chosen = fair_sample(who if view.groups is None else view.groups[who], rows, rng)
-        return who[chosen], when[chosen]
-    return who, when
+def _fair_rows(view: SeriesView, rows: RowOrigins, most: int, rng: np.random.Generator) -> RowOrigins:
+    if len(rows.who) <= most:
+        return rows
+    chosen = fair_sample(rows.who if view.groups is None else view.groups[rows.who], most, rng)
+    return RowOrigins(rows.who[chosen], rows.when[chosen])
 
 
 # What a forecast may be a change from: the last value, or one of the running figures (averages of 0.2, 0.05, the mean).
 LAST, LEVELS = -1, (-1, 1, 2, 4)
 
 
-def _level(context: FeatureContext, target: Target, level: int, where: tuple[Ints, Ints]) -> tuple[Floats, Floats]:
+def _level(context: FeatureContext, target: Target, level: int, rows: RowOrigins) -> tuple[Floats, Floats]:
     running = context.running(target.channel)
-    who, here = where[0], where[1] - running.first
+    here = rows.when - running.first
     values = running.values if level == LAST else running.figures[level]
-    return values[who, here], running.scale[who, here]
+    return values[rows.who, here], running.scale[rows.who, here]
 
 
-def _nearest_level(context: FeatureContext, lessons: Sequence[tuple[Target, tuple[Ints, Ints]]]) -> int:
+def _nearest_level(context: FeatureContext, lessons: Sequence[tuple[Target, RowOrigins]]) -> int:
     """The level from which the truths are least far away, in sums of absolute distances."""
-    far = []
-    for level in LEVELS:
-        parts = [
-            np.abs(_truths(context, target, where) - _level(context, target, level, where)[0])
-            for target, where in lessons
-        ]
-        far.append(sum(float(part.sum()) for part in parts))
+    far = [
+        sum(
+            float(np.abs(_truths(context, target, rows) - _level(context, target, level, rows)[0]).sum())
+            for target, rows in lessons
+        )
+        for level in LEVELS
+    ]
     best = int(np.argmin(far))
     return LEVELS[best] if far[best] < MUCH_NEARER * far[0] else LAST
 
 
-def _truths(context: FeatureContext, target: Target, where: tuple[Ints, Ints]) -> Floats:
-    held: Floats = context.view.target(target)[where[0], context.view.begins(target, where[1])]
+def _truths(context: FeatureContext, target: Target, rows: RowOrigins) -> Floats:
+    held: Floats = context.view.target(target)[rows.who, context.view.begins(target, rows.when)]
     return held
 
 
 def _training_rows(
-    context: FeatureContext, target: Target, where: tuple[Ints, Ints], level: int
+    context: FeatureContext, target: Target, rows: RowOrigins, level: int
 ) -> tuple[Floats, Floats, Floats]:
     """Inputs, truths as changes from the level in units of the scale, and weights."""
-    base, scale = _level(context, target, level, where)
+    base, scale = _level(context, target, level, rows)
     weights = np.sqrt(scale)
     usual = weights.mean() if len(weights) else 1.0
-    return (
-        describe_moments(context, *where, target),
-        (_truths(context, target, where) - base) / scale,
-        np.minimum(weights / usual, LOUDEST),
-    )
+    truths = (_truths(context, target, rows) - base) / scale
+    return describe_rows(context, rows, target), truths, np.minimum(weights / usual, LOUDEST)

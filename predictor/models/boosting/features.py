@@ -1,6 +1,7 @@
 """Describes a series' past at any moment to learning models, by numbers that never look beyond that moment."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -117,13 +118,21 @@ def _since_burst(running: ChannelFigures) -> Floats:
     return np.minimum(cells - last, REACH)
 
 
-def describe_moments(context: FeatureContext, who: Ints, when: Ints, target: Target) -> Floats:
-    """Rows x features (float32, -1 = unknown) of series `who` at origins `when`, in units of each one's scale there."""
-    return complete_features(context, moment_features(context, who, when, target.channel), (who, when), target)
+class RowOrigins(NamedTuple):
+    """Rows to describe: the series `who` of each (places in the view) and its origin `when` (cells)."""
+
+    who: Ints
+    when: Ints
 
 
-def moment_features(context: FeatureContext, who: Ints, when: Ints, channel: int) -> Floats:
+def describe_rows(context: FeatureContext, rows: RowOrigins, target: Target) -> Floats:
+    """Rows x features (float32, -1 = unknown), in units of each series' scale at the origin."""
+    return complete_features(context, origin_features(context, rows, target.channel), rows, target)
+
+
+def origin_features(context: FeatureContext, rows: RowOrigins, channel: int) -> Floats:
     """The part of the features that does not depend on the window asked for; features x rows."""
+    who, when = rows
     running = context.running(channel)
     here = when - running.first
     scale = running.scale[who, here]
@@ -134,62 +143,56 @@ def moment_features(context: FeatureContext, who: Ints, when: Ints, channel: int
     return np.array(columns, dtype=np.float32)
 
 
-def complete_features(context: FeatureContext, told: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
-    """All features of a target, from those of the moment (features x rows): rows x features, -1 = unknown."""
-    who, when = where
+def complete_features(context: FeatureContext, at_origin: Floats, rows: RowOrigins, target: Target) -> Floats:
+    """All features of a target, from those of the origin (features x rows): rows x features, -1 = unknown."""
     running = context.running(target.channel)
-    scale = running.scale[who, when - running.first]
-    cycles = [
-        *_calendar(context, who, when, target),
-        *seasonal_features(context.view, context.periods, where, target).T,
-    ]
-    columns = [column / scale for column in cycles] + _phases(context, target, when)
-    columns.append(np.full(len(who), float(target.reach)))
+    scale = running.scale[rows.who, rows.when - running.first]
+    cycles = [*_calendar(context, rows, target), *seasonal_features(context.view, context.periods, rows, target).T]
+    columns = [column / scale for column in cycles] + _phases(context, target, rows.when)
+    columns.append(np.full(len(rows.who), float(target.reach)))
     # A value that nothing else has: scikit-learn refuses columns in which all is NaN.
-    inputs: Floats = np.nan_to_num(np.concatenate([told, np.array(columns, dtype=np.float32)]).T, nan=-1.0)
+    inputs: Floats = np.nan_to_num(np.concatenate([at_origin, np.array(columns, dtype=np.float32)]).T, nan=-1.0)
     return inputs
 
 
-def seasonal_features(view: SeriesView, periods: Floats, where: tuple[Ints, Ints], target: Target) -> Floats:
+def seasonal_features(view: SeriesView, periods: Floats, rows: RowOrigins, target: Target) -> Floats:
     """What the same window of the last three cycles of its own period held: rows x cycles.
 
-    `where` are series and origins. A window that had not ended at the origin is NaN, as are series without a period.
+    A window that had not ended at the origin is NaN, as are series without a period.
     """
-    who, when = where
-    length = np.nan_to_num(periods, nan=float(4 * view.cells))[who]
+    length = np.nan_to_num(periods, nan=float(4 * view.cells))[rows.who]
     # Cycles too near to be over at the origin would all be NaN: begin with the first that is.
     skipped = np.ceil((target.reach + view.lead) / length) - 1
     back = np.round(length[:, None] * (np.arange(1, CYCLES + 1) + np.maximum(skipped, 0)[:, None])).astype(np.int64)
-    return _earlier_windows(view, who, when, (target, back))
+    return _earlier_windows(view, rows, target, back)
 
 
-def _earlier_windows(view: SeriesView, who: Ints, when: Ints, asked: tuple[Target, Ints]) -> Floats:
+def _earlier_windows(view: SeriesView, rows: RowOrigins, target: Target, back: Ints) -> Floats:
     """What the target held `back` cells (rows x cycles) before the window asked for: rows x cycles, NaN = not over."""
-    target, back = asked
-    begin = view.begins(target, when)[:, None] - back
-    over = (begin >= 0) & (begin + target.length - 1 <= when[:, None])
+    begin = view.begins(target, rows.when)[:, None] - back
+    over = (begin >= 0) & (begin + target.length - 1 <= rows.when[:, None])
     values = view.target(target)
     at = np.where(over, np.minimum(begin, values.shape[1] - 1), 0)
-    return np.where(over, values[who[:, None], at], np.nan)
+    return np.where(over, values[rows.who[:, None], at], np.nan)
 
 
 def calendar_cells(view: SeriesView) -> tuple[int, ...]:
     """Cells of a minute, an hour, a day, a week: not too few, and held often enough by the history."""
     cells = [round(seconds / view.step_s) for seconds in CALENDAR_S]
-    return tuple(one for one in cells if MIN_CELLS <= one <= view.cells // CALENDAR_CYCLES)
+    return tuple(cycle for cycle in cells if MIN_CELLS <= cycle <= view.cells // CALENDAR_CYCLES)
 
 
-def _calendar(context: FeatureContext, who: Ints, when: Ints, target: Target) -> list[Floats]:
+def _calendar(context: FeatureContext, rows: RowOrigins, target: Target) -> list[Floats]:
     """Of each kind of cycle: the last two at the target's phase and the mean of all; last and mean at the origin's."""
     view, now = context.view, Target(target.channel, 0, 1)
     columns: list[Floats] = []
     for cells in context.calendar:
         first = -(-(target.reach + view.lead) // cells)
         back = cells * (first + np.arange(CALENDAR_CYCLES))
-        then = _earlier_windows(view, who, when, (target, np.broadcast_to(back, (len(who), CALENDAR_CYCLES))))
+        then = _earlier_windows(view, rows, target, np.broadcast_to(back, (len(rows.who), CALENDAR_CYCLES)))
         # The origin's own phase: a window of one cell that begins with the origin.
         back = cells * np.arange(1, CALENDAR_CYCLES + 1) + 1 + view.lead
-        was = _earlier_windows(view, who, when, (now, np.broadcast_to(back, (len(who), CALENDAR_CYCLES))))
+        was = _earlier_windows(view, rows, now, np.broadcast_to(back, (len(rows.who), CALENDAR_CYCLES)))
         columns += [then[:, 0], then[:, 1], _known_mean(then), was[:, 0], _known_mean(was)]
     return columns
 
@@ -236,7 +239,7 @@ def _moves(running: ChannelFigures, who: Ints, when: Ints) -> list[Floats]:
 
 
 def find_leaders(rates: Floats, count: int) -> Ints:
-    """For each series those others whose distance from their average best foretells its next change: series x count.
+    """For each series those others whose distance from their average best predicts its next change: series x count.
 
     `rates` is series x cells. The lead-lag correlation is taken of what the series' own distance does not explain.
     """

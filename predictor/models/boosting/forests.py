@@ -50,9 +50,9 @@ class BoostingEffort:
     members: int
 
     @classmethod
-    def within(cls, budget_s: float, groups: int, rows: int) -> "BoostingEffort":
-        """What `budget_s` of CPU allows when `groups` have `rows` rows each."""
-        each_s = budget_s / (groups * (1.0 + 2 * OUTER_SHARE))
+    def within(cls, budget_s: float, rows: int) -> "BoostingEffort":
+        """What `budget_s` of CPU allows for one group of `rows` rows."""
+        each_s = budget_s / (1.0 + 2 * OUTER_SHARE)
         # Rows and rounds grow together: twice the budget is for 1.4 times of each.
         most = (each_s / MIN_ROUNDS - ROUND_S) / ROW_ROUND_S
         kept = int(min(SHARE * rows, MAX_ROWS, max(MIN_ROWS, min(most, np.sqrt(each_s / ROW_ROUND_S * ROWS_A_ROUND)))))
@@ -119,7 +119,7 @@ def grow_forest(lesson: TrainingRows, effort: BoostingEffort, seed: int) -> Fore
         rounds = effort.rounds if level == 0.5 else max(20, round(OUTER_SHARE * effort.rounds))
         rate = float(np.clip(pace / rounds, *RATES))
         members[level] = tuple(
-            _boost_trees((binned[drawn], lesson.truths[drawn]), level, Pace(rounds, rate, leaves), seed + number)
+            _boost_trees(binned[drawn], lesson.truths[drawn], level, Pace(rounds, rate, leaves), seed + number)
             for number, drawn in enumerate(draws)
         )
     return Forest(bins, members)
@@ -131,11 +131,10 @@ def _draws(weights: Floats, effort: BoostingEffort, rng: np.random.Generator) ->
     return [rng.choice(len(weights), rows, replace=False, p=chance) for _ in range(effort.members)]
 
 
-def _boost_trees(taught: tuple[Floats, Floats], level: float, pace: Pace, seed: int) -> Any:
+def _boost_trees(inputs: Floats, truths: Floats, level: float, pace: Pace, seed: int) -> Any:
     # Deferred: scikit-learn takes a second to import, and only the fitting process needs it at once.
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    inputs, truths = taught
     trees = HistGradientBoostingRegressor(
         loss="quantile",
         quantile=level,

@@ -173,7 +173,7 @@ def network_inputs(past: PrefixSums, moments: Moments, shapes: Sequence[WindowSh
     unit = np.where(unit > 0, unit, 1.0)
     raw = np.stack([_guesses(past, moments, shape, ever.mean) for shape in shapes], axis=1)
     return Inputs(
-        steps=_steps(past, moments, (centre, unit)),
+        steps=_steps(past, moments, centre, unit),
         guesses=((raw - centre[:, None, None]) / unit[:, None, None]).astype(np.float32),
         statics=_statics(moments, calendar, (long.mean / unit, ever.mean / unit, long.share)),
         centre=centre,
@@ -195,7 +195,7 @@ def _recent(past: PrefixSums, moments: Moments) -> Floats:
     return centre
 
 
-def _steps(past: PrefixSums, moments: Moments, normal: tuple[Floats, Floats]) -> Floats:
+def _steps(past: PrefixSums, moments: Moments, centre: Floats, unit: Floats) -> Floats:
     widths = np.concatenate([np.full(count, width) for count, width in RESOLUTIONS])
     ends = REACH - np.cumsum(widths)  # cells between the step's end and the moment
     first = moments.cells[:, None] - ends - widths + 1
@@ -204,7 +204,7 @@ def _steps(past: PrefixSums, moments: Moments, normal: tuple[Floats, Floats]) ->
     here = span_statistics(past, Spans(rows, first, lengths, seen))
     back = np.round(_periods(past, moments)).astype(np.int64)
     before = span_statistics(past, Spans(rows, first - back[:, None], lengths, seen))
-    centre, unit = (part[:, None] for part in normal)
+    centre, unit = centre[:, None], unit[:, None]
     features = [
         _squashed((here.mean - centre) / unit) * (here.share > 0),
         np.minimum(here.deviation / unit, 5.0),
@@ -346,10 +346,10 @@ class TrainingBatch:
     weights: Floats
 
 
-def draw_batch(subject: NetworkTask, span: Sequence[int], count: int, rng: np.random.Generator) -> TrainingBatch:
-    """`count` moments whose origins lie in `span` (first, end), all series alike."""
+def draw_batch(subject: NetworkTask, span: range, count: int, rng: np.random.Generator) -> TrainingBatch:
+    """`count` moments whose origins lie in `span`, all series alike."""
     rows = rng.choice(subject.rows, count)
-    cells = rng.integers(span[0], span[1], count)
+    cells = rng.integers(span.start, span.stop, count)
     hidden = np.where(rng.random(count) < GAPS, rng.integers(1, MAX_GAP + 1, count), 0)
     moments = Moments(rows, cells, cells - hidden)
     inputs = network_inputs(subject.past, moments, subject.shapes, subject.calendar)

@@ -233,14 +233,14 @@ class _Training:
         self._network = self._average = self.best = network
         self._rng = np.random.default_rng(effort.seed)
         self._levels = torch.tensor(subject.levels, dtype=torch.float32)
-        self.kept_back = draw_batch(subject, (subject.split, subject.last + 1), VALIDATED, self._rng)
+        self.kept_back = draw_batch(subject, range(subject.split, subject.last + 1), VALIDATED, self._rng)
         self._best_loss, self.best_step = inf, 0
         self._began = time.process_time(), time.monotonic()
 
     def learn(self) -> None:
         """Learns all but what is kept back; keeps the average that did best there."""
         step = 0
-        for step in self._steps(self._effort.steps, FIRST_PART, (WARM_UP, self._subject.taught)):
+        for step in self._steps(self._effort.steps, FIRST_PART, range(WARM_UP, self._subject.taught)):
             if step % CHECKED_EVERY == 0:
                 self._check(step)
             if step - self.best_step > PATIENCE:
@@ -252,11 +252,11 @@ class _Training:
         self._network = copy.deepcopy(self.best)
         self._rate *= WARM
         steps = round(AFTER * self.best_step)
-        for _ in self._steps(steps, SECOND_PART, (WARM_UP, self._subject.last + 1)):
+        for _ in self._steps(steps, SECOND_PART, range(WARM_UP, self._subject.last + 1)):
             pass
         self.best = self._average
 
-    def _steps(self, steps: int, until: float, span: tuple[int, int]) -> Any:
+    def _steps(self, steps: int, until: float, span: range) -> Any:
         """Makes steps, at rates that fall to 0, until there are enough or `until` of the time is spent; yields each."""
         optimiser = torch.optim.AdamW(self._network.parameters(), lr=self._rate, weight_decay=DECAY)
         self._average = copy.deepcopy(self._network)
