@@ -144,7 +144,7 @@ def question_of(recording: Recording, plan: BacktestPlan) -> BacktestTask:
     if not 0 < plan.train_fraction < 1 or not enough:
         raise RecordingError(
             f"{recording.name}: --train-fraction {plan.train_fraction:g} leaves {split} of {recording.rows} rows to "
-            f"learn from and {recording.rows - split} to judge by: too few to forecast_live {ahead} rows ahead"
+            f"learn from and {recording.rows - split} to judge by: too few to forecast {ahead} rows ahead"
         )
     found = recording.positions(plan.series)
     spoken = found[(np.nan_to_num(recording.values[found]) != 0).any(axis=1)]

@@ -62,7 +62,7 @@ def test_a_person_is_shown_a_table(file, tmp_path):
         (("forecast", "FILE", "--step", 2, "--models", "oracle"), 1, "no such model"),
         (("forecast", "FILE", "--step", 2, "--exclude", "x"), 1, "no such column"),
         (("forecast", "FILE", "--step", 2, "--series", "x"), 1, "no series matches"),
-        (("forecast", "FILE", "--step", 2, "--train-fraction", 1), 1, "too few to foresee"),
+        (("forecast", "FILE", "--step", 2, "--train-fraction", 1), 1, "too few to forecast"),
         (("forecast", "FILE", "--step", 2, "--horizons", "0"), 2, "whole numbers"),
         (("forecast", "FILE", "--step", 2, "--html", "/nowhere/p.html"), 2, "cannot be written"),
         (("forecast", "FILE"), 2, "--step"),

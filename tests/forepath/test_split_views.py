@@ -46,6 +46,6 @@ def test_the_command_shows_every_path_with_its_share(empty: Store, forepath: For
 
 
 def test_routing_is_off_until_somebody_turns_it_on() -> None:
-    assert orchestrator_config(Settings(), act=True).routing is None
+    assert not orchestrator_config(Settings(), act=True).routing.enabled
     on = orchestrator_config(Settings.model_validate({"routing": {"enabled": True, "paths": 3}}), act=True).routing
-    assert on is not None and (on.paths, on.every_s) == (3, 30.0)
+    assert on.enabled and (on.paths, on.every_s) == (3, 30.0)

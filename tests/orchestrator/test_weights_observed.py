@@ -19,7 +19,7 @@ def sim(store: Store) -> Simulation:
     vips = {one.address: one for one in store.inventory.virtual_ips()}
     both = vips[SHOP].destinations + vips[SEARCH].destinations
     store.inventory.declare_virtual_ips([replace(vips[SHOP], destinations=both), vips[SEARCH]])
-    made.config = replace(made.config, balance=False)
+    made.config = made.config.tuned(weights={"enabled": False})
     made.orchestrator = made.fresh()
     return made.run(3)
 
