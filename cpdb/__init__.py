@@ -17,7 +17,18 @@ from cpdb.errors import (
     StoreOutdated,
     StoreUnreachable,
 )
-from cpdb.forecasts import Forecast, ForecastBatch, HorizonMove, Score, ScoreBatch, Subject, SubjectKind
+from cpdb.forecasts import (
+    NO_MODEL,
+    Forecast,
+    ForecastBatch,
+    HorizonMove,
+    Score,
+    ScoreBatch,
+    Subject,
+    SubjectForecast,
+    SubjectKind,
+    nearest_level,
+)
 from cpdb.model import (
     ActionRecord,
     BytesPerS,
@@ -165,6 +176,7 @@ __all__ = [
     "IMPLAUSIBLE",
     "IPV4",
     "LAST_TAG",
+    "NO_MODEL",
     "QUANTITIES",
     "TABLES",
     "URL_VARIABLE",
@@ -234,6 +246,7 @@ __all__ = [
     "StoreUnreachable",
     "StoredBatch",
     "Subject",
+    "SubjectForecast",
     "SubjectKind",
     "VirtualIp",
     "VmLoad",
@@ -246,6 +259,7 @@ __all__ = [
     "WorkflowStep",
     "destination_key",
     "effective",
+    "nearest_level",
     "open_store",
     "read_health",
     "read_settings",

@@ -1,17 +1,19 @@
 """Forecasts and their scores: one by one, and in bulk as packed arrays, one row a cycle for any number of pairs."""
 
-import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise, product
-from math import prod
-from typing import NamedTuple
+from math import isnan, nan, prod
+from typing import Any, NamedTuple
 
 from cpdb.model import Pair, Quantity, Seconds
 
 FLOAT32, UINT32, UINT16, UINT8 = 4, 4, 2, 1
+# In `chosen`: nothing is said
+NO_MODEL = 255
+FAST = "fast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +74,128 @@ class Subject(NamedTuple):
     b: str = ""
 
 
+def nearest_level(levels: Sequence[float], level: float) -> int:
+    """Position of the level nearest to `level`; the first of equals."""
+    return min(range(len(levels)), key=lambda place: abs(levels[place] - level))
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectForecast:
+    """One quantity of one subject within `horizon_s`: the heaviest model, and quantiles (level -> value)."""
+
+    subject: Subject
+    horizon_s: int
+    quantity: Quantity
+    model: str
+    quantiles: Mapping[float, float]
+
+    def at(self, level: float) -> float:
+        """The value at the known level nearest to `level`."""
+        known = tuple(self.quantiles)
+        return self.quantiles[known[nearest_level(known, level)]]
+
+
 @dataclass(frozen=True, slots=True)
 class ForecastBatch:
-    """One issue of forecasts for all subjects of a lane ("fast" or "slow"). Arrays are little endian, C order.
+    """One issue of forecasts for all subjects of a tier ("fast" or "slow"). Arrays are little endian, C order.
 
-    `chosen`: uint8, subjects x horizons x quantities: position in `models`, 255 = none.
-    `values`: float32, subjects x horizons x quantities x levels, NaN = nothing said.
-    `talks`: float32, subjects x horizons: probability of talking at all within the horizon, NaN = unknown; or b"".
+    `chosen`: uint8, subjects x horizons x quantities: position in `models`, NO_MODEL = none.
+    `quantiles`: float32, subjects x horizons x quantities x levels, NaN = nothing said.
+    `activity`: float32, subjects x horizons: probability to be active within the horizon, NaN = unknown; or b"".
     `horizon_s`: uint16, subjects: the adaptive horizon in force, 0 = unknown; or b"".
     Raises ValueError when an array has not its shape's size.
     """
 
     issued_at: Seconds
-    lane: str
+    tier: str
     subjects: tuple[Subject, ...]
     horizons_s: tuple[int, ...]
     quantities: tuple[Quantity, ...]
     levels: tuple[float, ...]
     models: tuple[str, ...]
     chosen: bytes
-    values: bytes
-    talks: bytes = b""
+    quantiles: bytes
+    activity: bytes = b""
     horizon_s: bytes = b""
+    # Made when somebody first asks for a subject by its name
+    _places: dict[Subject, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        count, horizons = len(self.subjects), len(self.horizons_s)
-        cells = prod((count, horizons, len(self.quantities)))
+        cells = prod(self.shape[:-1])
         _sized("chosen", self.chosen, cells * UINT8)
-        _sized("values", self.values, cells * len(self.levels) * FLOAT32)
-        _sized("talks", self.talks or None, count * horizons * FLOAT32)
-        _sized("horizon_s", self.horizon_s or None, count * UINT16)
+        _sized("quantiles", self.quantiles, cells * len(self.levels) * FLOAT32)
+        _sized("activity", self.activity or None, prod(self.shape[:2]) * FLOAT32)
+        _sized("horizon_s", self.horizon_s or None, len(self.subjects) * UINT16)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Subjects, horizons, quantities, levels."""
+        return len(self.subjects), len(self.horizons_s), len(self.quantities), len(self.levels)
+
+    def array(self) -> memoryview:
+        """The quantiles, subjects x horizons x quantities x levels: float32, not copied, NaN = nothing said."""
+        return _opened(self.quantiles, "f", self.shape)
+
+    def value(self, subject: Subject, horizon_s: int, quantity: Quantity, level: float) -> float | None:
+        """The value at the known level nearest to `level`; None where nothing is said."""
+        found = next(self.rows((subject,), (horizon_s,), (quantity,)), None)
+        return None if found is None else found.at(level)
+
+    def rows(
+        self,
+        subjects: Collection[Subject] | None = None,
+        horizons_s: Collection[int] | None = None,
+        quantities: Collection[Quantity] | None = None,
+    ) -> Iterator[SubjectForecast]:
+        """All that is said, or as far as it is about these; levels at which nothing is said are left out."""
+        values, wide = _opened(self.quantiles, "f"), len(self.levels)
+        cells = product(
+            self._positions(subjects), _chosen(self.horizons_s, horizons_s), _chosen(self.quantities, quantities)
+        )
+        _, horizons, kinds, _ = self.shape
+        for place, horizon, quantity in cells:
+            cell = (place * horizons + horizon) * kinds + quantity
+            model = self.chosen[cell]
+            if model == NO_MODEL:
+                continue
+            known = zip(self.levels, values[cell * wide : (cell + 1) * wide].tolist(), strict=True)
+            said = {level: value for level, value in known if not isnan(value)}
+            if said:
+                about = self.subjects[place], self.horizons_s[horizon], self.quantities[quantity]
+                yield SubjectForecast(*about, self.models[model], said)
+
+    def active(self, subject: Subject, horizon_s: int) -> float | None:
+        """How probable it is that the subject is active within the horizon; None = unknown."""
+        if not self.activity or horizon_s not in self.horizons_s:
+            return None
+        chances = _opened(self.activity, "f", self.shape[:2])
+        chance = next((chances[place, self.horizons_s.index(horizon_s)] for place in self._positions((subject,))), nan)
+        return None if isnan(chance) else float(chance)
+
+    def trusted_s(self, subject: Subject) -> int:
+        """The adaptive horizon in force of the subject, 0 = unknown."""
+        horizons = _opened(self.horizon_s, "H")
+        return next((int(horizons[place]) for place in self._positions((subject,))), 0) if self.horizon_s else 0
+
+    def _positions(self, subjects: Collection[Subject] | None) -> Iterable[int]:
+        if subjects is None:
+            return range(len(self.subjects))
+        if not self._places:
+            self._places.update((subject, place) for place, subject in enumerate(self.subjects))
+        return [self._places[subject] for subject in subjects if subject in self._places]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScoreRow:
+    """How one model did on one subject: means over `count` forecasts."""
+
+    subject: Subject
+    model: str
+    horizon_s: int
+    quantity: Quantity
+    pinball: float
+    covered: float
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +216,31 @@ class ScoreBatch:
     count: bytes
 
     def __post_init__(self) -> None:
-        cells = prod(map(len, (self.subjects, self.models, self.horizons_s, self.quantities)))
+        cells = prod(self.shape)
         for name, item, size in (
             ("pinball", self.pinball, FLOAT32),
             ("covered", self.covered, FLOAT32),
             ("count", self.count, UINT32),
         ):
             _sized(name, item, cells * size)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Subjects, models, horizons, quantities."""
+        return len(self.subjects), len(self.models), len(self.horizons_s), len(self.quantities)
+
+    def rows(self, subjects: Collection[Subject] | None = None) -> Iterator[ModelScoreRow]:
+        """What was scored, of all subjects or of these; cells without any forecast behind them are left out."""
+        pinball, covered, count = (
+            _opened(part, form, self.shape)
+            for part, form in ((self.pinball, "f"), (self.covered, "f"), (self.count, "I"))
+        )
+        places = [place for place, subject in enumerate(self.subjects) if subjects is None or subject in subjects]
+        for place, model, horizon, quantity in product(places, *map(range, self.shape[1:])):
+            cell = place, model, horizon, quantity
+            if count[cell]:
+                about = self.models[model], self.horizons_s[horizon], self.quantities[quantity]
+                yield ModelScoreRow(self.subjects[place], *about, pinball[cell], covered[cell], count[cell])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,24 +259,21 @@ def _sized(name: str, item: bytes | None, size: int) -> None:
         raise ValueError(f"{name}: {len(item)} bytes where the shape needs {size}")
 
 
-NOTHING_SAID = 255
-FAST = "fast"
+def _opened(packed: bytes, form: str, shape: Sequence[int] = ()) -> memoryview:
+    """The packed array, flat where no shape is given or nothing is in it."""
+    return memoryview(packed).cast(form, shape) if shape and packed else memoryview(packed).cast(form)  # type: ignore[call-overload,no-any-return]
+
+
+def _chosen(known: Sequence[Any], wanted: Collection[Any] | None) -> list[int]:
+    return [place for place, item in enumerate(known) if wanted is None or item in wanted]
 
 
 def forecasts_of(batch: ForecastBatch, number: int | None = None) -> Iterator[Forecast]:
-    """Each pair's forecasts for which a model was chosen; levels at which nothing was said are left out."""
-    values = array("f", batch.values)
-    wide = len(batch.levels)
-    cells = product(batch.subjects, batch.horizons_s, batch.quantities)
-    for at, (subject, horizon_s, quantity) in enumerate(cells):
-        chosen = batch.chosen[at]
-        if chosen == NOTHING_SAID or subject.kind is not SubjectKind.PAIR:
-            continue
-        fan = zip(batch.levels, values[at * wide : (at + 1) * wide], strict=True)
-        quantiles = {level: value for level, value in fan if not math.isnan(value)}
-        if quantiles:
-            pair = Pair(subject.a, subject.b)
-            yield Forecast(pair, batch.issued_at, horizon_s, quantity, batch.models[chosen], quantiles, number)
+    """Each pair's forecasts for which a model was chosen."""
+    pairs = [subject for subject in batch.subjects if subject.kind is SubjectKind.PAIR]
+    for row in batch.rows(pairs):
+        pair = Pair(row.subject.a, row.subject.b)
+        yield Forecast(pair, batch.issued_at, row.horizon_s, row.quantity, row.model, row.quantiles, number)
 
 
 def batches_of(rows: Iterable[Forecast]) -> list[ForecastBatch]:
@@ -185,16 +294,16 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
     chosen, values = bytearray(), array("f")
     for cell in product(pairs, horizons, quantities):
         row = by_cell.get(cell)
-        chosen.append(NOTHING_SAID if row is None else models.index(row.model))
-        values.extend(row.quantiles.get(level, math.nan) if row else math.nan for level in levels)
+        chosen.append(NO_MODEL if row is None else models.index(row.model))
+        values.extend(row.quantiles.get(level, nan) if row else nan for level in levels)
     return ForecastBatch(
         issued_at=issued_at,
-        lane=FAST,
+        tier=FAST,
         subjects=tuple(Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip) for pair in pairs),
         horizons_s=tuple(horizons),
         quantities=tuple(quantities),
         levels=tuple(levels),
         models=tuple(models),
         chosen=bytes(chosen),
-        values=values.tobytes(),
+        quantiles=values.tobytes(),
     )

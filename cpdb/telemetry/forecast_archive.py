@@ -248,7 +248,7 @@ def _newest(now: Seconds, max_age_s: Seconds, lane: str) -> Select[Any]:
 
 def _row_of(batch: ForecastBatch) -> dict[str, Any]:
     return {
-        "tier": batch.lane,
+        "tier": batch.tier,
         "issued_at": batch.issued_at,
         "head": {
             "horizons_s": batch.horizons_s,
@@ -257,8 +257,8 @@ def _row_of(batch: ForecastBatch) -> dict[str, Any]:
             "models": batch.models,
         },
         "chosen": batch.chosen,
-        "quantiles": batch.values,
-        "activity": batch.talks,
+        "quantiles": batch.quantiles,
+        "activity": batch.activity,
         "horizon_s": batch.horizon_s,
     }
 
@@ -266,15 +266,15 @@ def _row_of(batch: ForecastBatch) -> dict[str, Any]:
 def _batch_of(row: Row[Any], subjects: tuple[Subject, ...]) -> ForecastBatch:
     return ForecastBatch(
         issued_at=row.issued_at,
-        lane=row.tier,
+        tier=row.tier,
         subjects=subjects,
         horizons_s=tuple(row.head["horizons_s"]),
         quantities=tuple(map(Quantity, row.head["quantities"])),
         levels=tuple(row.head["levels"]),
         models=tuple(row.head["models"]),
         chosen=bytes(row.chosen),
-        values=bytes(row.quantiles),
-        talks=bytes(row.activity),
+        quantiles=bytes(row.quantiles),
+        activity=bytes(row.activity),
         horizon_s=bytes(row.horizon_s),
     )
 

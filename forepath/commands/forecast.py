@@ -9,7 +9,17 @@ import plotext
 import typer
 from rich.text import Text
 
-from cpdb import Communication, Forecast, Quantity, SettingsError, Store, Subject, SubjectKind, open_store
+from cpdb import (
+    Communication,
+    Forecast,
+    Quantity,
+    SettingsError,
+    Store,
+    Subject,
+    SubjectForecast,
+    SubjectKind,
+    open_store,
+)
 from forepath import forecasts, views
 from forepath.output import JsonOption, SettingsOption, console, emit, rate, table
 from forepath.settings import load_settings
@@ -99,7 +109,7 @@ def _show_scores(found: Sequence[Any], json: str | None) -> None:
     console.print(table("scores: pinball loss in units of EWMA's; 0.90 should lie below q90", columns, rows, left=3))
 
 
-def _show_subjects(found: list[forecasts.Expected], json: str | None, pair: tuple[str | None, str | None]) -> None:
+def _show_subjects(found: list[SubjectForecast], json: str | None, pair: tuple[str | None, str | None]) -> None:
     source, service = pair
     if source is not None:
         found = [one for one in found if one.subject.a == source and service in (None, one.subject.b)]
@@ -119,7 +129,7 @@ def _show_subjects(found: list[forecasts.Expected], json: str | None, pair: tupl
     console.print(table("expected", columns, rows, left=4))
 
 
-def _expected(one: forecasts.Expected) -> dict[str, Any]:
+def _expected(one: SubjectForecast) -> dict[str, Any]:
     return asdict(one) | {"subject": {"kind": one.subject.kind.value, "a": one.subject.a, "b": one.subject.b}}
 
 

@@ -1,7 +1,5 @@
 """Reads what is foreseen beyond the pairs' fast lane: of links as a whole, and of pairs minutes ahead."""
 
-import math
-from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -45,14 +43,7 @@ def peaks(
     batch: ForecastBatch | None, wanted: Collection[Subject], level: float
 ) -> Iterator[tuple[Subject, int, BytesPerS]]:
     """(subject, horizon, value) of the predicted peak at the known level nearest to `level`."""
-    if batch is None or Quantity.BYTES_PEAK not in batch.quantities or not wanted:
+    if batch is None:
         return
-    values = array("f", batch.values)
-    quantity, wide = batch.quantities.index(Quantity.BYTES_PEAK), len(batch.levels)
-    nearest = min(range(wide), key=lambda number: abs(batch.levels[number] - level))
-    for place, subject in enumerate(batch.subjects):
-        for number, horizon_s in enumerate(batch.horizons_s) if subject in wanted else ():
-            cell = (place * len(batch.horizons_s) + number) * len(batch.quantities) + quantity
-            value = values[cell * wide + nearest]
-            if not math.isnan(value):
-                yield subject, horizon_s, value
+    for row in batch.rows(wanted, quantities=(Quantity.BYTES_PEAK,)):
+        yield row.subject, row.horizon_s, row.at(level)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cpdb import NO_MODEL, nearest_level
 from predictor.data.view import ALL, Floats, Ints, Rows
 from predictor.ensemble.weights import Contest, LossScoreboard
-from predictor.models.quantiles import make_monotone, nearest, pinball_loss, widened
+from predictor.models.quantiles import make_monotone, pinball_loss, widened
 
 # Each miss moves the factor by STEP * level, each hit back by STEP * (1 - level), on a log scale: it rests where the
 # share of hits is the level (stochastic approximation, as in adaptive conformal inference, Gibbs and Candes 2021).
@@ -26,7 +27,7 @@ class Calibration:
 
     def __init__(self, targets: int, levels: Sequence[float]) -> None:
         self._levels = np.asarray(levels)
-        self._middle, self._upper, self._lower = (nearest(levels, level) for level in (0.5, UPPER, LOWER))
+        self._middle, self._upper, self._lower = (nearest_level(levels, level) for level in (0.5, UPPER, LOWER))
         self._logs = np.zeros((2, 0, targets), dtype=np.float32)
         self._pooled = np.zeros((2, targets))
 
@@ -74,9 +75,6 @@ class Calibration:
         self._logs, self._pooled = logs.copy(), pooled.astype(float)
 
 
-NOBODY = 255
-
-
 @dataclass(frozen=True, slots=True)
 class Truth:
     """What some windows held that ended at cell number `cell`: `actual` is rows x targets, NaN = not known."""
@@ -104,7 +102,7 @@ class Composition:
     def blend(
         self, forecasts: Sequence[Floats | None], rows: Rows = ALL, factor: Floats | None = None
     ) -> tuple[Floats, Ints]:
-        """The final forecast (rows x targets x levels) and the position of the heaviest model (NOBODY = none).
+        """The final forecast (rows x targets x levels) and the position of the heaviest model (NO_MODEL = none).
 
         `forecasts` are the models' monotone ones in their order, None = was not asked; `factor` (rows) widens.
         """
@@ -128,7 +126,7 @@ class Composition:
         final = self.calibration.apply(total, rows)
         if factor is not None and (factor != 1.0).any():
             final = widened(final, factor[:, None], self.levels)
-        return make_monotone(final), np.where(anyone, weights.argmax(axis=0), NOBODY)
+        return make_monotone(final), np.where(anyone, weights.argmax(axis=0), NO_MODEL)
 
     def learn(self, forecasts: Floats, final: Floats, truth: Truth) -> tuple[Floats, Floats]:
         """Learns from truths about forecasts (models x rows x targets x levels) and the final one (without models).

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cpdb import nearest_level
 from predictor.data.view import Floats
 
 
@@ -49,7 +50,7 @@ def make_monotone(quantiles: Floats) -> Floats:
 
 def widened(quantiles: Floats, factor: Floats, levels: Sequence[float]) -> Floats:
     """Spreads each forecast about its median by `factor` (>= 1, broadcast over all but the last axis)."""
-    middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+    middle = nearest_level(levels, 0.5)
     median = quantiles[..., middle : middle + 1]
     # A flat forecast would stay flat however old it is, so a part of the median counts as spread.
     floor = (np.asarray(levels) - levels[middle]) * 0.5 * median
@@ -63,8 +64,3 @@ def pinball_loss(quantiles: Floats, actual: Floats, levels: Sequence[float]) -> 
     grid = np.asarray(levels)
     loss: Floats = np.maximum(grid * miss, (grid - 1.0) * miss).mean(axis=-1)
     return loss
-
-
-def nearest(levels: Sequence[float], level: float) -> int:
-    """Position of the level nearest to `level`."""
-    return int(np.argmin(np.abs(np.asarray(levels) - level)))

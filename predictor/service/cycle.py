@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import structlog
 
-from cpdb import Score, Store
+from cpdb import NO_MODEL, Score, Store
 from predictor.config import PredictorConfig
 from predictor.data.sources import FlowSeries, Source
 from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, make_spec
-from predictor.ensemble.composition import NOBODY
 from predictor.ensemble.forecaster import Forecaster, ForecasterOptions
 from predictor.ensemble.peers import EQUAL_CELLS, PEERS, PeerForecasts
 from predictor.models import Model, build_models
@@ -204,8 +203,8 @@ class Predictor:
         final, chosen = forecast.final, forecast.chosen
         if len(left_out) or refused.any():
             final, chosen = final.copy(), chosen.copy()
-            final[left_out], chosen[left_out] = np.nan, NOBODY
-            final[:, refused], chosen[:, refused] = np.nan, NOBODY
+            final[left_out], chosen[left_out] = np.nan, NO_MODEL
+            final[:, refused], chosen[:, refused] = np.nan, NO_MODEL
         written_down = FinalForecasts(final, chosen, active, self.tracker.trusted())
         store.forecasts.add_batch(forecast_batch(now, written_down, places, self.names))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cpdb import NO_MODEL
 from predictor.data.view import ALL, Floats, ForecastSpec, Ints, Rows, SeriesView
 from predictor.ensemble.forecaster import Forecaster
 from predictor.ensemble.weights import LossScoreboard
@@ -276,7 +277,7 @@ class LiveForecaster:
         if more > 0:
             empty = self.forecaster.spec.empty(1, more)[0]
             self._final = np.concatenate([self._final, empty])
-            self._chosen = np.pad(self._chosen, ((0, more), (0, 0)), constant_values=255)
+            self._chosen = np.pad(self._chosen, ((0, more), (0, 0)), constant_values=NO_MODEL)
 
     def _stride(self, series: int) -> int:
         return int(np.clip(-(-series // TURN), 1, MAX_JUDGED_ROUND))

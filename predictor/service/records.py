@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cpdb import ForecastBatch, Pair, Quantity, Score, Subject, SubjectKind
+from cpdb import ForecastBatch, Pair, Quantity, Score, Subject, SubjectKind, nearest_level
 from predictor.config import PredictorConfig
 from predictor.data.sources import Source
 from predictor.data.view import Floats, ForecastSpec, Ints, window_values
 from predictor.ensemble.composition import Truth
-from predictor.models.quantiles import nearest
 
 # Rows of a window arrive a little after its end.
 GRACE_S = 2.0
@@ -112,15 +111,15 @@ def forecast_batch(now: float, final: FinalForecasts, places: Ints, names: Forec
     everyone = len(places) == len(final.values)
     return ForecastBatch(
         issued_at=now,
-        lane=config.tier,
+        tier=config.tier,
         subjects=tuple(names.subjects[: len(places)] if everyone else (names.subjects[n] for n in places.tolist())),
         horizons_s=config.horizons_s,
         quantities=names.quantities,
         levels=config.levels,
         models=names.models,
         chosen=(final.chosen if everyone else final.chosen[places]).astype(np.uint8, copy=False).tobytes(),
-        values=(final.values if everyone else final.values[places]).astype("<f4", copy=False).tobytes(),
-        talks=final.active[places].astype("<f4", copy=False).tobytes(),
+        quantiles=(final.values if everyone else final.values[places]).astype("<f4", copy=False).tobytes(),
+        activity=final.active[places].astype("<f4", copy=False).tobytes(),
         horizon_s=final.horizon_s[places].astype("<u2").tobytes(),
     )
 
@@ -130,7 +129,7 @@ def score_rows(verdict: JudgedForecast, names: ForecastLabels, scored_at: float)
     issued, targets, config = verdict.issued, verdict.truth.targets, names.config
     actual = verdict.truth.actual
     judged = issued.written[:, None] & ~np.isnan(verdict.final_loss)
-    covered = actual <= issued.final[:, targets][..., nearest(config.levels, 0.9)]
+    covered = actual <= issued.final[:, targets][..., nearest_level(config.levels, 0.9)]
     for row, number in zip(*np.nonzero(judged), strict=True):
         subject = names.subjects[issued.rows[row]]
         horizon, quantity = divmod(int(targets[number]), len(names.quantities))

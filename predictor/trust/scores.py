@@ -140,20 +140,8 @@ def summarise_scores(batches: Sequence[ScoreBatch], subject: Subject | None, ref
 
 
 def _sums(batch: ScoreBatch, subject: Subject | None) -> dict[tuple[str, int, Quantity], Floats]:
-    row = len(batch.subjects) - 1 if subject is None else _row_of(batch, subject)
-    if row is None:
-        return {}
-    shape = (len(batch.subjects), len(batch.models), len(batch.horizons_s), len(batch.quantities))
-    loss, covered = (np.frombuffer(part, "<f4").reshape(shape)[row] for part in (batch.pinball, batch.covered))
-    count = np.frombuffer(batch.count, "<u4").reshape(shape)[row].astype(np.float64)
-    sums = np.stack([np.nan_to_num(loss) * count, np.nan_to_num(covered) * count, count], axis=-1)
+    """Sums of loss and of covered windows, and how many there were."""
+    rows = batch.rows((batch.subjects[-1] if subject is None else subject,))
     return {
-        (model, horizon_s, quantity): sums[m, h, q]
-        for m, model in enumerate(batch.models)
-        for h, horizon_s in enumerate(batch.horizons_s)
-        for q, quantity in enumerate(batch.quantities)
+        (row.model, row.horizon_s, row.quantity): row.count * np.array([row.pinball, row.covered, 1.0]) for row in rows
     }
-
-
-def _row_of(batch: ScoreBatch, subject: Subject) -> int | None:
-    return batch.subjects.index(subject) if subject in batch.subjects else None

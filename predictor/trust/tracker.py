@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cpdb import HorizonMove, ScoreBatch, Seconds, Subject
+from cpdb import HorizonMove, ScoreBatch, Seconds, Subject, nearest_level
 from predictor.data.view import Floats, Ints, SeriesView
-from predictor.models.quantiles import nearest
 from predictor.trust.activity import ActivityModel
 from predictor.trust.drift import DriftDetector
 from predictor.trust.horizon import UNKNOWN, HorizonChange, HorizonLadder, Tolerance
@@ -48,7 +47,7 @@ class TrustTracker:
         self.horizons = HorizonLadder(len(horizons), Tolerance())
         self.drift = DriftDetector(overlap=horizons[0])
         self._board = ScoreRollup(shape, SCORES_EVERY_S)
-        self._upper, self._lower = nearest(levels, 0.9), nearest(levels, 0.1)
+        self._upper, self._lower = nearest_level(levels, 0.9), nearest_level(levels, 0.1)
         self._next: int | None = None
         self._drifted: Ints = np.zeros(0, dtype=np.int64)
 

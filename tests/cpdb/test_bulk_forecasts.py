@@ -23,15 +23,15 @@ from cpdb import (
 PAIR, VM = Subject(SubjectKind.PAIR, "c1", "10.0.0.101"), Subject(SubjectKind.VM, "shop1")
 ISSUE = ForecastBatch(
     issued_at=10.0,
-    lane="fast",
+    tier="fast",
     subjects=(PAIR, VM),
     horizons_s=(5, 15),
     quantities=(Quantity.BYTES_PEAK,),
     levels=(0.5, 0.9),
     models=("naive", "ewma"),
     chosen=bytes([1, 255, 0, 0]),
-    values=array("f", [1.0, 3.0, math.nan, math.nan, 5.0, 6.0, 7.0, 8.0]).tobytes(),
-    talks=array("f", [0.5, 0.25, math.nan, math.nan]).tobytes(),
+    quantiles=array("f", [1.0, 3.0, math.nan, math.nan, 5.0, 6.0, 7.0, 8.0]).tobytes(),
+    activity=array("f", [0.5, 0.25, math.nan, math.nan]).tobytes(),
     horizon_s=array("H", [15, 0]).tobytes(),
 )
 SCORES = ScoreBatch(
@@ -54,7 +54,7 @@ def test_a_bulk_forecast_comes_back_as_written(store: Store) -> None:
 
 
 def test_each_lane_has_an_issue_of_its_own(store: Store) -> None:
-    slow = replace(ISSUE, lane="slow", issued_at=11.0)
+    slow = replace(ISSUE, tier="slow", issued_at=11.0)
     store.forecasts.add_batch(ISSUE)
     store.forecasts.add_batch(slow)
     assert store.forecasts.batch(12.0, 5.0) == ISSUE
@@ -70,7 +70,9 @@ def test_the_latest_forecasts_are_the_pairs_of_the_fast_lane(store: Store) -> No
 
 def test_subjects_are_those_of_the_issue_also_when_they_change(store: Store, url: str) -> None:
     reader = open_store(url)
-    only = replace(ISSUE, issued_at=11.0, subjects=(VM,), chosen=b"\0\0", values=bytes(16), talks=b"", horizon_s=b"")
+    only = replace(
+        ISSUE, issued_at=11.0, subjects=(VM,), chosen=b"\0\0", quantiles=bytes(16), activity=b"", horizon_s=b""
+    )
     store.forecasts.add_batch(ISSUE)
     assert reader.forecasts.batch(12.0, 5.0) == ISSUE
     store.forecasts.add_batch(only)
@@ -81,8 +83,8 @@ def test_subjects_are_those_of_the_issue_also_when_they_change(store: Store, url
 
 
 def test_an_array_of_the_wrong_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="values: 4 bytes"):
-        replace(ISSUE, values=bytes(4))
+    with pytest.raises(ValueError, match="quantiles: 4 bytes"):
+        replace(ISSUE, quantiles=bytes(4))
     with pytest.raises(ValueError, match="count"):
         replace(SCORES, count=b"")
 
@@ -127,3 +129,50 @@ def test_old_foresight_is_forgotten(store: Store) -> None:
     assert store.forecasts.forget_before(15.0) == 1
     assert store.forecasts.batch(12.0, 5.0) is None
     assert store.forecasts.score_batches(0.0) == [SCORES]
+
+
+# ---- what is packed, opened
+
+
+def test_values_are_asked_by_name() -> None:
+    peak = Quantity.BYTES_PEAK
+    assert ISSUE.value(PAIR, 5, peak, 0.5) == 1.0
+    assert (ISSUE.value(PAIR, 5, peak, 0.99), ISSUE.value(PAIR, 5, peak, 0.0)) == (3.0, 1.0)
+    # Nobody was chosen, a horizon and a quantity and a subject that are not in it
+    assert ISSUE.value(PAIR, 15, peak, 0.5) is None
+    assert ISSUE.value(VM, 60, peak, 0.5) is None
+    assert ISSUE.value(VM, 5, Quantity.CPU_PEAK, 0.5) is None
+    assert ISSUE.value(Subject(SubjectKind.VM, "other"), 5, peak, 0.5) is None
+    assert ISSUE.value(VM, 15, peak, 0.9) == 8.0
+    assert (ISSUE.active(PAIR, 15), ISSUE.active(VM, 15), ISSUE.active(PAIR, 60)) == (0.25, None, None)
+    assert (ISSUE.trusted_s(PAIR), ISSUE.trusted_s(VM), ISSUE.trusted_s(Subject(SubjectKind.VM, "other"))) == (15, 0, 0)
+    bare = replace(ISSUE, activity=b"", horizon_s=b"")
+    assert (bare.active(PAIR, 5), bare.trusted_s(PAIR)) == (None, 0)
+
+
+def test_rows_and_the_array_say_the_same() -> None:
+    rows = list(ISSUE.rows())
+    assert [(row.subject, row.horizon_s, row.model) for row in rows] == [
+        (PAIR, 5, "ewma"),
+        (VM, 5, "naive"),
+        (VM, 15, "naive"),
+    ]
+    values = ISSUE.array()
+    assert values.shape == ISSUE.shape == (2, 2, 1, 2)
+    for row in rows:
+        place = ISSUE.subjects.index(row.subject), ISSUE.horizons_s.index(row.horizon_s), 0
+        assert list(row.quantiles.values()) == [values[(*place, level)] for level in range(2)]
+        assert row.at(0.6) == row.quantiles[0.5]
+    assert list(ISSUE.rows((VM,), (15,))) == rows[2:]
+    assert list(ISSUE.rows(quantities=(Quantity.CPU_PEAK,))) == []
+    nobody = replace(ISSUE, subjects=(), chosen=b"", quantiles=b"", activity=b"", horizon_s=b"")
+    assert (list(nobody.rows()), nobody.array().nbytes) == ([], 0)
+
+
+def test_scores_are_rows_of_what_was_asked() -> None:
+    assert [(row.subject, row.model, row.pinball, row.covered, row.count) for row in SCORES.rows()] == [
+        (PAIR, "naive", 0.5, 1.0, 7),
+        (VM, "naive", 2.0, 0.5, 8),
+    ]
+    assert [row.subject for row in SCORES.rows((VM,))] == [VM]
+    assert list(replace(SCORES, count=bytes(8)).rows()) == []

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from cpdb import NO_MODEL
 from predictor.data.view import ALL, Target
-from predictor.ensemble.composition import NOBODY, Calibration, Composition, Truth
+from predictor.ensemble.composition import Calibration, Composition, Truth
 from predictor.ensemble.weights import Contest, LossScoreboard
 from predictor.models.quantiles import pinball_loss
 
@@ -118,7 +119,7 @@ def test_where_nobody_speaks_nothing_is_said():
     quantiles = np.full((2, 2, 3), 5.0, dtype=np.float32)
     quantiles[1] = np.nan
     final, chosen = composition.blend([quantiles, None, None])
-    assert np.isnan(final[1]).all() and (chosen[1] == NOBODY).all()
+    assert np.isnan(final[1]).all() and (chosen[1] == NO_MODEL).all()
     assert (final[0] == 5).all() and (chosen[0] == 0).all()
 
 

@@ -94,7 +94,7 @@ def test_horizons_are_written_and_moves_recorded(store):
     moves = store.forecasts.moves(0)
     assert {one.subject.kind for one in moves} == {SubjectKind.PAIR}
     assert all(one.from_s != one.to_s and one.reason for one in moves)
-    talks = np.frombuffer(batch.talks, "<f4").reshape(5, 3)
+    talks = np.frombuffer(batch.activity, "<f4").reshape(5, 3)
     assert ((talks >= 0) & (talks <= 1)).all() and (np.diff(talks, axis=1) >= -0.05).all()
 
 

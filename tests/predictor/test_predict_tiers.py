@@ -45,8 +45,7 @@ def said(store, now, kind, speed="fast"):
     """Subject -> {(horizon, quantity): (median, 0.9 quantile)}."""
     batch = store.forecasts.batch(START + now, 30, tier_of(kind, speed))
     assert batch is not None
-    shape = (len(batch.subjects), len(batch.horizons_s), len(batch.quantities), len(batch.levels))
-    values = np.frombuffer(batch.values, "<f4").reshape(shape)
+    values = np.asarray(batch.array())
     middle, upper = batch.levels.index(0.5), batch.levels.index(0.9)
     return {
         subject: {

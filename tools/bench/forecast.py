@@ -195,8 +195,7 @@ def _fan(store: Store, now: float, talks: tuple[FlowKey, ...]) -> Floats:
     told = 0 if batch is None else len(batch.subjects)
     if batch is None or told != len(talks):
         raise ForepathError(f"forepath: forecasts were written about {told} of {len(talks)} pairs")
-    shape = (told, len(batch.horizons_s), len(batch.quantities), len(batch.levels))
-    values = np.frombuffer(batch.values, dtype="<f4").reshape(shape)
+    values = np.asarray(batch.array())
     mean = [quantity.value for quantity in batch.quantities].index("bytes_per_s_mean")
     place = {(subject.a, subject.b): row for row, subject in enumerate(batch.subjects)}
     order = [place[talk.source, talk.virtual_ip] for talk in talks]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cpdb import nearest_level
 from predictor.data.view import Floats
 from predictor.models.deep.inputs import (
     COMPANION_FEATURES,
@@ -187,7 +188,7 @@ class Trained:
 
 def design_of(kind: str, subject: NetworkTask) -> Design:
     """The network that this subject needs."""
-    middle = int(np.argmin(np.abs(np.asarray(subject.levels) - 0.5)))
+    middle = nearest_level(subject.levels, 0.5)
     return Design(
         kind=kind,
         shapes=len(subject.shapes),
