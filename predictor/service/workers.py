@@ -4,14 +4,11 @@ import copy
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterable, Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from queue import Empty, SimpleQueue
 
 import numpy as np
 import structlog
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from predictor.config import WorkLimits
@@ -22,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 NICENESS = 10
 # A fit that sleeps uses no CPU; so many times its CPU budget of wall time ends it as well.
-PATIENCE = 6.0
+WALL_SHARE = 6.0
 CLOSING_S = 2.0
 # Slow fits begin with this much history, of at most so many series.
 FIRST_FIT_CELLS = 60
@@ -38,39 +35,22 @@ def use_one_thread() -> None:
     threadpool_limits(limits=1)
 
 
-def serve_fits(pipe: Connection, cpu_budget_s: float) -> None:
-    """Main function of the fitting process: receives (model, view), sends back the fitted model or a line of text.
-
-    Ends when the other end closes, that is also when the parent dies. A fit over budget is ended by the kernel,
-    and this process with it.
-    """
+def prepare_worker() -> None:
+    """First thing in the fitting process: it gives way to cycles, and an interrupt is its parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
     use_one_thread()
-    while True:
-        try:
-            model, view = pipe.recv()
-        except EOFError:
-            return
-        _limit(cpu_budget_s)
-        answer = _fitted(model, view)
-        _limit(0.0)
-        try:
-            pipe.send(answer)
-        except BrokenPipeError:
-            return
 
 
-def _limit(cpu_budget_s: float) -> None:
+def fit_model(model: Model, view: SeriesView, cpu_budget_s: float) -> Model:
+    """The fitted model. A fit over budget is ended by the kernel, and the process with it."""
     signal.setitimer(signal.ITIMER_PROF, cpu_budget_s)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE * cpu_budget_s)
-
-
-def _fitted(model: Model, view: SeriesView) -> Model | str:
+    signal.setitimer(signal.ITIMER_REAL, WALL_SHARE * cpu_budget_s)
     try:
         model.fit(view)
-    except Exception as error:  # noqa: BLE001 - the outer catch of this process: any model may fail in any way
-        return f"{type(error).__name__}: {error}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
     return model
 
 
@@ -80,92 +60,47 @@ class FitWorker:
     def __init__(self, cpu_budget_s: float) -> None:
         self.failures = 0
         self._cpu_budget_s = cpu_budget_s
-        self._process: SpawnProcess | None = None
-        self._pipe: Connection | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._closed = False
-        self._answers: SimpleQueue[tuple[str, Model | str]] = SimpleQueue()
+        # Spawned, not forked: this process has threads.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(max_workers=1, initializer=prepare_worker, context=context)
+        self._jobs: list[tuple[str, ProcessFuture[Model]]] = []
 
     @property
     def busy(self) -> bool:
         """True while a job is running."""
-        return self._thread is not None and self._thread.is_alive()
+        return any(not answer.done() for _, answer in self._jobs)
 
     def submit(self, models: Sequence[Model], view: SeriesView) -> bool:
         """Begins to fit copies of the models, one after the other; False (and nothing done) while busy or closed."""
-        if self.busy or self._closed:
+        if self.busy or not self._pool.active:
             return False
-        # Starting, sending and receiving may all block, hence the thread.
-        jobs = [copy.copy(model) for model in models]
-        self._thread = threading.Thread(target=self._converse, args=(jobs, view), name="fits", daemon=True)
-        self._thread.start()
+        for model in [copy.copy(model) for model in models]:
+            answer = self._pool.schedule(fit_model, args=(model, view, self._cpu_budget_s))
+            self._jobs.append((model.name, answer))
         return True
 
     def collect(self) -> list[Model]:
         """Models fitted since the last call; failures are logged and counted. Never waits."""
         fitted: list[Model] = []
-        while True:
-            try:
-                name, answer = self._answers.get_nowait()
-            except Empty:
-                return fitted
-            if isinstance(answer, str):
-                self.failures += 1
-                log.warning("fit failed, the old one stays", model=name, error=answer)
-            else:
-                fitted.append(answer)
-
-    def _converse(self, models: Sequence[Model], view: SeriesView) -> None:
-        for model in models:
-            if self._closed:
-                return
-            try:
-                pipe = self._connected()
-                pipe.send((model, view))
-                self._answers.put((model.name, pipe.recv()))
-            except (EOFError, OSError) as error:
-                over = (
-                    f"the fitting process ended, probably over its budget of {self._cpu_budget_s:g} s CPU ({error!r})"
-                )
-                self._answers.put((model.name, over))
-                self._stop()
-
-    def _connected(self) -> Connection:
-        if self._pipe is not None and self._process is not None and self._process.is_alive():
-            return self._pipe
-        self._stop()
-        context = multiprocessing.get_context("spawn")
-        with self._lock:
-            if self._closed:
-                raise EOFError("closed")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(
-                target=serve_fits, args=(theirs, self._cpu_budget_s), name="fits", daemon=True
-            )
-            self._process.start()
-            theirs.close()
-            return self._pipe
-
-    def _stop(self) -> None:
-        with self._lock:
-            process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
-        if process is not None:
-            process.kill()
-            process.join(CLOSING_S)
-        if pipe is not None:
-            pipe.close()
+        arrived = [job for job in self._jobs if job[1].done()]
+        self._jobs = [job for job in self._jobs if job not in arrived]
+        for name, answer in arrived:
+            error = answer.exception()
+            if error is None:
+                fitted.append(answer.result())
+                continue
+            self.failures += 1
+            text = f"{type(error).__name__}: {error}"
+            if isinstance(error, ProcessExpired):
+                text = f"the fitting process ended, probably over its budget of {self._cpu_budget_s:g} s CPU"
+            log.warning("fit failed, the old one stays", model=name, error=text)
+        return fitted
 
     def close(self) -> None:
         """Ends the worker process, whatever it is doing; nothing can be submitted afterwards."""
-        with self._lock:
-            self._closed = True
-            process = self._process
-        if process is not None:
-            process.kill()  # wakes the thread that waits for its answer
-        if self._thread is not None:
-            self._thread.join(CLOSING_S)
-        self._stop()
+        self._jobs = []
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join(CLOSING_S)
 
 
 class FitSchedule:

@@ -1,5 +1,6 @@
 """Fits happen elsewhere, and one that fails or hangs harms nobody."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -59,9 +60,10 @@ def test_a_second_job_waits_for_its_turn(background):
 def test_closing_ends_a_hanging_fit():
     background = FitWorker(cpu_budget_s=100.0)
     background.submit([Sleeping()], VIEW)
-    while background._process is None or not background._process.is_alive():
+    while not multiprocessing.active_children():
         time.sleep(0.01)
-    process = background._process
+    (process,) = multiprocessing.active_children()
     background.close()
     assert not background.busy
     assert not process.is_alive()
+    assert not background.submit([Obedient()], VIEW)
