@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ryu_apps.database import Database
@@ -17,7 +18,7 @@ from ryu_apps.framework import (
     ofproto,
 )
 from ryu_apps.settings import load_controller
-from ryu_apps.status.alarms import Tallies
+from ryu_apps.status.alarms import EventCountPublisher
 from ryu_apps.switch.asked import Complaints, SwitchError, unmatched
 from ryu_apps.switch.connections import harden
 from ryu_apps.switch.refusals import refusals
@@ -48,7 +49,9 @@ class SwitchApp(RyuApp):
         self.writer = self.database.writer
         self.wires: dict[int, Wire] = {}
         self.complaints = Complaints()
-        self._tallies = Tallies()
+        # What went wrong so far, by kind and reason: told whenever a count has changed
+        self.counts: list[Callable[[], Mapping[tuple[str, str], int]]] = [self._own_counts, self.complaints.tallies]
+        self._publisher = EventCountPublisher()
 
     def start(self) -> Any:
         """Starts the loops beside the event handlers."""
@@ -78,21 +81,17 @@ class SwitchApp(RyuApp):
     def watch(self, now: Seconds) -> None:
         """Once a second: what the counters themselves are worth, and what went wrong so far."""
         self.collector.watch(now)
-        self.writer.offer(self._tallies.news(self.tallies(), now), now)
+        counts = {place: count for source in self.counts for place, count in source().items()}
+        self.writer.offer(self._publisher.news(counts, now), now)
 
-    def tallies(self) -> dict[tuple[str, str], int]:
-        """Everything that went wrong so far, by kind and reason."""
+    def _own_counts(self) -> dict[tuple[str, str], int]:
         spool = self.writer.spool
-        return (
-            {("refused", reason): count for reason, count in refusals.counts.items()}
-            | {
-                ("lost", "rows"): self.writer.lost,
-                ("lost", "batches on disk"): spool.lost if spool is not None else 0,
-                ("lost", "counters not kept"): self.writer.kept.failures,
-                ("failed", "loops"): self.loops.failures,
-            }
-            | self.complaints.tallies()
-        )
+        return {("refused", reason): count for reason, count in refusals.counts.items()} | {
+            ("lost", "rows"): self.writer.lost,
+            ("lost", "batches on disk"): spool.lost if spool is not None else 0,
+            ("lost", "counters not kept"): self.writer.kept.failures,
+            ("failed", "loops"): self.loops.failures,
+        }
 
     # ---- events
 

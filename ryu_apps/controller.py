@@ -4,7 +4,7 @@ This file only joins: events go to the parts that they concern, what the parts d
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from ryu_apps.application import SwitchApp
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Out, Resubmit
-from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, sleep, spawn
+from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, spawn
 from ryu_apps.network import Network
 from ryu_apps.pacing import Pacing
 from ryu_apps.paths.routing import RouteTiming
@@ -70,12 +70,14 @@ class Controller(SwitchApp):
         self.status = Status(self.network, self.switches)
         self._receiver = bound(sflow.listen) if sflow.listen else None
         self._pacing = Pacing(self._carry_out)
+        self.counts += [self.sampling.counts, self.status.alarms.tallies]
+        self.counts.append(lambda: {("implausible", "rows"): self.attribution.implausible})
 
     def start(self) -> Any:
         """Starts the loops."""
         thread = super().start()
         if self._receiver is not None:
-            spawn(receive, self._receiver, self._on_sample)
+            spawn(receive, self._receiver, _hand_to(self.sampling, self.attribution))
         self.loops.every(TICK_S, "ticking", self._tick)
         return thread
 
@@ -92,15 +94,6 @@ class Controller(SwitchApp):
         super().watch(now)
         self.writer.offer(self.sampling.tell(now), now)
         self.attribution.watch(self.network.topology.links.speeds, now)
-
-    def tallies(self) -> dict[tuple[str, str], int]:
-        """Everything that went wrong so far, by kind and reason."""
-        return super().tallies() | {
-            ("implausible", "rows"): self.attribution.implausible,
-            ("refused", "sflow"): self.sampling.refused,
-            ("lost", "sflow datagrams"): self.sampling.lost,
-            **self.status.alarms.tallies(),
-        }
 
     def _carry_out(self, effects: Iterable[Effect], now: Seconds) -> None:
         """The one place where decisions are carried out: switches are brought up to date before frames are sent."""
@@ -130,7 +123,7 @@ class Controller(SwitchApp):
         _log.info("switch connected", switch=self.attribution.name_of(wire.dpid))
         self.switches.joined(wire, now)
         for port in datapath.ports.values():
-            self._learn_speed(wire.dpid, port)
+            _learn_speed(self.network, wire.dpid, port)
         ports = {number: _is_up(port) for number, port in datapath.ports.items() if number < PORT_MAX}
         self._carry_out(self.network.topology.switch_up(wire.dpid, ports, now), now)
 
@@ -145,15 +138,10 @@ class Controller(SwitchApp):
     def on_port(self, event: Any) -> None:
         """A port changed."""
         now, port, dpid = time.time(), event.msg.desc, event.msg.datapath.id
-        self._learn_speed(dpid, port)
+        _learn_speed(self.network, dpid, port)
         if port.port_no < PORT_MAX:
             up = None if event.msg.reason == ofproto.OFPPR_DELETE else _is_up(port)
             self._carry_out(self.network.topology.port_changed(PortId(dpid, port.port_no), up, now), now)
-
-    def _learn_speed(self, dpid: int, port: Any) -> None:
-        # What a port says of itself: kbit/s, 0 when the switch does not know.
-        if port.curr_speed and port.port_no < PORT_MAX:
-            self.network.topology.links.speeds[PortId(dpid, port.port_no)] = port.curr_speed * 125.0
 
     @handles(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)
     def on_packet(self, event: Any) -> None:
@@ -163,14 +151,7 @@ class Controller(SwitchApp):
         if at.port < PORT_MAX:
             wait_s = self._pacing.offer(self.network.packet_in(at, message.data, now, message.cookie), now)
             if wait_s is not None:
-                spawn(self._settle_later, wait_s)
-
-    def _settle_later(self, wait_s: Seconds) -> None:
-        sleep(wait_s)
-        self.loops.attempt("settling what packets taught", lambda: self._pacing.flush(time.time()))
-
-    def _on_sample(self, data: bytes, peer: str, now: Seconds) -> None:
-        self.sampling.take(data, peer, self.attribution.sampled, now)
+                self.loops.later(wait_s, "settling what packets taught", self._pacing.flush)
 
     # ---- answers
 
@@ -210,3 +191,13 @@ class Controller(SwitchApp):
 
 def _is_up(port: Any) -> bool:
     return not port.state & ofproto.OFPPS_LINK_DOWN and not port.config & ofproto.OFPPC_PORT_DOWN
+
+
+def _learn_speed(network: Network, dpid: int, port: Any) -> None:
+    # What a port says of itself: kbit/s, 0 when the switch does not know.
+    if port.curr_speed and port.port_no < PORT_MAX:
+        network.topology.links.speeds[PortId(dpid, port.port_no)] = port.curr_speed * 125.0
+
+
+def _hand_to(sampling: Sampling, attribution: PairAttribution) -> Callable[[bytes, str, Seconds], None]:
+    return lambda data, peer, now: sampling.take(data, peer, attribution.sampled, now)

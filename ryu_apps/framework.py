@@ -122,6 +122,15 @@ class Loops:
 
         spawn(loop)
 
+    def later(self, wait_s: float, doing: str, body: Callable[[float], None]) -> None:
+        """Calls `body(now)` once, after a while."""
+
+        def wait() -> None:
+            sleep(wait_s)
+            self.attempt(doing, lambda: body(time.time()))
+
+        spawn(wait)
+
     def attempt(self, doing: str, body: Callable[[], None]) -> None:
         """Whatever goes wrong in `body` is logged and counted."""
         try:

@@ -63,7 +63,7 @@ class Network:
         self.held.expire(now)
         effects = self.services.tick(self.topology.hosts, self.topology.kind_at, now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
-            effects += self.topology.introduce_all(now)
+            effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
             effects += [effect for address in self._unknown_addresses() for effect in self.arp.probe(address, now)]
         return effects

@@ -1,4 +1,4 @@
-"""Turns alive reservations into limits and marks per pair: the tightest wish wins, and each ends with its lease."""
+"""Turns alive reservations into limits and marks per pair: the tightest one wins, and each ends with its lease."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Policer:
 
 
 def reservation_entries(reservations: Iterable[Reservation], now: Seconds) -> list[ReservationEntry]:
-    """Every single wish of the reservations that are alive."""
+    """Every single entry of the reservations that are alive."""
     found = []
     for item in reservations:
         if item.expires_at <= now:
@@ -59,25 +59,26 @@ def reservation_entries(reservations: Iterable[Reservation], now: Seconds) -> li
 
 
 def police(found: Iterable[ReservationEntry], address_of: Callable[[str], str | None]) -> list[Policer]:
-    """One Policer for each pair: the lowest rate with the lease of the wish that asked for it.
+    """One Policer for each pair: the lowest rate with the lease of the entry that asked for it.
 
     Sources without a known address are left out; whoever reports has to say so.
     """
     by_pair: dict[tuple[str, str], list[ReservationEntry]] = {}
-    for wish in found:
-        address = address_of(wish.pair.source)
+    for entry in found:
+        address = address_of(entry.pair.source)
         if address is not None:
-            by_pair.setdefault((address, wish.pair.virtual_ip), []).append(wish)
-    return [_merge(key, group) for key, group in sorted(by_pair.items())]
+            by_pair.setdefault((address, entry.pair.virtual_ip), []).append(entry)
+    return [_merge(address, virtual_ip, group) for (address, virtual_ip), group in sorted(by_pair.items())]
 
 
-def _merge(key: tuple[str, str], group: list[ReservationEntry]) -> Policer:
-    limits = [wish for wish in group if wish.rate_kbit_s is not None]
-    marks = [wish for wish in group if wish.dscp is not None]
-    tightest = min(limits, key=lambda wish: (wish.rate_kbit_s or 0, -wish.expires_at), default=None)
-    mark = max(marks, key=lambda wish: (wish.dscp or 0, wish.expires_at), default=None)
+def _merge(source_address: str, virtual_ip: str, group: list[ReservationEntry]) -> Policer:
+    limits = [entry for entry in group if entry.rate_kbit_s is not None]
+    marks = [entry for entry in group if entry.dscp is not None]
+    tightest = min(limits, key=lambda entry: (entry.rate_kbit_s or 0, -entry.expires_at), default=None)
+    mark = max(marks, key=lambda entry: (entry.dscp or 0, entry.expires_at), default=None)
     return Policer(
-        *key,
+        source_address,
+        virtual_ip,
         lease_until=(tightest or mark or group[0]).expires_at,
         rate_kbit_s=tightest.rate_kbit_s if tightest else None,
         dscp=mark.dscp if mark else None,

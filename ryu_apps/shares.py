@@ -6,7 +6,8 @@ from ryu_apps.network import Network
 from ryu_apps.paths.splits import Tagging
 from ryu_apps.pipeline import Share, Steer
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
-from ryu_apps.services.pairs import PairState
+from ryu_apps.services.pairs import TrackedPair
+from ryu_apps.topology.state import port_towards, spare_port
 
 Seconds = float
 
@@ -55,13 +56,13 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 def share(network: Network, dpid: int, wanted: Limits) -> Share:
     """What switch `dpid` has to do."""
     topology, services, hosts = network.topology, network.services, list(network.topology.hosts)
-    ports = {host.mac: topology.port_towards(dpid, host) for host in hosts}
+    ports = {host.mac: port_towards(topology, dpid, host) for host in hosts}
     pairs = list(services.pairs)
     steers = [steer for pair in pairs if (steer := _steer(network, pair)) is not None]
     return Share(
         virtual_ips=tuple(sorted(services.virtual_ips)),
         ports={mac: port for mac, port in ports.items() if port is not None},
-        spares={host.mac: port for host in hosts if (port := topology.spare_port(dpid, host)) is not None},
+        spares={host.mac: port for host in hosts if (port := spare_port(topology, dpid, host)) is not None},
         accounts=tuple(
             (pair.source_address, pair.virtual_ip) for pair in pairs if ingress(network, pair.source_address) == dpid
         ),
@@ -88,7 +89,7 @@ def _place(network: Network, mac: str) -> int | None:
     return host.at.dpid if host else None
 
 
-def _steer(network: Network, pair: PairState) -> Steer | None:
+def _steer(network: Network, pair: TrackedPair) -> Steer | None:
     to = pair.destination
     if to is None or _place(network, to.mac) is None:
         return None

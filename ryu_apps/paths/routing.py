@@ -21,7 +21,7 @@ from ryu_apps.paths.splits import (
     transit_rules,
 )
 from ryu_apps.rules import Kind, Output, Rule, RuleKey, Tag, kind_of
-from ryu_apps.services.pairs import PairState
+from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.services.virtual_ips import Services
 from ryu_apps.topology.paths import Topology
 from ryu_apps.topology.state import TopologyState
@@ -42,7 +42,7 @@ class PairFlow:
     key: Key
     source_address: str
     destination_address: str
-    pair: PairState
+    pair: TrackedPair
 
 
 def pair_flows(topology: TopologyState, services: Services) -> list[PairFlow]:
@@ -56,7 +56,7 @@ def pair_flows(topology: TopologyState, services: Services) -> list[PairFlow]:
     return list(found.values())
 
 
-def _destinations(services: Services, pair: PairState) -> tuple[Destination, ...]:
+def _destinations(services: Services, pair: TrackedPair) -> tuple[Destination, ...]:
     if pair.destination is not None:
         return (pair.destination,)
     # Its connections are placed one by one: they may go to any.
@@ -64,7 +64,9 @@ def _destinations(services: Services, pair: PairState) -> tuple[Destination, ...
     return service.destinations if service else ()
 
 
-def _flows_of_pair(topology: TopologyState, pair: PairState, destinations: Iterable[Destination]) -> Iterable[PairFlow]:
+def _flows_of_pair(
+    topology: TopologyState, pair: TrackedPair, destinations: Iterable[Destination]
+) -> Iterable[PairFlow]:
     source = topology.hosts.of_address(pair.source_address)
     for to in destinations:
         host = topology.hosts.of_mac(to.mac)

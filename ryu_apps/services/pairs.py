@@ -35,7 +35,7 @@ Seconds = float
 
 
 @dataclass(slots=True)
-class PairState:
+class TrackedPair:
     """One pair; `chosen_from` are the destinations and weights that its destination was chosen from."""
 
     source_address: str
@@ -57,15 +57,15 @@ class Pairs:
     def __init__(self, most: int, idle_s: Seconds, forget_s: Seconds) -> None:
         """At most `most` pairs; new weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
         self._most, self.idle_s, self._forget_s = most, idle_s, forget_s
-        self._pairs: dict[tuple[str, str], PairState] = {}
-        self._by_number: dict[int, PairState] = {}
+        self._pairs: dict[tuple[str, str], TrackedPair] = {}
+        self._by_number: dict[int, TrackedPair] = {}
         # Another number whenever a pair came, went, or was given another destination
         self.revision = 0
         # What `refresh` looked at last, and until when nothing changes by the mere passing of time
         self._refreshed: Mapping[str, VirtualIp] | None = None
         self._due = float("inf")
 
-    def __iter__(self) -> Iterator[PairState]:
+    def __iter__(self) -> Iterator[TrackedPair]:
         return iter(list(self._pairs.values()))
 
     def __len__(self) -> int:
@@ -76,33 +76,33 @@ class Pairs:
         """Whether there is no room for another."""
         return len(self._pairs) >= self._most
 
-    def of_number(self, number: int) -> PairState | None:
+    def of_number(self, number: int) -> TrackedPair | None:
         """The pair that a cookie names."""
         return self._by_number.get(number)
 
-    def of_addresses(self, source: str, virtual_ip: str) -> PairState | None:
+    def of_addresses(self, source: str, virtual_ip: str) -> TrackedPair | None:
         """The pair of these addresses."""
         return self._pairs.get((source, virtual_ip))
 
-    def meet(self, source: str, vip: VirtualIp, now: Seconds) -> PairState | None:
+    def meet(self, source: str, vip: VirtualIp, now: Seconds) -> TrackedPair | None:
         """The pair, made and given a destination when it is new; None when there is no room for another."""
         known = self._pairs.get((source, vip.address))
         if known is None:
             if self.full:
                 return None
-            known = PairState(source, vip.address, None, (), now, now)
+            known = TrackedPair(source, vip.address, None, (), now, now)
             self._add(known)
         if known.destination is None and vip.affinity != BY_CONNECTION:
             self._choose(known, vip)
         return known
 
-    def _add(self, pair: PairState) -> None:
+    def _add(self, pair: TrackedPair) -> None:
         self._pairs[pair.source_address, pair.virtual_ip] = pair
         self._by_number[pair.number] = pair
         self._due = min(self._due, pair.active + min(self.idle_s, self._forget_s))
         self.revision += 1
 
-    def _choose(self, pair: PairState, vip: VirtualIp) -> None:
+    def _choose(self, pair: TrackedPair, vip: VirtualIp) -> None:
         before = pair.destination
         pair.destination = choose(pair.source_address, vip.address, vip.destinations)
         pair.chosen_from = vip.destinations
@@ -117,7 +117,7 @@ class Pairs:
                 continue
             destination = next((one for one in vip.destinations if one.address == address), None)
             if destination is not None:
-                self._add(PairState(source, vip.address, destination, (), now, now))
+                self._add(TrackedPair(source, vip.address, destination, (), now, now))
 
     def refresh(self, vips: Mapping[str, VirtualIp], now: Seconds) -> None:
         """Applies changed destinations and weights where that hurts nobody.
@@ -139,18 +139,18 @@ class Pairs:
                 self._choose(pair, vip)
         self._due = min((self._changes_at(pair, vips[pair.virtual_ip]) for pair in self), default=float("inf"))
 
-    def _changes_at(self, pair: PairState, vip: VirtualIp) -> Seconds:
+    def _changes_at(self, pair: TrackedPair, vip: VirtualIp) -> Seconds:
         """Until when nothing becomes of a pair by its silence alone; when it speaks, that is later still."""
         settled = pair.destination is None if vip.affinity == BY_CONNECTION else pair.chosen_from == vip.destinations
         return pair.active + (self._forget_s if settled else min(self.idle_s, self._forget_s))
 
-    def _let_go(self, pair: PairState, vip: VirtualIp, now: Seconds) -> None:
+    def _let_go(self, pair: TrackedPair, vip: VirtualIp, now: Seconds) -> None:
         # Its connections are placed one by one; whoever had a destination from before keeps it while it speaks.
         if pair.destination is not None and (not _serves(vip, pair.destination) or now - pair.active > self.idle_s):
             pair.destination = None
             self.revision += 1
 
-    def _may_move(self, pair: PairState, vip: VirtualIp, now: Seconds) -> bool:
+    def _may_move(self, pair: TrackedPair, vip: VirtualIp, now: Seconds) -> bool:
         return pair.chosen_from != vip.destinations and now - pair.active > self.idle_s
 
 

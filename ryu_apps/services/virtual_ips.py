@@ -68,7 +68,7 @@ class Destinations:
         self._wanted = wanted
         self._declared += 1
         self.conflicts.follow((one.address, one.mac) for vip in wanted.values() for one in vip.destinations)
-        self._by_mac, self._targets = {}, self._find_targets()
+        self._by_mac, self._targets = {}, _find_targets(wanted.values())
         for target in self._targets:
             self._by_mac.setdefault(target.mac, []).append(target)
 
@@ -111,16 +111,6 @@ class Destinations:
         return down_s > LEFT_AFTER_S
 
     # ---- asking
-
-    def _find_targets(self) -> dict[Target, None]:
-        # Whoever is on stand-by rests: it may be off, and that is nobody's trouble.
-        return {
-            target: None
-            for vip in self._wanted.values()
-            for one in vip.destinations
-            if one.weight or one.standing is not Standing.SERVING
-            for target in _targets(vip, one)
-        }
 
     def tick(self, hosts: HostTable, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
         """Questions that are due."""
@@ -241,3 +231,14 @@ class Services:
 
 def _targets(vip: VirtualIp, one: Destination) -> list[Target]:
     return targets_of(vip.probe, vip.address, [(one.address, one.mac)])
+
+
+def _find_targets(virtual_ips: Iterable[VirtualIp]) -> dict[Target, None]:
+    # Whoever is on stand-by rests: it may be off, and that is nobody's trouble.
+    return {
+        target: None
+        for vip in virtual_ips
+        for destination in vip.destinations
+        if destination.weight or destination.standing is not Standing.SERVING
+        for target in _targets(vip, destination)
+    }

@@ -60,7 +60,7 @@ class AlarmLog:
         return {("alarm", kind): count for kind, count in self.counts.items()}
 
 
-class Tallies:
+class EventCountPublisher:
     """What was said of each count, by kind and reason."""
 
     def __init__(self) -> None:

@@ -1,19 +1,60 @@
 """All that is told to the database about how things are, and none of it computed while nothing is news."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from cpdb import Alarm, Link, Node, ObservedRecord
+from cpdb import Alarm, Link, Node, NodeKind, ObservedRecord, Publisher
 from ryu_apps.network import Network
 from ryu_apps.status.alarms import AlarmLog
-from ryu_apps.status.inventory import Census
-from ryu_apps.status.live import Countable, Live
-from ryu_apps.status.reservations import Reports
-from ryu_apps.status.splits import SplitReports
-from ryu_apps.status.vitals import AGAIN_S, Vitals
-from ryu_apps.status.weights import WeightReports
+from ryu_apps.status.answers import ReservationPublisher, SplitPublisher, WeightsPublisher
+from ryu_apps.status.destinations import AGAIN_S, Countable, HealthPublisher, LiveCountPublisher
 from ryu_apps.switches import Switches
 
 Seconds = float
+
+
+def node_records(network: Network) -> list[Node]:
+    """All connected switches, and all hosts with the place where each is."""
+    directory = network.topology.snapshot.directory
+    switches = [Node(directory.switch(dpid), NodeKind.SWITCH, dpid=dpid) for dpid in sorted(network.topology.connected)]
+    hosts = []
+    for host in network.topology.hosts:
+        name = directory.host(host.address, host.mac)
+        place = directory.switch(host.at.dpid)
+        hosts.append(
+            Node(name, directory.kind(name), host.address, host.mac, None, place, host.at.port, last_seen=host.seen)
+        )
+    return switches + hosts
+
+
+def all_link_records(network: Network) -> list[Link]:
+    """Links between switches, and from switches to declared machines, with their state."""
+    snapshot, ports = network.topology.snapshot, network.topology.links.ports
+    machines = [
+        Link(snapshot.directory.switch(at.dpid), at.port, machine, 0, None, ports[at].up)
+        for at, machine in snapshot.machines.items()
+        if at in ports
+    ]
+    return network.topology.link_records(snapshot.directory) + machines
+
+
+class InventoryPublisher:
+    """What was written of nodes and links, so that each fact is written once."""
+
+    def __init__(self) -> None:
+        self._nodes: Publisher[str, Node] = Publisher()
+        self._links: Publisher[tuple[str, str], Link] = Publisher()
+
+    def news(self, network: Network, now: Seconds) -> list[Node | Link]:
+        """Records that differ from those of last time."""
+        current = {node.name: node if node.last_seen else self._seen(node, now) for node in node_records(network)}
+        written = self._nodes.publish(current, now).said
+        joined = self._links.publish({(link.a, link.b): link for link in all_link_records(network)}, now).said
+        return [*written.values(), *joined.values()]
+
+    def _seen(self, node: Node, now: Seconds) -> Node:
+        before = self._nodes.said(node.name)
+        return replace(node, last_seen=before.last_seen if before and before.last_seen else now)
 
 
 class Status:
@@ -21,13 +62,13 @@ class Status:
 
     def __init__(self, network: Network, switches: Switches) -> None:
         self.alarms = AlarmLog()
-        self.live = Live()
+        self.live = LiveCountPublisher()
         self._network, self._switches = network, switches
-        self._reservations = Reports()
-        self._splits = SplitReports()
-        self._weights = WeightReports()
-        self._inventory = Census()
-        self._destinations = Vitals()
+        self._reservations = ReservationPublisher()
+        self._splits = SplitPublisher()
+        self._weights = WeightsPublisher()
+        self._inventory = InventoryPublisher()
+        self._destinations = HealthPublisher()
         # What was told last, by revisions
         self._answered: tuple[int, ...] = ()
         self._told: tuple[int, ...] = ()

@@ -11,11 +11,11 @@ from ryu_apps.network import Network
 from ryu_apps.openflow import FlowColumns
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind, PortId, number_of
-from ryu_apps.services.pairs import PairState
+from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.telemetry.collector import Answer
 from ryu_apps.telemetry.counters import Growth, Look
 from ryu_apps.telemetry.rows import Book, Neighbour
-from ryu_apps.topology.state import Directory
+from ryu_apps.topology.state import Directory, TopologyState
 
 Seconds = float
 BytesPerS = float
@@ -137,7 +137,7 @@ class PairAttribution:
         # Pair number -> its talk, and what that was made from; kept for the last words of pairs that are gone
         self._flow_keys: dict[int, tuple[FlowKey, Destination | None, Directory]] = {}
         self._same: dict[FlowKey, FlowKey] = {}
-        self._pairs: dict[FlowKey, PairState] = {}
+        self._pairs: dict[FlowKey, TrackedPair] = {}
         self._speeds = LineSpeeds()
         self._ends = BothEnds()
         self._speeds_from: tuple[int, dict[PortId, BytesPerS]] = -1, {}
@@ -266,25 +266,28 @@ class PairAttribution:
 
     def _on_doubted(self, talk: FlowKey) -> bool:
         if talk not in self._doubtful:
-            self._doubtful[talk] = not self._ends.doubted.isdisjoint(self._way(self._pairs.get(talk)))
+            self._doubtful[talk] = not self._ends.doubted.isdisjoint(
+                _ports_between(self._network.topology, self._pairs.get(talk))
+            )
         return self._doubtful[talk]
 
-    def _way(self, pair: PairState | None) -> set[PortId]:
-        """Ports of the links between switches that a pair's packets use."""
-        if pair is None or pair.destination is None:
-            return set()
-        snapshot, hosts = self._network.topology.snapshot, self._network.topology.hosts
-        start, end = hosts.of_address(pair.source_address), hosts.of_mac(pair.destination.mac)
-        if start is None or end is None:
-            return set()
-        names = [snapshot.directory.switch(host.at.dpid) for host in (start, end)]
-        hops = pairwise(snapshot.topology.path(*names))
-        return {
-            PortId(dpid, snapshot.topology.port(here, there))
-            for a, b in hops
-            for here, there in ((a, b), (b, a))
-            if (dpid := snapshot.directory.dpid(here)) is not None
-        }
+
+def _ports_between(topology: TopologyState, pair: TrackedPair | None) -> set[PortId]:
+    """Ports of the links between switches that a pair's packets use."""
+    if pair is None or pair.destination is None:
+        return set()
+    snapshot, hosts = topology.snapshot, topology.hosts
+    start, end = hosts.of_address(pair.source_address), hosts.of_mac(pair.destination.mac)
+    if start is None or end is None:
+        return set()
+    names = [snapshot.directory.switch(host.at.dpid) for host in (start, end)]
+    hops = pairwise(snapshot.topology.path(*names))
+    return {
+        PortId(dpid, snapshot.topology.port(here, there))
+        for a, b in hops
+        for here, there in ((a, b), (b, a))
+        if (dpid := snapshot.directory.dpid(here)) is not None
+    }
 
 
 def edge_capacities(links: Sequence[Link], directory: Directory) -> dict[str, BytesPerS]:

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from operator import ge, sub
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 Seconds = float
 Entry = tuple[int, int, int, Seconds]
@@ -25,6 +25,13 @@ _FORGET_S = 120.0
 _MAGIC = b"forepath counters 1\n"
 # Positions in an entry's state
 _PACKETS, _BYTES, _SEEN, _BORN, _CHANGED = range(5)
+
+
+class EntryCounts(NamedTuple):
+    """Packets and bytes of one entry."""
+
+    packets: int
+    bytes: int
 
 
 @dataclass(slots=True)
@@ -86,10 +93,11 @@ class FlowCounters:
             seen = known[_SEEN]
             if seen == now:
                 continue
-            known[_SEEN] = now
             if size == known[_BYTES] and packets == known[_PACKETS] and now - age_s <= seen + BIRTH_SLACK_S:
+                known[_SEEN] = now
                 continue
-            growth = self._changed(key, known, (packets, size, now - age_s), seen)
+            growth = self._changed(key, known, packets, size, now - age_s)
+            known[_SEEN] = now
             if known[_CHANGED]:
                 look.gaps.append(now - known[_CHANGED])
             known[_CHANGED] = now
@@ -117,10 +125,8 @@ class FlowCounters:
         elif packets or size:
             look.grown.append((key, packets, size))
 
-    def _changed(
-        self, key: int, known: list[float], reading: tuple[int, int, Seconds], seen: Seconds
-    ) -> tuple[int, int]:
-        packets, size, born = reading
+    def _changed(self, key: int, known: list[float], packets: int, size: int, born: Seconds) -> tuple[int, int]:
+        seen = known[_SEEN]
         packets = int(known[_PACKETS]) if packets == UNAVAILABLE else packets
         size = int(known[_BYTES]) if size == UNAVAILABLE else size
         old = int(known[_PACKETS]), int(known[_BYTES])
@@ -137,7 +143,7 @@ class FlowCounters:
     def removed(self, entry: Entry, now: Seconds) -> None:
         """An entry's final counters; they become part of the next look."""
         key, packets, size, age_s = entry
-        final, born, known = (packets, size), now - age_s, self._last.get(key)
+        final, born, known = EntryCounts(packets, size), now - age_s, self._last.get(key)
         if known is None:
             ended = self._ended.get(key)
             if ended is None or born >= (ended[0] + ended[1]) / 2:
@@ -148,23 +154,23 @@ class FlowCounters:
             if born > read + BIRTH_SLACK_S:
                 self._pend_unread(key, final, born)
             else:
-                self._pend(key, final, (former[0], former[1]))
+                self._pend(key, final, EntryCounts(former[0], former[1]))
             return
         elif born > known[_SEEN] + BIRTH_SLACK_S:
-            self._pend(key, final, (0, 0))
+            self._pend(key, final, EntryCounts(0, 0))
         else:
-            self._pend(key, final, (int(known[_PACKETS]), int(known[_BYTES])))
+            self._pend(key, final, EntryCounts(int(known[_PACKETS]), int(known[_BYTES])))
         self._last.pop(key, None)
         self._ended[key] = (born, now)
 
-    def _pend_unread(self, key: int, final: tuple[int, int], born: Seconds) -> None:
+    def _pend_unread(self, key: int, final: EntryCounts, born: Seconds) -> None:
         # Never in any answer. It may have been gone from the last one already, and its word came after that.
         if born >= self._before - BIRTH_SLACK_S:
-            self._pend(key, final, (0, 0))
+            self._pend(key, final, EntryCounts(0, 0))
 
-    def _pend(self, key: int, final: tuple[int, int], old: tuple[int, int]) -> None:
+    def _pend(self, key: int, final: EntryCounts, old: EntryCounts) -> None:
         packets, size = (old[n] if value == UNAVAILABLE else value for n, value in enumerate(final))
-        growth = grown((packets, size), old)
+        growth = grown((packets, size), (old.packets, old.bytes))
         if any(growth):
             self._pending.append((key, *growth))
 
@@ -212,9 +218,9 @@ class FlowCounters:
         return self
 
 
-def _earlier(known: list[float], final: tuple[int, int], born: Seconds) -> bool:
+def _earlier(known: list[float], final: EntryCounts, born: Seconds) -> bool:
     """Whether final counters are those of an entry before the one that is known."""
-    fell = final[0] < known[_PACKETS] or final[1] < known[_BYTES]
+    fell = final.packets < known[_PACKETS] or final.bytes < known[_BYTES]
     return born < known[_BORN] - (JITTER_S if fell else DELAY_S)
 
 

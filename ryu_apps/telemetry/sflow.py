@@ -263,6 +263,10 @@ class Sampling:
         if self._brake.due("refused", _REPORT_EVERY_S, now):
             _log.warning("sFlow datagram refused", peer=peer, reason=reason, refused_in_all=self.refused)
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """What went wrong so far, by kind and reason."""
+        return {("refused", "sflow"): self.refused, ("lost", "sflow datagrams"): self.lost}
+
     def tell(self, now: Seconds) -> list[Batch]:
         """What was sampled since last time, a batch for each agent; silence counts only while nothing was lost."""
         batches = []

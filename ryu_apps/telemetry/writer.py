@@ -1,7 +1,7 @@
 """Carries rows to the database beside the event loop: bounded, in batches, and never in the way of a switch."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,7 @@ Run = Callable[..., Any]
 # Nodes first: other rows may name them.
 ORDER: tuple[type[Any], ...] = (Node, Link, Batch, LinkLoad, ObservedRecord, Alarm)
 # What waits for longer is copied to disk while the database thinks: no kill costs more than this.
-PATIENCE_S = 0.5
+GUARD_AFTER_S = 0.5
 # Rows that failed so often while others went through are the trouble themselves.
 _TRIES = 20
 _REPLAY_MOST = 200
@@ -119,6 +119,53 @@ def _size(row: Row) -> int:
 
 
 @dataclass(slots=True)
+class _RowQueue:
+    """Rows that wait, and how many they are, rows within batches included; `since`: when the oldest batch came."""
+
+    rows: deque[Row] = field(default_factory=deque)
+    size: int = 0
+    since: Seconds | None = None
+
+    def add(self, row: Row) -> None:
+        """Takes one more."""
+        self.rows.append(row)
+        self.size += _size(row)
+
+    def put_back(self, rows: Sequence[Row]) -> None:
+        """Takes rows back, before all others."""
+        self.rows.extendleft(reversed(rows))
+        self.size += sum(map(_size, rows))
+
+    def shed(self, max_rows: int) -> int:
+        """Lets the oldest go while there are too many; returns how many rows went."""
+        before = self.size
+        while self.size > max_rows and self.rows:
+            self.size -= _size(self.rows.popleft())
+        return before - self.size
+
+    def take_all(self) -> list[Row]:
+        """Everything, in order."""
+        rows, self.rows, self.size, self.since = list(self.rows), deque(), 0, None
+        return rows
+
+    def take_batches(self) -> list[Batch]:
+        """The batches; the rest goes on waiting."""
+        batches = [row for row in self.rows if isinstance(row, Batch)]
+        self.rows = deque(row for row in self.rows if not isinstance(row, Batch))
+        self.size, self.since = len(self.rows), None
+        return batches
+
+
+@dataclass(slots=True)
+class _Flight:
+    """What is being written: batches, since when the oldest of them waits, and whether the database is at work."""
+
+    batches: list[Batch] = field(default_factory=list)
+    since: Seconds | None = None
+    writing: bool = False
+
+
+@dataclass(slots=True)
 class Writer:
     """A bounded queue before the database.
 
@@ -128,21 +175,16 @@ class Writer:
     covers leaves, so that a kill may lose a batch but never tells one twice.
     """
 
-    most: int
+    max_rows: int
     name: str = ""
     spool: Spooling | None = None
     kept: Kept = field(default_factory=lambda: Kept(None))
     run: Run = _here
     lost: int = 0
-    _queue: deque[Row] = field(default_factory=deque)
-    _size: int = 0
+    _queue: _RowQueue = field(default_factory=_RowQueue)
+    _flight: _Flight = field(default_factory=_Flight)
     _seq: int = 0
     _dumps: dict[int, bytes] = field(default_factory=dict)
-    _flying: list[Batch] = field(default_factory=list)
-    # When the oldest batch that waits, and the oldest that is being written, was offered
-    _oldest: Seconds | None = None
-    _flown: Seconds | None = None
-    _writing: bool = False
     _tries: dict[type[Any], int] = field(default_factory=dict)
 
     def offer(self, rows: Iterable[Row], now: Seconds = 0.0, dumps: Mapping[int, bytes] | None = None) -> None:
@@ -151,23 +193,15 @@ class Writer:
             if isinstance(row, Batch):
                 self._seq += 1
                 row = replace(row, writer=self.name, seq=self._seq)
-                self._oldest = now if self._oldest is None else self._oldest
-            self._queue.append(row)
-            self._size += _size(row)
+                self._queue.since = now if self._queue.since is None else self._queue.since
+            self._queue.add(row)
         self._dumps.update(dumps or {})
-        self._shed()
-
-    def _shed(self) -> None:
-        while self._size > self.most and self._queue:
-            gone = _size(self._queue.popleft())
-            self._size -= gone
-            self.lost += gone
+        self.lost += self._queue.shed(self.max_rows)
 
     def flush(self, write: Callable[[list[Row]], None] | None) -> int:
         """Hands everything that waits to `write` (None: no database yet); returns how many rows it took."""
-        rows, dumps = list(self._queue), self._dumps
-        self._queue.clear()
-        self._size, self._dumps, self._oldest, self._flown = 0, {}, None, self._oldest
+        dumps, self._dumps, self._flight.since = self._dumps, {}, self._queue.since
+        rows = self._queue.take_all()
         self._keep(dumps)
         waiting: list[Row] = []
         told = 0
@@ -179,10 +213,9 @@ class Writer:
                 told += len(group)
             else:
                 waiting += self._patient(kind, group)
-        self._queue.extendleft(reversed(waiting))
-        self._size += len(waiting)
-        self._flown = None
-        self._shed()
+        self._queue.put_back(waiting)
+        self._flight.since = None
+        self.lost += self._queue.shed(self.max_rows)
         return told
 
     def _keep(self, dumps: dict[int, bytes]) -> None:
@@ -205,11 +238,11 @@ class Writer:
         return True
 
     def _write(self, write: Callable[[list[Row]], None], rows: list[Any]) -> None:
-        self._writing = True
+        self._flight.writing = True
         try:
             write(rows)
         finally:
-            self._writing = False
+            self._flight.writing = False
 
     def _patient(self, kind: type[Any], rows: list[Row]) -> list[Row]:
         alone = self._tries.get(kind, 0) >= _TRIES and len(self._tries) == 1
@@ -222,15 +255,15 @@ class Writer:
 
     def _flush_batches(self, batches: list[Any], write: Callable[[list[Row]], None] | None) -> int:
         spool = self.spool
-        self._flying = batches
+        self._flight.batches = batches
         if spool is not None and spool.waiting:
             # In order: what came later waits behind what is on disk already.
-            self._flying = []
+            self._flight.batches = []
             self._keep_on_disk(batches)
             return self._replay(spool, write)
         taken = bool(batches) and self._written(batches, write)
         # Empty when `guard` has been here in the meantime.
-        rest, self._flying = self._flying, []
+        rest, self._flight.batches = self._flight.batches, []
         if taken or not batches:
             return sum(map(_size, batches))
         self._keep_on_disk(rest)
@@ -240,8 +273,7 @@ class Writer:
         kept = self.run(self.spool.append, batches) if self.spool is not None and batches else 0
         if kept < len(batches):
             # No room, or not for all of them: they also wait here. What is stored twice is stored once.
-            self._queue.extendleft(reversed(batches))
-            self._size += sum(map(_size, batches))
+            self._queue.put_back(batches)
 
     def _replay(self, spool: Spooling, write: Callable[[list[Row]], None] | None) -> int:
         if write is None:
@@ -256,14 +288,11 @@ class Writer:
 
     def guard(self, now: Seconds) -> None:
         """Copies to disk what has waited too long behind a database that neither takes nor refuses."""
-        since = [one for one in (self._oldest, self._flown) if one is not None]
+        since = [t for t in (self._queue.since, self._flight.since) if t is not None]
         # Only while the database itself is waited for does nobody else touch the spool.
-        if self.spool is None or not self._writing or not since or now - min(since) < PATIENCE_S:
+        if self.spool is None or not self._flight.writing or not since or now - min(since) < GUARD_AFTER_S:
             return
-        waiting = [row for row in self._queue if isinstance(row, Batch)]
         for dpid, dump in self._dumps.items():
             self.kept.write(dpid, dump)
-        self.spool.append(self._flying + waiting)
-        self._flying, self._dumps, self._oldest, self._flown = [], {}, None, None
-        self._queue = deque(row for row in self._queue if not isinstance(row, Batch))
-        self._size = len(self._queue)
+        self.spool.append(self._flight.batches + self._queue.take_batches())
+        self._flight.batches, self._flight.since, self._dumps = [], None, {}

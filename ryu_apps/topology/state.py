@@ -148,24 +148,6 @@ class TopologyState:
 
     # ---- questions
 
-    def port_towards(self, dpid: int, host: Host) -> int | None:
-        """Port of switch `dpid` on the way to a host; None when there is no way."""
-        if host.at.dpid == dpid:
-            port = self.links.ports.get(host.at)
-            return host.at.port if port is None or port.up else None
-        return self._port_along(dpid, self.snapshot.topology.next_hops(self.snapshot.directory.switch(host.at.dpid)))
-
-    def spare_port(self, dpid: int, host: Host) -> int | None:
-        """Port of switch `dpid` to a host while the first one is down; None when there is none that cannot loop."""
-        if host.at.dpid == dpid:
-            return None
-        return self._port_along(dpid, self.snapshot.topology.spare_hops(self.snapshot.directory.switch(host.at.dpid)))
-
-    def _port_along(self, dpid: int, hops: Mapping[str, str]) -> int | None:
-        here = self.snapshot.directory.switch(dpid)
-        following = hops.get(here)
-        return None if following is None else self.snapshot.topology.port(here, following)
-
     def kind_at(self, at: PortId) -> NodeKind | None:
         """What kind of machine is declared behind a port."""
         name = self.snapshot.machines.get(at)
@@ -215,17 +197,13 @@ class TopologyState:
                 self.hosts.leave(at)
         return self.introduce([at] if up and changed else [], now)
 
-    def introduce(self, ports: Iterable[PortId], now: Seconds) -> list[Effect]:
-        """LLDP frames out of ports that may lead to switches: whoever hears one learns which port that is."""
+    def introduce(self, ports: Iterable[PortId] | None, now: Seconds) -> list[Effect]:
+        """LLDP frames out of ports (None: all that are up) that may lead to switches: who hears one learns whose."""
+        if ports is None:
+            ports = [at for at, port in self.links.ports.items() if port.up and at.dpid in self.connected]
         return [
             Out(at.dpid, (at.port,), self.signer.frame(at, now)) for at in ports if at not in self.links.declared_edges
         ]
-
-    def introduce_all(self, now: Seconds) -> list[Effect]:
-        """LLDP frames out of every port that is up."""
-        return self.introduce(
-            [at for at, port in self.links.ports.items() if port.up and at.dpid in self.connected], now
-        )
 
     def grow_older(self, now: Seconds) -> None:
         """Forgets neighbours that were not heard for long, and hosts at ports that can have none."""
@@ -243,10 +221,10 @@ class TopologyState:
         if heard.verdict is Verdict.FOREIGN:
             return []
         if heard.verdict is not Verdict.TRUE or heard.sender is None:
-            return [self._suspicious(f"{heard.verdict.value}_lldp", at, heard)]
+            return [_suspicious(self.snapshot.directory, f"{heard.verdict.value}_lldp", at, heard)]
         why = self.links.doubt(at, heard.sender)
         if why is not None:
-            alert = self._suspicious(RELAYED, at, replace(heard, why=why))
+            alert = _suspicious(self.snapshot.directory, RELAYED, at, replace(heard, why=why))
             if self.links.suspect(at, now):
                 self.hosts.leave(at)
                 self._changed()
@@ -257,9 +235,32 @@ class TopologyState:
             self._changed()
         return []
 
-    def _suspicious(self, kind: str, at: PortId, heard: LldpFrame) -> Alert:
-        directory = self.snapshot.directory
-        node = directory.switch(at.dpid)
-        claimed = "nobody" if heard.sender is None else f"{directory.switch(heard.sender.dpid)}:{heard.sender.port}"
-        detail = f"LLDP frame at {node}:{at.port} that says it is from {claimed}: {heard.why}"
-        return Alert(kind, f"{node}:{at.port}", node, detail)
+
+def port_towards(topology: TopologyState, dpid: int, host: Host) -> int | None:
+    """Port of switch `dpid` on the way to a host; None when there is no way."""
+    if host.at.dpid == dpid:
+        port = topology.links.ports.get(host.at)
+        return host.at.port if port is None or port.up else None
+    snapshot = topology.snapshot
+    return _port_along(snapshot, dpid, snapshot.topology.next_hops(snapshot.directory.switch(host.at.dpid)))
+
+
+def spare_port(topology: TopologyState, dpid: int, host: Host) -> int | None:
+    """Port of switch `dpid` to a host while the first one is down; None when there is none that cannot loop."""
+    if host.at.dpid == dpid:
+        return None
+    snapshot = topology.snapshot
+    return _port_along(snapshot, dpid, snapshot.topology.spare_hops(snapshot.directory.switch(host.at.dpid)))
+
+
+def _port_along(snapshot: TopologySnapshot, dpid: int, hops: Mapping[str, str]) -> int | None:
+    here = snapshot.directory.switch(dpid)
+    following = hops.get(here)
+    return None if following is None else snapshot.topology.port(here, following)
+
+
+def _suspicious(directory: Directory, kind: str, at: PortId, heard: LldpFrame) -> Alert:
+    node = directory.switch(at.dpid)
+    claimed = "nobody" if heard.sender is None else f"{directory.switch(heard.sender.dpid)}:{heard.sender.port}"
+    detail = f"LLDP frame at {node}:{at.port} that says it is from {claimed}: {heard.why}"
+    return Alert(kind, f"{node}:{at.port}", node, detail)

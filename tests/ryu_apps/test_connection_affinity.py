@@ -12,7 +12,7 @@ from ryu_apps.fakes.fake_switch import Packet
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.services.buckets import SLOTS, destination_number
 from ryu_apps.services.pairs import Pairs
-from ryu_apps.status.live import Live
+from ryu_apps.status.destinations import LiveCountPublisher
 
 
 def by_connection(weights: tuple[int, int], *standings: Standing) -> Declared:
@@ -142,7 +142,7 @@ class Counting:
 
 
 def test_what_a_draining_destination_still_has_is_counted_on_all_switches() -> None:
-    live, wires = Live(), {dpid: Counting() for dpid in (1, 2)}
+    live, wires = LiveCountPublisher(), {dpid: Counting() for dpid in (1, 2)}
     draining = by_connection((100, 100), Standing.SERVING, Standing.DRAINING).virtual_ips.values()
     pairs = Pairs(10, 60.0, 900.0)
     live.ask(draining, wires, 0.0)
@@ -165,4 +165,4 @@ def test_with_affinity_to_the_source_its_sources_are_counted() -> None:
     vip = declared((100, 100)).virtual_ips[VIP]
     first, second = vip.destinations
     draining = [replace(vip, destinations=(first, replace(second, standing=Standing.DRAINING)))]
-    assert [row.count for row in Live().news(draining, world.network.services.pairs, 1.0)] == [1]
+    assert [row.count for row in LiveCountPublisher().news(draining, world.network.services.pairs, 1.0)] == [1]

@@ -10,7 +10,7 @@ from ryu_apps.effects import Effect, Out
 from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.services.health import Health, Target
 from ryu_apps.settings import ProbesSection
-from ryu_apps.status.vitals import Vitals
+from ryu_apps.status.destinations import HealthPublisher
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Arp, Segment
 
@@ -221,7 +221,7 @@ def alarms(rows: list[ObservedRecord | Alarm]) -> list[tuple[str, bool]]:
 
 
 def test_an_address_with_two_macs_freezes_its_destination_until_it_is_quiet() -> None:
-    world, vitals = World(), Vitals()
+    world, vitals = World(), HealthPublisher()
     world.start(behind())
     live(world, 5)
     vitals.news(world.network.services.destinations.words(), world.now)
@@ -306,7 +306,7 @@ def test_a_new_controller_clears_alarms_that_no_longer_hold() -> None:
     world = World()
     world.start(behind())
     live(world, 5)
-    vitals = Vitals()
+    vitals = HealthPublisher()
     first = vitals.news(world.network.services.destinations.words(), world.now)
     assert {(one.kind, one.key) for one in first if isinstance(one, Alarm) and one.cleared_at is not None} == {
         (kind, f"{VIP}/{name}") for kind in ("duplicate", "moved") for name in ("s1", "s2")

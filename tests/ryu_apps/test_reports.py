@@ -11,7 +11,7 @@ from ryu_apps.effects import AddMeter, Change
 from ryu_apps.pipeline import desired
 from ryu_apps.policers import allot_meters
 from ryu_apps.shares import limits, share
-from ryu_apps.status.reservations import NOWHERE, Reports
+from ryu_apps.status.answers import NOWHERE, ReservationPublisher
 from ryu_apps.switch.reconcile import Holding
 from ryu_apps.switch.session import Session
 
@@ -25,7 +25,7 @@ class Controlled:
     world: World
     wire: Wire
     session: Session
-    reports: Reports = field(default_factory=Reports)
+    reports: ReservationPublisher = field(default_factory=ReservationPublisher)
 
     def want(self, *reservations: Reservation) -> None:
         self.world.network.declare(declared(reservations=reservations), self.world.now)

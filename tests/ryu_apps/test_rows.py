@@ -20,7 +20,7 @@ from cpdb import (
     open_store,
 )
 from ryu_apps.rules import KIND_SHIFT, Kind, Table, cookie, number_of
-from ryu_apps.status.alarms import Tallies
+from ryu_apps.status.alarms import EventCountPublisher
 from ryu_apps.telemetry.counters import Entry, PortSample
 from ryu_apps.telemetry.rows import Accounts, Book, Neighbour, loads, paced
 from ryu_apps.telemetry.writer import Kept, Row, Writer, store_rows
@@ -148,7 +148,7 @@ class Database:
 
 
 def test_a_full_queue_drops_the_oldest_and_counts_them() -> None:
-    writer, database = Writer(most=5), Database()
+    writer, database = Writer(max_rows=5), Database()
     writer.offer([load(n) for n in range(8)])
     assert writer.flush(database.write) == 5
     assert database.times == [3.0, 4.0, 5.0, 6.0, 7.0]
@@ -157,7 +157,7 @@ def test_a_full_queue_drops_the_oldest_and_counts_them() -> None:
 
 
 def test_rows_wait_for_a_database_that_is_away() -> None:
-    writer, database = Writer(most=5), Database()
+    writer, database = Writer(max_rows=5), Database()
     database.away = True
     writer.offer([load(1), batch(2)])
     assert writer.flush(database.write) == 0
@@ -169,7 +169,7 @@ def test_rows_wait_for_a_database_that_is_away() -> None:
 
 
 def test_rows_that_a_database_never_takes_do_not_stand_in_the_way_for_ever() -> None:
-    writer, taken = Writer(most=50), list[Row]()
+    writer, taken = Writer(max_rows=50), list[Row]()
 
     def write(rows: list[Row]) -> None:
         if isinstance(rows[0], ObservedRecord):
@@ -256,7 +256,7 @@ def test_rows_of_all_kinds_reach_the_store() -> None:
 
 
 def test_counts_of_what_went_wrong_are_told_when_they_change() -> None:
-    tallies = Tallies()
+    tallies = EventCountPublisher()
     assert tallies.news({("lost", "rows"): 0}, 1.0) == []
     (row,) = tallies.news({("lost", "rows"): 3, ("refused", "length"): 0}, 2.0)
     assert (row.kind, row.key, row.count) == ("lost", "rows", 3)
