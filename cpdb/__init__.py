@@ -100,6 +100,7 @@ from cpdb.telemetry.forecast_archive import ForecastArchive
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
 from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool
+from cpdb.units import GIB, MBIT, MIB, show_mebibytes, show_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,12 @@ __all__ = [
     "DEFAULT_URL",
     "FILE_VARIABLE",
     "FIRST_TAG",
+    "GIB",
     "IMPLAUSIBLE",
     "IPV4",
     "LAST_TAG",
+    "MBIT",
+    "MIB",
     "NO_MODEL",
     "QUANTITIES",
     "TABLES",
@@ -265,6 +269,8 @@ __all__ = [
     "read_settings",
     "schema_versions",
     "section_of",
+    "show_mebibytes",
+    "show_rate",
     "show_record",
     "split_key",
     "tier_of",

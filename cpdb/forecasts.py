@@ -79,8 +79,7 @@ def nearest_level(levels: Sequence[float], level: float) -> int:
     return min(range(len(levels)), key=lambda place: abs(levels[place] - level))
 
 
-@dataclass(frozen=True, slots=True)
-class SubjectForecast:
+class SubjectForecast(NamedTuple):
     """One quantity of one subject within `horizon_s`: the heaviest model, and quantiles (level -> value)."""
 
     subject: Subject

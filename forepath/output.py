@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cpdb import FILE_VARIABLE, ForepathError
+from cpdb import FILE_VARIABLE, ForepathError, show_rate
 
 # Where nobody's terminal sets the width (a file, a pipe), lines may be long enough for a whole table row.
 WIDTH_WITHOUT_TERMINAL = 150
@@ -108,7 +108,7 @@ def table(
 
 def rate(bytes_per_s: float | None) -> str:
     """A rate as people in networking read it: Mbit/s."""
-    return "-" if bytes_per_s is None else f"{bytes_per_s * 8 / 1e6:.2f} Mbit/s"
+    return "-" if bytes_per_s is None else show_rate(bytes_per_s, 2)
 
 
 def ago(now: float, then: float | None) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from cpdb import FILE_VARIABLE, SettingsError, Store
+from cpdb import FILE_VARIABLE, MBIT, SettingsError, Store
 from forepath.paths import routed
-from forepath.settings import BYTES_PER_S_PER_MBIT, Settings, host_specs, pool_specs, vm_specs
+from forepath.settings import Settings, host_specs, pool_specs, vm_specs
 from orchestrator import (
     Approval,
     Hypervisors,
@@ -213,7 +213,7 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
             cpu={"host_headroom": section.host_headroom},
             timing={"duty_s": max(5.0, 3 * section.cycle_s), "poll_s": settings.controller.poll_s},
             moves={
-                "bytes_per_s": section.migration_mbit_per_s * BYTES_PER_S_PER_MBIT,
+                "bytes_per_s": section.migration_mbit_per_s * MBIT,
                 "over_links": section.migration_over_links,
                 "follow_sources": section.follow_sources,
                 "limit_s": section.migration_limit_s,
@@ -243,7 +243,7 @@ def tenants(settings: Settings) -> dict[str, str]:
 def tenant_caps(settings: Settings) -> Iterator[TenantCap]:
     """What the requests of each tenant may be granted at most."""
     for one in settings.tenant:
-        rate = None if one.mbit_per_s is None else one.mbit_per_s * BYTES_PER_S_PER_MBIT
+        rate = None if one.mbit_per_s is None else one.mbit_per_s * MBIT
         yield TenantCap(one.name, one.link_share, rate)
 
 
@@ -251,7 +251,7 @@ def queue_specs(settings: Settings) -> Iterator[QueueSpec]:
     """The directions of links for which an interface is declared."""
     for one in settings.link:
         if one.queue_device is not None:
-            capacity = one.capacity_mbit_per_s * BYTES_PER_S_PER_MBIT
+            capacity = one.capacity_mbit_per_s * MBIT
             yield QueueSpec(f"{one.a}>{one.b}", one.queue_device, capacity, one.guaranteed_share)
 
 

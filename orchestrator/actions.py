@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from cpdb import Json, Limit, Pair, Seconds, SettingsError, WantedSplit
+from cpdb import Json, Limit, Pair, Seconds, SettingsError, WantedSplit, show_rate
 from orchestrator.machine_actions import (
     HOWS,
     SCALE_KINDS,
@@ -20,7 +20,6 @@ from orchestrator.machine_actions import (
     SetVcpus,
     VmAction,
     VmChange,
-    megabits,
 )
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "VmAction",
     "VmChange",
     "from_json",
-    "megabits",
 ]
 
 Ends = tuple[str, str]
@@ -194,10 +192,10 @@ class ReserveBandwidth(_Bandwidth):
         return ReleaseBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 
     def describe(self) -> str:
-        caps = ", ".join(f"{one.pair} to {megabits(one.bytes_per_s)}" for one in self.limits)
+        caps = ", ".join(f"{one.pair} to {show_rate(one.bytes_per_s)}" for one in self.limits)
         means = [f"limiting {caps}"] if caps or self.dscp is None else []
         means += [] if self.dscp is None else [f"a guaranteed queue (DSCP {self.dscp})"]
-        kept = f"keep {megabits(self.bytes_per_s)} free for {self.pair}"
+        kept = f"keep {show_rate(self.bytes_per_s)} free for {self.pair}"
         return f"{kept} by {' and '.join(means)} for {self.lease_s:g} s"
 
 
@@ -211,7 +209,7 @@ class ReleaseBandwidth(_Bandwidth):
         return ReserveBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 
     def describe(self) -> str:
-        return f"release the {megabits(self.bytes_per_s)} kept free for {self.pair}"
+        return f"release the {show_rate(self.bytes_per_s)} kept free for {self.pair}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import ceil, log2
 from typing import Any, NamedTuple
 
-from cpdb import ActionRecord, Json, OutcomeKind, Seconds, Store
+from cpdb import GIB, ActionRecord, Json, OutcomeKind, Seconds, Store
 from orchestrator.actions import ScaleOut
 from orchestrator.config import LEAD_PRIORS_S, OrchestratorConfig
 
@@ -16,7 +16,6 @@ KEEP = 200
 # A duration of this age counts half as much: hosts, links and guests change from day to day.
 HALF_LIFE_S = 86_400.0
 LEVEL = 0.95
-GIB = 1 << 30
 ANY = -1
 BUSY_FROM, FULL_FROM = 0.5, 0.85
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
+from cpdb import show_rate
+
 How = Literal["paused", "saved", "defined", "image"]
 # In this order from the fastest to the slowest to serve: memory kept, memory on disk, off, made anew.
 HOWS: tuple[How, ...] = ("paused", "saved", "defined", "image")
@@ -19,11 +21,6 @@ COMES: Mapping[How, str] = {
     "defined": "by starting it",
     "image": "from its golden image",
 }
-
-
-def megabits(bytes_per_s: float) -> str:
-    """A rate for people, e.g. '5.2 Mbit/s'."""
-    return f"{bytes_per_s * 8 / 1e6:.1f} Mbit/s"
 
 
 Value = TypeVar("Value", float, int, str)
@@ -108,7 +105,7 @@ class SetNetworkRate(VmChange[float]):
     kind: ClassVar[str] = "set_network_rate"
 
     def describe(self) -> str:
-        before, after = (megabits(rate) if rate else "no limit" for rate in (self.before, self.after))
+        before, after = (show_rate(rate) if rate else "no limit" for rate in (self.before, self.after))
         return f"network rate of {self.vm} from {before} to {after}"
 
 

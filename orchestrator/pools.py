@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cpdb import Seconds
+from cpdb import MIB, Seconds
 from orchestrator.machine_actions import HOWS, How
 
 Probe = Literal["agent", "tcp", "none"]
-MIB = 1 << 20
 # What is observed of machines of pools and of destinations: `kind`; and the words for their states.
 RUNNING, PAUSED, SAVED, OFF, ABSENT = "running", "paused", "saved", "off", "absent"
 RESTS_AS: Mapping[How, str] = {"paused": PAUSED, "saved": SAVED, "defined": OFF, "image": ABSENT}

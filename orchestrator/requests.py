@@ -5,17 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from cpdb import (
-    Alarm,
-    BandwidthRequest,
-    BytesPerS,
-    Pair,
-    RequestState,
-    Seconds,
-    SettingsError,
-    Store,
-)
-from orchestrator.actions import megabits
+from cpdb import Alarm, BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, SettingsError, Store, show_rate
 from orchestrator.steps import Refusal
 from orchestrator.strategies.admission import OPEN, STANDING
 from orchestrator.strategies.requests import Handled, of_requests
@@ -118,7 +108,7 @@ def advised(one: Handled, idle: str) -> BandwidthRequest:
     decision, request = one.decision, one.decision.case.request
     if request.answer.state in STANDING:
         return request.answered(obtained_bytes_per_s=one.obtained.arrived)
-    would = "would be refused" if decision.state is RequestState.REFUSED else f"would get {megabits(decision.granted)}"
+    would = "would be refused" if decision.state is RequestState.REFUSED else f"would get {show_rate(decision.granted)}"
     if decision.state is RequestState.ASKED:
         would = "cannot be decided"
     return request.answered(why=f"advice only ({idle}): {would}: {decision.why}", decided_at=one.now)

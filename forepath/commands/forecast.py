@@ -19,6 +19,7 @@ from cpdb import (
     SubjectForecast,
     SubjectKind,
     open_store,
+    show_mebibytes,
 )
 from forepath import forecasts, views
 from forepath.output import JsonOption, SettingsOption, console, emit, rate, table
@@ -130,7 +131,7 @@ def _show_subjects(found: list[SubjectForecast], json: str | None, pair: tuple[s
 
 
 def _expected(one: SubjectForecast) -> dict[str, Any]:
-    return asdict(one) | {"subject": {"kind": one.subject.kind.value, "a": one.subject.a, "b": one.subject.b}}
+    return one._asdict() | {"subject": {"kind": one.subject.kind.value, "a": one.subject.a, "b": one.subject.b}}
 
 
 def _amount(quantity: Quantity, value: float | None) -> str:
@@ -139,7 +140,7 @@ def _amount(quantity: Quantity, value: float | None) -> str:
     if quantity in (Quantity.BYTES_MEAN, Quantity.BYTES_PEAK):
         return rate(value)
     if quantity in (Quantity.MEMORY_MEAN, Quantity.MEMORY_PEAK):
-        return f"{value / (1 << 20):.0f} MiB"
+        return show_mebibytes(value)
     return f"{value:.2f} cores" if "cpu" in quantity.value else f"{value:.1f}/s"
 
 

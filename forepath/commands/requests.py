@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cpdb import (
+    MBIT,
     Alarm,
     BandwidthRequest,
     InstallStatus,
@@ -69,7 +70,7 @@ def _state(item: Reservation, row: ReservationReport) -> State:
 
 
 RATE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(k|m|g)bit(?:/s)?", re.IGNORECASE)
-UNITS = {"k": 1e3 / 8, "m": 1e6 / 8, "g": 1e9 / 8}
+UNITS = {"k": MBIT / 1e3, "m": MBIT, "g": MBIT * 1e3}
 LONGEST_REASON = 200
 
 app = typer.Typer(

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-MBIT = 125_000.0  # bytes/s in one Mbit/s
-MIB = 1024 * 1024
+from cpdb import MBIT, MIB
 
 # OpenFlow port numbers: to the j-th spine (or leaf) j, clients from 11, a hypervisor host 21.
 FIRST_CLIENT_PORT = 11

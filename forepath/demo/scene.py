@@ -5,11 +5,10 @@ from typing import Any
 
 import tomli_w
 
+from cpdb import MBIT, MIB
 from forepath.demo.layout import LabLayout
 from forepath.settings import Settings
 
-MBIT = 1e6 / 8
-MIB = 1024 * 1024
 # An interactive VM may grow to three times its base; a batch VM keeps what it has.
 GROWTH = 3.0
 

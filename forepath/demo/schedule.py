@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from forepath.demo.layout import MBIT, LabLayout
+from cpdb import MBIT
+from forepath.demo.layout import LabLayout
 
 SCENARIOS = ("surge", "calm")
 WIRE_OVERHEAD_BYTES = 42  # Ethernet, IP and UDP headers of a datagram

@@ -1,10 +1,9 @@
 """The one settings file: what it may say, how it is read, and what each process is told of it."""
 
-from forepath.settings.specs import BYTES_PER_S_PER_MBIT, declare, host_specs, pool_specs, vm_specs
+from forepath.settings.specs import declare, host_specs, pool_specs, vm_specs
 from forepath.settings.tree import Settings, load_settings
 
 __all__ = [
-    "BYTES_PER_S_PER_MBIT",
     "Settings",
     "declare",
     "host_specs",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpdb import Destination, Link, Node, NodeKind, SettingsError, Store, VirtualIp
+from cpdb import MBIT, MIB, Destination, Link, Node, NodeKind, SettingsError, Store, VirtualIp
 from forepath.settings.machines import PoolSection
 from forepath.settings.tree import Settings
 from orchestrator import (
@@ -14,8 +14,6 @@ from orchestrator import (
     PoolSpec,
     VmSpec,
 )
-
-MIB = 1 << 20
 
 
 def host_specs(settings: Settings) -> tuple[HostSpec, ...]:
@@ -53,9 +51,6 @@ def vm_specs(settings: Settings) -> tuple[VmSpec, ...]:
         )
         for one in settings.vm
     )
-
-
-MIB = 1 << 20
 
 
 def pool_specs(settings: Settings) -> tuple[PoolSpec, ...]:
@@ -134,9 +129,6 @@ def _manner(section: PoolSection) -> Manner:
     )
 
 
-BYTES_PER_S_PER_MBIT = 1e6 / 8
-
-
 def declare(settings: Settings, store: Store) -> None:
     """Makes the store's declared nodes, links and virtual IPs those of the settings. May be repeated at will."""
     hypervisors = [Node(item.name, NodeKind.HYPERVISOR) for item in settings.host]
@@ -145,7 +137,7 @@ def declare(settings: Settings, store: Store) -> None:
     named = [Node(item.name, item.kind, item.address, item.mac, item.dpid) for item in settings.node]
     store.inventory.put_nodes([*hypervisors, *machines, *named])
     store.inventory.put_links(
-        Link(item.a, item.a_port, item.b, item.b_port, item.capacity_mbit_per_s * BYTES_PER_S_PER_MBIT, declared=True)
+        Link(item.a, item.a_port, item.b, item.b_port, item.capacity_mbit_per_s * MBIT, declared=True)
         for item in settings.link
     )
     if settings.virtual_ip:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from cpdb import ActionRecord, Json, OutcomeKind, Seconds, SettingsError
-from orchestrator.actions import from_json, megabits
+from cpdb import ActionRecord, Json, OutcomeKind, Seconds, SettingsError, show_mebibytes, show_rate
+from orchestrator.actions import from_json
 from orchestrator.judge.verdict import WATCH_S
 
 
@@ -57,13 +57,13 @@ def promised(record: ActionRecord) -> str | None:
     if not promise:
         return None
     texts = {
-        "pair_bytes_per_s": lambda: f"{promise['pair']} can get {megabits(promise['value'])}",
-        "granted_bytes_per_s": lambda: f"{promise['pair']} can have the {megabits(promise['value'])} asked for",
+        "pair_bytes_per_s": lambda: f"{promise['pair']} can get {show_rate(promise['value'])}",
+        "granted_bytes_per_s": lambda: f"{promise['pair']} can have the {show_rate(promise['value'])} asked for",
         "headroom": lambda: f"{' and '.join(promise['vms'])} are not held back",
         "vm_not_starved": lambda: f"{promise['vm']} is not held back at {promise['value']:.2f} cores",
         "vm_memory": lambda: f"{promise['vm']} is not full with {promise['value'] >> 20} MiB",
         "vm_on_host": lambda: f"{promise['vm']} runs on {promise['host']}",
-        "link_bytes_per_s": lambda: f"{promise['link']} is not full at {megabits(promise['value'])}",
+        "link_bytes_per_s": lambda: f"{promise['link']} is not full at {show_rate(promise['value'])}",
         "host_cores_used": lambda: f"{promise['host']} needs less than its {promise['value']:.2f} cores",
     }
     text = texts.get(promise["what"], lambda: str(promise["what"]))()
@@ -150,9 +150,9 @@ def kept(record: ActionRecord) -> str:
 
 def _number(quantity: str) -> Any:
     if quantity == "bytes":
-        return lambda value: f"{value / (1 << 20):.0f} MiB"
+        return show_mebibytes
     if quantity.startswith("bytes"):
-        return megabits
+        return show_rate
     unit = "cores" if quantity == "cores" else "connections/s"
     return lambda value: f"{value:.2f} {unit}"
 

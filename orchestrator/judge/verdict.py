@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cpdb import ActionRecord, Communication, HostLoad, Json, LinkLoad, OutcomeKind, Seconds, VmLoad
-from orchestrator.actions import megabits
+from cpdb import ActionRecord, Communication, HostLoad, Json, LinkLoad, OutcomeKind, Seconds, VmLoad, show_rate
 
 # After the time by which a need was expected, it is watched this long.
 WATCH_S = 10.0
@@ -65,10 +64,10 @@ def _bandwidth(record: ActionRecord, promise: Json, rows: Iterable[Communication
     peak = max(speed for _, speed in speeds)
     came_at = next((t for t, speed in speeds if speed >= CAME_SHARE * promise["value"]), None)
     if came_at is None:
-        text = f"the need did not come: at most {megabits(peak)} of {megabits(promise['value'])} were used"
+        text = f"the need did not come: at most {show_rate(peak)} of {show_rate(promise['value'])} were used"
         return {"kept": False, "came": False, "peak_bytes_per_s": peak, "sentence": text}
     ahead = came_at - (record.ready_at or came_at)
-    text = f"peak {megabits(peak)} of {megabits(promise['value'])} promised; ready {abs(ahead):.1f} s "
+    text = f"peak {show_rate(peak)} of {show_rate(promise['value'])} promised; ready {abs(ahead):.1f} s "
     text += "before it rose" if ahead >= 0 else "after it rose"
     return {"kept": ahead >= 0, "came": True, "peak_bytes_per_s": peak, "ahead_s": ahead, "sentence": text}
 
@@ -77,7 +76,7 @@ def _granted(promise: Json, rows: Iterable[Communication]) -> dict[str, Any]:
     """A grant is kept for its holder: that it was not used breaks no promise, and proves none."""
     peak = max((one.bytes / one.interval_s for one in rows if one.interval_s > 0), default=0.0)
     used = peak >= STARVED_SHARE * promise["value"]
-    text = f"up to {megabits(peak)} of the {megabits(promise['value'])} granted were used"
+    text = f"up to {show_rate(peak)} of the {show_rate(promise['value'])} granted were used"
     return {"kept": True if used else None, "came": used, "peak_bytes_per_s": peak, "sentence": text}
 
 
@@ -118,7 +117,7 @@ def _relieved(promise: Json, loads: Sequence[LinkLoad]) -> dict[str, Any]:
     if not speeds:
         return _unknown()
     full = sum(one >= FULL_SHARE * promise["value"] for one in speeds) / len(speeds)
-    text = f"{promise['link']} carried up to {megabits(max(speeds))} and was full {full:.0%} of the time"
+    text = f"{promise['link']} carried up to {show_rate(max(speeds))} and was full {full:.0%} of the time"
     return {"kept": full <= TOLERATED_STARVED, "peak_bytes_per_s": max(speeds), "full_share": full, "sentence": text}
 
 

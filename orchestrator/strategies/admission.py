@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, VirtualIp
-from orchestrator.actions import megabits
+from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, VirtualIp, show_rate
 from orchestrator.config import NOW, OrchestratorConfig, TenantCap
 from orchestrator.demand import Demand, Rate, together
 from orchestrator.steps import when
@@ -178,12 +177,12 @@ def _granted(case: Case, granted: BytesPerS, text: str) -> Decision:
     asked = case.request.bytes_per_s
     if granted >= 0.999 * asked:
         return Decision(case, RequestState.GRANTED, granted, f"it fits: {text}")
-    said = f"{megabits(granted)} of {megabits(asked)} fit: {text}"
+    said = f"{show_rate(granted)} of {show_rate(asked)} fit: {text}"
     return Decision(case, RequestState.PARTLY, granted, said)
 
 
 def _refused(case: Case, fits: BytesPerS, text: str) -> Decision:
-    would = f"; {megabits(fits)} would fit" if fits >= LEAST_BYTES_PER_S else "; nothing would fit"
+    would = f"; {show_rate(fits)} would fit" if fits >= LEAST_BYTES_PER_S else "; nothing would fit"
     return Decision(case, RequestState.REFUSED, 0.0, f"{text}{would}")
 
 
@@ -193,7 +192,7 @@ def _rooms(scales: Scales, case: Case, made: Sequence[Decision]) -> Iterator[_Ro
         link = scales.world.links.get(key)
         if link is not None and link.capacity_bytes_per_s:
             free, horizon_s = min((_free(scales, case, link, one, made), one) for one in horizons)
-            said = f"{link.name} has {megabits(max(0.0, free))} of {megabits(link.capacity_bytes_per_s)} left"
+            said = f"{link.name} has {show_rate(max(0.0, free))} of {show_rate(link.capacity_bytes_per_s)} left"
             yield _Room(free / case.share_on(key), f"{said} {when(horizon_s)} at priority {case.priority}")
 
 
@@ -235,7 +234,8 @@ def _capped(scales: Scales, case: Case, made: Sequence[Decision]) -> Iterator[_R
     own = [one for one in made if one.case.tenant == cap.tenant]
     if cap.bytes_per_s is not None:
         left = cap.bytes_per_s - sum(one.granted for one in own)
-        yield _Room(left, f"{cap.tenant} may have {megabits(cap.bytes_per_s)} in all, {megabits(left)} of it are free")
+        said = f"{cap.tenant} may have {show_rate(cap.bytes_per_s)} in all, {show_rate(left)} of it are free"
+        yield _Room(left, said)
     for key in case.links if cap.link_share is not None else ():
         yield from _capped_on(scales, case, cap, (key, sum(one.on(key) for one in own)))
 
@@ -245,7 +245,7 @@ def _capped_on(scales: Scales, case: Case, cap: TenantCap, used: tuple[LinkKey, 
     link = scales.world.links.get(key)
     if link is not None and link.capacity_bytes_per_s and cap.link_share is not None:
         left = cap.link_share * link.capacity_bytes_per_s - taken
-        said = f"{cap.tenant} may have {cap.link_share:.0%} of {link.name}, {megabits(max(0.0, left))} of it are free"
+        said = f"{cap.tenant} may have {cap.link_share:.0%} of {link.name}, {show_rate(max(0.0, left))} of it are free"
         yield _Room(left / case.share_on(key), said)
 
 

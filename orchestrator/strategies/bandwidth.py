@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cpdb import BytesPerS, Limit, Reservation
-from orchestrator.actions import ReserveBandwidth, megabits
+from cpdb import BytesPerS, Limit, Reservation, show_rate
+from orchestrator.actions import ReserveBandwidth
 from orchestrator.config import NOW, QUEUE_DSCP, OrchestratorConfig
 from orchestrator.demand import Demand, PairDemand, together
 from orchestrator.needs import copying_on, too_short
@@ -198,8 +198,8 @@ def _described(
     queued = f"it goes through the queue that {name} has for it" if action.dscp is not None else ""
     means = " and ".join(one for one in (queued, f"{givers} gives way" if givers else "") if one)
     why = (
-        f"{leader.pair} needs {megabits(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
-        f"to carry {megabits(shortage.needed)} of {megabits(shortage.capacity)}, so {means}"
+        f"{leader.pair} needs {show_rate(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
+        f"to carry {show_rate(shortage.needed)} of {show_rate(shortage.capacity)}, so {means}"
     )
     needed_at = world.now + horizon_s
     reason: dict[str, Any] = {

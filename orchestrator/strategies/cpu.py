@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
-from orchestrator.actions import Action, SetCpuLimit, SetVcpus, megabits
+from cpdb import show_rate
+from orchestrator.actions import Action, SetCpuLimit, SetVcpus
 from orchestrator.config import NOW, OrchestratorConfig
 from orchestrator.demand import Demand, serving
 from orchestrator.needs import VmNeed, load_now, most, residents, too_short, until_back, vm_need, wanted_limit
@@ -255,7 +256,7 @@ def _asked(need: VmNeed) -> str:
     if need.relation is None:
         return ""
     by_connections = need.relation.feature == "connections_per_s"
-    return f" for {need.rate:.1f} connections/s" if by_connections else f" for {megabits(need.rate)}"
+    return f" for {need.rate:.1f} connections/s" if by_connections else f" for {show_rate(need.rate)}"
 
 
 def _relation(need: VmNeed) -> dict[str, Any] | None:

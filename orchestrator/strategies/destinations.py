@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cpdb import BytesPerS, Json, Pair, Seconds
-from orchestrator.actions import MigrateVm, megabits
+from cpdb import BytesPerS, Json, Pair, Seconds, show_rate
+from orchestrator.actions import MigrateVm
 from orchestrator.config import NOW, HostSpec, OrchestratorConfig
 from orchestrator.demand import Demand
 from orchestrator.needs import load_served, needed_on, residents, too_short, vm_need
@@ -242,7 +242,7 @@ def _network(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str |
         if link is not None and capacity:
             total = needed_on(world, scene.demand, link, horizon_s) + rate
             if total > config.bandwidth.headroom * capacity:
-                return f"{link.name} on the way to {host.name} would carry {megabits(total)} of {megabits(capacity)}"
+                return f"{link.name} on the way to {host.name} would carry {show_rate(total)} of {show_rate(capacity)}"
     return None
 
 
@@ -260,11 +260,11 @@ def copy_of(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> PreCop
         return rate
     found = _estimate(vm, rate)
     if not found.converges and not (vm.spec and vm.spec.migration_auto_converge):
-        written = megabits(vm.dirty_bytes_per_s or 0.0)
-        return f"it would not converge: {vm.name} writes {written} of memory and {megabits(rate)} can be copied"
+        written = show_rate(vm.dirty_bytes_per_s or 0.0)
+        return f"it would not converge: {vm.name} writes {written} of memory and {show_rate(rate)} can be copied"
     limit_s = scene.config.moves.limit_s
     if found.total_s > limit_s:
-        took = f"copying {vm.name} would take {found.total_s:.0f} s at {megabits(rate)}"
+        took = f"copying {vm.name} would take {found.total_s:.0f} s at {show_rate(rate)}"
         return f"{took}, it is aborted after {limit_s:g} s"
     return found
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.actions import MigrateVm, megabits
+from cpdb import show_rate
+from orchestrator.actions import MigrateVm
 from orchestrator.demand import PairDemand, together
 from orchestrator.needs import needed_on
 from orchestrator.steps import Refusal, Step, evidence, foreseen, when
@@ -148,9 +149,9 @@ def _stays(scene: Scene, vm: VmState, host: str, short: _Short) -> str | None:
 def _why(scene: Scene, vm: VmState, short: _Short, best: str) -> str:
     proof = evidence(short.leader.bytes, short.horizon_s, scene.config)
     return (
-        f"{short.link.name} will have to carry {megabits(short.needed)} of {megabits(short.capacity)} "
+        f"{short.link.name} will have to carry {show_rate(short.needed)} of {show_rate(short.capacity)} "
         f"{when(short.horizon_s)} ({foreseen(proof)}), most of all for {short.leader.pair}; {vm.name} brings "
-        f"{megabits(_brings(scene, vm, short))} of it and matters less, on {best} it is out of the way"
+        f"{show_rate(_brings(scene, vm, short))} of it and matters less, on {best} it is out of the way"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
+from cpdb import MIB
 from orchestrator.actions import MigrateVm, SetMemory
 from orchestrator.config import NOW, OrchestratorConfig, VmSpec
 from orchestrator.demand import Demand, PairDemand, serving, together
@@ -16,8 +17,6 @@ from orchestrator.relations import MemoryRelation
 from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_host, when
 from orchestrator.strategies.services import memory_left
 from orchestrator.world import VmState, World, apply
-
-MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

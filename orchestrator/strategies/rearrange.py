@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.actions import MigrateVm, megabits
+from cpdb import show_rate
+from orchestrator.actions import MigrateVm
 from orchestrator.config import NOW
 from orchestrator.steps import Refusal, Step
 from orchestrator.strategies.destinations import (
@@ -173,7 +174,7 @@ def _follow(scene: Scene) -> Iterator[Step | Refusal]:
             continue
         best = max(able, key=lambda name: (saved[name][0], name))
         why = (
-            f"{vm.name} is nearer to its callers on {best}: {megabits(saved[best][0])} less on links, summed over them"
+            f"{vm.name} is nearer to its callers on {best}: {show_rate(saved[best][0])} less on links, summed over them"
         )
         found = _step(scene, vm, best, why)
         yield found

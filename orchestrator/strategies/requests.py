@@ -7,8 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cpdb import BandwidthRequest, BytesPerS, InstallStatus, Limit, Pair, Reservation, ReservationReport, Seconds
-from orchestrator.actions import Action, ReleaseBandwidth, ReserveBandwidth, megabits
+from cpdb import (
+    BandwidthRequest,
+    BytesPerS,
+    InstallStatus,
+    Limit,
+    Pair,
+    Reservation,
+    ReservationReport,
+    Seconds,
+    show_rate,
+)
+from orchestrator.actions import Action, ReleaseBandwidth, ReserveBandwidth
 from orchestrator.config import NOW, QUEUE_DSCP, OrchestratorConfig
 from orchestrator.demand import Demand
 from orchestrator.steps import Step, acting_horizons, on_link
@@ -181,7 +191,7 @@ def _troubles(world: World, decision: Decision, found: Obtained) -> Iterator[tup
             if refused is not None:
                 yield key, f"{refused.node} refused the {WORD[means]} for {name}: {refused.detail}"
             elif found.short and world.now - held.created_at >= SETTLE_S:
-                got = f"{megabits(found.arrived or 0.0)} of {megabits(decision.granted)}"
+                got = f"{show_rate(found.arrived or 0.0)} of {show_rate(decision.granted)}"
                 yield key, f"only {got} is obtained with the {WORD[means]} for {name} in place"
 
 
@@ -253,7 +263,7 @@ def _step(scales: Scales, decision: Decision, link: LinkState, action: ReserveBa
     givers = ", ".join(str(one.pair) for one in action.limits)
     means = f"{givers} gives way" if givers else f"it goes through the queue that {link.name} has for it"
     who = f" by {request.asked_by}" if request.asked_by else ""
-    why = f"request {request.id}{who}: {megabits(decision.granted)} for {_subject(request)}; {means}"
+    why = f"request {request.id}{who}: {show_rate(decision.granted)} for {_subject(request)}; {means}"
     reason: dict[str, Any] = {
         "where": {"link": link.name},
         "need": decision.on(link.key),

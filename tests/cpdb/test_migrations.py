@@ -3,7 +3,21 @@
 from alembic import command
 from sqlalchemy import text
 
-from cpdb import Communication, RetentionPolicy, open_store, schema_versions
+from cpdb import (
+    Communication,
+    DestinationHealth,
+    EventCount,
+    HealthReport,
+    HealthStatus,
+    InstallStatus,
+    LiveCount,
+    ObservedKind,
+    RefreshReport,
+    ReservationReport,
+    RetentionPolicy,
+    open_store,
+    schema_versions,
+)
 from cpdb.engine import _alembic, connect
 
 FIRST = "0001"
@@ -70,3 +84,43 @@ def test_a_version_is_read_without_making_anything(url: str) -> None:
     open_store(url).close()
     before, needed = schema_versions(url)
     assert before == needed
+
+
+def test_observed_state_of_an_old_version_gets_its_numbers(url: str) -> None:
+    engine = connect(url)
+    command.upgrade(_alembic(engine), "0006")
+    rows = [
+        ("health", "10.0.0.1/a", "controller", "up", "answers by ARP"),
+        ("health", "10.0.0.1/b", "controller", "removed", "is no longer a destination"),
+        ("live", "10.0.0.1/a", "controller", "17", "connections or sources that it still has"),
+        ("live", "10.0.0.1/b", "controller", "removed", "does not drain"),
+        ("lost", "rows", "controller", "counted", "3"),
+        ("refresh", "leaf1", "leaf1", "measured", "1.05"),
+        ("reservation", "r", "leaf1", "removed", "lease ended or withdrawn"),
+    ]
+    with engine.begin() as connection:
+        for row in rows:
+            connection.execute(
+                text(
+                    "INSERT INTO observed (kind, key, node, generation, status, detail, observed_at)"
+                    " VALUES (:0, :1, :2, 4, :3, :4, 5.0)"
+                ),
+                {str(place): value for place, value in enumerate(row)},
+            )
+    engine.dispose()
+    store = open_store(url)
+    assert store.wanted.observed() == [
+        HealthReport("10.0.0.1", "a", DestinationHealth(HealthStatus.UP, True), "answers by ARP", 5.0),
+        LiveCount("10.0.0.1", "a", 17, 5.0),
+        EventCount(ObservedKind.LOST, "rows", 3, 5.0),
+        RefreshReport("leaf1", 1.05, 5.0),
+        ReservationReport("r", "leaf1", 4, InstallStatus.REMOVED, "lease ended or withdrawn", 5.0),
+    ]
+    store.close()
+    engine = connect(url)
+    command.downgrade(_alembic(engine), "0006")
+    with engine.connect() as connection:
+        query = "SELECT kind, status, detail FROM observed WHERE kind IN ('live', 'refresh')"
+        found = connection.execute(text(query)).all()
+    assert sorted(tuple(row) for row in found) == [("live", "17", rows[2][4]), ("refresh", "measured", "1.05")]
+    engine.dispose()

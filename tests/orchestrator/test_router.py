@@ -35,12 +35,12 @@ def net(store: Store) -> Store:
     return store
 
 
-def world(now: float, megabits: float, path: tuple[str, ...] = SHORT, **more: object) -> World:
+def world(now: float, show_rate: float, path: tuple[str, ...] = SHORT, **more: object) -> World:
     """20 pairs from leaf1 to leaf2 that together send so much, all on one path."""
     links = tuple(zip(("c", *path), (*path, "s"), strict=True))
-    pairs = [replace(pair_state(f"c{n}", "v", 0), links=links, bytes_per_s=megabits * MBIT / 20) for n in range(20)]
+    pairs = [replace(pair_state(f"c{n}", "v", 0), links=links, bytes_per_s=show_rate * MBIT / 20) for n in range(20)]
     states = {
-        key: LinkState(key, None, megabits * MBIT if key in links else 0.0)
+        key: LinkState(key, None, show_rate * MBIT if key in links else 0.0)
         for a in ("leaf1", "leaf2")
         for b in ("spine1", "spine2")
         for key in ((a, b), (b, a))
@@ -48,9 +48,9 @@ def world(now: float, megabits: float, path: tuple[str, ...] = SHORT, **more: ob
     return World(now=now, age_s=1.0, pairs={one.pair: one for one in pairs}, links=states, **more)  # type: ignore[arg-type]
 
 
-def both(now: float, megabits: dict[tuple[str, ...], float]) -> World:
+def both(now: float, show_rate: dict[tuple[str, ...], float]) -> World:
     """As `world`, over several paths at once."""
-    worlds = [world(now, rate, path) for path, rate in megabits.items()]
+    worlds = [world(now, rate, path) for path, rate in show_rate.items()]
     pairs = {}
     for n, one in enumerate(worlds):
         for state in one.pairs.values():

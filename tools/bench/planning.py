@@ -4,6 +4,7 @@ import random
 import tempfile
 
 from cpdb import (
+    GIB,
     Destination,
     Forecast,
     HostLoad,
@@ -26,7 +27,6 @@ PAIRS, VMS, HOSTS = 50, 20, 4
 HISTORY_S = 300
 CYCLE_S = 1.0
 LEVELS = (0.05, 0.5, 0.9, 0.95)
-GIB = 1 << 30
 
 
 def measure(size: Size) -> Result:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from cpdb import BytesPerS, DriverError, HostLoad, Seconds, VmLoad
+from cpdb import MIB, BytesPerS, DriverError, HostLoad, Seconds, VmLoad
 from orchestrator.act.libvirt.connections import Connections, Heard
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.memory import STALE_STATISTICS_S, ask_statistics, used_bytes
@@ -128,7 +128,7 @@ class Dirtying:
             return
         # The emulator stamps whole seconds of the host's clock.
         if now - stats.get("dirtyrate.calc_start_time", now) <= EVERY_S + ANSWER_AFTER_S:
-            self._rates[vm] = now, float(rate) * (1 << 20)
+            self._rates[vm] = now, float(rate) * MIB
 
 
 LOG = structlog.get_logger(__name__)

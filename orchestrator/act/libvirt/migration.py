@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from cpdb import BytesPerS, DriverError, Seconds
+from cpdb import MIB, BytesPerS, DriverError, Seconds
 from orchestrator.act.libvirt.connections import Connections
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.timeouts import until
 from orchestrator.actions import MigrateVm
 from orchestrator.config import VmSpec
 
-MIB = 1 << 20
 # libvirt's own code for "no limit" would be 0; a copy must leave something of any link, so it is never less than this.
 LEAST_MIB_PER_S = 1
 LOOK_EVERY_S = 0.1
