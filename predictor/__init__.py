@@ -1,4 +1,4 @@
-"""FORESEES: from the Communication Pattern Database alone, what each pair will say in the next seconds.
+"""FORESEES: from the Communication Pattern Database alone, what each pair will send in the next seconds.
 
 The door of the room. A `Predictor` makes one cycle at a time, `Tiers` are several of them, `run` is the loop of
 `forepath predict`; a `Forecaster` is the same without a database, for backtests.

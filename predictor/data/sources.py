@@ -114,8 +114,9 @@ class FlowSeries(PanelSource):
         begin = len(self._row_of_key)
         if most < begin:
             return
-        talks = store.facts.flow_keys()
-        keys = [self._key(talks[number]) if number in talks else None for number in range(begin, most + 1)]
+        flow_keys = store.facts.flow_keys()
+        numbers = range(begin, most + 1)
+        keys = [self._key(flow_keys[number]) if number in flow_keys else None for number in numbers]
         rows = [-1 if key is None else self.panel.row_of(key) for key in keys]
         self._row_of_key = np.concatenate([self._row_of_key, np.array(rows, dtype=np.int64)])
 

@@ -112,7 +112,7 @@ class _Walk:
         forecaster.composition.resize(view.series)
 
     def block(self, origins: Ints) -> ForecastBlock:
-        """Fans of all models at once, then the blend origin by origin."""
+        """Forecasts of all models at once, then the blend origin by origin."""
         models = self._forecaster.models
         past = self._view.until(int(origins[0]) + 1)
         for model in models.values():
@@ -134,7 +134,7 @@ class _Walk:
         targets = self._forecaster.spec.targets
         for reach in self._reaches:
             was = origin - self._view.lead - reach
-            issued = next((one for one in self._waiting if one[0] == was), None)
+            issued = next((waiting for waiting in self._waiting if waiting[0] == was), None)
             if issued is not None:
                 which = np.flatnonzero([target.reach == reach for target in targets])
                 actual = self._view.truth(targets, which, was)

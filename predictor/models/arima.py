@@ -119,7 +119,7 @@ class Arima(PointModel):
         key = (lead, channel * (len(GROUPS) + 1) + nearest)
         if key not in self._weights:
             steps = path_weights(np.median(self._estimates[channel, nearest], axis=0), lead + self.spec.reach)
-            windows = [steps[lead + one.first : lead + one.reach].mean(axis=0) for one in self.spec.targets]
+            windows = [steps[lead + target.first : lead + target.reach].mean(axis=0) for target in self.spec.targets]
             self._weights[key] = np.stack(windows, axis=-1).astype(np.float32)
         return self._weights[key]
 

@@ -111,7 +111,7 @@ class RecursiveModel(PointModel):
         raise NotImplementedError
 
     def guess(self, state: Floats) -> Floats:
-        """Channels x series: what the state foresees, NaN before the first known cell."""
+        """Channels x series: the guess that follows from the state, NaN before the first known cell."""
         raise NotImplementedError
 
     def history(self, view: SeriesView) -> Floats:

@@ -73,7 +73,7 @@ class PendingForecasts:
     def _actual(self, issued: IssuedForecast, targets: Ints, source: Source) -> Floats:
         actual = np.full((len(issued.rows), len(targets)), np.nan, dtype=np.float32)
         chosen = [self._spec.targets[number] for number in targets]
-        first = min(one.first for one in chosen)
+        first = min(target.first for target in chosen)
         rates = source.window(issued.start + first, chosen[0].reach - first, issued.rows)
         for number, one in enumerate(chosen):
             window = rates[one.channel][:, one.first - first :]

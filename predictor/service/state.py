@@ -81,7 +81,7 @@ def text(values: list[str]) -> Floats:
 def names(array: Floats) -> list[str]:
     """Names from what `text` made; raises ValueError when it is something else."""
     values = json.loads(array.tobytes())
-    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError("names: not a list of strings")
     return values
 
@@ -165,7 +165,7 @@ def about(predictor: Learner) -> dict[str, object]:
         "horizons_s": list(config.horizons_s),
         "levels": list(config.levels),
         "models": list(predictor.models),
-        "quantities": [one.value for one in predictor.source.quantities],
+        "quantities": [quantity.value for quantity in predictor.source.quantities],
     }
 
 
@@ -176,7 +176,7 @@ def learnt(predictor: Learner) -> dict[str, Floats]:
     scoreboard = composition.scoreboard.state()
     if series > MAX_SERIES:
         scoreboard |= {name: scoreboard[name][:, :0] if name != "at" else scoreboard[name][:0] for name in PER_SERIES}
-    found = {"subjects": text([name_of(one) for one in predictor.source.subjects[:series]])}
+    found = {"subjects": text([name_of(subject) for subject in predictor.source.subjects[:series]])}
     found |= prefixed("scoreboard", scoreboard) | prefixed("calibration", composition.calibration.state())
     found |= prefixed("tracker", predictor.tracker.state())
     for name, model in predictor.models.items():

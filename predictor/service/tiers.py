@@ -21,7 +21,7 @@ FEATURES = (Quantity.CONNECTIONS_MEAN, Quantity.BYTES_MEAN)
 
 
 class AtMachines:
-    """Looks up, for the machines of one predictor, what another one knows and foresees about destinations."""
+    """Looks up, for the machines of one predictor, what another one knows and forecasts about destinations."""
 
     def __init__(self, destinations: Predictor, machines: Source, host_of: Mapping[str, str]) -> None:
         self._destinations = destinations
@@ -62,7 +62,7 @@ class AtMachines:
         ahead = np.full((len(FEATURES), len(links), len(spec.targets), len(spec.levels)), np.nan, dtype=np.float32)
         if not len(final):
             return ahead
-        theirs = {(one.channel, one.length, one.peak): n for n, one in enumerate(asked.targets)}
+        theirs = {(target.channel, target.length, target.peak): n for n, target in enumerate(asked.targets)}
         for number, quantity in enumerate(FEATURES):
             channel = quantities.index(quantity) // 2
             for place, target in enumerate(spec.targets):

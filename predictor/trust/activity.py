@@ -1,4 +1,4 @@
-"""Says how probable it is that a series talks at all in the next window: who will speak, before how much."""
+"""Says how probable it is that a series is active at all in the next window: who, before how much."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -174,7 +174,7 @@ class ActivityModel:
         self.weights[number] += np.linalg.solve(self.curvature[number], worth * (inputs.T @ (spoke - said)))
 
     def probabilities(self) -> Floats:
-        """Series x horizons: probability to talk at all in the window after the last cell; NaN while never known."""
+        """Series x horizons: probability to be active in the window after the last cell; NaN while never known."""
         inputs = self.pulse.features(self._horizons)
         said = expit(np.einsum("shc,hc->sh", inputs, self.weights.astype(np.float32)))
         probable: Floats = np.where(self.pulse.seen[:, :1] > 0, said, np.nan).astype(np.float32)

@@ -1,7 +1,5 @@
 """Notices that a series has begun to behave otherwise, from the losses of what was said about it."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from predictor.data.view import Floats
@@ -16,18 +14,6 @@ USUAL_ALPHA = 0.02
 SUSPECTING = 0.2
 # The running mean must rest on something before it is held against anyone.
 MIN_LOSSES = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class DriftAlarm:
-    """Which series have drifted just now (mask)."""
-
-    series: Floats
-
-    @property
-    def count(self) -> int:
-        """How many."""
-        return int(self.series.sum())
 
 
 class DriftDetector:
@@ -47,12 +33,11 @@ class DriftDetector:
         """Makes room for series that have joined."""
         more = series - len(self._sum)
         if more > 0:
-            self._usual, self._count, self._sum, self._changed = (
-                np.pad(one, (0, more)) for one in (self._usual, self._count, self._sum, self._changed)
-            )
+            grown = [np.pad(array, (0, more)) for array in self.state().values()]
+            self._usual, self._count, self._sum, self._changed = grown
 
-    def step(self, losses: Floats) -> DriftAlarm:
-        """One window's loss per series (NaN = none); tells which have drifted. Their usual loss begins anew."""
+    def step(self, losses: Floats) -> Floats:
+        """One window's loss per series (NaN = none); a mask of those that drifted: their usual loss begins anew."""
         self.resize(len(losses))
         known = ~np.isnan(losses)
         loss = np.where(known, losses, 0.0)
@@ -69,7 +54,7 @@ class DriftDetector:
         self._sum = np.where(drifted, 0.0, self._sum).astype(np.float32)
         self._changed = np.where(drifted, self._aftermath, np.maximum(self._changed - 1.0, 0.0)).astype(np.float32)
         self.total += int(drifted.sum())
-        return DriftAlarm(drifted)
+        return np.asarray(drifted)
 
     @property
     def changed(self) -> Floats:
@@ -83,6 +68,6 @@ class DriftDetector:
     def restore(self, state: dict[str, Floats]) -> None:
         """Takes over what `state` gave; raises KeyError or ValueError when it does not fit."""
         arrays = [state[name].astype(np.float32) for name in ("usual", "count", "sum", "changed")]
-        if any(one.ndim != 1 or len(one) != len(arrays[0]) or not np.isfinite(one).all() for one in arrays):
+        if any(array.shape != (len(arrays[0]),) or not np.isfinite(array).all() for array in arrays):
             raise ValueError("drift: no sound numbers")
         self._usual, self._count, self._sum, self._changed = arrays

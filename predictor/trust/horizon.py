@@ -137,7 +137,7 @@ class HorizonLadder:
         now = self.rungs.now
         fallen = np.flatnonzero(drifted & (now > 0))
         reason = "drift: losses far above their own mean"
-        moves = [HorizonChange(one, int(now[one]), 0, reason) for one in fallen.tolist()]
+        moves = [HorizonChange(series, int(now[series]), 0, reason) for series in fallen.tolist()]
         keeps = np.where(drifted & (now > 0), 0, now)
         self.rungs = Rungs(keeps, np.where(drifted, 0, self.rungs.better), np.where(drifted, 0, self.rungs.worse))
         return moves
@@ -148,7 +148,7 @@ class HorizonLadder:
         before = self.rungs
         self.rungs = climbed(before, evidence, self.tolerance)
         moved = np.flatnonzero(before.now != self.rungs.now)
-        return [self._move(int(one), before, evidence) for one in moved]
+        return [self._move(int(series), before, evidence) for series in moved]
 
     def _move(self, series: int, before: Rungs, evidence: HorizonEvidence) -> HorizonChange:
         old, new = int(before.now[series]), int(self.rungs.now[series])

@@ -93,7 +93,7 @@ class ScoreRollup:
         loss, covered, count = self._sums.transpose(0, 2, 1, 3)  # rows x models x targets
         number = np.maximum(count, 1.0)
         means = [np.where(count > 0, part / number, np.nan).astype("<f4") for part in (loss, covered)]
-        named = [subjects[one] for one in self._watched.tolist()]
+        named = [subjects[series] for series in self._watched.tolist()]
         return ScoreBatch(
             scored_at=now,
             subjects=(*named, Subject(named[0].kind, EVERYTHING, self.shape.tier)),

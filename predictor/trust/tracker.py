@@ -1,4 +1,4 @@
-"""Goes along with the forecasts of one tier: who will talk, how far to trust, what has drifted, how good it was."""
+"""Follows the forecasts of one tier: who will be active, how far to trust, what has drifted, how good it was."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,12 +74,11 @@ class TrustTracker:
                 continue
             rung = target // quantities
             width = verdicts.final[:, column, self._upper] - verdicts.final[:, column, self._lower]
-            loss, actual, breadth = (
-                self._spread(rows, one) for one in (verdicts.final_loss[:, column], verdicts.actual[:, column], width)
-            )
-            self.horizons.learn(rung, loss, actual, breadth)
+            loss = self._spread(rows, verdicts.final_loss[:, column])
+            actual = self._spread(rows, verdicts.actual[:, column])
+            self.horizons.learn(rung, loss, actual, self._spread(rows, width))
             if rung == 0:
-                drifted |= self.drift.step(loss).series
+                drifted |= self.drift.step(loss)
         self._drifted = np.union1d(self._drifted, np.flatnonzero(drifted))
         return drifted
 

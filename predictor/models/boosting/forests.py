@@ -103,7 +103,8 @@ class Forest:
     def predict_changes(self, inputs: Floats) -> Floats:
         """Changes from the level in units of the scale: rows x fitted levels."""
         binned = self.bins.apply(inputs)
-        return np.stack([np.mean([one.predict(binned) for one in self.members[q]], axis=0) for q in FITTED], axis=-1)
+        means = [np.mean([trees.predict(binned) for trees in self.members[level]], axis=0) for level in FITTED]
+        return np.stack(means, axis=-1)
 
 
 def grow_forest(lesson: TrainingRows, effort: BoostingEffort, seed: int) -> Forest:

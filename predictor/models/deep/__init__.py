@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import structlog
 
-from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, fair_sample
+from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, Target, fair_sample
 from predictor.models.deep.inputs import Calendar, Moments, NetworkTask, WindowShape, network_inputs, prefix_sums
 from predictor.models.seasonal import find_periods
 
@@ -45,7 +45,7 @@ class DeepModel:
         self.spec = spec
         self.fit_budget_s = CPU_S
         self._seed, self._steps = seed, steps
-        self._shapes = tuple(sorted({WindowShape(one.first, one.length, one.peak) for one in spec.targets}, key=_order))
+        self._shapes = tuple(sorted({_shape_of(target) for target in spec.targets}, key=_order))
         self._channels = np.unique(spec.channels)
         self.weights: dict[str, Floats] | None = None
         self.wins = False
@@ -100,7 +100,7 @@ class DeepModel:
         said = query_network(self._network, inputs).reshape(
             len(self._channels), view.series, len(origins), len(self._shapes), -1
         )
-        places = [self._shapes.index(WindowShape(one.first, one.length, one.peak)) for one in self.spec.targets]
+        places = [self._shapes.index(_shape_of(target)) for target in self.spec.targets]
         channels = np.searchsorted(self._channels, self.spec.channels)
         chosen: Floats = said[channels, :, :, places].transpose(2, 1, 0, 3)
         return chosen
@@ -149,6 +149,10 @@ class DeepModel:
     def __getstate__(self) -> dict[str, object]:
         # The network is made again of its weights: what crosses processes is plain arrays.
         return {**self.__dict__, "_network": None, "_periods": np.zeros(0), "_found": np.zeros(0, dtype=np.int64)}
+
+
+def _shape_of(target: Target) -> WindowShape:
+    return WindowShape(target.first, target.length, target.peak)
 
 
 def _order(shape: WindowShape) -> tuple[int, int, bool]:
