@@ -24,7 +24,7 @@ from cpdb import (
 )
 from forepath.forecasts import Ahead, Fan
 from forepath.views import RECENT_S, PairView, link_rates, spoken, with_new_weights
-from ryu_apps import Lane, Routed, Topology, choose, lanes
+from ryu_apps import Routed, SplitPath, Topology, choose, find_split_paths
 
 # A pair keeps its destination while it speaks; after so much silence it is chosen anew (`idle_s` of the controller).
 KEEPS_S = 60.0
@@ -58,7 +58,8 @@ def routed(store: Store, now: float) -> Routed:
     """Paths as they are now: the topology, and the splits in force on it."""
     nodes = store.inventory.nodes()
     topology = Topology.of(nodes, store.inventory.links())
-    return Routed(topology, lanes(store.wanted.splits(), topology, now), {node.name: node.address for node in nodes})
+    splits = find_split_paths(store.wanted.splits(), topology, now)
+    return Routed(topology, splits, {node.name: node.address for node in nodes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class PathFinder:
 
     def _split(self, hops: tuple[str, ...]) -> tuple[Choice, ...]:
         ends = self.ways.ends(hops)
-        own: tuple[Lane, ...] = self.ways.lanes.get(ends, ()) if ends else ()
+        own: tuple[SplitPath, ...] = self.ways.splits.get(ends, ()) if ends else ()
         inside = tuple(node for node in hops if node in self.ways.topology.switches)
         return tuple(Choice(one.hops, one.ratio, one.tag, one.hops == inside) for one in own)
 

@@ -5,8 +5,8 @@ are run by `ryu-manager`; importing this package loads no framework.
 """
 
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
-from ryu_apps.paths.splits import Lane, Routed, choose_lane, lanes
-from ryu_apps.pipeline import Share, Steer, desired
+from ryu_apps.paths.splits import Routed, SplitPath, choose_path, find_split_paths
+from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
 from ryu_apps.services.pairs import choose
 from ryu_apps.settings import ControllerSection
@@ -19,21 +19,21 @@ __all__ = [
     "Desired",
     "FakeSwitch",
     "Holding",
-    "Lane",
     "Match",
     "Meter",
     "Output",
     "Packet",
+    "Rewrite",
     "Routed",
     "Rule",
     "SetField",
     "Share",
-    "Steer",
+    "SplitPath",
     "Topology",
     "choose",
-    "choose_lane",
+    "choose_path",
     "desired",
     "difference",
-    "lanes",
+    "find_split_paths",
     "virtual_mac",
 ]

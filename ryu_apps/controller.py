@@ -11,7 +11,7 @@ import structlog
 
 from ryu_apps.application import SwitchApp
 from ryu_apps.declared import Declared
-from ryu_apps.effects import Alert, Effect, Out, Resubmit
+from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, spawn
 from ryu_apps.network import Network
 from ryu_apps.pacing import Pacing
@@ -36,14 +36,14 @@ from ryu_apps.switch.datapath import decode_match
 from ryu_apps.switch.wire import Wire
 from ryu_apps.switches import Switches
 from ryu_apps.telemetry.attribution import PairAttribution
-from ryu_apps.telemetry.collector import Collector, Filter
+from ryu_apps.telemetry.collector import Collector, FlowFilter
 from ryu_apps.telemetry.sflow import Sampling, bound, receive
 
 Seconds = float
 
 TICK_S = 0.5
 # Bits of a cookie that tell an accounting entry: kinds PAIR and PAIR_SYN differ in the lowest kind bit.
-_ACCOUNTS = Filter(OWNER << OWNER_SHIFT | Kind.PAIR << KIND_SHIFT, OWNER_MASK | 0xE << KIND_SHIFT, Table.ACCOUNT)
+_ACCOUNTS = FlowFilter(OWNER << OWNER_SHIFT | Kind.PAIR << KIND_SHIFT, OWNER_MASK | 0xE << KIND_SHIFT, Table.ACCOUNT)
 _READS = [
     ofp_event.EventOFPFlowStatsReply,
     ofp_event.EventOFPMeterFeaturesStatsReply,
@@ -100,7 +100,7 @@ class Controller(SwitchApp):
         self.switches.settle(now)
         for effect in effects:
             match effect:
-                case Out(dpid, ports, data):
+                case PacketOut(dpid, ports, data):
                     if dpid in self.wires:
                         self.wires[dpid].out(ports, data)
                 case Resubmit():

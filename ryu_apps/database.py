@@ -11,7 +11,7 @@ from cpdb import ForepathError, Spool, Store, Watch, open_store
 from ryu_apps.declared import Declared, read_declared, read_wanted
 from ryu_apps.framework import Loops, alarm_clock, beside, off_loop, sleep
 from ryu_apps.settings import ControllerSettings
-from ryu_apps.telemetry.writer import Kept, Row, Writer, store_rows
+from ryu_apps.telemetry.writer import KeptCounters, Row, Writer, store_rows
 
 Seconds = float
 Open = Callable[[], Store | None]
@@ -142,5 +142,5 @@ def make_writer(settings: ControllerSettings) -> Writer:
             spool = Spool(directory / "spool", storage.spool_mib << 20)
         except ForepathError as error:
             _log.warning("no spool, a long absence of the database will cost rows", reason=str(error))
-    kept = Kept(directory / "counters" if directory is not None else None)
+    kept = KeptCounters(directory / "counters" if directory is not None else None)
     return Writer(storage.max_rows, uuid4().hex, spool, kept, off_loop)

@@ -24,7 +24,7 @@ class Declared:
 
 
 def read_declared(store: Store, now: Seconds, before: Declared | None = None) -> Declared:
-    """Reads everything the controller needs, wishes only when they changed since `before`; raises StoreError."""
+    """Reads everything the controller needs, entries only when they changed since `before`; raises StoreError."""
     names = replace(before or Declared(), nodes=tuple(store.inventory.nodes()), links=tuple(store.inventory.links()))
     return read_wanted(store, names, now)
 

@@ -6,7 +6,7 @@ from ryu_apps.rules import Group, Meter, PortId, Rule
 
 
 @dataclass(frozen=True, slots=True)
-class Out:
+class PacketOut:
     """Send a frame out of these ports of a switch."""
 
     dpid: int
@@ -33,7 +33,7 @@ class Alert:
     detail: str
 
 
-Effect = Out | Resubmit | Alert
+Effect = PacketOut | Resubmit | Alert
 
 
 @dataclass(frozen=True, slots=True)

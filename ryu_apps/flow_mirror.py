@@ -14,9 +14,9 @@ from ryu_apps.application import SwitchApp
 from ryu_apps.declared import Declared
 from ryu_apps.openflow import FlowColumns, match_fields
 from ryu_apps.rules import PortId
-from ryu_apps.telemetry.collector import Answer, Collector, Filter, pace
-from ryu_apps.telemetry.counters import Entry, Growth, Look
-from ryu_apps.telemetry.rows import Book, Neighbour
+from ryu_apps.telemetry.collector import Answer, Collector, FlowFilter, pace
+from ryu_apps.telemetry.counters import CounterDelta, Entry, PollDelta
+from ryu_apps.telemetry.rows import LinkEnds, SampleSource
 from ryu_apps.topology.state import Directory
 
 Seconds = float
@@ -33,7 +33,7 @@ class FlowMirror(SwitchApp):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._attribution = MatchAttribution()
-        self.collector = Collector(self._attribution, self.writer, self.settings.poll_s, Filter(matches=True))
+        self.collector = Collector(self._attribution, self.writer, self.settings.poll_s, FlowFilter(matches=True))
 
     def declare(self, declared: Declared, now: Seconds) -> None:  # noqa: ARG002
         """Names may have changed."""
@@ -84,13 +84,13 @@ class MatchAttribution:
             self._claim(dpid, present)
         rows = zip(keys, columns.packets, columns.bytes, columns.age_s, strict=True)
         known = rows if None not in keys else (row for row in rows if row[0] is not None)
-        book = Book(f"switch/{self.name_of(dpid)}", self._accounts[dpid].get)
+        book = SampleSource(f"switch/{self.name_of(dpid)}", self._accounts[dpid].get)
         return Answer(cast(Iterable[Entry], known), book)
 
-    def flows_grew(self, look: Look) -> None:
+    def flows_grew(self, look: PollDelta) -> None:
         """Nothing here follows from it."""
 
-    def port_grew(self, at: PortId, growth: Growth) -> None:
+    def port_grew(self, at: PortId, growth: CounterDelta) -> None:
         """Nothing here follows from it."""
 
     def _keys_of(self, columns: FlowColumns) -> list[int | None]:
@@ -143,10 +143,10 @@ class MatchAttribution:
         """A switch's declared name, else its number."""
         return self._directory.switch(dpid)
 
-    def neighbour(self, at: PortId) -> Neighbour:
+    def neighbour(self, at: PortId) -> LinkEnds:
         """Declared neighbours by name, others by the port's number."""
         here = self._directory.switch(at.dpid)
-        return Neighbour(here, self._machines.get(at, f"{here}:{at.port}"), edge=False)
+        return LinkEnds(here, self._machines.get(at, f"{here}:{at.port}"), edge=False)
 
 
 def ends_of(match: bytes) -> Ends | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ryu_apps import policers as policing
-from ryu_apps.paths.splits import Tagging, tagging_rules
+from ryu_apps.paths.splits import LabelShare, label_rules
 from ryu_apps.rules import (
     CONTROLLER,
     ETH_ARP,
@@ -29,7 +29,7 @@ from ryu_apps.rules import (
     pair_number,
     virtual_mac,
 )
-from ryu_apps.services.buckets import Spread, hearing_rule, spread_rules
+from ryu_apps.services.buckets import BucketPlacement, placement_rules, probe_answer_rule
 from ryu_apps.topology.arp import DropRule
 
 DEFAULT_PRIORITY = 0
@@ -43,7 +43,7 @@ ANSWER_PRIORITY = 110
 
 
 @dataclass(frozen=True, slots=True)
-class Steer:
+class Rewrite:
     """A pair and the destination that serves it."""
 
     source_address: str
@@ -62,16 +62,16 @@ class Share:
     # (source address, virtual IP) of pairs that enter the network here
     accounts: tuple[tuple[str, str], ...] = ()
     # Pairs whose source is here, and pairs whose destination is here
-    towards: tuple[Steer, ...] = ()
-    back: tuple[Steer, ...] = ()
+    towards: tuple[Rewrite, ...] = ()
+    back: tuple[Rewrite, ...] = ()
     police: tuple[policing.Policer, ...] = ()
     drop_rules: tuple[DropRule, ...] = ()
     # Virtual IPs whose connections are placed one by one, whether more sources can be counted, and in whose name
     # services are asked whether they answer
-    spreads: tuple[Spread, ...] = ()
+    spreads: tuple[BucketPlacement, ...] = ()
     curious: bool = True
     asked: tuple[str, ...] = ()
-    tagging: Tagging = field(default_factory=Tagging)
+    tagging: LabelShare = field(default_factory=LabelShare)
     # Second port towards a MAC, where there is one and the switch can turn to it by itself
     spares: Mapping[str, int] = field(default_factory=dict)
 
@@ -96,10 +96,10 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(_back(one) for one in share.back),
         *(_drop(rule) for rule in share.drop_rules),
         *(_host(mac, port, groups) for mac, port in dict(share.ports).items()),
-        *tagging_rules(share.tagging),
-        *(hearing_rule(address) for address in share.asked),
+        *label_rules(share.tagging),
+        *(probe_answer_rule(address) for address in share.asked),
     ]
-    found = {rule.key: rule for rule in rules} | spread_rules(share.spreads, share.curious)
+    found = {rule.key: rule for rule in rules} | placement_rules(share.spreads, share.curious)
     return Desired(found, {one.number: one for one in meters}, {one.number: one for one in groups.values()})
 
 
@@ -145,7 +145,7 @@ def _account(source: str, virtual_ip: str) -> Iterable[Rule]:
     yield Rule(table, SYN_PRIORITY, first, goto=Table.POLICE, cookie=cookie(table, Kind.PAIR_SYN, number))
 
 
-def police_key(source_address: str, virtual_ip: str) -> RuleKey:
+def policer_key(source_address: str, virtual_ip: str) -> RuleKey:
     """Identity of the rule that limits or marks a pair."""
     match = Match(eth_type=ETH_IPV4, ipv4_src=source_address, ipv4_dst=virtual_ip)
     return RuleKey(Table.POLICE, PAIR_PRIORITY, match)
@@ -154,7 +154,7 @@ def police_key(source_address: str, virtual_ip: str) -> RuleKey:
 def _police(one: policing.Policer, meter_numbers: Mapping[int, int]) -> Rule:
     actions: tuple[Action, ...] = () if one.dscp is None else (SetField("ip_dscp", one.dscp),)
     return Rule(
-        *police_key(one.source_address, one.virtual_ip),
+        *policer_key(one.source_address, one.virtual_ip),
         actions,
         goto=Table.STEER,
         meter=meter_numbers[one.number] if one.rate_kbit_s is not None else None,
@@ -163,19 +163,19 @@ def _police(one: policing.Policer, meter_numbers: Mapping[int, int]) -> Rule:
     )
 
 
-def _towards(one: Steer) -> Rule:
+def _towards(one: Rewrite) -> Rule:
     match = Match(eth_type=ETH_IPV4, ipv4_src=one.source_address, ipv4_dst=one.virtual_ip)
     actions = (SetField("eth_dst", one.destination_mac), SetField("ipv4_dst", one.destination_address))
     return _steer(match, actions, Kind.TO_DESTINATION, one)
 
 
-def _back(one: Steer) -> Rule:
+def _back(one: Rewrite) -> Rule:
     match = Match(eth_type=ETH_IPV4, ipv4_src=one.destination_address, ipv4_dst=one.source_address)
     actions = (SetField("eth_src", virtual_mac(one.virtual_ip)), SetField("ipv4_src", one.virtual_ip))
     return _steer(match, actions, Kind.TO_CLIENT, one)
 
 
-def _steer(match: Match, actions: tuple[Action, ...], kind: Kind, one: Steer) -> Rule:
+def _steer(match: Match, actions: tuple[Action, ...], kind: Kind, one: Rewrite) -> Rule:
     number = pair_number(one.source_address, one.virtual_ip)
     return Rule(Table.STEER, PAIR_PRIORITY, match, actions, Table.FORWARD, cookie=cookie(Table.STEER, kind, number))
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from ryu_apps.network import Network
-from ryu_apps.paths.splits import Tagging
-from ryu_apps.pipeline import Share, Steer
+from ryu_apps.paths.splits import LabelShare
+from ryu_apps.pipeline import Rewrite, Share
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
 from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.topology.state import port_towards, spare_port
@@ -74,7 +74,7 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
         spreads=tuple(services.destinations.spreads) if any(host.at.dpid == dpid for host in hosts) else (),
         curious=not services.pairs.full,
         asked=services.destinations.probed_by_tcp(),
-        tagging=network.routes.tagging.get(dpid, Tagging()),
+        tagging=network.routes.tagging.get(dpid, LabelShare()),
     )
 
 
@@ -89,8 +89,8 @@ def _place(network: Network, mac: str) -> int | None:
     return host.at.dpid if host else None
 
 
-def _steer(network: Network, pair: TrackedPair) -> Steer | None:
+def _steer(network: Network, pair: TrackedPair) -> Rewrite | None:
     to = pair.destination
     if to is None or _place(network, to.mac) is None:
         return None
-    return Steer(pair.source_address, pair.virtual_ip, to.address, to.mac)
+    return Rewrite(pair.source_address, pair.virtual_ip, to.address, to.mac)

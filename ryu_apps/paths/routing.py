@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from cpdb import Destination, WantedSplit
 from ryu_apps.paths.splits import (
     Ends,
-    Lane,
+    LabelShare,
     Pin,
-    Tagging,
+    SplitPath,
     Transit,
-    choose_lane,
+    choose_path,
+    find_split_paths,
     is_whole,
-    lanes,
     transit_rule,
     transit_rules,
 )
@@ -91,14 +91,14 @@ ADOPTED_S = 8.0
 
 @dataclass(slots=True)
 class _Place:
-    """Where a journey is now (None: the shortest way), where it should be by which shares, and since when it is not.
+    """Where a flow is now (None: the shortest way), where it should be by which shares, and since when it is not.
 
     `lost`: its path has broken under it.
     """
 
-    lane: Lane | None = None
-    best: Lane | None = None
-    by: tuple[tuple[Lane, float], ...] = ()
+    path: SplitPath | None = None
+    best: SplitPath | None = None
+    by: tuple[tuple[SplitPath, float], ...] = ()
     away_since: Seconds | None = None
     lost: bool = False
 
@@ -113,10 +113,10 @@ class _AdoptedPin:
 
 @dataclass(frozen=True, slots=True)
 class SplitProgress:
-    """How far a split is: paths whose rules are not confirmed yet, all its journeys, and those not on their path."""
+    """How far a split is: paths whose rules are not confirmed yet, all its flows, and those not on their path."""
 
-    unready: tuple[Lane, ...]
-    journeys: int
+    unready: tuple[SplitPath, ...]
+    flows: int
     away: int
 
 
@@ -132,10 +132,10 @@ class Routes:
     """Remembers who is where; everything else is worked out anew. Without splits it costs nothing."""
 
     def __init__(self, topology: TopologyState, services: Services, timing: RouteTiming = RouteTiming()) -> None:
-        self.in_force: Mapping[Ends, tuple[Lane, ...]] = {}
+        self.in_force: Mapping[Ends, tuple[SplitPath, ...]] = {}
         self.progress: dict[Ends, SplitProgress] = {}
         # What each switch has to do, by number
-        self.tagging: dict[int, Tagging] = {}
+        self.tagging: dict[int, LabelShare] = {}
         # Another number whenever other splits are wanted; and when time itself may change something next
         self.revision = 0
         self.due: Seconds = float("-inf")
@@ -144,7 +144,7 @@ class Routes:
         self._splits: tuple[WantedSplit, ...] = ()
         self._places: dict[Key, _Place] = {}
         # Paths that carried traffic lately -> when they did last
-        self._used: dict[Lane, Seconds] = {}
+        self._used: dict[SplitPath, Seconds] = {}
         # What an earlier controller left
         self._adopted: dict[Key, _AdoptedPin] = {}
         self._adopted_until: Seconds = 0.0
@@ -175,42 +175,42 @@ class Routes:
             self.due = float("inf")
             return
         topology, gone = self._topology.snapshot.topology, _gone(self._topology)
-        self._used |= {place.lane: now for place in self._places.values() if place.lane is not None}
+        self._used |= {place.path: now for place in self._places.values() if place.path is not None}
         self._used = {
-            lane: at for lane, at in self._used.items() if now - at < LINGER_S and is_whole(lane.hops, topology)
+            path: at for path, at in self._used.items() if now - at < LINGER_S and is_whole(path.hops, topology)
         }
-        self.in_force = lanes(self._splits, topology, now, self._used, gone)
+        self.in_force = find_split_paths(self._splits, topology, now, self._used, gone)
         transits = self._transits()
         unready = {
-            lane
-            for lane, found in transits.items()
+            path
+            for path, found in transits.items()
             if not all(dpid is not None and holds(dpid, transit_rule(one).key) for dpid, one in found)
         }
         found = pair_flows(self._topology, self._services)
         self._places = {one.key: self._place(one, topology) for one in found}
         for one in found:
             place = self._places[one.key]
-            if place.lane is not None and not is_whole(place.lane.hops, topology, gone):
-                place.lane, place.lost = None, True
+            if place.path is not None and not is_whole(place.path.hops, topology, gone):
+                place.path, place.lost = None, True
             self._move(one, unready, now)
         self.progress = self._progress(found, unready)
         self.tagging = _tagging(self._topology, transits, [*self._pins(found, now)])
         self.due = self._next_change(unready, now)
 
-    def _next_change(self, unready: set[Lane], now: Seconds) -> Seconds:
+    def _next_change(self, unready: set[SplitPath], now: Seconds) -> Seconds:
         """When time itself may change something: at once while anybody is not where it should be."""
-        if unready or any(place.lane != place.best for place in self._places.values()):
+        if unready or any(place.path != place.best for place in self._places.values()):
             return now
         ends = [split.expires_at for split in self._splits if split.expires_at is not None and split.expires_at > now]
-        busy = {place.lane for place in self._places.values()}
-        ends += [at + LINGER_S for lane, at in self._used.items() if lane not in busy]
+        busy = {place.path for place in self._places.values()}
+        ends += [at + LINGER_S for path, at in self._used.items() if path not in busy]
         return min(*ends, self._adopted_until if self._adopted_until > now else float("inf"), float("inf"))
 
-    def _transits(self) -> dict[Lane, list[tuple[int | None, Transit]]]:
+    def _transits(self) -> dict[SplitPath, list[tuple[int | None, Transit]]]:
         dpids, topology = self._topology.snapshot.dpids, self._topology.snapshot.topology
-        every = {lane for own in self.in_force.values() for lane in own} | set(self._used)
+        every = {path for own in self.in_force.values() for path in own} | set(self._used)
         return {
-            lane: [(dpids.get(switch), one) for switch, one in transit_rules(lane, topology).items()] for lane in every
+            path: [(dpids.get(switch), one) for switch, one in transit_rules(path, topology).items()] for path in every
         }
 
     def _place(self, one: PairFlow, topology: Topology) -> _Place:
@@ -220,50 +220,50 @@ class Routes:
         left = self._adopted.pop(one.key, None)
         choices = self.in_force.get(one.ends, ())
         return _Place(
-            next((lane for lane in choices if _AdoptedPin(lane.tag, topology.port(*lane.hops[:2])) == left), None)
+            next((path for path in choices if _AdoptedPin(path.tag, topology.port(*path.hops[:2])) == left), None)
         )
 
-    def _move(self, one: PairFlow, unready: set[Lane], now: Seconds) -> None:
+    def _move(self, one: PairFlow, unready: set[SplitPath], now: Seconds) -> None:
         place, choices = self._places[one.key], self.in_force.get(one.ends, ())
-        by = tuple((lane, lane.ratio) for lane in choices)
+        by = tuple((path, path.ratio) for path in choices)
         if by != place.by:
-            place.best, place.by = choose_lane(one.source_address, one.destination_address, choices), by
-        if place.lane == place.best:
+            place.best, place.by = choose_path(one.source_address, one.destination_address, choices), by
+        if place.path == place.best:
             place.away_since, place.lost = None, False
             return
         if place.away_since is None:
             place.away_since = now
         target = place.best
         if target in unready:
-            if place.lane is not None:
+            if place.path is not None:
                 return
-            ready = [lane for lane in choices if lane not in unready]
-            target = choose_lane(one.source_address, one.destination_address, ready)
-        young = now - one.pair.since < YOUNG_S and place.lane is None
+            ready = [path for path in choices if path not in unready]
+            target = choose_path(one.source_address, one.destination_address, ready)
+        young = now - one.pair.since < YOUNG_S and place.path is None
         silent = now - one.pair.active > self.timing.silent_s
         if place.lost or young or silent or now - place.away_since >= self.timing.timeout_s:
-            place.lane, place.lost = target, False
+            place.path, place.lost = target, False
 
-    def _progress(self, found: list[PairFlow], unready: set[Lane]) -> dict[Ends, SplitProgress]:
+    def _progress(self, found: list[PairFlow], unready: set[SplitPath]) -> dict[Ends, SplitProgress]:
         every, away = dict.fromkeys(self.in_force, 0), dict.fromkeys(self.in_force, 0)
         for one in found:
             if one.ends in every:
                 place = self._places[one.key]
                 every[one.ends] += 1
-                away[one.ends] += place.lane != place.best
+                away[one.ends] += place.path != place.best
         return {
-            ends: SplitProgress(tuple(lane for lane in own if lane in unready), every[ends], away[ends])
+            ends: SplitProgress(tuple(path for path in own if path in unready), every[ends], away[ends])
             for ends, own in self.in_force.items()
         }
 
     def _pins(self, found: list[PairFlow], now: Seconds) -> Iterable[tuple[int, Pin]]:
         for one in found:
-            lane = self._places[one.key].lane
-            if lane is not None:
-                self._used[lane] = now
+            path = self._places[one.key].path
+            if path is not None:
+                self._used[path] = now
                 dpid, source, to = one.key
-                port = self._topology.snapshot.topology.port(lane.hops[0], lane.hops[1])
-                yield dpid, Pin(source, to, lane.tag, port, one.pair.number)
+                port = self._topology.snapshot.topology.port(path.hops[0], path.hops[1])
+                yield dpid, Pin(source, to, path.tag, port, one.pair.number)
 
 
 def _gone(topology: TopologyState) -> frozenset[str]:
@@ -274,13 +274,13 @@ def _gone(topology: TopologyState) -> frozenset[str]:
 
 def _tagging(
     topology: TopologyState,
-    transits: Mapping[Lane, list[tuple[int | None, Transit]]],
+    transits: Mapping[SplitPath, list[tuple[int | None, Transit]]],
     pins: Iterable[tuple[int, Pin]],
-) -> dict[int, Tagging]:
+) -> dict[int, LabelShare]:
     by_transit: dict[int, list[Transit]] = {dpid: [] for dpid in topology.connected}
     by_pin: dict[int, list[Pin]] = {dpid: [] for dpid in topology.connected}
-    for lane in sorted(transits, key=lambda one: (one.tag, one.hops)):
-        for dpid, one in transits[lane]:
+    for path in sorted(transits, key=lambda one: (one.tag, one.hops)):
+        for dpid, one in transits[path]:
             by_transit.setdefault(dpid or 0, []).append(one)
     for dpid, pin in pins:
         by_pin.setdefault(dpid, []).append(pin)
@@ -289,6 +289,6 @@ def _tagging(
         if topology.links.peer(at) is not None:
             inner.setdefault(at.dpid, []).append(at.port)
     return {
-        dpid: Tagging(tuple(by_transit[dpid]), tuple(by_pin.get(dpid, ())), tuple(inner.get(dpid, ())))
+        dpid: LabelShare(tuple(by_transit[dpid]), tuple(by_pin.get(dpid, ())), tuple(inner.get(dpid, ())))
         for dpid in by_transit
     }

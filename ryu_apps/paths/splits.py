@@ -18,7 +18,7 @@ Ends = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class SplitPath:
     """One path of a split: the switches on it, the tag of its packets, and its share (the shares add up to 1).
 
     Two are equal when tag and path are, whatever their shares.
@@ -29,16 +29,16 @@ class Lane:
     ratio: float = field(default=1.0, compare=False)
 
 
-Lanes = Mapping[Ends, tuple[Lane, ...]]
+SplitPaths = Mapping[Ends, tuple[SplitPath, ...]]
 
 
-def lanes(
+def find_split_paths(
     splits: Iterable[WantedSplit],
     topology: Topology,
     now: Seconds,
-    taken: Iterable[Lane] = (),
+    taken: Iterable[SplitPath] = (),
     avoid: Container[str] = (),
-) -> dict[Ends, tuple[Lane, ...]]:
+) -> dict[Ends, tuple[SplitPath, ...]]:
     """The splits in force at `now` by (first switch, last switch).
 
     Paths with a link that is down or unknown, or with a switch to `avoid`, are left out and the others take their
@@ -55,7 +55,7 @@ def lanes(
         for hops, ratio, tag in zip(split.paths, split.ratios, split.tags, strict=False):
             usable = ratio > 0 and _leads(split, hops) and is_whole(hops, topology, avoid)
             if usable and _claimed(claims, tag, hops):
-                whole.append(Lane(tag, hops, ratio))
+                whole.append(SplitPath(tag, hops, ratio))
         total = sum(one.ratio for one in whole)
         if whole:
             ends = split.from_switch, split.to_switch
@@ -84,8 +84,8 @@ def is_whole(hops: tuple[str, ...], topology: Topology, avoid: Container[str] = 
         return False
 
 
-def choose_lane(source_address: str, destination_address: str, choices: Iterable[Lane]) -> Lane | None:
-    """The lane of the traffic from one address to another; None when there is no choice.
+def choose_path(source_address: str, destination_address: str, choices: Iterable[SplitPath]) -> SplitPath | None:
+    """The path of the traffic from one address to another; None when there is no choice.
 
     Weighted rendezvous hashing, as for destinations: shares are met over many pairs, and a change of one share moves
     only traffic to or from that path.
@@ -106,7 +106,7 @@ class Routed:
     """Paths as traffic to a virtual IP's destination takes them: along the splits in force, else the shortest way."""
 
     topology: Topology
-    lanes: Lanes
+    splits: SplitPaths
     # Names of nodes -> addresses; a name without an address stands for itself
     addresses: Mapping[str, str | None]
 
@@ -114,20 +114,20 @@ class Routed:
         """Names of all nodes from `source` to `destination`, both included; empty when there is no way."""
         nodes = self.topology.path(source, destination)
         ends = self.ends(nodes)
-        lane = self.lane(source, destination, ends) if ends else None
-        if lane is None or ends is None:
+        split = self.split_path(source, destination, ends) if ends else None
+        if split is None or ends is None:
             return nodes
-        return (*nodes[: nodes.index(ends[0])], *lane.hops, *nodes[nodes.index(ends[1]) + 1 :])
+        return (*nodes[: nodes.index(ends[0])], *split.hops, *nodes[nodes.index(ends[1]) + 1 :])
 
     def ends(self, nodes: tuple[str, ...]) -> Ends | None:
         """The first and the last switch on a path; None where there are not two."""
         inside = [node for node in nodes if node in self.topology.switches]
         return (inside[0], inside[-1]) if len(inside) > 1 else None
 
-    def lane(self, source: str, destination: str, ends: Ends) -> Lane | None:
-        """The lane that this traffic takes between two switches; None where no split is in force."""
+    def split_path(self, source: str, destination: str, ends: Ends) -> SplitPath | None:
+        """The path of a split that this traffic takes between two switches; None where no split is in force."""
         sender, receiver = (self.addresses.get(name) or name for name in (source, destination))
-        return choose_lane(sender, receiver, self.lanes.get(ends, ()))
+        return choose_path(sender, receiver, self.splits.get(ends, ()))
 
 
 # Before everything else in the first table: tagged packets have been counted, policed and steered already.
@@ -162,7 +162,7 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
-class Tagging:
+class LabelShare:
     """What one switch has to do with tags; `inner_ports` lead to other switches. Nothing while it is empty."""
 
     transits: tuple[Transit, ...] = ()
@@ -170,7 +170,7 @@ class Tagging:
     inner_ports: tuple[int, ...] = ()
 
 
-def tagging_rules(share: Tagging) -> Iterable[Rule]:
+def label_rules(share: LabelShare) -> Iterable[Rule]:
     """All rules of one switch that are about tags."""
     yield from (transit_rule(one) for one in share.transits)
     yield from (_pin(one) for one in share.pins)
@@ -184,13 +184,13 @@ def tagging_rules(share: Tagging) -> Iterable[Rule]:
         yield Rule(Table.ACCOUNT, STRAY_PRIORITY, Match(tagged=True), cookie=cookie(Table.ACCOUNT, Kind.TAG, _STRAY))
 
 
-def transit_rules(lane: Lane, topology: Topology) -> dict[str, Transit]:
-    """What each switch after the first has to do for a lane. KeyError when two of them are not joined."""
+def transit_rules(path: SplitPath, topology: Topology) -> dict[str, Transit]:
+    """What each switch after the first has to do for a path. KeyError when two of them are not joined."""
     found = {}
-    for place, (before, here) in enumerate(pairwise(lane.hops), 1):
-        following = lane.hops[place + 1] if place + 1 < len(lane.hops) else None
+    for place, (before, here) in enumerate(pairwise(path.hops), 1):
+        following = path.hops[place + 1] if place + 1 < len(path.hops) else None
         out_port = None if following is None else topology.port(here, following)
-        found[here] = Transit(lane.tag, topology.port(here, before), out_port)
+        found[here] = Transit(path.tag, topology.port(here, before), out_port)
     return found
 
 

@@ -1,8 +1,9 @@
 """The rules of a virtual IP whose every new connection is placed anew - by the switch, which also remembers it.
 
-A connection that the switch knows is looked up in table `affinity`; any other is hashed to a slot, whose rule in table
-`slots` names a destination, whose rule in table `serve` rewrites the packet and writes the connection down, in both
-directions. So weights and draining concern slots only, and no rule and no message of the controller a connection.
+A connection that the switch knows is looked up in table `affinity`; any other is hashed to a bucket, whose rule in
+table `slots` names a destination, whose rule in table `serve` rewrites the packet and writes the connection down, in
+both directions. So weights and draining concern buckets only, and no connection takes a rule or a message of the
+controller.
 """
 
 from collections import Counter
@@ -38,14 +39,14 @@ from ryu_apps.rules import (
 from ryu_apps.services.pairs import BY_CONNECTION
 from ryu_apps.topology.frames import PROBE_PORT
 
-# A hash of each new connection picks one of so many slots. Equal weights then differ by one slot in a thousand.
-SLOT_BITS = 10
-SLOTS = 1 << SLOT_BITS
+# A hash of each new connection picks one of so many buckets. Equal weights then differ by one bucket in a thousand.
+BUCKET_BITS = 10
+BUCKETS = 1 << BUCKET_BITS
 
-SlotTable = tuple[str | None, ...]
+BucketOwners = tuple[str | None, ...]
 
 
-class Prefix(NamedTuple):
+class BucketPrefix(NamedTuple):
     """Slots whose upper `length` bits are those of `first` belong to `owner`; the longest prefix decides."""
 
     first: int
@@ -53,33 +54,33 @@ class Prefix(NamedTuple):
     owner: str
 
 
-def quotas(weights: Mapping[str, int], slots: int = SLOTS) -> dict[str, int]:
-    """How many slots each weight is worth: largest remainders, so each is within one slot of its exact share.
+def quotas(weights: Mapping[str, int], buckets: int = BUCKETS) -> dict[str, int]:
+    """How many buckets each weight is worth: largest remainders, so each is within one bucket of its exact share.
 
     Empty when no weight is above 0.
     """
     total = sum(weight for weight in weights.values() if weight > 0)
-    exact = {name: slots * weight / total for name, weight in sorted(weights.items()) if weight > 0}
+    exact = {name: buckets * weight / total for name, weight in sorted(weights.items()) if weight > 0}
     found = {name: int(share) for name, share in exact.items()}
-    rest = slots - sum(found.values())
+    rest = buckets - sum(found.values())
     for name in sorted(exact, key=lambda name: (found[name] - exact[name], name))[: max(0, rest)]:
         found[name] += 1
     return found
 
 
-def divide(weights: Mapping[str, int], before: Sequence[str | None] = ()) -> SlotTable:
-    """A slot table for these weights; of the table `before`, only what a destination has too much moves.
+def divide_buckets(weights: Mapping[str, int], before: Sequence[str | None] = ()) -> BucketOwners:
+    """A bucket table for these weights; of the table `before`, only what a destination has too much moves.
 
     All None when no weight is above 0. Whole aligned blocks move first: they take fewer rules.
     """
     quota = quotas(weights)
-    table: list[str | None] = list(before) if len(before) == SLOTS else [None] * SLOTS
+    table: list[str | None] = list(before) if len(before) == BUCKETS else [None] * BUCKETS
     if not quota:
-        return (None,) * SLOTS
+        return (None,) * BUCKETS
     held = Counter(table)
     surplus = {name: count - quota.get(name or "", 0) for name, count in held.items()}
     lack = {name: count - held[name] for name, count in quota.items() if count > held[name]}
-    for bits in range(SLOT_BITS, -1, -1):
+    for bits in range(BUCKET_BITS, -1, -1):
         # Beside blocks of the taker's own first: two halves of one owner take one rule.
         for beside in (True, False):
             _move_blocks(table, 1 << bits, surplus, lack, beside)
@@ -90,7 +91,7 @@ def _move_blocks(
     table: list[str | None], size: int, surplus: dict[str | None, int], lack: dict[str, int], beside: bool
 ) -> None:
     """Moves aligned blocks of this size from who has too much to who lacks some, as long as that fits both."""
-    for first in range(0, SLOTS, size):
+    for first in range(0, BUCKETS, size):
         if not lack:
             return
         owner = table[first]
@@ -113,10 +114,10 @@ def _whole(table: Sequence[str | None], first: int, size: int) -> bool:
 def _neighbour(table: Sequence[str | None], first: int, size: int) -> str | None:
     """Who has the other half of the block that is twice as large; None when nobody has all of it."""
     other = first ^ size
-    return table[other] if other < SLOTS and _whole(table, other, size) else None
+    return table[other] if other < BUCKETS and _whole(table, other, size) else None
 
 
-def compress(table: Sequence[str | None]) -> list[Prefix]:
+def compress_buckets(table: Sequence[str | None]) -> list[BucketPrefix]:
     """The fewest prefixes that say the same as the table; [] for one without owners.
 
     Draves, King, Venkatachary and Zill, Constructing Optimal IP Routing Tables (INFOCOM 1999): upwards, each node
@@ -129,28 +130,28 @@ def compress(table: Sequence[str | None]) -> list[Prefix]:
     while len(levels[-1]) > 1:
         below = levels[-1]
         levels.append([below[n] & below[n + 1] or below[n] | below[n + 1] for n in range(0, len(below), 2)])
-    found: list[Prefix] = []
+    found: list[BucketPrefix] = []
     _write(levels[::-1], 0, 0, None, found)
     return found
 
 
 def _write(
-    levels: list[list[frozenset[str | None]]], depth: int, place: int, above: str | None, found: list[Prefix]
+    levels: list[list[frozenset[str | None]]], depth: int, place: int, above: str | None, found: list[BucketPrefix]
 ) -> None:
     here = levels[depth][place]
     if above not in here:
         above = min(one for one in here if one is not None)
-        found.append(Prefix(place << (len(levels) - 1 - depth), depth, above))
+        found.append(BucketPrefix(place << (len(levels) - 1 - depth), depth, above))
     if depth + 1 < len(levels):
         for half in (2 * place, 2 * place + 1):
             _write(levels, depth + 1, half, above, found)
 
 
-def expand(prefixes: Iterable[Prefix]) -> SlotTable:
+def expand_prefixes(prefixes: Iterable[BucketPrefix]) -> BucketOwners:
     """The table that prefixes describe, the inverse of `compress`; None where they say nothing."""
-    table: list[str | None] = [None] * SLOTS
+    table: list[str | None] = [None] * BUCKETS
     for one in sorted(prefixes, key=lambda one: one.length):
-        size = SLOTS >> one.length
+        size = BUCKETS >> one.length
         first = one.first - one.first % max(size, 1)
         table[first : first + size] = [one.owner or None] * len(table[first : first + size])
     return tuple(table)
@@ -176,20 +177,20 @@ def destination_number(virtual_ip: str, name: str) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
-    """A virtual IP with all destinations that may still hold connections, and the slots for new ones.
+class BucketPlacement:
+    """A virtual IP with all destinations that may still hold connections, and the buckets for new ones.
 
     Equal only to itself: what did not change is the same one, and its rules need not be made again.
     """
 
     virtual_ip: str
     destinations: tuple[Destination, ...]
-    slots: SlotTable
+    buckets: BucketOwners
 
     @cached_property
     def rules(self) -> dict[RuleKey, Rule]:
         """All rules of this virtual IP, the same in every switch where hosts are."""
-        rules = [self._entry(), self._lost(), *self._slots()]
+        rules = [self._entry(), self._lost(), *self._bucket_rules()]
         rules += [self._serve(one, protocol) for one in self.destinations for protocol in SERVE_PRIORITY]
         return {rule.key: rule for rule in rules}
 
@@ -201,7 +202,7 @@ class Spread:
         return cookie(table, Kind.SPREAD, pair_number("", self.virtual_ip))
 
     def _entry(self) -> Rule:
-        actions = (LookInto(Table.AFFINITY), PickSlot(SLOTS), LookInto(Table.SLOTS))
+        actions = (LookInto(Table.AFFINITY), PickSlot(BUCKETS), LookInto(Table.SLOTS))
         return Rule(Table.STEER, SPREAD_PRIORITY, self._to, actions, Table.FORWARD, cookie=self._cookie(Table.STEER))
 
     def _lost(self) -> Rule:
@@ -209,11 +210,11 @@ class Spread:
         match = Match(eth_dst=virtual_mac(self.virtual_ip))
         return Rule(Table.FORWARD, LOST_PRIORITY, match, cookie=self._cookie(Table.FORWARD))
 
-    def _slots(self) -> Iterable[Rule]:
-        for one in compress(self.slots):
-            mask = (SLOTS - 1) & ~((1 << (SLOT_BITS - one.length)) - 1)
-            slot = (one.first, mask) if one.length else None
-            match = Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip, slot=slot)
+    def _bucket_rules(self) -> Iterable[Rule]:
+        for one in compress_buckets(self.buckets):
+            mask = (BUCKETS - 1) & ~((1 << (BUCKET_BITS - one.length)) - 1)
+            bucket = (one.first, mask) if one.length else None
+            match = Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip, slot=bucket)
             actions = (Choose(destination_number(self.virtual_ip, one.owner)), LookInto(Table.SERVE))
             yield Rule(Table.SLOTS, 1 + one.length, match, actions, cookie=self._cookie(Table.SLOTS))
 
@@ -228,7 +229,7 @@ class Spread:
 
 
 @lru_cache(maxsize=4)
-def spread_rules(spreads: tuple[Spread, ...], curious: bool) -> dict[RuleKey, Rule]:
+def placement_rules(spreads: tuple[BucketPlacement, ...], curious: bool) -> dict[RuleKey, Rule]:
     """All rules of a switch for its spreads; `curious` when there is room to count more sources. Not to be changed."""
     addresses = sorted({one.address for spread in spreads for one in spread.destinations})
     rules = [_answers(address) for address in addresses]
@@ -240,7 +241,7 @@ def spread_rules(spreads: tuple[Spread, ...], curious: bool) -> dict[RuleKey, Ru
     return found
 
 
-def hearing_rule(virtual_ip: str) -> Rule:
+def probe_answer_rule(virtual_ip: str) -> Rule:
     """Brings answers of services to the controller's questions, asked in the name of a virtual IP, back to it."""
     match = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=virtual_ip, tcp_dst=PROBE_PORT)
     number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("probe", virtual_ip))
@@ -264,27 +265,27 @@ def _meet() -> Rule:
     return Rule(Table.MEET, 0, Match(eth_type=ETH_IPV4), actions, cookie=cookie(Table.MEET, Kind.SPREAD))
 
 
-class Spreads:
+class BucketPlacements:
     """The spreads by virtual IP; only what changed is made anew."""
 
     def __init__(self) -> None:
-        self._spreads: dict[str, Spread] = {}
+        self._spreads: dict[str, BucketPlacement] = {}
         self._adopted: set[str] = set()
         # Another number whenever a bucket has changed its owner
         self.revision = 0
 
-    def __iter__(self) -> Iterator[Spread]:
+    def __iter__(self) -> Iterator[BucketPlacement]:
         return iter(self._spreads.values())
 
     def __len__(self) -> int:
         return len(self._spreads)
 
-    def of(self, virtual_ip: str) -> Spread | None:
+    def of(self, virtual_ip: str) -> BucketPlacement | None:
         """The spread of a virtual IP."""
         return self._spreads.get(virtual_ip)
 
     def update(self, virtual_ips: Mapping[str, VirtualIp]) -> None:
-        """Divides slots by the weights of now."""
+        """Divides buckets by the weights of now."""
         before = self._spreads
         self._spreads = {
             address: self._kept(one) for address, one in virtual_ips.items() if one.affinity == BY_CONNECTION
@@ -293,14 +294,14 @@ class Spreads:
             before.get(address) is not one for address, one in self._spreads.items()
         )
 
-    def _kept(self, vip: VirtualIp) -> Spread:
+    def _kept(self, vip: VirtualIp) -> BucketPlacement:
         known = self._spreads.get(vip.address)
         if known is not None and known.destinations == vip.destinations:
             return known
-        return _divided(vip, known.slots if known is not None else ())
+        return _divided(vip, known.buckets if known is not None else ())
 
     def adopt(self, rules: Iterable[Rule], virtual_ips: Mapping[str, VirtualIp]) -> None:
-        """Takes over the slots that the first switch to show any has, so that a restart moves none."""
+        """Takes over the buckets that the first switch to show any has, so that a restart moves none."""
         found: dict[str, list[Rule]] = {}
         for rule in rules:
             if rule.table == Table.SLOTS and kind_of(rule.cookie) is Kind.SPREAD and rule.match.ipv4_dst:
@@ -309,15 +310,17 @@ class Spreads:
             vip = virtual_ips[address]
             self._adopted.add(address)
             self.revision += 1
-            self._spreads[address] = _divided(vip, expand(_prefixes(vip, found[address])))
+            self._spreads[address] = _divided(vip, expand_prefixes(_prefixes(vip, found[address])))
 
 
-def _divided(vip: VirtualIp, before: SlotTable) -> Spread:
-    return Spread(vip.address, vip.destinations, divide({one.name: one.weight for one in vip.destinations}, before))
+def _divided(vip: VirtualIp, before: BucketOwners) -> BucketPlacement:
+    return BucketPlacement(
+        vip.address, vip.destinations, divide_buckets({one.name: one.weight for one in vip.destinations}, before)
+    )
 
 
-def _prefixes(vip: VirtualIp, rules: Iterable[Rule]) -> Iterator[Prefix]:
+def _prefixes(vip: VirtualIp, rules: Iterable[Rule]) -> Iterator[BucketPrefix]:
     names = {destination_number(vip.address, one.name): one.name for one in vip.destinations}
     for rule in rules:
         chosen = next((one.number for one in rule.actions if isinstance(one, Choose)), 0)
-        yield Prefix(rule.match.slot[0] if rule.match.slot else 0, rule.priority - 1, names.get(chosen, ""))
+        yield BucketPrefix(rule.match.slot[0] if rule.match.slot else 0, rule.priority - 1, names.get(chosen, ""))

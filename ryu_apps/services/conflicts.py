@@ -21,7 +21,7 @@ DUPLICATE, MOVED = "duplicate", "moved"
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class MacConflict:
     """What is wrong with a destination's MAC, since when, and when it was last seen."""
 
     kind: str
@@ -31,7 +31,7 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class MacQuestion:
     """Ask for `mac` at a port that it has left."""
 
     mac: str
@@ -50,8 +50,8 @@ class Conflicts:
         self._mac_of: dict[str, str] = {}
         self._at: dict[str, PortId] = {}
         self._changes: dict[str, list[Seconds]] = {}
-        self._questions: list[Question] = []
-        self._found: dict[str, Conflict] = {}
+        self._questions: list[MacQuestion] = []
+        self._found: dict[str, MacConflict] = {}
         # Another number whenever a conflict came, went, or is another one
         self.revision = 0
 
@@ -63,7 +63,7 @@ class Conflicts:
         self._changes = {mac: times for mac, times in self._changes.items() if mac in self._macs}
         self._found = {mac: one for mac, one in self._found.items() if mac in self._macs}
 
-    def of(self, mac: str) -> Conflict | None:
+    def of(self, mac: str) -> MacConflict | None:
         """The conflict about a MAC that stands."""
         return self._found.get(mac)
 
@@ -84,7 +84,7 @@ class Conflicts:
             return
         changes = [t for t in self._changes.get(mac, []) if now - t < WITHIN_S] + [now]
         self._changes[mac] = changes
-        self._questions += [Question(mac, before, now + wait) for wait in ASK_OLD_AFTER_S]
+        self._questions += [MacQuestion(mac, before, now + wait) for wait in ASK_OLD_AFTER_S]
         if len(changes) >= CHANGES:
             places = f"{before.dpid:016x}:{before.port} and {at.dpid:016x}:{at.port}"
             self._note(mac, DUPLICATE, f"{mac} speaks at ports {places} by turns", now)
@@ -99,9 +99,9 @@ class Conflicts:
     def _note(self, mac: str, kind: str, detail: str, now: Seconds) -> None:
         known = self._found.get(mac)
         self.revision += known is None or (known.kind, known.detail) != (kind, detail)
-        self._found[mac] = Conflict(kind, detail, known.since if known else now, now)
+        self._found[mac] = MacConflict(kind, detail, known.since if known else now, now)
 
-    def questions(self, now: Seconds) -> list[Question]:
+    def questions(self, now: Seconds) -> list[MacQuestion]:
         """Those that are due."""
         due = [one for one in self._questions if one.due <= now]
         self._questions = [one for one in self._questions if one.due > now]

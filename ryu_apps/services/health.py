@@ -20,7 +20,7 @@ FLAPS_S = 300.0
 MOST_DOUBLINGS = 4
 
 
-class Target(NamedTuple):
+class ProbeTarget(NamedTuple):
     """Who is asked, and how: `port` None asks by ARP, a number by opening a TCP connection as `virtual_ip`."""
 
     address: str
@@ -30,7 +30,7 @@ class Target(NamedTuple):
 
 
 @dataclass(slots=True)
-class _State:
+class _TargetState:
     status: HealthStatus = HealthStatus.UNKNOWN
     since: Seconds = 0.0
     asked: Seconds = float("-inf")
@@ -46,30 +46,32 @@ class Health:
 
     def __init__(self, probes: ProbesSection | None = None) -> None:
         self._probes = probes or ProbesSection()
-        self._states: dict[Target, _State] = {}
+        self._states: dict[ProbeTarget, _TargetState] = {}
         self._looked = float("-inf")
         # Another number whenever the state of a target has changed
         self.revision = 0
         # Whom `due` looked at last, and before when nobody of them is to be asked again
-        self._targets: Collection[Target] = ()
+        self._targets: Collection[ProbeTarget] = ()
         self._next = float("-inf")
 
-    def status(self, target: Target) -> HealthStatus:
+    def status(self, target: ProbeTarget) -> HealthStatus:
         """What is known of it."""
         state = self._states.get(target)
         return state.status if state else HealthStatus.UNKNOWN
 
-    def ever_up(self, target: Target) -> bool:
+    def ever_up(self, target: ProbeTarget) -> bool:
         """Whether it has answered since it is asked."""
         state = self._states.get(target)
         return state is not None and state.ever_up
 
-    def down_for(self, target: Target, now: Seconds) -> Seconds:
+    def down_for(self, target: ProbeTarget, now: Seconds) -> Seconds:
         """How long it has been down; 0 when it is not."""
         state = self._states.get(target)
         return now - state.since if state and state.status is HealthStatus.DOWN else 0.0
 
-    def due(self, targets: Collection[Target], reachable: Collection[Target], now: Seconds) -> list[Target]:
+    def due(
+        self, targets: Collection[ProbeTarget], reachable: Collection[ProbeTarget], now: Seconds
+    ) -> list[ProbeTarget]:
         """Whom to ask now; what was asked before and is still unanswered counts as a failure.
 
         A target that nobody has seen yet (not `reachable`) is not blamed before it has answered once.
@@ -80,7 +82,7 @@ class Health:
         every_s = max(self._probes.every_s, len(targets) / MOST_QUESTIONS_PER_S)
         ready = []
         for target in targets:
-            state = self._states.setdefault(target, _State(since=now))
+            state = self._states.setdefault(target, _TargetState(since=now))
             if now - state.asked >= self._period(state, every_s):
                 ready.append((state.asked, target))
         # More answers at once than a switch keeps for a busy controller would look like deaths: the rest come next.
@@ -98,14 +100,14 @@ class Health:
         return [target for _, target in ready]
 
     @staticmethod
-    def _period(state: _State, every_s: Seconds) -> Seconds:
+    def _period(state: _TargetState, every_s: Seconds) -> Seconds:
         return min(FIRST_EVERY_S, every_s) if state.status is HealthStatus.UNKNOWN else every_s
 
-    def anybody_due(self, targets: Collection[Target], now: Seconds) -> bool:
+    def anybody_due(self, targets: Collection[ProbeTarget], now: Seconds) -> bool:
         """Whether `due` has anything to do."""
         return targets is not self._targets or now >= self._next
 
-    def answered(self, target: Target, well: bool, now: Seconds) -> None:
+    def answered(self, target: ProbeTarget, well: bool, now: Seconds) -> None:
         """An answer came, or a refusal, or (from `due`) nothing."""
         state = self._states.get(target)
         if state is None:
@@ -121,7 +123,7 @@ class Health:
             state.status, state.since = HealthStatus.DOWN, now
             self.revision += 1
 
-    def _needed(self, state: _State, now: Seconds) -> int:
+    def _needed(self, state: _TargetState, now: Seconds) -> int:
         """Answers in a row that it takes: one for whoever is new, more for whoever fell, and fell again."""
         while state.falls and now - state.falls[0] > FLAPS_S:
             state.falls.popleft()
@@ -136,12 +138,12 @@ def port_of(probe: str) -> int | None:
     return int(port) if kind == "tcp" and port.isdigit() else None
 
 
-def targets_of(probe: str, virtual_ip: str, ends: Iterable[tuple[str, str]]) -> list[Target]:
+def targets_of(probe: str, virtual_ip: str, ends: Iterable[tuple[str, str]]) -> list[ProbeTarget]:
     """Targets for destinations given as (address, MAC); [] when nobody is to be asked."""
     if probe == "none":
         return []
     port = port_of(probe)
     if port is None:
         # By ARP, one question serves all virtual IPs with that destination.
-        return [Target(address, mac) for address, mac in ends]
-    return [Target(address, mac, port, virtual_ip) for address, mac in ends]
+        return [ProbeTarget(address, mac) for address, mac in ends]
+    return [ProbeTarget(address, mac, port, virtual_ip) for address, mac in ends]

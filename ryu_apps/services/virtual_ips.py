@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
-from ryu_apps.effects import Effect, Out
+from ryu_apps.effects import Effect, PacketOut
 from ryu_apps.rules import PortId, Rule, virtual_mac
-from ryu_apps.services.buckets import Spreads
+from ryu_apps.services.buckets import BucketPlacements
 from ryu_apps.services.conflicts import Conflicts
-from ryu_apps.services.health import Health, Target, targets_of
+from ryu_apps.services.health import Health, ProbeTarget, targets_of
 from ryu_apps.services.pairs import BY_CONNECTION, Pairs
 from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
@@ -28,7 +28,7 @@ ANSWERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class DestinationCondition:
     """What is known of one destination of a virtual IP: up, down, frozen or unknown, and why."""
 
     virtual_ip: str
@@ -45,11 +45,11 @@ class Destinations:
     def __init__(self, probes: ProbesSection | None = None) -> None:
         self.health = Health(probes)
         self.conflicts = Conflicts()
-        self.spreads = Spreads()
+        self.spreads = BucketPlacements()
         self._wanted: Mapping[str, VirtualIp] = {}
-        self._pending: dict[Target, int] = {}
-        self._by_mac: dict[str, list[Target]] = {}
-        self._targets: dict[Target, None] = {}
+        self._pending: dict[ProbeTarget, int] = {}
+        self._by_mac: dict[str, list[ProbeTarget]] = {}
+        self._targets: dict[ProbeTarget, None] = {}
         self._declared = 0
         # Until when nobody is left by the mere passing of time
         self.due = float("inf")
@@ -123,10 +123,10 @@ class Destinations:
         for one in self.conflicts.questions(now):
             address = next((target.address for target in self._by_mac.get(one.mac, ())), None)
             if address is not None:
-                effects.append(Out(one.at.dpid, (one.at.port,), frames.arp_probe(address)))
+                effects.append(PacketOut(one.at.dpid, (one.at.port,), frames.arp_probe(address)))
         return effects
 
-    def _question(self, target: Target, hosts: HostTable, now: Seconds) -> Effect:
+    def _question(self, target: ProbeTarget, hosts: HostTable, now: Seconds) -> Effect:
         host = hosts.of_mac(target.mac)
         assert host is not None
         if target.port is None:
@@ -135,7 +135,7 @@ class Destinations:
             sequence = self._pending[target] = int(now * 1000) & 0xFFFFFFFF
             syn = Segment(target.virtual_ip, PROBE_PORT, target.address, target.port, sequence, 0, SYN)
             data = frames.probe_frame(syn, virtual_mac(target.virtual_ip), target.mac)
-        return Out(host.at.dpid, (host.at.port,), data)
+        return PacketOut(host.at.dpid, (host.at.port,), data)
 
     # ---- hearing
 
@@ -149,7 +149,7 @@ class Destinations:
         segment = frames.read_segment(data)
         if segment is None or segment.to_port != PROBE_PORT:
             return None
-        target = Target(segment.source, frame.eth_src, segment.source_port, segment.to)
+        target = ProbeTarget(segment.source, frame.eth_src, segment.source_port, segment.to)
         sequence = self._pending.pop(target, None)
         if sequence is None or segment.acknowledged != (sequence + 1) & 0xFFFFFFFF:
             return []
@@ -159,7 +159,7 @@ class Destinations:
             return []
         reset = Segment(segment.to, PROBE_PORT, segment.source, segment.source_port, segment.acknowledged, 0, RST | ACK)
         reset = replace(reset, acknowledged=(segment.sequence + 1) & 0xFFFFFFFF)
-        return [Out(at.dpid, (at.port,), frames.probe_frame(reset, frame.eth_dst, frame.eth_src))]
+        return [PacketOut(at.dpid, (at.port,), frames.probe_frame(reset, frame.eth_dst, frame.eth_src))]
 
     def _heard_arp(self, frame: Frame, now: Seconds) -> None:
         assert frame.arp is not None
@@ -169,22 +169,22 @@ class Destinations:
 
     # ---- telling
 
-    def words(self) -> list[Word]:
+    def words(self) -> list[DestinationCondition]:
         """What is known of every destination."""
         return [self.word(vip, one) for vip in self._wanted.values() for one in vip.destinations]
 
-    def word(self, vip: VirtualIp, one: Destination) -> Word:
+    def word(self, vip: VirtualIp, one: Destination) -> DestinationCondition:
         """What is known of one destination."""
         health = self._health(vip, one)
         conflict = self.conflicts.of(one.mac)
         if conflict is not None:
-            return Word(vip.address, one.name, health, conflict.detail, conflict.kind)
+            return DestinationCondition(vip.address, one.name, health, conflict.detail, conflict.kind)
         if vip.probe == "none":
-            return Word(vip.address, one.name, NOT_PROBED, "is not asked (probe = none)")
+            return DestinationCondition(vip.address, one.name, NOT_PROBED, "is not asked (probe = none)")
         if not one.weight and one.standing is Standing.SERVING:
-            return Word(vip.address, one.name, NOT_PROBED, "on stand-by, is not asked")
+            return DestinationCondition(vip.address, one.name, NOT_PROBED, "on stand-by, is not asked")
         way = "by ARP" if vip.probe == "arp" else f"by {vip.probe}"
-        return Word(vip.address, one.name, health, f"{ANSWERS[health.status]} {way}")
+        return DestinationCondition(vip.address, one.name, health, f"{ANSWERS[health.status]} {way}")
 
 
 class Services:
@@ -229,11 +229,11 @@ class Services:
         self.destinations.spreads.adopt(rules, self.virtual_ips)
 
 
-def _targets(vip: VirtualIp, one: Destination) -> list[Target]:
+def _targets(vip: VirtualIp, one: Destination) -> list[ProbeTarget]:
     return targets_of(vip.probe, vip.address, [(one.address, one.mac)])
 
 
-def _find_targets(virtual_ips: Iterable[VirtualIp]) -> dict[Target, None]:
+def _find_targets(virtual_ips: Iterable[VirtualIp]) -> dict[ProbeTarget, None]:
     # Whoever is on stand-by rests: it may be off, and that is nobody's trouble.
     return {
         target: None

@@ -21,11 +21,11 @@ from cpdb import (
 )
 from ryu_apps.network import Network
 from ryu_apps.paths.routing import Routes, SplitProgress
-from ryu_apps.paths.splits import Lane, transit_rule, transit_rules
-from ryu_apps.pipeline import police_key
+from ryu_apps.paths.splits import SplitPath, transit_rule, transit_rules
+from ryu_apps.pipeline import policer_key
 from ryu_apps.policers import ReservationEntry
 from ryu_apps.rules import RuleKey, Table
-from ryu_apps.services.buckets import Spread
+from ryu_apps.services.buckets import BucketPlacement
 from ryu_apps.services.pairs import BY_CONNECTION
 from ryu_apps.shares import Limits, ingress
 from ryu_apps.switch.reconcile import same
@@ -49,10 +49,10 @@ class _ReservationPlace:
 
 @dataclass(frozen=True, slots=True)
 class _ReservationCase:
-    """What a case is about: the switch, if there is one, the wishes, and the rules that fulfil them."""
+    """What a case is about: the switch, if there is one, the entries, and the rules that fulfil them."""
 
     dpid: int | None
-    wishes: list[ReservationEntry]
+    entries: list[ReservationEntry]
     keys: list[RuleKey]
 
 
@@ -72,7 +72,7 @@ class ReservationPublisher:
         reports: dict[_ReservationPlace, ReservationReport | None] = {}
         for case, matter in self._cases(network, wanted).items():
             word = _judge_reservation(matter, None if matter.dpid is None else sessions.get(matter.dpid))
-            generation = matter.wishes[0].generation
+            generation = matter.entries[0].generation
             reports[case] = word and ReservationReport(case.reservation, case.node, generation, *word, now)
         news = self._publisher.publish(reports, now)
         gone = (report.removed("lease ended or withdrawn", now) for report in news.gone.values())
@@ -88,32 +88,32 @@ class ReservationPublisher:
 
 def _cases(network: Network, wanted: Limits) -> dict[_ReservationPlace, _ReservationCase]:
     cases: dict[_ReservationPlace, _ReservationCase] = {}
-    for wish in wanted.entries:
-        address = source_address(network, wish)
+    for entry in wanted.entries:
+        address = source_address(network, entry)
         dpid = None if address is None else ingress(network, address)
         node = NOWHERE if dpid is None else network.topology.snapshot.directory.switch(dpid)
-        matter = cases.setdefault(_ReservationPlace(wish.reservation, node), _ReservationCase(dpid, [], []))
-        matter.wishes.append(wish)
-        matter.keys.append(police_key(address or "", wish.pair.virtual_ip))
+        matter = cases.setdefault(_ReservationPlace(entry.reservation, node), _ReservationCase(dpid, [], []))
+        matter.entries.append(entry)
+        matter.keys.append(policer_key(address or "", entry.pair.virtual_ip))
     return cases
 
 
-def source_address(network: Network, wish: ReservationEntry) -> str | None:
-    """Address of a wish's source, None while no switch has seen it."""
-    name = wish.pair.source
+def source_address(network: Network, entry: ReservationEntry) -> str | None:
+    """Address of a entry's source, None while no switch has seen it."""
+    name = entry.pair.source
     address = network.topology.snapshot.directory.address(name) or name
     return address if network.topology.hosts.of_address(address) is not None else None
 
 
 def _judge_reservation(matter: _ReservationCase, session: Session | None) -> tuple[InstallStatus, str] | None:
-    wishes = matter.wishes
+    entries = matter.entries
     if matter.dpid is None:
-        return InstallStatus.REFUSED, f"{wishes[0].pair.source} has not been seen on any switch yet"
+        return InstallStatus.REFUSED, f"{entries[0].pair.source} has not been seen on any switch yet"
     if session is None:
         return InstallStatus.REFUSED, "the switch is not connected"
     if not (session.ready and session.settled):
         return None
-    if not session.has_meters and any(wish.rate_kbit_s is not None for wish in wishes):
+    if not session.has_meters and any(entry.rate_kbit_s is not None for entry in entries):
         return InstallStatus.REFUSED, "the switch has no meters"
     reason = session.why_not(matter.keys)
     if reason is not None:
@@ -121,14 +121,14 @@ def _judge_reservation(matter: _ReservationCase, session: Session | None) -> tup
     if not session.holds(matter.keys):
         # On its way: the next look will tell.
         return None
-    more = f" and {len(wishes) - _NAMED_MAX} more" if len(wishes) > _NAMED_MAX else ""
-    return InstallStatus.INSTALLED, ", ".join(_describe_entry(wish) for wish in wishes[:_NAMED_MAX]) + more
+    more = f" and {len(entries) - _NAMED_MAX} more" if len(entries) > _NAMED_MAX else ""
+    return InstallStatus.INSTALLED, ", ".join(_describe_entry(entry) for entry in entries[:_NAMED_MAX]) + more
 
 
-def _describe_entry(wish: ReservationEntry) -> str:
-    if wish.rate_kbit_s is None:
-        return f"{wish.pair} marked DSCP {wish.dscp}"
-    return f"{wish.pair} limited to {wish.rate_kbit_s} kbit/s"
+def _describe_entry(entry: ReservationEntry) -> str:
+    if entry.rate_kbit_s is None:
+        return f"{entry.pair} marked DSCP {entry.dscp}"
+    return f"{entry.pair} limited to {entry.rate_kbit_s} kbit/s"
 
 
 Refused = Callable[[int, RuleKey], str | None]
@@ -159,26 +159,26 @@ def _judge_split(wanted: WantedSplit, network: Network, routes: Routes, refused:
             InstallStatus.REFUSED,
             "none of its paths can be used now: links are down or unknown, or their tags are taken",
         )
-    for lane in progress.unready:
-        reason = _split_refusal(lane, network, refused)
+    for path in progress.unready:
+        reason = _split_refusal(path, network, refused)
         if reason is not None:
             return InstallStatus.REFUSED, reason
-    shares = ", ".join(f"{' > '.join(lane.hops)} {lane.ratio:.0%}" for lane in own)
+    shares = ", ".join(f"{' > '.join(path.hops)} {path.ratio:.0%}" for path in own)
     if progress.unready or progress.away:
         return InstallStatus.WAITING, f"{shares}; {_describe_progress(progress)}"
     left = sum(ratio > 0 for ratio in wanted.ratios) - len(own)
     broken = f"; {left} of its paths cannot be used now" if left > 0 else ""
-    return InstallStatus.INSTALLED, f"{shares}; {progress.journeys} pairs' directions{broken}"
+    return InstallStatus.INSTALLED, f"{shares}; {progress.flows} pairs' directions{broken}"
 
 
 def _describe_progress(progress: SplitProgress) -> str:
     rules = f"{len(progress.unready)} paths' rules are not confirmed" if progress.unready else ""
-    pairs = f"{progress.away} of {progress.journeys} pairs are still on another path" if progress.away else ""
+    pairs = f"{progress.away} of {progress.flows} pairs are still on another path" if progress.away else ""
     return ", ".join(one for one in (rules, pairs) if one)
 
 
-def _split_refusal(lane: Lane, network: Network, refused: Refused) -> str | None:
-    for switch, one in transit_rules(lane, network.topology.snapshot.topology).items():
+def _split_refusal(path: SplitPath, network: Network, refused: Refused) -> str | None:
+    for switch, one in transit_rules(path, network.topology.snapshot.topology).items():
         dpid = network.topology.snapshot.dpids.get(switch)
         if dpid is None or dpid not in network.topology.connected:
             return f"{switch} is not connected"
@@ -256,7 +256,7 @@ class WeightsPublisher:
             if not (session.ready and _holds(session, spread)):
                 return None
         self._installed[wanted.virtual_ip] = made_from
-        shares = _shares(Counter(owner for owner in spread.slots if owner is not None))
+        shares = _shares(Counter(owner for owner in spread.buckets if owner is not None))
         return InstallStatus.INSTALLED, f"new connections go by {shares} on {_some(own)}; live ones stay"
 
     def _places(self, network: Network) -> list[int]:
@@ -284,7 +284,7 @@ def _why(one: Destination | None, vip: VirtualIp, network: Network) -> str:
     return f"is {word.health.status}: {word.detail}"
 
 
-def _holds(session: Session, spread: Spread) -> bool:
+def _holds(session: Session, spread: BucketPlacement) -> bool:
     """Whether a switch has said that it holds these rules, and no other slot of the same virtual IP."""
     held, pending = session.holding.rules, session.unconfirmed()
     if any(key in pending or not same(held.get(key), rule) for key, rule in spread.rules.items()):

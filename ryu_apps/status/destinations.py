@@ -21,7 +21,7 @@ from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table
 from ryu_apps.services.buckets import destination_number
 from ryu_apps.services.conflicts import DUPLICATE, MOVED
 from ryu_apps.services.pairs import BY_CONNECTION, Pairs
-from ryu_apps.services.virtual_ips import Word
+from ryu_apps.services.virtual_ips import DestinationCondition
 
 Seconds = float
 
@@ -36,7 +36,7 @@ class HealthPublisher:
         self._health: Publisher[str, HealthReport] = Publisher()
         self._alarms: Publisher[tuple[str, str], Alarm] = Publisher(AGAIN_S, same=_same_kind)
 
-    def news(self, words: Iterable[Word], now: Seconds) -> list[ObservedRecord | Alarm]:
+    def news(self, words: Iterable[DestinationCondition], now: Seconds) -> list[ObservedRecord | Alarm]:
         """Rows for what changed since last time; what was said of destinations that are gone is taken back."""
         reports: dict[str, HealthReport] = {}
         alarms: dict[tuple[str, str], Alarm] = {}

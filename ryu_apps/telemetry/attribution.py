@@ -13,8 +13,8 @@ from ryu_apps.pacing import RateLimiter
 from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind, PortId, number_of
 from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.telemetry.collector import Answer
-from ryu_apps.telemetry.counters import Growth, Look
-from ryu_apps.telemetry.rows import Book, Neighbour
+from ryu_apps.telemetry.counters import CounterDelta, PollDelta
+from ryu_apps.telemetry.rows import LinkEnds, SampleSource
 from ryu_apps.topology.state import Directory, TopologyState
 
 Seconds = float
@@ -82,7 +82,7 @@ class BothEnds:
     _strikes: dict[tuple[PortId, PortId], int] = field(default_factory=dict)
     _since: Seconds = 0.0
 
-    def grew(self, at: PortId, growth: Growth) -> None:
+    def grew(self, at: PortId, growth: CounterDelta) -> None:
         """A port's growth of (bytes, packets, drops) sent and received."""
         end, (sent, _, _, received, _, _) = self._ends.setdefault(at, _End()), growth.values
         end.sent, end.received, end.looks = end.sent + sent, end.received + received, end.looks + 1
@@ -146,13 +146,13 @@ class PairAttribution:
         self._limiter = RateLimiter()
         self.implausible = 0
 
-    def book(self, dpid: int, now: Seconds) -> Book:
+    def book(self, dpid: int, now: Seconds) -> SampleSource:
         """How this switch's growth is read at this moment."""
 
         def judge(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds) -> Collection[int]:
             return self._judge(talks, sizes, now - seconds, now)
 
-        return Book(f"switch/{self._network.topology.snapshot.directory.switch(dpid)}", self.account, judge)
+        return SampleSource(f"switch/{self._network.topology.snapshot.directory.switch(dpid)}", self.account, judge)
 
     # ---- for the collector
 
@@ -165,19 +165,19 @@ class PairAttribution:
         entries = zip(columns.cookie, columns.packets, columns.bytes, columns.age_s, strict=True)
         return Answer(entries, None if self.name_of(dpid) in self._sampled else self.book(dpid, now))
 
-    def neighbour(self, at: PortId) -> Neighbour:
+    def neighbour(self, at: PortId) -> LinkEnds:
         """The switch, declared machine or single host behind a port."""
         topology = self._network.topology
         directory, machines = topology.snapshot.directory, topology.snapshot.machines
         here, peer = directory.switch(at.dpid), topology.links.peer(at)
         if peer is not None:
-            return Neighbour(here, directory.switch(peer.dpid), edge=False)
+            return LinkEnds(here, directory.switch(peer.dpid), edge=False)
         if at in machines:
-            return Neighbour(here, machines[at], edge=True)
+            return LinkEnds(here, machines[at], edge=True)
         names = [directory.host(host.address, host.mac) for host in topology.hosts if host.at == at]
-        return Neighbour(here, names[0] if len(names) == 1 else f"{here}:{at.port}", edge=True)
+        return LinkEnds(here, names[0] if len(names) == 1 else f"{here}:{at.port}", edge=True)
 
-    def flows_grew(self, look: Look) -> None:
+    def flows_grew(self, look: PollDelta) -> None:
         """Pairs whose packets were counted are active."""
         for key in [key for key, packets, _ in look.grown if packets] + [late[1] for late in look.late]:
             pair = self._network.services.pairs.of_number(number_of(key))
@@ -227,7 +227,7 @@ class PairAttribution:
 
     # ---- what cannot be
 
-    def port_grew(self, at: PortId, growth: Growth) -> None:
+    def port_grew(self, at: PortId, growth: CounterDelta) -> None:
         """A port's counters grew."""
         self._ends.grew(at, growth)
 

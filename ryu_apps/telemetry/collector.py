@@ -13,8 +13,8 @@ from ryu_apps.framework import kill, ofproto, sleep, spawn
 from ryu_apps.openflow import FlowColumns, PortColumns
 from ryu_apps.rules import PortId
 from ryu_apps.switch.wire import Wire
-from ryu_apps.telemetry.counters import Entry, Growth, Look, PortSample
-from ryu_apps.telemetry.rows import Accounts, Book, Neighbour, loads, paced
+from ryu_apps.telemetry.counters import CounterDelta, Entry, PollDelta, PortSample
+from ryu_apps.telemetry.rows import LinkEnds, SampleSource, SwitchCounters, loads, paced
 from ryu_apps.telemetry.writer import Writer
 
 Seconds = float
@@ -28,7 +28,7 @@ _log = structlog.get_logger("ryu_apps.telemetry.collector")
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class FlowFilter:
     """Which flow entries to ask for, and whether what they match is wanted besides their counters."""
 
     cookie: int = 0
@@ -47,7 +47,7 @@ class _Watch:
 class Poller:
     """One green thread a switch. Only answers to own questions count: other applications may ask as well."""
 
-    def __init__(self, every_s: Seconds, flows: Filter) -> None:
+    def __init__(self, every_s: Seconds, flows: FlowFilter) -> None:
         self._every_s = every_s
         self._flows = flows
         self._watches: dict[int, _Watch] = {}
@@ -159,13 +159,13 @@ class Attribution(Protocol):
     def read_entries(self, dpid: int, columns: FlowColumns, now: Seconds) -> "Answer":
         """Flow statistics as entries with keys, and how their growth is read; without a book nobody is told."""
 
-    def neighbour(self, at: PortId) -> Neighbour | None:
+    def neighbour(self, at: PortId) -> LinkEnds | None:
         """Who is at both ends of a port's link; None when there is nothing worth a row."""
 
-    def flows_grew(self, look: Look) -> None:
+    def flows_grew(self, look: PollDelta) -> None:
         """What grew since the last answer."""
 
-    def port_grew(self, at: PortId, growth: Growth) -> None:
+    def port_grew(self, at: PortId, growth: CounterDelta) -> None:
         """A port's counters grew."""
 
 
@@ -174,14 +174,16 @@ class Answer:
     """One switch's flow statistics, and the book that says whose they are."""
 
     entries: Iterable[Entry]
-    book: Book | None
+    book: SampleSource | None
 
 
 class Collector:
     """From answers of switches to rows; what a switch counted before is taken over when it connects."""
 
-    def __init__(self, attribution: Attribution, writer: Writer, every_s: Seconds, flows: Filter = Filter()) -> None:
-        self.accounts = Accounts(pace)
+    def __init__(
+        self, attribution: Attribution, writer: Writer, every_s: Seconds, flows: FlowFilter = FlowFilter()
+    ) -> None:
+        self.accounts = SwitchCounters(pace)
         self.refresh = RefreshTimes()
         self.attribution = attribution
         self._writer = writer

@@ -35,7 +35,7 @@ class EntryCounts(NamedTuple):
 
 
 @dataclass(slots=True)
-class Look:
+class PollDelta:
     """What grew in (since, t]: (key, packets, bytes) for each entry that did.
 
     `late` are entries that earlier answers left out: each with the time of its last reading. `whole` is false when the
@@ -62,7 +62,7 @@ class FlowCounters:
     * A key seen for the first time counts fully if it was born after the last look; else its past is unknown and the
       first reading is only the base: missing is not zero.
     * An answer that is not newer than the last is a duplicate: nothing.
-    * Counters that went back, or a birth after the last reading, mean a new entry: all of the new value is growth.
+    * PortCounters that went back, or a birth after the last reading, mean a new entry: all of the new value is growth.
     * An entry's final counters (flow removed) are folded into the next look once, whichever message comes first.
     * A gap simply makes the interval longer.
     """
@@ -80,11 +80,11 @@ class FlowCounters:
     def __len__(self) -> int:
         return len(self._last)
 
-    def look(self, entries: Iterable[Entry], now: Seconds) -> Look:
+    def look(self, entries: Iterable[Entry], now: Seconds) -> PollDelta:
         """Takes a complete answer as (key, packets, bytes, age in seconds) for each entry."""
         if now <= self.looked:
             return self._time_went_back(entries, now)
-        look, last, looked = Look(now, self.looked), self._last, self.looked
+        look, last, looked = PollDelta(now, self.looked), self._last, self.looked
         for key, packets, size, age_s in entries:
             known = last.get(key)
             if known is None:
@@ -111,7 +111,7 @@ class FlowCounters:
         self._sweep(now)
         return look
 
-    def _first(self, look: Look, entry: Entry) -> None:
+    def _first(self, look: PollDelta, entry: Entry) -> None:
         key, packets, size, age_s = entry
         born = look.t - age_s
         ended = self._ended.get(key)
@@ -174,7 +174,7 @@ class FlowCounters:
         if any(growth):
             self._pending.append((key, *growth))
 
-    def _time_went_back(self, entries: Iterable[Entry], now: Seconds) -> Look:
+    def _time_went_back(self, entries: Iterable[Entry], now: Seconds) -> PollDelta:
         if now < self.looked - TIME_WENT_BACK_S:
             # The clock was set back: nobody can say how long the interval was, so this reading is only a base.
             self._last = {
@@ -184,7 +184,7 @@ class FlowCounters:
             }
             self._ended, self._former, self._pending = {}, {}, []
             self.looked = self._before = self._swept = now
-        return Look(now, now, whole=False)
+        return PollDelta(now, now, whole=False)
 
     def _sweep(self, now: Seconds) -> None:
         if now - self._swept < _FORGET_S / 2:
@@ -250,7 +250,7 @@ class PortSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CounterReading:
     """Counters of one thing at `t`; the thing is `age_s` old."""
 
     t: Seconds
@@ -259,7 +259,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class CounterDelta:
     """What was added in (t - interval_s, t]."""
 
     t: Seconds
@@ -267,21 +267,21 @@ class Growth:
     values: tuple[int, ...]
 
 
-class Counters:
+class PortCounters:
     """Remembers the last reading of each key and answers with the growth since.
 
     * A key seen for the first time counts fully if it was born after the key's `watched_since`; else its past is
       unknown and the first reading is only the base: missing is not zero.
     * A reading that is not newer than the last is a duplicate: nothing.
-    * Counters that went back, or an age that did, mean a new start: all of the new value is growth. Past the end of
+    * PortCounters that went back, or an age that did, mean a new start: all of the new value is growth. Past the end of
       64 bits a counter wraps. A counter that the switch does not have (all ones) does not grow.
     * A gap simply makes the interval longer.
     """
 
     def __init__(self) -> None:
-        self._last: dict[Hashable, Reading] = {}
+        self._last: dict[Hashable, CounterReading] = {}
 
-    def grow(self, key: Hashable, reading: Reading, watched_since: Seconds | None = None) -> Growth | None:
+    def grow(self, key: Hashable, reading: CounterReading, watched_since: Seconds | None = None) -> CounterDelta | None:
         """Growth since the last reading of `key`; None when there is nothing sound to say."""
         last = self._last.get(key)
         reading = replace(reading, values=_available(reading.values, last))
@@ -295,7 +295,9 @@ class Counters:
             return _first(reading, watched_since)
         # Born after the last reading: the old counters ended with the old thing, however small the new ones are.
         anew = reading.age_s + BIRTH_SLACK_S < reading.t - last.t
-        return Growth(reading.t, reading.t - last.t, reading.values if anew else grown(reading.values, last.values))
+        return CounterDelta(
+            reading.t, reading.t - last.t, reading.values if anew else grown(reading.values, last.values)
+        )
 
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Keys that are gone for good."""
@@ -306,13 +308,13 @@ class Counters:
         return key in self._last
 
 
-def _first(reading: Reading, watched_since: Seconds | None) -> Growth | None:
+def _first(reading: CounterReading, watched_since: Seconds | None) -> CounterDelta | None:
     if watched_since is None or reading.t - reading.age_s < watched_since - BIRTH_SLACK_S:
         return None
-    return Growth(reading.t, max(reading.t - watched_since, 1e-3), reading.values)
+    return CounterDelta(reading.t, max(reading.t - watched_since, 1e-3), reading.values)
 
 
-def _available(values: tuple[int, ...], last: Reading | None) -> tuple[int, ...]:
+def _available(values: tuple[int, ...], last: CounterReading | None) -> tuple[int, ...]:
     if UNAVAILABLE not in values:
         return values
     before = last.values if last else (0,) * len(values)

@@ -8,7 +8,15 @@ from typing import Any
 
 from cpdb import LinkLoad
 from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey
-from ryu_apps.telemetry.counters import Counters, Entry, FlowCounters, Growth, Look, PortSample, Reading
+from ryu_apps.telemetry.counters import (
+    CounterDelta,
+    CounterReading,
+    Entry,
+    FlowCounters,
+    PollDelta,
+    PortCounters,
+    PortSample,
+)
 
 Seconds = float
 Pace = Callable[[Iterable[Any]], Iterator[Any]]
@@ -20,7 +28,7 @@ RESUME_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class LinkEnds:
     """Both ends of a port's link by name; `edge` when the far end is no switch."""
 
     here: str
@@ -29,7 +37,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class SampleSource:
     """How one switch's growth is read: who a key belongs to, whether it counts openings, and what cannot be true.
 
     `account` gives the talk and whether the key's packets are openings of connections; None for a key of nobody.
@@ -50,13 +58,13 @@ def paced(items: Iterable[Any], pause: Callable[[], None], every: int = 2000) ->
             pause()
 
 
-class Accounts:
+class SwitchCounters:
     """Counters of entries and ports of all switches."""
 
     def __init__(self, pace: Pace = iter) -> None:
         """`pace` is put round every long iteration: it may let others run in between, but nobody who calls here."""
         self._pace = pace
-        self._ports = Counters()
+        self._ports = PortCounters()
         self._flows: dict[int, FlowCounters] = {}
         self._watched: dict[int, Seconds] = {}
         self._ports_looked: dict[int, Seconds] = {}
@@ -76,7 +84,7 @@ class Accounts:
             if now - RESUME_S < earlier.looked < now:
                 self._flows[dpid] = earlier
 
-    def look(self, dpid: int, entries: Iterable[Entry], now: Seconds) -> Look:
+    def look(self, dpid: int, entries: Iterable[Entry], now: Seconds) -> PollDelta:
         """A complete answer of a switch: (key, packets, bytes, age in seconds) of each entry."""
         return self._of(dpid, now).look(self._pace(entries), now)
 
@@ -91,7 +99,7 @@ class Accounts:
         """A switch's counters for the next controller."""
         return self._flows[dpid].dump()
 
-    def tell(self, look: Look, book: Book) -> list[Batch]:
+    def tell(self, look: PollDelta, book: SampleSource) -> list[Batch]:
         """A look as batches: one that is also the proof of everybody else's silence, then those of late entries."""
         if look.empty:
             return []
@@ -105,7 +113,7 @@ class Accounts:
             batches.append(_batch(book.observer, look.t, since, _columns(grown, look.t - since, book), complete=False))
         return batches
 
-    def ports(self, dpid: int, samples: Iterable[PortSample], now: Seconds) -> list[tuple[PortSample, Growth]]:
+    def ports(self, dpid: int, samples: Iterable[PortSample], now: Seconds) -> list[tuple[PortSample, CounterDelta]]:
         """A complete answer with a switch's port counters: each port's growth in sent and received
         (bytes, packets, drops), where there is anything sound to say."""
         since = self._ports_looked.get(dpid)
@@ -113,7 +121,7 @@ class Accounts:
         told = []
         for one in samples:
             values = (one.tx_bytes, one.tx_packets, one.tx_dropped, one.rx_bytes, one.rx_packets, one.rx_dropped)
-            growth = self._ports.grow((dpid, one.port), Reading(one.t, one.age_s, values), since)
+            growth = self._ports.grow((dpid, one.port), CounterReading(one.t, one.age_s, values), since)
             if growth is not None:
                 told.append((one, growth))
         return told
@@ -122,7 +130,7 @@ class Accounts:
 _Columns = tuple[list[FlowKey], "array[int]", "array[int]", "array[int]", "array[int]"]
 
 
-def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: Book) -> _Columns:
+def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: SampleSource) -> _Columns:
     # Plain numbers in three lists: a container for each talk would wake the garbage collector again and again.
     places: dict[FlowKey, int] = {}
     sizes: list[int] = []
@@ -148,7 +156,7 @@ def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: Book
     return talks, *columns, _flags(talks, columns[0], seconds, book)  # type: ignore[return-value]
 
 
-def _flags(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds, book: Book) -> "array[int]":
+def _flags(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds, book: SampleSource) -> "array[int]":
     flags = array("B", bytes(len(talks)))
     for place in {*book.judge(talks, sizes, seconds), *(n for n, size in enumerate(sizes) if size == MOST_GROWTH)}:
         flags[place] = IMPLAUSIBLE
@@ -162,7 +170,7 @@ def _batch(observer: str, t: Seconds, since: Seconds, columns: _Columns, complet
     )
 
 
-def loads(ends: Neighbour, growth: Growth) -> list[LinkLoad]:
+def loads(ends: LinkEnds, growth: CounterDelta) -> list[LinkLoad]:
     """Rows for what left a port, and on edge ports also for what came in."""
     rows = [_load(ends.here, ends.there, growth, growth.values[:3])]
     if ends.edge:
@@ -170,6 +178,6 @@ def loads(ends: Neighbour, growth: Growth) -> list[LinkLoad]:
     return rows
 
 
-def _load(start: str, end: str, growth: Growth, values: tuple[int, ...]) -> LinkLoad:
+def _load(start: str, end: str, growth: CounterDelta, values: tuple[int, ...]) -> LinkLoad:
     size, packets, drops = (min(value, MOST_GROWTH) for value in values)
     return LinkLoad(start, end, growth.t, growth.interval_s, size, packets, drops)

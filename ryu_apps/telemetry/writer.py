@@ -15,7 +15,7 @@ _log_counters = structlog.get_logger("ryu_apps.telemetry.writer")
 
 
 @dataclass(slots=True)
-class Kept:
+class KeptCounters:
     """Dumps of counters in `directory`; None keeps nothing. `failures` counts what could not be written."""
 
     directory: Path | None
@@ -178,7 +178,7 @@ class Writer:
     max_rows: int
     name: str = ""
     spool: Spooling | None = None
-    kept: Kept = field(default_factory=lambda: Kept(None))
+    kept: KeptCounters = field(default_factory=lambda: KeptCounters(None))
     run: Run = _here
     lost: int = 0
     _queue: _RowQueue = field(default_factory=_RowQueue)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
-from ryu_apps.effects import Effect, Out
+from ryu_apps.effects import Effect, PacketOut
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.rules import Match, PortId, virtual_mac
 from ryu_apps.topology import frames
@@ -46,7 +46,7 @@ class ArpResponder:
         if body.operation != frames.REQUEST or body.sender == body.target:
             return []
         if body.target in virtual_ips:
-            return [Out(at.dpid, (at.port,), frames.arp_answer(body, virtual_mac(body.target)))]
+            return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, virtual_mac(body.target)))]
         holder = hosts.of_address(body.target)
         if holder is None:
             due = self._limiter.due(body.target, ASK_EVERY_S, now)
@@ -54,14 +54,14 @@ class ArpResponder:
         # A neighbour behind the same port answers for itself; speaking for it would mislead the bridge there.
         if holder.at == at or holder.mac == body.sender_mac:
             return []
-        return [Out(at.dpid, (at.port,), frames.arp_answer(body, holder.mac))]
+        return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, holder.mac))]
 
     def forward(self, arrival: Arrival) -> list[Effect]:
         """Sends a frame on to its host, when that is known and somewhere else."""
         host = self._topology.hosts.of_mac(arrival.frame.eth_dst)
         if host is None or host.at == arrival.at or host.at.dpid not in self._topology.connected:
             return []
-        return [Out(host.at.dpid, (host.at.port,), arrival.data)]
+        return [PacketOut(host.at.dpid, (host.at.port,), arrival.data)]
 
     def probe(self, address: str, now: Seconds) -> list[Effect]:
         """Asks everywhere who holds an address."""
@@ -74,7 +74,7 @@ class ArpResponder:
         for at in self._topology.links.edges(now):
             if at != but and at.dpid in self._topology.connected:
                 ports.setdefault(at.dpid, []).append(at.port)
-        return [Out(dpid, tuple(numbers), data) for dpid, numbers in ports.items()]
+        return [PacketOut(dpid, tuple(numbers), data) for dpid, numbers in ports.items()]
 
 
 @dataclass(frozen=True, slots=True)

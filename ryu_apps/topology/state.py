@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from cpdb import Link, Node, NodeKind
-from ryu_apps.effects import Alert, Effect, Out
+from ryu_apps.effects import Alert, Effect, PacketOut
 from ryu_apps.rules import PortId
 from ryu_apps.topology.hosts import Host, HostTable
 from ryu_apps.topology.links import LinkTable, Role
@@ -202,7 +202,9 @@ class TopologyState:
         if ports is None:
             ports = [at for at, port in self.links.ports.items() if port.up and at.dpid in self.connected]
         return [
-            Out(at.dpid, (at.port,), self.signer.frame(at, now)) for at in ports if at not in self.links.declared_edges
+            PacketOut(at.dpid, (at.port,), self.signer.frame(at, now))
+            for at in ports
+            if at not in self.links.declared_edges
         ]
 
     def grow_older(self, now: Seconds) -> None:

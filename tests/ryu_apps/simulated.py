@@ -6,7 +6,7 @@ from socket import inet_aton
 
 from cpdb import Destination, Link, Node, NodeKind, VirtualIp
 from ryu_apps.declared import Declared
-from ryu_apps.effects import Alert, Effect, Out, Resubmit
+from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.network import Network
 from ryu_apps.pipeline import desired
@@ -115,7 +115,7 @@ class World:
                     self.alarms.record(effect, self.now)
                 case Resubmit(at, data, _):
                     self._walk(at, self._packets[data])
-                case Out(dpid, ports, data) if data in getattr(self, "_packets", {}):
+                case PacketOut(dpid, ports, data) if data in getattr(self, "_packets", {}):
                     for port in ports:
                         self._leave(PortId(dpid, port), self._packets[data])
 

@@ -10,7 +10,7 @@ from cpdb import Standing, Withdrawal
 from ryu_apps.declared import Declared
 from ryu_apps.fakes.fake_switch import Packet
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
-from ryu_apps.services.buckets import SLOTS, destination_number
+from ryu_apps.services.buckets import BUCKETS, destination_number
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.status.destinations import LiveCountPublisher
 
@@ -113,8 +113,8 @@ def test_a_restart_moves_no_slot(world: World) -> None:
     (before,) = world.network.services.destinations.spreads
     world.start(by_connection((100, 300)))
     (after,) = world.network.services.destinations.spreads
-    assert after.slots == before.slots
-    assert len(after.slots) == SLOTS
+    assert after.buckets == before.buckets
+    assert len(after.buckets) == BUCKETS
 
 
 def test_a_source_with_a_destination_of_its_own_keeps_it_until_it_is_silent() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryu_apps.telemetry.counters import Counters, Growth, Reading
+from ryu_apps.telemetry.counters import CounterDelta, CounterReading, PortCounters
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(("send", "look", "look again", "restart")), st.integers(0, 10_000)), max_size=60
@@ -22,9 +22,9 @@ class Entry:
 
 @given(STEPS)
 def test_bytes_are_conserved(steps: list[tuple[str, int]]) -> None:
-    counters, now, entry = Counters(), 100.0, Entry(100.0)
+    counters, now, entry = PortCounters(), 100.0, Entry(100.0)
     total = unseen = 0
-    told: list[Growth] = []
+    told: list[CounterDelta] = []
     for what, size in steps:
         now += 1.0
         if what == "send":
@@ -34,7 +34,7 @@ def test_bytes_are_conserved(steps: list[tuple[str, int]]) -> None:
             # What an entry counted after the last look dies with it; nobody can know it.
             entry, unseen = Entry(now), 0
         else:
-            reading = Reading(now, now - entry.born, (entry.value,))
+            reading = CounterReading(now, now - entry.born, (entry.value,))
             readings = [reading, reading] if what == "look again" else [reading]
             told += [grown for one in readings if (grown := counters.grow("e", one, 100.0)) is not None]
             total, unseen = total + unseen, 0
@@ -44,25 +44,25 @@ def test_bytes_are_conserved(steps: list[tuple[str, int]]) -> None:
 
 
 def test_a_past_nobody_watched_is_unknown_not_zero_and_not_now() -> None:
-    counters = Counters()
-    assert counters.grow("e", Reading(50.0, 30.0, (1000,)), watched_since=49.0) is None
-    assert counters.grow("e", Reading(51.0, 31.0, (1500,))) == Growth(51.0, 1.0, (500,))
+    counters = PortCounters()
+    assert counters.grow("e", CounterReading(50.0, 30.0, (1000,)), watched_since=49.0) is None
+    assert counters.grow("e", CounterReading(51.0, 31.0, (1500,))) == CounterDelta(51.0, 1.0, (500,))
 
 
 def test_a_gap_makes_the_interval_longer() -> None:
-    counters = Counters()
-    counters.grow("e", Reading(10.0, 5.0, (0,)), 0.0)
-    assert counters.grow("e", Reading(17.0, 12.0, (70,))) == Growth(17.0, 7.0, (70,))
+    counters = PortCounters()
+    counters.grow("e", CounterReading(10.0, 5.0, (0,)), 0.0)
+    assert counters.grow("e", CounterReading(17.0, 12.0, (70,))) == CounterDelta(17.0, 7.0, (70,))
 
 
 def test_a_new_entry_with_larger_counters_than_the_old_is_noticed_by_its_age() -> None:
-    counters = Counters()
-    counters.grow("e", Reading(10.0, 5.0, (100,)), 0.0)
-    assert counters.grow("e", Reading(15.0, 2.0, (400,))) == Growth(15.0, 5.0, (400,))
+    counters = PortCounters()
+    counters.grow("e", CounterReading(10.0, 5.0, (100,)), 0.0)
+    assert counters.grow("e", CounterReading(15.0, 2.0, (400,))) == CounterDelta(15.0, 5.0, (400,))
 
 
 def test_forgotten_keys_start_anew() -> None:
-    counters = Counters()
-    counters.grow("e", Reading(10.0, 5.0, (100,)), 0.0)
+    counters = PortCounters()
+    counters.grow("e", CounterReading(10.0, 5.0, (100,)), 0.0)
     counters.forget(["e"])
     assert "e" not in counters

@@ -6,15 +6,15 @@ from simulated import HOSTS, VIP, World, address, declared, ip, mac
 
 from cpdb import Alarm, HealthStatus, Link, Node, NodeKind, ObservedRecord, Standing
 from ryu_apps.declared import Declared
-from ryu_apps.effects import Effect, Out
+from ryu_apps.effects import Effect, PacketOut
 from ryu_apps.rules import PortId, virtual_mac
-from ryu_apps.services.health import Health, Target
+from ryu_apps.services.health import Health, ProbeTarget
 from ryu_apps.settings import ProbesSection
 from ryu_apps.status.destinations import HealthPublisher
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Arp, Segment
 
-S1 = Target("10.0.0.11", "02:00:00:00:00:11")
+S1 = ProbeTarget("10.0.0.11", "02:00:00:00:00:11")
 
 
 def run(health: Health, seconds: int, answers: bool, start: float = 0.0) -> float:
@@ -63,8 +63,10 @@ def test_whom_nobody_has_seen_is_not_blamed() -> None:
 
 
 def test_many_destinations_are_asked_at_a_bounded_rate() -> None:
-    targets = [Target(f"10.{n // 250}.{n % 250}.1", f"02:00:00:00:{n // 250:02x}:{n % 250:02x}") for n in range(4000)]
-    health, rounds, met = Health(), [], set[Target]()
+    targets = [
+        ProbeTarget(f"10.{n // 250}.{n % 250}.1", f"02:00:00:00:{n // 250:02x}:{n % 250:02x}") for n in range(4000)
+    ]
+    health, rounds, met = Health(), [], set[ProbeTarget]()
     for quarter in range(400):
         due = health.due(targets, targets, quarter / 4)
         for one in due:
@@ -115,8 +117,8 @@ def asked(world: World, effects: list[Effect]) -> list[str]:
     """Hosts that a question by ARP reaches."""
     found = []
     for effect in effects:
-        frame = frames.parse(effect.data) if isinstance(effect, Out) else None
-        if isinstance(effect, Out) and frame is not None and frame.arp is not None:
+        frame = frames.parse(effect.data) if isinstance(effect, PacketOut) else None
+        if isinstance(effect, PacketOut) and frame is not None and frame.arp is not None:
             places = {PortId(effect.dpid, port) for port in effect.ports}
             wanted = frame.arp.target
             found += [name for name, at in world.places.items() if at in places and address(name) == wanted]
@@ -184,7 +186,7 @@ def test_a_service_that_refuses_is_down_though_its_host_answers() -> None:
     def answer(effects: list[Effect], flags: int) -> list[Effect]:
         more: list[Effect] = []
         for effect in effects:
-            question = frames.read_segment(effect.data) if isinstance(effect, Out) else None
+            question = frames.read_segment(effect.data) if isinstance(effect, PacketOut) else None
             if question is not None and question.to == address("s2"):
                 back = Segment(question.to, 80, VIP, PROBE_PORT, 99, question.sequence + 1, flags)
                 data = frames.probe_frame(back, mac("s2"), virtual_mac(VIP))
@@ -203,7 +205,7 @@ def test_a_service_that_refuses_is_down_though_its_host_answers() -> None:
     # The other one was asked as well, and nobody there answered for it.
     assert weights(world) == [0, 100]
     # The connection is not left half open.
-    last = [frames.read_segment(one.data) for one in closing if isinstance(one, Out)][-1]
+    last = [frames.read_segment(one.data) for one in closing if isinstance(one, PacketOut)][-1]
     assert last is not None and last.flags & RST and (last.to, last.to_port) == (address("s2"), 80)
     assert world.network.services.pairs.of_addresses(address("s2"), VIP) is None
 
@@ -270,7 +272,7 @@ def test_a_double_that_only_answers_is_found_by_asking_the_old_place() -> None:
     for _ in range(16):
         world.now += 0.5
         for effect in world.network.tick(world.now):
-            if isinstance(effect, Out) and (frame := frames.parse(effect.data)) and frame.arp:
+            if isinstance(effect, PacketOut) and (frame := frames.parse(effect.data)) and frame.arp:
                 for at in (twin, HOSTS["s1"]):
                     if at.dpid == effect.dpid and at.port in effect.ports and frame.arp.target == address("s1"):
                         gratuitous(world, at, mac("s1"), address("s1"))

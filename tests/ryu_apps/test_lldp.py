@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated import HOSTS, World, mac
 
-from ryu_apps.effects import Out
+from ryu_apps.effects import PacketOut
 from ryu_apps.rules import ETH_LLDP, PortId
 from ryu_apps.topology import frames
 from ryu_apps.topology.links import FORGET_S, Role
@@ -144,7 +144,7 @@ def test_frames_are_never_sent_to_declared_machines() -> None:
     effects = world.network.topology.switch_up(0x11, {1: True, 11: True, 12: True}, world.now)
     world.now += 10
     effects += world.network.tick(world.now)
-    ours = [one for one in effects if isinstance(one, Out) and b"forepath" in one.data]
+    ours = [one for one in effects if isinstance(one, PacketOut) and b"forepath" in one.data]
     sent = {(one.dpid, port) for one in ours for port in one.ports}
     assert (0x11, 1) in sent
     assert (0x11, 12) in sent

@@ -4,7 +4,7 @@ import pytest
 from simulated import FABRIC, HOSTS, VIP, World, address, declared, ip, mac
 
 from cpdb import Limit, Pair, Reservation
-from ryu_apps.effects import Out
+from ryu_apps.effects import PacketOut
 from ryu_apps.fakes.fake_switch import Packet
 from ryu_apps.rules import ETH_ARP, Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.topology import frames
@@ -114,12 +114,12 @@ def test_an_unknown_host_is_asked_for_at_every_edge_and_found(world: World) -> N
         Arp(frames.REQUEST, mac("c1"), address("c1"), "00:00:00:00:00:00", address("s2")), mac("c1"), frames.BROADCAST
     )
     effects = world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1))
-    asked = {PortId(one.dpid, port) for one in effects if isinstance(one, Out) for port in one.ports}
+    asked = {PortId(one.dpid, port) for one in effects if isinstance(one, PacketOut) for port in one.ports}
     assert asked == set(HOSTS.values()) - {HOSTS["c1"]}
     assert world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1)) == []
     world.speak("s2")
     (answer,) = world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1))
-    assert answer == Out(0x11, (11,), frames.arp_answer(_asked(data), mac("s2")))
+    assert answer == PacketOut(0x11, (11,), frames.arp_answer(_asked(data), mac("s2")))
 
 
 def _asked(data: bytes) -> Arp:

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from ryu_apps.effects import Effect, Out
+from ryu_apps.effects import Effect, PacketOut
 from ryu_apps.pacing import Pacing
 
 
-def out(number: int) -> Out:
-    return Out(number, (1,), b"")
+def out(number: int) -> PacketOut:
+    return PacketOut(number, (1,), b"")
 
 
 def test_the_first_packet_is_settled_at_once_and_a_burst_together() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ryu_apps.effects import DeleteRule, PutRule
 from ryu_apps.fakes.fake_switch import FakeSwitch
-from ryu_apps.pipeline import Share, Steer, desired
+from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.policers import Policer, allot_meters
 from ryu_apps.rules import (
     Desired,
@@ -36,7 +36,7 @@ rates = st.one_of(st.none(), st.integers(1, 100_000))
 def shares(draw: st.DrawFn) -> Share:
     clients = draw(st.sets(st.sampled_from(ADDRESSES[:4])))
     pairs = tuple((one, VIP) for one in sorted(clients))
-    steers = tuple(Steer(one, VIP, ADDRESSES[5], MACS[5]) for one in sorted(clients))
+    steers = tuple(Rewrite(one, VIP, ADDRESSES[5], MACS[5]) for one in sorted(clients))
     police = tuple(
         Policer(one, VIP, draw(st.floats(1001, 1030)), draw(rates), draw(st.one_of(st.none(), st.integers(0, 63))))
         for one in sorted(draw(st.sets(st.sampled_from(ADDRESSES[:4]))))
@@ -83,7 +83,7 @@ def test_what_is_believed_after_sending_is_what_the_switch_holds(before: Share, 
 
 
 def test_every_rule_is_ours_and_tells_its_pair() -> None:
-    steer = Steer(ADDRESSES[0], VIP, ADDRESSES[5], MACS[5])
+    steer = Rewrite(ADDRESSES[0], VIP, ADDRESSES[5], MACS[5])
     limit = Policer(ADDRESSES[0], VIP, 1010.0, 100, None)
     share = Share((VIP,), {MACS[0]: 1}, ((ADDRESSES[0], VIP),), (steer,), (steer,), (limit,))
     rules = desired(share, {limit.number: FIRST}).rules.values()

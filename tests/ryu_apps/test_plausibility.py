@@ -8,7 +8,7 @@ from cpdb import FlowKey
 from ryu_apps.rules import Kind, PortId, Table, cookie, pair_number
 from ryu_apps.telemetry.attribution import STRIKES, WINDOW_S, BothEnds, LineSpeeds, PairAttribution
 from ryu_apps.telemetry.collector import RefreshTimes
-from ryu_apps.telemetry.counters import Growth
+from ryu_apps.telemetry.counters import CounterDelta
 
 LINE = 1e6
 A, B = PortId(1, 1), PortId(2, 1)
@@ -57,7 +57,7 @@ def windows(sent: float, received: float, count: int, ends: BothEnds | None = No
     for second in range(int(count * WINDOW_S)):
         t = start + 1.0 + second
         for at, values in ((A, (int(sent), 1, 0, 0, 0, 0)), (B, (0, 0, 0, int(received), 1, 0))):
-            ends.grew(at, Growth(t, 1.0 + rng.uniform(-0.2, 0.2), values))
+            ends.grew(at, CounterDelta(t, 1.0 + rng.uniform(-0.2, 0.2), values))
         ends.judge({A: B, B: A}.get, t)
     return ends
 
@@ -124,7 +124,7 @@ def test_only_rows_that_cross_a_doubted_link_are_marked() -> None:
     for second in range(1, 25):
         t = world.now + second
         for end, values in ((at, (900_000, 1, 0, 0, 0, 0)), (peer, (0, 0, 0, 0, 0, 0))):
-            witness.port_grew(end, Growth(t, 1.0, values))
+            witness.port_grew(end, CounterDelta(t, 1.0, values))
         witness.watch({}, t)
     assert list(book.judge([MAIL, SHOP], [1000, 1000], 1.0)) == [1]
     assert witness.implausible == 1

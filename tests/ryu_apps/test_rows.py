@@ -22,8 +22,8 @@ from cpdb import (
 from ryu_apps.rules import KIND_SHIFT, Kind, Table, cookie, number_of
 from ryu_apps.status.alarms import EventCountPublisher
 from ryu_apps.telemetry.counters import Entry, PortSample
-from ryu_apps.telemetry.rows import Accounts, Book, Neighbour, loads, paced
-from ryu_apps.telemetry.writer import Kept, Row, Writer, store_rows
+from ryu_apps.telemetry.rows import LinkEnds, SampleSource, SwitchCounters, loads, paced
+from ryu_apps.telemetry.writer import KeptCounters, Row, Writer, store_rows
 
 C1 = FlowKey("c1", "10.0.0.100", "s1")
 
@@ -32,7 +32,7 @@ def account(key: int) -> tuple[FlowKey, bool] | None:
     return (C1, key >> KIND_SHIFT & 0xF == Kind.PAIR_SYN) if number_of(key) == 7 else None
 
 
-BOOK = Book("switch/leaf1", account)
+BOOK = SampleSource("switch/leaf1", account)
 
 
 def answer(age_s: float, every: tuple[int, int], first: tuple[int, int], number: int = 7) -> Iterable[Entry]:
@@ -40,12 +40,12 @@ def answer(age_s: float, every: tuple[int, int], first: tuple[int, int], number:
         yield (cookie(Table.ACCOUNT, kind, number), *counts, age_s)
 
 
-def told(accounts: Accounts, t: float, entries: Iterable[Entry], book: Book = BOOK) -> list[Batch]:
+def told(accounts: SwitchCounters, t: float, entries: Iterable[Entry], book: SampleSource = BOOK) -> list[Batch]:
     return accounts.tell(accounts.look(1, entries, t), book)
 
 
 def test_both_entries_of_a_pair_make_one_row_and_openings_are_counted() -> None:
-    accounts = Accounts()
+    accounts = SwitchCounters()
     accounts.connected(1, 10.0)
     (batch,) = told(accounts, 11.0, answer(0.5, (10, 5000), (2, 120)))
     assert (batch.observer, batch.t, batch.interval_s, batch.complete) == ("switch/leaf1", 11.0, 1.0, True)
@@ -54,7 +54,7 @@ def test_both_entries_of_a_pair_make_one_row_and_openings_are_counted() -> None:
 
 
 def test_silence_is_an_empty_complete_batch_once_somebody_spoke() -> None:
-    accounts = Accounts()
+    accounts = SwitchCounters()
     accounts.connected(1, 10.0)
     assert told(accounts, 11.0, answer(0.5, (0, 0), (0, 0))) == []
     assert len(told(accounts, 12.0, answer(1.5, (1, 100), (0, 0)))) == 1
@@ -63,7 +63,7 @@ def test_silence_is_an_empty_complete_batch_once_somebody_spoke() -> None:
 
 
 def test_what_a_switch_counted_before_the_controller_came_is_not_told() -> None:
-    accounts = Accounts()
+    accounts = SwitchCounters()
     accounts.connected(1, 10.0)
     assert told(accounts, 11.0, answer(100.0, (10, 5000), (2, 120))) == []
     (batch,) = told(accounts, 12.0, answer(101.0, (11, 6000), (3, 180)))
@@ -71,7 +71,7 @@ def test_what_a_switch_counted_before_the_controller_came_is_not_told() -> None:
 
 
 def test_a_new_controller_goes_on_where_the_last_one_stopped() -> None:
-    first, second = Accounts(), Accounts()
+    first, second = SwitchCounters(), SwitchCounters()
     first.connected(1, 10.0)
     told(first, 11.0, answer(0.5, (10, 5000), (2, 120)))
     second.connected(1, 20.0, first.dump(1))
@@ -80,7 +80,7 @@ def test_a_new_controller_goes_on_where_the_last_one_stopped() -> None:
 
 
 def test_counters_kept_for_too_long_are_only_a_base_again() -> None:
-    first, second = Accounts(), Accounts()
+    first, second = SwitchCounters(), SwitchCounters()
     first.connected(1, 10.0)
     told(first, 11.0, answer(0.5, (10, 5000), (2, 120)))
     second.connected(1, 5000.0, first.dump(1))
@@ -88,15 +88,15 @@ def test_counters_kept_for_too_long_are_only_a_base_again() -> None:
 
 
 def test_keys_of_nobody_make_no_rows() -> None:
-    accounts = Accounts()
+    accounts = SwitchCounters()
     accounts.connected(1, 10.0)
     assert told(accounts, 11.0, answer(0.5, (1, 100), (0, 0), number=8)) == []
 
 
 def test_rows_that_cannot_be_true_are_marked_and_none_is_too_large() -> None:
-    accounts = Accounts()
+    accounts = SwitchCounters()
     accounts.connected(1, 10.0)
-    book = Book("switch/leaf1", account, lambda talks, _sizes, _seconds: range(len(talks)))
+    book = SampleSource("switch/leaf1", account, lambda talks, _sizes, _seconds: range(len(talks)))
     (batch,) = told(accounts, 11.0, answer(0.5, (1, 100), (0, 0)), book)
     assert batch.flags == array("B", [IMPLAUSIBLE])
     (batch,) = told(accounts, 12.0, answer(1.5, (2**64 - 2, 2**64 - 2), (5, 2**64 - 2)))
@@ -105,9 +105,9 @@ def test_rows_that_cannot_be_true_are_marked_and_none_is_too_large() -> None:
 
 
 def test_an_edge_port_tells_both_directions() -> None:
-    accounts = Accounts()
+    accounts = SwitchCounters()
     accounts.connected(1, 10.0)
-    names = {1: Neighbour("leaf", "spine", False), 2: Neighbour("leaf", "c1", True)}
+    names = {1: LinkEnds("leaf", "spine", False), 2: LinkEnds("leaf", "c1", True)}
 
     def at(t: float, grown: int) -> list[tuple[str, str, int]]:
         samples = [PortSample(1, port, t, t, 1, grown, 0, 1, 2 * grown, 0) for port in (1, 2, 3)]
@@ -187,7 +187,7 @@ def test_rows_that_a_database_never_takes_do_not_stand_in_the_way_for_ever() -> 
 def spooled(tmp_path: Path) -> Iterator[Writer]:
     """A writer with places on disk."""
     with closing(Spool(tmp_path / "spool")) as spool:
-        yield Writer(1000, "w", spool, Kept(tmp_path / "counters"))
+        yield Writer(1000, "w", spool, KeptCounters(tmp_path / "counters"))
 
 
 def test_batches_go_through_the_disk_in_order_and_only_once(spooled: Writer) -> None:
@@ -237,7 +237,7 @@ def test_a_dump_is_on_disk_before_its_batch_leaves(spooled: Writer) -> None:
 
 def test_counters_that_cannot_be_kept_are_counted(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    kept = Kept(tmp_path / "file")
+    kept = KeptCounters(tmp_path / "file")
     kept.write(1, b"x")
     assert kept.failures == 1
     assert kept.read(1) is None

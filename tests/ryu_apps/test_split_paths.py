@@ -9,7 +9,7 @@ from routed_world import RoutedWorld, random_splits, split
 from simulated import address, ip
 
 from cpdb import FIRST_TAG, WantedSplit
-from ryu_apps.paths.splits import Lane, choose_lane, lanes
+from ryu_apps.paths.splits import SplitPath, choose_path, find_split_paths
 from ryu_apps.rules import Kind, kind_of
 from ryu_apps.topology.paths import Topology
 
@@ -67,8 +67,8 @@ def test_a_speaking_pair_stays_until_it_is_silent_or_patience_ends(world: Routed
 
 
 def choose(one: WantedSplit) -> tuple[str, ...]:
-    own = [Lane(tag, hops, ratio) for tag, hops, ratio in zip(one.tags, one.paths, one.ratios, strict=True)]
-    found = choose_lane(address("c0"), address("s3"), own)
+    own = [SplitPath(tag, hops, ratio) for tag, hops, ratio in zip(one.tags, one.paths, one.ratios, strict=True)]
+    found = choose_path(address("c0"), address("s3"), own)
     assert found is not None
     return found.hops
 
@@ -176,11 +176,11 @@ def test_every_prefix_of_many_updates_delivers_everything_once(seed: int) -> Non
 
 
 def test_shares_are_met_over_many_pairs_and_a_change_moves_no_more_than_it_must() -> None:
-    upper, lower = Lane(1, ("a", "b", "d"), 0.75), Lane(2, ("a", "c", "d"), 0.25)
+    upper, lower = SplitPath(1, ("a", "b", "d"), 0.75), SplitPath(2, ("a", "c", "d"), 0.25)
     ends = [(f"10.0.{n // 200}.{n % 200}", f"10.1.0.{n % 7}") for n in range(4000)]
-    before = [choose_lane(*one, (upper, lower)) for one in ends]
+    before = [choose_path(*one, (upper, lower)) for one in ends]
     assert before.count(upper) / len(ends) == pytest.approx(0.75, abs=0.03)
-    after = [choose_lane(*one, (replace(upper, ratio=0.6), replace(lower, ratio=0.4))) for one in ends]
+    after = [choose_path(*one, (replace(upper, ratio=0.6), replace(lower, ratio=0.4))) for one in ends]
     moved = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert all(new == lower for _, new in moved)
     assert len(moved) / len(ends) == pytest.approx(0.15, abs=0.03)
@@ -191,7 +191,7 @@ def test_splits_that_cannot_be_are_left_out() -> None:
     world.begin()
     topology: Topology = world.network.topology.snapshot.topology
     fine = split({(0, 1, 3): 0.25, (0, 2, 3): 0.75})
-    assert [(one.hops, one.ratio) for one in lanes([fine], topology, 0.0)["w0", "w3"]] == [
+    assert [(one.hops, one.ratio) for one in find_split_paths([fine], topology, 0.0)["w0", "w3"]] == [
         (("w0", "w1", "w3"), 0.25),
         (("w0", "w2", "w3"), 0.75),
     ]
@@ -202,10 +202,10 @@ def test_splits_that_cannot_be_are_left_out() -> None:
         split({(0, 1, 3): 0.5, (0, 2, 3): 0.0}),
     ]
     for one in wrong:
-        assert [(lane.hops, lane.ratio) for lane in lanes([one], topology, 0.0)["w0", "w3"]] == [
+        assert [(lane.hops, lane.ratio) for lane in find_split_paths([one], topology, 0.0)["w0", "w3"]] == [
             (("w0", "w1", "w3"), 1)
         ]
-    assert lanes([replace(fine, expires_at=5.0)], topology, 5.0) == {}
+    assert find_split_paths([replace(fine, expires_at=5.0)], topology, 5.0) == {}
     # The same tag on the same link for two paths would mix them up; on other links it may be used again.
     twice = [split({(0, 1, 3): 1.0}), split({(1, 3): 1.0}), split({(2, 3): 1.0})]
-    assert set(lanes(twice, topology, 0.0)) == {("w0", "w3"), ("w2", "w3")}
+    assert set(find_split_paths(twice, topology, 0.0)) == {("w0", "w3"), ("w2", "w3")}

@@ -14,7 +14,7 @@ from controller_lab import ADDRESS, VIP, Net, eventually, network
 from cpdb import OutcomeKind, SplitReport, WantedSplit
 from forepath.processes import path_reader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
-from ryu_apps.paths.splits import Lane, choose_lane
+from ryu_apps.paths.splits import SplitPath, choose_path
 
 pytestmark = [
     pytest.mark.lab,
@@ -80,8 +80,8 @@ def put(net: Net, upper: float) -> None:
 
 def chosen(upper: float) -> float:
     """The share of the sources that hashing sends over the upper path: so few cannot meet the wanted one exactly."""
-    lanes = Lane(3072, UPPER, upper), Lane(3073, LOWER, 1 - upper)
-    own = [choose_lane(f"10.77.0.{110 + n}", ADDRESS["s1"], lanes) for n in range(SOURCES)]
+    lanes = SplitPath(3072, UPPER, upper), SplitPath(3073, LOWER, 1 - upper)
+    own = [choose_path(f"10.77.0.{110 + n}", ADDRESS["s1"], lanes) for n in range(SOURCES)]
     share = own.count(lanes[0]) / SOURCES
     assert share == pytest.approx(upper, abs=0.13)
     return share

@@ -25,7 +25,7 @@ from ryu_apps.effects import (
 )
 from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
 from ryu_apps.openflow import Phase, check
-from ryu_apps.pipeline import Share, Steer, desired
+from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.policers import Policer
 from ryu_apps.rules import (
     FIRST_GROUP,
@@ -44,7 +44,7 @@ from ryu_apps.rules import (
     failover,
     is_ours,
 )
-from ryu_apps.services.buckets import Spread, divide
+from ryu_apps.services.buckets import BucketPlacement, divide_buckets
 
 VIP, CLIENT, SERVER = "10.0.0.100", "10.0.0.1", "10.0.0.11"
 MAC, SERVER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:11"
@@ -258,31 +258,31 @@ def timeless(rules: list[Rule]) -> dict[object, Rule]:
 
 
 def whole(now: float) -> tuple[list[Meter], list[Rule]]:
-    steer = Steer(CLIENT, VIP, SERVER, SERVER_MAC)
+    steer = Rewrite(CLIENT, VIP, SERVER, SERVER_MAC)
     police = Policer(CLIENT, VIP, now + 60.0, 1000, 46)
     ports = {MAC: 1, SERVER_MAC: 2}
     wanted = desired(Share((VIP,), ports, ((CLIENT, VIP),), (steer,), (steer,), (police,)), {police.number: FIRST})
     return list(wanted.meters.values()), list(wanted.rules.values())
 
 
-def spread_rules(first: int, second: int) -> list[Rule]:
+def placement_rules(first: int, second: int) -> list[Rule]:
     """A virtual IP whose connections are placed one by one, with these weights."""
     behind = (Destination("s1", SERVER, SERVER_MAC, first), Destination("s2", CLIENT, MAC, second))
-    spread = Spread(OTHER_VIP, behind, divide({one.name: one.weight for one in behind}))
+    spread = BucketPlacement(OTHER_VIP, behind, divide_buckets({one.name: one.weight for one in behind}))
     ports = {MAC: 1, SERVER_MAC: 2}
     return list(desired(Share((OTHER_VIP,), ports, spreads=(spread,), asked=(OTHER_VIP,)), {}).rules.values())
 
 
 def test_rules_that_place_connections_are_accepted_and_read_back(switch: Switch) -> None:
     for weights in ((100, 100), (300, 100), (7, 3)):
-        rules = spread_rules(*weights)
+        rules = placement_rules(*weights)
         assert switch.apply(list(map(PutRule, rules))) == []
         held = timeless([rule for rule in switch.rules() if is_ours(rule.cookie)])
         assert {key: held.get(key) for key in timeless(rules)} == timeless(rules)
 
 
 def test_connections_are_placed_kept_and_forgotten_alike(switch: Switch) -> None:
-    switch.apply(list(map(PutRule, spread_rules(100, 100))))
+    switch.apply(list(map(PutRule, placement_rules(100, 100))))
     opening = Packet(
         MAC, "f2:ea:0a:00:00:65", ipv4_src="10.0.0.9", ipv4_dst=OTHER_VIP, ip_proto=6, flags="S", sport=1000, dport=80
     )
@@ -290,17 +290,17 @@ def test_connections_are_placed_kept_and_forgotten_alike(switch: Switch) -> None
         switch.receive(opening, 3)
     # The first packet is placed; the others are known.
     assert placed(switch) == 1
-    first, second = spread_rules(100, 0), spread_rules(0, 100)
-    gone = {rule.key for rule in spread_rules(100, 100)} - {rule.key for rule in first}
+    first, second = placement_rules(100, 0), placement_rules(0, 100)
+    gone = {rule.key for rule in placement_rules(100, 100)} - {rule.key for rule in first}
     # All weight goes to one, then to the other: the connection is not placed again.
     for rules in (first, second):
         switch.apply([*map(PutRule, rules)])
         switch.receive(opening, 3)
         assert placed(switch) == 0
     # Whoever loses its rules loses its connections.
-    served = [rule for rule in spread_rules(100, 100) if rule.table == Table.SERVE]
-    switch.apply([DeleteRule(rule) for rule in spread_rules(100, 100) if rule.key in gone or rule in served])
-    switch.apply(list(map(PutRule, spread_rules(0, 100))))
+    served = [rule for rule in placement_rules(100, 100) if rule.table == Table.SERVE]
+    switch.apply([DeleteRule(rule) for rule in placement_rules(100, 100) if rule.key in gone or rule in served])
+    switch.apply(list(map(PutRule, placement_rules(0, 100))))
     switch.receive(opening, 3)
     assert placed(switch) == 1
 

@@ -11,7 +11,7 @@ from cpdb import Standing, VirtualIp, WantedWeights
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Change, PutRule
 from ryu_apps.rules import Table
-from ryu_apps.services.buckets import SLOTS
+from ryu_apps.services.buckets import BUCKETS
 from ryu_apps.status.publishers import Status
 from ryu_apps.switch.reconcile import Holding
 from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
@@ -151,7 +151,7 @@ def test_a_slot_of_before_that_a_switch_still_holds_is_not_overlooked(placing: C
     leaf = SWITCHES["leaf1"]
     (spread,) = placing.world.network.services.destinations.spreads
     old = next(rule for rule in spread.rules.values() if rule.table == Table.SLOTS)
-    stale = replace(old, priority=old.priority + 5, match=replace(old.match, slot=(0, SLOTS - 32)))
+    stale = replace(old, priority=old.priority + 5, match=replace(old.match, slot=(0, BUCKETS - 32)))
     placing.world.switches[leaf].apply([PutRule(stale)], placing.world.now)
     placing.connect(leaf, ago_s=0.0)
     placing.want(2, {"s1": 100, "s2": 300})

@@ -14,7 +14,7 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import PutRule
 from ryu_apps.network import Network
 from ryu_apps.rules import ETH_IPV4, Kind, PortId, Rule, Table, cookie, kind_of
-from ryu_apps.services.buckets import SLOTS
+from ryu_apps.services.buckets import BUCKETS
 from ryu_apps.services.pairs import BY_CONNECTION, Pairs
 from ryu_apps.settings import PairsSection
 from ryu_apps.shares import limits, share
@@ -125,9 +125,9 @@ class DestinationWorld:
         """What a switch should hold."""
         return desired(self.share(dpid), {})
 
-    def slots(self) -> Slots:
+    def buckets(self) -> Slots:
         """Who owns each slot of each virtual IP."""
-        return {one.virtual_ip: one.slots for one in self.network.services.destinations.spreads}
+        return {one.virtual_ip: one.buckets for one in self.network.services.destinations.spreads}
 
 
 def _pairs() -> Pairs:
@@ -178,8 +178,8 @@ def measure(scale: DestinationScale) -> Result:
         "one_more_source_cpu_s": more_s,
     }
     targets = [BenchTarget(f"placing rules that {scale.sources} sources add", placing_n - placing_1, 0.0, "lower")]
-    even = imbalance(world.slots().values())
-    found |= {"slots_of_a_virtual_ip": float(SLOTS), "imbalance_of_slots": even}
+    even = imbalance(world.buckets().values())
+    found |= {"slots_of_a_virtual_ip": float(BUCKETS), "imbalance_of_slots": even}
     targets.append(BenchTarget("most slots of a destination above an equal part", even, IMBALANCE_LIMIT, "lower"))
     return _changes(world, many, Result(found, targets))
 
@@ -246,9 +246,9 @@ def _changes(world: DestinationWorld, held: Desired, result: Result) -> Result:
     joined = {one.address: _with_another(one) for one in left.values()}
     found["virtual_ips_changed"] = float(len(chosen))
     for name, changed in (("leaves", left), ("joins", joined)):
-        before = world.slots()
+        before = world.buckets()
         world.declare({**world.virtual_ips, **changed})
-        after, now = world.slots(), world.rules(SOURCES_AT.dpid)
+        after, now = world.buckets(), world.rules(SOURCES_AT.dpid)
         moved = {address: _moved(before[address], after[address]) for address in changed}
         found[f"slots_moved_when_one_{name}"] = float(max(moved.values()))
         found[f"messages_when_one_{name}"] = len(difference(Holding(dict(held.rules)), now)) / len(chosen)

@@ -126,7 +126,7 @@ def cores_used(poll_s: float, seconds: float) -> float:
             process = subprocess.Popen(argv, env=env, cwd=folder, stdout=log, stderr=log)
         try:
             switch = _connected()
-            threading.Thread(target=switch.serve, daemon=True).start()
+            threading.Thread(target=_serve, args=(switch,), daemon=True).start()
             time.sleep(_SETTLE_S)
             began, before = time.monotonic(), cpu_s(process.pid)
             time.sleep(seconds)
@@ -136,6 +136,11 @@ def cores_used(poll_s: float, seconds: float) -> float:
         finally:
             process.kill()
             process.wait()
+
+
+def _serve(switch: IdleSwitch) -> None:
+    with contextlib.suppress(OSError):
+        switch.serve()
 
 
 def _connected() -> IdleSwitch:

@@ -1,7 +1,7 @@
 """What the controller computes when everything changes at once: all rules of all switches, and their differences."""
 
 from cpdb import Link
-from ryu_apps import Attachment, Holding, Share, Steer, Topology, desired, difference
+from ryu_apps import Attachment, Holding, Rewrite, Share, Topology, desired, difference
 from tools.bench.figures import BenchTarget, Result, Size, cpu_s, median
 
 SWITCHES, HOSTS, SPINES = 20, 200, 2
@@ -49,7 +49,7 @@ def _share(topology: Topology, switch: str, places: dict[str, Attachment]) -> Sh
             vip, to = VIRTUAL_IPS[number % len(VIRTUAL_IPS)], (number + 1) % len(places)
             ports[_mac(number)] = place.port
             accounts.append((_address(number), vip))
-            towards.append(Steer(_address(number), vip, _address(to), _mac(to)))
+            towards.append(Rewrite(_address(number), vip, _address(to), _mac(to)))
         else:
             ports[_mac(number)] = topology.port(switch, topology.next_hops(place.switch)[switch])
     return Share(VIRTUAL_IPS, ports, tuple(accounts), tuple(towards), tuple(towards))
