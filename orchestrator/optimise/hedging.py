@@ -1,20 +1,26 @@
 """Chooses splits that are good over many possible matrices instead of best for one: the hedged linear program."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linprog
 
+from orchestrator.optimise.model import UNLIMITED, LinearProgram, Term, sums_of
 from orchestrator.optimise.paths import Floats, Ints, RoutingError, Tunnels, tidy
 from orchestrator.optimise.scenarios import Risk, Scenarios
 
 # A link that carries next to nothing of a scenario never becomes its worst.
 NOTHING = 1e-6
+# Cuts are added until the program's bound is so near to what its splits really cost, or so often.
+GAP = 1e-3
+MOST_ROUNDS = 25
+# The first rows: links that are so near to the worst of their scenario.
+NEAR = 0.97
+CUTS_A_ROUND = 2
 
 
-class Program:
+class _HedgedProgram:
     """Minimise (1-a) sum_s p_s r_s + a (z + sum_s p_s x_s / (1-b)) + c sum_k m_k over w, r, z, x, m
 
     subject to r_s >= (load of link e in s) / (capacity_e best_s) for the rows (s, e) cut so far; r_s and z >= the
@@ -27,28 +33,22 @@ class Program:
         self.tunnels, self.given, self.risk, self.start = tunnels, given, risk, start
         chosen = np.zeros(len(tunnels.pairs), dtype=bool)
         chosen[free] = True
-        self._columns = np.flatnonzero(chosen[tunnels.pair_of])
-        self._pair = np.searchsorted(np.flatnonzero(chosen), tunnels.pair_of[self._columns])
+        self._paths = np.flatnonzero(chosen[tunnels.pair_of])
         kept = np.where(chosen[tunnels.pair_of], 0.0, start)
         self._base = tunnels.utilisation(kept, given.demand) / given.best[:, None]
-        self._usage = tunnels.usage[:, self._columns].tocsr()
-        self._shared = given.demand[:, tunnels.pair_of[self._columns]] / given.best[:, None]
+        self._usage = tunnels.usage[:, self._paths].tocsr()
+        self._shared = given.demand[:, tunnels.pair_of[self._paths]] / given.best[:, None]
         self._cuts = np.zeros(self._base.shape, dtype=bool)
         mean = given.weight @ given.demand
         # Half by traffic, half by pair: a pair that says little must not move at will.
         self._share = (mean / mean.sum() + 1 / len(tunnels.pairs))[tunnels.pair_of] / 2
-        self._churn = risk.churn
-        self._rows = _Rows(len(self._columns), len(given.best), bool(risk.tail_weight))
-
-    def price_moves(self, price: float) -> None:
-        """Sets the price of moving all traffic."""
-        self._churn = price
+        self._pair = np.searchsorted(np.flatnonzero(chosen), tunnels.pair_of[self._paths])
 
     def moved(self, splits: Floats) -> float:
         """The price of moving from the start to `splits`."""
-        return self._churn * float(self._share @ np.maximum(splits - self.start, 0.0))
+        return self.risk.churn * float(self._share @ np.maximum(splits - self.start, 0.0))
 
-    def cut(self, loads: Floats, ceiling: Floats, most: int) -> None:
+    def add_cuts(self, loads: Floats, ceiling: Floats, most: int) -> None:
         """Adds rows for the `most` worst links of each scenario that are above its ceiling (loads S x L)."""
         over = loads - ceiling[:, None]
         over[self._cuts] = -np.inf
@@ -58,81 +58,44 @@ class Program:
         np.put_along_axis(new, worst, True, axis=1)
         self._cuts |= new & (over > NOTHING) & (loads > NOTHING)
 
-    def solve(self) -> tuple[float, Floats, Floats]:
-        """The bound, the splits of all paths and the ratio that each scenario is believed to have."""
+    def solve(self) -> "_Relaxed":
+        """The splits that are best as far as the rows so far know."""
+        given, risk, program = self.given, self.risk, LinearProgram()
+        shares = program.add_variables(np.zeros(len(self._paths)))
+        ratios = program.add_variables((1 - risk.tail_weight) * given.weight, given.floor)
         scenario, link = np.nonzero(self._cuts)
-        loads = self._usage[link].multiply(self._shared[scenario]).tocsr()
-        limits, right = self._rows.limits(loads, scenario, self._base[scenario, link])
-        cost, lower = self._rows.cost(self.given, self.risk)
-        if self._churn:
-            limits, right, cost, lower = self._with_moves(limits, right, cost, lower)
-        sums = sparse.csr_matrix(
-            (np.ones(len(self._pair)), (self._pair, np.arange(len(self._pair)))), shape=(self._pairs(), len(cost))
-        )
-        bounds = np.column_stack([lower, np.full(len(cost), np.inf)])
-        solved = linprog(cost, limits, right, sums, np.ones(self._pairs()), bounds, method="highs")
-        if solved.x is None:
-            raise RoutingError(f"the hedged linear program has no solution: {solved.message}")
+        loads = self._usage[link].multiply(self._shared[scenario])
+        above = [Term(shares, loads), Term(ratios, -sums_of(scenario, groups=len(given.best)).T)]
+        program.add_rows(-UNLIMITED, -self._base[scenario, link], above)
+        if risk.tail_weight:
+            self._add_tail(program, ratios)
+        if risk.churn:
+            moves = program.add_variables(risk.churn * self._share[self._paths])
+            each = sparse.eye_array(len(self._paths))
+            program.add_rows(-UNLIMITED, self.start[self._paths], [Term(shares, each), Term(moves, -each)])
+        program.add_rows(1.0, 1.0, [Term(shares, sums_of(self._pair))])
+        solved = program.solve()
+        if solved is None:
+            raise RoutingError("the hedged linear program has no solution")
         splits = self.start.copy()
-        splits[self._columns] = solved.x[: len(self._columns)]
-        return float(solved.fun), splits, np.asarray(solved.x[self._rows.ratios])
+        splits[self._paths] = solved.values[shares]
+        return _Relaxed(solved.cost, splits, solved.values[ratios])
 
-    def _pairs(self) -> int:
-        return int(self._pair[-1]) + 1 if len(self._pair) else 0
-
-    def _with_moves(
-        self, limits: Any, right: Floats, cost: Floats, lower: Floats
-    ) -> tuple[Any, Floats, Floats, Floats]:
-        paths, others = len(self._columns), limits.shape[1] - len(self._columns)
-        moves = sparse.hstack(
-            [sparse.eye(paths), sparse.csr_matrix((paths, others)), sparse.diags(np.full(paths, -1.0))]
-        )
-        padded = sparse.hstack([limits, sparse.csr_matrix((limits.shape[0], paths))])
-        return (
-            sparse.vstack([padded, moves]).tocsr(),
-            np.append(right, self.start[self._columns]),
-            np.append(cost, self._churn * self._share[self._columns]),
-            np.append(lower, np.zeros(paths)),
-        )
+    def _add_tail(self, program: LinearProgram, ratios: Ints) -> None:
+        given, risk = self.given, self.risk
+        threshold = program.add_variables(np.full(1, risk.tail_weight), given.floor)
+        excess = program.add_variables(risk.tail_weight / (1 - risk.tail_level) * given.weight)
+        each = sparse.eye_array(len(given.weight))
+        terms = [Term(ratios, each), Term(threshold, -np.ones((len(given.weight), 1))), Term(excess, -each)]
+        program.add_rows(-UNLIMITED, 0.0, terms)
 
 
-class _Rows:
-    """Where the variables lie: paths, a ratio per scenario, and for the tail its threshold and each excess over it."""
+class _Relaxed(NamedTuple):
+    """The bound, the splits of all paths and the ratio that each scenario is believed to have."""
 
-    def __init__(self, paths: int, scenarios: int, tail: bool) -> None:
-        self.paths, self.scenarios, self.tail = paths, scenarios, tail
-        self.ratios = slice(paths, paths + scenarios)
-        self.size = paths + scenarios + (1 + scenarios if tail else 0)
-
-    def cost(self, given: Scenarios, risk: Risk) -> tuple[Floats, Floats]:
-        cost, lower = np.zeros(self.size), np.zeros(self.size)
-        lower[self.ratios] = given.floor
-        cost[self.ratios] = (1 - risk.tail_weight) * given.weight
-        if self.tail:
-            lower[self.ratios.stop] = given.floor
-            cost[self.ratios.stop] = risk.tail_weight
-            cost[self.ratios.stop + 1 :] = risk.tail_weight / (1 - risk.tail_level) * given.weight
-        return cost, lower
-
-    def limits(self, loads: Any, scenario: Ints, base: Floats) -> tuple[Any, Floats]:
-        rows = np.arange(len(scenario))
-        ratio = sparse.csr_matrix((-np.ones(len(rows)), (rows, scenario)), shape=(len(rows), self.size - self.paths))
-        limits = sparse.hstack([loads, ratio])
-        if not self.tail:
-            return limits.tocsr(), -base
-        each = sparse.eye(self.scenarios)
-        excess = sparse.hstack(
-            [sparse.csr_matrix((self.scenarios, self.paths)), each, np.full((self.scenarios, 1), -1.0), -each]
-        )
-        return sparse.vstack([limits, excess]).tocsr(), np.append(-base, np.zeros(self.scenarios))
-
-
-# Cuts are added until the program's bound is so near to what its splits really cost, or so often.
-GAP = 1e-3
-MOST_ROUNDS = 25
-# The first rows: links that are so near to the worst of their scenario.
-NEAR = 0.97
-CUTS_A_ROUND = 2
+    bound: float
+    splits: Floats
+    ratios: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +118,9 @@ def hedge(
     the risk of the best splits seen is within 0.1 % of the bound.
     """
     start = tunnels.equal() if current is None else current
-    program = Program(tunnels, given, risk, start, np.arange(len(tunnels.pairs)) if free is None else free)
     # The price of moving is for live splits; what is no more than a starting point is left for free.
-    if current is None:
-        program.price_moves(0.0)
+    priced = risk if current is not None else replace(risk, churn=0.0)
+    program = _HedgedProgram(tunnels, given, priced, start, np.arange(len(tunnels.pairs)) if free is None else free)
     splits, best = start, Hedge(start, np.inf, -np.inf, 0, np.empty(0))
     ceiling: Floats | None = None
     bound = -np.inf
@@ -170,7 +132,7 @@ def hedge(
             best = Hedge(splits, cost, bound, number, ratios)
         if best.risk - bound <= GAP * best.risk:
             break
-        program.cut(loads, ratios * NEAR if ceiling is None else ceiling, CUTS_A_ROUND)
+        program.add_cuts(loads, ratios * NEAR if ceiling is None else ceiling, CUTS_A_ROUND)
         bound, splits, ceiling = program.solve()
         splits = tidy(tunnels, splits)
     return Hedge(best.splits, best.risk, bound, best.rounds, best.ratios)

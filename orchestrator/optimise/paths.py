@@ -10,9 +10,9 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.optimize import linprog
 
 from cpdb import ForepathError
+from orchestrator.optimise.model import UNLIMITED, LinearProgram, Term, sums_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -157,14 +157,15 @@ def optimum(tunnels: Tunnels, demand: Floats) -> Optimum:
         return Optimum(0.0, tunnels.shortest())
     # In units of what an equal split reaches: the solver's tolerances are absolute.
     loads = tunnels.usage @ sparse.diags(demand[tunnels.pair_of] / scale)
-    paths, pairs = len(tunnels.paths), len(tunnels.pairs)
-    limits = sparse.hstack([loads, np.full((len(tunnels.links), 1), -1.0)]).tocsr()
-    sums = sparse.csr_matrix((np.ones(paths), (tunnels.pair_of, np.arange(paths))), shape=(pairs, paths + 1))
-    cost = np.append(np.zeros(paths), 1.0)
-    solved = linprog(cost, limits, np.zeros(len(tunnels.links)), sums, np.ones(pairs), (0, None), method="highs")
-    if solved.x is None:
-        raise RoutingError(f"the linear program of a matrix has no solution: {solved.message}")
-    splits = tidy(tunnels, solved.x[:paths])
+    program = LinearProgram()
+    shares = program.add_variables(np.zeros(len(tunnels.paths)))
+    peak = program.add_variables(np.ones(1))
+    program.add_rows(-UNLIMITED, 0.0, [Term(shares, loads), Term(peak, np.full((len(tunnels.links), 1), -1.0))])
+    program.add_rows(1.0, 1.0, [Term(shares, sums_of(tunnels.pair_of))])
+    solved = program.solve()
+    if solved is None:
+        raise RoutingError("the linear program of a matrix has no solution")
+    splits = tidy(tunnels, solved.values[shares])
     return Optimum(float(tunnels.mlu(splits, demand)[0]), splits)
 
 

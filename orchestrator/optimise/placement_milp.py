@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
+from scipy import sparse
 
+from orchestrator.optimise.model import UNLIMITED, LinearProgram, Solution, Term, sums_of
 from orchestrator.optimise.placement import Bools, Floats, Ints, Problem, cost, loads, shortage
 from orchestrator.optimise.placement_greedy import improve
 
@@ -52,8 +52,8 @@ def solve(problem: Problem, time_limit_s: float = 1.0, choices: int = CHOICES) -
     where, proven = greedy, len(parts) == 1
     for part in parts:
         found = _optimised(problem, where, part, time_limit_s / len(parts))
-        if found is not None and _judged(problem, found[0]) <= _judged(problem, where):
-            where, proven = found[0], proven and found[1]
+        if found is not None and _judged(problem, found.where) <= _judged(problem, where):
+            where, proven = found.where, proven and found.proven
         else:
             proven = False
     return Solved(where, proven, "greedy" if where is greedy else "milp")
@@ -115,117 +115,85 @@ def _choices(problem: Problem, greedy: Ints, count: int) -> _Choices:
     return _Choices(pairs[:, 0], pairs[:, 1])
 
 
-def _optimised(problem: Problem, base: Ints, choices: _Choices, time_limit_s: float) -> tuple[Ints, bool] | None:
-    hosts = np.unique(choices.host)
-    rows = _Rows(len(choices.guest), hosts, (problem, base))
-    rows.each_guest_once(choices)
-    rows.memory_fits(choices)
-    rows.groups_apart(choices)
-    rows.shortages(choices)
-    integrality = np.zeros(rows.columns)
-    integrality[: len(choices.guest)] = 1
-    upper = np.full(rows.columns, np.inf)
-    upper[: len(choices.guest)] = 1.0
-    result = milp(
-        rows.objective(choices),
-        integrality=integrality,
-        bounds=Bounds(0.0, upper),
-        constraints=rows.constraint(),
-        options={"time_limit": time_limit_s, "mip_rel_gap": GAP},
-    )
-    if result.x is None:
+class _Optimised(NamedTuple):
+    """An answer of the optimiser (guest -> host), and whether it is proven best among its choices."""
+
+    where: Ints
+    proven: bool
+
+
+def _optimised(problem: Problem, base: Ints, choices: _Choices, time_limit_s: float) -> _Optimised | None:
+    solved = _ChoiceProgram(problem, base, choices).solve(time_limit_s)
+    if solved is None:
         return None
     where = base.copy()
-    chosen = result.x[: len(choices.guest)] > 0.5
+    chosen = solved.values[: len(choices.guest)] > 0.5
     where[choices.guest[chosen]] = choices.host[chosen]
-    return where, bool(result.status == 0)
+    return _Optimised(where, solved.proven)
 
 
-class _Rows:
-    """Collects the constraints; columns are the choices, then shortages by scenario, resource and host."""
+class _ChoiceProgram:
+    """One binary variable for each choice, and what each host is short of in each scenario and resource."""
 
-    def __init__(self, choices: int, hosts: Ints, given: tuple[Problem, Ints]) -> None:
-        self._problem, self._base = problem, _ = given
-        self._hosts = hosts
-        self._place = np.full(problem.hosts, -1)
-        self._place[hosts] = np.arange(len(hosts))
-        self._first_short = choices
-        self._scenarios, self._resources, _ = problem.need.shape
-        self.columns = choices + self._scenarios * self._resources * len(hosts)
-        self._entries: list[tuple[Ints, Ints, Floats]] = []
-        self._low: list[Floats] = []
-        self._high: list[Floats] = []
-        self._count = 0
+    def __init__(self, problem: Problem, base: Ints, choices: _Choices) -> None:
+        self._problem, self._base, self._choices = problem, base, choices
+        self._hosts, self._place = np.unique(choices.host, return_inverse=True)
+        self._fixed = np.ones(problem.guests, dtype=bool)
+        self._fixed[choices.guest] = False
+        self._program = LinearProgram()
+        price = problem.moving[choices.guest, choices.host] + STAYING_CLOSED * problem.closed[choices.host]
+        self._chosen = self._program.add_variables(price, upper=1.0, integer=True)
+        _, guest = np.unique(choices.guest, return_inverse=True)
+        self._program.add_rows(1.0, 1.0, [Term(self._chosen, sums_of(guest))])
+        self._fit_memory()
+        self._keep_apart()
+        self._price_shortages()
 
-    def _add(self, entries: tuple[Any, Any, Any], low: Any, high: Any) -> None:
-        rows, columns, values = entries
-        self._entries.append((rows + self._count, columns, values))
-        self._low.append(low)
-        self._high.append(high)
-        self._count += len(high)
+    def solve(self, time_limit_s: float) -> Solution | None:
+        """The choices first, then shortages."""
+        return self._program.solve(time_limit_s, GAP)
 
-    def each_guest_once(self, choices: _Choices) -> None:
-        guests, rows = np.unique(choices.guest, return_inverse=True)
-        ones = np.ones(len(guests))
-        self._add((rows, np.arange(len(rows)), np.ones(len(rows))), ones, ones)
-
-    def _staying(self, choices: _Choices, weights: Floats) -> Floats:
+    def _staying(self, weights: Floats) -> Floats:
         """Per involved host: the sum of weights of guests that have no choice."""
-        fixed = np.ones(self._problem.guests, dtype=bool)
-        fixed[choices.guest] = False
-        held = np.bincount(self._base[fixed], weights=weights[fixed], minlength=self._problem.hosts)
+        fixed, hosts = self._fixed, self._problem.hosts
+        held = np.bincount(self._base[fixed], weights=weights[fixed], minlength=hosts)
         return np.asarray(held, dtype=np.float64)[self._hosts]
 
-    def memory_fits(self, choices: _Choices) -> None:
+    def _fit_memory(self) -> None:
         problem = self._problem
         # A host that is over-full today may stay so, but takes nobody.
         today = np.bincount(problem.now, weights=problem.memory, minlength=problem.hosts)[self._hosts]
-        room = np.maximum(problem.memory_capacity[self._hosts], today) - self._staying(choices, problem.memory)
-        entries = self._place[choices.host], np.arange(len(choices.guest)), problem.memory[choices.guest]
-        self._add(entries, np.full(len(room), -np.inf), room)
+        room = np.maximum(problem.memory_capacity[self._hosts], today) - self._staying(problem.memory)
+        filled = sums_of(self._place, problem.memory[self._choices.guest])
+        self._program.add_rows(-UNLIMITED, room, [Term(self._chosen, filled)])
 
-    def groups_apart(self, choices: _Choices) -> None:
-        problem = self._problem
+    def _keep_apart(self) -> None:
+        problem, choices = self._problem, self._choices
         group = problem.apart[choices.guest]
         member = np.flatnonzero(group >= 0)
         if not len(member):
             return
         keys, rows = np.unique(group[member] * problem.hosts + choices.host[member], return_inverse=True)
-        fixed = np.ones(problem.guests, dtype=bool)
-        fixed[choices.guest] = False
-        held = np.flatnonzero(fixed & (problem.apart >= 0))
+        held = np.flatnonzero(self._fixed & (problem.apart >= 0))
         taken = np.isin(keys, problem.apart[held] * problem.hosts + self._base[held])
         # Rivals that cannot both leave today are borne with: nobody may join them.
         able = np.zeros(len(keys))
         stays = problem.now[choices.guest[member]] == choices.host[member]
         np.add.at(able, rows, stays & ~problem.movable[choices.guest[member]])
-        high = np.where(taken, 0.0, np.maximum(1.0, able))
-        self._add((rows, member, np.ones(len(member))), np.full(len(keys), -np.inf), high)
+        most = np.where(taken, 0.0, np.maximum(1.0, able))
+        self._program.add_rows(-UNLIMITED, most, [Term(self._chosen[member], sums_of(rows))])
 
-    def shortages(self, choices: _Choices) -> None:
+    def _price_shortages(self) -> None:
         """Load on a host minus what it is short of must not exceed its capacity."""
-        problem, count = self._problem, len(self._hosts)
-        here = self._place[choices.host]
-        for scenario in range(self._scenarios):
-            for resource in range(self._resources):
-                need = problem.need[scenario, resource]
-                first = self._first_short + (scenario * self._resources + resource) * count
-                rows = np.concatenate([here, np.arange(count)])
-                columns = np.concatenate([np.arange(len(here)), first + np.arange(count)])
-                values = np.concatenate([need[choices.guest], -np.ones(count)])
-                high = problem.capacity[resource, self._hosts] - self._staying(choices, need)
-                self._add((rows, columns, values), np.full(count, -np.inf), high)
-
-    def objective(self, choices: _Choices) -> Floats:
         problem = self._problem
-        price = problem.moving[choices.guest, choices.host] + STAYING_CLOSED * problem.closed[choices.host]
-        short = np.repeat(np.tile(problem.price, self._scenarios), len(self._hosts)) / self._scenarios
-        return np.concatenate([price, short])
-
-    def constraint(self) -> LinearConstraint:
-        rows, columns, values = (np.concatenate(part) for part in zip(*self._entries, strict=True))
-        matrix = csr_array((values, (rows, columns)), shape=(self._count, self.columns))
-        return LinearConstraint(matrix, np.concatenate(self._low), np.concatenate(self._high))
+        scenarios, resources, _ = problem.need.shape
+        each = sparse.eye_array(len(self._hosts))
+        for scenario, resource in np.ndindex(scenarios, resources):
+            need = problem.need[scenario, resource]
+            short = self._program.add_variables(np.full(len(self._hosts), problem.price[resource] / scenarios))
+            loads = Term(self._chosen, sums_of(self._place, need[self._choices.guest]))
+            room = problem.capacity[resource, self._hosts] - self._staying(need)
+            self._program.add_rows(-UNLIMITED, room, [loads, Term(short, -each)])
 
 
 def lower_bound(problem: Problem, time_limit_s: float = 5.0) -> float:
@@ -240,42 +208,19 @@ def lower_bound(problem: Problem, time_limit_s: float = 5.0) -> float:
     away[:, problem.closed] = np.inf
     leave, stay = away.min(axis=1), problem.moving[rows, problem.now]
     able = problem.movable & np.isfinite(leave)
-    scenarios, resources, _ = problem.need.shape
-    size = scenarios * resources * problem.hosts
-    short = np.repeat(np.tile(problem.price, scenarios), problem.hosts) / scenarios
-    upper = np.concatenate([able.astype(float), np.full(size, np.inf)])
-    result = milp(
-        np.concatenate([np.where(able, leave - stay, 0.0), short]),
-        integrality=np.concatenate([able.astype(float), np.zeros(size)]),
-        bounds=Bounds(np.concatenate([able * problem.closed[problem.now], np.zeros(size)]), upper),
-        constraints=[_departures(problem), _in_all(problem)],
-        options={"time_limit": time_limit_s, "mip_rel_gap": GAP},
-    )
-    return float(result.mip_dual_bound) + float(stay.sum())
-
-
-def _departures(problem: Problem) -> LinearConstraint:
-    """Per scenario, resource and host: load less what leaves less what is short, at most the capacity."""
-    scenarios, resources, _ = problem.need.shape
-    index = np.arange(scenarios * resources * problem.hosts)
-    entries: list[tuple[Ints, Ints, Floats]] = [(index, problem.guests + index, -np.ones(len(index)))]
-    high = []
-    for number in range(scenarios * resources):
-        need = problem.need[number // resources, number % resources]
-        entries.append((number * problem.hosts + problem.now, np.arange(problem.guests), -need))
-        high.append(problem.capacity[number % resources] - np.bincount(problem.now, need, minlength=problem.hosts))
-    rows, columns, values = (np.concatenate(part) for part in zip(*entries, strict=True))
-    matrix = csr_array((values, (rows, columns)), shape=(len(index), problem.guests + len(index)))
-    return LinearConstraint(matrix, np.full(len(index), -np.inf), np.concatenate(high))
-
-
-def _in_all(problem: Problem) -> LinearConstraint:
-    """Per scenario and resource: what hosts are short of together is at least what they all lack together."""
-    scenarios, resources, _ = problem.need.shape
-    index = np.arange(scenarios * resources * problem.hosts)
-    matrix = csr_array(
-        (np.ones(len(index)), (index // problem.hosts, problem.guests + index)),
-        shape=(scenarios * resources, problem.guests + len(index)),
-    )
-    lack = (problem.need.sum(axis=-1) - problem.capacity.sum(axis=-1)).reshape(-1)
-    return LinearConstraint(matrix, np.maximum(lack, 0.0), np.full(len(lack), np.inf))
+    program, scenarios = LinearProgram(), problem.need.shape[0]
+    # Who is able and on a closed host must leave.
+    must = (able & problem.closed[problem.now]).astype(float)
+    leaving = program.add_variables(np.where(able, leave - stay, 0.0), must, able.astype(float), integer=True)
+    for scenario, resource in np.ndindex(scenarios, problem.need.shape[1]):
+        need, capacity = problem.need[scenario, resource], problem.capacity[resource]
+        short = program.add_variables(np.full(problem.hosts, problem.price[resource] / scenarios))
+        # Per host: load less what leaves less what is short, at most the capacity.
+        room = capacity - np.bincount(problem.now, need, minlength=problem.hosts)
+        left = Term(leaving, -sums_of(problem.now, need, problem.hosts))
+        program.add_rows(-UNLIMITED, room, [left, Term(short, -sparse.eye_array(problem.hosts))])
+        # What hosts are short of together is at least what they all lack together.
+        lack = max(0.0, float(need.sum() - capacity.sum()))
+        program.add_rows(lack, UNLIMITED, [Term(short, np.ones((1, problem.hosts)))])
+    solved = program.solve(time_limit_s, GAP)
+    return (solved.bound if solved is not None else 0.0) + float(stay.sum())

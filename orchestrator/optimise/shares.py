@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 
+from orchestrator.optimise.model import UNLIMITED, LinearProgram, Term
 from orchestrator.optimise.placement import Floats
 
 TIGHT = 1e-7
@@ -48,25 +48,21 @@ def best_shares(rows: Rows, least: float) -> Floats:
 
 def _round(rows: Rows, left: np.ndarray, floors: Floats, least: float) -> tuple[Floats, float, np.ndarray] | None:
     """One program: the largest margin of the places that are `left`, with the floors of the others kept."""
-    count = rows.per_share.shape[1]
-    fixed = np.isfinite(floors)
-    upper = np.vstack(
-        [
-            np.column_stack([rows.per_share[left], np.ones(left.sum())]),
-            np.column_stack([rows.per_share[fixed], np.zeros(fixed.sum())]),
-        ]
+    program, room = LinearProgram(), 1.0 - rows.base
+    shares = program.add_variables(np.zeros(rows.per_share.shape[1]), least, 1.0)
+    margin = program.add_variables(-np.ones(1), -UNLIMITED)
+    open_rows = program.add_rows(
+        -UNLIMITED, room[left], [Term(shares, rows.per_share[left]), Term(margin, np.ones((left.sum(), 1)))]
     )
-    limits = np.concatenate([1.0 - rows.base[left], 1.0 - rows.base[fixed] - floors[fixed]])
-    goal = np.zeros(count + 1)
-    goal[-1] = -1.0
-    total = np.append(np.ones(count), 0.0)[None, :]
-    bounds = [(least, 1.0)] * count + [(None, None)]
-    found = linprog(goal, upper, limits, total, [1.0], bounds, method="highs")
-    if found.status != 0:
+    fixed = np.isfinite(floors)
+    program.add_rows(-UNLIMITED, room[fixed] - floors[fixed], [Term(shares, rows.per_share[fixed])])
+    program.add_rows(1.0, 1.0, [Term(shares, np.ones((1, len(shares))))])
+    found = program.solve()
+    if found is None:
         return None
     tight = np.zeros(len(rows.base), dtype=bool)
-    tight[np.flatnonzero(left)] = found.ineqlin.marginals[: left.sum()] < -TIGHT
-    return found.x[:-1], float(found.x[-1]), tight if tight.any() else left.copy()
+    tight[np.flatnonzero(left)] = found.prices[open_rows] < -TIGHT
+    return found.values[shares], float(found.values[margin[0]]), tight if tight.any() else left.copy()
 
 
 def smallest(headrooms: Sequence[float] | Floats) -> float:
