@@ -1,7 +1,6 @@
 """The tables. Batches refer to flow keys by number, forecasts to lists of subjects; all else carries names as text.
 
-Each second's communications are one row a batch, in packed columns; the older they are, the coarser the rows.
-"""
+Each second's communications are one row a batch, in packed columns; the older they are, the coarser the rows."""
 
 from typing import Any
 

@@ -131,18 +131,11 @@ class Wanted:
 
     def observed(self) -> list[ObservedRecord]:
         """All observed state, by kind, key and node."""
-        return self._observed(list(ObservedKind))
+        return _observed(self._engine, list(ObservedKind))
 
     def observed_of(self, record: type[Record]) -> list[Record]:
         """What is observed of one type, by kind, key and node."""
-        return [item for item in self._observed(kinds_of(record)) if isinstance(item, record)]
-
-    def _observed(self, kinds: Iterable[str]) -> list[ObservedRecord]:
-        columns = [observed.c[item.name] for item in fields(ObservedRow)]
-        query = select(*columns).where(observed.c.kind.in_(kinds))
-        query = query.order_by(observed.c.kind, observed.c.key, observed.c.node)
-        with reported(self._engine, "reading observed state"), self._engine.connect() as connection:
-            return [read_row(ObservedRow(*row)) for row in connection.execute(query)]
+        return [item for item in _observed(self._engine, kinds_of(record)) if isinstance(item, record)]
 
     def put_splits(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
         """Replaces these and takes away `removed` in one step; returns the generation of all of them."""
@@ -166,6 +159,14 @@ class Wanted:
         with reported(self._engine, "clearing wanted paths"), self._engine.begin() as connection:
             if connection.execute(delete(wanted_splits)).rowcount:
                 next_generation(connection)
+
+
+def _observed(engine: Engine, kinds: Iterable[str]) -> list[ObservedRecord]:
+    columns = [observed.c[item.name] for item in fields(ObservedRow)]
+    query = select(*columns).where(observed.c.kind.in_(kinds))
+    query = query.order_by(observed.c.kind, observed.c.key, observed.c.node)
+    with reported(engine, "reading observed state"), engine.connect() as connection:
+        return [read_row(ObservedRow(*row)) for row in connection.execute(query)]
 
 
 def next_generation(connection: Connection) -> int:
