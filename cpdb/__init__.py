@@ -31,6 +31,7 @@ from cpdb.forecasts import (
 )
 from cpdb.model import (
     ActionRecord,
+    ActionTiming,
     BytesPerS,
     Communication,
     Destination,
@@ -185,6 +186,7 @@ __all__ = [
     "TABLES",
     "URL_VARIABLE",
     "ActionRecord",
+    "ActionTiming",
     "Alarm",
     "BandwidthRequest",
     "Batch",

@@ -267,8 +267,17 @@ class WantedWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionTiming:
+    """The deadline, how long it was expected to take from the decision on, and when it was done (None: not known)."""
+
+    needed_at: Seconds | None
+    lead_s: Seconds
+    ready_at: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ActionRecord:
-    """One action from decision to verdict: `lead_s` is how long it was expected to take, `needed_at` the deadline."""
+    """One action from decision to verdict."""
 
     kind: str
     target: str
@@ -277,9 +286,7 @@ class ActionRecord:
     reason: Json
     policy: str
     issued_at: Seconds
-    needed_at: Seconds | None
-    lead_s: Seconds
-    ready_at: Seconds | None = None
+    timing: ActionTiming
     outcome: OutcomeKind = OutcomeKind.PENDING
     sentence: str = ""
     verdict: Json = field(default_factory=dict)

@@ -169,7 +169,7 @@ def _moved(store: Store, now: float, then: float) -> dict[str, str]:
     return {
         one.target: str(one.body["to"])
         for one in reversed(store.journal.actions(since=now - UNDER_WAY_S))
-        if one.kind == "migrate_vm" and one.outcome is OutcomeKind.PENDING and one.issued_at + one.lead_s <= then
+        if one.kind == "migrate_vm" and one.outcome is OutcomeKind.PENDING and one.issued_at + one.timing.lead_s <= then
     }
 
 

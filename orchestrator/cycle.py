@@ -219,9 +219,9 @@ def router(config: OrchestratorConfig, store: Store) -> "Router | None":
 def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:
     """Adds what was done after a machine was last measured, or it would be done a second time."""
     for row in reversed(recent):
-        if row.outcome is not OutcomeKind.DONE or row.ready_at is None or row.kind not in MACHINE_KINDS:
+        if row.outcome is not OutcomeKind.DONE or row.timing.ready_at is None or row.kind not in MACHINE_KINDS:
             continue
         vm = world.vms.get(row.target)
-        if vm is not None and row.ready_at >= vm.seen_at:
+        if vm is not None and row.timing.ready_at >= vm.seen_at:
             world = apply(world, from_json(row.kind, row.body))
     return world

@@ -92,11 +92,11 @@ def lasted(records: Iterable[ActionRecord]) -> list[Lasted]:
         Lasted(
             lead_kind(one.kind, one.body),
             circumstances(one.reason.get("circumstances") or {}),
-            max(0.0, one.ready_at - one.issued_at),
-            one.ready_at,
+            max(0.0, one.timing.ready_at - one.issued_at),
+            one.timing.ready_at,
         )
         for one in records
-        if one.outcome is OutcomeKind.DONE and one.ready_at is not None
+        if one.outcome is OutcomeKind.DONE and one.timing.ready_at is not None
     ]
 
 
@@ -221,4 +221,4 @@ class LeadLedger:
 
 
 def _done(record: ActionRecord) -> bool:
-    return record.outcome is OutcomeKind.DONE and record.ready_at is not None
+    return record.outcome is OutcomeKind.DONE and record.timing.ready_at is not None

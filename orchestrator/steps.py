@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cpdb import ActionRecord, Json, Seconds
+from cpdb import ActionRecord, ActionTiming, Json, Seconds
 from orchestrator.actions import Action
 from orchestrator.config import NOW, OrchestratorConfig
 from orchestrator.demand import Rate
@@ -48,8 +48,7 @@ def record(step: Step, policy: str, now: Seconds) -> ActionRecord:
         reason=step.reason,
         policy=policy,
         issued_at=now,
-        needed_at=step.needed_at,
-        lead_s=step.lead_s,
+        timing=ActionTiming(step.needed_at, step.lead_s),
     )
 
 

@@ -185,12 +185,12 @@ def _ended(one: ActionRecord) -> str:
 
 def _ready(one: ActionRecord) -> str:
     """How long it took, and how long before the need it was there."""
-    if one.ready_at is None:
+    if one.timing.ready_at is None:
         return "-"
-    took = f"after {one.ready_at - one.issued_at:.1f} s"
-    if one.needed_at is None:
+    took = f"after {one.timing.ready_at - one.issued_at:.1f} s"
+    if one.timing.needed_at is None:
         return took
-    left = one.needed_at - one.ready_at
+    left = one.timing.needed_at - one.timing.ready_at
     return f"{took}, {abs(left):.1f} s {'early' if left >= 0 else 'late'}"
 
 

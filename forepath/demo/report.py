@@ -87,7 +87,7 @@ def taken(actions: Iterable[ActionRecord]) -> list[ActionRecord]:
 def action_row(action: ActionRecord, windows: Sequence[JudgedWindow]) -> dict[str, Any]:
     """One action beside the surge it was for: `lead_s` is how long before (+) or after (-) its start it was ready."""
     surge = surge_for(action, windows)
-    ready = action.ready_at if action.outcome is OutcomeKind.DONE else None
+    ready = action.timing.ready_at if action.outcome is OutcomeKind.DONE else None
     return {
         "policy": action.policy,
         "kind": action.kind,

@@ -297,7 +297,9 @@ class Executor:
         return done
 
     def _close(self, number: int, outcome: OutcomeKind, sentence: str, ready_at: Seconds | None) -> ActionRecord:
-        row = replace(self._open[number].record, outcome=outcome, sentence=sentence, ready_at=ready_at)
+        before = self._open[number].record
+        timing = replace(before.timing, ready_at=ready_at)
+        row = replace(before, outcome=outcome, sentence=sentence, timing=timing)
         self.store.journal.amend_action(row)
         del self._open[number]
         LOG.info("action ended", kind=row.kind, target=row.target, outcome=outcome.value, sentence=sentence)

@@ -157,7 +157,7 @@ def scaled_lately(action: Action, done: Sequence[ActionRecord], now: Seconds, co
     for one in done:
         same = one.kind in KINDS and one.body.get("virtual_ip") == action.virtual_ip
         if same and one.outcome is OutcomeKind.DONE:
-            ago = now - (one.ready_at or one.issued_at)
+            ago = now - (one.timing.ready_at or one.issued_at)
             what = "came" if one.kind == ScaleOut.kind else "left"
             return f"cooldown: {one.target} {what} {ago:.0f} s ago" if ago < cooldown_s else None
     return None

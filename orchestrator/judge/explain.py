@@ -33,9 +33,9 @@ def explained(record: ActionRecord) -> dict[str, Any]:
         "promise": promised(record),
         "reason": dict(record.reason),
         "issued_at": record.issued_at,
-        "needed_at": record.needed_at,
-        "lead_s": record.lead_s,
-        "ready_at": record.ready_at,
+        "needed_at": record.timing.needed_at,
+        "lead_s": record.timing.lead_s,
+        "ready_at": record.timing.ready_at,
         "outcome": record.outcome.value,
         "sentence": record.sentence,
         "verdict": dict(record.verdict),
@@ -113,12 +113,12 @@ def _routes(reason: Json) -> Iterator[str]:
 
 
 def _timing(record: ActionRecord) -> Iterator[str]:
-    if record.needed_at is not None:
-        left = record.needed_at - record.issued_at
-        far = f"{_clock(record.needed_at)}, {left:.1f} s after the decision"
+    if record.timing.needed_at is not None:
+        left = record.timing.needed_at - record.issued_at
+        far = f"{_clock(record.timing.needed_at)}, {left:.1f} s after the decision"
         yield f"deadline: {far}" if left > 0 else "deadline: now, the need was already there"
-    if record.lead_s > 0:
-        yield f"lead time: it takes up to {record.lead_s:.1f} s from decision to effect"
+    if record.timing.lead_s > 0:
+        yield f"lead time: it takes up to {record.timing.lead_s:.1f} s from decision to effect"
 
 
 def _considered(reason: Json) -> Iterator[str]:
@@ -132,7 +132,7 @@ def _considered(reason: Json) -> Iterator[str]:
 
 
 def _end(record: ActionRecord) -> Iterator[str]:
-    ready = f" after {record.ready_at - record.issued_at:.1f} s" if record.ready_at is not None else ""
+    ready = f" after {record.timing.ready_at - record.issued_at:.1f} s" if record.timing.ready_at is not None else ""
     yield f"outcome: {record.outcome.value}{ready}" + (f": {record.sentence}" if record.sentence else "")
     promise = promised(record)
     if promise is not None:

@@ -35,7 +35,7 @@ def due(record: ActionRecord, now: Seconds) -> bool:
 def verdict(record: ActionRecord, measured: Measured) -> dict[str, Any]:
     """{kept, sentence, ...}: the promise in `record.reason` compared with what was measured in its window."""
     promise, until = record.reason["promise"], record.reason["promise"]["by"] + WATCH_S
-    since = record.ready_at or record.issued_at
+    since = record.timing.ready_at or record.issued_at
     talk = [one for one in measured.communications if str(one.pair) == promise.get("pair") and one.t <= until]
     talk = [
         one for one in talk if one.t > record.issued_at
@@ -66,7 +66,7 @@ def _bandwidth(record: ActionRecord, promise: Json, rows: Iterable[Communication
     if came_at is None:
         text = f"the need did not come: at most {show_rate(peak)} of {show_rate(promise['value'])} were used"
         return {"kept": False, "came": False, "peak_bytes_per_s": peak, "sentence": text}
-    ahead = came_at - (record.ready_at or came_at)
+    ahead = came_at - (record.timing.ready_at or came_at)
     text = f"peak {show_rate(peak)} of {show_rate(promise['value'])} promised; ready {abs(ahead):.1f} s "
     text += "before it rose" if ahead >= 0 else "after it rose"
     return {"kept": ahead >= 0, "came": True, "peak_bytes_per_s": peak, "ahead_s": ahead, "sentence": text}

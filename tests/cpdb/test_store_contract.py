@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cpdb import (
     ActionRecord,
+    ActionTiming,
     Communication,
     Destination,
     Forecast,
@@ -52,8 +53,7 @@ ACTION = ActionRecord(
     reason={"need": 0.4},
     policy="predictive",
     issued_at=10.0,
-    needed_at=15.0,
-    lead_s=0.5,
+    timing=ActionTiming(15.0, 0.5),
 )
 
 
@@ -168,7 +168,9 @@ def test_the_newest_observation_of_a_switch_stands(store: Store) -> None:
 
 def test_an_action_is_amended_with_its_outcome(store: Store) -> None:
     number = store.journal.add_action(ACTION)
-    done = replace(ACTION, id=number, ready_at=10.4, outcome=OutcomeKind.DONE, sentence="limit is 0.40")
+    done = replace(
+        ACTION, id=number, timing=ActionTiming(15.0, 0.5, 10.4), outcome=OutcomeKind.DONE, sentence="limit is 0.40"
+    )
     store.journal.amend_action(done)
     assert store.journal.action(number) == done
     assert store.journal.actions() == [done]

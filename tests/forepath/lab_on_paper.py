@@ -12,6 +12,7 @@ import pytest
 
 from cpdb import (
     ActionRecord,
+    ActionTiming,
     Communication,
     Forecast,
     HostLoad,
@@ -144,10 +145,10 @@ def actions(now: float) -> list[ActionRecord]:
     limit = {"vm": "shop1", "from": 0.2, "to": 0.4}
     move = {"vm": "batch1", "from": "hA", "to": "hB"}
     return [
-        ActionRecord("set_cpu_limit", "shop1", limit, "advice", *shared, now - 30, now - 20, 1.0,
+        ActionRecord("set_cpu_limit", "shop1", limit, "advice", *shared, now - 30, ActionTiming(now - 20, 1.0),
                      outcome=OutcomeKind.ADVISED),
-        ActionRecord("set_cpu_limit", "shop1", limit, "shop1 needs more", *shared, now - 20, now - 10, 1.0,
-                     now - 19.5, OutcomeKind.DONE, "done"),
-        ActionRecord("migrate_vm", "batch1", move, "hA runs short", *shared, now - 10, now + 5, 5.0,
+        ActionRecord("set_cpu_limit", "shop1", limit, "shop1 needs more", *shared, now - 20,
+                     ActionTiming(now - 10, 1.0, now - 19.5), OutcomeKind.DONE, "done"),
+        ActionRecord("migrate_vm", "batch1", move, "hA runs short", *shared, now - 10, ActionTiming(now + 5, 5.0),
                      outcome=OutcomeKind.FAILED, sentence="hB: no memory"),
     ]  # fmt: skip

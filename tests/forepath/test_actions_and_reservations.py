@@ -8,6 +8,7 @@ from lab_on_paper import COPYING, SEARCH, SHOPPING, Forepath
 
 from cpdb import (
     ActionRecord,
+    ActionTiming,
     InstallStatus,
     Limit,
     OutcomeKind,
@@ -54,8 +55,8 @@ def bandwidth(now: float) -> ActionRecord:
         "dscp": None,
     }
     return ActionRecord(
-        "reserve_bandwidth", KEY, body, "the link will be short", reason, "predictive", now - 5, now + 10, 2.5,
-        now - 4, OutcomeKind.DONE, "installed on leaf1",
+        "reserve_bandwidth", KEY, body, "the link will be short", reason, "predictive", now - 5,
+        ActionTiming(now + 10, 2.5, now - 4), OutcomeKind.DONE, "installed on leaf1",
     )  # fmt: skip
 
 

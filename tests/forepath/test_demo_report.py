@@ -9,7 +9,7 @@ import pytest
 from lab_on_paper import paper_settings
 from rich.console import Console
 
-from cpdb import ActionRecord, OutcomeKind
+from cpdb import ActionRecord, ActionTiming, OutcomeKind
 from forepath.demo.cpu_need import Price
 from forepath.demo.report import (
     PolicyFigures,
@@ -38,7 +38,7 @@ def action(
     issued_at: float, ready_at: float | None = None, kind: str = "reserve_bandwidth", **body: Any
 ) -> ActionRecord:
     outcome = OutcomeKind.DONE if ready_at is not None else OutcomeKind.FAILED
-    return ActionRecord(kind, "x", body, "why", {}, "predictive", issued_at, None, 1.0, ready_at, outcome)
+    return ActionRecord(kind, "x", body, "why", {}, "predictive", issued_at, ActionTiming(None, 1.0, ready_at), outcome)
 
 
 def result(*actions: ActionRecord) -> TrialResult:

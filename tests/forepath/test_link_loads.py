@@ -10,6 +10,7 @@ from lab_on_paper import BACKUP_BYTES, COPYING, SHOP, SHOP_BYTES, SHOP_PEAK, SHO
 
 from cpdb import (
     ActionRecord,
+    ActionTiming,
     Communication,
     ForecastBatch,
     Link,
@@ -132,7 +133,7 @@ def test_wanted_weights_send_who_has_been_silent_elsewhere_and_nobody_who_speaks
 def test_a_machine_that_will_have_moved_by_then_is_met_at_its_new_host(empty: Store) -> None:
     place(empty)
     body = {"vm": "shop1", "from": "hA", "to": "hB"}
-    moving = ActionRecord("migrate_vm", "shop1", body, "", {}, "predictive", NOW, NOW + 10, 8.0)
+    moving = ActionRecord("migrate_vm", "shop1", body, "", {}, "predictive", NOW, ActionTiming(NOW + 10, 8.0))
     number = empty.journal.add_action(moving)
     way = {at: PathFinder.of(empty, NOW, at).to_service("c1", "shop", NOW) for at in (5.0, 10.0)}
     assert way[5.0].hops[-2:] == ("hA", "shop1")

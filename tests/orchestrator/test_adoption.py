@@ -6,7 +6,7 @@ import pytest
 from fake_world import CONFIG, HOSTS, START, Simulation
 from worlds import machines, vm, world
 
-from cpdb import ActionRecord, OutcomeKind, Reservation, Store, StoreError
+from cpdb import ActionRecord, ActionTiming, OutcomeKind, Reservation, Store, StoreError
 from orchestrator import MigrateVm, ReserveBandwidth, Step, guard
 from orchestrator.act.executor import Executor
 from orchestrator.duty import APPLYING
@@ -17,7 +17,7 @@ MOVE = MigrateVm("batch1", "hA", "hB")
 
 def pending(store: Store, issued_at: float) -> int:
     return store.journal.add_action(
-        ActionRecord(MOVE.kind, MOVE.target, MOVE.to_json(), "", {}, "predictive", issued_at, None, 1.0)
+        ActionRecord(MOVE.kind, MOVE.target, MOVE.to_json(), "", {}, "predictive", issued_at, ActionTiming(None, 1.0))
     )
 
 
@@ -50,7 +50,7 @@ def test_a_move_that_went_on_without_its_process_is_done(store: Store) -> None:
     sim.run(3)
     assert outcome(store, number) is OutcomeKind.DONE
     row = store.journal.action(number)
-    assert row is not None and row.ready_at is None  # that no one looked is no lead time
+    assert row is not None and row.timing.ready_at is None  # that no one looked is no lead time
 
 
 class Away:
@@ -77,7 +77,9 @@ def test_a_database_that_fails_in_between_leaves_no_action_open_for_ever(store: 
 
 
 def failed(ago_s: float, outcome: OutcomeKind = OutcomeKind.FAILED) -> ActionRecord:
-    row = ActionRecord(MOVE.kind, MOVE.target, MOVE.to_json(), "", {}, "predictive", 1_000.0 - ago_s, None, 1.0)
+    row = ActionRecord(
+        MOVE.kind, MOVE.target, MOVE.to_json(), "", {}, "predictive", 1_000.0 - ago_s, ActionTiming(None, 1.0)
+    )
     return replace(row, outcome=outcome, sentence="no memory", id=round(ago_s))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from worlds import CONFIG, NOW, machines, vm, world
 
-from cpdb import ActionRecord, OutcomeKind, Pair
+from cpdb import ActionRecord, ActionTiming, OutcomeKind, Pair
 from orchestrator import (
     Action,
     HostSpec,
@@ -34,7 +34,15 @@ def step(action: Action, renewal: bool = False) -> Step:
 
 def did(action: Action, ago_s: float, outcome: OutcomeKind = OutcomeKind.DONE) -> ActionRecord:
     return ActionRecord(
-        action.kind, action.target, action.to_json(), "", {}, "predictive", NOW - ago_s, None, 1.0, outcome=outcome
+        action.kind,
+        action.target,
+        action.to_json(),
+        "",
+        {},
+        "predictive",
+        NOW - ago_s,
+        ActionTiming(None, 1.0),
+        outcome=outcome,
     )
 
 

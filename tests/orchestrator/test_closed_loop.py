@@ -7,7 +7,7 @@ import pytest
 from fake_queues import FakeQueues, settled
 from fake_world import BACKUP, CAPACITY, CONFIG, SHOP, START, Simulation, paths
 
-from cpdb import ActionRecord, OutcomeKind, Pair, Store, StoreError
+from cpdb import ActionRecord, ActionTiming, OutcomeKind, Pair, Store, StoreError
 from orchestrator import Orchestrator, QueueKeeper, QueueSpec, explain
 from orchestrator.cycle import up_to_date
 
@@ -25,8 +25,8 @@ def test_a_foreseen_surge_finds_everything_ready(store: Store) -> None:
     for kind in ("reserve_bandwidth", "set_cpu_limit", "migrate_vm"):
         first = acted(store, kind)[0]
         assert first.outcome is OutcomeKind.DONE, first.sentence
-        assert first.ready_at is not None
-        assert first.ready_at < START + 60, kind
+        assert first.timing.ready_at is not None
+        assert first.timing.ready_at < START + 60, kind
     assert sim.hypervisors.machines["batch1"].host == "hB"
     assert sim.hypervisors.machines["shop1"].cores_limit > 0.4
     (held,) = store.wanted.reservations(sim.now)
@@ -192,8 +192,10 @@ def test_lead_times_are_learnt_and_make_it_refuse_what_is_too_late(store: Store)
     sim.hypervisors.latencies_s = slow
     body = {"vm": "batch1", "from": "hB", "to": "hA"}
     for n in range(6):  # moves of long ago that took 40 s each
-        row = ActionRecord("migrate_vm", "other", body, "", {}, "predictive", START - 500 + n, None, 4.0)
-        store.journal.add_action(replace(row, outcome=OutcomeKind.DONE, ready_at=START - 460 + n))
+        row = ActionRecord("migrate_vm", "other", body, "", {}, "predictive", START - 500 + n, ActionTiming(None, 4.0))
+        store.journal.add_action(
+            replace(row, outcome=OutcomeKind.DONE, timing=ActionTiming(None, 4.0, START - 460 + n))
+        )
     sim.run(69)
     late = [one for one in store.journal.actions() if one.outcome is OutcomeKind.SKIPPED]
     assert any("too late" in one.sentence for one in late)
@@ -223,8 +225,8 @@ def test_a_surge_through_a_queue_is_marked_ahead_and_the_queue_goes_with_the_orc
     assert (held.pair, held.dscp) == (Pair("c1", SHOP), 46)
     first = acted(store, "reserve_bandwidth")[0]
     assert first.outcome is OutcomeKind.DONE
-    assert first.ready_at is not None
-    assert first.ready_at < START + 60
+    assert first.timing.ready_at is not None
+    assert first.timing.ready_at < START + 60
     assert any("DSCP 46" in line for line in explain(first))
     sim.orchestrator.close()
     assert queues.standing == set()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from failing_hosts import FailingHosts, guest, until
 
-from cpdb import ActionRecord, OutcomeKind, PlanRecord, Store, open_store
+from cpdb import ActionRecord, ActionTiming, OutcomeKind, PlanRecord, Store, open_store
 from orchestrator import MigrateVm
 from tools.lab.stage import on_stage
 
@@ -99,7 +99,7 @@ def moved(hosts: FailingHosts, row: ActionRecord, to: str, boot: str) -> None:
     """It runs there, undisturbed, once; and the journal says so."""
     assert row.outcome is OutcomeKind.DONE, row.sentence
     assert "after a restart of the orchestrator" in row.sentence
-    assert row.ready_at is None or row.ready_at >= row.issued_at
+    assert row.timing.ready_at is None or row.timing.ready_at >= row.issued_at
     assert hosts.answers("g1", to) == boot
     assert hosts.defined("g1") == {to: True}
 
@@ -140,7 +140,9 @@ def test_what_is_never_carried_out_ends_as_failed(hosts: FailingHosts, store: St
     here = hosts.machines.host_of("g1")
     there, boot = ("hB" if here == "hA" else "hA"), hosts.answers("g1")
     action, now = MigrateVm("g1", here, there), time.time()
-    store.journal.add_action(ActionRecord(action.kind, "g1", action.to_json(), "", {}, "predictive", now, None, 1.0))
+    store.journal.add_action(
+        ActionRecord(action.kind, "g1", action.to_json(), "", {}, "predictive", now, ActionTiming(None, 1.0))
+    )
     begin("orchestrate", "--act")
     row = until("the journal has its end", lambda: over(store), 90)
     assert row.outcome is OutcomeKind.FAILED

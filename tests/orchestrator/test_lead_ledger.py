@@ -8,7 +8,7 @@ from fake_world import START, Simulation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpdb import ActionRecord, OutcomeKind, Store
+from cpdb import ActionRecord, ActionTiming, OutcomeKind, Store
 from orchestrator import OrchestratorConfig, lead_rows
 from orchestrator.lead_times import (
     GIB,
@@ -37,8 +37,8 @@ def samples(
 def done(seconds: float, ended_at: float, about: Circumstances, kind: str = MOVE) -> ActionRecord:
     reason = {"circumstances": about.to_json()}
     body = {"vm": "v", "from": "a", "to": "b"}
-    row = ActionRecord(kind, "v", body, "", reason, "predictive", ended_at - seconds, None, 1.0)
-    return replace(row, ready_at=ended_at, outcome=OutcomeKind.DONE)
+    row = ActionRecord(kind, "v", body, "", reason, "predictive", ended_at - seconds, ActionTiming(None, 1.0))
+    return replace(row, timing=ActionTiming(None, 1.0, ended_at), outcome=OutcomeKind.DONE)
 
 
 def p95(times: LeadTimes, host: str, gib: float = 1.0, load: float | None = None) -> float:
@@ -107,7 +107,7 @@ def test_only_the_newest_that_were_done_are_read(store: Store) -> None:
     for n in range(20):
         store.journal.add_action(done(0.5, NOW + n, Circumstances("h1")))
     store.journal.add_action(replace(done(5.0, NOW + 99, Circumstances()), outcome=OutcomeKind.FAILED))
-    assert [one.ready_at for one in store.journal.done(0.0, limit=3)] == [NOW + 19, NOW + 18, NOW + 17]
+    assert [one.timing.ready_at for one in store.journal.done(0.0, limit=3)] == [NOW + 19, NOW + 18, NOW + 17]
     assert len(store.journal.done(NOW + 9, limit=50)) == 10
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from worlds import CONFIG, NOW, RELATION, foreseen, machines, pair_state, vm, world
 
-from cpdb import ActionRecord, OutcomeKind, Pair
+from cpdb import ActionRecord, ActionTiming, OutcomeKind, Pair
 from orchestrator import (
     Action,
     HostSpec,
@@ -33,7 +33,9 @@ NOTHING: Mapping[str, object] = {}
 
 def did(action: Action, ago_s: float, outcome: OutcomeKind = OutcomeKind.DONE) -> ActionRecord:
     body = action.to_json()
-    return ActionRecord(action.kind, action.target, body, "", {}, "predictive", NOW - ago_s, None, 1.0, outcome=outcome)
+    return ActionRecord(
+        action.kind, action.target, body, "", {}, "predictive", NOW - ago_s, ActionTiming(None, 1.0), outcome=outcome
+    )
 
 
 def why_not(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cpdb import ActionRecord, DriverError, OutcomeKind, Store
+from cpdb import ActionRecord, ActionTiming, DriverError, OutcomeKind, Store
 from orchestrator import FakeHypervisors, FakeVm, HostSpec, OrchestratorConfig, SetNetworkRate
 from orchestrator.act.executor import Executor
 from orchestrator.act.libvirt import domain as domain_module
@@ -187,7 +187,7 @@ def test_a_followed_action_ends_by_what_is_found_and_teaches_no_lead_time(
 ) -> None:
     action = SetNetworkRate("vm1", 0.0, 1e6)
     store.journal.add_action(
-        ActionRecord(action.kind, "vm1", action.to_json(), "", {}, "predictive", 100.0, None, 0.5, None)
+        ActionRecord(action.kind, "vm1", action.to_json(), "", {}, "predictive", 100.0, ActionTiming(None, 0.5, None))
     )
     machine = FakeVm("vm1", "h1", network_bytes_per_s=1e6 if carried_out else 0.0)
     hosts = {"h1": HostSpec("h1", "", "", 2.0, GIB)}
@@ -197,5 +197,5 @@ def test_a_followed_action_ends_by_what_is_found_and_teaches_no_lead_time(
     executor.adopt(store.journal.actions(), 200.0)
     (ended,) = executor.settle(201.0)
     assert ended.outcome is expected
-    assert ended.ready_at is None
+    assert ended.timing.ready_at is None
     assert executor.in_flight() == ()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, VmLoad
+from cpdb import ActionRecord, ActionTiming, HostLoad, LinkLoad, OutcomeKind, VmLoad
 from orchestrator import explain, promised, verdict
 from orchestrator.judge.verdict import Measured
 
@@ -16,8 +16,8 @@ def record(promise: dict[str, Any], **reason: Any) -> ActionRecord:
     told = {"promise": {**promise, "by": T + 5}, "alternatives": []} | reason
     body = {"vm": "shop", "from": 96 * MIB, "to": 160 * MIB}
     return ActionRecord(
-        "set_memory", "shop", body, "why", told, "predictive", T, T + 5, 2.0,
-        T + 1, OutcomeKind.DONE, "done",
+        "set_memory", "shop", body, "why", told, "predictive", T,
+        ActionTiming(T + 5, 2.0, T + 1), OutcomeKind.DONE, "done",
     )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ def test_a_forecast_brings_it_in_before_the_need(store: Store) -> None:
     assert records["web3"].issued_at < records["web2"].issued_at, "what comes up more slowly begins earlier"
     for vm, horizon_s in (("web2", 5), ("web3", 15)):
         assert records[vm].reason["forecast"]["horizon_s"] == horizon_s
-        assert records[vm].needed_at is not None
-        assert records[vm].lead_s <= horizon_s
+        assert records[vm].timing.needed_at is not None
+        assert records[vm].timing.lead_s <= horizon_s
     assert "web4" in str(records["web2"].reason["alternatives"])
 
 

@@ -11,6 +11,7 @@ from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_st
 
 from cpdb import (
     ActionRecord,
+    ActionTiming,
     Destination,
     DestinationHealth,
     HealthReport,
@@ -148,7 +149,15 @@ def test_changed_weights_rest_for_a_while() -> None:
     start = serving(10.0, 50.0)
     (step,) = [one for one in planned(start).steps if isinstance(one.action, SetWeights)]
     before = ActionRecord(
-        "set_weights", "shop", step.action.to_json(), "", {}, "predictive", NOW - 5, NOW, 1.0, NOW - 4, OutcomeKind.DONE
+        "set_weights",
+        "shop",
+        step.action.to_json(),
+        "",
+        {},
+        "predictive",
+        NOW - 5,
+        ActionTiming(NOW, 1.0, NOW - 4),
+        OutcomeKind.DONE,
     )
     refused = guard(planned(start), start, [before], CONFIG).refused
     assert any("cooldown" in one.why_not for one in refused)

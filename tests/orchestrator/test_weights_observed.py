@@ -58,7 +58,7 @@ def test_they_are_done_when_the_controller_says_so_and_that_is_their_lead_time(s
     sim.run(1)
     row = ended(sim, begun)
     assert (row.outcome, row.sentence) == (OutcomeKind.DONE, "followed: new connections go by them on leaf1")
-    assert row.ready_at == begun.issued_at + 3
+    assert row.timing.ready_at == begun.issued_at + 3
 
 
 def test_a_word_about_earlier_weights_or_another_thing_says_nothing_about_these(sim: Simulation) -> None:
@@ -76,7 +76,7 @@ def test_who_gets_nothing_makes_them_fail_at_once_with_the_reason(sim: Simulatio
     sim.run(1)
     row = ended(sim, begun)
     assert (row.outcome, row.sentence) == (OutcomeKind.FAILED, "not followed: search1 gets nothing new")
-    assert row.ready_at is None
+    assert row.timing.ready_at is None
 
 
 @pytest.mark.parametrize(("word", "told"), [("", "the controller says nothing"), ("leaf3 is away", "leaf3 is away")])
@@ -103,7 +103,7 @@ def test_after_a_restart_the_controller_is_still_who_says_it(sim: Simulation, he
     sim.run(20)
     row = ended(sim, begun)
     assert row.outcome is (OutcomeKind.DONE if heard else OutcomeKind.FAILED)
-    assert row.ready_at is None and "restart" in row.sentence
+    assert row.timing.ready_at is None and "restart" in row.sentence
 
 
 def test_after_a_restart_other_weights_than_these_are_no_success(sim: Simulation) -> None:
