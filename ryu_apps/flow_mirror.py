@@ -24,7 +24,7 @@ Ends = tuple[str, str]
 
 # class << 7 | field of OFPXMC_OPENFLOW_BASIC; OpenFlow 1.3.5, 7.2.3.7
 _ETH_DST, _ETH_SRC, _IPV4_SRC, _IPV4_DST = (0x8000 << 7 | field for field in (3, 4, 11, 12))
-_MOST_MATCHES = 200_000
+_MAX_MATCHES = 200_000
 
 
 class FlowMirror(SwitchApp):
@@ -76,7 +76,7 @@ class MatchAttribution:
 
     def read_entries(self, dpid: int, columns: FlowColumns, now: Seconds) -> Answer:  # noqa: ARG002
         """Entries of one pair are added up; a pair that crosses several switches is taken from one of them."""
-        if max(len(self._matches), len(self._ends)) > _MOST_MATCHES:
+        if max(len(self._matches), len(self._ends)) > _MAX_MATCHES:
             self._matches, self._ends, self._keys = {}, {}, {}
         keys = self._keys_of(columns)
         present = set(keys) - {None}

@@ -9,10 +9,10 @@ Seconds = float
 
 # Working out what switches should hold takes no more than about a third of the time, but nobody waits longer than this.
 _REST = 2.0
-_LONGEST_REST_S = 0.25
-_MOST = 10_000
+_MAX_REST_S = 0.25
+_MAX_GATHERED = 10_000
 # A rate limiter remembers so many keys, and forgets those of so long ago when there are more
-_KEYS_MOST = 10_000
+_MAX_KEYS = 10_000
 _KEYS_S = 10.0
 
 
@@ -28,7 +28,7 @@ class Pacing:
     def offer(self, effects: Iterable[Effect], now: Seconds) -> Seconds | None:
         """Takes a packet's effects. Returns the seconds after which `flush` has to be called; None: it need not be."""
         # What is beyond is as if the packet had been lost.
-        self._gathered += list(effects)[: _MOST - len(self._gathered)]
+        self._gathered += list(effects)[: _MAX_GATHERED - len(self._gathered)]
         if self._promised:
             return None
         if now >= self._next:
@@ -45,7 +45,7 @@ class Pacing:
             self._settle(effects, now)
         finally:
             took = time.monotonic() - begun
-            self._next = now + took + min(_LONGEST_REST_S, _REST * took)
+            self._next = now + took + min(_MAX_REST_S, _REST * took)
 
 
 class RateLimiter:
@@ -58,7 +58,7 @@ class RateLimiter:
         """True at most once in `every_s` for `key`."""
         if now - self._last.get(key, float("-inf")) < every_s:
             return False
-        if len(self._last) > _KEYS_MOST:
+        if len(self._last) > _MAX_KEYS:
             self._last = {one: t for one, t in self._last.items() if now - t < _KEYS_S}
         self._last[key] = now
         return True

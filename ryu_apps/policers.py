@@ -13,7 +13,7 @@ Seconds = float
 # halves TCP, a full second lets 10-20 % more than the rate through in the first seconds.
 BURST_S = 0.5
 # Below a few full-size frames a bucket would pass nothing at all.
-LEAST_BURST_KBIT = 200
+MIN_BURST_KBIT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _merge(source_address: str, virtual_ip: str, group: list[ReservationEntry]) 
 
 def meter(number: int, rate_kbit_s: int) -> Meter:
     """A meter of that rate with a bucket that suits TCP and UDP alike."""
-    return Meter(number, rate_kbit_s, max(LEAST_BURST_KBIT, ceil(rate_kbit_s * BURST_S)))
+    return Meter(number, rate_kbit_s, max(MIN_BURST_KBIT, ceil(rate_kbit_s * BURST_S)))
 
 
 def allot_meters(pairs: Collection[int], taken: Mapping[int, int], first: int) -> dict[int, int]:

@@ -14,10 +14,10 @@ Seconds = float
 # Whoever has not said anything yet is asked this often.
 FIRST_EVERY_S = 0.5
 # All destinations together are asked no oftener than this; with more of them, each waits longer.
-MOST_QUESTIONS_PER_S = 200.0
+MAX_QUESTIONS_PER_S = 200.0
 # Each fall within this time doubles the answers that it takes to come back, up to 2 to the power of so many.
 FLAPS_S = 300.0
-MOST_DOUBLINGS = 4
+MAX_DOUBLINGS = 4
 
 
 class ProbeTarget(NamedTuple):
@@ -79,14 +79,14 @@ class Health:
         for gone in self._states.keys() - set(targets):
             del self._states[gone]
             self.revision += 1
-        every_s = max(self._probes.every_s, len(targets) / MOST_QUESTIONS_PER_S)
+        every_s = max(self._probes.every_s, len(targets) / MAX_QUESTIONS_PER_S)
         ready = []
         for target in targets:
             state = self._states.setdefault(target, _TargetState(since=now))
             if now - state.asked >= self._period(state, every_s):
                 ready.append((state.asked, target))
         # More answers at once than a switch keeps for a busy controller would look like deaths: the rest come next.
-        room = max(1, int(MOST_QUESTIONS_PER_S * min(now - self._looked, FIRST_EVERY_S)))
+        room = max(1, int(MAX_QUESTIONS_PER_S * min(now - self._looked, FIRST_EVERY_S)))
         self._looked = now
         if len(ready) > room:
             ready = sorted(ready, key=itemgetter(0))[:room]
@@ -129,7 +129,7 @@ class Health:
             state.falls.popleft()
         if not state.ever_up:
             return 1
-        return int(self._probes.successes << min(max(0, len(state.falls) - 1), MOST_DOUBLINGS))
+        return int(self._probes.successes << min(max(0, len(state.falls) - 1), MAX_DOUBLINGS))
 
 
 def port_of(probe: str) -> int | None:

@@ -54,9 +54,9 @@ class TrackedPair:
 class Pairs:
     """All pairs by (source address, virtual IP) and by number."""
 
-    def __init__(self, most: int, idle_s: Seconds, forget_s: Seconds) -> None:
-        """At most `most` pairs; new weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
-        self._most, self.idle_s, self._forget_s = most, idle_s, forget_s
+    def __init__(self, max_pairs: int, idle_s: Seconds, forget_s: Seconds) -> None:
+        """At most `max_pairs`; new weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
+        self._max_pairs, self.idle_s, self._forget_s = max_pairs, idle_s, forget_s
         self._pairs: dict[tuple[str, str], TrackedPair] = {}
         self._by_number: dict[int, TrackedPair] = {}
         # Another number whenever a pair came, went, or was given another destination
@@ -74,7 +74,7 @@ class Pairs:
     @property
     def full(self) -> bool:
         """Whether there is no room for another."""
-        return len(self._pairs) >= self._most
+        return len(self._pairs) >= self._max_pairs
 
     def of_number(self, number: int) -> TrackedPair | None:
         """The pair that a cookie names."""

@@ -14,7 +14,7 @@ Seconds = float
 _AGAIN_S = 10.0
 _OVER_S = 60.0
 # A hostile peer must not be able to fill the memory.
-_OPEN_MAX = 1000
+_MAX_OPEN = 1000
 _log = structlog.get_logger("ryu_apps.status.alarms")
 
 
@@ -39,7 +39,7 @@ class AlarmLog:
         place = kind, key, node
         before = self._open.get(place)
         if before is None:
-            if len(self._open) < _OPEN_MAX:
+            if len(self._open) < _MAX_OPEN:
                 self._open[place] = Alarm(kind, key, node, detail, now, now, count=1)
             _log.warning("alarm", kind=kind, at=key, why=detail)
             return

@@ -36,7 +36,7 @@ Seconds = float
 
 NOWHERE = "network"
 # A report names so many limits or switches, and counts the rest.
-_NAMED_MAX = 20
+_MAX_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,8 @@ def _judge_reservation(matter: _ReservationCase, session: Session | None) -> tup
     if not session.holds(matter.keys):
         # On its way: the next look will tell.
         return None
-    more = f" and {len(entries) - _NAMED_MAX} more" if len(entries) > _NAMED_MAX else ""
-    return InstallStatus.INSTALLED, ", ".join(_describe_entry(entry) for entry in entries[:_NAMED_MAX]) + more
+    more = f" and {len(entries) - _MAX_NAMED} more" if len(entries) > _MAX_NAMED else ""
+    return InstallStatus.INSTALLED, ", ".join(_describe_entry(entry) for entry in entries[:_MAX_NAMED]) + more
 
 
 def _describe_entry(entry: ReservationEntry) -> str:
@@ -304,5 +304,5 @@ def _shares(weights: Mapping[str, int]) -> str:
 
 def _some(names: Iterable[str]) -> str:
     own = list(names)
-    more = f" and {len(own) - _NAMED_MAX} more" if len(own) > _NAMED_MAX else ""
-    return ", ".join(own[:_NAMED_MAX]) + more
+    more = f" and {len(own) - _MAX_NAMED} more" if len(own) > _MAX_NAMED else ""
+    return ", ".join(own[:_MAX_NAMED]) + more

@@ -28,7 +28,7 @@ WINDOW_S = 5.0
 STRIKES = 3
 # Both ends are read at different moments: so many seconds of the highest rate may be missing at one of them.
 APART_S = 2.0
-LEAST_BYTES = 100_000
+MIN_BYTES = 100_000
 
 
 class LineSpeeds:
@@ -110,7 +110,7 @@ class BothEnds:
 
 def _allowed(end: _End, other: _End) -> float:
     most = max(end.sent, other.received)
-    return (TOLERANCE - 1) * most + APART_S * min(max(end.fastest, other.fastest), most / 2) + LEAST_BYTES
+    return (TOLERANCE - 1) * most + APART_S * min(max(end.fastest, other.fastest), most / 2) + MIN_BYTES
 
 
 def marked(talks: Sequence[FlowKey], sources: Collection[str], doubtful: Callable[[FlowKey], bool] | None) -> list[int]:

@@ -106,7 +106,7 @@ def port_samples(dpid: int, columns: PortColumns, now: Seconds) -> list[PortSamp
 
 
 # An entry that rested for longer says nothing about the switch.
-REST_MAX_S = 60.0
+MAX_REST_S = 60.0
 # So many times between distinct values are needed before anything is said, and so many are remembered.
 MIN_GAPS, MAX_GAPS = 20, 512
 # Entries also rest by themselves, which makes times longer, never shorter: the low end belongs to the switch.
@@ -126,7 +126,7 @@ class RefreshTimes:
     def add(self, dpid: int, gaps: Sequence[Seconds]) -> None:
         """Times between distinct values from one look, a bounded sample of them."""
         known = self._gaps.setdefault(dpid, deque(maxlen=MAX_GAPS))
-        busy = [gap for gap in gaps if gap <= REST_MAX_S]
+        busy = [gap for gap in gaps if gap <= MAX_REST_S]
         known.extend(busy[:: max(1, len(busy) // _SAMPLE)])
 
     def refresh_s(self, dpid: int) -> Seconds | None:

@@ -22,7 +22,7 @@ Seconds = float
 Pace = Callable[[Iterable[Any]], Iterator[Any]]
 
 # Larger growth is nonsense, and would not fit a signed 64-bit column.
-MOST_GROWTH = 2**62
+MAX_GROWTH = 2**62
 # A controller that was away for longer begins anew: one row over such a time would teach nobody anything.
 RESUME_S = 900.0
 
@@ -152,13 +152,13 @@ def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: Samp
         if opens:
             openings[place] += more_packets
     talks = list(places)
-    columns = tuple(array("q", map(min, column, repeat(MOST_GROWTH))) for column in (sizes, packets, openings))
+    columns = tuple(array("q", map(min, column, repeat(MAX_GROWTH))) for column in (sizes, packets, openings))
     return talks, *columns, _flags(talks, columns[0], seconds, book)  # type: ignore[return-value]
 
 
 def _flags(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds, book: SampleSource) -> "array[int]":
     flags = array("B", bytes(len(talks)))
-    for place in {*book.judge(talks, sizes, seconds), *(n for n, size in enumerate(sizes) if size == MOST_GROWTH)}:
+    for place in {*book.judge(talks, sizes, seconds), *(n for n, size in enumerate(sizes) if size == MAX_GROWTH)}:
         flags[place] = IMPLAUSIBLE
     return flags
 
@@ -179,5 +179,5 @@ def loads(ends: LinkEnds, growth: CounterDelta) -> list[LinkLoad]:
 
 
 def _load(start: str, end: str, growth: CounterDelta, values: tuple[int, ...]) -> LinkLoad:
-    size, packets, drops = (min(value, MOST_GROWTH) for value in values)
+    size, packets, drops = (min(value, MAX_GROWTH) for value in values)
     return LinkLoad(start, end, growth.t, growth.interval_s, size, packets, drops)

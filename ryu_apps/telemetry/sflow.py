@@ -17,7 +17,7 @@ import structlog
 from cpdb import Batch, FlowKey, ForepathError, SettingsError
 from ryu_apps.framework import sleep
 from ryu_apps.pacing import RateLimiter
-from ryu_apps.telemetry.rows import MOST_GROWTH
+from ryu_apps.telemetry.rows import MAX_GROWTH
 
 VERSION = 5
 FLOW, COUNTERS, FLOW_EXPANDED, COUNTERS_EXPANDED = 1, 2, 3, 4
@@ -25,7 +25,7 @@ RAW_HEADER, SAMPLED_IPV4 = 1, 3
 GENERIC_INTERFACE = 1
 ETHERNET = 1
 # A datagram is one UDP packet; nothing honest holds more records than this.
-MOST_RECORDS = 512
+MAX_RECORDS = 512
 PROTO_TCP, SYN, ACK = 6, 0x02, 0x10
 _IPV4_TYPE, _VLAN_TYPE = b"\x08\x00", b"\x81\x00"
 
@@ -100,7 +100,7 @@ class _Reader:
 
     def records(self) -> Iterator[tuple[int, "_Reader"]]:
         count = self.word()
-        if count > MOST_RECORDS:
+        if count > MAX_RECORDS:
             raise MalformedDatagram(f"sFlow datagram claims {count} records")
         for _ in range(count):
             kind = self.word()
@@ -193,7 +193,7 @@ Seconds = float
 
 # An agent that sends nothing for so long may be dead: its silence is no longer that of the pairs.
 ALIVE_S = 30.0
-MOST_TALKS = 10_000
+MAX_FLOW_KEYS = 10_000
 _REPORT_EVERY_S = 10.0
 _log = structlog.get_logger("ryu_apps.telemetry.sflow")
 
@@ -241,7 +241,7 @@ class Sampling:
         for packet in datagram.packets:
             talk = talk_of(packet.source, packet.destination)
             # Sources can be made up: there is room for so many at a time.
-            if talk is not None and (talk in agent.totals or len(agent.totals) < MOST_TALKS):
+            if talk is not None and (talk in agent.totals or len(agent.totals) < MAX_FLOW_KEYS):
                 total = agent.totals.setdefault(talk, [0, 0, 0])
                 total[0] += packet.bytes * packet.rate
                 total[1] += packet.rate
@@ -274,7 +274,7 @@ class Sampling:
             if now <= agent.since or (not agent.totals and now - agent.heard > ALIVE_S):
                 continue
             sizes, packets, openings = (
-                array("q", [min(row[n], MOST_GROWTH) for row in agent.totals.values()]) for n in range(3)
+                array("q", [min(row[n], MAX_GROWTH) for row in agent.totals.values()]) for n in range(3)
             )
             batches.append(
                 Batch(

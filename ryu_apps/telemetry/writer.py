@@ -60,7 +60,7 @@ ORDER: tuple[type[Any], ...] = (Node, Link, Batch, LinkLoad, ObservedRecord, Ala
 GUARD_AFTER_S = 0.5
 # Rows that failed so often while others went through are the trouble themselves.
 _TRIES = 20
-_REPLAY_MOST = 200
+_MAX_REPLAY = 200
 _log = structlog.get_logger("ryu_apps.telemetry.writer")
 
 
@@ -279,7 +279,7 @@ class Writer:
         if write is None:
             return 0
         try:
-            return int(self.run(spool.replay, partial(self._write, write), _REPLAY_MOST))
+            return int(self.run(spool.replay, partial(self._write, write), _MAX_REPLAY))
         except ForepathError as error:
             if not self._tries.get(Batch):
                 _log.warning("the database does not take rows, they wait on disk", reason=str(error))

@@ -15,7 +15,7 @@ Seconds = float
 # One broadcast question a host and period is enough; its sender will ask again.
 ASK_EVERY_S = 0.5
 HOLD_S = 2.0
-HOLD_MAX = 256
+MAX_HELD = 256
 # This many frames a second to one unknown place, then the switch drops them itself for a while.
 DROP_AFTER = 20
 DROP_S = 2.0
@@ -115,7 +115,7 @@ class HeldFrames:
 
     def hold(self, frame: HeldFrame) -> None:
         """Keeps a frame if there is room."""
-        if len(self.held) < HOLD_MAX:
+        if len(self.held) < MAX_HELD:
             self.held.append(frame)
 
     def count(self, place: DropPlace, now: Seconds) -> None:

@@ -27,7 +27,7 @@ _OWNER = b"\xf2\xea\x00\x02forepath"
 _HEAD_BYTES = 14
 _SIGNED = struct.Struct("!QId8s")
 _STAMP = struct.Struct("!d8s32s")
-_LEAST_FRAME = 60
+_MIN_FRAME = 60
 
 
 class Verdict(Enum):
@@ -77,7 +77,7 @@ class LldpSigner:
         parts = [(1, chassis), (2, port), (3, struct.pack("!H", 10)), (127, _OWNER + stamp), (0, b"")]
         body = b"".join(struct.pack("!H", kind << 9 | len(value)) + value for kind, value in parts)
         head = mac_bytes(LLDP_GROUP) + mac_bytes(PROBE_MAC) + ETH_LLDP.to_bytes(2, "big")
-        return (head + body).ljust(_LEAST_FRAME, b"\0")
+        return (head + body).ljust(_MIN_FRAME, b"\0")
 
     def _sign(self, at: PortId, t: Seconds, nonce: bytes) -> bytes:
         return hmac.digest(self.key, _SIGNED.pack(at.dpid, at.port, t, nonce), "sha256")

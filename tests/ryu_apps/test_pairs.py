@@ -8,12 +8,12 @@ S1, S2 = (Destination(f"s{n}", f"10.0.1.{n}", f"02:00:00:00:01:0{n}", 100) for n
 VIP = VirtualIp("10.0.0.100", "shop", 0, (S1,))
 
 
-def pairs(most: int = 10) -> Pairs:
-    return Pairs(most, idle_s=60.0, forget_s=900.0)
+def pairs(max_pairs: int = 10) -> Pairs:
+    return Pairs(max_pairs, idle_s=60.0, forget_s=900.0)
 
 
 def test_there_is_a_budget() -> None:
-    made = pairs(most=1)
+    made = pairs(max_pairs=1)
     assert made.meet("10.0.0.1", VIP, 0.0) is not None
     assert made.meet("10.0.0.2", VIP, 0.0) is None
     assert made.meet("10.0.0.1", VIP, 0.0) is not None

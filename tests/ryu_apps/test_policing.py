@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cpdb import Limit, Pair, Reservation
-from ryu_apps.policers import LEAST_BURST_KBIT, meter, police, reservation_entries
+from ryu_apps.policers import MIN_BURST_KBIT, meter, police, reservation_entries
 
 VIP = "10.0.0.100"
 BASE = Reservation("r", Pair("c2", VIP), 1e6, (Limit(Pair("c1", VIP), 125_000.0),), "o", "why", 0.0, 10.0)
@@ -37,5 +37,5 @@ def test_what_has_ended_or_is_nowhere_is_left_out() -> None:
 
 
 def test_a_bucket_is_never_too_small_for_a_few_packets() -> None:
-    assert meter(1, 1).burst_kbit == LEAST_BURST_KBIT
+    assert meter(1, 1).burst_kbit == MIN_BURST_KBIT
     assert meter(1, 10_000).burst_kbit == 5000
