@@ -13,8 +13,8 @@ from orchestrator.optimise import (
     Ewma,
     Fixed,
     LastMatrix,
+    MeasuredMatrix,
     PointForecast,
-    Seen,
     Strategy,
     Tunnels,
     auto,
@@ -85,7 +85,7 @@ class Track:
             self.kept.append(splits.copy())
         return splits
 
-    def see(self, row: Seen) -> None:
+    def see(self, row: MeasuredMatrix) -> None:
         """Shows the strategy what came."""
         begin = time.process_time()
         self.strategy.see(row)

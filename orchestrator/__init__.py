@@ -15,7 +15,7 @@ from orchestrator.act import (
     OvsQueues,
     QueueKeeper,
     Scaling,
-    Tempo,
+    Timing,
     passed,
     whole,
 )
@@ -107,8 +107,8 @@ __all__ = [
     "SetVcpus",
     "SetWeights",
     "Step",
-    "Tempo",
     "TenantCap",
+    "Timing",
     "VmAction",
     "VmSpec",
     "VmState",

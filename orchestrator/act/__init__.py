@@ -5,7 +5,7 @@ from orchestrator.act.fake import FakeHypervisors, FakePool, FakeVm
 from orchestrator.act.hypervisors import Finished, Hypervisors
 from orchestrator.act.libvirt import LibvirtHypervisors, LibvirtPool
 from orchestrator.act.ovs_qos import OvsQueues, QueueKeeper, whole
-from orchestrator.act.pool_decorator import Scaling, Tempo
+from orchestrator.act.pool_decorator import Scaling, Timing
 from orchestrator.act.workflow_log import passed
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "OvsQueues",
     "QueueKeeper",
     "Scaling",
-    "Tempo",
+    "Timing",
     "passed",
     "whole",
 ]

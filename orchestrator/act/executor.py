@@ -55,7 +55,7 @@ NOT_SHOWN = "the orchestrator was restarted and the world does not show it"
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class OutcomeView:
     """All that is looked at: the world, and what the database holds: weights by virtual IP, splits by their ends."""
 
     world: World
@@ -122,7 +122,7 @@ def overdue(action: Action, generation: int, seen: Sequence[ObservedRecord], lim
     return f"not known to be followed after {limit_s:g} s: {last.detail if last else 'the controller says nothing'}"
 
 
-def became(action: Action, issued_at: Seconds, sight: Sight) -> tuple[OutcomeKind, str] | None:
+def became(action: Action, issued_at: Seconds, sight: OutcomeView) -> tuple[OutcomeKind, str] | None:
     """What can be seen of an action that a dead process began; None while it may still come true."""
     world = sight.world
     shown = _shown(action, sight)
@@ -140,7 +140,7 @@ def _where(action: Action, world: World) -> str:
     return f": {vm.name} runs on {vm.host}" if vm else ""
 
 
-def _shown(action: Action, sight: Sight) -> Finished | None:
+def _shown(action: Action, sight: OutcomeView) -> Finished | None:
     world = sight.world
     if isinstance(action, ReserveBandwidth):
         held = world.reservations.get(action.key)
@@ -159,7 +159,7 @@ def _shown(action: Action, sight: Sight) -> Finished | None:
     return None  # what is done in steps is carried on by who takes over, and says itself how it ended
 
 
-def _routes_shown(action: SetRoutes, sight: Sight) -> Finished | None:
+def _routes_shown(action: SetRoutes, sight: OutcomeView) -> Finished | None:
     generation = 0
     for one in action.changes:
         split = sight.splits.get(one.ends)
@@ -187,7 +187,7 @@ LOG = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenAction:
     """An action under way; `generation` is set for what the controller carries out, `adopted` after a restart.
 
     The world has to show what became of an `orphan`: nobody else can tell.
@@ -207,7 +207,7 @@ class Executor:
     config: OrchestratorConfig
     store: Store
     hypervisors: Hypervisors
-    _open: dict[int, _Open] = field(default_factory=dict)
+    _open: dict[int, _OpenAction] = field(default_factory=dict)
     _ended: list[Finished] = field(default_factory=list)
 
     def in_flight(self) -> tuple[Action, ...]:
@@ -224,7 +224,7 @@ class Executor:
             return None
         row = record(step, self.config.policy, now)
         number = self.store.journal.add_action(row)
-        entry = _Open(replace(row, id=number), step.action)
+        entry = _OpenAction(replace(row, id=number), step.action)
         self._open[number] = entry
         try:
             entry.generation = self._start(number, step, now)
@@ -323,7 +323,7 @@ class Executor:
         in_steps = isinstance(action, ScaleOut | ScaleIn)
         if in_steps and not self.config.act:
             return
-        self._open[number] = _Open(row, action, orphan=not in_steps, adopted=True)
+        self._open[number] = _OpenAction(row, action, orphan=not in_steps, adopted=True)
         LOG.info("action taken over", kind=row.kind, target=row.target, issued_at=row.issued_at)
         if not isinstance(action, MachineAction) or not self.config.act:
             return
@@ -340,7 +340,7 @@ class Executor:
             return []
         weights = {one.virtual_ip: one for one in self.store.wanted.weights()}
         splits = {(one.from_switch, one.to_switch): one for one in self.store.wanted.splits()}
-        sight = Sight(world, weights, splits)
+        sight = OutcomeView(world, weights, splits)
         done = []
         for number, one in adopted:
             found = became(one.action, one.record.issued_at, sight)

@@ -43,7 +43,7 @@ Rates = tuple[tuple[str, str | None, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PortState:
     """What a port has now: rows of the switch's database, and what the kernel really holds."""
 
     port_exists: bool
@@ -69,7 +69,7 @@ def rates(spec: QueueSpec) -> Rates:
     return (("0", str(whole - guaranteed), str(whole)), ("1", str(guaranteed), str(whole)), ("all", None, str(whole)))
 
 
-def faults(spec: QueueSpec, seen: Seen) -> tuple[str, ...]:
+def faults(spec: QueueSpec, seen: PortState) -> tuple[str, ...]:
     """What is not as it should be; empty when marked packets have their guarantee."""
     if not seen.port_exists:
         return (f"no switch has a port {spec.device}",)
@@ -85,7 +85,7 @@ def faults(spec: QueueSpec, seen: Seen) -> tuple[str, ...]:
     return tuple(found)
 
 
-def making(spec: QueueSpec, seen: Seen) -> list[list[str]]:
+def making(spec: QueueSpec, seen: PortState) -> list[list[str]]:
     """The commands that make what is missing, in the order that matters; none when all is well."""
     found = faults(spec, seen)
     remake = seen.qos is None or seen.rates != rates(spec) or not seen.classes >= CLASSES
@@ -101,7 +101,7 @@ def making(spec: QueueSpec, seen: Seen) -> list[list[str]]:
     return commands
 
 
-def removing(spec: QueueSpec, seen: Seen) -> list[list[str]]:
+def removing(spec: QueueSpec, seen: PortState) -> list[list[str]]:
     """The commands that take away what is ours; none when nothing is."""
     if not seen.own:
         return []
@@ -114,7 +114,7 @@ def _queue_length(spec: QueueSpec, packets: int | None) -> list[str]:
     return ["ip", "link", "set", "dev", spec.device, "txqueuelen", str(packets)]
 
 
-def _clearing(spec: QueueSpec, seen: Seen) -> list[str]:
+def _clearing(spec: QueueSpec, seen: PortState) -> list[str]:
     words = ["ovs-vsctl"]
     if seen.qos and not seen.foreign:
         words += ["--", "clear", "port", spec.device, "qos"]
@@ -123,7 +123,7 @@ def _clearing(spec: QueueSpec, seen: Seen) -> list[str]:
     return words
 
 
-def _qos(spec: QueueSpec, seen: Seen) -> list[str]:
+def _qos(spec: QueueSpec, seen: PortState) -> list[str]:
     before = seen.queue_packets if seen.queue_packets_before is None else seen.queue_packets_before
     tag = f"external-ids:{TAG}={json.dumps(spec.link)}"
     words = ["ovs-vsctl", "--", "set", "port", spec.device, "qos=@qos", "--", "--id=@qos", "create", "qos", tag]
@@ -179,18 +179,18 @@ class OvsQueues:
         for words in commands:
             self._run(spec, words)
 
-    def _seen(self, spec: QueueSpec) -> Seen:
+    def _seen(self, spec: QueueSpec) -> PortState:
         qos_rows, queue_rows = self._rows(spec, "qos"), self._rows(spec, "queue")
         own = [("qos", row) for row in _ours(spec, qos_rows)] + [("queue", row) for row in _ours(spec, queue_rows)]
         before = [qos_rows[row]["external_ids"].get(BEFORE_TAG) for table, row in own if table == "qos"]
         ports = self._rows(spec, "port", spec.device)
         if not ports:
-            return Seen(False, own=tuple(own))
+            return PortState(False, own=tuple(own))
         (port,) = ports.values()
         qos = port["qos"] or None
         classes = frozenset(re.findall(r"^class htb (\S+) ", self._run(spec, _tc("class", spec)), re.MULTILINE))
         links = json.loads(self._run(spec, ["ip", "-j", "link", "show", "dev", spec.device]))
-        return Seen(
+        return PortState(
             port_exists=True,
             userspace=self._userspace(spec),
             qos=qos,

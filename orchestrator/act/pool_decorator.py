@@ -11,7 +11,7 @@ import structlog
 from cpdb import DriverError, ForepathError, HostLoad, MachineReport, Publisher, Seconds, Store, StoreError, VmLoad
 from orchestrator.act.hypervisors import Finished, Hypervisors, PoolMachines
 from orchestrator.act.stages import Stages
-from orchestrator.act.workflow import Saga
+from orchestrator.act.workflow import ScaleWorkflow
 from orchestrator.actions import MachineAction, ScaleAction, ScaleIn, ScaleOut
 from orchestrator.config import OWNER, OrchestratorConfig
 from orchestrator.duty import identity
@@ -25,7 +25,7 @@ LONGEST_REST_S = 480.0
 
 
 @dataclass(frozen=True, slots=True)
-class Tempo:
+class Timing:
     """By whose clock and how often actions are carried on; without `background` only `finished` carries them on."""
 
     clock: Callable[[], Seconds] = time.time
@@ -42,15 +42,15 @@ class Scaling:
         machines: PoolMachines,
         store: Store,
         config: OrchestratorConfig,
-        tempo: Tempo | None = None,
+        tempo: Timing | None = None,
     ) -> None:
         self.inner = inner
         self._machines = machines
         self._store = store
         self._config = config
-        self._tempo = tempo or Tempo()
+        self._tempo = tempo or Timing()
         self._holder = identity()
-        self._sagas: dict[int, Saga] = {}
+        self._sagas: dict[int, ScaleWorkflow] = {}
         self._threads: list[threading.Thread] = []
         self._ended: deque[Finished] = deque()
         self._publisher: Publisher[str, MachineReport] = Publisher(TELL_EVERY_S, same=_same_state)
@@ -89,7 +89,7 @@ class Scaling:
         elif self._stop.is_set():
             raise DriverError(f"{action.describe()}: the hypervisors are closed")
         elif number not in self._sagas:
-            saga = self._sagas[number] = Saga(number, self._stages(action), self._holder)
+            saga = self._sagas[number] = ScaleWorkflow(number, self._stages(action), self._holder)
             if self._tempo.background:
                 self._threads.append(threading.Thread(target=self._follow, args=(saga,), daemon=True))
                 self._threads[-1].start()
@@ -122,7 +122,7 @@ class Scaling:
             for saga in list(self._sagas.values()):
                 self._step(saga, lambda: now)
 
-    def _follow(self, saga: Saga) -> None:
+    def _follow(self, saga: ScaleWorkflow) -> None:
         while saga.number in self._sagas and not self._stop.is_set():
             try:
                 self._step(saga, self._tempo.clock)
@@ -134,7 +134,7 @@ class Scaling:
                 self._close(Finished(saga.number, False, text, self._tempo.clock()))
             self._stop.wait(self._tempo.look_every_s)
 
-    def _step(self, saga: Saga, clock: Callable[[], Seconds]) -> None:
+    def _step(self, saga: ScaleWorkflow, clock: Callable[[], Seconds]) -> None:
         found = saga.advance(clock)
         if found is not None:
             self._note_failure(saga, found)
@@ -143,7 +143,7 @@ class Scaling:
             self._tell_of((saga.stages.member,), clock())
             self._close(found)
 
-    def _note_failure(self, saga: Saga, found: Finished) -> None:
+    def _note_failure(self, saga: ScaleWorkflow, found: Finished) -> None:
         vm = saga.stages.member.vm
         if found.ok:
             self._failed.pop(vm, None)

@@ -19,7 +19,7 @@ RENEW_S = 1.0
 
 
 @dataclass(slots=True)
-class Saga:
+class ScaleWorkflow:
     """Action `number`. All its memory is in the notes; a new one of the same number continues where they end.
 
     Whatever fails is undone in reverse. When undoing fails as well, that is said, and the machine is left as it is.

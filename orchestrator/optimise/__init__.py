@@ -12,9 +12,9 @@ from orchestrator.optimise.placement_greedy import improve
 from orchestrator.optimise.placement_milp import Solved, lower_bound, solve
 from orchestrator.optimise.scenarios import (
     History,
+    MeasuredMatrix,
     Risk,
     Scenarios,
-    Seen,
     blended,
     history_for,
     measured,
@@ -46,6 +46,7 @@ __all__ = [
     "History",
     "Install",
     "LastMatrix",
+    "MeasuredMatrix",
     "Message",
     "Optimum",
     "PointForecast",
@@ -55,7 +56,6 @@ __all__ = [
     "RoutingError",
     "Rows",
     "Scenarios",
-    "Seen",
     "Shift",
     "Solved",
     "Strategy",

@@ -41,14 +41,14 @@ class Solution:
     prices: Floats
 
 
-class _Variables(NamedTuple):
+class _VariableBlock(NamedTuple):
     cost: Floats
     lower: Floats
     upper: Floats
     integer: Bools
 
 
-class _Rows(NamedTuple):
+class _RowBlock(NamedTuple):
     lower: Floats
     upper: Floats
     row: Ints
@@ -60,8 +60,8 @@ class LinearProgram:
     """Minimises cost @ x over lower <= x <= upper, so that each row's terms add up to what is between its limits."""
 
     def __init__(self) -> None:
-        self._variables: list[_Variables] = []
-        self._rows: list[_Rows] = []
+        self._variables: list[_VariableBlock] = []
+        self._rows: list[_RowBlock] = []
         self._columns = 0
         self._height = 0
 
@@ -71,7 +71,7 @@ class LinearProgram:
         """New variables, one for each entry of `cost`; returns their columns."""
         count = len(cost)
         self._variables.append(
-            _Variables(cost, _spread(lower, count), _spread(upper, count), np.full(count, integer, dtype=bool))
+            _VariableBlock(cost, _spread(lower, count), _spread(upper, count), np.full(count, integer, dtype=bool))
         )
         self._columns += count
         return np.arange(self._columns - count, self._columns)
@@ -84,7 +84,7 @@ class LinearProgram:
         for term in terms:
             part = sparse.coo_array(term.coefficients)
             row, column = part.coords
-            self._rows.append(_Rows(low, high, row + self._height, term.columns[column], part.data))
+            self._rows.append(_RowBlock(low, high, row + self._height, term.columns[column], part.data))
             low, high = nothing, nothing
         self._height += count
         return np.arange(self._height - count, self._height)
@@ -112,8 +112,8 @@ class LinearProgram:
         )
 
     def _model(self, mixed: bool) -> highspy.HighsLp:
-        variables = _Variables(*map(np.concatenate, zip(*self._variables, strict=True)))
-        rows = _Rows(*map(np.concatenate, zip(*self._rows, strict=True)))
+        variables = _VariableBlock(*map(np.concatenate, zip(*self._variables, strict=True)))
+        rows = _RowBlock(*map(np.concatenate, zip(*self._rows, strict=True)))
         matrix = sparse.csc_array((rows.value, (rows.row, rows.column)), shape=(self._height, self._columns))
         model = highspy.HighsLp()
         model.num_col_, model.num_row_ = self._columns, self._height

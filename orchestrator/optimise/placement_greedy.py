@@ -13,7 +13,7 @@ LEAVING = 1e6
 
 
 @dataclass(slots=True)
-class _State:
+class _GreedyState:
     """An answer under construction with what follows from it."""
 
     problem: Problem
@@ -44,17 +44,17 @@ def improve(problem: Problem, start: Ints | None = None, most_moves: int = 1000)
     return state.where
 
 
-def _begin(problem: Problem, where: Ints) -> _State:
+def _begin(problem: Problem, where: Ints) -> _GreedyState:
     carried = loads(problem, where)
     crowd: dict[tuple[int, int], int] = {}
     for guest in np.flatnonzero(problem.apart >= 0):
         key = int(problem.apart[guest]), int(where[guest])
         crowd[key] = crowd.get(key, 0) + 1
     memory = np.bincount(where, weights=problem.memory, minlength=problem.hosts).astype(float)
-    return _State(problem, where.copy(), carried, shortage(problem, carried), memory, crowd)
+    return _GreedyState(problem, where.copy(), carried, shortage(problem, carried), memory, crowd)
 
 
-def _most_troubled(state: _State, settled: NDArray[np.bool_]) -> int | None:
+def _most_troubled(state: _GreedyState, settled: NDArray[np.bool_]) -> int | None:
     """The host whose guests have most to gain elsewhere: closed ones first, then the shortest, then the farthest."""
     problem, where = state.problem, state.where
     rows = np.arange(problem.guests)
@@ -68,7 +68,7 @@ def _most_troubled(state: _State, settled: NDArray[np.bool_]) -> int | None:
     return host if trouble[host] > LEAST_GAIN else None
 
 
-def _best_move(state: _State, host: int) -> tuple[int, int] | None:
+def _best_move(state: _GreedyState, host: int) -> tuple[int, int] | None:
     best, move = LEAST_GAIN, None
     for guest in np.flatnonzero((state.where == host) & state.problem.movable):
         gains = _gains(state, int(guest))
@@ -78,7 +78,7 @@ def _best_move(state: _State, host: int) -> tuple[int, int] | None:
     return move
 
 
-def _gains(state: _State, guest: int) -> Floats:
+def _gains(state: _GreedyState, guest: int) -> Floats:
     """What a move to each host (H) would save; minus infinity where it cannot go."""
     problem, here = state.problem, int(state.where[guest])
     need = problem.need[:, :, guest]
@@ -95,12 +95,12 @@ def _gains(state: _State, guest: int) -> Floats:
     return np.where(blocked, -np.inf, gains)
 
 
-def _rivals(state: _State, guest: int, host: int, own: int) -> int:
+def _rivals(state: _GreedyState, guest: int, host: int, own: int) -> int:
     group = int(state.problem.apart[guest])
     return 0 if group < 0 else max(0, state.crowd.get((group, host), 0) - own)
 
 
-def _move(state: _State, guest: int, host: int) -> None:
+def _move(state: _GreedyState, guest: int, host: int) -> None:
     problem, here = state.problem, int(state.where[guest])
     state.where[guest] = host
     group = int(problem.apart[guest])

@@ -66,7 +66,7 @@ MOST_PATHS_FOR_OPTIMUM = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class MeasuredMatrix:
     """A matrix that was measured, with its place in time (counted from 0), and the best MLU that it allowed.
 
     `optimal` are splits that reach it; without them `best` is what an equal split reaches, which is a scale only.
@@ -78,12 +78,12 @@ class Seen:
     optimal: Floats | None = None
 
 
-def measured(tunnels: Tunnels, number: int, demand: Floats) -> Seen:
+def measured(tunnels: Tunnels, number: int, demand: Floats) -> MeasuredMatrix:
     """A matrix with its optimum, or, where there are very many paths, with the scale that an equal split gives."""
     if len(tunnels.paths) > MOST_PATHS_FOR_OPTIMUM:
-        return Seen(number, demand, float(tunnels.mlu(tunnels.equal(), demand)[0]))
+        return MeasuredMatrix(number, demand, float(tunnels.mlu(tunnels.equal(), demand)[0]))
     best = optimum(tunnels, demand)
-    return Seen(number, demand, best.mlu, best.splits)
+    return MeasuredMatrix(number, demand, best.mlu, best.splits)
 
 
 @dataclass(slots=True)
@@ -98,10 +98,10 @@ class History:
     recent: int = RECENT
     _stride: int = 1
     _seen: int = 0
-    _spread: list[tuple[int, Seen]] = field(default_factory=list)
-    _newest: deque[tuple[int, Seen]] = field(default_factory=deque)
+    _spread: list[tuple[int, MeasuredMatrix]] = field(default_factory=list)
+    _newest: deque[tuple[int, MeasuredMatrix]] = field(default_factory=deque)
 
-    def add(self, row: Seen) -> None:
+    def add(self, row: MeasuredMatrix) -> None:
         """Remembers the next matrix."""
         place = self._seen
         self._seen += 1
@@ -114,7 +114,7 @@ class History:
             self._stride *= 2
             self._spread = [kept for kept in self._spread if kept[0] % self._stride == 0]
 
-    def rows(self) -> list[Seen]:
+    def rows(self) -> list[MeasuredMatrix]:
         """All that is kept, oldest first, none twice."""
         kept = dict([*self._spread, *self._newest])
         return [kept[place] for place in sorted(kept)]

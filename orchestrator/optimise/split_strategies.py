@@ -8,13 +8,13 @@ import numpy as np
 
 from orchestrator.optimise.hedging import Hedge, hedge
 from orchestrator.optimise.paths import Floats, Ints, Tunnels, optimum
-from orchestrator.optimise.scenarios import History, Risk, Scenarios, Seen, blended, history_for
+from orchestrator.optimise.scenarios import History, MeasuredMatrix, Risk, Scenarios, blended, history_for
 
 
 class Strategy(Protocol):
     """Is shown each matrix once it is over, and asked for splits before the next one begins."""
 
-    def see(self, row: Seen) -> None:
+    def see(self, row: MeasuredMatrix) -> None:
         """Learns from a matrix that was measured."""
         ...
 
@@ -29,7 +29,7 @@ class Fixed:
 
     splits: Floats
 
-    def see(self, row: Seen) -> None:
+    def see(self, row: MeasuredMatrix) -> None:
         """Nothing is learnt."""
 
     def decide(self) -> Floats:
@@ -42,9 +42,9 @@ class LastMatrix:
     """What was best for the matrix before."""
 
     tunnels: Tunnels
-    _last: Seen | None = None
+    _last: MeasuredMatrix | None = None
 
-    def see(self, row: Seen) -> None:
+    def see(self, row: MeasuredMatrix) -> None:
         """Its optimum comes next."""
         self._last = row
 
@@ -65,7 +65,7 @@ class Ewma:
     _sum: Floats | None = None
     _weights: float = 0.0
 
-    def see(self, row: Seen) -> None:
+    def see(self, row: MeasuredMatrix) -> None:
         """The newest matrix weighs 1, each one before it (1 - weight) of the one after."""
         before = np.zeros_like(row.demand) if self._sum is None else self._sum
         self._sum = row.demand + (1 - self.weight) * before
@@ -84,7 +84,7 @@ class PointForecast:
     foresee: Callable[[int], Floats]
     _next: int = 0
 
-    def see(self, row: Seen) -> None:
+    def see(self, row: MeasuredMatrix) -> None:
         """Counts on."""
         self._next = row.number + 1
 
@@ -130,7 +130,7 @@ class Hedged:
     _next: int = 0
     _surprised: bool = False
 
-    def see(self, row: Seen) -> None:
+    def see(self, row: MeasuredMatrix) -> None:
         """Remembers the matrix, and whether the splits in force failed on it."""
         self.history.add(row)
         self._age += 1

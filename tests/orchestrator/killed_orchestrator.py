@@ -35,7 +35,7 @@ from cpdb import (
     open_store,
     split_key,
 )
-from orchestrator import Orchestrator, Scaling, Tempo, cycle
+from orchestrator import Orchestrator, Scaling, Timing, cycle
 from orchestrator.plan import Plan
 from orchestrator.steps import Step
 from orchestrator.world import World
@@ -56,7 +56,7 @@ class Job:
         killer = Killer(self.kill_at, self.directory / "places")
         inner = LastingHypervisors(self.directory / "machines", killer, self.kind)
         pool = LastingPool(self.directory / "pool", inner, self.kind)
-        hypervisors = Scaling(inner, pool, store, CONFIG, Tempo(background=False))
+        hypervisors = Scaling(inner, pool, store, CONFIG, Timing(background=False))
         _listen(store, killer)
         desire = DESIRES[self.kind]
         cycle.plan = lambda world, _demand, _config: self._plan(desire, world, killer, beside)  # type: ignore[assignment]

@@ -34,7 +34,7 @@ from orchestrator import (
     PoolMember,
     PoolSpec,
     Scaling,
-    Tempo,
+    Timing,
     VmSpec,
 )
 
@@ -91,7 +91,7 @@ class PoolWorld:
     def fresh(self, store: Store | None = None, machines: FakePool | None = None) -> Orchestrator:
         """An orchestrator with nothing in its memory, on this world."""
         used = store or self.store
-        coat = Scaling(self.hypervisors, machines or self.pool, used, self.config, Tempo(background=False))
+        coat = Scaling(self.hypervisors, machines or self.pool, used, self.config, Timing(background=False))
         return Orchestrator(self.config, used, coat, lambda _source, _destination: ())
 
     # -- what is true

@@ -10,7 +10,7 @@ import pytest
 
 from cpdb import DriverError
 from orchestrator import Finished, HostSpec, LibvirtHypervisors, SetMemory, SetNetworkRate, SetVcpus, VmAction
-from orchestrator.act.libvirt.connections import Connections, Heard
+from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import interfaces, network_rate
 from orchestrator.act.libvirt.measuring import Dirtying
 from orchestrator.act.libvirt.timeouts import until, within
@@ -116,7 +116,7 @@ def test_a_machine_that_stops_or_pauses_is_told_once_and_counted_no_more(hypervi
 
 
 def test_everything_that_changes_a_machine_is_heard(host: HostSpec) -> None:
-    heard: list[Heard] = []
+    heard: list[MachineEvent] = []
     connections = Connections([host], heard.append)
     domain = connections.of("h1").lookupByName("vm1")
     domain.destroy()

@@ -15,7 +15,7 @@ from orchestrator.act.libvirt import domain as domain_module
 from orchestrator.act.libvirt import measuring
 from orchestrator.act.libvirt.connections import Connections
 from orchestrator.act.libvirt.domain import Domain
-from orchestrator.act.libvirt.measuring import Meter
+from orchestrator.act.libvirt.measuring import MachineMeter
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 GIB = 1 << 30
@@ -156,7 +156,7 @@ def two() -> Iterator[dict[str, Answering]]:
 
 
 def test_a_host_that_hangs_costs_neither_time_nor_the_others_loads(two: dict[str, Answering]) -> None:
-    meter = Meter(Ready(two), lambda _vm: None)
+    meter = MachineMeter(Ready(two), lambda _vm: None)
     meter.loads(100.0)
     hosts, machines = meter.loads(101.0)
     assert {one.host for one in hosts} == {"h1", "h2"}

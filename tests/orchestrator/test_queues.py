@@ -23,14 +23,14 @@ from orchestrator import (
     plan,
     problem_lines,
 )
-from orchestrator.act.ovs_qos import CLASSES, Seen, faults, making, rates, removing
+from orchestrator.act.ovs_qos import CLASSES, PortState, faults, making, rates, removing
 
 SPEC = QueueSpec("leaf>h1", "leaf-eth1", 1_500_000.0, 0.8)
 OTHER = QueueSpec("leaf>h2", "leaf-eth2", 1_500_000.0)
 QUEUED = CONFIG.tuned(declared={"queues": (SPEC,)})
 QUIET = pair_state("c1", "shop", 10, 2.0)
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
-WHOLE = Seen(
+WHOLE = PortState(
     port_exists=True,
     userspace=True,
     qos="u1",
@@ -41,7 +41,7 @@ WHOLE = Seen(
     queue_packets=50,
     queue_packets_before=1000,
 )
-BARE = Seen(port_exists=True, userspace=True, queue_packets=1000)
+BARE = PortState(port_exists=True, userspace=True, queue_packets=1000)
 
 
 def planned(start: World, config: OrchestratorConfig = QUEUED) -> Plan:
@@ -175,7 +175,7 @@ def test_only_what_is_missing_is_made() -> None:
     ],
     ids=["other rates", "deleted in the kernel", "cleared by hand"],
 )
-def test_a_broken_qos_is_cleared_with_all_its_rows_and_remembers_the_old_length(seen: Seen) -> None:
+def test_a_broken_qos_is_cleared_with_all_its_rows_and_remembers_the_old_length(seen: PortState) -> None:
     commands = making(SPEC, seen)
     assert [one[0] for one in commands] == ["ovs-vsctl", "ip", "ovs-vsctl", "tc"]
     assert ("clear" in commands[0]) == (seen.qos is not None)

@@ -11,9 +11,9 @@ from orchestrator.optimise import (
     Habits,
     Hedged,
     History,
+    MeasuredMatrix,
     Risk,
     Scenarios,
-    Seen,
     Tunnels,
     auto,
     blended,
@@ -109,7 +109,7 @@ def test_only_free_pairs_move() -> None:
 def test_history_keeps_an_even_choice_and_the_newest() -> None:
     history = History(most=10, recent=3)
     for number in range(100):
-        history.add(Seen(number, np.ones(2), 1.0, np.ones(3)))
+        history.add(MeasuredMatrix(number, np.ones(2), 1.0, np.ones(3)))
     numbers = [row.number for row in history.rows()]
     assert numbers[-3:] == [97, 98, 99]
     assert len(numbers) <= 13

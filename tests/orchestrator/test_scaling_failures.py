@@ -6,7 +6,7 @@ import pytest
 from pool_world import AT_REST, CONFIG, MANNER, POOL, VIP, PoolWorld, replace
 
 from cpdb import DestinationChange, DriverError, OutcomeKind, Standing, Store
-from orchestrator import Finished, ScaleIn, ScaleOut, Scaling, SetCpuLimit, Tempo, passed
+from orchestrator import Finished, ScaleIn, ScaleOut, Scaling, SetCpuLimit, Timing, passed
 
 OUT = ScaleOut(VIP, "web2", "hB", "paused")
 NUMBERS = itertools.count(1)
@@ -14,7 +14,7 @@ NUMBERS = itertools.count(1)
 
 def carried(world: PoolWorld, action: ScaleOut | ScaleIn, seconds: int = 60) -> list[Finished]:
     """How an action ends, if it does within so many seconds."""
-    coat = Scaling(world.hypervisors, world.pool, world.store, world.config, Tempo(background=False))
+    coat = Scaling(world.hypervisors, world.pool, world.store, world.config, Timing(background=False))
     coat.start(next(NUMBERS), action, world.now)
     for _ in range(seconds):
         world.tick()
@@ -59,7 +59,7 @@ def test_a_machine_that_does_not_come_up_is_laid_to_rest_again(
 def test_who_is_not_found_healthy_never_gets_traffic(store: Store) -> None:
     world = PoolWorld(store, sick={"web2"})
     got: list[int] = []
-    coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(background=False))
+    coat = Scaling(world.hypervisors, world.pool, store, world.config, Timing(background=False))
     coat.start(1, OUT, world.now)
     for _ in range(40):
         world.tick()
@@ -74,7 +74,7 @@ def test_who_is_not_found_healthy_never_gets_traffic(store: Store) -> None:
 def test_who_falls_ill_on_the_ramp_leaves_again(store: Store) -> None:
     slow = replace(POOL, manner=replace(MANNER, ramp_step_s=5.0))
     world = PoolWorld(store, config=CONFIG.tuned(declared={"pools": (slow,)}))
-    coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(background=False))
+    coat = Scaling(world.hypervisors, world.pool, store, world.config, Timing(background=False))
     coat.start(1, OUT, world.now)
     while "web2" not in world.serving():
         world.tick()
@@ -91,7 +91,7 @@ def test_who_falls_ill_on_the_ramp_leaves_again(store: Store) -> None:
 
 def test_the_ramp_goes_up_step_by_step(store: Store) -> None:
     world = PoolWorld(store)
-    coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(background=False))
+    coat = Scaling(world.hypervisors, world.pool, store, world.config, Timing(background=False))
     coat.start(1, OUT, world.now)
     weights = []
     while not coat.finished(world.now):
@@ -103,7 +103,7 @@ def test_the_ramp_goes_up_step_by_step(store: Store) -> None:
 
 def test_live_connections_are_waited_for(store: Store) -> None:
     world = joined(store, live={"web2": 3})
-    coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(background=False))
+    coat = Scaling(world.hypervisors, world.pool, store, world.config, Timing(background=False))
     coat.start(next(NUMBERS), OUT.inverse(), world.now)
     for _ in range(10):
         world.tick()
@@ -197,7 +197,7 @@ def test_strays_are_laid_to_rest(store: Store) -> None:
 
 def test_without_a_pool_it_is_one_clear_line(store: Store) -> None:
     world = PoolWorld(store)
-    coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(background=False))
+    coat = Scaling(world.hypervisors, world.pool, store, world.config, Timing(background=False))
     for action in (ScaleOut("10.9.9.9", "web2", "hB", "paused"), ScaleOut(VIP, "nobody", "hB", "paused")):
         with pytest.raises(DriverError) as caught:
             coat.start(1, action, world.now)
@@ -218,7 +218,7 @@ def test_in_the_background_it_goes_on_by_itself(store: Store) -> None:
     )
     world.now = time.time()
     world.pool.boot_s = {"paused": 0.0}
-    coat = Scaling(world.hypervisors, world.pool, store, world.config, Tempo(look_every_s=0.01))
+    coat = Scaling(world.hypervisors, world.pool, store, world.config, Timing(look_every_s=0.01))
     coat.start(1, OUT, world.now)
     ended: list[Finished] = []
     until = time.monotonic() + 30

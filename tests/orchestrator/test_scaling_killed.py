@@ -7,7 +7,7 @@ import pytest
 from pool_world import AT_REST, CONFIG, POOL, VIP, PoolWorld, replace
 
 from cpdb import OutcomeKind, Store
-from orchestrator import FakePool, Finished, ScaleIn, ScaleOut, Scaling, Tempo
+from orchestrator import FakePool, Finished, ScaleIn, ScaleOut, Scaling, Timing
 
 
 class Killed(BaseException):
@@ -57,7 +57,7 @@ def mortal(world: PoolWorld, deaths: Deaths) -> tuple[Store, FakePool]:
 def carried(world: PoolWorld, number: int, action: ScaleOut | ScaleIn, deaths: Deaths) -> tuple[list[Finished], bool]:
     """What came of an action, and whether its first process died of it; its successor goes on from the notes."""
     store, machines = mortal(world, deaths)
-    died, ended, coat = False, [], Scaling(world.hypervisors, machines, store, world.config, Tempo(background=False))
+    died, ended, coat = False, [], Scaling(world.hypervisors, machines, store, world.config, Timing(background=False))
     coat.start(number, action, world.now)
     for _ in range(90):
         world.tick()
@@ -65,7 +65,7 @@ def carried(world: PoolWorld, number: int, action: ScaleOut | ScaleIn, deaths: D
             ended += coat.finished(world.now)
         except Killed:
             died = True
-            coat = Scaling(world.hypervisors, world.pool, world.store, world.config, Tempo(background=False))
+            coat = Scaling(world.hypervisors, world.pool, world.store, world.config, Timing(background=False))
             coat.start(number, action, world.now)
         if ended:
             break
@@ -135,7 +135,7 @@ def test_a_killed_orchestrator_is_followed_by_one_that_reads_the_journal(store: 
 
 def test_two_processes_with_the_same_action_take_its_steps_once(store: Store) -> None:
     world = PoolWorld(store)
-    coats = [Scaling(world.hypervisors, world.pool, store, CONFIG, Tempo(background=False)) for _ in range(2)]
+    coats = [Scaling(world.hypervisors, world.pool, store, CONFIG, Timing(background=False)) for _ in range(2)]
     for coat in coats:
         coat.start(1, ScaleOut(VIP, "web2", "hB", "paused"), world.now)
     ended: list[list[Finished]] = [[], []]

@@ -23,7 +23,7 @@ _running = False
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class MachineEvent:
     """One event. "left": it went to another host; "round" and "job" are about a migration (`figures` of the job)."""
 
     host: str
@@ -32,7 +32,7 @@ class Heard:
     figures: Mapping[str, Any]
 
 
-Hear = Callable[[Heard], None]
+Hear = Callable[[MachineEvent], None]
 
 
 def run_loop() -> None:
@@ -63,7 +63,7 @@ def listen(connection: Any, host: str, hear: Hear) -> list[int]:
     import libvirt
 
     def tell(domain: Any, what: What, figures: Mapping[str, Any]) -> None:
-        hear(Heard(host, domain.name(), what, figures))
+        hear(MachineEvent(host, domain.name(), what, figures))
 
     found = []
     for event, callback in _callbacks(libvirt, tell).items():
@@ -135,7 +135,7 @@ OPEN_LIMIT_S = 5.0
 PAUSE_S = 3.0
 
 
-def _unheard(_heard: Heard) -> None:
+def _unheard(_heard: MachineEvent) -> None:
     return None
 
 

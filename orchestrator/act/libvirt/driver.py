@@ -10,9 +10,9 @@ import structlog
 
 from cpdb import DriverError, HostLoad, Seconds, VmLoad
 from orchestrator.act.hypervisors import Finished, change_of_one
-from orchestrator.act.libvirt.connections import Connections, Heard
+from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import RATE_TOLERANCE_BYTES_PER_S, Domain, network_rate, set_network_rate
-from orchestrator.act.libvirt.measuring import Meter
+from orchestrator.act.libvirt.measuring import MachineMeter
 from orchestrator.act.libvirt.memory import set_memory
 from orchestrator.act.libvirt.migration import Moved, Mover
 from orchestrator.actions import MachineAction, MigrateVm, SetCpuLimit, SetMemory, SetNetworkRate, SetVcpus, VmAction
@@ -28,7 +28,7 @@ MOST_AT_ONCE = 64
 
 
 @dataclass(slots=True)
-class _Errand:
+class _Task:
     """One action under way: its thread, and when nobody waits for it any more."""
 
     action: VmAction
@@ -55,9 +55,9 @@ class LibvirtHypervisors:
         self._migration_limit_s = migration_limit_s
         self._specs = specs
         self.connections = Connections(hosts, self._heard)
-        self._meter = Meter(self.connections, specs.get)
+        self._meter = MachineMeter(self.connections, specs.get)
         self._mover = Mover(self.connections, migration_limit_s, specs.get)
-        self._errands: dict[int, _Errand] = {}
+        self._tasks: dict[int, _Task] = {}
         self._turns: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._finished: deque[Finished] = deque()
@@ -72,7 +72,7 @@ class LibvirtHypervisors:
         """
         return self._meter.loads(now)
 
-    def _heard(self, event: Heard) -> None:
+    def _heard(self, event: MachineEvent) -> None:
         LOG.debug("event", host=event.host, vm=event.vm, what=event.what, figures=dict(event.figures))
         self._meter.heard(event)
 
@@ -99,16 +99,16 @@ class LibvirtHypervisors:
         with self._lock:
             if self._closed:
                 raise DriverError(f"{action.describe()}: the hypervisors are closed")
-            if len(self._errands) >= MOST_AT_ONCE:
+            if len(self._tasks) >= MOST_AT_ONCE:
                 raise DriverError(f"{action.describe()}: {MOST_AT_ONCE} actions are under way already")
-            self._errands[number] = _Errand(action, thread, time.monotonic() + limit_s)
+            self._tasks[number] = _Task(action, thread, time.monotonic() + limit_s)
         thread.start()
 
     def finished(self, now: Seconds) -> list[Finished]:  # noqa: ARG002 - part of the protocol
         """Every action that ended since the last call, and those that nobody waits for any more."""
-        for number, errand in list(self._errands.items()):
-            if time.monotonic() > errand.given_up_at:
-                text = f"{errand.action.describe()}: no answer in time; what came of it shows in what is measured"
+        for number, task in list(self._tasks.items()):
+            if time.monotonic() > task.given_up_at:
+                text = f"{task.action.describe()}: no answer in time; what came of it shows in what is measured"
                 self._end(Finished(number, False, text, self._clock()))
         found = []
         while self._finished:
@@ -118,7 +118,7 @@ class LibvirtHypervisors:
     def _end(self, result: Finished) -> None:
         """Each number ends once."""
         with self._lock:
-            if self._errands.pop(result.number, None) is not None:
+            if self._tasks.pop(result.number, None) is not None:
                 self._finished.append(result)
                 return
         LOG.warning("an action ended after it was given up", number=result.number, sentence=result.sentence)
@@ -183,8 +183,8 @@ class LibvirtHypervisors:
         """Waits for actions under way (each has its limit), then drops the connections."""
         with self._lock:
             self._closed = True
-            errands = list(self._errands.values())
-        for one in errands:
+            tasks = list(self._tasks.values())
+        for one in tasks:
             one.thread.join(max(0.0, one.given_up_at - time.monotonic()))
         self.connections.close()
 

@@ -9,17 +9,17 @@ from typing import Any
 import structlog
 
 from cpdb import MIB, BytesPerS, DriverError, HostLoad, Seconds, VmLoad
-from orchestrator.act.libvirt.connections import Connections, Heard
+from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.memory import STALE_STATISTICS_S, ask_statistics, used_bytes
-from orchestrator.act.libvirt.timeouts import Asked
+from orchestrator.act.libvirt.timeouts import TimedCall
 from orchestrator.config import HostSpec, VmSpec
 
 NANOSECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class MachineUse:
     """What a machine used a second until `now`: cores, and bytes received and sent by all its interfaces."""
 
     now: Seconds
@@ -29,7 +29,7 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class MachineCounters:
     """Cumulative counters of one machine, seen from inside it: rx is what came to it."""
 
     now: Seconds
@@ -38,16 +38,16 @@ class Counters:
     tx_bytes: int
 
     @staticmethod
-    def of(stats: Mapping[str, Any], now: Seconds) -> "Counters":
+    def of(stats: Mapping[str, Any], now: Seconds) -> "MachineCounters":
         """From one record of `virConnectGetAllDomainStats`; interfaces are numbered net.0., net.1., ...
 
         libvirt counts a plain tap device as the host sees it and says so in reverse, so rx and tx are the guest's.
         """
         interfaces = range(int(stats.get("net.count", 0)))
         rx, tx = (sum(int(stats.get(f"net.{n}.{way}.bytes", 0)) for n in interfaces) for way in ("rx", "tx"))
-        return Counters(now, int(stats.get("cpu.time", 0)), rx, tx)
+        return MachineCounters(now, int(stats.get("cpu.time", 0)), rx, tx)
 
-    def growth(self, before: "Counters | None") -> Growth | None:
+    def growth(self, before: "MachineCounters | None") -> MachineUse | None:
         """Use since `before`; None when there is nothing to compare with, as after a start or a migration.
 
         An interface that was unplugged takes its counters along: then nothing is known of the network, and 0 is said.
@@ -55,7 +55,7 @@ class Counters:
         if before is None or self.now <= before.now or self.cpu_ns < before.cpu_ns:
             return None
         seconds = self.now - before.now
-        return Growth(
+        return MachineUse(
             self.now,
             (self.cpu_ns - before.cpu_ns) / NANOSECONDS / seconds,
             max(0, self.rx_bytes - before.rx_bytes) / seconds,
@@ -142,7 +142,7 @@ BALLOON = "balloon."
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class MachineSample:
     """What one look at one machine brought."""
 
     name: str
@@ -153,17 +153,17 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Meter:
+class MachineMeter:
     """Measures use between two looks. Thread-safe for `heard` and `forget`; `loads` is called by one thread."""
 
     connections: Connections
     spec: Callable[[str], VmSpec | None]
-    _before: dict[tuple[str, str], Counters] = field(default_factory=dict)
+    _before: dict[tuple[str, str], MachineCounters] = field(default_factory=dict)
     _limits: dict[tuple[str, str, int], tuple[Seconds, int, float]] = field(default_factory=dict)
     _asked_statistics: dict[tuple[str, str], Seconds] = field(default_factory=dict)
     _used: dict[tuple[str, str], tuple[Seconds, int]] = field(default_factory=dict)
-    _open: dict[str, list[Asked[list[Seen]]]] = field(default_factory=dict)
-    _aside: dict[str, Asked[None]] = field(default_factory=dict)
+    _open: dict[str, list[TimedCall[list[MachineSample]]]] = field(default_factory=dict)
+    _aside: dict[str, TimedCall[None]] = field(default_factory=dict)
     _careful: set[str] = field(default_factory=set)
     _gone: dict[tuple[str, str], str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -184,7 +184,7 @@ class Meter:
                 hosts.append(_host_load(self.connections.hosts[host], known, now))
         return hosts, [*machines, *self._stopped({one.vm for one in machines}, now)]
 
-    def heard(self, event: Heard) -> None:
+    def heard(self, event: MachineEvent) -> None:
         """What an event makes stale is read anew; a machine that stopped is not counted any more."""
         if event.what in ("stopped", "left", "started", "tuned", "agent"):
             self.forget(event.host, event.vm)
@@ -209,7 +209,7 @@ class Meter:
 
     # -- asking
 
-    def _looks(self, now: Seconds) -> dict[str, list[Seen]]:
+    def _looks(self, now: Seconds) -> dict[str, list[MachineSample]]:
         asked = {}
         for host in self.connections.hosts:
             waiting = self._open[host] = [one for one in self._open.get(host, []) if not one.wait(0)]
@@ -217,7 +217,7 @@ class Meter:
             if len(waiting) >= MOST_UNANSWERED:
                 LOG.warning("host not measured", host=host, error=f"{len(waiting)} questions are not answered yet")
                 continue
-            asked[host] = Asked(lambda host=host: self._look(host, now))  # type: ignore[misc]
+            asked[host] = TimedCall(lambda host=host: self._look(host, now))  # type: ignore[misc]
         deadline, found = time.monotonic() + ANSWER_S, {}
         for host, one in asked.items():
             try:
@@ -229,7 +229,7 @@ class Meter:
                 LOG.warning("host not measured", host=host, error=str(error))
         return found
 
-    def _look(self, host: str, now: Seconds) -> list[Seen]:
+    def _look(self, host: str, now: Seconds) -> list[MachineSample]:
         """Runs in a thread of its own, which nobody may be waiting for any more."""
         connection = self.connections.of(host)
         domains = self._statistics(connection, host)
@@ -240,7 +240,7 @@ class Meter:
         """What waits until a guest is free may wait for ever for one that hangs: nobody waits along."""
         before = self._aside.get(host)
         if before is None or before.wait(0):
-            self._aside[host] = Asked(lambda: self._questions(host, domains, now))
+            self._aside[host] = TimedCall(lambda: self._questions(host, domains, now))
 
     def _questions(self, host: str, domains: Sequence[tuple[Any, Mapping[str, Any]]], now: Seconds) -> None:
         known = [(raw, raw.name(), stats) for raw, stats in domains]
@@ -266,12 +266,12 @@ class Meter:
                     raise
             return list(connection.getAllDomainStats(wanted, flags))
 
-    def _seen(self, host: str, domain: Domain, stats: Mapping[str, Any], now: Seconds) -> Seen:
+    def _seen(self, host: str, domain: Domain, stats: Mapping[str, Any], now: Seconds) -> MachineSample:
         plugged = int(stats.get("vcpu.current", 0))
         vcpus, limit = self._limit(host, domain, plugged, now)
         memory = int(stats.get("balloon.current", 0)) or domain.memory_kib()
         self.dirtying.note(domain.name, stats, now)
-        return Seen(domain.name, stats, vcpus, limit, memory)
+        return MachineSample(domain.name, stats, vcpus, limit, memory)
 
     def _limit(self, host: str, domain: Domain, plugged: int, now: Seconds) -> tuple[int, float]:
         """vCPUs in use and the limit in cores; asked again now and then, and whenever something was changed."""
@@ -300,13 +300,13 @@ class Meter:
 
     # -- counting
 
-    def _load(self, host: str, seen: Seen, now: Seconds) -> VmLoad | None:
-        counters, key = Counters.of(seen.stats, now), (host, seen.name)
+    def _load(self, host: str, seen: MachineSample, now: Seconds) -> VmLoad | None:
+        counters, key = MachineCounters.of(seen.stats, now), (host, seen.name)
         before, self._before[key] = self._before.get(key), counters
         grown = counters.growth(before)
         return None if grown is None else self._grown(host, seen, grown)
 
-    def _grown(self, host: str, seen: Seen, grown: Growth) -> VmLoad:
+    def _grown(self, host: str, seen: MachineSample, grown: MachineUse) -> VmLoad:
         memory = seen.memory_kib << 10
         used = self._memory_used((host, seen.name), seen.stats, grown.now)
         return VmLoad(

@@ -44,7 +44,7 @@ def overrun_s(limit_s: Seconds, expected_s: Seconds | None) -> Seconds:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class JobFigures:
     """A job's figures at one moment; `dirty_bytes_per_s` is known once a second round found anything."""
 
     rounds: int = 0
@@ -55,11 +55,11 @@ class Look:
     downtime_s: Seconds | None = None
 
     @staticmethod
-    def of(stats: Mapping[str, Any]) -> "Look":
+    def of(stats: Mapping[str, Any]) -> "JobFigures":
         """From `virDomainGetJobStats`."""
         pages, page = int(stats.get("memory_dirty_rate", 0)), int(stats.get("memory_page_size", 4096))
         rounds = int(stats.get("memory_iteration", 0))
-        return Look(
+        return JobFigures(
             rounds,
             int(stats.get("memory_remaining", 0)),
             int(stats.get("memory_processed", 0)),
@@ -78,7 +78,7 @@ class Order(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RoundHistory:
     """How the rounds went so far: what the present one began with, the least one began with, and how many stalled."""
 
     rounds: int = 0
@@ -87,7 +87,7 @@ class Course:
     stalled: int = 0
     switched: bool = False
 
-    def seen(self, look: Look) -> "Course":
+    def seen(self, look: JobFigures) -> "RoundHistory":
         """After one more look. The first round copies everything and says nothing yet."""
         if look.rounds <= self.rounds:
             return replace(self, began_with=max(self.began_with, look.remaining_bytes))
@@ -95,10 +95,10 @@ class Course:
             return replace(self, rounds=look.rounds, began_with=look.remaining_bytes)
         stalled = self.stalled + 1 if self.began_with > STALLED_SHARE * self.least else 0
         least = min(self.least, self.began_with)
-        return Course(look.rounds, look.remaining_bytes, least, stalled, self.switched)
+        return RoundHistory(look.rounds, look.remaining_bytes, least, stalled, self.switched)
 
 
-def ordered(course: Course, look: Look, elapsed_s: Seconds, terms: Terms) -> tuple[Order, str]:
+def ordered(course: RoundHistory, look: JobFigures, elapsed_s: Seconds, terms: Terms) -> tuple[Order, str]:
     """What to do now and why. After the switch to post-copy nothing can be taken back, so nothing is ordered."""
     if course.switched:
         return Order.GO_ON, ""
@@ -113,7 +113,7 @@ def ordered(course: Course, look: Look, elapsed_s: Seconds, terms: Terms) -> tup
     return (Order.SWITCH if terms.post_copy else Order.ABORT), why
 
 
-def _stalled(look: Look) -> str:
+def _stalled(look: JobFigures) -> str:
     written, copied = (look.dirty_bytes_per_s or 0.0) / MIB, look.bytes_per_s / MIB
     left = f"{look.remaining_bytes >> 20} MiB are left in round {look.rounds}"
     return f"it does not converge: {left}, {written:.0f} MiB/s are written and {copied:.0f} MiB/s copied"
@@ -126,10 +126,10 @@ class Copying:
     domain: Domain
     terms: Terms
     clock: Callable[[], float] = time.monotonic
-    last: Look = field(default_factory=Look)
+    last: JobFigures = field(default_factory=JobFigures)
     reason: str = ""
     switched_why: str = ""
-    _course: Course = field(default_factory=Course)
+    _course: RoundHistory = field(default_factory=RoundHistory)
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self, migration_uri: str) -> None:
@@ -186,7 +186,7 @@ class Copying:
 
     def _looked(self, stats: Mapping[str, Any], elapsed_s: Seconds) -> None:
         if stats.get("memory_total"):
-            self.last = Look.of(stats)
+            self.last = JobFigures.of(stats)
             self._course = self._course.seen(self.last)
         order, why = ordered(self._course, self.last, elapsed_s, self.terms)
         if order is not Order.GO_ON and not self._ended.is_set():
@@ -251,7 +251,7 @@ def settled(look: Callable[[], Whereabouts], limit_s: Seconds = FIND_S) -> Where
     return found[0]
 
 
-def figures(done: Look, took_s: Seconds) -> str:
+def figures(done: JobFigures, took_s: Seconds) -> str:
     """The outcome in numbers, for people."""
     stopped = "" if done.downtime_s is None else f", stopped for {1000 * done.downtime_s:.0f} ms"
     rounds = f"{done.rounds} round{'s' if done.rounds != 1 else ''}"
@@ -308,7 +308,7 @@ class Mover:
         place = settled(lambda: self._place(action))
         if place.runs_there is not True:
             raise DriverError(_failed(action, problem, place))
-        seen = copying.last if copying else Look()
+        seen = copying.last if copying else JobFigures()
         notes = [f"done: {action.describe()}; {figures(self._completed(action, seen), time.monotonic() - began)}"]
         if copying is not None and copying.switched_why:
             notes.append(f"switched to post-copy because {copying.switched_why}")
@@ -339,7 +339,7 @@ class Mover:
                     return None
                 raise
 
-    def _completed(self, action: MigrateVm, last: Look) -> Look:
+    def _completed(self, action: MigrateVm, last: JobFigures) -> JobFigures:
         """The whole job's figures, which the new host keeps; what was seen last where it does not."""
         import libvirt
 
@@ -349,7 +349,7 @@ class Mover:
                 stats = domain.raw.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
         except DriverError:
             return last
-        return Look.of(stats) if stats.get("memory_total") else last
+        return JobFigures.of(stats) if stats.get("memory_total") else last
 
     def _kept(self, action: MigrateVm, limit: float, vcpus: int) -> list[str]:
         """The CPU limit goes along; if it does not, it is set again."""

@@ -15,13 +15,13 @@ def within(limit_s: Seconds, call: Callable[[], T], doing: str) -> T:
 
     A call into a hypervisor cannot be broken off: its thread stays until it comes back, and nobody waits for it.
     """
-    asked = Asked(call)
+    asked = TimedCall(call)
     if not asked.wait(limit_s):
         raise DriverError(f"{doing}: no answer within {limit_s:g} s")
     return asked.answer()
 
 
-class Asked(Generic[T]):
+class TimedCall(Generic[T]):
     """One call in a daemon thread of its own."""
 
     def __init__(self, call: Callable[[], T]) -> None:
