@@ -13,13 +13,12 @@ from predictor.service.cycle import Predictor, PredictorReport
 from predictor.service.loop import run
 from predictor.service.tiers import FAST, SLOW, SlowTier, Tiers, tier_of
 from predictor.trust.activity import rolling_probabilities
-from predictor.trust.scores import SAID, ModelScore, summarise_scores
+from predictor.trust.scores import ModelScore, summarise_scores
 
 __all__ = [
     "BASELINES",
     "FAST",
     "MODELS",
-    "SAID",
     "SLOW",
     "Adopting",
     "FlowSeries",

@@ -35,11 +35,11 @@ class PointModel:
 
     def update(self, view: SeriesView) -> None:
         """Renews the band of the series whose turn it is, and gives new ones theirs."""
-        band = self._roomy(view.population)
+        band = self._grown_band(view.population)
         sub = view.due()
         band[sub.rows] = self._errors(sub)
 
-    def _roomy(self, population: int) -> Floats:
+    def _grown_band(self, population: int) -> Floats:
         band = self._band
         if band is None or len(band) < population:
             more = self.spec.empty(1, population - (0 if band is None else len(band)))[0]

@@ -16,11 +16,21 @@ from predictor.models.communications import Arrivals, Communications
 from predictor.service.cycle import Predictor, PredictorReport
 from predictor.trust.horizon import refreshes, too_short, usable
 
+log = structlog.get_logger(__name__)
+
+FAST, SLOW = "fast", "slow"
+# Tiers beside the pairs' fast one make do with models that need no fitting in the background.
+LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
+# Sums, links and machines are looked at in turn, each in every second cycle: that halves what they cost.
+TURNS = 2
+# How often it is looked up how often switches renew their counters
+LOOK_EVERY_S = 60.0
+MACHINES = (SubjectKind.HOST, SubjectKind.VM)
 # What costs a machine work: requests, and bytes.
 FEATURES = (Quantity.CONNECTIONS_MEAN, Quantity.BYTES_MEAN)
 
 
-class AtMachines:
+class MachineArrivals:
     """Looks up, for the machines of one predictor, what another one knows and forecasts about destinations."""
 
     def __init__(self, destinations: Predictor, machines: Source, host_of: Mapping[str, str]) -> None:
@@ -72,18 +82,6 @@ class AtMachines:
                 told &= links.any(axis=1)
                 ahead[number, told, place] = summed[told]
         return ahead
-
-
-log = structlog.get_logger(__name__)
-
-FAST, SLOW = "fast", "slow"
-# Tiers beside the pairs' fast one make do with models that need no fitting in the background.
-LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
-# Sums, links and machines are looked at in turn, each in every second cycle: that halves what they cost.
-TURNS = 2
-# How often it is looked up how often switches renew their counters
-LOOK_EVERY_S = 60.0
-MACHINES = (SubjectKind.HOST, SubjectKind.VM)
 
 
 def tier_of(kind: SubjectKind, speed: str = FAST) -> str:
@@ -151,7 +149,7 @@ class Tiers:
             more: list[Callable[[ForecastSpec], Model]] = []
             if tier.endswith("/machine"):
                 destinations = made[tier_of(SubjectKind.DESTINATION, tier.split("/")[0])]
-                arrivals = AtMachines(destinations, source, self._host_of)
+                arrivals = MachineArrivals(destinations, source, self._host_of)
                 more = [partial(Communications, arrivals=arrivals)]
             made[tier] = Predictor(replace(config, tier=tier), background=False, source=source, more=more)
         return made

@@ -9,7 +9,7 @@ from cpdb import Quantity, ScoreBatch, Subject
 from predictor.data.view import Floats, Ints
 
 # The name under which what was really said is scored, beside the models that it was made of.
-SAID = "auto"
+BLENDED = "auto"
 # So many series have scores of their own, the busiest; one row more holds all of them together.
 OWN_ROWS = 256
 EVERYTHING = "*"
@@ -28,20 +28,6 @@ class ScoreShape:
     def targets(self) -> int:
         """Number of targets."""
         return len(self.horizons_s) * len(self.quantities)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredWindows:
-    """Windows that are over: which `targets` (positions) of which `rows` (series).
-
-    `losses` is models x rows x targets and `covered` says for the same whether the 0.9 quantile held; the last model
-    is what was really said. NaN losses are left out.
-    """
-
-    losses: Floats
-    covered: Floats
-    targets: Ints
-    rows: Ints
 
 
 class ScoreRollup:
@@ -63,15 +49,19 @@ class ScoreRollup:
         # Loss, covered, count; the last row is for everything
         self._sums = np.zeros((3, len(self.shape.models), len(self._watched) + 1, self.shape.targets))
 
-    def add(self, judged: ScoredWindows) -> None:
-        """Takes note of windows that are over."""
-        known = ~np.isnan(judged.losses)
-        news = np.stack([np.where(known, judged.losses, 0.0), known & (judged.covered > 0), known])
-        self._sums[:, :, -1, judged.targets] += news.sum(axis=2)
+    def add(self, losses: Floats, covered: Floats, targets: Ints, rows: Ints) -> None:
+        """Takes note of windows that are over: which `targets` (positions) of which `rows` (series).
+
+        `losses` is models x rows x targets and `covered` says for the same whether the 0.9 quantile held; the last
+        model is what was really written. NaN losses are left out.
+        """
+        known = ~np.isnan(losses)
+        news = np.stack([np.where(known, losses, 0.0), known & (covered > 0), known])
+        self._sums[:, :, -1, targets] += news.sum(axis=2)
         # Series that have joined since the last roll-up count among all only.
-        known_of = np.flatnonzero(judged.rows < len(self._place))
-        own = known_of[self._place[judged.rows[known_of]] >= 0]
-        where = np.ix_(np.arange(3), np.arange(len(self.shape.models)), self._place[judged.rows[own]], judged.targets)
+        known_of = np.flatnonzero(rows < len(self._place))
+        own = known_of[self._place[rows[known_of]] >= 0]
+        where = np.ix_(np.arange(3), np.arange(len(self.shape.models)), self._place[rows[own]], targets)
         self._sums[where] += news[:, :, own]
 
     def due(self, now: float, subjects: Sequence[Subject], sizes: Floats) -> ScoreBatch | None:

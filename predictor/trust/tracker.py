@@ -10,7 +10,7 @@ from predictor.data.view import Floats, Ints, SeriesView
 from predictor.trust.activity import ActivityModel
 from predictor.trust.drift import DriftDetector
 from predictor.trust.horizon import UNKNOWN, HorizonChange, HorizonLadder, Tolerance
-from predictor.trust.scores import SAID, ScoredWindows, ScoreRollup, ScoreShape
+from predictor.trust.scores import BLENDED, ScoreRollup, ScoreShape
 
 # Rows arrive a little late; cells are taken for complete this long after the last that anyone knows.
 SETTLED_CELLS = 1
@@ -90,10 +90,8 @@ class TrustTracker:
     def _note_scores(self, verdicts: JudgedWindows) -> None:
         actual = verdicts.actual
         losses = np.concatenate([verdicts.losses, verdicts.final_loss[None]])
-        covered = (
-            np.concatenate([verdicts.forecasts[..., self._upper], verdicts.final[None, ..., self._upper]]) >= actual
-        )
-        self._board.add(ScoredWindows(losses, covered, verdicts.targets, verdicts.rows))
+        upper = np.concatenate([verdicts.forecasts[..., self._upper], verdicts.final[None, ..., self._upper]])
+        self._board.add(losses, upper >= actual, verdicts.targets, verdicts.rows)
 
     def moves(self, now: Seconds, subjects: Sequence[Subject]) -> list[HorizonMove]:
         """One cycle later: which horizons have changed. What has drifted falls to the shortest at once."""
@@ -132,7 +130,7 @@ def score_shape(
     models: Sequence[str], horizons_s: Sequence[int], quantities: Sequence[object], tier: str
 ) -> ScoreShape:
     """The shape of scores: the models, and what was really said as the last."""
-    return ScoreShape((*models, SAID), tuple(horizons_s), tuple(quantities), tier)  # type: ignore[arg-type]
+    return ScoreShape((*models, BLENDED), tuple(horizons_s), tuple(quantities), tier)  # type: ignore[arg-type]
 
 
 def section(arrays: Mapping[str, Floats], prefix: str) -> dict[str, Floats]:
