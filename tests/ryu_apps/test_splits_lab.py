@@ -14,6 +14,7 @@ from controller_lab import ADDRESS, VIP, Net, eventually, network
 from cpdb import OutcomeKind, SplitReport, WantedSplit
 from forepath.processes import path_reader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
+from orchestrator.config import OWNER
 from ryu_apps.paths.splits import SplitPath, choose_path
 
 pytestmark = [
@@ -153,5 +154,5 @@ def test_the_orchestrator_relieves_a_full_path_by_itself(net: Net) -> None:
             assert 0.15 < shares_of(net, 2) < 0.85
     (first, *_) = (one for one in net.store.journal.actions(since=start) if one.kind == "set_routes")
     assert first.reason["mean_max_utilisation"]["after"] < first.reason["mean_max_utilisation"]["before"]
-    assert net.store.wanted.splits()[0].owner == config.owner
+    assert net.store.wanted.splits()[0].owner == OWNER
     loop.close()
