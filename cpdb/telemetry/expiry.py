@@ -216,7 +216,7 @@ def _make(engine: Engine, table: str, start: int) -> None:
 def _drop(connection: Connection, table: str, before: Seconds) -> None:
     for name, start in _partitions(connection, table):
         end = start + WIDTHS[table]
-        if end <= before and not _needed(connection, table, (start, end)):
+        if end <= before and not _needed(connection, table, start, end):
             connection.execute(text(f"DROP TABLE {name}"))
 
 
@@ -229,9 +229,9 @@ def _partitions(connection: Connection, table: str) -> Iterator[tuple[str, int]]
             yield name, int(start)
 
 
-def _needed(connection: Connection, table: str, span: tuple[int, int]) -> bool:
+def _needed(connection: Connection, table: str, start: int, end: int) -> bool:
     """Whether something in it was not rolled up yet."""
-    times = {"start": span[0], "end": span[1]}
+    times = {"start": start, "end": end}
     if table == "batches":
         query = "SELECT 1 FROM pending WHERE t >= :start AND t < :end LIMIT 1"
     elif table == "patterns_10s":
@@ -242,7 +242,7 @@ def _needed(connection: Connection, table: str, span: tuple[int, int]) -> bool:
 
 
 def _drop_chunks(connection: Connection, table: str, before: Seconds) -> None:
-    if not _needed(connection, table, (0, int(before))):
+    if not _needed(connection, table, 0, int(before)):
         connection.execute(
             text(f"SELECT drop_chunks('{table}', older_than => CAST(:t AS integer))"), {"t": int(before)}
         )

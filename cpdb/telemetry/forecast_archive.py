@@ -77,30 +77,12 @@ class ForecastArchive:
     def add_batch(self, batch: ForecastBatch) -> None:
         """Appends one issue of forecasts, whatever its number of subjects, as one row."""
         with reported(self._engine, "writing forecasts"):
-            self._add(forecast_batches, _row_of(batch), batch.subjects)
-
-    def _add(self, table: Table, row: dict[str, Any], subjects: tuple[Subject, ...]) -> None:
-        try:
-            self._insert(table, row | {"roster_id": self._rosters.number(subjects)})
-        except IntegrityError:
-            # The list had not been referred to for so long that it was forgotten.
-            self._rosters.forget()
-            self._insert(table, row | {"roster_id": self._rosters.number(subjects)})
-
-    def _insert(self, table: Table, row: dict[str, Any]) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(insert(table), row)
+            _append(self._engine, self._rosters, forecast_batches, _row_of(batch), batch.subjects)
 
     def batch(self, now: Seconds, max_age_s: Seconds, lane: str = FAST) -> ForecastBatch | None:
         """The newest issue of this lane that is not older than `max_age_s` and not from the future of `now`."""
-        found = self._batches(_newest(now, max_age_s, lane).limit(1))
+        found = _read_batches(self._engine, self._rosters, _newest(now, max_age_s, lane).limit(1))
         return found[0][1] if found else None
-
-    def _batches(self, query: Select[Any]) -> list[tuple[int, ForecastBatch]]:
-        with reported(self._engine, "reading forecasts"):
-            with self._engine.connect() as connection:
-                rows = connection.execute(query).all()
-            return [(row.id, _batch_of(row, self._rosters.subjects(row.roster_id))) for row in rows]
 
     def add_forecasts(self, rows: Sequence[Forecast]) -> None:
         """Appends forecasts of pairs; those of one moment become one issue of the fast lane."""
@@ -109,14 +91,14 @@ class ForecastArchive:
 
     def latest(self, now: Seconds, max_age_s: Seconds) -> list[Forecast]:
         """The pairs' forecasts in the newest issue not older than `max_age_s` and not from the future of `now`."""
-        found = self._batches(_newest(now, max_age_s, FAST).limit(1))
+        found = _read_batches(self._engine, self._rosters, _newest(now, max_age_s, FAST).limit(1))
         return [row for number, batch in found for row in forecasts_of(batch, number)]
 
     def issued_between(self, since: Seconds, until: Seconds) -> list[Forecast]:
         """Forecasts of pairs with since < issued_at <= until, oldest first."""
         table = forecast_batches
         query = select(table).where(table.c.issued_at > since, table.c.issued_at <= until, table.c.tier == FAST)
-        found = self._batches(query.order_by(table.c.issued_at, table.c.id))
+        found = _read_batches(self._engine, self._rosters, query.order_by(table.c.issued_at, table.c.id))
         return [row for number, batch in found for row in forecasts_of(batch, number)]
 
     def add_scores(self, rows: Sequence[Score]) -> None:
@@ -124,7 +106,7 @@ class ForecastArchive:
         if not rows:
             return
         with reported(self._engine, "writing scores"):
-            keys = self._keys({row.pair for row in rows})
+            keys = _pair_keys(self._names, {row.pair for row in rows})
         with reported(self._engine, "writing scores"), self._engine.begin() as connection:
             values = [
                 keys[row.pair]
@@ -141,11 +123,6 @@ class ForecastArchive:
                 for row in rows
             ]
             connection.execute(insert(scores), values)
-
-    def _keys(self, pairs: set[Pair]) -> dict[Pair, dict[str, Any]]:
-        node_ids = self._names.node_ids({pair.source for pair in pairs})
-        vip_ids = self._names.vip_ids({pair.virtual_ip for pair in pairs})
-        return {pair: {"source_id": node_ids[pair.source], "virtual_ip_id": vip_ids[pair.virtual_ip]} for pair in pairs}
 
     def scores(self, since: Seconds) -> list[Score]:
         """Scores with scored_at > since, oldest first."""
@@ -175,7 +152,7 @@ class ForecastArchive:
     def add_score_batch(self, batch: ScoreBatch) -> None:
         """Appends the scores of one moment as one row."""
         with reported(self._engine, "writing scores"):
-            self._add(score_batches, _row_of_scores(batch), batch.subjects)
+            _append(self._engine, self._rosters, score_batches, _row_of_scores(batch), batch.subjects)
 
     def score_batches(self, since: Seconds) -> list[ScoreBatch]:
         """Score batches with scored_at > since, oldest first."""
@@ -238,6 +215,35 @@ class ForecastArchive:
                     horizon_moves.c.t,
                 )
             )
+
+
+def _append(
+    engine: Engine, lists: SubjectLists, table: Table, row: dict[str, Any], subjects: tuple[Subject, ...]
+) -> None:
+    try:
+        _insert(engine, table, row | {"roster_id": lists.number(subjects)})
+    except IntegrityError:
+        # The list had not been referred to for so long that it was forgotten.
+        lists.forget()
+        _insert(engine, table, row | {"roster_id": lists.number(subjects)})
+
+
+def _insert(engine: Engine, table: Table, row: dict[str, Any]) -> None:
+    with engine.begin() as connection:
+        connection.execute(insert(table), row)
+
+
+def _read_batches(engine: Engine, lists: SubjectLists, query: Select[Any]) -> list[tuple[int, ForecastBatch]]:
+    with reported(engine, "reading forecasts"):
+        with engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [(row.id, _batch_of(row, lists.subjects(row.roster_id))) for row in rows]
+
+
+def _pair_keys(names: Names, pairs: set[Pair]) -> dict[Pair, dict[str, Any]]:
+    node_ids = names.node_ids({pair.source for pair in pairs})
+    vip_ids = names.vip_ids({pair.virtual_ip for pair in pairs})
+    return {pair: {"source_id": node_ids[pair.source], "virtual_ip_id": vip_ids[pair.virtual_ip]} for pair in pairs}
 
 
 def _newest(now: Seconds, max_age_s: Seconds, lane: str) -> Select[Any]:

@@ -38,7 +38,7 @@ def roll_up(connection: Connection, step: RollUp, now: Seconds, policy: Retentio
     sums = _sums(connection, ids, step.t)
     for step_s, t in tiers(step.t, built_through(connection), now, policy):
         for observer, own in sums.items():
-            _add(connection, step_s, t, (observer, own))
+            _add(connection, step_s, t, observer, own)
     return len(ids)
 
 
@@ -70,8 +70,7 @@ def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums
     return found
 
 
-def _add(connection: Connection, step_s: int, t: int, observed: tuple[str, _Sums]) -> None:
-    observer, own = observed
+def _add(connection: Connection, step_s: int, t: int, observer: str, own: _Sums) -> None:
     before = _covered_before(connection, step_s, t, observer) if own.complete_s else 0.0
     if before:
         # Late: rows that are there already were silent, or spoke, this much longer.
@@ -80,7 +79,7 @@ def _add(connection: Connection, step_s: int, t: int, observed: tuple[str, _Sums
         longer = update(table).where(table.c.t == t, table.c.flow_key_id.in_(mine))
         connection.execute(longer.values(covered_s=table.c.covered_s + own.complete_s))
     if own.complete_s:
-        _cover(connection, step_s, t, (observer, own.complete_s))
+        _cover(connection, step_s, t, observer, own.complete_s)
     covered_s = before + own.complete_s
     rows: Iterator[Row] = (
         (t, flow_key, own.listed_s.get(flow_key, 0.0) or covered_s, *sums)  # type: ignore[misc]
@@ -96,13 +95,13 @@ def _covered_before(connection: Connection, step_s: int, t: int, observer: str) 
     return connection.execute(select(covered.c.covered_s).where(same)).scalar() or 0.0
 
 
-def _cover(connection: Connection, step_s: int, t: int, observed: tuple[str, float]) -> None:
+def _cover(connection: Connection, step_s: int, t: int, observer: str, seconds: float) -> None:
     connection.execute(
         text(
             "INSERT INTO covered (step_s, t, observer, covered_s) VALUES (:step_s, :t, :observer, :s) "
             "ON CONFLICT (step_s, t, observer) DO UPDATE SET covered_s = covered.covered_s + excluded.covered_s"
         ),
-        {"step_s": step_s, "t": t, "observer": observed[0], "s": observed[1]},
+        {"step_s": step_s, "t": t, "observer": observer, "s": seconds},
     )
 
 

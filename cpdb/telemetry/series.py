@@ -83,7 +83,7 @@ class Series:
         for start in range(first, last, width):
             end = min(start + width, last)
             with reported(self._engine, "reading communications"):
-                buckets = self._buckets(window, (start, end))
+                buckets = self._buckets(window, start, end)
             for t in range(start + window.step_s, end + 1, window.step_s):
                 yield t, self._rates(buckets.get(t, _Bucket()), watched, t)
 
@@ -96,13 +96,13 @@ class Series:
                 found[observer].append((number, since))
         return found
 
-    def _buckets(self, window: Window, span: tuple[int, int]) -> dict[int, _Bucket]:
+    def _buckets(self, window: Window, start: int, end: int) -> dict[int, _Bucket]:
         tier = tier_of(window.step_s)
-        return self._of_batches(window, span) if tier == 1 else self._of_rows(window, span, tier)
+        return self._of_batches(window, start, end) if tier == 1 else self._of_rows(window, start, end, tier)
 
-    def _of_batches(self, window: Window, span: tuple[int, int]) -> dict[int, _Bucket]:
+    def _of_batches(self, window: Window, start: int, end: int) -> dict[int, _Bucket]:
         found: dict[int, _Bucket] = defaultdict(_Bucket)
-        for item in self._batches.read(0, *span):
+        for item in self._batches.read(0, start, end):
             bucket = found[bucket_end(item.t, window.step_s)]
             column = {"bytes": item.bytes, "packets": item.packets, "connections": item.connections}[window.quantity]
             for number, value in zip(item.key_ids, column, strict=True):
@@ -114,14 +114,14 @@ class Series:
                     bucket.listed_s[number] += item.interval_s
         return found
 
-    def _of_rows(self, window: Window, span: tuple[int, int], tier: int) -> dict[int, _Bucket]:
+    def _of_rows(self, window: Window, start: int, end: int, tier: int) -> dict[int, _Bucket]:
         found: dict[int, _Bucket] = defaultdict(_Bucket)
         table = PATTERN_TABLES[tier]
         columns = (table.c.t, table.c.flow_key_id, table.c.covered_s, table.c[window.quantity])
-        times = covered.c.t > span[0], covered.c.t <= span[1], covered.c.step_s == tier
+        times = covered.c.t > start, covered.c.t <= end, covered.c.step_s == tier
         with self._engine.connect() as connection:
             for t, number, listed_s, value in connection.execute(
-                select(*columns).where(table.c.t > span[0], table.c.t <= span[1])
+                select(*columns).where(table.c.t > start, table.c.t <= end)
             ):
                 bucket = found[bucket_end(t, window.step_s)]
                 bucket.sums[number] += value
