@@ -16,8 +16,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 UNLIMITED = np.inf
-# Looking for any answer first (feasibility jump) takes a quarter of the time of a placement, whose start is one.
-OPTIONS = {"output_flag": False, "mip_heuristic_run_feasibility_jump": False}
 
 
 class Term(NamedTuple):
@@ -95,7 +93,7 @@ class LinearProgram:
         `gap`: an answer with integers that is so near to the bound, in shares of its cost, is good enough.
         """
         highs, mixed = _Highs(), any(part.integer.any() for part in self._variables)
-        for option, value in (*OPTIONS.items(), ("time_limit", float(limit_s)), ("mip_rel_gap", gap)):
+        for option, value in (("output_flag", False), ("time_limit", float(limit_s)), ("mip_rel_gap", gap)):
             highs.setOptionValue(option, value)
         highs.passModel(self._model(mixed))
         highs.run()

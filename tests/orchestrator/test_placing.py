@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.optimise import Problem, cost, improve, lower_bound, merged, problems_of, solve
@@ -51,6 +51,7 @@ def test_the_greedy_answer_is_allowed_and_never_dearer_than_doing_nothing(seed: 
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
+@example(5232)  # a version of the solver took a dear answer for the best
 def test_the_optimiser_is_best_where_all_answers_can_be_tried(seed: int) -> None:
     problem = replace(make(seed), apart=np.full(6, -1))
     solved = solve(problem, time_limit_s=10.0)
