@@ -38,19 +38,20 @@ from orchestrator.actions import (
 )
 from orchestrator.approval import Approval
 from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, RouteSettings, TenantCap, VmSpec, problem_lines
+from orchestrator.context import PlanningContext
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.demand import Demand, critical_level, demands, together
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
-from orchestrator.judge.verdict import verdict
 from orchestrator.lead_times import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
 from orchestrator.pools import GoldenImage, Manner, PoolMember, PoolSpec, Probe
+from orchestrator.promises import verdict
+from orchestrator.proposal import Reason, Refusal, Step
 from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
-from orchestrator.steps import Refusal, Step
 from orchestrator.strategies.destinations import PreCopy, pre_copy
 from orchestrator.strategies.requests import request_of
 from orchestrator.strategies.services import Candidate, candidates
@@ -87,12 +88,14 @@ __all__ = [
     "PairState",
     "Paths",
     "Plan",
+    "PlanningContext",
     "PoolMember",
     "PoolSpec",
     "PreCopy",
     "Probe",
     "QueueKeeper",
     "QueueSpec",
+    "Reason",
     "Refusal",
     "ReleaseBandwidth",
     "ReserveBandwidth",

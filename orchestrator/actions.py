@@ -1,12 +1,11 @@
 """The small alphabet of what the orchestrator can do: printed plan, dry run and deed are these same objects."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from cpdb import Json, Limit, Pair, Seconds, SettingsError, WantedSplit, show_rate
+from cpdb import Json, Limit, Pair, Reservation, Seconds, SettingsError, WantedSplit, show_rate
 from orchestrator.machine_actions import (
-    HOWS,
     SCALE_KINDS,
     VM_KINDS,
     MachineAction,
@@ -21,6 +20,7 @@ from orchestrator.machine_actions import (
     VmAction,
     VmChange,
 )
+from orchestrator.world import Action, World
 
 __all__ = [
     "KINDS",
@@ -82,7 +82,7 @@ class RouteChange:
 
 
 @dataclass(frozen=True, slots=True)
-class SetRoutes:
+class SetRoutes(Action):
     """Splits traffic over paths for `lease_s` seconds unless renewed; then it goes the shortest way again."""
 
     kind: ClassVar[str] = "set_routes"
@@ -100,6 +100,26 @@ class SetRoutes:
         named = "; ".join(one.describe() for one in self.changes[:MOST_NAMED])
         more = len(self.changes) - MOST_NAMED
         return f"split {named}" + (f" and {more} more" if more > 0 else "")
+
+    @classmethod
+    def from_body(cls, body: Json) -> Self:
+        changes = tuple(
+            RouteChange(
+                one["from"],
+                one["to"],
+                tuple(tuple(str(node) for node in path) for path in one["paths"]),
+                tuple(int(tag) for tag in one["tags"]),
+                tuple(float(share) for share in one["before"]),
+                tuple(float(share) for share in one["after"]),
+            )
+            for one in body["changes"]
+        )
+        for one in changes:
+            if len(one.tags) != len(one.paths) or any(
+                len(shares) not in (0, len(one.paths)) for shares in (one.before, one.after)
+            ):
+                raise ValueError(f"{one.from_switch}>{one.to_switch}: paths, tags and shares differ in number")
+        return cls(changes, float(body["lease_s"]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal action."""
@@ -128,29 +148,8 @@ class SetRoutes:
         return rows, [one.ends for one in self.changes if not any(one.after)]
 
 
-def routes_from_json(body: Json) -> SetRoutes:
-    """The action that `to_json` described. Raises KeyError, TypeError or ValueError when it makes no sense."""
-    changes = tuple(
-        RouteChange(
-            one["from"],
-            one["to"],
-            tuple(tuple(str(node) for node in path) for path in one["paths"]),
-            tuple(int(tag) for tag in one["tags"]),
-            tuple(float(share) for share in one["before"]),
-            tuple(float(share) for share in one["after"]),
-        )
-        for one in body["changes"]
-    )
-    for one in changes:
-        if len(one.tags) != len(one.paths) or any(
-            len(shares) not in (0, len(one.paths)) for shares in (one.before, one.after)
-        ):
-            raise ValueError(f"{one.from_switch}>{one.to_switch}: paths, tags and shares differ in number")
-    return SetRoutes(changes, float(body["lease_s"]))
-
-
 @dataclass(frozen=True, slots=True)
-class _Bandwidth:
+class BandwidthAction(Action):
     key: str
     pair: Pair
     bytes_per_s: float
@@ -161,6 +160,17 @@ class _Bandwidth:
     @property
     def target(self) -> str:
         return self.key
+
+    @property
+    def benefits(self) -> str:
+        return self.pair.virtual_ip
+
+    @classmethod
+    def from_body(cls, body: Json) -> Self:
+        limits = tuple(Limit(Pair(row["source"], row["virtual_ip"]), row["bytes_per_s"]) for row in body["limits"])
+        pair = Pair(body["source"], body["virtual_ip"])
+        # Journals written before there were queues name no mark.
+        return cls(body["key"], pair, body["bytes_per_s"], limits, body["lease_s"], body.get("dscp"))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal action."""
@@ -180,7 +190,7 @@ class _Bandwidth:
 
 
 @dataclass(frozen=True, slots=True)
-class ReserveBandwidth(_Bandwidth):
+class ReserveBandwidth(BandwidthAction):
     """Keeps `bytes_per_s` free for `pair` for `lease_s` seconds unless renewed.
 
     By capping competitors (`limits`), or by a mark (`dscp`) that a guaranteed queue on the link knows.
@@ -191,6 +201,18 @@ class ReserveBandwidth(_Bandwidth):
     def inverse(self) -> "ReleaseBandwidth":
         return ReleaseBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 
+    def applied_to(self, world: World) -> World:
+        held = self.reservation("plan", "", world.now)
+        return replace(world, reservations={**world.reservations, self.key: held})
+
+    def shown_by(self, world: World, /) -> bool:
+        return self.key in world.reservations
+
+    def reservation(self, owner: str, why: str, now: Seconds) -> Reservation:
+        """The row that asks the controller for it."""
+        until = now + self.lease_s
+        return Reservation(self.key, self.pair, self.bytes_per_s, self.limits, owner, why, now, until, dscp=self.dscp)
+
     def describe(self) -> str:
         caps = ", ".join(f"{one.pair} to {show_rate(one.bytes_per_s)}" for one in self.limits)
         means = [f"limiting {caps}"] if caps or self.dscp is None else []
@@ -200,7 +222,7 @@ class ReserveBandwidth(_Bandwidth):
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseBandwidth(_Bandwidth):
+class ReleaseBandwidth(BandwidthAction):
     """Withdraws a reservation before its lease ends."""
 
     kind: ClassVar[str] = "release_bandwidth"
@@ -208,12 +230,18 @@ class ReleaseBandwidth(_Bandwidth):
     def inverse(self) -> ReserveBandwidth:
         return ReserveBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 
+    def applied_to(self, world: World) -> World:
+        return replace(world, reservations={key: row for key, row in world.reservations.items() if key != self.key})
+
+    def shown_by(self, world: World, /) -> bool:
+        return self.key not in world.reservations
+
     def describe(self) -> str:
         return f"release the {show_rate(self.bytes_per_s)} kept free for {self.pair}"
 
 
 @dataclass(frozen=True, slots=True)
-class SetWeights:
+class SetWeights(Action):
     """Changes the shares of a virtual IP's destinations; only new communications follow.
 
     Destinations that are not named have the weight declared for them.
@@ -231,16 +259,40 @@ class SetWeights:
     def inverse(self) -> "SetWeights":
         return SetWeights(self.virtual_ip, self.after, self.before)
 
+    def applied_to(self, world: World) -> World:
+        return replace(world, weights={**world.weights, self.virtual_ip: dict(self.after)})
+
+    def shown_by(self, world: World, /) -> bool:
+        return dict(world.weights.get(self.virtual_ip, {})) == dict(self.after)
+
+    def turns(self, before: Action, /) -> bool:
+        return isinstance(before, SetWeights) and before.before == self.after
+
+    @property
+    def benefits(self) -> str:
+        return self.virtual_ip
+
     def describe(self) -> str:
         shares = ", ".join(f"{name} {weight}" for name, weight in self.after)
         return f"weights of {self.virtual_ip}: {shares or 'as declared'}"
+
+    @classmethod
+    def from_body(cls, body: Json) -> Self:
+        return cls(body["virtual_ip"], tuple(body["from"].items()), tuple(body["to"].items()))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal action."""
         return {"virtual_ip": self.virtual_ip, "from": dict(self.before), "to": dict(self.after)}
 
 
-Action = ReserveBandwidth | ReleaseBandwidth | SetWeights | SetRoutes | VmAction | ScaleAction
+SomeAction = TypeVar("SomeAction")
+
+
+def of_kind(kind: type[SomeAction], actions: Iterable[object]) -> list[SomeAction]:
+    """The actions of one kind, in their order."""
+    return [action for action in actions if isinstance(action, kind)]
+
+
 KINDS: Mapping[str, type[Action]] = {
     one.kind: one for one in (ReserveBandwidth, ReleaseBandwidth, *VM_KINDS, SetWeights, SetRoutes, *SCALE_KINDS)
 }
@@ -249,26 +301,7 @@ KINDS: Mapping[str, type[Action]] = {
 def from_json(kind: str, body: Json) -> Action:
     """The action that `to_json` described. Raises SettingsError when kind or body make no sense."""
     try:
-        return _from_json(KINDS[kind], body)
+        return KINDS[kind].from_body(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         known = ", ".join(sorted(KINDS))
         raise SettingsError(f"action {kind!r}: cannot read {dict(body)!r} ({error!r}); kinds are {known}") from error
-
-
-def _from_json(kind: type[Action], body: Json) -> Action:
-    if issubclass(kind, _Bandwidth):
-        limits = tuple(Limit(Pair(one["source"], one["virtual_ip"]), one["bytes_per_s"]) for one in body["limits"])
-        pair = Pair(body["source"], body["virtual_ip"])
-        # Journals written before there were queues name no mark.
-        return kind(body["key"], pair, body["bytes_per_s"], limits, body["lease_s"], body.get("dscp"))
-    if issubclass(kind, SetWeights):
-        return kind(body["virtual_ip"], tuple(body["from"].items()), tuple(body["to"].items()))
-    if issubclass(kind, SetRoutes):
-        return routes_from_json(body)
-    if issubclass(kind, ScaleOut | ScaleIn):
-        if body["how"] not in HOWS:
-            raise ValueError(f"how must be one of {', '.join(HOWS)}")
-        return kind(body["virtual_ip"], body["vm"], body["host"], body["how"])
-    if issubclass(kind, MigrateVm):
-        return kind(body["vm"], body["from"], body["to"], body.get("bytes_per_s"), body.get("expected_s"))
-    return kind(body["vm"], body["from"], body["to"])

@@ -1,20 +1,17 @@
 """Approval by a person: a plan is written down, read, and carried out as it was read - or not at all."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import Any
 
-from cpdb import ActionRecord, PlanRecord, Seconds, SettingsError, Store
+from cpdb import ActionRecord, Json, PlanRecord, Seconds, SettingsError, Store
 from orchestrator.act import Executor, Hypervisors
 from orchestrator.actions import from_json
 from orchestrator.config import OrchestratorConfig
-from orchestrator.cycle import JOURNAL_S, up_to_date
-from orchestrator.demand import demands
+from orchestrator.decide import Decider, QueueHealth
 from orchestrator.duty import APPLYING, identity
-from orchestrator.guards.guard import guard
-from orchestrator.lead_times import LeadLedger
-from orchestrator.observe.gather import Gatherer, Paths
-from orchestrator.plan import plan
-from orchestrator.steps import Step
+from orchestrator.observe.gather import Paths
+from orchestrator.proposal import Step, reason_from_json
 
 VALID_S = 30.0
 LOOK_EVERY_S = 0.2
@@ -37,20 +34,16 @@ class Approval:
         self._config = config
         self._store = store
         self._hypervisors = hypervisors
-        self._queues = queues
-        self._gatherer = Gatherer(store, config, paths)
+        self._decider = Decider(config, store, paths, lambda _now: QueueHealth(queues()))
         self._executor = Executor(config, store, hypervisors)
         self._name = identity()
 
     def propose(self, now: Seconds) -> PlanRecord:
         """What should be done at `now`, kept in the database for `VALID_S` seconds. Touches nothing else."""
-        recent = self._store.journal.actions(since=now - JOURNAL_S)
-        world = up_to_date(self._gatherer.world(now, (), LeadLedger(self._store).times(recent, now)), recent)
-        world = replace(world, queues=self._queues())
-        wanted = plan(world, demands(world, self._config), self._config)
-        allowed = guard(wanted, world, recent, self._config)
-        steps = [_step_json(step) for step in allowed.allowed if not step.waits]
-        refusals = [one.to_json() for one in (*wanted.refusals, *allowed.refused)]
+        recent = self._decider.recent(now)
+        decision = self._decider.decide(self._decider.look(now, (), recent), recent)
+        steps = [_step_json(step) for step in decision.ready]
+        refusals = [refusal.to_json() for refusal in decision.refused]
         record = PlanRecord(now, now + VALID_S, "open", {"steps": steps, "refusals": refusals})
         return replace(record, id=self._store.journal.add_plan(record))
 
@@ -97,15 +90,19 @@ class Approval:
         self._hypervisors.close()
 
 
-def _step_json(step: Step) -> dict[str, object]:
-    row = asdict(replace(step, action=None))  # type: ignore[arg-type]
-    return row | {
+def _step_json(step: Step) -> dict[str, Any]:
+    return {
         "action": {"kind": step.action.kind, "body": step.action.to_json()},
         "describe": step.action.describe(),
+        "why": step.why,
+        "reason": step.reason.to_json(),
+        "needed_at": step.needed_at,
+        "lead_s": step.lead_s,
+        "renewal": step.renewal,
+        "waits": step.waits,
     }
 
 
-def _step(row: dict[str, object]) -> Step:
-    known = {key: value for key, value in row.items() if key not in ("action", "describe")}
-    action: dict[str, object] = row["action"]  # type: ignore[assignment]
-    return Step(action=from_json(action["kind"], action["body"]), **known)  # type: ignore[arg-type]
+def _step(row: Json) -> Step:
+    action, reason = from_json(row["action"]["kind"], row["action"]["body"]), reason_from_json(row["reason"])
+    return Step(action, row["why"], reason, row["needed_at"], row["lead_s"], row["renewal"], row["waits"])

@@ -26,6 +26,8 @@ Policy = Literal["predictive", "reactive"]
 NOW = 0  # the horizon of what is measured
 # Under this name the orchestrator writes what it wants.
 OWNER = "orchestrator"
+# Matrices between two decisions about routes, as in the setting that was chosen on recordings.
+SAMPLES_A_DECISION = 25
 # The mark (expedited forwarding) that sends a packet into the guaranteed queue of a link that has one.
 QUEUE_DSCP = 46
 BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
@@ -356,6 +358,11 @@ class RouteSettings(SettingsSection):
     trigger: NotNegative = 0.5
     min_gain: NotNegative = 0.05
     lease_s: AboveZero = 900.0
+
+    @property
+    def sample_s(self) -> Seconds:
+        """How often the traffic between switches is noted: so many times between two decisions."""
+        return self.every_s / SAMPLES_A_DECISION
 
 
 class BudgetSettings(SettingsSection):

@@ -2,33 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import structlog
 
 from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store, StoreError, VmLoad
 from orchestrator.act import Executor, Hypervisors, QueueKeeper
-from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, from_json
+from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import demands
+from orchestrator.decide import Decider, QueueHealth, up_to_date
 from orchestrator.duty import Turn
-from orchestrator.guards.guard import guard
-from orchestrator.judge.verdict import Measured, due, verdict
-from orchestrator.lead_times import LeadLedger
-from orchestrator.observe.gather import Gatherer, Paths
-from orchestrator.plan import Plan, plan
+from orchestrator.observe.gather import Paths
+from orchestrator.plan import Plan
+from orchestrator.promises import Measured, due, verdict
+from orchestrator.proposal import WAITING, Reason, Refusal, Step, record
 from orchestrator.requests import Answers
-from orchestrator.steps import Refusal, Step, record
-from orchestrator.world import World, apply
-
-if TYPE_CHECKING:
-    from orchestrator.strategies.routes import Router
+from orchestrator.world import World
 
 LOG = structlog.get_logger(__name__)
-JOURNAL_S = 600.0
-# Refusals that only say 'wait a moment' would fill the journal without telling anything.
-MACHINE_KINDS = frozenset(one.kind for one in (SetCpuLimit, SetVcpus, SetMemory, MigrateVm))
-UNTOLD = ("the same is already", "one migration at a time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +60,10 @@ class Orchestrator:
         self._store = store
         self._hypervisors = hypervisors
         self._queues = queues
-        self._gatherer = Gatherer(store, config, paths)
+        self._decider = Decider(config, store, paths, self._queue_health)
         self._executor = Executor(config, store, hypervisors)
-        self._leads = LeadLedger(store)
         self._answers = Answers(store)
         self._turn = Turn(config, store)
-        self._router = router(config, store)
         self._adopted = False
 
     def observe(self, now: Seconds) -> None:
@@ -87,17 +75,16 @@ class Orchestrator:
 
     def world(self, now: Seconds) -> World:
         """The world as a plan would see it now. Raises StoreError."""
-        recent = self._store.journal.actions(since=now - JOURNAL_S)
-        return up_to_date(self._gathered(now, recent), recent)
+        recent = self._decider.recent(now)
+        return up_to_date(self._decider.look(now, self._executor.in_flight(), recent), recent)
 
-    def _gathered(self, now: Seconds, recent: Sequence[ActionRecord]) -> World:
-        world = self._gatherer.world(now, self._executor.in_flight(), self._leads.times(recent, now))
+    def _queue_health(self, now: Seconds) -> QueueHealth:
         if self._queues is None:
-            return world
+            return QueueHealth()
         stop = self._config.guard.stop_file
         paused = (stop is not None and stop.exists()) or self._store.pauses.in_force(now) is not None
         ready = self._queues.ready(now, paused=paused)
-        return replace(world, queues=ready, queue_losses=self._queues.losses() if ready else {})
+        return QueueHealth(ready, self._queues.losses() if ready else {})
 
     def cycle(self, now: Seconds) -> CycleReport:
         """Everything once. Raises StoreError when the database is away; the next cycle then simply starts again."""
@@ -105,41 +92,39 @@ class Orchestrator:
         if not self._turn.take(now):
             self._adopted = False  # what the other leaves behind is taken over when it is gone
             return CycleReport(now, 0.0, 0, finished=tuple(finished), standby=True)
-        recent = self._store.journal.actions(since=now - JOURNAL_S)
+        recent = self._decider.recent(now)
         if self._turn.heir(now):
             self._executor.adopt(recent if self._adopted else self._store.journal.pending(), now)
             self._adopted = True
-        world = self._gathered(now, recent)
+        world = self._decider.look(now, self._executor.in_flight(), recent)
         finished += self._executor.reconcile(world)
         if finished:
-            recent = self._store.journal.actions(since=now - JOURNAL_S)
+            recent = self._decider.recent(now)
             world = replace(world, in_flight=self._executor.in_flight())
-        world = up_to_date(world, recent)
-        wanted = self._routed(plan(world, demands(world, self._config), self._config), world)
-        allowed = guard(wanted, world, recent, self._config)
-        refused = (*wanted.refusals, *allowed.refused)
-        self._note_refusals(refused, recent, now)
+        decision = self._decider.decide(world, recent)
+        self._note_refusals(decision.refused, recent, now)
         idle = self._idle(now)
-        issued, renewed, advised = self._carry_out(allowed.allowed, recent, now, idle)
-        self._answers.tell(wanted.requests, allowed.refused, world, idle)
-        judged = self._judge(recent, now)
+        issued, renewed, advised = self._carry_out(decision.ready, recent, now, idle)
+        self._answers.tell(decision.plan.requests, decision.guarded.refused, decision.world, idle)
         return CycleReport(
-            now, world.age_s, len(world.pairs), wanted, issued, renewed, advised, tuple(finished), refused, judged
+            now,
+            world.age_s,
+            len(world.pairs),
+            decision.plan,
+            issued,
+            renewed,
+            advised,
+            tuple(finished),
+            decision.refused,
+            self._judge(recent, now),
         )
-
-    def _routed(self, wanted: Plan, world: World) -> Plan:
-        if self._router is None:
-            return wanted
-        found = self._router.plan(world, self._config)
-        return replace(wanted, steps=(*wanted.steps, *found.steps), refusals=(*wanted.refusals, *found.refusals))
 
     def _carry_out(
         self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds, idle: str | None
     ) -> tuple[tuple[ActionRecord, ...], int, tuple[ActionRecord, ...]]:
-        ready = [step for step in steps if not step.waits]  # the rest is found again when its turn has come
         if idle is not None:
-            return (), 0, tuple(self._advise(ready, recent, now, idle))
-        rows = [self._executor.begin(step, now) for step in ready]
+            return (), 0, tuple(self._advise(steps, recent, now, idle))
+        rows = [self._executor.begin(step, now) for step in steps]
         issued = tuple(row for row in rows if row is not None)
         for row in issued:
             LOG.info("action", kind=row.kind, target=row.target, why=row.why)
@@ -164,10 +149,10 @@ class Orchestrator:
     def _note_refusals(self, refused: Iterable[Refusal], recent: Sequence[ActionRecord], now: Seconds) -> None:
         for one in refused:
             action = one.action
-            if action is None or one.why_not.startswith(UNTOLD):
+            if action is None or one.code in WAITING:
                 continue
             if not self._told(action, OutcomeKind.SKIPPED, recent, now):
-                step = Step(action, one.subject, {"alternatives": [one.to_json()]}, now, 0.0)
+                step = Step(action, one.subject, Reason(alternatives=(one,)), now, 0.0)
                 row = record(step, self._config.policy, now)
                 text = f"refused: {one.why_not}"
                 self._store.journal.add_action(replace(row, outcome=OutcomeKind.SKIPPED, sentence=text))
@@ -205,23 +190,3 @@ class Orchestrator:
             self._turn.give_back()
         except StoreError as error:
             LOG.warning("the lease was not given back; it ends by itself", error=str(error))
-
-
-def router(config: OrchestratorConfig, store: Store) -> "Router | None":
-    """What plans the paths of traffic; None where that is not wanted."""
-    if not config.routing.enabled:
-        return None
-    from orchestrator.strategies.routes import Router  # only here: it brings scipy with it
-
-    return Router(store, config.routing)
-
-
-def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:
-    """Adds what was done after a machine was last measured, or it would be done a second time."""
-    for row in reversed(recent):
-        if row.outcome is not OutcomeKind.DONE or row.timing.ready_at is None or row.kind not in MACHINE_KINDS:
-            continue
-        vm = world.vms.get(row.target)
-        if vm is not None and row.timing.ready_at >= vm.seen_at:
-            world = apply(world, from_json(row.kind, row.body))
-    return world

@@ -1,12 +1,12 @@
 """Turns forecasts and measurements into what each pair must be able to get, and pairs into what they need together."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite, sqrt
 
 from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
-from orchestrator.world import PairState, VmState, World
+from orchestrator.world import PairState, World
 
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
 LEAST = {Quantity.BYTES_PEAK: 20_000.0, Quantity.CONNECTIONS_PEAK: 1.0}
@@ -35,6 +35,10 @@ class PairDemand:
     horizon_s: int
     bytes: Rate
     connections: Rate
+
+    def rate_of(self, feature: str) -> Rate:
+        """The rate that a learnt relation is about."""
+        return self.connections if feature == "connections_per_s" else self.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,40 +156,3 @@ def together(rates: Iterable[Rate]) -> float:
 def _excesses(items: Iterable[Rate]) -> Iterator[float]:
     for one in items:
         yield max(0.0, one.need - one.typical - one.chance)
-
-
-CONNECTION = "connection"
-
-
-def serving(world: World, demand: Demand, vm: VmState, horizon_s: int) -> list[PairDemand]:
-    """The demands that a machine has to serve at one horizon.
-
-    Where a virtual IP's connections are placed one by one, a pair talks to all destinations, to each by its share.
-    """
-    whole = [one.pair for one in world.pairs_to(vm.name) if not _spread(world, one.pair.virtual_ip)]
-    found = demand.at(horizon_s, whole)
-    for vip in world.virtual_ips.values():
-        if vip.affinity == CONNECTION and any(one.name == vm.name for one in vip.destinations):
-            share = vip.shares(world.weights.get(vip.address, {}), world.health(vip.address)).get(vm.name, 0.0)
-            pairs = sorted((one for one in world.pairs if one.virtual_ip == vip.address), key=str)
-            found += [_part(one, share) for one in demand.at(horizon_s, pairs) if share > 0]
-    return found
-
-
-def _spread(world: World, address: str) -> bool:
-    vip = world.virtual_ips.get(address)
-    return vip is not None and vip.affinity == CONNECTION
-
-
-def _part(one: PairDemand, share: float) -> PairDemand:
-    return replace(one, bytes=_scaled(one.bytes, share), connections=_scaled(one.connections, share))
-
-
-def _scaled(rate: Rate, share: float) -> Rate:
-    return replace(
-        rate,
-        measured=share * rate.measured,
-        typical=share * rate.typical,
-        need=share * rate.need,
-        chance=share * rate.chance,
-    )

@@ -7,9 +7,10 @@ from math import ceil, log2
 from typing import Any, NamedTuple
 
 from cpdb import GIB, ActionRecord, Json, OutcomeKind, Seconds, Store
-from orchestrator.actions import ScaleOut
 from orchestrator.config import LEAD_PRIORS_S, OrchestratorConfig
 
+# The one kind whose durations depend on how a machine rests.
+SCALE_OUT = "scale_out"
 MIN_SAMPLES = 5
 # Of one group so many of the newest count; the rest of the past would only slow the answer down.
 KEEP = 200
@@ -83,7 +84,7 @@ class Lasted:
 
 def lead_kind(kind: str, body: Json) -> str:
     """Under which name an action's durations are kept: coming in takes as long as the way a machine comes up."""
-    return f"{kind}_{body.get('how', '')}" if kind == ScaleOut.kind else kind
+    return f"{kind}_{body.get('how', '')}" if kind == SCALE_OUT else kind
 
 
 def lasted(records: Iterable[ActionRecord]) -> list[Lasted]:

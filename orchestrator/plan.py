@@ -1,19 +1,46 @@
-"""Puts the strategies together into one plan: pure, complete, and in an order of which every prefix is safe."""
+"""A plan is a fold: each strategy proposes in the context that the proposals before it leave; every step is checked.
 
+Every prefix of a plan keeps each host within what it has, or no worse than it was.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.actions import MigrateVm, SetCpuLimit, SetMemory, SetVcpus
-from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import Demand
-from orchestrator.steps import Refusal, Step
-from orchestrator.strategies.bandwidth import plan_bandwidth
-from orchestrator.strategies.cpu import plan_compute
-from orchestrator.strategies.memory import plan_memory
-from orchestrator.strategies.placement import plan_placement
-from orchestrator.strategies.requests import Handled, plan_requests
-from orchestrator.strategies.scaling import plan_scaling
-from orchestrator.strategies.weights import plan_weights
-from orchestrator.world import World, apply
+import structlog
+
+from orchestrator.config import NOW, OrchestratorConfig
+from orchestrator.context import PlanningContext, load_now, vm_need
+from orchestrator.machine_actions import Resize
+from orchestrator.proposal import Proposal, Refusal, RefusalCode, Step
+from orchestrator.strategies import (
+    bandwidth,
+    cpu,
+    link_relief,
+    memory,
+    placement,
+    rearrange,
+    requests,
+    scaling,
+    weights,
+)
+from orchestrator.strategies.requests import HandledRequest
+
+LOG = structlog.get_logger(__name__)
+Strategy = Callable[[PlanningContext], Proposal]
+# In this order: what was asked for counts for all after it; CPU that only a migration frees is planned after it.
+STRATEGIES: tuple[Strategy, ...] = (
+    bandwidth.propose,
+    cpu.propose,
+    memory.propose,
+    weights.propose,
+    scaling.propose,
+    placement.propose,
+    link_relief.propose,
+    rearrange.propose,
+    cpu.propose_after_moves,
+)
+# A solver's own tolerance is a millionth of a core for each machine.
+TOLERANCE_CORES = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,43 +52,75 @@ class Plan:
 
     steps: tuple[Step, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    requests: tuple[Handled, ...] = ()
+    requests: tuple[HandledRequest, ...] = ()
 
 
-def plan(world: World, demand: Demand, config: OrchestratorConfig) -> Plan:
-    """What should be done about `demand`, with reasons; an empty plan is an answer.
+def strategies_for(config: OrchestratorConfig) -> tuple[Strategy, ...]:
+    """The strategies in their order; routes come last, where traffic is routed at all."""
+    if not config.routing.enabled:
+        return STRATEGIES
+    from orchestrator.strategies.routes import Router  # only here: it brings scipy with it
 
-    CPU that only a migration frees is planned after it and waits for it.
-    """
-    for action in world.in_flight:
-        if isinstance(action, SetCpuLimit | SetVcpus | SetMemory):
-            world = apply(world, action)
-    asked, leases, known = plan_requests(world, demand, config)
-    reservations, refused_bandwidth = plan_bandwidth(known, demand, config)
-    resizes, refused_compute, resized = plan_compute(world, demand, config)
-    balloons, refused_memory, resized = plan_memory(resized, demand, config)
-    scalings, refused_scaling, resized = plan_scaling(resized, demand, config)
-    moves, refused_moves, moved = plan_placement(_moving(resized), demand, config)
-    later: list[Step] = []
-    if moves:
-        later, refused_compute, _ = plan_compute(replace(moved, in_flight=()), demand, config)
-    weights, refused_weights = plan_weights(world, demand, config)
-    steps = (*leases, *reservations, *resizes, *balloons, *scalings, *weights, *moves)
-    steps = (*steps, *(replace(one, waits=True) for one in later))
-    refusals = (*refused_bandwidth, *refused_compute, *refused_memory, *refused_scaling, *refused_moves)
-    refusals = (*refusals, *refused_weights)
-    return Plan(tuple(_with_alternatives(one, refusals) for one in steps), refusals, asked)
+    return (*STRATEGIES, Router(config.routing).propose)
 
 
-def _with_alternatives(step: Step, refusals: tuple[Refusal, ...]) -> Step:
-    """Every step can say what else was considered in the same plan, and why that was not done."""
-    known = [*step.reason["alternatives"], *(one.to_json() for one in refusals)]
-    return replace(step, reason={**step.reason, "alternatives": known})
+def plan(context: PlanningContext, strategies: Sequence[Strategy] = STRATEGIES) -> Plan:
+    """What should be done about the demand, with reasons; an empty plan is an answer."""
+    for action in context.world.in_flight:
+        if isinstance(action, Resize):
+            context = context.after(action)
+    start = context = replace(context, planned=())
+    asked = requests.propose(context)
+    context, steps, refusals = _applied(start, context, asked)
+    context = replace(context, granted=asked.granted)
+    for propose in strategies:
+        context, more, refused = _applied(start, context, propose(context))
+        steps, refusals = [*steps, *more], [*refusals, *refused]
+    refusals = list(dict.fromkeys(refusals))
+    return Plan(tuple(_with_alternatives(step, refusals) for step in steps), tuple(refusals), asked.handled)
 
 
-def _moving(world: World) -> World:
-    """Placement sees machines that are under way where they are going, or it would send another after them."""
-    for action in world.in_flight:
-        if isinstance(action, MigrateVm):
-            world = apply(world, action)
-    return world
+def _applied(
+    start: PlanningContext, context: PlanningContext, proposal: Proposal
+) -> tuple[PlanningContext, list[Step], list[Refusal]]:
+    """The context after a proposal; a step that would break the law of prefixes is refused instead."""
+    steps, refusals = [], list(proposal.refusals)
+    for step in proposal.steps:
+        after = context.after(step.action)
+        broken = broken_host(start, after, step)
+        if broken is None:
+            context = after
+            steps.append(step)
+            continue
+        LOG.error("a strategy proposed too much", action=step.action.describe(), broken=broken)
+        refusals.append(Refusal(RefusalCode.NO_ROOM, step.action.target, step.why, broken, step.action))
+    return context, steps, refusals
+
+
+def broken_host(start: PlanningContext, after: PlanningContext, step: Step) -> str | None:
+    """Which host would have less than its machines take after a step, and did not before the plan."""
+    for name in sorted(step.action.hosts(after.world)):
+        host = after.world.hosts.get(name)
+        if host is None:
+            continue
+        memory, before = _memory(after, name), _memory(start, name)
+        if memory > max(host.memory_bytes_capacity, before):
+            return f"{name} would hold {memory >> 20} of {host.memory_bytes_capacity >> 20} MiB"
+        allowed = max(after.config.cpu.host_headroom * host.cpu_cores_capacity, _cores(start, name))
+        if (cores := _cores(after, name)) > allowed + TOLERANCE_CORES:
+            return f"{name} would need {cores:.2f} of {host.cpu_cores_capacity:.2f} cores"
+    return None
+
+
+def _memory(context: PlanningContext, host: str) -> int:
+    return sum(vm.memory_bytes for vm in context.world.on_host(host))
+
+
+def _cores(context: PlanningContext, host: str) -> float:
+    return sum(load_now(vm, vm_need(context, vm, NOW)) for vm in context.world.on_host(host))
+
+
+def _with_alternatives(step: Step, refusals: Sequence[Refusal]) -> Step:
+    """A step can say what else was considered about the same machine, host, link or service, and why not."""
+    about = [refusal for refusal in refusals if refusal.about in step.about]
+    return replace(step, reason=replace(step.reason, alternatives=(*step.reason.alternatives, *about)))

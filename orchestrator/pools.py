@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cpdb import MIB, Seconds
-from orchestrator.machine_actions import HOWS, How
 
 Probe = Literal["agent", "tcp", "none"]
+How = Literal["paused", "saved", "defined", "image"]
+# In this order from the fastest to the slowest to serve: memory kept, memory on disk, off, made anew.
+HOWS: tuple[How, ...] = ("paused", "saved", "defined", "image")
 # What is observed of machines of pools and of destinations: `kind`; and the words for their states.
 RUNNING, PAUSED, SAVED, OFF, ABSENT = "running", "paused", "saved", "off", "absent"
 RESTS_AS: Mapping[How, str] = {"paused": PAUSED, "saved": SAVED, "defined": OFF, "image": ABSENT}

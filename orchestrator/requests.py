@@ -5,10 +5,20 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from cpdb import Alarm, BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, SettingsError, Store, show_rate
-from orchestrator.steps import Refusal
+from cpdb import (
+    Alarm,
+    BandwidthRequest,
+    BytesPerS,
+    Pair,
+    RequestState,
+    Seconds,
+    SettingsError,
+    Store,
+    show_rate,
+)
+from orchestrator.proposal import Refusal, RefusalCode
 from orchestrator.strategies.admission import OPEN, STANDING
-from orchestrator.strategies.requests import Handled, of_requests
+from orchestrator.strategies.requests import HandledRequest, of_requests
 from orchestrator.world import World
 
 LOG = structlog.get_logger(__name__)
@@ -65,7 +75,7 @@ class Answers:
     store: Store
     _alarmed: dict[int, str] = field(default_factory=dict)
 
-    def tell(self, found: Sequence[Handled], refused: Iterable[Refusal], world: World, idle: str | None) -> None:
+    def tell(self, found: Sequence[HandledRequest], refused: Iterable[Refusal], world: World, idle: str | None) -> None:
         """`refused`: steps that the guard held back; `idle`: why nothing is done at all, if so. Raises StoreError."""
         held_back = _held_back(refused)
         for one in found:
@@ -78,7 +88,7 @@ class Answers:
             self.store.requests.amend(request)
         self._forget({one.decision.case.request.id for one in found}, world.now)
 
-    def _alarm(self, one: Handled, now: Seconds) -> None:
+    def _alarm(self, one: HandledRequest, now: Seconds) -> None:
         number, text = one.decision.case.request.id or 0, "; ".join(one.troubles)
         if text and self._alarmed.get(number) != text:
             self.store.alarms.raise_([Alarm(NOT_OBTAINED, f"request {number}", NODE, text, now, now)])
@@ -93,7 +103,7 @@ class Answers:
             self.store.alarms.clear(NOT_OBTAINED, f"request {number}", NODE, now)
 
 
-def answered(one: Handled, held_back: str | None) -> BandwidthRequest:
+def answered(one: HandledRequest, held_back: str | None) -> BandwidthRequest:
     """The request as it stands after a cycle that may act; what the guard held back is not granted yet."""
     request = one.decision.case.request
     if held_back is not None and request.answer.state not in STANDING:
@@ -103,7 +113,7 @@ def answered(one: Handled, held_back: str | None) -> BandwidthRequest:
     return news.answered(why="; ".join(told), obtained_bytes_per_s=one.obtained.arrived)
 
 
-def advised(one: Handled, idle: str) -> BandwidthRequest:
+def advised(one: HandledRequest, idle: str) -> BandwidthRequest:
     """The same when nothing may be done: a new request stays asked, and says what would become of it."""
     decision, request = one.decision, one.decision.case.request
     if request.answer.state in STANDING:
@@ -124,11 +134,11 @@ def over(asked: Iterable[BandwidthRequest], now: Seconds) -> Iterator[BandwidthR
 
 def _held_back(refused: Iterable[Refusal]) -> Mapping[int, str]:
     named = ((one, of_requests(one.action)) for one in refused if one.action is not None)
-    return {number: one.why_not for one, number in named if number is not None and not _waiting(one)}
-
-
-def _waiting(one: Refusal) -> bool:
-    return one.why_not.startswith("the same is already")
+    return {
+        number: refusal.why_not
+        for refusal, number in named
+        if number is not None and refusal.code is not RefusalCode.UNDER_WAY
+    }
 
 
 def _is_news(old: BandwidthRequest, new: BandwidthRequest, now: Seconds) -> bool:

@@ -1,7 +1,9 @@
 """The world as it was at one moment: an immutable snapshot with its age, and what an action would make of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 from cpdb import (
     BandwidthRequest,
@@ -9,36 +11,22 @@ from cpdb import (
     Destination,
     DestinationHealth,
     Forecast,
-    MachineReport,
+    Json,
     ObservedRecord,
     Pair,
     Quantity,
     Reservation,
     Seconds,
     VirtualIp,
+    WantedSplit,
     read_health,
-)
-from orchestrator.actions import (
-    Action,
-    MigrateVm,
-    ReleaseBandwidth,
-    ReserveBandwidth,
-    ScaleIn,
-    ScaleOut,
-    SetCpuLimit,
-    SetMemory,
-    SetNetworkRate,
-    SetVcpus,
-    SetWeights,
-    VmAction,
 )
 from orchestrator.config import HostSpec, VmSpec
 from orchestrator.lead_times import LeadTimes
-from orchestrator.observe.outlook import Outlook
-from orchestrator.pools import RESTS_AS, RUNNING
 from orchestrator.relations import CpuRelation, MemoryRelation
 
 LinkKey = tuple[str, str]
+Rates = Mapping[LinkKey, float]
 Ways = Callable[[str, str], tuple[LinkKey, ...]]
 
 
@@ -117,14 +105,105 @@ class VmState:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """Peaks in bytes/s by subject and horizon (s), at the level that counts as the need.
+
+    What is not in it was not foreseen; `slow_horizons_s` are the horizons of minutes for which pairs were.
+    """
+
+    links: Mapping[tuple[tuple[str, str], int], BytesPerS] = field(default_factory=dict)
+    pairs: Mapping[tuple[Pair, int], BytesPerS] = field(default_factory=dict)
+
+    @property
+    def slow_horizons_s(self) -> tuple[int, ...]:
+        return tuple(sorted({horizon_s for _, horizon_s in self.pairs}))
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Bytes/s between switches by pairs at one time, what links carry beyond that, and what is expected by level."""
+
+    t: Seconds
+    demand: Rates
+    background: Mapping[LinkKey, float]
+    expected: Mapping[float, Rates] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """The network between switches, where traffic is routed: links that are up, splits in force, matrices lately.
+
+    `capacity` is in bytes/s; the matrices are those of some minutes, oldest first.
+    """
+
+    capacity: Mapping[LinkKey, float] = field(default_factory=dict)
+    splits: Mapping[LinkKey, WantedSplit] = field(default_factory=dict)
+    matrices: tuple[Matrix, ...] = ()
+
+
+class Action(ABC):
+    """What can be done: an action says what it makes of a world, and when a world shows it as done."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def target(self) -> str:
+        """What it changes: two actions of one kind and target are never under way at once."""
+
+    @abstractmethod
+    def inverse(self) -> "Action":
+        """What takes it back."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """For people, e.g. 'memory of shop1 from 128 to 256 MiB'."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_body` turns back into an equal action."""
+
+    @classmethod
+    @abstractmethod
+    def from_body(cls, body: Json) -> Self:
+        """What `to_json` wrote. Raises KeyError, TypeError or ValueError when it makes no sense."""
+
+    def applied_to(self, world: "World") -> "World":
+        """The world once it is done; unknown targets change nothing."""
+        return world
+
+    def shown_by(self, _world: "World", /) -> bool:
+        """Whether the world shows it as done."""
+        return False
+
+    def hosts(self, _world: "World", /) -> frozenset[str]:
+        """The hypervisors that it keeps busy."""
+        return frozenset()
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether it makes something smaller that has a size."""
+        return False
+
+    def turns(self, _before: "Action", /) -> bool:
+        """Whether it goes back on an earlier change of the same thing."""
+        return False
+
+    @property
+    def benefits(self) -> str:
+        """The machine or virtual IP for which it is done, "" for none: its tenant pays for it."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """Everything that a plan may depend on, at `now`; `age_s` is the age of the oldest kind of fact in it.
 
     `queues` names the links whose guaranteed queue was lately found whole: declared alone is not enough;
     `queue_losses` is the share of packets that each has lately dropped. `ways` names
-    the links from one node to another, () when no way is known. `requests` are those open or just over, `granted` the
-    bytes/s that pairs may count on because of them, `weights` those wanted in place of the declared ones. With
-    `shared_copies`, live migrations take from the links between their hosts.
+    the links from one node to another, () when no way is known. `requests` are those open or just over, `weights`
+    those wanted in place of the declared ones. `fabric` is empty where traffic is not routed.
     """
 
     now: Seconds
@@ -142,16 +221,16 @@ class World:
     queue_losses: Mapping[str, float] = field(default_factory=dict)
     ways: Ways = no_way
     requests: tuple[BandwidthRequest, ...] = ()
-    granted: Mapping[Pair, BytesPerS] = field(default_factory=dict)
     weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     outlook: Outlook = field(default_factory=Outlook)
-    shared_copies: bool = False
+    fabric: Fabric = field(default_factory=Fabric)
     # Looked up for every machine; made anew for each snapshot, so it cannot be out of date.
     _health: dict[str, Mapping[str, DestinationHealth]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     _on_host: dict[str, list[VmState]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pairs_to: dict[str, list[PairState]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pairs_of: dict[str, list[Pair]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pairs_on: dict[LinkKey, list[Pair]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def health(self, virtual_ip: str) -> Mapping[str, DestinationHealth]:
@@ -178,6 +257,13 @@ class World:
                 self._pairs_to.setdefault(one.destination or "", []).append(one)
         return self._pairs_to.get(vm, [])
 
+    def pairs_of(self, virtual_ip: str) -> list[Pair]:
+        """The pairs of a virtual IP, by their names."""
+        if not self._pairs_of:
+            for pair in sorted(self.pairs, key=str):
+                self._pairs_of.setdefault(pair.virtual_ip, []).append(pair)
+        return self._pairs_of.get(virtual_ip, [])
+
     def pairs_on(self, link: LinkKey) -> list[Pair]:
         """The pairs that take a link, by their names."""
         if not self._pairs_on:
@@ -188,54 +274,5 @@ class World:
 
 
 def apply(world: World, action: Action) -> World:
-    """The world as it is once `action` is done; unknown targets change nothing."""
-    if isinstance(action, ReserveBandwidth):
-        held = _reservation(action, world.now)
-        return replace(world, reservations={**world.reservations, action.key: held})
-    if isinstance(action, ReleaseBandwidth):
-        rest = {key: one for key, one in world.reservations.items() if key != action.key}
-        return replace(world, reservations=rest)
-    if isinstance(action, ScaleOut | ScaleIn):
-        return _scaled(world, action)
-    if isinstance(action, SetWeights):
-        return replace(world, weights={**world.weights, action.virtual_ip: dict(action.after)})
-    if isinstance(action, SetCpuLimit | SetVcpus | SetMemory | MigrateVm):
-        vm = world.vms.get(action.vm)
-        return world if vm is None else replace(world, vms={**world.vms, vm.name: _changed(vm, action)})
-    return world
-
-
-def _scaled(world: World, action: ScaleOut | ScaleIn) -> World:
-    service = world.virtual_ips.get(action.virtual_ip)
-    if service is None:
-        return world
-    comes = isinstance(action, ScaleOut)
-    others = tuple(one for one in service.destinations if one.name != action.vm)
-    own = (Destination(action.vm, "", ""),) if comes else ()
-    state = RUNNING if comes else RESTS_AS[action.how]
-    rest = tuple(one for one in world.observed if not (isinstance(one, MachineReport) and one.vm == action.vm))
-    return replace(
-        world,
-        virtual_ips={**world.virtual_ips, action.virtual_ip: replace(service, destinations=others + own)},
-        vms=world.vms if comes else {name: vm for name, vm in world.vms.items() if name != action.vm},
-        observed=(*rest, MachineReport(action.vm, action.host, state, "", world.now)),
-    )
-
-
-def _reservation(action: ReserveBandwidth, now: Seconds) -> Reservation:
-    until = now + action.lease_s
-    return Reservation(
-        action.key, action.pair, action.bytes_per_s, action.limits, "plan", "", now, until, dscp=action.dscp
-    )
-
-
-def _changed(vm: VmState, action: VmAction) -> VmState:
-    if isinstance(action, MigrateVm):
-        return replace(vm, host=action.after)
-    if isinstance(action, SetCpuLimit):
-        return replace(vm, cores_limit=action.after)
-    if isinstance(action, SetMemory):
-        return replace(vm, memory_bytes=action.after)
-    if isinstance(action, SetNetworkRate):
-        return vm
-    return replace(vm, vcpus=action.after, cores_limit=min(vm.cores_limit, float(action.after)))
+    """The world as it is once `action` is done."""
+    return action.applied_to(world)

@@ -12,7 +12,6 @@ from cpdb import (
     InstallStatus,
     ObservedRecord,
     OutcomeKind,
-    Reservation,
     Seconds,
     SettingsError,
     Store,
@@ -31,24 +30,18 @@ from orchestrator.actions import (
     ReserveBandwidth,
     ScaleIn,
     ScaleOut,
-    SetCpuLimit,
-    SetMemory,
     SetRoutes,
-    SetVcpus,
     SetWeights,
     VmAction,
     from_json,
 )
 from orchestrator.config import OWNER, OrchestratorConfig
-from orchestrator.steps import Step, record
-from orchestrator.world import VmState, World
+from orchestrator.proposal import Step, record
+from orchestrator.world import World
 
 # How long the world may take to show what a dead process had begun.
 ORPHAN_PATIENCE_S = 30.0
-LIMIT_TOLERANCE = 0.02
 ROUTES_PATIENCE_S = 30.0
-# A balloon ends within a page or two of its target.
-MEMORY_TOLERANCE_BYTES = 2 << 20
 FOUND = "found done after a restart of the orchestrator"
 # Kind of what the controller says of wanted weights: one row for each virtual IP
 NOT_SHOWN = "the orchestrator was restarted and the world does not show it"
@@ -145,18 +138,15 @@ def _shown(action: Action, sight: OutcomeView) -> Finished | None:
     if isinstance(action, ReserveBandwidth):
         held = world.reservations.get(action.key)
         return installed(action.key, held.generation, world.observed) if held else None
-    if isinstance(action, ReleaseBandwidth):
-        return None if action.key in world.reservations else _seen(world)
     if isinstance(action, SetWeights):
         wanted = sight.weights.get(action.virtual_ip)
         same = wanted is not None and dict(wanted.weights) == dict(action.after)
         return followed(action.virtual_ip, wanted.generation, world.observed) if wanted and same else None
     if isinstance(action, SetRoutes):
         return _routes_shown(action, sight)
-    if isinstance(action, VmAction):
-        vm = world.vms.get(action.vm)
-        return _seen(world) if vm is not None and _machine_shows(action, vm) else None
-    return None  # what is done in steps is carried on by who takes over, and says itself how it ended
+    return (
+        _seen(world) if action.shown_by(world) else None
+    )  # what is done in steps is carried on by who takes over, and says itself how it ended
 
 
 def _routes_shown(action: SetRoutes, sight: OutcomeView) -> Finished | None:
@@ -171,16 +161,6 @@ def _routes_shown(action: SetRoutes, sight: OutcomeView) -> Finished | None:
 
 def _seen(world: World) -> Finished:
     return Finished(0, True, FOUND, world.now)
-
-
-def _machine_shows(action: VmAction, vm: VmState) -> bool:
-    if isinstance(action, MigrateVm):
-        return vm.host == action.after
-    if isinstance(action, SetCpuLimit):
-        return abs(vm.cores_limit - action.after) <= LIMIT_TOLERANCE
-    if isinstance(action, SetMemory):
-        return abs(vm.memory_bytes - action.after) <= MEMORY_TOLERANCE_BYTES
-    return isinstance(action, SetVcpus) and vm.vcpus == action.after
 
 
 LOG = structlog.get_logger(__name__)
@@ -217,7 +197,7 @@ class Executor:
     def begin(self, step: Step, now: Seconds) -> ActionRecord | None:
         """Records and starts a step; None for a renewal, which is no new action. Raises StoreError."""
         if step.renewal and isinstance(step.action, ReserveBandwidth):
-            self._reserve(step.action, step.why, now)
+            self.store.wanted.reserve(step.action.reservation(OWNER, step.why, now))
             return None
         if step.renewal and isinstance(step.action, SetRoutes):
             self.store.wanted.put_splits(*step.action.wanted(OWNER, step.why, now))
@@ -238,7 +218,7 @@ class Executor:
     def _start(self, number: int, step: Step, now: Seconds) -> int | None:
         action = step.action
         if isinstance(action, ReserveBandwidth):
-            return self._reserve(action, step.why, now)
+            return self.store.wanted.reserve(action.reservation(OWNER, step.why, now))
         if isinstance(action, ReleaseBandwidth):
             self.store.wanted.release(action.key)
             self._close(number, OutcomeKind.DONE, "withdrawn; the switches follow at the next poll", now)
@@ -248,23 +228,9 @@ class Executor:
             return self.store.wanted.want_weights(wanted)
         if isinstance(action, SetRoutes):
             return self.store.wanted.put_splits(*action.wanted(OWNER, step.why, now))
-        self.hypervisors.start(number, action, now)
+        if isinstance(action, MachineAction):
+            self.hypervisors.start(number, action, now)
         return None
-
-    def _reserve(self, action: ReserveBandwidth, why: str, now: Seconds) -> int:
-        return self.store.wanted.reserve(
-            Reservation(
-                key=action.key,
-                pair=action.pair,
-                bytes_per_s=action.bytes_per_s,
-                limits=action.limits,
-                owner=OWNER,
-                reason=why,
-                created_at=now,
-                expires_at=now + action.lease_s,
-                dscp=action.dscp,
-            )
-        )
 
     def settle(self, now: Seconds) -> list[ActionRecord]:
         """Outcomes that became known since the last call, written to the journal. Raises StoreError."""

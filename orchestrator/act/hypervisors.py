@@ -6,8 +6,7 @@ from typing import Protocol
 
 from cpdb import DriverError, HostLoad, OutcomeKind, Seconds, VmLoad
 from orchestrator.actions import MachineAction, ScaleIn, ScaleOut, VmAction
-from orchestrator.machine_actions import How
-from orchestrator.pools import PoolMember, PoolSpec
+from orchestrator.pools import How, PoolMember, PoolSpec
 
 
 @dataclass(frozen=True, slots=True)

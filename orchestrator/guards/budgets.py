@@ -1,125 +1,95 @@
-"""How much may be done in a minute: of each kind, on each host, and for each tenant."""
+"""How much may be done in a minute, of each kind, on each host and for each tenant; and what turns round too often."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from cpdb import ActionRecord, OutcomeKind, Seconds, SettingsError
-from orchestrator.actions import (
-    Action,
-    MigrateVm,
-    ReserveBandwidth,
-    ScaleAction,
-    SetCpuLimit,
-    SetMemory,
-    SetVcpus,
-    SetWeights,
-    VmAction,
-    from_json,
-)
-from orchestrator.config import OrchestratorConfig
-from orchestrator.steps import Step
-from orchestrator.world import World
+from orchestrator.actions import Action, from_json
+from orchestrator.config import GuardSettings
+from orchestrator.context import PlanningContext
+from orchestrator.machine_actions import Resize
+from orchestrator.proposal import Objection, RefusalCode, Step
 
 MINUTE_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An earlier change of something."""
+
+    t: Seconds
+    action: Action
+
+
 def over_budget(
-    action: Action, allowed: Sequence[Step], world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
-) -> str | None:
+    action: Action, allowed: Sequence[Step], context: PlanningContext, done: Sequence[ActionRecord]
+) -> Objection | None:
     """Why `action` would be one too many: after what was `done` in the last minute and is `allowed` in this plan."""
-    records = [one for one in done if one.issued_at > world.now - MINUTE_S]
-    planned = [one.action for one in allowed if not one.renewal and not one.waits]
-    spent = sum(one.kind == action.kind for one in (*records, *planned))
-    budget = config.guard.budgets.per_minute.get(action.kind, 0)
+    records = [record for record in done if record.issued_at > context.world.now - MINUTE_S]
+    planned = [step.action for step in allowed if not step.renewal and not step.waits]
+    spent = sum(kind == action.kind for kind in (*(item.kind for item in records), *(item.kind for item in planned)))
+    budget = context.config.guard.budgets.per_minute.get(action.kind, 0)
     if spent >= budget:
-        return f"budget: {spent} of {budget} {action.kind} in this minute are spent"
-    known = [one for one in map(read_action, records) if one is not None]
-    return _for_groups(action, [*known, *planned], world, config)
+        return _spent(spent, budget, action.kind)
+    known = [earlier for earlier in map(read_action, records) if earlier is not None]
+    return _for_groups(action, [*known, *planned], context)
 
 
-def _for_groups(action: Action, others: Sequence[Action], world: World, config: OrchestratorConfig) -> str | None:
-    for host in sorted(hosts_of(action, world)):
-        spent = sum(host in hosts_of(one, world) for one in others)
-        if spent >= config.guard.budgets.per_host:
-            return f"budget: {spent} of {config.guard.budgets.per_host} actions on {host} in this minute are spent"
-    tenant = tenant_of(action, config)
-    spent = sum(tenant_of(one, config) == tenant for one in others) if tenant else 0
-    if spent >= config.guard.budgets.per_tenant:
-        return f"budget: {spent} of {config.guard.budgets.per_tenant} actions for {tenant} in this minute are spent"
-    return None
+def _spent(spent: int, budget: int, what: str) -> Objection:
+    return Objection(RefusalCode.BUDGET, f"budget: {spent} of {budget} {what} in this minute are spent")
 
 
-def hosts_of(action: Action, world: World) -> frozenset[str]:
-    """The hypervisors that an action keeps busy."""
-    return frozenset(_hosts(action, world))
+def _for_groups(action: Action, others: Sequence[Action], context: PlanningContext) -> Objection | None:
+    budgets, tenants = context.config.guard.budgets, context.config.declared.tenants
+    for host in sorted(action.hosts(context.world)):
+        spent = sum(host in other.hosts(context.world) for other in others)
+        if spent >= budgets.per_host:
+            return _spent(spent, budgets.per_host, f"actions on {host}")
+    tenant = tenants.get(action.benefits)
+    spent = sum(tenants.get(other.benefits) == tenant for other in others) if tenant else 0
+    return _spent(spent, budgets.per_tenant, f"actions for {tenant}") if spent >= budgets.per_tenant else None
 
 
-def _hosts(action: Action, world: World) -> Iterator[str]:
-    if isinstance(action, MigrateVm):
-        yield from (action.before, action.after)
-    elif isinstance(action, VmAction) and action.vm in world.vms:
-        yield world.vms[action.vm].host
-    elif isinstance(action, ScaleAction):
-        yield action.host
-
-
-def tenant_of(action: Action, config: OrchestratorConfig) -> str | None:
-    """For whom an action is done: the tenant declared for its machine or its virtual IP."""
-    if isinstance(action, SetWeights | ScaleAction):
-        return config.declared.tenants.get(action.virtual_ip)
-    if isinstance(action, VmAction):
-        return config.declared.tenants.get(action.vm)
-    return config.declared.tenants.get(action.pair.virtual_ip) if isinstance(action, ReserveBandwidth) else None
-
-
-Sized = SetCpuLimit | SetVcpus | SetMemory
-
-
-def held_still(action: Action, done: Sequence[ActionRecord], now: Seconds, config: OrchestratorConfig) -> str | None:
+def held_still(action: Action, done: Sequence[ActionRecord], now: Seconds, settings: GuardSettings) -> Objection | None:
     """Why `action` must wait because its target turned round `max_turns` times within `turns_window_s`.
 
     `done`: what was carried out lately, newest first. A size may still grow: that ends the turning as well, and
-    nobody is starved by a brake.
+    nobody is starved by a guard.
     """
-    if isinstance(action, Sized) and action.after > action.before:
+    sized = isinstance(action, Resize)
+    if sized and not action.shrinks:
         return None
     turns = sorted(_turns(changes(action, done)))
     ending = (
         turns[last]
-        for last in range(config.guard.max_turns - 1, len(turns))
-        if turns[last] - turns[last - config.guard.max_turns + 1] <= config.guard.turns_window_s
+        for last in range(settings.max_turns - 1, len(turns))
+        if turns[last] - turns[last - settings.max_turns + 1] <= settings.turns_window_s
     )
-    until = max((one + config.guard.hold_still_s for one in ending), default=now)
+    until = max((t + settings.hold_still_s for t in ending), default=now)
     if until <= now:
         return None
-    verb = "lowered" if isinstance(action, Sized) else "changed"
-    often = f"{config.guard.max_turns} times within {config.guard.turns_window_s:g} s"
-    return f"oscillation: {action.target} turned round {often}; it is not {verb} for another {until - now:.0f} s"
+    verb = "lowered" if sized else "changed"
+    often = f"{settings.max_turns} times within {settings.turns_window_s:g} s"
+    text = f"oscillation: {action.target} turned round {often}; it is not {verb} for another {until - now:.0f} s"
+    return Objection(RefusalCode.OSCILLATION, text)
 
 
-def changes(action: Action, done: Sequence[ActionRecord]) -> list[tuple[Seconds, Action]]:
-    """Earlier changes of the same thing (when, what), oldest first; failed ones changed nothing."""
-    own = [
-        one
-        for one in reversed(done)
-        if one.kind == action.kind and one.target == action.target and one.outcome is not OutcomeKind.FAILED
+def changes(action: Action, done: Sequence[ActionRecord]) -> list[Change]:
+    """Earlier changes of the same thing, oldest first; failed ones changed nothing."""
+    same = [
+        record
+        for record in reversed(done)
+        if (record.kind, record.target) == (action.kind, action.target) and record.outcome is not OutcomeKind.FAILED
     ]
-    read = [(one.issued_at, read_action(one)) for one in own]
-    return [(t, one) for t, one in read if one is not None]
+    read = [(record.issued_at, read_action(record)) for record in same]
+    return [Change(t, earlier) for t, earlier in read if earlier is not None]
 
 
-def _turns(history: Sequence[tuple[Seconds, Action]]) -> Iterator[Seconds]:
-    for (_, before), (t, after) in pairwise(history):
-        if _turned(before, after):
-            yield t
-
-
-def _turned(before: Action, after: Action) -> bool:
-    if isinstance(before, Sized) and isinstance(after, Sized):
-        return (before.after > before.before) != (after.after > after.before)
-    if isinstance(before, MigrateVm | SetWeights) and isinstance(after, MigrateVm | SetWeights):
-        return before.before == after.after
-    return False
+def _turns(history: Sequence[Change]) -> Iterator[Seconds]:
+    for before, after in pairwise(history):
+        if after.action.turns(before.action):
+            yield after.t
 
 
 def read_action(record: ActionRecord) -> Action | None:

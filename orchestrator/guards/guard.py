@@ -1,22 +1,23 @@
-"""The brakes: however good a plan looks, this is how much and how often may be done, and on how old a world."""
+"""The guards: however good a plan looks, this is how much and how often may be done, and on how old a world."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
-from cpdb import ActionRecord, OutcomeKind, Seconds
-from orchestrator.actions import Action, MigrateVm, ScaleIn, ScaleOut, SetCpuLimit, SetMemory, SetVcpus, SetWeights
-from orchestrator.config import OrchestratorConfig
-from orchestrator.guards.budgets import changes, held_still, over_budget
-from orchestrator.needs import crowded
+from cpdb import ActionRecord, OutcomeKind
+from orchestrator.actions import Action, MigrateVm, ScaleIn, ScaleOut, SetCpuLimit, SetVcpus, SetWeights, of_kind
+from orchestrator.context import PlanningContext, links_of
+from orchestrator.guards.budgets import Change, changes, held_still, over_budget
+from orchestrator.machine_actions import Resize
 from orchestrator.plan import Plan
-from orchestrator.steps import Refusal, Step
-from orchestrator.world import World
+from orchestrator.proposal import Objection, Refusal, RefusalCode, Step
 
 UNSUCCESSFUL = frozenset({OutcomeKind.FAILED, OutcomeKind.REVERTED, OutcomeKind.NOT_REVERTED})
 DID = frozenset({OutcomeKind.PENDING, OutcomeKind.DONE}) | UNSUCCESSFUL
 # Twice as long after each failure in a row, but no longer than the journal is looked back at.
 LONGEST_RETRY_S = 480.0
+SCALING_KINDS = frozenset({ScaleOut.kind, ScaleIn.kind})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,137 +28,162 @@ class Guarded:
     refused: tuple[Refusal, ...]
 
 
-def guard(plan: Plan, world: World, recent: Sequence[ActionRecord], config: OrchestratorConfig) -> Guarded:
+def guard(plan: Plan, context: PlanningContext, recent: Sequence[ActionRecord]) -> Guarded:
     """Filters a plan by what was done lately (`recent`: journal records, newest first, at least the last minutes)."""
-    everything = _whole_plan(world, config)
-    done = [one for one in recent if one.outcome in DID]
+    everything = _whole_plan(context)
+    done = [record for record in recent if record.outcome in DID]
     allowed: list[Step] = []
     refused: list[Refusal] = []
     for step in plan.steps:
-        why_not = everything or _why_not(step, allowed, world, done, config)
-        if why_not:
-            refused.append(Refusal(step.action.describe(), why_not, step.action))
-        else:
+        objection = everything or _objection(step, allowed, context, done)
+        if objection is None:
             allowed.append(step)
+        else:
+            action = step.action
+            refused.append(Refusal(objection.code, action.target, action.describe(), objection.text, action))
     return Guarded(tuple(allowed), tuple(refused))
 
 
-def _whole_plan(world: World, config: OrchestratorConfig) -> str | None:
-    if config.guard.stop_file is not None and config.guard.stop_file.exists():
-        return f"stopped by {config.guard.stop_file}; remove that file to go on"
-    if world.age_s > config.guard.max_world_age_s:
-        return f"stale: the newest facts are {world.age_s:.1f} s old, {config.guard.max_world_age_s:g} s are allowed"
+def _whole_plan(context: PlanningContext) -> Objection | None:
+    stop, max_s = context.config.guard.stop_file, context.config.guard.max_world_age_s
+    if stop is not None and stop.exists():
+        return Objection(RefusalCode.STOPPED, f"stopped by {stop}; remove that file to go on")
+    age_s = context.world.age_s
+    if age_s > max_s:
+        return Objection(RefusalCode.STALE, f"stale: the newest facts are {age_s:.1f} s old, {max_s:g} s are allowed")
     return None
 
 
-def _why_not(
-    step: Step, allowed: Sequence[Step], world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
-) -> str | None:
+def _objection(
+    step: Step, allowed: Sequence[Step], context: PlanningContext, done: Sequence[ActionRecord]
+) -> Objection | None:
     action = step.action
-    if any(one.kind == action.kind and one.target == action.target for one in world.in_flight):
-        return "the same is already under way"
+    if any((other.kind, other.target) == (action.kind, action.target) for other in context.world.in_flight):
+        return Objection(RefusalCode.UNDER_WAY, "the same is already under way")
     if step.renewal:
         return None  # a lease that is still needed must not end because of a budget
-    checks = (
-        over_budget(action, allowed, world, done, config),
-        _failed_lately(action, world, done, config),
-        _move(action, allowed, world, config) if isinstance(action, MigrateVm) else None,
-        _too_large(action, config),
-        _back_again(action, world, done, config),
-        held_still(action, done, world.now, config),
-        scaled_lately(action, done, world.now, config),
-        _weighed_lately(action, done, world.now, config),
+    return next(_objections(action, allowed, context, done), None)
+
+
+def _objections(
+    action: Action, allowed: Sequence[Step], context: PlanningContext, done: Sequence[ActionRecord]
+) -> Iterator[Objection]:
+    found = (
+        over_budget(action, allowed, context, done),
+        _failed_lately(action, context, done),
+        *(_move(move, allowed, context) for move in of_kind(MigrateVm, [action])),
+        _too_large(action, context) if isinstance(action, Resize) else None,
+        _back_again(action, context, done),
+        held_still(action, done, context.world.now, context.config.guard),
+        *(scaled_lately(scaling, context, done) for scaling in of_kind(ScaleIn, [action])),
+        *(_weighed_lately(weights, context, done) for weights in of_kind(SetWeights, [action])),
     )
-    return next((one for one in checks if one), None)
+    yield from (objection for objection in found if objection is not None)
 
 
-def _failed_lately(
-    action: Action, world: World, done: Sequence[ActionRecord], config: OrchestratorConfig
-) -> str | None:
+def _failed_lately(action: Action, context: PlanningContext, done: Sequence[ActionRecord]) -> Objection | None:
     """Nothing is tried again blindly: after n failures in a row it rests for 2^(n-1) times the first rest."""
-    same = [one for one in done if one.kind == action.kind and one.target == action.target]
-    failed = list(takewhile(lambda one: one.outcome in UNSUCCESSFUL, same))
+    same = [record for record in done if (record.kind, record.target) == (action.kind, action.target)]
+    failed = list(takewhile(lambda record: record.outcome in UNSUCCESSFUL, same))
     if not failed:
         return None
-    rest_s = min(config.guard.retry_s * 2 ** (len(failed) - 1), max(LONGEST_RETRY_S, config.guard.retry_s))
-    ago_s = world.now - failed[0].issued_at
+    retry_s = context.config.guard.retry_s
+    rest_s = min(retry_s * 2 ** (len(failed) - 1), max(LONGEST_RETRY_S, retry_s))
+    ago_s = context.world.now - failed[0].issued_at
     if ago_s >= rest_s:
         return None
     times = "" if len(failed) == 1 else f" for the {len(failed)}. time"
-    return f"it failed{times} {ago_s:.0f} s ago ({failed[0].sentence}); next try after {rest_s:g} s"
+    text = f"it failed{times} {ago_s:.0f} s ago ({failed[0].sentence}); next try after {rest_s:g} s"
+    return Objection(RefusalCode.FAILED_LATELY, text)
 
 
-def _move(action: MigrateVm, allowed: Sequence[Step], world: World, config: OrchestratorConfig) -> str | None:
-    host = world.hosts.get(action.after)
+def _move(action: MigrateVm, allowed: Sequence[Step], context: PlanningContext) -> Objection | None:
+    host = context.world.hosts.get(action.after)
     if host is None or host.closed:
-        return f"{action.after} is cordoned" if host else f"{action.after} is not a host of ours"
-    under_way = [*world.in_flight, *(step.action for step in allowed)]
-    return crowded(action, under_way, world, config)
+        text = f"{action.after} is cordoned" if host else f"{action.after} is not a host of ours"
+        return Objection(RefusalCode.CLOSED, text)
+    return crowded(context, action, [*context.world.in_flight, *(step.action for step in allowed)])
 
 
-def _too_large(action: Action, config: OrchestratorConfig) -> str | None:
+def crowded(context: PlanningContext, action: MigrateVm, others: Sequence[Action]) -> Objection | None:
+    """Why one more copy would be too many at a time: in all, at one of its hosts, or on one of its links."""
+    moves, most = of_kind(MigrateVm, others), context.config.moves.at_once
+    if len(moves) >= most:
+        text = f"one migration at a time: {len(moves)} machines are moving, {most} may at once"
+        return Objection(RefusalCode.MOVES_AT_ONCE, text)
+    text = next(_crowds(context, action, moves), "")
+    return Objection(RefusalCode.MOVES_AT_ONCE, f"one migration at a time: {text}") if text else None
+
+
+def _crowds(context: PlanningContext, action: MigrateVm, moves: Sequence[MigrateVm]) -> Iterator[str]:
+    for host in (action.before, action.after):
+        busy = [move.vm for move in moves if host in (move.before, move.after)]
+        if len(busy) >= context.config.moves.per_host:
+            yield f"{', '.join(busy)} is moving from or to {host}"
+    for link in sorted(set(links_of(context, action))):
+        busy = [move.vm for move in moves if link in links_of(context, move)]
+        if len(busy) >= context.config.moves.per_link:
+            yield f"{', '.join(busy)} is moving over {'>'.join(link)}"
+
+
+def _too_large(action: Resize[Any], context: PlanningContext) -> Objection | None:
     """The planner keeps to the largest step; a plan that a person changed or that waited may not."""
-    if not isinstance(action, SetCpuLimit | SetVcpus | SetMemory):
-        return None
     low, high = sorted((action.before, action.after))
+    max_step = context.config.guard.max_step
     # One vCPU more is the least that can be done.
-    if high <= config.guard.max_step * low + 1e-9 or (isinstance(action, SetVcpus) and high - low == 1):
+    if high <= max_step * low + 1e-9 or (action.kind == SetVcpus.kind and high - low == 1):
         return None
-    return f"step too large: {config.guard.max_step:g} times as much or as little is allowed in one go"
+    text = f"step too large: {max_step:g} times as much or as little is allowed in one go"
+    return Objection(RefusalCode.TOO_LARGE, text)
 
 
-def _back_again(action: Action, world: World, done: Sequence[ActionRecord], config: OrchestratorConfig) -> str | None:
+def _back_again(action: Action, context: PlanningContext, done: Sequence[ActionRecord]) -> Objection | None:
     """Cooldown after the last change of the same thing, and no way back to where a machine just came from."""
     earlier = changes(action, done)[::-1]
     if not earlier:
         return None
-    at, previous = earlier[0]
-    ago = world.now - at
-    if isinstance(action, MigrateVm):
-        return _move_again(action, earlier, world, config)
-    if isinstance(action, SetCpuLimit) and isinstance(previous, SetCpuLimit):
-        turned = (previous.after > previous.before) != (action.after > action.before)
-        if turned and ago < config.guard.resize_cooldown_s:
-            return f"cooldown: its limit was changed the other way {ago:.0f} s ago"
-    return None
+    for move in of_kind(MigrateVm, [action]):
+        return _move_again(move, earlier, context)
+    ago = context.world.now - earlier[0].t
+    turned = action.kind == SetCpuLimit.kind and action.turns(earlier[0].action)
+    if not turned or ago >= context.config.guard.resize_cooldown_s:
+        return None
+    return Objection(RefusalCode.COOLDOWN, f"cooldown: its limit was changed the other way {ago:.0f} s ago")
 
 
-def _weighed_lately(
-    action: Action, done: Sequence[ActionRecord], now: Seconds, config: OrchestratorConfig
-) -> str | None:
+def _weighed_lately(action: SetWeights, context: PlanningContext, done: Sequence[ActionRecord]) -> Objection | None:
     """New weights need time to be followed before anybody can say what they have done."""
-    earlier = changes(action, done) if isinstance(action, SetWeights) else []
-    ago = now - earlier[-1][0] if earlier else config.weights.cooldown_s
-    if ago >= config.weights.cooldown_s:
+    earlier, cooldown_s = changes(action, done), context.config.weights.cooldown_s
+    ago = context.world.now - earlier[-1].t if earlier else cooldown_s
+    if ago >= cooldown_s:
         return None
-    return f"cooldown: they were changed {ago:.0f} s ago, {config.weights.cooldown_s:g} s must pass"
+    return Objection(RefusalCode.COOLDOWN, f"cooldown: they were changed {ago:.0f} s ago, {cooldown_s:g} s must pass")
 
 
-def _move_again(
-    action: MigrateVm, earlier: Sequence[tuple[Seconds, Action]], world: World, config: OrchestratorConfig
-) -> str | None:
-    ago = world.now - earlier[0][0]
-    if ago < config.guard.move_cooldown_s:
-        return f"cooldown: {action.vm} was moved {ago:.0f} s ago, {config.guard.move_cooldown_s:g} s must pass"
-    for at, one in earlier:
-        if isinstance(one, MigrateVm) and one.before == action.after and world.now - at < config.guard.oscillation_s:
-            return f"oscillation: {action.vm} came from {action.after} {world.now - at:.0f} s ago"
+def _move_again(action: MigrateVm, earlier: Sequence[Change], context: PlanningContext) -> Objection | None:
+    now, settings = context.world.now, context.config.guard
+    ago = now - earlier[0].t
+    if ago < settings.move_cooldown_s:
+        text = f"cooldown: {action.vm} was moved {ago:.0f} s ago, {settings.move_cooldown_s:g} s must pass"
+        return Objection(RefusalCode.COOLDOWN, text)
+    for change in earlier:
+        came_from = [move.before for move in of_kind(MigrateVm, [change.action])]
+        if came_from == [action.after] and now - change.t < settings.oscillation_s:
+            text = f"oscillation: {action.vm} came from {action.after} {now - change.t:.0f} s ago"
+            return Objection(RefusalCode.OSCILLATION, text)
     return None
 
 
-KINDS = frozenset({ScaleOut.kind, ScaleIn.kind})
-
-
-def scaled_lately(action: Action, done: Sequence[ActionRecord], now: Seconds, config: OrchestratorConfig) -> str | None:
+def scaled_lately(action: ScaleIn, context: PlanningContext, done: Sequence[ActionRecord]) -> Objection | None:
     """Why a machine may not leave yet; coming in is never held up by this. `done`: newest first."""
-    if not isinstance(action, ScaleIn):
-        return None
-    pool = config.declared.pool(action.virtual_ip)
+    pool = context.config.declared.pool(action.virtual_ip)
     cooldown_s = pool.manner.cooldown_s if pool else 0.0
-    for one in done:
-        same = one.kind in KINDS and one.body.get("virtual_ip") == action.virtual_ip
-        if same and one.outcome is OutcomeKind.DONE:
-            ago = now - (one.timing.ready_at or one.issued_at)
-            what = "came" if one.kind == ScaleOut.kind else "left"
-            return f"cooldown: {one.target} {what} {ago:.0f} s ago" if ago < cooldown_s else None
+    for record in done:
+        same = record.kind in SCALING_KINDS and record.body.get("virtual_ip") == action.virtual_ip
+        if same and record.outcome is OutcomeKind.DONE:
+            ago = context.world.now - (record.timing.ready_at or record.issued_at)
+            if ago >= cooldown_s:
+                return None
+            what = "came" if record.kind == ScaleOut.kind else "left"
+            return Objection(RefusalCode.COOLDOWN, f"cooldown: {record.target} {what} {ago:.0f} s ago")
     return None

@@ -23,12 +23,13 @@ from cpdb import (
 )
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import CONNECTION
+from orchestrator.context import CONNECTION
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
+from orchestrator.observe.matrices import FabricReader
 from orchestrator.observe.measured import RECENT_S, RUNNING, TYPICAL_S, MachineFacts, vm_states
-from orchestrator.observe.outlook import Outlook, outlook
-from orchestrator.world import LinkKey, LinkState, PairState, World
+from orchestrator.observe.outlook import outlook
+from orchestrator.world import LinkKey, LinkState, Outlook, PairState, World
 
 Paths = Callable[[str, str], Sequence[str]]
 FORGET_PAIR_S = 30.0
@@ -49,6 +50,10 @@ class Gatherer:
     paths: Paths
     _learnt: Learnt = field(default_factory=Learnt)
     _learnt_at: Seconds | None = None
+    _fabric: FabricReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._fabric = FabricReader(self.store, self.config.routing)
 
     def world(self, now: Seconds, in_flight: Sequence[Action], leads: LeadTimes) -> World:
         """The world at `now`. Raises StoreError when the database is away."""
@@ -70,7 +75,7 @@ class Gatherer:
         }
         ways = {pair: way for pair, (_, way) in routes.items()}
         self._refresh(now, links, ways, spread)
-        return World(
+        world = World(
             now=now,
             age_s=_age(now, self._newest(rows), vm_loads, bool(self.config.declared.vms)),
             pairs=self._pairs(now, rows, routes, virtual_ips),
@@ -84,10 +89,10 @@ class Gatherer:
             leads=leads,
             ways=self._way,
             requests=(requests := tuple(self.store.requests.since(now - JUST_OVER_S))),
-            shared_copies=self.config.moves.over_links,
             weights=weights,
             outlook=self._outlook(now, ways) if requests else Outlook(),
         )
+        return replace(world, fabric=self._fabric.read_fabric(world))
 
     def _newest(self, rows: Sequence[Communication]) -> Seconds | None:
         """When switches last reported: where nobody has spoken for long, that is known all the same."""

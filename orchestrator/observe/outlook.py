@@ -1,28 +1,13 @@
 """Reads what is foreseen beyond the pairs' fast lane: of links as a whole, and of pairs minutes ahead."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 
 from cpdb import BytesPerS, ForecastBatch, Pair, Quantity, Seconds, Store, Subject, SubjectKind
+from orchestrator.world import Outlook
 
 FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
 # The slow lane is made anew every ten seconds or so; older than this it is no longer about now.
 SLOW_MAX_AGE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """Peaks in bytes/s by subject and horizon (s), at the level that counts as the need.
-
-    What is not in it was not foreseen; `slow_horizons_s` are the horizons of minutes for which pairs were.
-    """
-
-    links: Mapping[tuple[tuple[str, str], int], BytesPerS] = field(default_factory=dict)
-    pairs: Mapping[tuple[Pair, int], BytesPerS] = field(default_factory=dict)
-
-    @property
-    def slow_horizons_s(self) -> tuple[int, ...]:
-        return tuple(sorted({horizon_s for _, horizon_s in self.pairs}))
 
 
 def outlook(

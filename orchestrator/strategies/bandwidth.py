@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cpdb import BytesPerS, Limit, Reservation, show_rate
 from orchestrator.actions import ReserveBandwidth
-from orchestrator.config import NOW, QUEUE_DSCP, OrchestratorConfig
-from orchestrator.demand import Demand, PairDemand, together
-from orchestrator.needs import copying_on, too_short
-from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_link, when
-from orchestrator.world import LinkState, PairState, World
+from orchestrator.config import NOW, QUEUE_DSCP, BandwidthSettings
+from orchestrator.context import PlanningContext, copying_on, too_short
+from orchestrator.demand import PairDemand, together
+from orchestrator.promises import PairRatePromise
+from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_link, when
+from orchestrator.world import LinkState, PairState
 
 # While a pair still needs this share of what is kept free for it, the reservation stays.
 STILL_NEEDED_SHARE = 0.7
@@ -37,58 +37,65 @@ class _Shortage:
     limited: tuple[PairDemand, ...]
 
 
-def plan_bandwidth(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal]]:
+def propose(context: PlanningContext) -> Proposal:
     """Reservations to make or renew, link by link, and why others were not."""
-    found = [one for key in sorted(world.links) for one in _on_link(world, demand, world.links[key], config)]
-    refusals = [one for one in found if isinstance(one, Refusal)]
-    return [one for one in found if isinstance(one, Step)], refusals
+    return Proposal.of(
+        found for key in sorted(context.world.links) for found in _on_link(context, context.world.links[key])
+    )
 
 
-def _on_link(world: World, demand: Demand, link: LinkState, config: OrchestratorConfig) -> Iterator[Step | Refusal]:
-    states = [one for _, one in sorted(world.pairs.items(), key=lambda item: str(item[0])) if link.key in one.links]
+def _on_link(context: PlanningContext, link: LinkState) -> Iterator[Step | Refusal]:
+    states = [_ranked(context, context.world.pairs[pair]) for pair in context.world.pairs_on(link.key)]
     if not states or not link.capacity_bytes_per_s:
         return
-    ours = [one for _, one in sorted(world.reservations.items()) if one.key.endswith(f"@{link.name}")]
+    ours = [one for _, one in sorted(context.world.reservations.items()) if one.key.endswith(f"@{link.name}")]
     held = max(ours, key=lambda one: one.expires_at, default=None)
     shortages = [
-        _shortage(link, states, demand.at(horizon_s, [one.pair for one in states]), held, copying_on(world, link.key))
-        for horizon_s in acting_horizons(world, ReserveBandwidth.kind, config, on_link(link))
+        _shortage(
+            link,
+            states,
+            context.demand.at(horizon_s, [one.pair for one in states]),
+            held,
+            copying_on(context, link.key),
+        )
+        for horizon_s in context.acting_horizons(ReserveBandwidth.kind, on_link(link))
     ]
-    found = _decided(world, shortages, held, config)
-    brief = _too_short(world, found, shortages, config)
+    found = _decided(context, shortages, held)
+    brief = _too_short(context, found, shortages)
     if brief is not None:
         yield brief
-        found = _decided(world, [one for one in shortages if one.horizon_s == NOW], held, config)
+        found = _decided(context, [one for one in shortages if one.horizon_s == NOW], held)
     if found is not None:
         yield found
 
 
 def _too_short(
-    world: World, found: Step | Refusal | None, shortages: Sequence[_Shortage], config: OrchestratorConfig
+    context: PlanningContext, found: Step | Refusal | None, shortages: Sequence[_Shortage]
 ) -> Refusal | None:
     """Refuses a new reservation for a foreseen need that has passed before it pays."""
     if not isinstance(found, Step) or not isinstance(found.action, ReserveBandwidth):
         return None
-    if found.renewal or found.needed_at <= world.now:
+    if found.renewal or found.needed_at <= context.world.now:
         return None
-    why_not = too_short(world, found.action.pair, ("a reservation", found.lead_s), config)
-    return Refusal(f"reserve on {shortages[0].link.name}", why_not, found.action) if why_not else None
+    why_not = too_short(context, found.action.pair, "a reservation", found.lead_s)
+    link = shortages[0].link.name
+    return Refusal(RefusalCode.TOO_SHORT, link, f"reserve on {link}", why_not, found.action) if why_not else None
 
 
 def _decided(
-    world: World, shortages: Sequence[_Shortage], held: Reservation | None, config: OrchestratorConfig
+    context: PlanningContext, shortages: Sequence[_Shortage], held: Reservation | None
 ) -> Step | Refusal | None:
     worst = max(shortages, key=lambda one: (one.needed, -one.horizon_s))
-    if worst.needed > config.bandwidth.trigger * worst.capacity:
-        return _step(world, worst, held, config)
-    if held and any(_still_needed(one, held, config) for one in shortages):
-        return _prolonged(world, worst, held, config)
+    if worst.needed > context.config.bandwidth.trigger * worst.capacity:
+        return _step(context, worst, held)
+    if held and any(_still_needed(one, held, context.config.bandwidth) for one in shortages):
+        return _prolonged(context, worst, held)
     return None
 
 
-def _still_needed(shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> bool:
+def _still_needed(shortage: _Shortage, held: Reservation, settings: BandwidthSettings) -> bool:
     # A competitor that backs off under its limit hides the shortage; the protected pair's need does not.
-    matters = held.bytes_per_s >= config.bandwidth.floor * shortage.capacity
+    matters = held.bytes_per_s >= settings.floor * shortage.capacity
     return matters and shortage.leader.pair == held.pair and _needs(shortage.leader, held)
 
 
@@ -127,73 +134,79 @@ def _shortage(
     )
 
 
-def _step(
-    world: World, shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig
-) -> Step | Refusal | None:
+def _step(context: PlanningContext, shortage: _Shortage, held: Reservation | None) -> Step | Refusal | None:
     name = shortage.link.name
-    queue = config.declared.queue(name) if name in world.queues else None
-    by_mark_alone = queue is not None and _alone(shortage, held, config)
+    queue = context.config.declared.queue(name) if name in context.world.queues else None
+    by_mark_alone = queue is not None and _alone(shortage, held, context.config.bandwidth)
     if not shortage.limited and not by_mark_alone:
         text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"
-        return Refusal(f"reserve on {name}", text)
+        return Refusal(RefusalCode.EQUAL_PRIORITY, name, f"reserve on {name}", text)
     pair, amount = shortage.leader.pair, shortage.leader.bytes.need
     key = f"{pair}@{name}"
     if held is not None and held.key == key:
         amount = max(amount, held.bytes_per_s)  # or a fading need would lower, step by step, what counts as needed
-    limits = () if by_mark_alone else _spared(_limits(shortage, config), world)
+    limits = () if by_mark_alone else _spared(context, _limits(shortage, context.config.bandwidth))
     if queue is not None and by_mark_alone:
         amount = min(amount, queue.guaranteed_bytes_per_s)
-    action = ReserveBandwidth(key, pair, amount, limits, config.bandwidth.lease_s, QUEUE_DSCP if queue else None)
+    action = ReserveBandwidth(
+        key, pair, amount, limits, context.config.bandwidth.lease_s, QUEUE_DSCP if queue else None
+    )
     if held is not None and held.key == key:
-        if held.dscp == action.dscp and fits(held.limits, action.limits, config):
-            return _prolonged(world, shortage, held, config)
-        return _described(world, shortage, action, True, config)
-    return _described(world, shortage, action, False, config)
+        if held.dscp == action.dscp and fits(held.limits, action.limits, context.config.bandwidth):
+            return _prolonged(context, shortage, held)
+        return _described(context, shortage, action, True)
+    return _described(context, shortage, action, False)
 
 
-def _alone(shortage: _Shortage, held: Reservation | None, config: OrchestratorConfig) -> bool:
+def _alone(shortage: _Shortage, held: Reservation | None, settings: BandwidthSettings) -> bool:
     """Whether the leader is all that matters. If not, the others share with the rest, which must then be limited."""
     # Twice the company is borne before limits come to a mark that stands alone, or both ways would take turns.
-    borne = config.bandwidth.floor * (1 if held is None or held.dscp is None or held.limits else 2)
+    borne = settings.floor * (1 if held is None or held.dscp is None or held.limits else 2)
     return shortage.company <= borne * shortage.capacity
 
 
-def _limits(shortage: _Shortage, config: OrchestratorConfig) -> tuple[Limit, ...]:
+def _limits(shortage: _Shortage, settings: BandwidthSettings) -> tuple[Limit, ...]:
     """What is left within headroom, shared in proportion to need; nobody is cut off altogether."""
-    free = config.bandwidth.headroom * shortage.capacity - shortage.protected
-    share = max(free, config.bandwidth.floor * shortage.capacity)
+    free = settings.headroom * shortage.capacity - shortage.protected
+    share = max(free, settings.floor * shortage.capacity)
     total = sum(one.bytes.need for one in shortage.limited)
     if total <= 0:
         return tuple(Limit(one.pair, share / len(shortage.limited)) for one in shortage.limited)
     return tuple(Limit(one.pair, share * one.bytes.need / total) for one in shortage.limited if one.bytes.need > 0)
 
 
-def _spared(limits: tuple[Limit, ...], world: World) -> tuple[Limit, ...]:
+def _ranked(context: PlanningContext, state: PairState) -> PairState:
+    """Who was granted something ranks as high as the request."""
+    grant = context.granted.get(state.pair)
+    return state if grant is None else replace(state, priority=max(state.priority, grant.priority))
+
+
+def _spared(context: PlanningContext, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
     """Nobody is cut below what was granted on request."""
-    return tuple(replace(one, bytes_per_s=max(one.bytes_per_s, world.granted.get(one.pair, 0.0))) for one in limits)
+    granted = {pair: grant.bytes_per_s for pair, grant in context.granted.items()}
+    return tuple(replace(limit, bytes_per_s=max(limit.bytes_per_s, granted.get(limit.pair, 0.0))) for limit in limits)
 
 
-def fits(held: Sequence[Limit], wanted: Sequence[Limit], config: OrchestratorConfig) -> bool:
+def fits(held: Sequence[Limit], wanted: Sequence[Limit], settings: BandwidthSettings) -> bool:
     """Whether limits that are held are near enough to those wanted: a little tighter or looser changes nothing."""
     now = {one.pair: one.bytes_per_s for one in held}
     return set(now) == {one.pair for one in wanted} and all(
-        TIGHT_SHARE * one.bytes_per_s <= now[one.pair] <= one.bytes_per_s * (1 + config.bandwidth.deadband)
-        for one in wanted
+        TIGHT_SHARE * one.bytes_per_s <= now[one.pair] <= one.bytes_per_s * (1 + settings.deadband) for one in wanted
     )
 
 
-def _prolonged(world: World, shortage: _Shortage, held: Reservation, config: OrchestratorConfig) -> Step | None:
-    if held.expires_at - world.now >= config.bandwidth.lease_s / 2:
+def _prolonged(context: PlanningContext, shortage: _Shortage, held: Reservation) -> Step | None:
+    if held.expires_at - context.world.now >= context.config.bandwidth.lease_s / 2:
         return None
-    action = ReserveBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, config.bandwidth.lease_s, held.dscp)
-    return _described(world, shortage, action, True, config)
+    action = ReserveBandwidth(
+        held.key, held.pair, held.bytes_per_s, held.limits, context.config.bandwidth.lease_s, held.dscp
+    )
+    return _described(context, shortage, action, True)
 
 
-def _described(
-    world: World, shortage: _Shortage, action: ReserveBandwidth, renewal: bool, config: OrchestratorConfig
-) -> Step:
+def _described(context: PlanningContext, shortage: _Shortage, action: ReserveBandwidth, renewal: bool) -> Step:
     leader, horizon_s, name = shortage.leader, shortage.horizon_s, shortage.link.name
-    proof = evidence(leader.bytes, horizon_s, config)
+    proof = context.evidence(leader.bytes, horizon_s)
     givers = ", ".join(str(one.pair) for one in action.limits)
     queued = f"it goes through the queue that {name} has for it" if action.dscp is not None else ""
     means = " and ".join(one for one in (queued, f"{givers} gives way" if givers else "") if one)
@@ -201,17 +214,16 @@ def _described(
         f"{leader.pair} needs {show_rate(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
         f"to carry {show_rate(shortage.needed)} of {show_rate(shortage.capacity)}, so {means}"
     )
-    needed_at = world.now + horizon_s
-    reason: dict[str, Any] = {
-        "forecast": proof,
-        "where": {"link": name},
-        "measured": {"pair_bytes_per_s": leader.bytes.measured, "link_bytes_per_s": shortage.link.bytes_per_s},
-        "need": shortage.needed,
-        "available": config.bandwidth.headroom * shortage.capacity,
-        "capacity": shortage.capacity,
-        "circumstances": on_link(shortage.link).to_json(),
-        "alternatives": [],
-        "promise": {"what": "pair_bytes_per_s", "pair": str(leader.pair), "value": action.bytes_per_s, "by": needed_at},
-    }
-    lead_s = world.leads.needed(action.kind, config, on_link(shortage.link))
-    return Step(action, why, reason, needed_at, lead_s, renewal)
+    needed_at = context.world.now + horizon_s
+    about = on_link(shortage.link)
+    reason = Reason(
+        where={"link": name},
+        need=shortage.needed,
+        available=context.config.bandwidth.headroom * shortage.capacity,
+        capacity=shortage.capacity,
+        measured={"pair_bytes_per_s": leader.bytes.measured, "link_bytes_per_s": shortage.link.bytes_per_s},
+        forecast=proof,
+        circumstances=about,
+        promise=PairRatePromise(pair=str(leader.pair), value=action.bytes_per_s, by=needed_at),
+    )
+    return Step(action, why, reason, needed_at, context.lead_s(action.kind, about), renewal)

@@ -3,16 +3,37 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import ceil
-from typing import Any
 
-from cpdb import show_rate
-from orchestrator.actions import Action, SetCpuLimit, SetVcpus
-from orchestrator.config import NOW, OrchestratorConfig
-from orchestrator.demand import Demand, serving
-from orchestrator.needs import VmNeed, load_now, most, residents, too_short, until_back, vm_need, wanted_limit
-from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_host, when
+from orchestrator.actions import MigrateVm, SetCpuLimit, SetVcpus
+from orchestrator.config import NOW, CpuSettings
+from orchestrator.context import (
+    PlanningContext,
+    VmNeed,
+    load_now,
+    most,
+    propose_each,
+    residents,
+    served_demands,
+    too_short,
+    until_back,
+    vm_need,
+    wanted_limit,
+)
+from orchestrator.promises import CoresPromise
+from orchestrator.proposal import (
+    Evidence,
+    Proposal,
+    Reason,
+    Refusal,
+    RefusalCode,
+    Step,
+    foreseen,
+    number_of,
+    on_host,
+    when,
+)
 from orchestrator.strategies.cpu_options import Choice, Lack, choose
-from orchestrator.world import VmState, World, apply
+from orchestrator.world import VmState, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,180 +47,174 @@ class _Grant:
     choice: Choice | None = None
 
 
-def plan_compute(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal], World]:
-    """Resizes, most important machines first, refusals, and the world that results."""
-    steps: list[Step] = []
-    refusals: list[Refusal] = []
-    for vm in sorted(world.vms.values(), key=lambda one: (-one.priority, one.name)):
-        if vm.spec is None or vm.host not in world.hosts:
-            continue
-        for found in _for_vm(world, demand, vm, config):
-            if isinstance(found, Refusal):
-                refusals.append(found)
-            else:
-                steps.append(found)
-                world = apply(world, found.action)
-    return steps, refusals, world
+def propose(context: PlanningContext) -> Proposal:
+    """Resizes, the most important machines first, and why others are not made."""
+    machines = sorted(context.world.vms.values(), key=lambda vm: (-vm.priority, vm.name))
+    return propose_each(context, (vm for vm in machines if vm.host in context.world.hosts), _for_vm)
 
 
-def _need(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> VmNeed:
-    horizons = acting_horizons(world, SetCpuLimit.kind, config, on_host(world, vm.host))
-    return most(vm_need(world, demand, vm, one) for one in horizons)
+def propose_after_moves(context: PlanningContext) -> Proposal:
+    """CPU that only the plan's migrations free: it waits for them, and for whatever is under way."""
+    if not any(action.kind == MigrateVm.kind for action in context.planned):
+        return Proposal()
+    found = propose(replace(context, world=replace(context.world, in_flight=())))
+    return Proposal(tuple(replace(step, waits=True) for step in found.steps), found.refusals)
 
 
-def _for_vm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> Iterator[Step | Refusal]:
+def _need(context: PlanningContext, vm: VmState) -> VmNeed:
+    horizons = context.acting_horizons(SetCpuLimit.kind, on_host(context.world, vm.host))
+    return most(vm_need(context, vm, one) for one in horizons)
+
+
+def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
     spec = vm.spec
     if spec is None:
         return
-    need = _need(world, demand, vm, config)
-    found = list(_considered(world, demand, vm, need, config))
-    brief = _too_short(world, need, found, config)
+    need = _need(context, vm)
+    found = list(_considered(context, vm, need))
+    brief = _too_short(context, need, found)
     if brief is not None:
         yield brief
-        found = list(_considered(world, demand, vm, vm_need(world, demand, vm, NOW), config))
+        found = list(_considered(context, vm, vm_need(context, vm, NOW)))
     yield from found
     if not any(isinstance(one, Step) for one in found):
-        yield from _plug_ahead(world, demand, vm, found, config)
+        yield from _plug_ahead(context, vm, found)
 
 
-def _too_short(world: World, need: VmNeed, found: list[Step | Refusal], config: OrchestratorConfig) -> Refusal | None:
+def _too_short(context: PlanningContext, need: VmNeed, found: list[Step | Refusal]) -> Refusal | None:
     """Refuses what would be given for a foreseen need that has passed before the change pays."""
     step = next((one for one in found if isinstance(one, Step)), None)
-    if step is None or need.horizon_s == NOW or need.leading is None or _lowers(step.action):
+    if step is None or need.horizon_s == NOW or need.leading is None or step.action.shrinks:
         return None
-    why_not = too_short(world, need.leading.pair, ("a resize", step.lead_s), config)
-    return Refusal(f"more CPU for {need.vm}", why_not, step.action) if why_not else None
+    why_not = too_short(context, need.leading.pair, "a resize", step.lead_s)
+    subject = f"more CPU for {need.vm}"
+    return Refusal(RefusalCode.TOO_SHORT, need.vm, subject, why_not, step.action) if why_not else None
 
 
-def _lowers(action: Action) -> bool:
-    return isinstance(action, SetCpuLimit | SetVcpus) and action.after < action.before
-
-
-def _considered(
-    world: World, demand: Demand, vm: VmState, need: VmNeed, config: OrchestratorConfig
-) -> Iterator[Step | Refusal]:
+def _considered(context: PlanningContext, vm: VmState, need: VmNeed) -> Iterator[Step | Refusal]:
     spec = vm.spec
     if spec is None:
         return
-    wanted = wanted_limit(need, config)
-    if wanted >= spec.cpu_cores_min * (1 + config.cpu.min_gain) and wanted > vm.cores_limit:
-        yield from _up(world, demand, vm, _Grant(need, wanted, 0.0, 0.0), config)
-    elif vm.cores_limit > spec.cpu_cores_min and _calm(world, demand, vm, config):
-        yield from _down(world, vm, need, _kept(world, demand, vm, config), config)
+    wanted = wanted_limit(need, context.config.cpu)
+    if wanted >= spec.cpu_cores_min * (1 + context.config.cpu.min_gain) and wanted > vm.cores_limit:
+        yield from _up(context, vm, _Grant(need, wanted, 0.0, 0.0))
+    elif vm.cores_limit > spec.cpu_cores_min and _calm(context, vm):
+        yield from _down(context, vm, need, _kept(context, vm))
 
 
-def _up(
-    world: World, demand: Demand, vm: VmState, asked: _Grant, config: OrchestratorConfig
-) -> Iterator[Step | Refusal]:
+def _up(context: PlanningContext, vm: VmState, asked: _Grant) -> Iterator[Step | Refusal]:
     spec = vm.spec
     if spec is None or vm.cores_limit >= min(asked.wanted, spec.cpu_cores_max):
         return
-    left = _left(world, demand, vm, config)
-    most_cores = min(asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max), config.guard.max_step * vm.cores_limit)
-    steps_left = _steps(left, config)
+    left = _left(context, vm)
+    most_cores = min(
+        asked.wanted, spec.cpu_cores_max, float(spec.vcpus_max), context.config.guard.max_step * vm.cores_limit
+    )
+    steps_left = _whole_steps(left, context.config.cpu)
     after = round(min(most_cores, steps_left), 6)
     gain = after - vm.cores_limit
-    if gain < max(config.cpu.step_cores, config.cpu.deadband * vm.cores_limit) - 1e-9:
+    if gain < max(context.config.cpu.step_cores, context.config.cpu.deadband * vm.cores_limit) - 1e-9:
         if steps_left < most_cores:
             text = f"{vm.host} has {max(0.0, left):.2f} cores for {vm.name}, which has {vm.cores_limit:.2f} already"
-            yield Refusal(f"more CPU for {vm.name}", text)
+            yield Refusal(RefusalCode.NO_ROOM, vm.name, f"more CPU for {vm.name}", text)
         return
     lack = Lack(vm, asked.need, asked.wanted, steps_left)
-    grant = replace(asked, left=left, after=after, choice=choose(world, demand, lack, config))
-    yield from _given(world, vm, grant, config)
+    grant = replace(asked, left=left, after=after, choice=choose(context, lack))
+    yield from _given(context, vm, grant)
 
 
-def _given(world: World, vm: VmState, grant: _Grant, config: OrchestratorConfig) -> Iterator[Step]:
+def _given(context: PlanningContext, vm: VmState, grant: _Grant) -> Iterator[Step]:
     """The quota at once as far as the vCPUs reach; then another vCPU, and then the rest, which waits for it."""
     vcpus = ceil(grant.after - 1e-9)
     if vcpus <= vm.vcpus:
-        step = _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, grant.after), grant, config)
+        step = _step(context, vm, SetCpuLimit(vm.name, vm.cores_limit, grant.after), grant)
         # Plugging in ends with the quotas that it found: one changed meanwhile would be lost.
-        yield replace(step, waits=_plugging(world, vm))
+        yield replace(step, waits=_plugging(context.world, vm))
         return
     reached = max(vm.cores_limit, float(vm.vcpus))
-    at_once = reached - vm.cores_limit >= config.cpu.step_cores - 1e-9
+    at_once = reached - vm.cores_limit >= context.config.cpu.step_cores - 1e-9
     if at_once:
         first = replace(grant, after=reached)
-        yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, reached), first, config)
+        yield _step(context, vm, SetCpuLimit(vm.name, vm.cores_limit, reached), first)
     reached = reached if at_once else vm.cores_limit
-    yield replace(_step(world, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant, config), waits=at_once)
-    yield replace(_step(world, vm, SetCpuLimit(vm.name, reached, grant.after), grant, config), waits=True)
+    yield replace(_step(context, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant), waits=at_once)
+    yield replace(_step(context, vm, SetCpuLimit(vm.name, reached, grant.after), grant), waits=True)
 
 
-def _plug_ahead(
-    world: World, demand: Demand, vm: VmState, found: list[Step | Refusal], config: OrchestratorConfig
-) -> Iterator[Step | Refusal]:
+def _plug_ahead(context: PlanningContext, vm: VmState, found: list[Step | Refusal]) -> Iterator[Step | Refusal]:
     """Another vCPU takes longer than a quota: it is plugged in for a need that only a farther horizon shows."""
     spec = vm.spec
     planned = any(isinstance(one, Step) and isinstance(one.action, SetVcpus) for one in found)
-    if spec is None or planned or spec.vcpus_max <= vm.vcpus or _plugging(world, vm):
+    if spec is None or planned or spec.vcpus_max <= vm.vcpus or _plugging(context.world, vm):
         return
-    horizons = acting_horizons(world, SetVcpus.kind, config, on_host(world, vm.host))
-    need = most(vm_need(world, demand, vm, one) for one in horizons)
+    horizons = context.acting_horizons(SetVcpus.kind, on_host(context.world, vm.host))
+    need = most(vm_need(context, vm, one) for one in horizons)
     if need.horizon_s == NOW or need.leading is None:
         return
-    wanted = wanted_limit(need, config)
-    if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + config.cpu.min_gain):
+    wanted = wanted_limit(need, context.config.cpu)
+    if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + context.config.cpu.min_gain):
         return
-    lack = Lack(vm, need, wanted, _steps(_left(world, demand, vm, config), config))
-    vcpus = ceil(lack.level(spec.vcpus_max, config) - 1e-9)
+    lack = Lack(vm, need, wanted, _whole_steps(_left(context, vm), context.config.cpu))
+    vcpus = ceil(lack.level(spec.vcpus_max, context.config.guard.max_step) - 1e-9)
     if vcpus <= vm.vcpus:
         return
-    grant = _Grant(need, lack.wanted, lack.left, float(vcpus), choose(world, demand, lack, config))
-    step = _step(world, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant, config)
-    why_not = too_short(world, need.leading.pair, ("another vCPU", step.lead_s), config)
-    yield Refusal(f"another vCPU for {vm.name}", why_not, step.action) if why_not else step
+    grant = _Grant(need, lack.wanted, lack.left, float(vcpus), choose(context, lack))
+    step = _step(context, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant)
+    why_not = too_short(context, need.leading.pair, "another vCPU", step.lead_s)
+    if why_not:
+        yield Refusal(RefusalCode.TOO_SHORT, vm.name, f"another vCPU for {vm.name}", why_not, step.action)
+    else:
+        yield step
 
 
 def _plugging(world: World, vm: VmState) -> bool:
     return any(isinstance(one, SetVcpus) and one.vm == vm.name for one in world.in_flight)
 
 
-def _steps(cores: float, config: OrchestratorConfig) -> float:
+def _whole_steps(cores: float, settings: CpuSettings) -> float:
     """What remains of so many cores in whole steps."""
-    return int(cores / config.cpu.step_cores + 1e-9) * config.cpu.step_cores
+    return int(cores / settings.step_cores + 1e-9) * settings.step_cores
 
 
-def _left(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> float:
+def _left(context: PlanningContext, vm: VmState) -> float:
     """Cores of the host within headroom that the others will not use under their present limits."""
-    others = (one for one in residents(world, vm.host) if one.name != vm.name)
-    used = sum(load_now(one, _need(world, demand, one, config)) for one in others)
-    return config.cpu.host_headroom * world.hosts[vm.host].cpu_cores_capacity - used
+    others = (one for one in residents(context.world, vm.host) if one.name != vm.name)
+    used = sum(load_now(one, _need(context, one)) for one in others)
+    return context.config.cpu.host_headroom * context.world.hosts[vm.host].cpu_cores_capacity - used
 
 
-def _calm(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
+def _calm(context: PlanningContext, vm: VmState) -> bool:
     """Measured calm for long, or for some seconds where trusted forecasts of all its pairs see nothing coming."""
-    return vm.calm or (vm.lately_calm and _foreseen(world, demand, vm, config))
+    return vm.calm or (vm.lately_calm and _foreseen(context, vm))
 
 
-def _foreseen(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> bool:
-    horizons = [one for one in until_back(world, vm, SetCpuLimit.kind, config) if one != NOW]
-    talk = [one for horizon_s in horizons for one in serving(world, demand, vm, horizon_s)]
+def _foreseen(context: PlanningContext, vm: VmState) -> bool:
+    horizons = [one for one in until_back(context, vm, SetCpuLimit.kind) if one != NOW]
+    talk = [one for horizon_s in horizons for one in served_demands(context, vm, horizon_s)]
     return bool(talk) and all(one.connections.forecast or one.bytes.forecast for one in talk)
 
 
-def _kept(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> float:
+def _kept(context: PlanningContext, vm: VmState) -> float:
     """What a calm machine keeps: all that any demand may need before the limit could be raised again.
 
     Looking further would keep, from one surge to the next, what nobody uses in between.
     """
     base = vm.spec.cpu_cores_min if vm.spec else 0.0
-    horizons = until_back(world, vm, SetCpuLimit.kind, config)
-    most_cores = max(wanted_limit(vm_need(world, demand, vm, one), config) for one in horizons)
-    return base if most_cores < base * (1 + config.cpu.min_gain) else most_cores
+    horizons = until_back(context, vm, SetCpuLimit.kind)
+    most_cores = max(wanted_limit(vm_need(context, vm, one), context.config.cpu) for one in horizons)
+    return base if most_cores < base * (1 + context.config.cpu.min_gain) else most_cores
 
 
-def _down(world: World, vm: VmState, need: VmNeed, kept: float, config: OrchestratorConfig) -> Iterator[Step]:
-    after = max(kept, vm.cores_limit / config.guard.max_step)
+def _down(context: PlanningContext, vm: VmState, need: VmNeed, kept: float) -> Iterator[Step]:
+    after = max(kept, vm.cores_limit / context.config.guard.max_step)
     everyday = vm.spec is not None and after <= vm.spec.cpu_cores_min
-    if not everyday and vm.cores_limit - after < config.cpu.min_gain * after:
+    if not everyday and vm.cores_limit - after < context.config.cpu.min_gain * after:
         return  # what little may be spared is not worth an action
     grant = _Grant(need, after, 0.0, after)
-    yield _step(world, vm, SetCpuLimit(vm.name, vm.cores_limit, after), grant, config)
+    yield _step(context, vm, SetCpuLimit(vm.name, vm.cores_limit, after), grant)
     if vm.vcpus > max(1, ceil(after)):
         fewer = SetVcpus(vm.name, vm.vcpus, max(1, ceil(after)))
-        yield replace(_step(world, vm, fewer, grant, config), waits=True)
+        yield replace(_step(context, vm, fewer, grant), waits=True)
 
 
 def _why_down(vm: VmState, after: float) -> str:
@@ -208,38 +223,35 @@ def _why_down(vm: VmState, after: float) -> str:
     return f"{vm.name} has been calm at {vm.cores_used:.2f} cores; {to}"
 
 
-def _step(world: World, vm: VmState, action: Action, grant: _Grant, config: OrchestratorConfig) -> Step:
-    need = grant.need
-    proof = _proof(need, config)
+def _step(context: PlanningContext, vm: VmState, action: SetCpuLimit | SetVcpus, grant: _Grant) -> Step:
+    need, about = grant.need, on_host(context.world, vm.host)
+    proof = _proof(context, need)
     up = grant.after > vm.cores_limit
+    needed_at = context.world.now + need.horizon_s
+    choice = grant.choice
+    reason = Reason(
+        where={"vm": vm.name, "host": vm.host},
+        need=need.cores,
+        available=vm.cores_limit,
+        capacity=context.world.hosts[vm.host].cpu_cores_capacity,
+        measured={"cores_used": vm.cores_used},
+        forecast=proof,
+        circumstances=about,
+        alternatives=(*_alternatives(vm, grant), *(choice.alternatives(vm.name) if choice else ())),
+        promise=CoresPromise(vm=vm.name, value=grant.after, by=needed_at),
+        facts={"relation": asdict(need.relation) if need.relation else None, "choice": choice and choice.to_json()},
+    )
     why = _why_up(vm, grant, proof) if up else _why_down(vm, grant.after)
-    needed_at = world.now + need.horizon_s
-    promise = {"what": "vm_not_starved", "vm": vm.name, "value": grant.after, "by": needed_at}
-    reason: dict[str, Any] = {
-        "forecast": proof,
-        "where": {"vm": vm.name, "host": vm.host},
-        "measured": {"cores_used": vm.cores_used},
-        "need": need.cores,
-        "available": vm.cores_limit,
-        "capacity": world.hosts[vm.host].cpu_cores_capacity,
-        "relation": _relation(need),
-        "circumstances": on_host(world, vm.host).to_json(),
-        "choice": grant.choice.to_json() if grant.choice else None,
-        "alternatives": [*_alternatives(grant), *(grant.choice.alternatives() if grant.choice else ())],
-        "promise": promise,
-    }
-    lead_s = world.leads.needed(action.kind, config, on_host(world, vm.host))
-    return Step(action, why, reason, needed_at, lead_s)
+    return Step(action, why, reason, needed_at, context.lead_s(action.kind, about))
 
 
-def _proof(need: VmNeed, config: OrchestratorConfig) -> dict[str, Any] | None:
+def _proof(context: PlanningContext, need: VmNeed) -> Evidence | None:
     if need.leading is None or need.relation is None:
         return None
-    by_connections = need.relation.feature == "connections_per_s"
-    return evidence(need.leading.connections if by_connections else need.leading.bytes, need.horizon_s, config)
+    return context.evidence(need.leading.rate_of(need.relation.feature), need.horizon_s)
 
 
-def _why_up(vm: VmState, grant: _Grant, proof: dict[str, Any] | None) -> str:
+def _why_up(vm: VmState, grant: _Grant, proof: Evidence | None) -> str:
     asked = _asked(grant.need)
     rest = (
         ""
@@ -255,17 +267,12 @@ def _why_up(vm: VmState, grant: _Grant, proof: dict[str, Any] | None) -> str:
 def _asked(need: VmNeed) -> str:
     if need.relation is None:
         return ""
-    by_connections = need.relation.feature == "connections_per_s"
-    return f" for {need.rate:.1f} connections/s" if by_connections else f" for {show_rate(need.rate)}"
+    return f" for {number_of(need.relation.feature)(need.rate)}"
 
 
-def _relation(need: VmNeed) -> dict[str, Any] | None:
-    return asdict(need.relation) if need.relation else None
-
-
-def _alternatives(grant: _Grant) -> list[dict[str, str]]:
-    if grant.after >= grant.wanted:
-        return []
-    short = grant.left < grant.wanted
-    why_not = f"the host has {grant.left:.2f} cores left" if short else "its ceiling or the largest step allow less"
-    return [{"action": f"limit of {grant.wanted:.2f} cores", "why_not": why_not}]
+def _alternatives(vm: VmState, grant: _Grant) -> Iterator[Refusal]:
+    if grant.after < grant.wanted:
+        short = grant.left < grant.wanted
+        text = f"the host has {grant.left:.2f} cores left" if short else "its ceiling or the largest step allow less"
+        code = RefusalCode.NO_ROOM if short else RefusalCode.CEILING
+        yield Refusal(code, vm.name, f"limit of {grant.wanted:.2f} cores", text)

@@ -8,12 +8,10 @@ from typing import Any
 
 from cpdb import Seconds
 from orchestrator.actions import MigrateVm, SetCpuLimit, SetVcpus
-from orchestrator.config import OrchestratorConfig
-from orchestrator.demand import Demand
-from orchestrator.needs import VmNeed
-from orchestrator.steps import on_host
+from orchestrator.context import PlanningContext, VmNeed
+from orchestrator.proposal import Objection, Refusal, RefusalCode, on_host
 from orchestrator.strategies.services import candidates
-from orchestrator.world import VmState, World
+from orchestrator.world import VmState
 
 # A quota is a call that is undone as quickly; a vCPU is plugged in, but seldom gets out by itself; a warm machine takes
 # its memory and joins a service; a migration copies all memory of another. Each is dearer than all before it together.
@@ -46,11 +44,19 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """An option that was not chosen, and why."""
+
+    option: Option
+    why_not: Objection
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """The set chosen, what else was considered with the reason against it, and the cores that remain lacking."""
 
     chosen: tuple[Option, ...]
-    rejected: tuple[tuple[Option, str], ...]
+    rejected: tuple[Rejected, ...]
     lacking: float
 
     def to_json(self) -> dict[str, Any]:
@@ -58,9 +64,14 @@ class Choice:
         chosen = [{"action": one.what, "cores": round(one.cores, 3), "lead_s": one.lead_s} for one in self.chosen]
         return {"set": chosen, "lacking": round(self.lacking, 3)}
 
-    def alternatives(self) -> list[dict[str, Any]]:
+    def alternatives(self, vm: str) -> list[Refusal]:
         """What was not chosen, as a plan's alternatives."""
-        return [{"action": one.what, "why_not": text, "lead_s": one.lead_s} for one, text in self.rejected]
+        return [
+            Refusal(
+                rejected.why_not.code, vm, rejected.option.what, rejected.why_not.text, lead_s=rejected.option.lead_s
+            )
+            for rejected in self.rejected
+        ]
 
 
 def cheapest(options: Sequence[Option], lack_cores: float, time_left_s: Seconds) -> Choice:
@@ -73,7 +84,7 @@ def cheapest(options: Sequence[Option], lack_cores: float, time_left_s: Seconds)
     ready = [one for one in usable if time_left_s <= 0 or one.lead_s <= time_left_s]
     chosen = min(_sets(_fewer(ready)), key=lambda own: _merit(own, lack_cores))
     lacking = max(0.0, lack_cores - sum(one.cores for one in chosen))
-    rejected = [(one, _against(one, chosen, lacking, time_left_s)) for one in options if one not in chosen]
+    rejected = [Rejected(one, _against(one, chosen, lacking, time_left_s)) for one in options if one not in chosen]
     return Choice(chosen, tuple(rejected), lacking if lacking > TINY_CORES else 0.0)
 
 
@@ -99,17 +110,18 @@ def _merit(own: Sequence[Option], lack_cores: float) -> tuple[float, float, floa
     return round(lacking, 6), sum(one.cost for one in own), max((one.lead_s for one in own), default=0.0)
 
 
-def _against(one: Option, chosen: Sequence[Option], lacking: float, time_left_s: Seconds) -> str:
+def _against(one: Option, chosen: Sequence[Option], lacking: float, time_left_s: Seconds) -> Objection:
     if one.why_not is not None:
-        return one.why_not
+        return Objection(RefusalCode.NO_ROOM, one.why_not)
     if one.cores <= TINY_CORES:
-        return "it would add nothing"
+        return Objection(RefusalCode.NO_GAIN, "it would add nothing")
     if 0 < time_left_s < one.lead_s:
-        return f"too late: it takes up to {one.lead_s:.1f} s, {time_left_s:.1f} s are left"
+        text = f"too late: it takes up to {one.lead_s:.1f} s, {time_left_s:.1f} s are left"
+        return Objection(RefusalCode.TOO_LATE, text)
     names = " and ".join(other.what for other in chosen) or "nothing more"
     if lacking > TINY_CORES:
-        return f"it would not add to {names}"
-    return f"dearer (up to {one.lead_s:.1f} s): {names} suffices"
+        return Objection(RefusalCode.NO_GAIN, f"it would not add to {names}")
+    return Objection(RefusalCode.DEARER, f"dearer (up to {one.lead_s:.1f} s): {names} suffices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +133,26 @@ class Lack:
     wanted: float
     left: float
 
-    def level(self, vcpus: int, config: OrchestratorConfig) -> float:
+    def level(self, vcpus: int, max_step: float) -> float:
         """The limit in cores that it could be given with so many vCPUs."""
         most = self.vm.spec.cpu_cores_max if self.vm.spec else self.vm.cores_limit
-        return min(self.wanted, most, float(vcpus), config.guard.max_step * self.vm.cores_limit, self.left)
+        return min(self.wanted, most, float(vcpus), max_step * self.vm.cores_limit, self.left)
 
 
-def choose(world: World, demand: Demand, lack: Lack, config: OrchestratorConfig) -> Choice:
+def choose(context: PlanningContext, lack: Lack) -> Choice:
     """The cheapest set that is ready when the need comes: quota, vCPUs, another machine, room by a move."""
-    found = [*_own(world, lack, config), *_others(world, demand, lack, config), _move(world, lack, config)]
+    found = [*_own(context, lack), *_others(context, lack), _move(context, lack)]
     return cheapest(found, lack.wanted - lack.vm.cores_limit, float(lack.need.horizon_s))
 
 
-def _own(world: World, lack: Lack, config: OrchestratorConfig) -> Iterator[Option]:
+def _own(context: PlanningContext, lack: Lack) -> Iterator[Option]:
     """What its host can give it: a higher quota, and more vCPUs where a quota of the ones it has is not enough."""
     vm = lack.vm
     most = vm.spec.vcpus_max if vm.spec else vm.vcpus
-    now, later = lack.level(vm.vcpus, config), lack.level(max(most, vm.vcpus), config)
-    about = on_host(world, vm.host)
-    quota_s, plug_s = (world.leads.needed(kind, config, about) for kind in (SetCpuLimit.kind, SetVcpus.kind))
+    max_step = context.config.guard.max_step
+    now, later = lack.level(vm.vcpus, max_step), lack.level(max(most, vm.vcpus), max_step)
+    about = on_host(context.world, vm.host)
+    quota_s, plug_s = (context.lead_s(kind, about) for kind in (SetCpuLimit.kind, SetVcpus.kind))
     why_not = None if now > vm.cores_limit else _no_more(vm, lack, now)
     yield Option(SetCpuLimit.kind, f"a limit of {now:.2f} cores", now - vm.cores_limit, quota_s, why_not)
     why_not = None if most > vm.vcpus else f"it has all of its {vm.vcpus} vCPUs"
@@ -153,21 +166,21 @@ def _no_more(vm: VmState, lack: Lack, now: float) -> str:
     return f"it has {vm.cores_limit:.2f} already, its ceiling or its vCPUs allow no more"
 
 
-def _others(world: World, demand: Demand, lack: Lack, config: OrchestratorConfig) -> Iterator[Option]:
+def _others(context: PlanningContext, lack: Lack) -> Iterator[Option]:
     """Machines of the pool that could share the work."""
-    services = {one.pair.virtual_ip for one in world.pairs_to(lack.vm.name)}
-    for pool in (one for one in config.declared.pools if one.virtual_ip in services):
-        for one in candidates(world, demand, pool, config):
+    services = {one.pair.virtual_ip for one in context.world.pairs_to(lack.vm.name)}
+    for pool in (one for one in context.config.declared.pools if one.virtual_ip in services):
+        for one in candidates(context, pool):
             yield Option("scale_out", f"{one.member.vm} ({one.how})", one.cores, one.lead_s, one.why_not)
 
 
-def _move(world: World, lack: Lack, config: OrchestratorConfig) -> Option:
+def _move(context: PlanningContext, lack: Lack) -> Option:
     """What the largest less important machine leaves behind for it; where that could go is placement's question."""
     vm, host = lack.vm, lack.vm.host
-    lead_s = world.leads.needed(MigrateVm.kind, config, on_host(world, host))
+    lead_s = context.lead_s(MigrateVm.kind, on_host(context.world, host))
     able = [
         one
-        for one in world.on_host(host)
+        for one in context.world.on_host(host)
         if one.name != vm.name and one.spec is not None and one.spec.movable and one.priority < vm.priority
     ]
     freed = max((min(one.cores_used, one.cores_limit) for one in able), default=0.0)
@@ -177,7 +190,7 @@ def _move(world: World, lack: Lack, config: OrchestratorConfig) -> Option:
         why_not = f"{host} has the cores"
     elif not able:
         why_not = f"no movable machine on {host} matters less than {vm.name}"
-    elif len(world.hosts) < 2:
+    elif len(context.world.hosts) < 2:
         why_not = "there is no other host"
     what = f"moving {max(able, key=lambda one: one.cores_used).name} away" if able else "moving another machine away"
     return Option(MigrateVm.kind, what, min(freed, lack.wanted - lack.left), lead_s, why_not)

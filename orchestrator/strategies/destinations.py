@@ -2,15 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
-from cpdb import BytesPerS, Json, Pair, Seconds, show_rate
-from orchestrator.actions import MigrateVm
-from orchestrator.config import NOW, HostSpec, OrchestratorConfig
-from orchestrator.demand import Demand
-from orchestrator.needs import load_served, needed_on, residents, too_short, vm_need
-from orchestrator.steps import Refusal, Step, on_host, when
+from cpdb import BytesPerS, Pair, Seconds, show_rate
+from orchestrator.actions import MigrateVm, of_kind
+from orchestrator.config import NOW, HostSpec
+from orchestrator.context import PlanningContext, needed_on, residents, too_short
+from orchestrator.proposal import Reason, Refusal, RefusalCode, Step, on_host, when
 from orchestrator.strategies.services import memory_left
 from orchestrator.world import LinkKey, VmState, World
 
@@ -69,6 +67,13 @@ def post_copy(memory_bytes: float, dirty_bytes_per_s: BytesPerS, bytes_per_s: By
     in_vain = LOST_ROUNDS * min(memory_bytes, dirty_bytes_per_s * memory_bytes / bytes_per_s)
     sent = 2 * memory_bytes + in_vain
     return PreCopy(True, 1 + LOST_ROUNDS, sent, sent / bytes_per_s, DOWNTIME_S, bytes_per_s)
+
+
+def movable(world: World, vms: Iterable[VmState]) -> list[VmState]:
+    """Those that may move and are not moving, the least important first, then the quickest to copy."""
+    moving = {move.vm for move in of_kind(MigrateVm, world.in_flight)}
+    able = [vm for vm in vms if vm.spec is not None and vm.spec.movable and vm.name not in moving]
+    return sorted(able, key=lambda vm: (vm.priority, vm.memory_bytes, vm.name))
 
 
 def mates(world: World, vm: VmState) -> list[VmState]:
@@ -138,131 +143,87 @@ def _anti_affinity(vm: VmState) -> str | None:
     return vm.spec.anti_affinity if vm.spec else None
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What every decision about places looks at. Needs are kept: they do not depend on where machines are.
-
-    `together` names the machines that are just being moved as one.
-    """
-
-    world: World
-    demand: Demand
-    config: OrchestratorConfig
-    together: frozenset[str] = frozenset()
-    _cores: dict[tuple[str, int], float] = field(default_factory=dict)
-    # Made anew for each snapshot of the world: who is where changes with it.
-    _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def cores(self, vm: VmState, horizon_s: int) -> float:
-        """What the machine would take if it got what it needs."""
-        key = vm.name, horizon_s
-        if key not in self._cores:
-            self._cores[key] = load_served(vm, vm_need(self.world, self.demand, vm, horizon_s))
-        return self._cores[key]
-
-    def served(self, host: str, horizon_s: int) -> float:
-        """The same for all machines on a host."""
-        key = host, horizon_s
-        if key not in self._served:
-            self._served[key] = sum(self.cores(vm, horizon_s) for vm in self.world.on_host(host))
-        return self._served[key]
-
-
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """A host whose machines will together need more cores than it has; `needy` is the one that matters most."""
-
-    host: HostSpec
-    horizon_s: int
-    cores: float
-    needy: VmState
-
-
-def room(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> float | str:
+def room(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) -> float | str:
     """Cores left on `host` with the machine there, or why it cannot go there."""
-    spare = int(memory_left(scene.world, host.name, scene.config)) - vm.memory_bytes
+    spare = int(memory_left(context, host.name)) - vm.memory_bytes
     if not host.closed and spare < 0:
         total = host.memory_bytes_capacity - spare
         return f"{host.name} would need {total >> 20} of {host.memory_bytes_capacity >> 20} MiB memory"
     # Not only when the need comes: a host must not be made short on the way there either.
-    sooner = (one for one in scene.config.demand.horizons_s if one < horizon_s)
-    taken = max(scene.cores(vm, one) + scene.served(host.name, one) for one in (NOW, *sooner, horizon_s))
-    left = scene.config.cpu.host_headroom * host.cpu_cores_capacity - taken
+    sooner = (one for one in context.config.demand.horizons_s if one < horizon_s)
+    taken = max(context.cores(vm, one) + context.served(host.name, one) for one in (NOW, *sooner, horizon_s))
+    left = context.config.cpu.host_headroom * host.cpu_cores_capacity - taken
     if not host.closed and left < -1e-9:
         return f"{host.name} would be {-left:.2f} cores short itself"
-    return closed_to(scene, host, vm, horizon_s) or left
+    return closed_to(context, host, vm, horizon_s) or left
 
 
-def horizons(config: OrchestratorConfig) -> tuple[int, ...]:
-    """Every moment that is looked at: now, and under the predictive policy each horizon."""
-    return (NOW, *config.demand.horizons_s) if config.policy == "predictive" else (NOW,)
-
-
-def lasting_room(scene: Scene, host: HostSpec, vm: VmState) -> float | str:
+def lasting_room(context: PlanningContext, host: HostSpec, vm: VmState) -> float | str:
     """The least cores left at any horizon, or why the machine cannot go there: it would be there at all of them."""
-    capacity = scene.config.cpu.host_headroom * host.cpu_cores_capacity
-    fits = all(scene.cores(vm, one) + scene.served(host.name, one) <= capacity + 1e-9 for one in horizons(scene.config))
+    capacity = context.config.cpu.host_headroom * host.cpu_cores_capacity
+    fits = all(
+        context.cores(vm, one) + context.served(host.name, one) <= capacity + 1e-9 for one in context.config.horizons_s
+    )
     least = float("inf")
-    for horizon_s in horizons(scene.config) if fits else (_tightest(scene, host, vm),):
-        found = room(scene, host, vm, horizon_s)
+    for horizon_s in context.config.horizons_s if fits else (_tightest(context, host, vm),):
+        found = room(context, host, vm, horizon_s)
         if isinstance(found, str):
             return found
         least = min(least, found)
     return least
 
 
-def _tightest(scene: Scene, host: HostSpec, vm: VmState) -> int:
-    return max(horizons(scene.config), key=lambda one: scene.cores(vm, one) + scene.served(host.name, one))
+def _tightest(context: PlanningContext, host: HostSpec, vm: VmState) -> int:
+    return max(context.config.horizons_s, key=lambda one: context.cores(vm, one) + context.served(host.name, one))
 
 
-def closed_to(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
+def closed_to(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
     """Why a machine cannot go to a host whatever its memory and CPU: cordoned, its rules, network full, no copy."""
     if host.closed:
         return f"{host.name} is cordoned"
-    if why_not := forbidden(scene.world, host.name, vm, scene.together):
+    if why_not := forbidden(context.world, host.name, vm, context.together):
         return why_not
-    if why_not := _network(scene, host, vm, horizon_s):
+    if why_not := _network(context, host, vm, horizon_s):
         return why_not
-    found = copy_of(scene, host, vm, horizon_s)
+    found = copy_of(context, host, vm, horizon_s)
     return found if isinstance(found, str) else None
 
 
-def _network(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
+def _network(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
     """The pairs it serves come along: where they did not go before, there must be bandwidth for them."""
-    world, config = scene.world, scene.config
-    own = world.pairs_to(vm.name)
+    own = context.world.pairs_to(vm.name)
     added: dict[LinkKey, float] = {}
-    for state, want in zip(own, scene.demand.at(horizon_s, [one.pair for one in own]), strict=True):
-        for key in world.ways(state.pair.source, host.name):
+    for state, want in zip(own, context.demand.at(horizon_s, [one.pair for one in own]), strict=True):
+        for key in context.world.ways(state.pair.source, host.name):
             if key not in state.links:
                 added[key] = added.get(key, 0.0) + want.bytes.need
     for key, rate in added.items():
-        link = world.links.get(key)
+        link = context.world.links.get(key)
         capacity = link.capacity_bytes_per_s if link else None
         if link is not None and capacity:
-            total = needed_on(world, scene.demand, link, horizon_s) + rate
-            if total > config.bandwidth.headroom * capacity:
+            total = needed_on(context, link, horizon_s) + rate
+            if total > context.config.bandwidth.headroom * capacity:
                 return f"{link.name} on the way to {host.name} would carry {show_rate(total)} of {show_rate(capacity)}"
     return None
 
 
-def detour(scene: Scene, vm: VmState, host: str, horizon_s: int) -> float:
+def detour(context: PlanningContext, vm: VmState, host: str, horizon_s: int) -> float:
     """Bytes/s times links: what its pairs would load the network with if the machine were on `host`."""
-    own = scene.world.pairs_to(vm.name)
-    wants = scene.demand.at(horizon_s, [one.pair for one in own])
-    return sum(want.bytes.need * len(scene.world.ways(want.pair.source, host)) for want in wants)
+    own = context.world.pairs_to(vm.name)
+    wants = context.demand.at(horizon_s, [one.pair for one in own])
+    return sum(want.bytes.need * len(context.world.ways(want.pair.source, host)) for want in wants)
 
 
-def copy_of(scene: Scene, host: HostSpec, vm: VmState, horizon_s: int) -> PreCopy | str:
+def copy_of(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) -> PreCopy | str:
     """What the migration itself would take, or why it should not be begun."""
-    rate = _copy_rate(scene, scene.world.ways(vm.host, host.name), horizon_s)
+    rate = _copy_rate(context, context.world.ways(vm.host, host.name), horizon_s)
     if isinstance(rate, str):
         return rate
     found = _estimate(vm, rate)
     if not found.converges and not (vm.spec and vm.spec.migration_auto_converge):
         written = show_rate(vm.dirty_bytes_per_s or 0.0)
         return f"it would not converge: {vm.name} writes {written} of memory and {show_rate(rate)} can be copied"
-    limit_s = scene.config.moves.limit_s
+    limit_s = context.config.moves.limit_s
     if found.total_s > limit_s:
         took = f"copying {vm.name} would take {found.total_s:.0f} s at {show_rate(rate)}"
         return f"{took}, it is aborted after {limit_s:g} s"
@@ -277,28 +238,27 @@ def _estimate(vm: VmState, rate: float) -> PreCopy:
     return post_copy(vm.memory_bytes, vm.dirty_bytes_per_s or 0.0, rate)
 
 
-def _copy_rate(scene: Scene, way: Iterable[LinkKey], horizon_s: int) -> float | str:
+def _copy_rate(context: PlanningContext, way: Iterable[LinkKey], horizon_s: int) -> float | str:
     """Bytes/s for a copy: what is declared, and on shared links no more than they have left; or which has nothing."""
-    config, world = scene.config, scene.world
-    rate = config.moves.bytes_per_s
-    for key in way if config.moves.over_links else ():
-        link = world.links.get(key)
+    rate = context.config.moves.bytes_per_s
+    for key in way if context.config.moves.over_links else ():
+        link = context.world.links.get(key)
         capacity = link.capacity_bytes_per_s if link else None
         if link is None or not capacity:
             continue
-        left = config.bandwidth.headroom * capacity
-        left -= max(needed_on(world, scene.demand, link, one) for one in {NOW, horizon_s})
-        if left < config.bandwidth.floor * capacity:
+        left = context.config.bandwidth.headroom * capacity
+        left -= max(needed_on(context, link, one) for one in {NOW, horizon_s})
+        if left < context.config.bandwidth.floor * capacity:
             return f"its own traffic would load {link.name}, which has nothing to spare {when(horizon_s)}"
         rate = min(rate, left)
     return rate
 
 
-def move_s(scene: Scene, vm: VmState, copied: PreCopy) -> Seconds:
+def move_s(context: PlanningContext, vm: VmState, copied: PreCopy) -> Seconds:
     """From decision to effect: as long as moves of this kind take here, or as the copy needs if that is longer."""
-    about, config, leads = on_host(scene.world, vm.host, vm.memory_bytes), scene.config, scene.world.leads
-    learnt_s = leads.p95(MigrateVm.kind, about, config.timing.lead_priors_s)
-    return leads.needed(MigrateVm.kind, config, about) + max(0.0, copied.total_s - learnt_s)
+    about = on_host(context.world, vm.host, vm.memory_bytes)
+    learnt_s = context.world.leads.p95(MigrateVm.kind, about, context.config.timing.lead_priors_s)
+    return context.lead_s(MigrateVm.kind, about) + max(0.0, copied.total_s - learnt_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,31 +271,46 @@ class Cause:
 
     why: str
     horizon_s: int
-    reason: Json
+    reason: Reason
     leading: Pair | None = None
     urgent: bool = True
-    refused: tuple[Json, ...] = field(default_factory=tuple)
+    refused: tuple[Refusal, ...] = ()
 
 
-def judged(scene: Scene, action: MigrateVm, cause: Cause) -> Step | Refusal:
+def judged(context: PlanningContext, action: MigrateVm, cause: Cause) -> Step | Refusal:
     """The move as a step with its estimate, or why not."""
-    subject = f"migrate {action.vm} away from {action.before}"
-    vm, host = scene.world.vms[action.vm], scene.world.hosts[action.after]
-    copied = copy_of(scene, host, vm, cause.horizon_s)
+    vm, host, horizon_s = context.world.vms[action.vm], context.world.hosts[action.after], cause.horizon_s
+    copied = copy_of(context, host, vm, horizon_s)
     if isinstance(copied, str):
-        return Refusal(subject, copied, action)
-    lead_s = move_s(scene, vm, copied)
-    if cause.urgent and cause.horizon_s != NOW and lead_s > cause.horizon_s:
-        text = f"too late: it takes up to {lead_s:.1f} s, the shortage is expected {when(cause.horizon_s)}"
-        return Refusal(subject, text, action)
-    if cause.horizon_s != NOW and cause.leading is not None:
-        brief = too_short(scene.world, cause.leading, ("a move", lead_s), scene.config)
+        return _refused(action, RefusalCode.NO_ROOM, copied)
+    lead_s = move_s(context, vm, copied)
+    if cause.urgent and horizon_s != NOW and lead_s > horizon_s:
+        text = f"too late: it takes up to {lead_s:.1f} s, the shortage is expected {when(horizon_s)}"
+        return _refused(action, RefusalCode.TOO_LATE, text)
+    if horizon_s != NOW and cause.leading is not None:
+        brief = too_short(context, cause.leading, "a move", lead_s)
         if brief is not None:
-            return Refusal(subject, brief, action)
-    reason: dict[str, Any] = {
-        "circumstances": on_host(scene.world, action.before, vm.memory_bytes).to_json(),
-        "alternatives": list(cause.refused),
-        "pre_copy": asdict(copied),
-    }
+            return _refused(action, RefusalCode.TOO_SHORT, brief)
+    reason = replace(
+        cause.reason,
+        circumstances=on_host(context.world, action.before, vm.memory_bytes),
+        alternatives=cause.refused,
+        facts={**cause.reason.facts, "pre_copy": asdict(copied)},
+    )
     action = replace(action, bytes_per_s=copied.bytes_sent / copied.total_s, expected_s=copied.total_s)
-    return Step(action, cause.why, {**cause.reason, **reason}, scene.world.now + cause.horizon_s, lead_s)
+    return Step(action, cause.why, reason, context.world.now + horizon_s, lead_s)
+
+
+def no_room(host: str, why_not: str) -> Refusal:
+    """Why a machine does not go to one host."""
+    return Refusal(RefusalCode.NO_ROOM, host, f"move to {host}", why_not)
+
+
+def nowhere(vm: VmState, subject: str, refused: Iterable[Refusal]) -> Refusal:
+    """Why a machine goes nowhere: every host's reason."""
+    text = "; ".join(refusal.why_not for refusal in refused) or "there is no other host"
+    return Refusal(RefusalCode.NO_ROOM, vm.name, subject, f"no room: {text}")
+
+
+def _refused(action: MigrateVm, code: RefusalCode, text: str) -> Refusal:
+    return Refusal(code, action.vm, f"migrate {action.vm} away from {action.before}", text, action)

@@ -6,17 +6,17 @@ Only machines with a declared maximum are touched. A host's memory is never prom
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
-from typing import Any
 
 from cpdb import MIB
 from orchestrator.actions import MigrateVm, SetMemory
-from orchestrator.config import NOW, OrchestratorConfig, VmSpec
-from orchestrator.demand import Demand, PairDemand, serving, together
-from orchestrator.needs import too_short, until_back
+from orchestrator.config import NOW, MemorySettings, VmSpec
+from orchestrator.context import PlanningContext, propose_each, served_demands, too_short, until_back
+from orchestrator.demand import PairDemand, together
+from orchestrator.promises import MemoryPromise
+from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
 from orchestrator.relations import MemoryRelation
-from orchestrator.steps import Refusal, Step, acting_horizons, evidence, foreseen, on_host, when
 from orchestrator.strategies.services import memory_left
-from orchestrator.world import VmState, World, apply
+from orchestrator.world import VmState, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,46 +31,40 @@ class MemoryNeed:
     leading: PairDemand | None = None
 
 
-def memory_need(world: World, demand: Demand, vm: VmState, horizon_s: int, config: OrchestratorConfig) -> MemoryNeed:
+def memory_need(context: PlanningContext, vm: VmState, horizon_s: int) -> MemoryNeed:
     """Through the learnt relations at the quantile that `cost_of_short` asks for; never below what is measured."""
     measured = float(vm.memory_used_bytes or 0)
-    talk = serving(world, demand, vm, horizon_s)
+    talk = served_demands(context, vm, horizon_s)
     found = MemoryNeed(vm.name, horizon_s, measured)
     for relation in vm.memory_relations if talk else ():
-        by_connections = relation.feature == "connections_per_s"
-        rate = together(one.connections if by_connections else one.bytes for one in talk)
-        need = relation.bytes_at(rate, config.demand.level)
+        rate = together(one.rate_of(relation.feature) for one in talk)
+        need = relation.bytes_at(rate, context.config.demand.level)
         if need > found.bytes:
             leading = max(talk, key=lambda one: one.bytes.need)
             found = MemoryNeed(vm.name, horizon_s, need, rate, relation, leading)
     return found
 
 
-def wanted_memory(need: MemoryNeed, spec: VmSpec, config: OrchestratorConfig) -> int:
+def wanted_memory(need: MemoryNeed, spec: VmSpec, settings: MemorySettings) -> int:
     """The size in bytes that leaves the reserve beside a need, in whole steps, between floor and maximum."""
-    steps = ceil((need.bytes + reserve_of(need, config)) / config.memory.step_bytes - 1e-9)
-    return min(max(steps * config.memory.step_bytes, spec.memory_bytes_min), spec.memory_bytes_max)
+    steps = ceil((need.bytes + reserve_of(need, settings)) / settings.step_bytes - 1e-9)
+    return min(max(steps * settings.step_bytes, spec.memory_bytes_min), spec.memory_bytes_max)
 
 
-def reserve_of(need: MemoryNeed, config: OrchestratorConfig) -> float:
+def reserve_of(need: MemoryNeed, settings: MemorySettings) -> float:
     """Bytes to be kept free beside a need."""
-    return max(config.memory.reserve * need.bytes, float(config.memory.reserve_bytes))
+    return max(settings.reserve * need.bytes, float(settings.reserve_bytes))
 
 
-def plan_memory(world: World, demand: Demand, config: OrchestratorConfig) -> tuple[list[Step], list[Refusal], World]:
-    """Steps (what is given back first, then the most important machines), refusals, and the world that results."""
-    steps: list[Step] = []
-    refusals: list[Refusal] = []
-    machines = sorted(world.vms.values(), key=lambda one: (-one.priority, one.name))
-    for decide in (_down, _up):
-        for vm in machines:
-            for found in decide(world, demand, vm, config) if _ours(world, vm) else ():
-                if isinstance(found, Refusal):
-                    refusals.append(found)
-                else:
-                    steps.append(found)
-                    world = apply(world, found.action)
-    return steps, refusals, world
+def propose(context: PlanningContext) -> Proposal:
+    """What is given back first, then the most important machines."""
+    machines = [vm for vm in context.world.vms.values() if _ours(context.world, vm)]
+    machines.sort(key=lambda vm: (-vm.priority, vm.name))
+    given_back = propose_each(context, machines, _down)
+    for step in given_back.steps:
+        context = context.after(step.action)
+    given = propose_each(context, machines, _up)
+    return Proposal((*given_back.steps, *given.steps), (*given_back.refusals, *given.refusals))
 
 
 def _ours(world: World, vm: VmState) -> bool:
@@ -80,84 +74,81 @@ def _ours(world: World, vm: VmState) -> bool:
     return planned and vm.host in world.hosts and vm.memory_used_bytes is not None and not moving
 
 
-def _needs(
-    world: World, demand: Demand, vm: VmState, horizons: Sequence[int], config: OrchestratorConfig
-) -> MemoryNeed:
-    found = [memory_need(world, demand, vm, one, config) for one in horizons]
+def _needs(context: PlanningContext, vm: VmState, horizons: Sequence[int]) -> MemoryNeed:
+    found = [memory_need(context, vm, one) for one in horizons]
     return max(found, key=lambda one: (one.bytes, -one.horizon_s))
 
 
-def _up(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> Iterator[Step | Refusal]:
-    horizons = acting_horizons(world, SetMemory.kind, config, on_host(world, vm.host))
-    need = _needs(world, demand, vm, horizons, config)
-    found = _more(world, vm, need, config)
+def _up(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
+    horizons = context.acting_horizons(SetMemory.kind, on_host(context.world, vm.host))
+    need = _needs(context, vm, horizons)
+    found = _more(context, vm, need)
     if isinstance(found, Step) and need.horizon_s != NOW and need.leading is not None:
-        why_not = too_short(world, need.leading.pair, ("more memory", found.lead_s), config)
+        why_not = too_short(context, need.leading.pair, "more memory", found.lead_s)
         if why_not is not None:
-            yield Refusal(f"more memory for {vm.name}", why_not, found.action)
-            found = _more(world, vm, memory_need(world, demand, vm, NOW, config), config)
+            yield Refusal(RefusalCode.TOO_SHORT, vm.name, f"more memory for {vm.name}", why_not, found.action)
+            found = _more(context, vm, memory_need(context, vm, NOW))
     if found is not None:
         yield found
 
 
-def _more(world: World, vm: VmState, need: MemoryNeed, config: OrchestratorConfig) -> Step | Refusal | None:
+def _more(context: PlanningContext, vm: VmState, need: MemoryNeed) -> Step | Refusal | None:
     spec = vm.spec
-    wanted = wanted_memory(need, spec, config) if spec else 0
+    wanted = wanted_memory(need, spec, context.config.memory) if spec else 0
     # Half the reserve is left before anything is done: needs that waver do not move the balloon each second.
-    if wanted <= vm.memory_bytes or need.bytes + reserve_of(need, config) / 2 <= vm.memory_bytes:
+    if wanted <= vm.memory_bytes or need.bytes + reserve_of(need, context.config.memory) / 2 <= vm.memory_bytes:
         return None
     # What paused machines of a pool hold, and what those on their way bring, is not free.
-    free = int(memory_left(world, vm.host, config))
-    after = min(wanted, int(config.guard.max_step * vm.memory_bytes), vm.memory_bytes + free)
-    after = vm.memory_bytes + (after - vm.memory_bytes) // config.memory.step_bytes * config.memory.step_bytes
+    free = int(memory_left(context, vm.host))
+    after = min(wanted, int(context.config.guard.max_step * vm.memory_bytes), vm.memory_bytes + free)
+    step_bytes = context.config.memory.step_bytes
+    after = vm.memory_bytes + (after - vm.memory_bytes) // step_bytes * step_bytes
     if after <= vm.memory_bytes:
         text = f"{vm.host} has {max(0, free) // MIB} MiB left, {vm.name} would need {(wanted - vm.memory_bytes) // MIB}"
-        return Refusal(f"more memory for {vm.name}", text)
-    return _step(world, vm, SetMemory(vm.name, vm.memory_bytes, after), (need, wanted), config)
+        return Refusal(RefusalCode.NO_ROOM, vm.name, f"more memory for {vm.name}", text)
+    return _step(context, vm, SetMemory(vm.name, vm.memory_bytes, after), need, wanted)
 
 
-def _down(world: World, demand: Demand, vm: VmState, config: OrchestratorConfig) -> Iterator[Step]:
+def _down(context: PlanningContext, vm: VmState) -> Iterator[Step]:
     """Only measured calm takes away, and only what could be given back in time."""
     if not vm.memory_calm or vm.spec is None:
         return
-    need = _needs(world, demand, vm, until_back(world, vm, SetMemory.kind, config), config)
-    after = max(wanted_memory(need, vm.spec, config), ceil(vm.memory_bytes / config.guard.max_step))
-    if after <= vm.memory_bytes * (1 - config.memory.deadband):
-        yield _step(world, vm, SetMemory(vm.name, vm.memory_bytes, after), (need, after), config)
+    need = _needs(context, vm, until_back(context, vm, SetMemory.kind))
+    after = max(
+        wanted_memory(need, vm.spec, context.config.memory), ceil(vm.memory_bytes / context.config.guard.max_step)
+    )
+    if after <= vm.memory_bytes * (1 - context.config.memory.deadband):
+        yield _step(context, vm, SetMemory(vm.name, vm.memory_bytes, after), need, after)
 
 
-def _step(
-    world: World, vm: VmState, action: SetMemory, asked: tuple[MemoryNeed, int], config: OrchestratorConfig
-) -> Step:
-    need, wanted = asked
-    proof = _proof(need, config)
-    needed_at = world.now + need.horizon_s
-    less = [{"action": f"{wanted // MIB} MiB", "why_not": "its host or the largest step allow less"}]
-    reason: dict[str, Any] = {
-        "forecast": proof,
-        "where": {"vm": vm.name, "host": vm.host},
-        "unit": "bytes",
-        "measured": {"memory_bytes_used": vm.memory_used_bytes},
-        "need": need.bytes,
-        "available": vm.memory_bytes,
-        "capacity": world.hosts[vm.host].memory_bytes_capacity,
-        "relation": asdict(need.relation) if need.relation else None,
-        "circumstances": on_host(world, vm.host).to_json(),
-        "alternatives": less if action.after < wanted else [],
-        "promise": {"what": "vm_memory", "vm": vm.name, "value": action.after, "by": needed_at},
-    }
-    lead_s = world.leads.needed(action.kind, config, on_host(world, vm.host))
-    return Step(action, _why(vm, need, action, proof), reason, needed_at, lead_s)
+def _step(context: PlanningContext, vm: VmState, action: SetMemory, need: MemoryNeed, wanted: int) -> Step:
+    proof, about = _proof(context, need), on_host(context.world, vm.host)
+    needed_at = context.world.now + need.horizon_s
+    text = "its host or the largest step allow less"
+    less = Refusal(RefusalCode.CEILING, vm.name, f"{wanted // MIB} MiB", text)
+    reason = Reason(
+        where={"vm": vm.name, "host": vm.host},
+        need=need.bytes,
+        available=vm.memory_bytes,
+        capacity=context.world.hosts[vm.host].memory_bytes_capacity,
+        unit="bytes",
+        measured={"memory_bytes_used": vm.memory_used_bytes},
+        forecast=proof,
+        circumstances=about,
+        alternatives=(less,) if action.after < wanted else (),
+        promise=MemoryPromise(vm=vm.name, value=action.after, by=needed_at),
+        facts={"relation": asdict(need.relation) if need.relation else None},
+    )
+    return Step(action, _why(vm, need, action, proof), reason, needed_at, context.lead_s(action.kind, about))
 
 
-def _proof(need: MemoryNeed, config: OrchestratorConfig) -> dict[str, Any] | None:
+def _proof(context: PlanningContext, need: MemoryNeed) -> Evidence | None:
     if need.leading is None or need.relation is None:
         return None
-    by_connections = need.relation.feature == "connections_per_s"
-    return evidence(need.leading.connections if by_connections else need.leading.bytes, need.horizon_s, config)
+    return context.evidence(need.leading.rate_of(need.relation.feature), need.horizon_s)
 
 
-def _why(vm: VmState, need: MemoryNeed, action: SetMemory, proof: dict[str, Any] | None) -> str:
+def _why(vm: VmState, need: MemoryNeed, action: SetMemory, proof: Evidence | None) -> str:
     used = (vm.memory_used_bytes or 0) // MIB
     if action.after < action.before:
         return f"{vm.name} has long used at most {used} of {action.before // MIB} MiB; {action.after // MIB} suffice"

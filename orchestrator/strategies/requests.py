@@ -4,8 +4,7 @@ The means is part of a lease's key, so what was tried before is known from what 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from cpdb import (
     BandwidthRequest,
@@ -19,10 +18,18 @@ from cpdb import (
     show_rate,
 )
 from orchestrator.actions import Action, ReleaseBandwidth, ReserveBandwidth
-from orchestrator.config import NOW, QUEUE_DSCP, OrchestratorConfig
-from orchestrator.demand import Demand
-from orchestrator.steps import Step, acting_horizons, on_link
-from orchestrator.strategies.admission import Decision, Scales, decide, granted_on, spoken_for, with_grants
+from orchestrator.config import NOW, QUEUE_DSCP
+from orchestrator.context import Grant, PlanningContext
+from orchestrator.promises import GrantPromise
+from orchestrator.proposal import Proposal, Reason, Step, on_link
+from orchestrator.strategies.admission import (
+    RequestDecision,
+    decide_requests,
+    granted_on,
+    grants_of,
+    rate_of,
+    spoken_for,
+)
 from orchestrator.strategies.bandwidth import fits
 from orchestrator.world import LinkKey, LinkState, World
 
@@ -48,24 +55,24 @@ class Obtained:
         return wanted and (self.arrived or 0.0) < SHORT_SHARE * self.granted
 
 
-def obtained(scales: Scales, decision: Decision, marked: frozenset[LinkKey]) -> Obtained:
+def obtained(context: PlanningContext, decision: RequestDecision, marked: frozenset[LinkKey]) -> Obtained:
     """What a request obtains. `marked`: links where its packets have a queue of their own."""
     offered = arrived = 0.0
     for pair in decision.case.parts:
-        state = scales.world.pairs.get(pair)
+        state = context.world.pairs.get(pair)
         if state is not None:
-            lost = max((loss(scales, key, key in marked) for key in state.links), default=0.0)
-            offered += scales.rate(pair, NOW).need
+            lost = max((loss(context, key, key in marked) for key in state.links), default=0.0)
+            offered += rate_of(context, pair, NOW).need
             arrived += state.bytes_per_s * (1 - lost)
     return Obtained(offered, arrived if arrived > 0 else None, decision.granted)
 
 
-def loss(scales: Scales, key: LinkKey, marked: bool) -> float:
+def loss(context: PlanningContext, key: LinkKey, marked: bool) -> float:
     """The share that a pair loses before a link: dropped by its queue, or by the link, or sent and never carried."""
-    link = scales.world.links.get(key)
+    link = context.world.links.get(key)
     if link is None or marked:
-        return scales.world.queue_losses.get(">".join(key), 0.0)
-    return max(link.drop_share, _overflow(scales.world, link, scales.crossing(key)))
+        return context.world.queue_losses.get(">".join(key), 0.0)
+    return max(link.drop_share, _overflow(context.world, link, context.world.pairs_on(key)))
 
 
 def _overflow(world: World, link: LinkState, pairs: list[Pair]) -> float:
@@ -100,14 +107,22 @@ SAME_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Handled:
+class HandledRequest:
     """A request after this cycle: the decision, the leases it should have, what it obtains, and what fell short."""
 
-    decision: Decision
+    decision: RequestDecision
     now: Seconds
     steps: tuple[Step, ...]
     obtained: Obtained
     troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestProposal(Proposal):
+    """Leases, and what stands behind them: each request as it was handled, and what pairs are granted."""
+
+    handled: tuple[HandledRequest, ...] = ()
+    granted: Mapping[Pair, Grant] = field(default_factory=dict)
 
 
 def request_key(request: BandwidthRequest, link: str, means: str) -> str:
@@ -126,18 +141,15 @@ def of_requests(action: Action) -> int | None:
     return request_of(action.target) if isinstance(action, ReserveBandwidth | ReleaseBandwidth) else None
 
 
-def plan_requests(
-    world: World, demand: Demand, config: OrchestratorConfig
-) -> tuple[tuple[Handled, ...], tuple[Step, ...], World]:
-    """What becomes of each open request, the steps for all of them, and the world in which what is granted is known."""
-    scales = Scales(world, demand, config)
-    decisions = decide(scales)
-    found = [_handled(scales, one, decisions) for one in decisions]
-    wanted = {step.action.target for one in found for step in one.steps}
-    quiet = {one.decision.case.request.id for one in found if not one.decision.case.parts}
-    due = tuple(_due(scales, one) for one in found)
-    steps = (*(step for one in due for step in one.steps), *_surplus(world, wanted, quiet))
-    return due, steps, with_grants(world, decisions)
+def propose(context: PlanningContext) -> RequestProposal:
+    """The leases of each open request, what becomes of it, and what pairs may count on because of it."""
+    decisions = decide_requests(context)
+    found = [_handled(context, decision, decisions) for decision in decisions]
+    wanted = {step.action.target for item in found for step in item.steps}
+    quiet = {item.decision.case.request.id for item in found if not item.decision.case.parts}
+    due = tuple(_due(context, item) for item in found)
+    steps = (*(step for item in due for step in item.steps), *_surplus(context.world, wanted, quiet))
+    return RequestProposal(steps, (), due, grants_of(decisions))
 
 
 def _surplus(world: World, wanted: set[str], quiet: set[int | None]) -> Iterator[Step]:
@@ -147,29 +159,31 @@ def _surplus(world: World, wanted: set[str], quiet: set[int | None]) -> Iterator
         if number is not None and key not in wanted and number not in quiet:
             left = max(0.0, held.expires_at - world.now)
             action = ReleaseBandwidth(key, held.pair, held.bytes_per_s, held.limits, left, held.dscp)
-            yield Step(action, f"request {number} does not need it any more", {"alternatives": []}, world.now, 0.0)
+            yield Step(action, f"request {number} does not need it any more", Reason(), world.now, 0.0)
 
 
-def _handled(scales: Scales, decision: Decision, decisions: Sequence[Decision]) -> Handled:
+def _handled(
+    context: PlanningContext, decision: RequestDecision, decisions: Sequence[RequestDecision]
+) -> HandledRequest:
     if decision.granted <= 0 or not decision.case.parts:
-        return Handled(decision, scales.world.now, (), obtained(scales, decision, frozenset()))
-    places = [scales.world.links[key] for key in decision.case.links if key in scales.world.links]
+        return HandledRequest(decision, context.world.now, (), obtained(context, decision, frozenset()))
+    places = [context.world.links[key] for key in decision.case.links if key in context.world.links]
     known = [link for link in places if link.capacity_bytes_per_s]
-    queued = frozenset(link.key for link in known if _queue_fits(scales, decision, link, decisions))
-    before = _held_by(scales.world, decision, QUEUE)
-    found = obtained(scales, decision, frozenset(before))
-    troubles = dict(_troubles(scales.world, decision, found))
-    failed = troubles.keys() | _held_by(scales.world, decision, INSTEAD).keys()
+    queued = frozenset(link.key for link in known if _queue_fits(context, decision, link, decisions))
+    before = _held_by(context.world, decision, QUEUE)
+    found = obtained(context, decision, frozenset(before))
+    troubles = dict(_troubles(context.world, decision, found))
+    failed = troubles.keys() | _held_by(context.world, decision, INSTEAD).keys()
     steps = [
         step
         for link in known
-        for step in _leases(scales, decision, link, _Means(link.key in queued, link.key in failed, tuple(decisions)))
+        for step in _leases(context, decision, link, _Means(link.key in queued, link.key in failed, tuple(decisions)))
     ]
     said = tuple(dict.fromkeys(troubles.values()))
-    return Handled(decision, scales.world.now, tuple(steps), found, said)
+    return HandledRequest(decision, context.world.now, tuple(steps), found, said)
 
 
-def _held_by(world: World, decision: Decision, means: str) -> dict[LinkKey, Reservation]:
+def _held_by(world: World, decision: RequestDecision, means: str) -> dict[LinkKey, Reservation]:
     request, found = decision.case.request, {}
     for key in decision.case.links:
         start = request_key(request, ">".join(key), means)
@@ -180,7 +194,7 @@ def _held_by(world: World, decision: Decision, means: str) -> dict[LinkKey, Rese
     return found
 
 
-def _troubles(world: World, decision: Decision, found: Obtained) -> Iterator[tuple[LinkKey, str]]:
+def _troubles(world: World, decision: RequestDecision, found: Obtained) -> Iterator[tuple[LinkKey, str]]:
     """What does not do its work, by link: refused by a switch, or in place and yet the rate does not arrive."""
     for means in (QUEUE, METERS, INSTEAD):
         for key, held in _held_by(world, decision, means).items():
@@ -195,16 +209,18 @@ def _troubles(world: World, decision: Decision, found: Obtained) -> Iterator[tup
                 yield key, f"only {got} is obtained with the {WORD[means]} for {name} in place"
 
 
-def _queue_fits(scales: Scales, decision: Decision, link: LinkState, decisions: Sequence[Decision]) -> bool:
-    queue = scales.config.declared.queue(link.name)
-    if queue is None or link.name not in scales.world.queues:
+def _queue_fits(
+    context: PlanningContext, decision: RequestDecision, link: LinkState, decisions: Sequence[RequestDecision]
+) -> bool:
+    queue = context.config.declared.queue(link.name)
+    if queue is None or link.name not in context.world.queues:
         return False
     # Those decided before this one have gone into the queue first.
     first = decisions[: decisions.index(decision) + 1]
     marked = sum(granted_on(first, link.key).values())
     foreseen = sum(
         one.bytes_per_s
-        for one in scales.world.reservations.values()
+        for one in context.world.reservations.values()
         if one.dscp is not None and one.key.endswith(f"@{link.name}") and one.pair not in decision.case.parts
     )
     return marked + foreseen <= queue.guaranteed_bytes_per_s * (1 + 1e-9)
@@ -216,41 +232,41 @@ class _Means:
 
     queue: bool
     failed: bool
-    decisions: tuple[Decision, ...]
+    decisions: tuple[RequestDecision, ...]
 
 
-def _leases(scales: Scales, decision: Decision, link: LinkState, means: _Means) -> Iterator[Step]:
+def _leases(context: PlanningContext, decision: RequestDecision, link: LinkState, means: _Means) -> Iterator[Step]:
     request = decision.case.request
     pairs = [pair for pair, way in decision.case.ways.items() if link.key in way]
-    lease_s = min(scales.config.bandwidth.lease_s, request.until - scales.world.now)
-    limits = () if means.queue and not means.failed else limits_beside(scales, decision, link, means.decisions)
+    lease_s = min(context.config.bandwidth.lease_s, request.until - context.world.now)
+    limits = () if means.queue and not means.failed else limits_beside(context, decision, link, means.decisions)
     if limits:
         first = max(pairs, key=lambda one: decision.case.parts[one])
         key = request_key(request, link.name, INSTEAD if means.queue else METERS)
-        yield _step(scales, decision, link, ReserveBandwidth(key, first, decision.on(link.key), limits, lease_s))
+        yield _step(context, decision, link, ReserveBandwidth(key, first, decision.on(link.key), limits, lease_s))
         return
     for pair in pairs if means.queue else ():
         key = request_key(request, link.name, QUEUE) + (f"/{pair.source}" if len(decision.case.parts) > 1 else "")
         amount = decision.case.parts[pair] * decision.granted
-        yield _step(scales, decision, link, ReserveBandwidth(key, pair, amount, (), lease_s, QUEUE_DSCP))
+        yield _step(context, decision, link, ReserveBandwidth(key, pair, amount, (), lease_s, QUEUE_DSCP))
 
 
 def limits_beside(
-    scales: Scales, decision: Decision, link: LinkState, decisions: Sequence[Decision]
+    context: PlanningContext, decision: RequestDecision, link: LinkState, decisions: Sequence[RequestDecision]
 ) -> tuple[Limit, ...]:
     """What less important pairs may have of a link beside a grant: in proportion to need, nobody cut off.
 
     As long as their needs fit beside it, every limit is above the need.
     """
-    world, config, capacity = scales.world, scales.config, link.capacity_bytes_per_s or 0.0
-    horizons = acting_horizons(world, ReserveBandwidth.kind, config, on_link(link))
+    capacity = link.capacity_bytes_per_s or 0.0
+    horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(link))
     others = [one for one in decisions if one is not decision]
-    taken = max(spoken_for(scales, decision.case, link, one, others) for one in horizons) + decision.on(link.key)
-    free = max(config.bandwidth.headroom * capacity - taken, config.bandwidth.floor * capacity)
+    taken = max(spoken_for(context, decision.case, link, one, others) for one in horizons) + decision.on(link.key)
+    free = max(context.config.bandwidth.headroom * capacity - taken, context.config.bandwidth.floor * capacity)
     wants = {
-        pair: max(min(capacity, max(scales.rate(pair, one).need for one in horizons)), QUIET_SHARE * capacity)
-        for pair in scales.crossing(link.key)
-        if pair not in decision.case.parts and world.pairs[pair].priority < decision.case.priority
+        pair: max(min(capacity, max(rate_of(context, pair, one).need for one in horizons)), QUIET_SHARE * capacity)
+        for pair in context.world.pairs_on(link.key)
+        if pair not in decision.case.parts and context.world.pairs[pair].priority < decision.case.priority
     }
     largest = sorted(wants, key=lambda one: (-wants[one], str(one)))[:MOST_LIMITS]
     total = sum(wants[one] for one in largest)
@@ -258,45 +274,42 @@ def limits_beside(
     return tuple(Limit(one, max(free * wants[one] / total, granted.get(one, 0.0))) for one in sorted(largest, key=str))
 
 
-def _step(scales: Scales, decision: Decision, link: LinkState, action: ReserveBandwidth) -> Step:
-    request, world = decision.case.request, scales.world
+def _step(context: PlanningContext, decision: RequestDecision, link: LinkState, action: ReserveBandwidth) -> Step:
+    request = decision.case.request
     givers = ", ".join(str(one.pair) for one in action.limits)
     means = f"{givers} gives way" if givers else f"it goes through the queue that {link.name} has for it"
     who = f" by {request.asked_by}" if request.asked_by else ""
     why = f"request {request.id}{who}: {show_rate(decision.granted)} for {_subject(request)}; {means}"
-    reason: dict[str, Any] = {
-        "where": {"link": link.name},
-        "need": decision.on(link.key),
-        "available": scales.config.bandwidth.headroom * (link.capacity_bytes_per_s or 0.0),
-        "capacity": link.capacity_bytes_per_s,
-        "circumstances": on_link(link).to_json(),
-        "alternatives": [],
-        "promise": {
-            "what": "granted_bytes_per_s",
-            "pair": str(action.pair),
-            "value": action.bytes_per_s,
-            "by": world.now,
-        },
-    }
-    lead_s = world.leads.needed(action.kind, scales.config, on_link(link))
-    return Step(action, why, reason, world.now, lead_s, action.key in world.reservations)
+    about = on_link(link)
+    reason = Reason(
+        where={"link": link.name},
+        need=decision.on(link.key),
+        available=context.config.bandwidth.headroom * (link.capacity_bytes_per_s or 0.0),
+        capacity=link.capacity_bytes_per_s,
+        circumstances=about,
+        promise=GrantPromise(pair=str(action.pair), value=action.bytes_per_s, by=context.world.now),
+    )
+    renewal = action.key in context.world.reservations
+    return Step(action, why, reason, context.world.now, context.lead_s(action.kind, about), renewal)
 
 
 def _subject(request: BandwidthRequest) -> str:
     return str(Pair(request.source or "everyone", request.virtual_ip))
 
 
-def _due(scales: Scales, one: Handled) -> Handled:
+def _due(context: PlanningContext, one: HandledRequest) -> HandledRequest:
     """Leaves out what is held as it should be and need not be renewed yet."""
-    due = tuple(step for step in one.steps if _changes(scales, step, one.decision.case.request.until))
+    due = tuple(step for step in one.steps if _changes(context, step, one.decision.case.request.until))
     return replace(one, steps=due)
 
 
-def _changes(scales: Scales, step: Step, until: Seconds) -> bool:
-    action, world = step.action, scales.world
-    held = world.reservations.get(action.target)
+def _changes(context: PlanningContext, step: Step, until: Seconds) -> bool:
+    action = step.action
+    held = context.world.reservations.get(action.target)
     if held is None or not isinstance(action, ReserveBandwidth):
         return True
-    ends_soon = held.expires_at - world.now < scales.config.bandwidth.lease_s / 2 and held.expires_at < until - 0.01
+    ends_soon = (
+        held.expires_at - context.world.now < context.config.bandwidth.lease_s / 2 and held.expires_at < until - 0.01
+    )
     same = abs(held.bytes_per_s - action.bytes_per_s) <= SAME_SHARE * action.bytes_per_s and held.dscp == action.dscp
-    return ends_soon or not same or not fits(held.limits, action.limits, scales.config)
+    return ends_soon or not same or not fits(held.limits, action.limits, context.config.bandwidth)

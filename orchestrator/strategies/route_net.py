@@ -1,30 +1,20 @@
-"""The network as routing sees it: switches, links with capacities, who sends how much from where to where."""
+"""The network as routing decides about it: paths between switches, and the tunnels of all traffic over them."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice, pairwise
 
 import networkx as nx
 import numpy as np
 
-from cpdb import Link, Node, NodeKind, Quantity, WantedSplit
+from cpdb import WantedSplit
 from orchestrator.actions import Ends, Path
 from orchestrator.optimise import Tunnels
-from orchestrator.world import LinkKey, PairState, World
+from orchestrator.world import LinkKey
 
 Rates = Mapping[Ends, float]
 # Links without a known capacity never are the fullest.
 UNKNOWN_BYTES_PER_S = 1e12
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Bytes/s between switches by pairs, what links carry beyond that, and what is expected at each level."""
-
-    demand: Rates
-    background: Mapping[LinkKey, float]
-    expected: Mapping[float, Rates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,17 +22,6 @@ class RouteNet:
     """Directed links between switches that are up, with capacities in bytes/s."""
 
     capacity: Mapping[LinkKey, float]
-
-    @classmethod
-    def of(cls, nodes: Iterable[Node], links: Iterable[Link]) -> "RouteNet":
-        """From the inventory."""
-        switches = {node.name for node in nodes if node.kind is NodeKind.SWITCH}
-        capacity = {}
-        for link in links:
-            if link.up and link.a in switches and link.b in switches:
-                for key in ((link.a, link.b), (link.b, link.a)):
-                    capacity[key] = link.capacity_bytes_per_s or UNKNOWN_BYTES_PER_S
-        return cls(capacity)
 
     def whole(self, path: Path) -> bool:
         """Whether all links of a path are up."""
@@ -55,37 +34,6 @@ class RouteNet:
             return [tuple(path) for path in islice(nx.shortest_simple_paths(graph, *ends), most)]
         except (nx.NetworkXNoPath, nx.NodeNotFound):
             return []
-
-    def inside(self, one: PairState) -> Path:
-        """The switches that a pair's traffic crosses; fewer than two: none of our links is between."""
-        hops = [link for link in one.links if link in self.capacity]
-        return (hops[0][0], *(to for _, to in hops)) if hops else ()
-
-    def matrix(self, world: World, levels: tuple[float, ...]) -> Matrix:
-        """What is measured now and, for each level, what is forecast at the longest horizon."""
-        demand: dict[Ends, float] = defaultdict(float)
-        expected: dict[float, dict[Ends, float]] = {level: defaultdict(float) for level in levels}
-        explained: dict[LinkKey, float] = defaultdict(float)
-        foreseen = False
-        for one in world.pairs.values():
-            path = self.inside(one)
-            if not path:
-                continue
-            ends = path[0], path[-1]
-            demand[ends] += one.bytes_per_s
-            for hop in pairwise(path):
-                explained[hop] += one.bytes_per_s
-            horizon_s = max((at for at, quantity in one.forecasts if quantity is Quantity.BYTES_PEAK), default=None)
-            forecast = one.forecasts.get((horizon_s, Quantity.BYTES_PEAK)) if horizon_s is not None else None
-            foreseen |= forecast is not None
-            for level in levels:
-                expected[level][ends] += max(one.bytes_per_s, forecast.at(level)) if forecast else one.bytes_per_s
-        background = {
-            key: max(0.0, state.bytes_per_s - explained[key])
-            for key, state in world.links.items()
-            if key in self.capacity
-        }
-        return Matrix(dict(demand), background, expected if foreseen else {})
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,26 @@ Every cycle adds a matrix now and then; every so often the splits of least risk 
 stages, each an action of its own, and the next one is planned once the switches confirm the last.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from cpdb import FIRST_TAG, LAST_TAG, Seconds, Store, WantedSplit
-from orchestrator.actions import Ends, Path, RouteChange, SetRoutes
-from orchestrator.config import OrchestratorConfig, RouteSettings
+from cpdb import FIRST_TAG, LAST_TAG, Seconds, WantedSplit
+from orchestrator.actions import NETWORK, Ends, Path, RouteChange, SetRoutes, of_kind
+from orchestrator.config import RouteSettings
+from orchestrator.context import PlanningContext
+from orchestrator.observe.matrices import path_inside
 from orchestrator.optimise import Habits, Hedged, Risk, Scenarios, blended, first_batch, history_for, measured
-from orchestrator.plan import Plan
-from orchestrator.steps import Refusal, Step
-from orchestrator.strategies.route_net import Board, Matrix, RouteNet
-from orchestrator.world import World
+from orchestrator.promises import LinkRatePromise
+from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step
+from orchestrator.strategies.route_net import Board, RouteNet
+from orchestrator.world import Matrix, World
 
-# Matrices between two decisions, as in the setting that was chosen on recordings.
-A_DECISION = Habits().every
 # Before so many matrices nothing is known.
 LEAST_SEEN = 5
-# Matrices kept to begin anew with when switches, links or pairs of switches come and go.
-KEPT = 120
-LEVELS = (0.5, 0.9)
 # Shares below this are not worth rules of their own.
 LEAST_SHARE = 0.01
 SUBJECT = "routes"
@@ -38,20 +34,18 @@ class _Target:
     """Splits to reach, and what they are promised to be worth."""
 
     splits: np.ndarray
-    reason: dict[str, Any]
+    facts: dict[str, Any]
     sentence: str
-    promise: dict[str, Any]
+    promise: LinkRatePromise
     since: Seconds
 
 
 @dataclass(slots=True)
 class Router:
-    """Keeps matrices and the splits on their way; a restarted one begins to learn anew and leaves splits in force."""
+    """Keeps what was learnt of the matrices, and the splits on their way; all of it can be learnt again from them."""
 
-    store: Store
-    spec: RouteSettings
-    _seen: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
-    _sampled: Seconds | None = None
+    settings: RouteSettings
+    _seen: tuple[Matrix, ...] = ()
     _usual: dict[Ends, Path] = field(default_factory=dict)
     _paths: dict[Ends, list[Path]] = field(default_factory=dict)
     _net: RouteNet | None = None
@@ -60,46 +54,45 @@ class Router:
     _target: _Target | None = None
     _decided: int = 0
 
-    def plan(self, world: World, config: OrchestratorConfig) -> Plan:
-        """The next stage, if there is one to take now. Raises StoreError."""
-        rows = {(one.from_switch, one.to_switch): one for one in self._rows(world.now)}
-        net = RouteNet.of(self.store.inventory.nodes(), self.store.inventory.links())
-        self._learn_usual(net, world, rows)
-        if not self._look(net, world) or any(isinstance(one, SetRoutes) for one in world.in_flight):
-            return Plan()
-        board = self._up_to_date(net, rows)
+    def propose(self, context: PlanningContext) -> Proposal:
+        """The next stage, if there is one to take now."""
+        fabric = context.world.fabric
+        net = RouteNet(fabric.capacity)
+        self._learn_usual(net, context.world)
+        self._take_in(net, fabric.matrices)
+        if len(self._seen) < LEAST_SEEN or of_kind(SetRoutes, context.world.in_flight):
+            return Proposal()
+        board = self._up_to_date(net, fabric.splits)
         if board is None or self._hedged is None:
-            return Plan()
-        current, latest = board.splits(rows), self._seen[-1]
+            return Proposal()
+        current = board.splits(fabric.splits)
         if self._target is None:
             self._hedged.take(current)
             splits = self._hedged.decide()
             if self._hedged.solved == self._decided:
-                return self._renewed(world, config, rows)
+                return self._renewed(context)
             self._decided = self._hedged.solved
-            found = self._judged(board, current, splits, world.now)
+            found = self._judged(board, current, splits, context.world.now)
             if isinstance(found, Refusal):
-                return Plan(refusals=(found,))
+                return Proposal(refusals=(found,))
             self._target = found
-        return self._stage(world, config, rows, (board, current, board.demand(latest.demand, latest.background)))
+        return self._stage(context, board, current, self._target)
 
-    def _rows(self, now: Seconds) -> list[WantedSplit]:
-        return [one for one in self.store.wanted.splits() if one.expires_at is None or one.expires_at > now]
-
-    def _learn_usual(self, net: RouteNet, world: World, rows: Mapping[Ends, WantedSplit]) -> None:
-        for one in world.pairs.values():
-            path = net.inside(one)
-            if path and (path[0], path[-1]) not in rows:
+    def _learn_usual(self, net: RouteNet, world: World) -> None:
+        for state in world.pairs.values():
+            path = path_inside(net.capacity, state)
+            if path and (path[0], path[-1]) not in world.fabric.splits:
                 self._usual[path[0], path[-1]] = path
 
-    def _look(self, net: RouteNet, world: World) -> bool:
-        """Takes in a matrix when it is time; whether enough is known."""
-        if self._sampled is None or world.now - self._sampled >= self.spec.every_s / A_DECISION:
-            self._sampled = world.now
-            self._seen.append(net.matrix(world, LEVELS))
-            if self._hedged is not None and self._board is not None and net == self._net:
-                self._see(self._board, self._hedged, self._seen[-1], len(self._seen))
-        return len(self._seen) >= LEAST_SEEN
+    def _take_in(self, net: RouteNet, matrices: tuple[Matrix, ...]) -> None:
+        """Learns from the matrices that are new."""
+        last = self._seen[-1].t if self._seen else None
+        self._seen = matrices
+        if self._hedged is None or self._board is None or net != self._net:
+            return
+        for number, matrix in enumerate(matrices):
+            if last is not None and matrix.t > last:
+                self._see(self._board, self._hedged, matrix, number + 1)
 
     @staticmethod
     def _see(board: Board, hedged: Hedged, matrix: Matrix, number: int) -> None:
@@ -119,9 +112,9 @@ class Router:
         if not self._paths:
             return None
         board = self._board = Board.of(net, self._paths)
-        habits = Habits(outlook=self.spec.outlook)
+        habits = Habits(outlook=self.settings.outlook)
         self._hedged = Hedged(
-            board.tunnels, Risk(churn=self.spec.churn), habits, self._outlook, history_for(board.tunnels)
+            board.tunnels, Risk(churn=self.settings.churn), habits, self._outlook, history_for(board.tunnels)
         )
         self._decided = 0
         for number, matrix in enumerate(self._seen):
@@ -130,7 +123,9 @@ class Router:
 
     def _choices(self, net: RouteNet, ends: Ends, rows: Mapping[Ends, WantedSplit]) -> list[Path]:
         usual, row = self._usual.get(ends), rows.get(ends)
-        found = ([usual] if usual else []) + net.alternatives(ends, self.spec.paths) + list(row.paths if row else ())
+        found = (
+            ([usual] if usual else []) + net.alternatives(ends, self.settings.paths) + list(row.paths if row else ())
+        )
         return [path for path in dict.fromkeys(found) if net.whole(path)]
 
     def _outlook(self, _number: int) -> np.ndarray:
@@ -143,24 +138,26 @@ class Router:
         assert self._hedged is not None
         given = self._hedged.history.scenarios()
         if given is None:
-            return Refusal(SUBJECT, "no traffic between switches was seen")
+            return Refusal(RefusalCode.NO_CANDIDATE, NETWORK, SUBJECT, "no traffic between switches was seen")
         expected = self._outlook(0)
-        given = blended(board.tunnels, given, expected, self.spec.outlook) if len(expected) else given
+        given = blended(board.tunnels, given, expected, self.settings.outlook) if len(expected) else given
         splits = _without_dust(board, splits)
         before, after = (float(given.weight @ board.tunnels.mlu(one, given.demand)) for one in (current, splits))
         worst = [float(board.tunnels.mlu(one, given.demand).max()) for one in (current, splits)]
         fullest = f"the fullest link {before:.0%} full on average over {len(given.weight)} scenarios"
-        if max(before, worst[0]) < self.spec.trigger:
-            return Refusal(SUBJECT, f"{fullest}, at most {worst[0]:.0%}: nothing has to move")
+        if max(before, worst[0]) < self.settings.trigger:
+            text = f"{fullest}, at most {worst[0]:.0%}: nothing has to move"
+            return Refusal(RefusalCode.NO_GAIN, NETWORK, SUBJECT, text)
         gain = max(1 - after / before, 1 - worst[1] / worst[0])
-        if gain < self.spec.min_gain:
-            return Refusal(SUBJECT, f"{fullest}; other splits would gain {max(gain, 0):.0%}, too little")
+        if gain < self.settings.min_gain:
+            text = f"{fullest}; other splits would gain {max(gain, 0):.0%}, too little"
+            return Refusal(RefusalCode.NO_GAIN, NETWORK, SUBJECT, text)
         sentence = (
             f"{fullest} and {worst[0]:.0%} in the worst; with these splits {after:.0%} and {worst[1]:.0%}"
             f" ({'measured and forecast' if len(expected) else 'measured'} traffic)"
         )
         risks = [self._hedged.risk.of(given.ratios(board.tunnels, one), given.weight) for one in (current, splits)]
-        reason = {
+        facts = {
             "scenarios": len(given.weight),
             "forecast_scenarios": len(expected),
             "mean_max_utilisation": {"before": before, "after": after},
@@ -170,47 +167,39 @@ class Router:
         }
         first = int(np.argmax(board.tunnels.utilisation(current, given.weight @ given.demand)))
         capacity = float(board.tunnels.capacity[first])
-        promise = {"what": "link_bytes_per_s", "link": ">".join(board.links[first]), "value": capacity}
-        return _Target(splits, reason, sentence, promise, now)
+        promise = LinkRatePromise(link=">".join(board.links[first]), value=capacity, by=now)
+        return _Target(splits, facts, sentence, promise, now)
 
-    def _stage(
-        self,
-        world: World,
-        config: OrchestratorConfig,
-        rows: Mapping[Ends, WantedSplit],
-        now: tuple[Board, np.ndarray, np.ndarray],
-    ) -> Plan:
-        board, current, demand = now
-        assert self._target is not None
-        splits = first_batch(board.tunnels, current, self._target.splits, demand)
+    def _stage(self, context: PlanningContext, board: Board, current: np.ndarray, target: _Target) -> Proposal:
+        rows, latest = context.world.fabric.splits, self._seen[-1]
+        splits = first_batch(board.tunnels, current, target.splits, board.demand(latest.demand, latest.background))
         changes = _changes(board, current, splits, rows)
-        left = int((np.abs(splits - self._target.splits) > LEAST_SHARE / 2).sum())
-        target = self._target
-        late = world.now - target.since > 2 * self.spec.every_s
-        if left == 0 or not changes or late or not config.act:
+        left = int((np.abs(splits - target.splits) > LEAST_SHARE / 2).sum())
+        now = context.world.now
+        late = now - target.since > 2 * self.settings.every_s
+        if left == 0 or not changes or late or not context.config.act:
             self._target = None
         if not changes or late:
-            return Plan()
-        action = SetRoutes(changes, self.spec.lease_s)
+            return Proposal()
+        action = SetRoutes(changes, self.settings.lease_s)
         more = f"; {left} shares follow once this is in place, lest a link gets more than it has" if left else ""
-        lead_s = world.leads.needed(action.kind, config)
-        reason = target.reason | {"shares_left": left, "alternatives": []}
-        if not left:
-            reason["promise"] = target.promise | {"by": world.now + lead_s}
-        return Plan((Step(action, target.sentence + more, reason, world.now, lead_s),))
+        lead_s = context.lead_s(action.kind)
+        promise = None if left else replace(target.promise, by=now + lead_s)
+        reason = Reason(promise=promise, facts={**target.facts, "shares_left": left})
+        return Proposal((Step(action, target.sentence + more, reason, now, lead_s),))
 
-    def _renewed(self, world: World, config: OrchestratorConfig, rows: Mapping[Ends, WantedSplit]) -> Plan:
-        spoke = {ends for one in self._seen for ends, rate in one.demand.items() if rate > 0}
+    def _renewed(self, context: PlanningContext) -> Proposal:
+        active = {ends for matrix in self._seen for ends, rate in matrix.demand.items() if rate > 0}
+        now, least_s = context.world.now, self.settings.lease_s / 2
         changes = tuple(
             RouteChange(*ends, row.paths, row.tags, row.ratios, row.ratios)
-            for ends, row in rows.items()
-            if row.expires_at is not None and row.expires_at - world.now < self.spec.lease_s / 2 and ends in spoke
+            for ends, row in context.world.fabric.splits.items()
+            if row.expires_at is not None and row.expires_at - now < least_s and ends in active
         )
         if not changes:
-            return Plan()
-        action = SetRoutes(changes, self.spec.lease_s)
-        lead_s = world.leads.needed(action.kind, config)
-        return Plan((Step(action, "still in use", {"alternatives": []}, world.now, lead_s, renewal=True),))
+            return Proposal()
+        action = SetRoutes(changes, self.settings.lease_s)
+        return Proposal((Step(action, "still in use", Reason(), now, context.lead_s(action.kind), renewal=True),))
 
 
 def _without_dust(board: Board, splits: np.ndarray) -> np.ndarray:

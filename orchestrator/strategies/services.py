@@ -4,15 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cpdb import HealthReport, HealthStatus, MachineReport, Seconds, Standing, VirtualIp
-from orchestrator.actions import ScaleIn, ScaleOut
-from orchestrator.config import NOW, OrchestratorConfig
-from orchestrator.demand import Demand, PairDemand, together
-from orchestrator.lead_times import lead_kind
-from orchestrator.machine_actions import HOWS, How
-from orchestrator.needs import STARVED_FACTOR, ceiling, load_now, residents, vm_need
-from orchestrator.pools import ABSENT, COMES_UP, PAUSED, PoolMember, PoolSpec
-from orchestrator.steps import on_host
+from cpdb import HealthReport, HealthStatus, MachineReport, Seconds, Standing
+from orchestrator.actions import ScaleIn, ScaleOut, of_kind
+from orchestrator.config import NOW
+from orchestrator.context import STARVED_FACTOR, PlanningContext, ceiling, load_now, residents, vm_need
+from orchestrator.demand import PairDemand, together
+from orchestrator.pools import ABSENT, COMES_UP, HOWS, PAUSED, How, PoolMember, PoolSpec
+from orchestrator.proposal import on_host
 from orchestrator.world import VmState, World
 
 # A state that nobody confirmed for so long is not known.
@@ -74,14 +72,13 @@ def down(world: World, pool: PoolSpec, for_s: Seconds) -> set[str]:
     return {report.destination for report in mute if world.now - report.observed_at >= for_s}
 
 
-def service_need(world: World, demand: Demand, pool: PoolSpec, horizon_s: int) -> ServiceNeed:
+def service_need(context: PlanningContext, pool: PoolSpec, horizon_s: int) -> ServiceNeed:
     """Through the learnt relations where there are any; never below what is measured.
 
     The pairs' rate is thought to be spread evenly, and who has no relation of its own costs what its sisters cost.
     """
-    vms = [world.vms[name] for name in serving(world, pool) if name in world.vms]
-    pairs = sorted((one for one in world.pairs if one.virtual_ip == pool.virtual_ip), key=str)
-    wants = demand.at(horizon_s, pairs)
+    vms = [context.world.vms[name] for name in serving(context.world, pool) if name in context.world.vms]
+    wants = context.demand.at(horizon_s, context.world.pairs_of(pool.virtual_ip))
     leading = max(wants, key=lambda one: one.bytes.need, default=None)
     measured = sum(vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0) for vm in vms)
     related = _related(vms, wants) if wants else 0.0
@@ -97,61 +94,61 @@ def _related(vms: Sequence[VmState], wants: Sequence[PairDemand]) -> float:
     return sum(max((one.cores(rates[one.feature]) for one in vm.relations or known), default=0.0) for vm in vms)
 
 
-def capacity(world: World, demand: Demand, pool: PoolSpec, names: Iterable[str], config: OrchestratorConfig) -> float:
+def capacity(context: PlanningContext, pool: PoolSpec, names: Iterable[str]) -> float:
     """Cores that these machines can get at most: up to their ceilings, as far as their hosts have cores left."""
     left: dict[str, float] = {}
     total = 0.0
     for name in names:
-        vm = world.vms.get(name)
+        vm = context.world.vms.get(name)
         if vm is None:
             total += pool.cpu_cores_max if pool.member(name) else 0.0
             continue
-        spare = left.setdefault(vm.host, cores_left(world, demand, vm.host, config))
+        spare = left.setdefault(vm.host, cores_left(context, vm.host))
         more = max(0.0, min(ceiling(vm) - vm.cores_limit, spare))
         left[vm.host] = spare - more
         total += vm.cores_limit + more
     return total
 
 
-def cores_left(world: World, demand: Demand, host: str, config: OrchestratorConfig) -> float:
+def cores_left(context: PlanningContext, host: str) -> float:
     """Cores of a host within headroom that its machines, and those about to come, do not use now."""
-    if host not in world.hosts:
+    if host not in context.world.hosts:
         return 0.0
-    used = sum(load_now(vm, vm_need(world, demand, vm, NOW)) for vm in residents(world, host))
-    coming = sum(pool.cpu_cores_min for pool, one in _coming(world, config) if one.host == host)
-    return config.cpu.host_headroom * world.hosts[host].cpu_cores_capacity - used - coming
+    used = sum(load_now(vm, vm_need(context, vm, NOW)) for vm in residents(context.world, host))
+    coming = sum(pool.cpu_cores_min for pool, one in _coming(context) if one.host == host)
+    return context.config.cpu.host_headroom * context.world.hosts[host].cpu_cores_capacity - used - coming
 
 
-def memory_left(world: World, host: str, config: OrchestratorConfig) -> float:
+def memory_left(context: PlanningContext, host: str) -> float:
     """Bytes of a host that neither its machines have, nor paused ones, nor those about to come."""
-    if host not in world.hosts:
+    if host not in context.world.hosts:
         return 0.0
-    held = sum(vm.memory_bytes for vm in residents(world, host))
-    coming = {one.vm for _, one in _coming(world, config)}
-    known = states(world)
-    for pool in config.declared.pools:
+    held = sum(vm.memory_bytes for vm in residents(context.world, host))
+    coming = {one.vm for _, one in _coming(context)}
+    known = states(context.world)
+    for pool in context.config.declared.pools:
         for one in pool.members:
             paused = known.get(one.vm) == PAUSED or one.vm in coming
-            held += pool.memory_bytes if one.host == host and paused and one.vm not in world.vms else 0
-    return world.hosts[host].memory_bytes_capacity - held
+            held += pool.memory_bytes if one.host == host and paused and one.vm not in context.world.vms else 0
+    return context.world.hosts[host].memory_bytes_capacity - held
 
 
-def _coming(world: World, config: OrchestratorConfig) -> list[tuple[PoolSpec, PoolMember]]:
+def _coming(context: PlanningContext) -> list[tuple[PoolSpec, PoolMember]]:
     """Machines that are destinations already, or on their way to it, and not measured yet."""
     found = []
-    for pool in config.declared.pools:
-        known = destinations(world, pool)
-        found += [(pool, one) for one in pool.members if one.vm in known and one.vm not in world.vms]
+    for pool in context.config.declared.pools:
+        known = destinations(context.world, pool)
+        found += [(pool, one) for one in pool.members if one.vm in known and one.vm not in context.world.vms]
     return found
 
 
-def candidates(world: World, demand: Demand, pool: PoolSpec, config: OrchestratorConfig) -> list[Candidate]:
+def candidates(context: PlanningContext, pool: PoolSpec) -> list[Candidate]:
     """Members that neither serve nor are on their way, the fastest first, and of equals those with most room."""
-    known, taken = states(world), set(destinations(world, pool)) | busy(world)
-    found = [_candidate(world, demand, (pool, one), known, config) for one in pool.members if one.vm not in taken]
+    known, taken = states(context.world), set(destinations(context.world, pool)) | busy(context.world)
+    found = [_candidate(context, pool, one, known.get(one.vm, "")) for one in pool.members if one.vm not in taken]
     by_host: dict[str, int] = defaultdict(int)
-    for name in serving(world, pool):
-        by_host[world.vms[name].host if name in world.vms else ""] += 1
+    for name in serving(context.world, pool):
+        by_host[context.world.vms[name].host if name in context.world.vms else ""] += 1
     return sorted(found, key=lambda one: (HOWS.index(one.how), by_host[one.member.host], -one.cores, one.member.vm))
 
 
@@ -160,40 +157,31 @@ def busy(world: World) -> set[str]:
     return {one.target for one in world.in_flight}
 
 
-def _candidate(
-    world: World, demand: Demand, about: tuple[PoolSpec, PoolMember], known: Mapping[str, str], cfg: OrchestratorConfig
-) -> Candidate:
-    pool, member = about
-    state = known.get(member.vm, "")
+def _candidate(context: PlanningContext, pool: PoolSpec, member: PoolMember, state: str) -> Candidate:
     how = COMES_UP.get(state, member.how)
-    cores = min(pool.cpu_cores_max, max(0.0, cores_left(world, demand, member.host, cfg)))
-    lead_s = world.leads.needed(lead_kind(ScaleOut.kind, {"how": how}), cfg, on_host(world, member.host))
-    why_not = _closed(world, about, state, cfg)
+    cores = min(pool.cpu_cores_max, max(0.0, cores_left(context, member.host)))
+    lead_s = context.lead_s(f"{ScaleOut.kind}_{how}", on_host(context.world, member.host))
+    why_not = _closed(context, pool, member, state)
     if why_not is None and cores < pool.cpu_cores_min - 1e-9:
         why_not = f"{member.host} has {cores:.2f} cores left, it needs {pool.cpu_cores_min:.2f}"
     return Candidate(member, how, cores, lead_s, why_not)
 
 
-def _closed(world: World, about: tuple[PoolSpec, PoolMember], state: str, config: OrchestratorConfig) -> str | None:
-    pool, member = about
+def _closed(context: PlanningContext, pool: PoolSpec, member: PoolMember, state: str) -> str | None:
     if state not in COMES_UP:
         return f"it is {state}" if state else f"its state is not known; can {member.host} be reached?"
-    if ill := ailing(world).get(member.vm):
+    if ill := ailing(context.world).get(member.vm):
         return ill
     if state == ABSENT and pool.image is None:
         return f"it is not defined on {member.host}, and its pool has no image"
-    if world.hosts[member.host].closed:
+    if context.world.hosts[member.host].closed:
         return f"{member.host} is cordoned"
-    if state != PAUSED and memory_left(world, member.host, config) < pool.memory_bytes:
+    if state != PAUSED and memory_left(context, member.host) < pool.memory_bytes:
         return f"{member.host} has no memory left for it"
     return None
 
 
 def scaled(world: World, pool: PoolSpec) -> list[ScaleOut | ScaleIn]:
     """What is under way for a pool's virtual IP."""
-    return [one for one in world.in_flight if isinstance(one, ScaleOut | ScaleIn) and one.virtual_ip == pool.virtual_ip]
-
-
-def service(world: World, pool: PoolSpec) -> VirtualIp | None:
-    """The pool's virtual IP as it is now."""
-    return world.virtual_ips.get(pool.virtual_ip)
+    under_way: list[ScaleOut | ScaleIn] = [*of_kind(ScaleOut, world.in_flight), *of_kind(ScaleIn, world.in_flight)]
+    return [action for action in under_way if action.virtual_ip == pool.virtual_ip]

@@ -36,18 +36,18 @@ from orchestrator import (
     HostSpec,
     OrchestratorConfig,
     PairState,
+    PlanningContext,
     PoolMember,
     PoolSpec,
     ScaleIn,
     VmState,
     World,
-    demands,
 )
 from orchestrator.act.stages import Now, Stages
-from orchestrator.demand import serving as spread_serving
+from orchestrator.context import served_demands
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.gather import Gatherer
-from orchestrator.strategies.admission import cases
+from orchestrator.strategies.admission import placed_requests
 from orchestrator.strategies.services import serving as scaled_serving
 from orchestrator.strategies.weights import candidates
 from ryu_apps.rules import PortId
@@ -189,8 +189,8 @@ def _of_commands(service: Service, store: Store) -> list[str]:
 
 
 def _of_spread(service: Service, _store: Store) -> list[str]:
-    demand = demands(service.world, CONFIG)
-    return [name for name in NAMES if spread_serving(service.world, demand, service.world.vms[name], 0)]
+    context = PlanningContext.of(service.world, CONFIG)
+    return [name for name in NAMES if served_demands(context, service.world.vms[name], 0)]
 
 
 def _of_balancer(service: Service, _store: Store) -> list[str]:
@@ -206,7 +206,7 @@ def _of_scaling(service: Service, _store: Store) -> list[str]:
 def _of_admission(service: Service, _store: Store) -> list[str]:
     world = replace(service.world, vms={}, pairs={})
     asked = BandwidthRequest("c1", VIP, 1e5, NOW + 60, "r", "o", NOW - 1)
-    (case,) = cases(replace(world, requests=(asked,)), CONFIG)
+    (case,) = placed_requests(PlanningContext.of(replace(world, requests=(asked,)), CONFIG))
     return [end for _, end in case.links]
 
 

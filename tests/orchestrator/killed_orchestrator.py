@@ -35,9 +35,9 @@ from cpdb import (
     open_store,
     split_key,
 )
-from orchestrator import Orchestrator, Scaling, Timing, cycle
+from orchestrator import Orchestrator, Scaling, Timing, decide
 from orchestrator.plan import Plan
-from orchestrator.steps import Step
+from orchestrator.proposal import Reason, Step
 from orchestrator.world import World
 
 
@@ -59,7 +59,7 @@ class Job:
         hypervisors = Scaling(inner, pool, store, CONFIG, Timing(background=False))
         _listen(store, killer)
         desire = DESIRES[self.kind]
-        cycle.plan = lambda world, _demand, _config: self._plan(desire, world, killer, beside)  # type: ignore[assignment]
+        decide.plan = lambda context, _strategies: self._plan(desire, context.world, killer, beside)  # type: ignore[assignment]
         orchestrator = Orchestrator(CONFIG, store, hypervisors, lambda _from, _to: ())
         for now in self.times:
             the_rest_of_the_world(beside, now)
@@ -79,7 +79,7 @@ class Job:
         killer.armed = not (over and not world.in_flight)
         if over:
             return Plan()
-        return Plan((Step(desire.action, "wanted", {}, world.now, 1.0),))
+        return Plan((Step(desire.action, "wanted", Reason(), world.now, 1.0),))
 
 
 def _listen(store: Store, killer: Killer) -> None:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 
 from cpdb import BandwidthRequest, Destination, InstallStatus, Pair, RequestState, ReservationReport, VirtualIp
-from orchestrator import LinkState, Plan, QueueSpec, ReserveBandwidth, TenantCap, World, apply, demands, plan
+from orchestrator import LinkState, Plan, QueueSpec, ReserveBandwidth, TenantCap, World, apply, plan
 from orchestrator.actions import ReleaseBandwidth
-from orchestrator.observe.outlook import Outlook
+from orchestrator.context import PlanningContext
+from orchestrator.world import Outlook
 
 CAPACITY = 1_500_000.0
 NARROW = ("core", "leaf")
@@ -34,7 +35,7 @@ def asking(*requests: BandwidthRequest, pairs=(), **more) -> World:
 
 
 def planned(start: World, config=CONFIG) -> Plan:
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 def answer(start: World, number: int = 1, config=CONFIG) -> BandwidthRequest:

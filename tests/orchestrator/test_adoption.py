@@ -9,8 +9,10 @@ from worlds import machines, vm, world
 from cpdb import ActionRecord, ActionTiming, OutcomeKind, Reservation, Store, StoreError
 from orchestrator import MigrateVm, ReserveBandwidth, Step, guard
 from orchestrator.act.executor import Executor
+from orchestrator.context import PlanningContext
 from orchestrator.duty import APPLYING
 from orchestrator.plan import Plan
+from orchestrator.proposal import Reason
 
 MOVE = MigrateVm("batch1", "hA", "hB")
 
@@ -65,7 +67,7 @@ def test_a_database_that_fails_in_between_leaves_no_action_open_for_ever(store: 
     executor = sim.orchestrator._executor
     assert isinstance(executor, Executor)
     pair = sim.pairs()[0]
-    step = Step(ReserveBandwidth("k", pair, 1e5, (), 8.0), "", {}, sim.now, 1.0)
+    step = Step(ReserveBandwidth("k", pair, 1e5, (), 8.0), "", Reason(), sim.now, 1.0)
     executor.store = replace(store, wanted=Away())
     with pytest.raises(StoreError):
         executor.begin(step, sim.now)
@@ -90,7 +92,11 @@ def failed(ago_s: float, outcome: OutcomeKind = OutcomeKind.FAILED) -> ActionRec
 def test_each_failure_in_a_row_doubles_the_rest(ago_s: tuple[float, ...], rest_s: int | None) -> None:
     config = CONFIG.tuned(guard={"retry_s": 30.0, "move_cooldown_s": 0.0})
     here = replace(world([], **machines(vm("batch1", "hA", 0.2, 0.25), hosts=HOSTS)), now=1_000.0)
-    found = guard(Plan((Step(MOVE, "", {}, 1_000.0, 1.0),)), here, [failed(one) for one in ago_s], config)
+    found = guard(
+        Plan((Step(MOVE, "", Reason(), 1_000.0, 1.0),)),
+        PlanningContext.of(here, config),
+        [failed(one) for one in ago_s],
+    )
     if rest_s is None:
         assert not any("next try" in one.why_not for one in found.refused)
     else:
@@ -101,5 +107,5 @@ def test_a_success_in_between_ends_the_row() -> None:
     config = CONFIG.tuned(guard={"retry_s": 30.0, "move_cooldown_s": 0.0, "oscillation_s": 0.0})
     here = replace(world([], **machines(vm("batch1", "hA", 0.2, 0.25), hosts=HOSTS)), now=1_000.0)
     rows = [failed(40.0), failed(60.0, OutcomeKind.DONE), failed(100.0), failed(150.0)]
-    found = guard(Plan((Step(MOVE, "", {}, 1_000.0, 1.0),)), here, rows, config)
+    found = guard(Plan((Step(MOVE, "", Reason(), 1_000.0, 1.0),)), PlanningContext.of(here, config), rows)
     assert not any("next try" in one.why_not for one in found.refused)

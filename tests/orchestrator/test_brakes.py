@@ -20,6 +20,7 @@ from orchestrator import (
     World,
     guard,
 )
+from orchestrator.context import PlanningContext
 
 HOME = world([], **machines(vm("batch", "h1", 0.2, 0.25), vm("other", "h1", 0.2, 0.25)))
 MOVE = MigrateVm("batch", "h1", "h2")
@@ -52,7 +53,7 @@ def why_not(
     here: World = HOME,
     config: OrchestratorConfig = CONFIG,
 ) -> str | None:
-    found = guard(Plan((step(action),)), here, recent or [], config)
+    found = guard(Plan((step(action),)), PlanningContext.of(here, config), recent or [])
     return found.refused[0].why_not if found.refused else None
 
 
@@ -87,7 +88,7 @@ def test_a_budget_also_counts_within_one_plan_but_never_stops_a_renewal() -> Non
     config = CONFIG.tuned(guard={"budgets": {"per_minute": {"reserve_bandwidth": 1}}})
     others = [replace(RESERVE, key=f"k{n}") for n in range(3)]
     plan = Plan((*(step(one) for one in others), step(RESERVE, renewal=True)))
-    found = guard(plan, HOME, [], config)
+    found = guard(plan, PlanningContext.of(HOME, config), [])
     assert [one.action.target for one in found.allowed] == ["k0", "k"]
 
 
@@ -116,7 +117,7 @@ def test_a_failure_is_not_repeated_at_once() -> None:
 
 def test_one_migration_at_a_time_touches_a_host() -> None:
     second = MigrateVm("other", "h1", "h2")
-    found = guard(Plan((step(MOVE), step(second))), HOME, [], CONFIG)
+    found = guard(Plan((step(MOVE), step(second))), PlanningContext.of(HOME, CONFIG), [])
     assert [one.action for one in found.allowed] == [MOVE]
     assert "one migration at a time" in found.refused[0].why_not
     assert "moving" in (why_not(second, here=replace(HOME, in_flight=(MOVE,))) or "")

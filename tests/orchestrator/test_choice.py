@@ -36,7 +36,7 @@ def test_the_cheapest_set_that_is_ready(lack: float, left: float, kinds: set[str
 def test_every_other_way_is_told_why_not() -> None:
     closed = Option("scale_out", "shop3", 0.6, 6.0, why_not="h3 is cordoned")
     found = cheapest((*ALL, closed), 0.2, 5.0)
-    told = {one.what: text for one, text in found.rejected}
+    told = {rejected.option.what: rejected.why_not.text for rejected in found.rejected}
     assert told["shop3"] == "h3 is cordoned"
     assert "too late: it takes up to 6.0 s" in told["shop2"]
     assert "dearer" in told["another vCPU"]
@@ -67,7 +67,9 @@ def test_no_allowed_set_covers_more_or_as_much_for_less(ways: list[Option], lack
     kinds = {one.kind for one in found.chosen}
     assert all(one.why_not is None and (left <= 0 or one.lead_s <= left) for one in found.chosen)
     assert all(one.needs is None or one.needs in kinds for one in found.chosen)
-    assert {one.what for one in found.chosen} | {one.what for one, _ in found.rejected} == {one.what for one in ways}
+    assert {one.what for one in found.chosen} | {rejected.option.what for rejected in found.rejected} == {
+        one.what for one in ways
+    }
     able = [one for one in ways if one.why_not is None and one.cores > 1e-6 and (left <= 0 or one.lead_s <= left)]
     if any(sum(other.kind == one.kind for other in able) > 3 for one in able):
         return  # of each kind only the best few are looked at

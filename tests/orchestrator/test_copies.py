@@ -19,51 +19,54 @@ from orchestrator import (
     SetNetworkRate,
     Step,
     World,
-    demands,
     from_json,
     guard,
     plan,
 )
-from orchestrator.needs import copying_on, crowded, needed_on
+from orchestrator.context import PlanningContext, copying_on, needed_on
+from orchestrator.guards.guard import crowded
+from orchestrator.proposal import Reason
 from orchestrator.strategies.destinations import LOST_ROUNDS, post_copy
 
 MOVE = MigrateVm("b1", "h1", "h2", 400_000.0, 3.0)
 GIB = 1 << 30
+# Copies take from the links between their hosts.
+SHARED = CONFIG.tuned(moves={"over_links": True})
 
 
-def over_link(*moves: MigrateVm, shared: bool = True) -> World:
+def over_link(*moves: MigrateVm) -> World:
     """Every copy goes over LINK, on which one pair speaks."""
     start = world([pair_state("c1", "shop", 10, 5.0)])
-    return replace(start, in_flight=moves, shared_copies=shared, ways=lambda _a, _b: (LINK,))
+    return replace(start, in_flight=moves, ways=lambda _a, _b: (LINK,))
 
 
 def test_a_copy_under_way_counts_on_its_link_before_it_is_measured() -> None:
-    config = CONFIG
+    config = SHARED
     idle, busy = over_link(), over_link(MOVE)
     link = busy.links[LINK]
-    added = needed_on(busy, demands(busy, config), link, 0) - needed_on(idle, demands(idle, config), link, 0)
+    added = needed_on(PlanningContext.of(busy, config), link, 0) - needed_on(PlanningContext.of(idle, config), link, 0)
     assert added == pytest.approx(400_000.0)
     # Once it is measured it is not counted twice.
     measured = replace(link, bytes_per_s=link.bytes_per_s + 400_000.0)
-    assert needed_on(busy, demands(busy, config), measured, 0) == pytest.approx(
-        needed_on(busy, demands(busy, config), link, 0)
+    assert needed_on(PlanningContext.of(busy, config), measured, 0) == pytest.approx(
+        needed_on(PlanningContext.of(busy, config), link, 0)
     )
 
 
 def test_copies_on_a_network_of_their_own_load_nothing() -> None:
-    assert copying_on(over_link(MOVE, shared=False), LINK) == 0.0
-    assert copying_on(over_link(MOVE), LINK) == 400_000.0
-    assert copying_on(over_link(MigrateVm("b1", "h1", "h2")), LINK) == 0.0
+    assert copying_on(PlanningContext.of(over_link(MOVE), CONFIG), LINK) == 0.0
+    assert copying_on(PlanningContext.of(over_link(MOVE), SHARED), LINK) == 400_000.0
+    assert copying_on(PlanningContext.of(over_link(MigrateVm("b1", "h1", "h2")), SHARED), LINK) == 0.0
 
 
 def test_what_matters_more_gets_its_bandwidth_kept_beside_a_copy() -> None:
     surging = pair_state("c1", "shop", 10, 20.0)
     lesser = pair_state("c4", "backup", 0, 15.0)
-    calm = replace(world([surging, lesser]), shared_copies=True, ways=lambda _a, _b: (LINK,))
+    calm = replace(world([surging, lesser]), ways=lambda _a, _b: (LINK,))
     copying = replace(calm, in_flight=(replace(MOVE, bytes_per_s=600_000.0),))
 
     def reserved(start: World) -> bool:
-        found = plan(start, demands(start, CONFIG), CONFIG)
+        found = plan(PlanningContext.of(start, SHARED))
         return any(isinstance(one.action, ReserveBandwidth) for one in found.steps)
 
     assert not reserved(calm)
@@ -73,24 +76,28 @@ def test_what_matters_more_gets_its_bandwidth_kept_beside_a_copy() -> None:
 def test_one_copy_at_a_time_for_a_host_and_for_a_link() -> None:
     start = replace(
         world([], **machines(vm("b1", "h1", 0.1, 0.2), vm("b2", "h3", 0.1, 0.2))),
-        shared_copies=True,
         ways=lambda a, b: ((a, "leaf"), ("leaf", b)),
     )
     same_host = MigrateVm("b2", "h3", "h2")
-    assert "to h2" in (crowded(same_host, [MOVE], start, CONFIG) or "")
+
+    def against(action: MigrateVm, others: list[MigrateVm], config: OrchestratorConfig = SHARED) -> str:
+        found = crowded(PlanningContext.of(start, config), action, others)
+        return found.text if found else ""
+
+    assert "to h2" in against(same_host, [MOVE])
     elsewhere = MigrateVm("b2", "h3", "h4")
-    assert crowded(elsewhere, [MOVE], start, CONFIG) is None
-    two = CONFIG.tuned(moves={"per_host": 2})
-    assert "over leaf>h2" in (crowded(same_host, [MOVE], start, two) or "")
-    assert crowded(same_host, [MOVE], start, two.tuned(moves={"per_link": 2})) is None
-    assert "2 may at once" in (crowded(elsewhere, [MOVE, MOVE], start, CONFIG) or "")
+    assert against(elsewhere, [MOVE]) == ""
+    two = SHARED.tuned(moves={"per_host": 2})
+    assert "over leaf>h2" in against(same_host, [MOVE], two)
+    assert against(same_host, [MOVE], two.tuned(moves={"per_link": 2})) == ""
+    assert "2 may at once" in against(elsewhere, [MOVE, MOVE])
 
 
 def test_the_brakes_hold_the_second_copy_of_one_plan() -> None:
     hosts = (HostSpec("h1", "", "", 1.0, GIB), HostSpec("h2", "", "", 1.0, GIB))
     start = world([], **machines(vm("b1", "h1", 0.1, 0.2), vm("b2", "h1", 0.1, 0.2), hosts=hosts))
-    steps = tuple(Step(MigrateVm(name, "h1", "h2"), "", {}, NOW, 1.0) for name in ("b1", "b2"))
-    found = guard(Plan(steps), start, [], CONFIG)
+    steps = tuple(Step(MigrateVm(name, "h1", "h2"), "", Reason(), NOW, 1.0) for name in ("b1", "b2"))
+    found = guard(Plan(steps), PlanningContext.of(start, CONFIG), [])
     assert [one.action.target for one in found.allowed] == ["b1"]
     assert "one migration at a time: b1" in found.refused[0].why_not
 
@@ -107,7 +114,7 @@ def test_the_rate_of_a_copy_is_kept_in_the_journal_but_makes_no_other_move_of_it
 def test_a_planned_move_knows_its_rate_and_how_long_it_should_take() -> None:
     config = OrchestratorConfig(act=True)
     start = short_host(256 << 20, 10e6)
-    (action,) = moves(plan(start, demands(start, config), config))
+    (action,) = moves(plan(PlanningContext.of(start, config)))
     assert action.bytes_per_s == pytest.approx(config.moves.bytes_per_s)
     assert action.expected_s == pytest.approx(2.3, rel=0.2)
 
@@ -122,7 +129,7 @@ def test_a_network_rate_turns_back_and_says_what_it_does() -> None:
 def test_links_without_a_known_copy_are_as_they_were() -> None:
     start = over_link(MOVE)
     other = LinkState(("leaf", "h9"), 1e6, 0.0)
-    assert copying_on(start, other.key) == 0.0
+    assert copying_on(PlanningContext.of(start, SHARED), other.key) == 0.0
 
 
 # -- guests that write faster than they can be copied
@@ -152,6 +159,6 @@ def test_what_helps_a_busy_guest_along_must_be_allowed_for_it(allowed: dict[str,
     batch = start.vms["batch"]
     assert batch.spec is not None
     start = replace(start, vms={**start.vms, "batch": replace(batch, spec=replace(batch.spec, **allowed))})
-    found = plan(start, demands(start, CONFIG), CONFIG)
+    found = plan(PlanningContext.of(start, CONFIG))
     assert len(moves(found)) == (why_not is None)
     assert why_not is None or any(why_not in one.why_not for one in found.refusals)

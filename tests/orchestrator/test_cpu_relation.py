@@ -7,7 +7,8 @@ import pytest
 from worlds import CONFIG, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIp, VmLoad
-from orchestrator import SetCpuLimit, demands, plan
+from orchestrator import SetCpuLimit, plan
+from orchestrator.context import PlanningContext
 from orchestrator.observe.learn import Past, learn
 from orchestrator.observe.measured import cpu_relations
 from orchestrator.relations import CpuRelation, LoadSample, fit
@@ -132,10 +133,10 @@ def test_a_relation_that_knows_too_little_does_not_hide_that_a_machine_is_starve
     talk = pair_state("c1", "shop", 10, 20.0, destination="shop", links=())
     shop = replace(vm("shop", "h1", 0.2, 0.2, cpu_cores_max=0.8, relation=flat), starved=True)
     start = world([talk], **machines(shop))
-    (step,) = plan(start, demands(start, CONFIG), CONFIG).steps
+    (step,) = plan(PlanningContext.of(start, CONFIG)).steps
     assert step.action == SetCpuLimit("shop", 0.2, 0.4)
     fine = replace(start, vms={"shop": replace(shop, starved=False)})
-    assert plan(fine, demands(fine, CONFIG), CONFIG).steps == ()
+    assert plan(PlanningContext.of(fine, CONFIG)).steps == ()
 
 
 # -- bytes per connection where a congested path makes senders repeat themselves

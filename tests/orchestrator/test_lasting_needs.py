@@ -8,7 +8,8 @@ from fake_world import SHOP, Simulation
 from worlds import CONFIG, NOW, RELATION, foreseen, machines, pair_state, vm, world
 
 from cpdb import Pair, Store
-from orchestrator import OrchestratorConfig, Plan, ReserveBandwidth, SetCpuLimit, World, critical_level, demands, plan
+from orchestrator import OrchestratorConfig, Plan, ReserveBandwidth, SetCpuLimit, World, critical_level, plan
+from orchestrator.context import PlanningContext
 from orchestrator.lead_times import Group, LeadTimes
 
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
@@ -16,7 +17,7 @@ PEAKS = {5: 25.0, 15: 25.0, 30: 25.0}
 
 
 def planned(start: World, config: OrchestratorConfig = CONFIG) -> Plan:
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 def link_surge(share: float, rate: float = 2.0) -> World:

@@ -18,9 +18,9 @@ from orchestrator import (
     VmState,
     World,
     apply,
-    demands,
     plan,
 )
+from orchestrator.context import PlanningContext
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.measured import MachineFacts, memory_relations, vm_states
 from orchestrator.relations import LoadSample, MemoryRelation, fit_memory
@@ -47,7 +47,7 @@ def start(*guests: VmState, peak: float | None = 20.0, capacity: int = 1024, sha
 
 
 def planned(here: World, config: OrchestratorConfig = CONFIG) -> Plan:
-    return plan(here, demands(here, config), config)
+    return plan(PlanningContext.of(here, config))
 
 
 def sizes(found: Plan) -> list[tuple[str, int, int]]:
@@ -64,8 +64,8 @@ def test_predicted_connections_give_memory_before_they_come() -> None:
     assert 130 <= after <= 192
     (step,) = found.steps
     assert step.needed_at == NOW + 5
-    assert step.reason["promise"]["what"] == "vm_memory"
-    assert step.reason["forecast"]["model"] == "oracle"
+    assert step.reason.to_json()["promise"]["what"] == "vm_memory"
+    assert step.reason.to_json()["forecast"]["model"] == "oracle"
     assert sizes(planned(start(guest()), CONFIG.tuned(policy="reactive"))) == []
 
 
@@ -96,7 +96,7 @@ def test_memory_goes_back_only_after_measured_calm_and_never_below_use_and_reser
 def test_what_the_host_does_not_have_is_refused_or_given_in_part() -> None:
     ((_, _, after),) = sizes(found := planned(start(guest(), capacity=128)))
     assert after == 128
-    assert found.steps[0].reason["alternatives"]
+    assert found.steps[0].reason.to_json()["alternatives"]
     full = planned(start(guest(), capacity=100))
     assert sizes(full) == []
     assert any("h1 has 4 MiB left" in one.why_not for one in full.refusals)
@@ -156,7 +156,7 @@ def test_the_need_rises_with_talk_and_level_and_is_never_below_what_is_measured(
     def need(peak: float, level: float) -> float:
         config = CONFIG.tuned(demand={"level": level})
         here = start(guest(), peak=peak)
-        return memory_need(here, demands(here, config), here.vms["shop"], 5, config).bytes
+        return memory_need(PlanningContext.of(here, config), here.vms["shop"], 5).bytes
 
     low, high = sorted((peak_a, peak_b))
     lax, strict = sorted((level_a, level_b))

@@ -1,6 +1,6 @@
 """What turns round too often is held still, steps have a size, and nobody gets all of a minute's actions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,14 +21,14 @@ from orchestrator import (
     Step,
     World,
     apply,
-    demands,
     guard,
     plan,
 )
+from orchestrator.context import PlanningContext
+from orchestrator.proposal import Reason
 
 HOME = world([], **machines(vm("batch", "h1", 0.2, 0.25), vm("other", "h1", 0.2, 0.25), vm("third", "h2", 0.1, 0.25)))
 UP, DOWN = SetCpuLimit("batch", 0.2, 0.4), SetCpuLimit("batch", 0.4, 0.2)
-NOTHING: Mapping[str, object] = {}
 
 
 def did(action: Action, ago_s: float, outcome: OutcomeKind = OutcomeKind.DONE) -> ActionRecord:
@@ -41,7 +41,7 @@ def did(action: Action, ago_s: float, outcome: OutcomeKind = OutcomeKind.DONE) -
 def why_not(
     action: Action, recent: Sequence[ActionRecord], config: OrchestratorConfig = CONFIG, here: World = HOME
 ) -> str | None:
-    found = guard(Plan((Step(action, "because", NOTHING, NOW, 1.0),)), here, recent, config)
+    found = guard(Plan((Step(action, "because", Reason(), NOW, 1.0),)), PlanningContext.of(here, config), recent)
     return found.refused[0].why_not if found.refused else None
 
 
@@ -107,8 +107,8 @@ def test_the_planner_takes_large_changes_in_several_steps_up_and_down() -> None:
     here = world([rising], **machines(small))
     limits = []
     for _ in range(3):
-        found = plan(here, demands(here, CONFIG), CONFIG)
-        assert guard(found, here, [], CONFIG).refused == ()
+        found = plan(PlanningContext.of(here, CONFIG))
+        assert guard(found, PlanningContext.of(here, CONFIG), []).refused == ()
         for step in found.steps:
             here = apply(here, step.action)
         limits.append(here.vms["shop"].cores_limit)
@@ -116,7 +116,7 @@ def test_the_planner_takes_large_changes_in_several_steps_up_and_down() -> None:
     assert limits[1] == limits[2] >= 0.7
     calm = replace(here.vms["shop"], cores_limit=0.8, calm=True)
     quiet = world([pair_state("c1", "v", 10, 0.0, destination="shop", links=())], **machines(calm))
-    (step,) = plan(quiet, demands(quiet, CONFIG), CONFIG).steps
+    (step,) = plan(PlanningContext.of(quiet, CONFIG)).steps
     assert step.action == SetCpuLimit("shop", 0.8, pytest.approx(0.2))
 
 
@@ -148,7 +148,7 @@ def test_only_so_many_machines_move_at_once_in_the_whole_network() -> None:
     names = [f"h{n}" for n in range(8)]
     hosts = tuple(HostSpec(name, "", "", 1.0, 1 << 30) for name in names)
     here = world([], **machines(*(vm(f"v{n}", f"h{n}", 0.1, 0.2) for n in range(4)), hosts=hosts))
-    steps = tuple(Step(MigrateVm(f"v{n}", f"h{n}", f"h{n + 4}"), "", NOTHING, NOW, 1.0) for n in range(4))
-    found = guard(Plan(steps), here, [], CONFIG)
+    steps = tuple(Step(MigrateVm(f"v{n}", f"h{n}", f"h{n + 4}"), "", Reason(), NOW, 1.0) for n in range(4))
+    found = guard(Plan(steps), PlanningContext.of(here, CONFIG), [])
     assert len(found.allowed) == CONFIG.moves.at_once
     assert all("2 machines are moving" in one.why_not for one in found.refused)

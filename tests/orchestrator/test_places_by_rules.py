@@ -17,9 +17,9 @@ from orchestrator import (
     VmState,
     World,
     apply,
-    demands,
     plan,
 )
+from orchestrator.context import PlanningContext
 from orchestrator.strategies.destinations import forbidden
 from orchestrator.world import LinkKey
 
@@ -27,7 +27,7 @@ PEAKS = {5: 20.0, 15: 20.0, 30: 20.0}
 
 
 def planned(start: World, config: OrchestratorConfig = CONFIG) -> Plan:
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 def moves(found: Plan) -> list[MigrateVm]:
@@ -56,8 +56,8 @@ def test_a_host_under_maintenance_is_left_by_those_that_may_move_and_by_nobody_e
     (step,) = planned(start).steps
     assert step.action == MigrateVm("a", "h1", "h2")
     assert "under maintenance" in step.why
-    assert step.reason["promise"] == {"what": "vm_on_host", "vm": "a", "host": "h2", "by": start.now}
-    assert step.reason["pre_copy"]["converges"]
+    assert step.reason.to_json()["promise"] == {"what": "vm_on_host", "vm": "a", "host": "h2", "by": start.now}
+    assert step.reason.to_json()["pre_copy"]["converges"]
 
 
 def test_a_cordoned_host_only_takes_nobody() -> None:
@@ -205,8 +205,8 @@ def test_the_less_important_machine_behind_a_link_that_will_be_short_goes_to_ano
     found = planned(short_link())
     assert moves(found) == [MigrateVm("bulk", "h1", "h2")]
     (step,) = [one for one in found.steps if isinstance(one.action, MigrateVm)]
-    assert step.reason["where"] == {"link": "leaf>h1", "vm": "bulk"}
-    assert step.reason["promise"]["what"] == "link_bytes_per_s"
+    assert step.reason.to_json()["where"] == {"link": "leaf>h1", "vm": "bulk"}
+    assert step.reason.to_json()["promise"]["what"] == "link_bytes_per_s"
     assert step.needed_at > short_link().now
     # until it has gone, the fast lane keeps the important pair whole
     assert any(isinstance(one.action, ReserveBandwidth) for one in found.steps)

@@ -4,13 +4,13 @@ from hypothesis import given, settings
 from worlds import CONFIG, LINK, RELATION, foreseen, machines, pair_state, vm, world, worlds
 
 from orchestrator import MigrateVm, OrchestratorConfig, ReserveBandwidth, World, apply, demands, plan
-from orchestrator.needs import load_now, vm_need
+from orchestrator.context import PlanningContext, load_now, vm_need
 
 ONE_HORIZON = CONFIG.tuned(demand={"horizons_s": (5,)}, timing={"decision_s": 0.1})
 
 
 def planned(start: World, config: OrchestratorConfig = CONFIG):
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 @settings(max_examples=150, deadline=None)
@@ -29,7 +29,8 @@ def test_every_prefix_keeps_each_host_within_what_it_has(start: World) -> None:
 
     def taken(now: World, host: str) -> float:
         return sum(
-            max(load_now(one, vm_need(now, demand, one, horizon)) for horizon in (0, 5)) for one in now.on_host(host)
+            max(load_now(one, vm_need(PlanningContext(now, demand, CONFIG), one, horizon)) for horizon in (0, 5))
+            for one in now.on_host(host)
         )
 
     after = start

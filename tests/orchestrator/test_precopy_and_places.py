@@ -15,10 +15,10 @@ from orchestrator import (
     Plan,
     World,
     apply,
-    demands,
     plan,
     pre_copy,
 )
+from orchestrator.context import PlanningContext
 from orchestrator.strategies.destinations import DOWNTIME_S, MOST_ROUNDS
 from orchestrator.world import LinkKey
 
@@ -76,7 +76,7 @@ def test_an_unknown_guest_is_taken_to_need_twice_its_memory_and_no_way_takes_for
 
 
 def planned(start: World, config: OrchestratorConfig = CONFIG) -> Plan:
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 def moves(found: Plan) -> list[MigrateVm]:
@@ -100,8 +100,8 @@ def refused(found: Plan, words: str) -> bool:
 
 def test_a_move_is_estimated_and_can_say_so() -> None:
     (step,) = [one for one in planned(crowded()).steps if isinstance(one.action, MigrateVm)]
-    assert step.reason["pre_copy"]["total_s"] == pytest.approx(2 * 128 * 1.048576 / 125, rel=0.2)
-    assert step.reason["circumstances"]["size_bytes"] == 128 << 20
+    assert step.reason.to_json()["pre_copy"]["total_s"] == pytest.approx(2 * 128 * 1.048576 / 125, rel=0.2)
+    assert step.reason.to_json()["circumstances"]["size_bytes"] == 128 << 20
 
 
 def test_a_guest_that_writes_faster_than_it_can_be_copied_stays() -> None:
@@ -135,7 +135,7 @@ def test_a_copy_over_shared_links_takes_only_what_they_have_left() -> None:
     assert moves(planned(wide, shared))
     (step,) = [one for one in planned(wide, shared).steps if isinstance(one.action, MigrateVm)]
     (alone,) = [one for one in planned(wide).steps if isinstance(one.action, MigrateVm)]
-    assert step.reason["pre_copy"]["total_s"] > alone.reason["pre_copy"]["total_s"]
+    assert step.reason.to_json()["pre_copy"]["total_s"] > alone.reason.to_json()["pre_copy"]["total_s"]
     full = on_links(crowded(), 125e6, 110e6)
     assert refused(planned(full, shared), "its own traffic would load leaf>h2")
     assert moves(planned(full))  # on a network of its own it does not matter

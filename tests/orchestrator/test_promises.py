@@ -6,7 +6,7 @@ import pytest
 
 from cpdb import ActionRecord, ActionTiming, HostLoad, LinkLoad, OutcomeKind, VmLoad
 from orchestrator import explain, promised, verdict
-from orchestrator.judge.verdict import Measured
+from orchestrator.promises import Measured
 
 MIB = 1 << 20
 T = 1_000.0

@@ -19,11 +19,11 @@ from orchestrator import (
     ReserveBandwidth,
     World,
     apply,
-    demands,
     plan,
     problem_lines,
 )
 from orchestrator.act.ovs_qos import CLASSES, PortState, faults, making, rates, removing
+from orchestrator.context import PlanningContext
 
 SPEC = QueueSpec("leaf>h1", "leaf-eth1", 1_500_000.0, 0.8)
 OTHER = QueueSpec("leaf>h2", "leaf-eth2", 1_500_000.0)
@@ -45,7 +45,7 @@ BARE = PortState(port_exists=True, userspace=True, queue_packets=1000)
 
 
 def planned(start: World, config: OrchestratorConfig = QUEUED) -> Plan:
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 def reserved(start: World, config: OrchestratorConfig = QUEUED) -> ReserveBandwidth:

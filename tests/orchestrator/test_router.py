@@ -12,7 +12,9 @@ from orchestrator import LinkState, OrchestratorConfig, World
 from orchestrator.act import Executor, FakeHypervisors
 from orchestrator.actions import RouteChange, SetRoutes, from_json
 from orchestrator.config import RouteSettings
-from orchestrator.steps import Step
+from orchestrator.context import PlanningContext
+from orchestrator.observe.matrices import FabricReader
+from orchestrator.proposal import Proposal, Step
 from orchestrator.strategies.routes import Router
 
 SWITCHES = ("leaf1", "leaf2", "spine1", "spine2")
@@ -63,12 +65,23 @@ def both(now: float, show_rate: dict[tuple[str, ...], float]) -> World:
     return replace(worlds[0], pairs=pairs, links=links)
 
 
-def run(router: Router, made: list[World]) -> list[Step]:
-    return [step for one in made for step in router.plan(one, CONFIG).steps]
+class Routing:
+    """A router, and what reads the network for it."""
+
+    def __init__(self, store: Store, **settings: float) -> None:
+        chosen = RouteSettings(enabled=True, **settings)
+        self.reader, self.router = FabricReader(store, chosen), Router(chosen)
+
+    def propose(self, here: World) -> Proposal:
+        return self.router.propose(PlanningContext.of(replace(here, fabric=self.reader.read_fabric(here)), CONFIG))
+
+
+def run(routing: Routing, made: list[World]) -> list[Step]:
+    return [step for one in made for step in routing.propose(one).steps]
 
 
 def test_a_full_link_is_relieved_in_proportion_to_capacity(net: Store) -> None:
-    router = Router(net, RouteSettings())
+    router = Routing(net)
     (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
     assert isinstance(step.action, SetRoutes)
     (change,) = step.action.changes
@@ -76,17 +89,17 @@ def test_a_full_link_is_relieved_in_proportion_to_capacity(net: Store) -> None:
     assert shares[SHORT] == pytest.approx(2 / 3, abs=0.05)
     assert shares[OTHER] == pytest.approx(1 / 3, abs=0.05)
     assert change.before == ()
-    assert step.reason["mean_max_utilisation"]["before"] == pytest.approx(0.9, abs=0.01)
-    assert step.reason["mean_max_utilisation"]["after"] == pytest.approx(0.6, abs=0.05)
+    assert step.reason.to_json()["mean_max_utilisation"]["before"] == pytest.approx(0.9, abs=0.01)
+    assert step.reason.to_json()["mean_max_utilisation"]["after"] == pytest.approx(0.6, abs=0.05)
     assert "90%" in step.why
     assert from_json(step.action.kind, step.action.to_json()) == step.action
     assert step.action.inverse().inverse() == step.action
 
 
 def test_nothing_moves_where_nothing_is_short_or_little_is_gained(net: Store) -> None:
-    assert run(Router(net, RouteSettings()), [world(100.0 + n * 2, 30) for n in range(8)]) == []
-    assert run(Router(net, RouteSettings(min_gain=0.5)), [world(100.0 + n * 2, 90) for n in range(8)]) == []
-    refusals = Router(net, RouteSettings()).plan(world(100.0, 30), CONFIG).refusals
+    assert run(Routing(net), [world(100.0 + n * 2, 30) for n in range(8)]) == []
+    assert run(Routing(net, min_gain=0.5), [world(100.0 + n * 2, 90) for n in range(8)]) == []
+    refusals = Routing(net).propose(world(100.0, 30)).refusals
     assert refusals == ()
 
 
@@ -99,15 +112,15 @@ def test_a_forecast_moves_traffic_before_it_comes(net: Store) -> None:
         }
         return replace(made, pairs=pairs)
 
-    assert run(Router(net, RouteSettings()), [world(100.0 + n * 2, 20) for n in range(6)]) == []
-    (step,) = run(Router(net, RouteSettings()), [expected(100.0 + n * 2) for n in range(6)])
-    assert step.reason["forecast_scenarios"] == 2
+    assert run(Routing(net), [world(100.0 + n * 2, 20) for n in range(6)]) == []
+    (step,) = run(Routing(net), [expected(100.0 + n * 2) for n in range(6)])
+    assert step.reason.to_json()["forecast_scenarios"] == 2
     assert "forecast" in step.why
 
 
 def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
     router, executor = (
-        Router(net, RouteSettings(lease_s=100)),
+        Routing(net, lease_s=100),
         Executor(CONFIG, net, FakeHypervisors((), (), lambda _vm, _now: 0.0)),
     )
     (step,) = run(router, [world(100.0 + n * 2, 90) for n in range(6)])
@@ -117,7 +130,7 @@ def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
     assert row.tags == (FIRST_TAG, FIRST_TAG + 1)
     assert (row.from_switch, row.to_switch, row.expires_at) == ("leaf1", "leaf2", 212.0)
     busy = world(114.0, 90, in_flight=executor.in_flight())
-    assert router.plan(busy, CONFIG).steps == ()
+    assert router.propose(busy).steps == ()
     assert executor.settle(120.0) == []
     told = SplitReport("leaf1>leaf2", "leaf1", row.generation, InstallStatus.INSTALLED, "", 121.0)
     net.wanted.observe([replace(told, status="waiting")])
@@ -134,7 +147,7 @@ def test_what_is_written_is_awaited_and_then_kept(net: Store) -> None:
 
 
 def test_a_dead_link_is_no_path_any_more(net: Store) -> None:
-    router = Router(net, RouteSettings())
+    router = Routing(net)
     net.inventory.put_links([Link("leaf1", 2, "spine2", 2, 50 * MBIT, up=False, declared=True)])
     assert run(router, [world(100.0 + n * 2, 90) for n in range(8)]) == []
 

@@ -8,7 +8,6 @@ from worlds import NOW, foreseen, pair_state, world
 
 from cpdb import Destination, MachineReport, Standing, VirtualIp
 from orchestrator import (
-    Demand,
     HostSpec,
     OrchestratorConfig,
     PoolMember,
@@ -19,11 +18,11 @@ from orchestrator import (
     VmState,
     World,
     apply,
-    demands,
 )
 from orchestrator.config import NOW as MEASURED
+from orchestrator.context import PlanningContext
 from orchestrator.relations import CpuRelation
-from orchestrator.strategies.scaling import plan_scaling
+from orchestrator.strategies.scaling import propose
 from orchestrator.strategies.services import candidates, capacity, memory_left, service_need, serving
 
 VIP, MIB = "v1", 1 << 20
@@ -86,10 +85,10 @@ def _vm(draw: st.DrawFn, name: str, host: str, config: OrchestratorConfig) -> Vm
     return VmState(name, host, used, limit, 1, 128 * MIB, config.declared.vm(name), relations, calm)
 
 
-def planned(found: World, config: OrchestratorConfig) -> tuple[list[ScaleOut | ScaleIn], Demand]:
-    demand = demands(found, config)
-    steps, _, _ = plan_scaling(found, demand, config)
-    return [one.action for one in steps if isinstance(one.action, ScaleOut | ScaleIn)], demand
+def planned(found: World, config: OrchestratorConfig) -> tuple[list[ScaleOut | ScaleIn], PlanningContext]:
+    context = PlanningContext.of(found, config)
+    steps = propose(context).steps
+    return [one.action for one in steps if isinstance(one.action, ScaleOut | ScaleIn)], context
 
 
 def half_way(found: World) -> set[str]:
@@ -103,7 +102,7 @@ def half_way(found: World) -> set[str]:
 def test_nobody_who_is_needed_is_taken_away(case: tuple[World, OrchestratorConfig]) -> None:
     found, config = case
     (pool,) = config.declared.pools
-    actions, demand = planned(found, config)
+    actions, context = planned(found, config)
     before = serving(found, pool)
     taken = [one.vm for one in actions if isinstance(one, ScaleIn) and one.vm in before]
     if not taken:
@@ -113,10 +112,10 @@ def test_nobody_who_is_needed_is_taken_away(case: tuple[World, OrchestratorConfi
     assert len(rest) >= pool.least
     assert all(found.vms[name].calm for name in before)
     measured = sum(found.vms[name].cores_used for name in before)
-    can = capacity(found, demand, pool, rest, config)
+    can = capacity(context, pool, rest)
     assert measured <= can
     for horizon_s in (MEASURED, *config.demand.horizons_s):
-        assert service_need(found, demand, pool, horizon_s).cores <= can, "what is foreseen speaks against it as well"
+        assert service_need(context, pool, horizon_s).cores <= can, "what is foreseen speaks against it as well"
 
 
 @given(cases())
@@ -124,11 +123,11 @@ def test_every_prefix_keeps_memory_and_the_most(case: tuple[World, OrchestratorC
     found, config = case
     (pool,) = config.declared.pools
     actions, _ = planned(found, config)
-    room = {name: memory_left(found, name, config) for name in found.hosts}
+    room = {name: memory_left(PlanningContext.of(found, config), name) for name in found.hosts}
     for action in actions:
         found = apply(found, action)
         if isinstance(action, ScaleOut):
-            assert memory_left(found, action.host, config) >= min(0.0, room[action.host])
+            assert memory_left(PlanningContext.of(found, config), action.host) >= min(0.0, room[action.host])
             assert len(serving(found, pool)) <= pool.most
 
 
@@ -161,13 +160,14 @@ def test_what_is_under_way_is_not_begun_again(case: tuple[World, OrchestratorCon
 def test_candidates_that_can_come_fit_and_the_fastest_come_first(case: tuple[World, OrchestratorConfig]) -> None:
     found, config = case
     (pool,) = config.declared.pools
-    listed = candidates(found, demands(found, config), pool, config)
+    context = PlanningContext.of(found, config)
+    listed = candidates(context, pool)
     assert [HOWS.index(one.how) for one in listed] == sorted(HOWS.index(one.how) for one in listed)
     for one in listed:
         assert one.member.vm not in serving(found, pool)
         if one.why_not is None:
             assert pool.cpu_cores_min <= one.cores + 1e-6
-            assert one.how == "paused" or memory_left(found, one.member.host, config) >= pool.memory_bytes
+            assert one.how == "paused" or memory_left(context, one.member.host) >= pool.memory_bytes
 
 
 @given(cases())

@@ -7,9 +7,8 @@ import pytest
 from worlds import CONFIG, RELATION, foreseen, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, Standing, VirtualIp, VmLoad
-from orchestrator import World, demands
-from orchestrator.demand import serving
-from orchestrator.needs import vm_need
+from orchestrator import World
+from orchestrator.context import PlanningContext, served_demands, vm_need
 from orchestrator.observe.learn import Past, learn
 
 
@@ -26,7 +25,7 @@ def start(vip: VirtualIp, peak: float = 20.0) -> World:
 
 
 def cores(here: World, name: str, horizon_s: int = 5) -> float:
-    return vm_need(here, demands(here, CONFIG), here.vms[name], horizon_s).cores
+    return vm_need(PlanningContext.of(here, CONFIG), here.vms[name], horizon_s).cores
 
 
 def test_each_destination_needs_its_share_and_all_together_what_one_would() -> None:
@@ -35,13 +34,15 @@ def test_each_destination_needs_its_share_and_all_together_what_one_would() -> N
     assert cores(here, "a") > cores(here, "b") > 0.05
     extra = cores(here, "a") + cores(here, "b") - 2 * RELATION.base_cores
     assert extra == pytest.approx(whole - RELATION.base_cores, rel=0.15)
-    assert serving(here, demands(here, CONFIG), here.vms["b"], 5)[0].connections.measured == pytest.approx(1.0)
+    assert served_demands(PlanningContext.of(here, CONFIG), here.vms["b"], 5)[0].connections.measured == pytest.approx(
+        1.0
+    )
 
 
 def test_with_affinity_to_sources_the_destination_that_was_seen_serves_all() -> None:
     here = start(service(affinity="source"))
     assert cores(here, "b") == pytest.approx(0.05)
-    assert serving(here, demands(here, CONFIG), here.vms["b"], 5) == []
+    assert served_demands(PlanningContext.of(here, CONFIG), here.vms["b"], 5) == []
 
 
 def test_wanted_weights_count_before_declared_ones_and_who_drains_gets_nothing() -> None:

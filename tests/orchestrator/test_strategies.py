@@ -17,11 +17,10 @@ from orchestrator import (
     SetVcpus,
     World,
     apply,
-    demands,
     plan,
 )
+from orchestrator.context import PlanningContext, vm_need
 from orchestrator.lead_times import Group, LeadTimes
-from orchestrator.needs import vm_need
 
 QUIET = pair_state("c1", "shop", 10, 2.0)
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
@@ -30,7 +29,7 @@ BATCH = vm("batch", "h1", 0.25, 0.25, movable=True)
 
 
 def planned(start: World, config: OrchestratorConfig = CONFIG) -> Plan:
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 def served(peaks: dict[int, float]):
@@ -49,9 +48,9 @@ def test_a_foreseen_surge_makes_the_less_important_pair_give_way() -> None:
     assert limit.pair == FLOOD.pair
     assert 0.05 * 1_500_000 <= limit.bytes_per_s <= 0.9 * 1_500_000 - 25 * 30_000 * 0.7
     assert step.needed_at == NOW + 5
-    assert step.reason["forecast"]["model"] == "oracle"
-    assert step.reason["where"] == {"link": "leaf>h1"}
-    assert step.reason["promise"]["by"] == NOW + 5
+    assert step.reason.to_json()["forecast"]["model"] == "oracle"
+    assert step.reason.to_json()["where"] == {"link": "leaf>h1"}
+    assert step.reason.to_json()["promise"]["by"] == NOW + 5
 
 
 def test_nobody_is_held_back_before_the_lead_time_asks_for_it() -> None:
@@ -162,7 +161,7 @@ def test_beyond_its_vcpus_it_gets_the_quota_at_once_then_a_vcpu_then_the_rest() 
         (SetCpuLimit, False), (SetVcpus, True), (SetCpuLimit, True),
     ]  # fmt: skip
     assert [one.action.after for one in steps] == [1.0, 2, pytest.approx(1.6, abs=0.4)]  # type: ignore[union-attr]
-    chosen = steps[0].reason["choice"]["set"]
+    chosen = steps[0].reason.to_json()["choice"]["set"]
     assert [one["action"] for one in chosen] == ["a limit of 1.00 cores", "another vCPU"]
     full = planned(big(1.0, {5: 60.0})).steps
     assert [(type(one.action), one.waits) for one in full] == [(SetVcpus, False), (SetCpuLimit, True)]
@@ -182,7 +181,7 @@ def test_a_vcpu_that_takes_longer_is_plugged_in_for_a_farther_need_and_the_quota
 
 def test_what_was_not_chosen_is_told_with_its_lead_time() -> None:
     (step,) = planned(world([served({5: 20.0})], **machines(SHOP))).steps
-    told = {one["action"]: one["why_not"] for one in step.reason["alternatives"]}
+    told = {one["action"]: one["why_not"] for one in step.reason.to_json()["alternatives"]}
     assert "it has all of its 1 vCPUs" in told["another vCPU"]
     assert "h1 has the cores" in told["moving another machine away"]
 
@@ -206,7 +205,7 @@ def test_a_calm_machine_keeps_what_may_be_needed_before_it_could_be_raised_again
         (step,) = planned(start).steps
         assert isinstance(step.action, SetCpuLimit)
         assert 0.2 < step.action.after < 0.45
-        assert step.action.after >= vm_need(start, demands(start, CONFIG), calm, 5).cores
+        assert step.action.after >= vm_need(PlanningContext.of(start, CONFIG), calm, 5).cores
         assert "enough for what may come" in step.why
         assert planned(apply(start, step.action)).steps == ()
     assert planned(world([served({5: 12.0, 15: 12.0})], **machines(replace(calm, calm=False)))).steps == ()
@@ -244,7 +243,7 @@ def test_the_least_important_machine_leaves_before_the_host_is_short() -> None:
     assert moves(found) == [MigrateVm("batch", "h1", "h2")]
     (step,) = [one for one in found.steps if isinstance(one.action, MigrateVm)]
     assert step.needed_at == NOW + 15
-    assert step.reason["where"]["host"] == "h1"
+    assert step.reason.to_json()["where"]["host"] == "h1"
 
 
 def test_a_need_that_soon_passes_is_not_worth_a_move() -> None:

@@ -21,9 +21,11 @@ from cpdb import (
     Store,
     VirtualIp,
 )
-from orchestrator import HostSpec, LinkState, SetWeights, World, apply, demands, explain, guard, plan
+from orchestrator import HostSpec, LinkState, SetWeights, World, apply, explain, guard, plan
+from orchestrator.context import PlanningContext
 from orchestrator.optimise import Rows, best_shares
-from orchestrator.strategies.weights import plan_weights
+from orchestrator.proposal import Proposal
+from orchestrator.strategies.weights import propose
 
 SERVICE = VirtualIp(
     "shop",
@@ -57,7 +59,7 @@ def steps(start: World, config=CONFIG) -> list[SetWeights]:
 
 
 def planned(start: World, config=CONFIG):
-    return plan(start, demands(start, config), config)
+    return plan(PlanningContext.of(start, config))
 
 
 def test_more_goes_to_the_destination_that_will_have_more_left() -> None:
@@ -72,11 +74,11 @@ def test_more_goes_to_the_destination_that_will_have_more_left() -> None:
 def test_a_step_says_what_each_place_would_have_left() -> None:
     start = serving(10.0, 50.0)
     (step,) = [one for one in planned(start).steps if isinstance(one.action, SetWeights)]
-    rooms = step.reason["headrooms"]
+    rooms = step.reason.to_json()["headrooms"]
     assert rooms["a"]["now"] < 0.15 < rooms["a"]["then"]
     assert "shop within 5 s: headroom a " in step.why
-    assert step.reason["promise"]["vms"] == ["a", "b"]
-    assert step.reason["forecast"]["model"] == "oracle"
+    assert step.reason.to_json()["promise"]["vms"] == ["a", "b"]
+    assert step.reason.to_json()["forecast"]["model"] == "oracle"
 
 
 def test_nothing_is_touched_while_all_have_enough_or_when_it_would_not_help() -> None:
@@ -159,10 +161,10 @@ def test_changed_weights_rest_for_a_while() -> None:
         ActionTiming(NOW, 1.0, NOW - 4),
         OutcomeKind.DONE,
     )
-    refused = guard(planned(start), start, [before], CONFIG).refused
+    refused = guard(planned(start), PlanningContext.of(start, CONFIG), [before]).refused
     assert any("cooldown" in one.why_not for one in refused)
     later = replace(before, issued_at=NOW - CONFIG.weights.cooldown_s - 1)
-    assert guard(planned(start), start, [later], CONFIG).refused == ()
+    assert guard(planned(start), PlanningContext.of(start, CONFIG), [later]).refused == ()
 
 
 @settings(max_examples=80, deadline=None)
@@ -184,7 +186,7 @@ def test_a_place_that_nothing_can_help_does_not_decide_about_the_others() -> Non
 
 def test_without_alternatives_there_is_nothing_to_weigh() -> None:
     start = serving(10.0, 50.0, replace(SERVICE, destinations=SERVICE.destinations[:1]))
-    assert plan_weights(start, demands(start, CONFIG), CONFIG) == ([], [])
+    assert propose(PlanningContext.of(start, CONFIG)) == Proposal()
 
 
 def test_in_the_loop_weights_are_wanted_before_a_foreseen_surge_and_judged_after_it(store: Store) -> None:

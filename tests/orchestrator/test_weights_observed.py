@@ -8,6 +8,7 @@ from fake_world import SEARCH, SHOP, Simulation
 from cpdb import ActionRecord, InstallStatus, OutcomeKind, SplitReport, Store, WantedWeights, WeightsReport
 from orchestrator import SetWeights, Step
 from orchestrator.act.executor import Executor
+from orchestrator.proposal import Reason
 
 EVEN = SetWeights(SHOP, (), (("shop1", 50), ("search1", 50)))
 
@@ -27,7 +28,7 @@ def sim(store: Store) -> Simulation:
 def begin(sim: Simulation, action: SetWeights = EVEN) -> ActionRecord:
     executor = sim.orchestrator._executor
     assert isinstance(executor, Executor)
-    row = executor.begin(Step(action, "a test", {}, sim.now, 1.0), sim.now)
+    row = executor.begin(Step(action, "a test", Reason(), sim.now, 1.0), sim.now)
     assert row is not None
     return row
 

@@ -24,6 +24,7 @@ from orchestrator import (
     cycle,
 )
 from orchestrator.plan import Plan
+from orchestrator.proposal import Reason
 
 EVERY_S = 0.25
 WANTED = OrchestratorConfig(
@@ -62,7 +63,7 @@ class Trial:
     def plan(self, world: World, *_rest: object) -> Plan:
         """Steps for what is wanted and not shown."""
         missing = [one for one in self.wants if unshown(one, world)]
-        return Plan(tuple(Step(one, "wanted", {}, world.now, 1.0) for one in missing))
+        return Plan(tuple(Step(one, "wanted", Reason(), world.now, 1.0) for one in missing))
 
     def turn(self) -> None:
         began, now = time.monotonic(), time.time()

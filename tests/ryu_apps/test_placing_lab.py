@@ -26,6 +26,7 @@ from cpdb import (
 )
 from orchestrator import FakeHypervisors, OrchestratorConfig, SetWeights, Step
 from orchestrator.act.executor import Executor
+from orchestrator.proposal import Reason
 
 pytestmark = [
     pytest.mark.lab,
@@ -146,7 +147,7 @@ def test_weights_are_met_and_live_connections_survive_a_change_and_a_drain(net: 
 def carried_out(net: Net, action: SetWeights) -> ActionRecord:
     """The action's row after the orchestrator has followed it to its end."""
     executor = Executor(OrchestratorConfig(act=True), net.store, FakeHypervisors({}, {}, lambda _vm, _now: 0.0))
-    begun = executor.begin(Step(action, "a test", {}, time.time(), 1.0), time.time())
+    begun = executor.begin(Step(action, "a test", Reason(), time.time(), 1.0), time.time())
     assert begun is not None and begun.outcome is OutcomeKind.PENDING
     ended: list[ActionRecord] = []
     assert eventually(lambda: ended.extend(executor.settle(time.time())) or ended)

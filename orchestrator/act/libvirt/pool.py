@@ -17,8 +17,7 @@ from orchestrator.act.libvirt.connections import Connections
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.timeouts import within
 from orchestrator.config import HostSpec
-from orchestrator.machine_actions import How
-from orchestrator.pools import ABSENT, OFF, PAUSED, RUNNING, SAVED, PoolMember, PoolSpec
+from orchestrator.pools import ABSENT, OFF, PAUSED, RUNNING, SAVED, How, PoolMember, PoolSpec
 
 AGENT_LIMIT_S = 2
 LOOK_LIMIT_S = 5.0

@@ -1,0 +1,130 @@
+"""Reads the network between switches as routing sees it: links that are up, splits in force, and who sends how much."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from cpdb import Communication, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store
+from orchestrator.actions import Path
+from orchestrator.config import RouteSettings
+from orchestrator.observe.measured import RECENT_S
+from orchestrator.world import Fabric, LinkKey, Matrix, PairState, World
+
+# Links without a known capacity never are the fullest.
+UNKNOWN_BYTES_PER_S = 1e12
+# Matrices kept to begin anew with when switches, links or pairs of switches come and go.
+KEPT = 120
+LEVELS = (0.5, 0.9)
+
+
+@dataclass(slots=True)
+class FabricReader:
+    """Adds a matrix now and then; a new one makes the past's matrices from what was recorded."""
+
+    store: Store
+    settings: RouteSettings
+    _matrices: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def read_fabric(self, world: World) -> Fabric:
+        """The fabric at the world's time. Raises StoreError."""
+        if not self.settings.enabled:
+            return Fabric()
+        inventory, now = self.store.inventory, world.now
+        capacity = link_capacities(inventory.nodes(), inventory.links())
+        rows = (row for row in self.store.wanted.splits() if row.expires_at is None or row.expires_at > now)
+        if not self._matrices:
+            self._matrices.extend(self._recorded(world, capacity))
+        if not self._matrices or now - self._matrices[-1].t >= self.settings.sample_s:
+            self._matrices.append(matrix_of(world, capacity))
+        return Fabric(capacity, {(row.from_switch, row.to_switch): row for row in rows}, tuple(self._matrices))
+
+    def _recorded(self, world: World, capacity: Mapping[LinkKey, float]) -> Iterable[Matrix]:
+        """The matrices before now, each of the last seconds before its time, over the paths of today."""
+        sample_s, facts = self.settings.sample_s, self.store.facts
+        since = world.now - KEPT * sample_s
+        sent: dict[int, list[Communication]] = defaultdict(list)
+        for row in facts.communications(since, world.now):
+            sent[int((world.now - row.t) // sample_s)].append(row)
+        carried: dict[int, list[LinkLoad]] = defaultdict(list)
+        for load in facts.loads(LinkLoad, since, world.now):
+            carried[int((world.now - load.t) // sample_s)].append(load)
+        for number in sorted((number for number in sent if number > 0), reverse=True):
+            yield _matrix_at(world, capacity, world.now - number * sample_s, sent[number], carried[number])
+
+
+def _matrix_at(
+    world: World,
+    capacity: Mapping[LinkKey, float],
+    t: Seconds,
+    rows: Iterable[Communication],
+    loads: Iterable[LinkLoad],
+) -> Matrix:
+    newest = t - RECENT_S
+    demand: dict[LinkKey, float] = defaultdict(float)
+    explained: dict[LinkKey, float] = defaultdict(float)
+    spans: dict[str, float] = defaultdict(float)
+    recent = [row for row in rows if row.t > newest]
+    for row in recent:
+        spans[str(row.pair)] += row.interval_s
+    for row in recent:
+        state = world.pairs.get(row.pair)
+        path = path_inside(capacity, state) if state else ()
+        if path and spans[str(row.pair)] > 0:
+            rate = row.bytes / spans[str(row.pair)]
+            demand[path[0], path[-1]] += rate
+            for hop in pairwise(path):
+                explained[hop] += rate
+    amounts: dict[LinkKey, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for load in loads:
+        key = load.from_node, load.to_node
+        if key in capacity and load.t > newest:
+            amounts[key][0] += load.bytes
+            amounts[key][1] += load.interval_s
+    background = {
+        key: max(0.0, amount / seconds - explained[key]) for key, (amount, seconds) in amounts.items() if seconds > 0
+    }
+    return Matrix(t, dict(demand), background)
+
+
+def link_capacities(nodes: Iterable[Node], links: Iterable[Link]) -> dict[LinkKey, float]:
+    """Both directions of the links between switches that are up, in bytes/s."""
+    switches = {node.name for node in nodes if node.kind is NodeKind.SWITCH}
+    capacity = {}
+    for link in links:
+        if link.up and link.a in switches and link.b in switches:
+            for key in ((link.a, link.b), (link.b, link.a)):
+                capacity[key] = link.capacity_bytes_per_s or UNKNOWN_BYTES_PER_S
+    return capacity
+
+
+def path_inside(capacity: Mapping[LinkKey, float], state: PairState) -> Path:
+    """The switches that a pair's traffic crosses; fewer than two: none of our links is between."""
+    hops = [link for link in state.links if link in capacity]
+    return (hops[0][0], *(to for _, to in hops)) if hops else ()
+
+
+def matrix_of(world: World, capacity: Mapping[LinkKey, float]) -> Matrix:
+    """What is measured now and, for each level, what is forecast at the longest horizon."""
+    demand: dict[LinkKey, float] = defaultdict(float)
+    expected: dict[float, dict[LinkKey, float]] = {level: defaultdict(float) for level in LEVELS}
+    explained: dict[LinkKey, float] = defaultdict(float)
+    foreseen = False
+    for state in world.pairs.values():
+        path = path_inside(capacity, state)
+        if not path:
+            continue
+        ends = path[0], path[-1]
+        demand[ends] += state.bytes_per_s
+        for hop in pairwise(path):
+            explained[hop] += state.bytes_per_s
+        horizon_s = max((at for at, quantity in state.forecasts if quantity is Quantity.BYTES_PEAK), default=None)
+        forecast = state.forecasts.get((horizon_s, Quantity.BYTES_PEAK)) if horizon_s is not None else None
+        foreseen |= forecast is not None
+        for level in LEVELS:
+            rate = max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s
+            expected[level][ends] += rate
+    background = {
+        key: max(0.0, link.bytes_per_s - explained[key]) for key, link in world.links.items() if key in capacity
+    }
+    return Matrix(world.now, dict(demand), background, expected if foreseen else {})
