@@ -92,7 +92,7 @@ class Controller(SwitchApp):
     def watch(self, now: Seconds) -> None:
         """Once a second: sampled rows, and what the counters are worth."""
         super().watch(now)
-        self.writer.offer(self.sampling.tell(now), now)
+        self.writer.offer(self.sampling.make_batches(now), now)
         self.attribution.watch(self.network.topology.links.speeds, now)
 
     def _carry_out(self, effects: Iterable[Effect], now: Seconds) -> None:

@@ -84,8 +84,8 @@ class MatchAttribution:
             self._claim(dpid, present)
         rows = zip(keys, columns.packets, columns.bytes, columns.age_s, strict=True)
         known = rows if None not in keys else (row for row in rows if row[0] is not None)
-        book = SampleSource(f"switch/{self.name_of(dpid)}", self._accounts[dpid].get)
-        return Answer(cast(Iterable[Entry], known), book)
+        source = SampleSource(f"switch/{self.name_of(dpid)}", self._accounts[dpid].get)
+        return Answer(cast(Iterable[Entry], known), source)
 
     def flows_grew(self, look: PollDelta) -> None:
         """Nothing here follows from it."""

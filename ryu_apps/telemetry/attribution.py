@@ -146,7 +146,7 @@ class PairAttribution:
         self._limiter = RateLimiter()
         self.implausible = 0
 
-    def book(self, dpid: int, now: Seconds) -> SampleSource:
+    def sample_source(self, dpid: int, now: Seconds) -> SampleSource:
         """How this switch's growth is read at this moment."""
 
         def judge(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds) -> Collection[int]:
@@ -163,7 +163,7 @@ class PairAttribution:
     def read_entries(self, dpid: int, columns: FlowColumns, now: Seconds) -> Answer:
         """Counters of the pairs that enter at a switch: the cookie is the key."""
         entries = zip(columns.cookie, columns.packets, columns.bytes, columns.age_s, strict=True)
-        return Answer(entries, None if self.name_of(dpid) in self._sampled else self.book(dpid, now))
+        return Answer(entries, None if self.name_of(dpid) in self._sampled else self.sample_source(dpid, now))
 
     def neighbour(self, at: PortId) -> LinkEnds:
         """The switch, declared machine or single host behind a port."""

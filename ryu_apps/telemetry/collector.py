@@ -157,7 +157,7 @@ class Attribution(Protocol):
         """A switch's name."""
 
     def read_entries(self, dpid: int, columns: FlowColumns, now: Seconds) -> "Answer":
-        """Flow statistics as entries with keys, and how their growth is read; without a book nobody is told."""
+        """Flow statistics as entries with keys, and how their growth is read; without a source nobody is told."""
 
     def neighbour(self, at: PortId) -> LinkEnds | None:
         """Who is at both ends of a port's link; None when there is nothing worth a row."""
@@ -171,10 +171,10 @@ class Attribution(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One switch's flow statistics, and the book that says whose they are."""
+    """One switch's flow statistics, and the source that says whose they are."""
 
     entries: Iterable[Entry]
-    book: SampleSource | None
+    source: SampleSource | None
 
 
 class Collector:
@@ -214,7 +214,7 @@ class Collector:
         answer = self.attribution.read_entries(dpid, columns, now)
         look = self.accounts.look(dpid, answer.entries, now)
         self.refresh.add(dpid, look.gaps)
-        batches = self.accounts.tell(look, answer.book) if answer.book is not None else []
+        batches = self.accounts.make_batches(look, answer.source) if answer.source is not None else []
         dumps = {}
         if look.grown or look.late or now - self._dumped.get(dpid, 0.0) >= KEEP_EVERY_S:
             dumps[dpid] = self.accounts.dump(dpid)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
 
-from cpdb import LinkLoad
-from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey
+from cpdb import IMPLAUSIBLE, Batch, FlowKey, LinkLoad
 from ryu_apps.telemetry.counters import (
     CounterDelta,
     CounterReading,
@@ -68,7 +67,7 @@ class SwitchCounters:
         self._flows: dict[int, FlowCounters] = {}
         self._watched: dict[int, Seconds] = {}
         self._ports_looked: dict[int, Seconds] = {}
-        self._told: set[str] = set()
+        self._said: set[str] = set()
 
     def connected(self, dpid: int, now: Seconds, kept: bytes | None = None) -> None:
         """From now on the switch is watched. What existed before has an unknown past, unless it is in `kept`,
@@ -99,18 +98,20 @@ class SwitchCounters:
         """A switch's counters for the next controller."""
         return self._flows[dpid].dump()
 
-    def tell(self, look: PollDelta, book: SampleSource) -> list[Batch]:
+    def make_batches(self, look: PollDelta, source: SampleSource) -> list[Batch]:
         """A look as batches: one that is also the proof of everybody else's silence, then those of late entries."""
         if look.empty:
             return []
         batches = []
-        columns = _columns(self._pace(look.grown), look.t - look.since, book)
-        if columns[0] or (look.whole and book.observer in self._told):
-            batches.append(_batch(book.observer, look.t, look.since, columns, look.whole))
-            self._told.add(book.observer)
+        columns = _columns(self._pace(look.grown), look.t - look.since, source)
+        if columns[0] or (look.whole and source.observer in self._said):
+            batches.append(_batch(source.observer, look.t, look.since, columns, look.whole))
+            self._said.add(source.observer)
         for since in sorted({late[0] for late in look.late}):
             grown = [(key, packets, size) for start, key, packets, size in look.late if start == since]
-            batches.append(_batch(book.observer, look.t, since, _columns(grown, look.t - since, book), complete=False))
+            batches.append(
+                _batch(source.observer, look.t, since, _columns(grown, look.t - since, source), complete=False)
+            )
         return batches
 
     def ports(self, dpid: int, samples: Iterable[PortSample], now: Seconds) -> list[tuple[PortSample, CounterDelta]]:
@@ -130,13 +131,13 @@ class SwitchCounters:
 _Columns = tuple[list[FlowKey], "array[int]", "array[int]", "array[int]", "array[int]"]
 
 
-def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: SampleSource) -> _Columns:
+def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, source: SampleSource) -> _Columns:
     # Plain numbers in three lists: a container for each talk would wake the garbage collector again and again.
     places: dict[FlowKey, int] = {}
     sizes: list[int] = []
     packets: list[int] = []
     openings: list[int] = []
-    account = book.account
+    account = source.account
     for key, more_packets, more in grown:
         found = account(key)
         if found is None:
@@ -153,12 +154,12 @@ def _columns(grown: Iterable[tuple[int, int, int]], seconds: Seconds, book: Samp
             openings[place] += more_packets
     talks = list(places)
     columns = tuple(array("q", map(min, column, repeat(MAX_GROWTH))) for column in (sizes, packets, openings))
-    return talks, *columns, _flags(talks, columns[0], seconds, book)  # type: ignore[return-value]
+    return talks, *columns, _flags(talks, columns[0], seconds, source)  # type: ignore[return-value]
 
 
-def _flags(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds, book: SampleSource) -> "array[int]":
+def _flags(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds, source: SampleSource) -> "array[int]":
     flags = array("B", bytes(len(talks)))
-    for place in {*book.judge(talks, sizes, seconds), *(n for n, size in enumerate(sizes) if size == MAX_GROWTH)}:
+    for place in {*source.judge(talks, sizes, seconds), *(n for n, size in enumerate(sizes) if size == MAX_GROWTH)}:
         flags[place] = IMPLAUSIBLE
     return flags
 

@@ -267,7 +267,7 @@ class Sampling:
         """What went wrong so far, by kind and reason."""
         return {("refused", "sflow"): self.refused, ("lost", "sflow datagrams"): self.lost}
 
-    def tell(self, now: Seconds) -> list[Batch]:
+    def make_batches(self, now: Seconds) -> list[Batch]:
         """What was sampled since last time, a batch for each agent; silence counts only while nothing was lost."""
         batches = []
         for name, agent in self._agents.items():

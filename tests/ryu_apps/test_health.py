@@ -223,21 +223,21 @@ def alarms(rows: list[ObservedRecord | Alarm]) -> list[tuple[str, bool]]:
 
 
 def test_an_address_with_two_macs_freezes_its_destination_until_it_is_quiet() -> None:
-    world, vitals = World(), HealthPublisher()
+    world, publisher = World(), HealthPublisher()
     world.start(behind())
     live(world, 5)
-    vitals.news(world.network.services.destinations.words(), world.now)
+    publisher.news(world.network.services.destinations.words(), world.now)
     gratuitous(world, HOSTS["c2"], mac("c2"), address("s1"))
     live(world, 1)
     assert (status(world)["s1"], weights(world)) == ("frozen", [0, 100])
     # The claim itself is not believed.
     host = world.network.topology.hosts.of_address(address("s1"))
     assert host is not None and host.mac == mac("s1")
-    assert alarms(vitals.news(world.network.services.destinations.words(), world.now)) == [("duplicate", True)]
-    assert alarms(vitals.news(world.network.services.destinations.words(), world.now)) == []
+    assert alarms(publisher.news(world.network.services.destinations.words(), world.now)) == [("duplicate", True)]
+    assert alarms(publisher.news(world.network.services.destinations.words(), world.now)) == []
     live(world, 35)
     assert (status(world)["s1"], weights(world)) == ("up", [100, 100])
-    assert alarms(vitals.news(world.network.services.destinations.words(), world.now)) == [("duplicate", False)]
+    assert alarms(publisher.news(world.network.services.destinations.words(), world.now)) == [("duplicate", False)]
 
 
 def test_a_mac_in_two_places_is_frozen_and_a_machine_that_moves_is_not() -> None:
@@ -308,9 +308,9 @@ def test_a_new_controller_clears_alarms_that_no_longer_hold() -> None:
     world = World()
     world.start(behind())
     live(world, 5)
-    vitals = HealthPublisher()
-    first = vitals.news(world.network.services.destinations.words(), world.now)
+    publisher = HealthPublisher()
+    first = publisher.news(world.network.services.destinations.words(), world.now)
     assert {(one.kind, one.key) for one in first if isinstance(one, Alarm) and one.cleared_at is not None} == {
         (kind, f"{VIP}/{name}") for kind in ("duplicate", "moved") for name in ("s1", "s2")
     }
-    assert vitals.news(world.network.services.destinations.words(), world.now + 1) == []
+    assert publisher.news(world.network.services.destinations.words(), world.now + 1) == []

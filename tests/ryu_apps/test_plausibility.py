@@ -75,15 +75,15 @@ def test_ends_that_agree_roughly_or_carry_little_are_not_doubted() -> None:
 
 
 def test_a_switch_is_as_stale_as_its_quickest_entries_show() -> None:
-    staleness = RefreshTimes()
-    staleness.add(1, [5.0] * 30 + [10.0] * 20 + [400.0] * 500)
-    staleness.add(2, [1.0] * 5)
-    assert staleness.refresh_s(1) == 5.0
-    assert staleness.refresh_s(2) is None
-    (row,) = staleness.news(lambda dpid: f"leaf{dpid}", 100.0)
+    refresh_times = RefreshTimes()
+    refresh_times.add(1, [5.0] * 30 + [10.0] * 20 + [400.0] * 500)
+    refresh_times.add(2, [1.0] * 5)
+    assert refresh_times.refresh_s(1) == 5.0
+    assert refresh_times.refresh_s(2) is None
+    (row,) = refresh_times.news(lambda dpid: f"leaf{dpid}", 100.0)
     assert (row.kind, row.switch, row.refresh_s) == ("refresh", "leaf1", 5.0)
-    assert staleness.news(lambda dpid: f"leaf{dpid}", 101.0) == []
-    assert len(staleness.news(lambda dpid: f"leaf{dpid}", 140.0)) == 1
+    assert refresh_times.news(lambda dpid: f"leaf{dpid}", 101.0) == []
+    assert len(refresh_times.news(lambda dpid: f"leaf{dpid}", 140.0)) == 1
 
 
 # ---- with the eyes of the network
@@ -102,45 +102,45 @@ def key(kind: Kind) -> int:
 
 def test_a_cookie_becomes_names_and_keeps_them_for_the_last_word() -> None:
     world = world_with_a_pair()
-    witness = PairAttribution(world.network)
-    assert witness.account(key(Kind.PAIR)) == (SHOP, False)
-    assert witness.account(key(Kind.PAIR_SYN)) == (SHOP, True)
+    attribution = PairAttribution(world.network)
+    assert attribution.account(key(Kind.PAIR)) == (SHOP, False)
+    assert attribution.account(key(Kind.PAIR_SYN)) == (SHOP, True)
     world.network.services.pairs.refresh({}, world.now)
-    assert witness.account(key(Kind.PAIR)) == (SHOP, False)
-    assert witness.account(cookie(Table.ACCOUNT, Kind.PAIR, 12345)) is None
+    assert attribution.account(key(Kind.PAIR)) == (SHOP, False)
+    assert attribution.account(cookie(Table.ACCOUNT, Kind.PAIR, 12345)) is None
 
 
 def test_only_rows_that_cross_a_doubted_link_are_marked() -> None:
     world = world_with_a_pair()
-    witness, network = PairAttribution(world.network), world.network
-    assert witness.account(key(Kind.PAIR)) is not None
+    attribution, network = PairAttribution(world.network), world.network
+    assert attribution.account(key(Kind.PAIR)) is not None
     out = network.topology.snapshot.topology
     first_hop = out.path("leaf1", "leaf2")[1]
     at = PortId(0x11, out.port("leaf1", first_hop))
     peer = network.topology.links.peer(at)
     assert peer is not None
-    book = witness.book(0x11, 200.0)
-    assert list(book.judge([SHOP], [1000], 1.0)) == []
+    source = attribution.sample_source(0x11, 200.0)
+    assert list(source.judge([SHOP], [1000], 1.0)) == []
     for second in range(1, 25):
         t = world.now + second
         for end, values in ((at, (900_000, 1, 0, 0, 0, 0)), (peer, (0, 0, 0, 0, 0, 0))):
-            witness.port_grew(end, CounterDelta(t, 1.0, values))
-        witness.watch({}, t)
-    assert list(book.judge([MAIL, SHOP], [1000, 1000], 1.0)) == [1]
-    assert witness.implausible == 1
+            attribution.port_grew(end, CounterDelta(t, 1.0, values))
+        attribution.watch({}, t)
+    assert list(source.judge([MAIL, SHOP], [1000, 1000], 1.0)) == [1]
+    assert attribution.implausible == 1
 
 
 def test_line_speeds_come_from_ports_of_hosts() -> None:
     world = world_with_a_pair()
-    witness = PairAttribution(world.network)
-    witness.watch({world.places["c1"]: LINE}, world.now)
-    book = witness.book(0x11, world.now + 1.0)
-    assert list(book.judge([SHOP], [50_000_000], 1.0)) == [0]
+    attribution = PairAttribution(world.network)
+    attribution.watch({world.places["c1"]: LINE}, world.now)
+    source = attribution.sample_source(0x11, world.now + 1.0)
+    assert list(source.judge([SHOP], [50_000_000], 1.0)) == [0]
 
 
 def test_sampled_packets_count_only_towards_a_virtual_ip() -> None:
     world = world_with_a_pair()
-    witness = PairAttribution(world.network)
-    assert witness.sampled(address("c1"), VIP) == SHOP
-    assert witness.sampled(address("c2"), VIP) == FlowKey("c2", VIP, None)
-    assert witness.sampled(address("c1"), address("s1")) is None
+    attribution = PairAttribution(world.network)
+    assert attribution.sampled(address("c1"), VIP) == SHOP
+    assert attribution.sampled(address("c2"), VIP) == FlowKey("c2", VIP, None)
+    assert attribution.sampled(address("c1"), address("s1")) is None

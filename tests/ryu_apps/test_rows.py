@@ -41,7 +41,7 @@ def answer(age_s: float, every: tuple[int, int], first: tuple[int, int], number:
 
 
 def told(accounts: SwitchCounters, t: float, entries: Iterable[Entry], book: SampleSource = BOOK) -> list[Batch]:
-    return accounts.tell(accounts.look(1, entries, t), book)
+    return accounts.make_batches(accounts.look(1, entries, t), book)
 
 
 def test_both_entries_of_a_pair_make_one_row_and_openings_are_counted() -> None:

@@ -119,12 +119,12 @@ def test_samples_are_scaled_up_and_marked_with_their_rate() -> None:
     sampling = Sampling({AGENT: "leaf1"})
     sampling.take(datagram([flow([raw(frame())])] * 3), AGENT, talk_of, 10.0)
     sampling.take(datagram([flow([raw(frame(0x10))])], sequence=2), AGENT, talk_of, 10.5)
-    (batch,) = sampling.tell(11.0)
+    (batch,) = sampling.make_batches(11.0)
     assert (batch.observer, batch.sampling, batch.t, batch.interval_s) == ("sflow/leaf1", 100, 11.0, 1.0)
     assert (list(batch.bytes), list(batch.packets), list(batch.connections)) == ([40_000], [400], [300])
     assert batch.complete
     assert relative_error(batch.packets[0] / 100) == pytest.approx(0.98)
-    (silent,) = sampling.tell(12.0)
+    (silent,) = sampling.make_batches(12.0)
     assert (list(silent.flow_keys), silent.complete) == ([], True)
 
 
@@ -132,9 +132,9 @@ def test_lost_datagrams_and_dead_agents_make_gaps_not_silence() -> None:
     sampling = Sampling({AGENT: "leaf1"})
     sampling.take(datagram([flow([raw(frame())])]), AGENT, talk_of, 10.0)
     sampling.take(datagram([flow([raw(frame())])], sequence=5), AGENT, talk_of, 10.2)
-    (batch,) = sampling.tell(11.0)
+    (batch,) = sampling.make_batches(11.0)
     assert (batch.complete, sampling.lost) == (False, 3)
-    assert sampling.tell(60.0) == []
+    assert sampling.make_batches(60.0) == []
 
 
 def test_strangers_and_nonsense_are_counted_and_change_nothing() -> None:
@@ -142,7 +142,7 @@ def test_strangers_and_nonsense_are_counted_and_change_nothing() -> None:
     sampling.take(datagram([flow([raw(frame())])]), "192.0.2.1", talk_of, 10.0)
     sampling.take(b"\0\0\0\5", AGENT, talk_of, 10.0)
     assert sampling.refused == 2
-    assert sampling.tell(11.0) == []
+    assert sampling.make_batches(11.0) == []
 
 
 def test_absurd_sizes_fit_the_columns() -> None:
@@ -150,7 +150,7 @@ def test_absurd_sizes_fit_the_columns() -> None:
     for sequence in range(1, 5):
         data = datagram([flow([raw(frame(), size=2**32 - 1)], rate=2**31 - 1)] * 3, sequence)
         sampling.take(data, AGENT, talk_of, 10.0)
-    (batch,) = sampling.tell(11.0)
+    (batch,) = sampling.make_batches(11.0)
     assert 2**60 < batch.bytes[0] < 2**63
 
 
