@@ -14,8 +14,7 @@ pytest.importorskip("topohub")
 
 from cpdb import ForepathError
 from orchestrator.optimise import optimum
-from tools.bench.plan import NetworkSize, measure, network, traffic
-from tools.bench.wanted import judge
+from tools.bench.plan import NetworkSize, judge, measure, network, traffic
 from tools.route_page import section
 
 
@@ -81,7 +80,7 @@ def test_the_first_change_of_rules_does_not_count() -> None:
 @pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage")
 def test_rules_are_changed_in_a_real_switch(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
-    subprocess.run([sys.executable, "-m", "tools.bench.wanted", str(found), "3", "20"], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "tools.bench.plan", str(found), "3", "20"], check=True, timeout=120)
     told = json.loads(found.read_text())
     assert len(told["seconds"]) == 3, told
     assert all(0 < seconds < 30 for seconds in told["seconds"])

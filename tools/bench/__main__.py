@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tools.bench import decoding, destinations, foreseeing, planning, rule_making, store
+from tools.bench import cycles, decoding, destinations, rule_making, store
 from tools.bench.figures import Bench, BenchTarget, Result, Size
 
 BENCHES = (
@@ -22,8 +22,8 @@ BENCHES = (
     Bench("decoding", "decoding flow statistics", decoding.measure),
     Bench("rule_making", "computing the switches' rules", rule_making.measure),
     Bench("destinations", "placing connections by rules", destinations.small),
-    Bench("planning", "planning", planning.measure),
-    Bench("foreseeing", "forecasting", foreseeing.measure),
+    Bench("planning", "planning", cycles.measure_orchestrator),
+    Bench("foreseeing", "forecasting", cycles.measure_predictor),
 )
 LIBRARIES = ("sqlalchemy", "ryu", "numpy", "scikit-learn", "statsmodels", "networkx")
 TINY = Size(share=0.02, repetitions=2)

@@ -12,8 +12,7 @@ from typing import Any
 
 from cpdb import LabError
 from tools.bench.collect_app import POLLS, READER
-from tools.bench.figures import BenchTarget, Result, median
-from tools.bench.staged import found_on_stage, tell
+from tools.bench.figures import BenchTarget, Result, found_on_stage, median, tell
 from tools.bench.sustained import sustained
 from tools.lab.commands import run
 from tools.lab.switches import start_daemons

@@ -109,7 +109,6 @@ def plan(
         forepath bench plan --nodes 100 --pairs 500 --no-switch --json -
     """
     from tools.bench import plan as planned
-    from tools.bench import wanted
     from tools.lab.stage import why_not
 
     with errors.status("plan") as status:
@@ -117,7 +116,7 @@ def plan(
         reason = why_not(vms=False) if switch else "--no-switch"
         if reason is None:
             status.update("plan: changing rules in a real switch")
-            result = joined(result, wanted.measure())
+            result = joined(result, planned.measure_switch())
     if reason is not None:
         errors.print(f"rules in a real switch: not measured, because {reason}", highlight=False, markup=False)
     show("plan", result, json)

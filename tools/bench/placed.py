@@ -16,9 +16,8 @@ from forepath.demo.layout import ClientSpec, LabLayout, SwitchSpec
 from ryu_apps.rules import KIND_SHIFT, OWNER, OWNER_MASK, OWNER_SHIFT, Kind
 from tools.bench.crowd import FIRST_PORT, ConnectionPlan, arguments
 from tools.bench.destinations import DESTINATIONS_AT, DestinationScale, DestinationWorld, virtual_ips
-from tools.bench.figures import BenchTarget, Result
+from tools.bench.figures import BenchTarget, Result, found_on_stage, tell
 from tools.bench.packet_ins_app import FILE
-from tools.bench.staged import found_on_stage, tell
 from tools.bench.sustained import cpu_s
 from tools.lab.lab import Lab
 

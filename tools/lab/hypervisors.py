@@ -15,7 +15,7 @@ from cpdb.errors import LabError
 from forepath.demo.layout import HypervisorSpec, LabLayout
 from tools.lab import cgroups, stage
 from tools.lab.commands import run, run_batch
-from tools.lab.wires import NO_IPV6, rate_limit
+from tools.lab.switches import NO_IPV6, rate_limit
 
 SCRIPTS = Path(__file__).parent / "hosts"
 ROOT = Path("/run/forepath/hosts")

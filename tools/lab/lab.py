@@ -11,11 +11,11 @@ from typing import Self
 
 from cpdb.errors import LabError
 from forepath.demo.layout import LabLayout
-from tools.lab import hypervisors, stage, wires
+from tools.lab import hypervisors, stage
 from tools.lab.assets import Assets, load_assets
 from tools.lab.hypervisors import HypervisorPlace
 from tools.lab.machines import Machines
-from tools.lab.switches import Fabric
+from tools.lab.switches import Fabric, LinkCounters, link_counters
 
 STOPPING_S = 5.0
 Progress = Callable[[str, float], None]
@@ -202,6 +202,6 @@ class Lab:
         """libvirt address of each host as a migration's destination."""
         return {name: place.migration_uri for name, place in self._places.items()}
 
-    def link_counters(self) -> dict[tuple[str, str], wires.LinkCounters]:
+    def link_counters(self) -> dict[tuple[str, str], LinkCounters]:
         """Truth about each direction (from, to) of each link, read from the kernel's queues."""
-        return wires.link_counters(self.layout)
+        return link_counters(self.layout)
