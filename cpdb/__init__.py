@@ -55,7 +55,6 @@ from cpdb.model import (
     VmLoad,
     WantedWeights,
 )
-from cpdb.names import Names
 from cpdb.observed import (
     CONTROLLER,
     EventCount,
@@ -98,6 +97,7 @@ from cpdb.telemetry.batches import Facts
 from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey, Pattern, StoredBatch
 from cpdb.telemetry.expiry import RetentionRunner
 from cpdb.telemetry.forecast_archive import ForecastArchive
+from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
 from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool

@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select
 
 from cpdb.engine import reported
 from cpdb.model import Destination, Link, Node, NodeKind, Seconds, Standing, VirtualIp
-from cpdb.names import Names
 from cpdb.schema import destination_changes, destinations, links, nodes, virtual_ips
 from cpdb.state.wanted import next_generation
+from cpdb.telemetry.names import Names
 
 
 @dataclass(frozen=True, slots=True)

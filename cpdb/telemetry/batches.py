@@ -12,9 +12,9 @@ from sqlalchemy.dialects import sqlite
 from cpdb.engine import reported
 from cpdb.errors import StoreError
 from cpdb.model import Communication, HostLoad, LinkLoad, Pair, Seconds, VmLoad
-from cpdb.names import Names, insert_ignore
 from cpdb.schema import batches, host_loads, link_loads, observations, pending, vm_loads
 from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
+from cpdb.telemetry.names import Names, insert_ignore
 
 # Any number that nothing else in this database locks with.
 ORDER_LOCK = 7_301

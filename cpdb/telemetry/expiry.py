@@ -64,14 +64,14 @@ THIN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ExpiryStep:
     """One small transaction, repeated as long as it deletes something."""
 
     name: str
     take: Callable[[Connection], int]
 
 
-def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> Iterator[Step]:
+def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> Iterator[ExpiryStep]:
     """Everything that may be due at `now`, in order.
 
     `widths`: of partitions by table. Those are dropped whole; what is deleted here lay in none, so it may be later.
@@ -81,10 +81,10 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
     second_t = now - policy.second_s - widths.get("batches", 0)
     fine_t = now - policy.ten_seconds_s - widths.get(fine, 0)
     coarse_t = now - policy.minute_s - widths.get(coarse, 0)
-    yield Step("batches", partial(_batches, before=second_t))
-    yield Step(fine, partial(_patterns, step_s=FINE_S, before=fine_t))
-    yield Step(coarse, partial(_patterns, step_s=COARSE_S, before=coarse_t))
-    yield Step("loads", lambda one: _thin(one, minute))
+    yield ExpiryStep("batches", partial(_batches, before=second_t))
+    yield ExpiryStep(fine, partial(_patterns, step_s=FINE_S, before=fine_t))
+    yield ExpiryStep(coarse, partial(_patterns, step_s=COARSE_S, before=coarse_t))
+    yield ExpiryStep("loads", lambda one: _thin(one, minute))
     for column, before in (
         (forecast_batches.c.issued_at, now - policy.forecasts_s),
         (score_batches.c.scored_at, now - policy.scores_s),
@@ -93,9 +93,9 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
         (actions.c.issued_at, now - policy.journal_s),
         (plans.c.created_at, now - policy.journal_s),
     ):
-        yield Step(column.table.name, partial(_rows, at=column, before=before))
-    yield Step("old loads", lambda one: _old_loads(one, now - policy.minute_s))
-    yield Step("rosters", _rosters)
+        yield ExpiryStep(column.table.name, partial(_rows, at=column, before=before))
+    yield ExpiryStep("old loads", lambda one: _old_loads(one, now - policy.minute_s))
+    yield ExpiryStep("rosters", _rosters)
 
 
 def _batches(connection: Connection, before: Seconds) -> int:

@@ -23,8 +23,8 @@ from cpdb.forecasts import (
     forecasts_of,
 )
 from cpdb.model import Pair, Quantity, Seconds
-from cpdb.names import Names, insert_ignore
 from cpdb.schema import forecast_batches, horizon_moves, memories, nodes, rosters, score_batches, scores, virtual_ips
+from cpdb.telemetry.names import Names, insert_ignore
 
 KINDS = {one.value: one for one in SubjectKind}
 

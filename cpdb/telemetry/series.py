@@ -8,9 +8,9 @@ from sqlalchemy import Engine, select
 
 from cpdb.engine import reported
 from cpdb.model import Pair, Seconds
-from cpdb.names import Names
 from cpdb.schema import PATTERN_TABLES, covered, observations
 from cpdb.telemetry.batches import Batches
+from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import COARSE_S, FINE_S, bucket_end
 
 QUANTITIES = ("bytes", "packets", "connections")

@@ -29,7 +29,7 @@ HEAD = struct.Struct("<II")
 FLOW_KEYS, BATCH = b"T", b"B"
 LENGTH = struct.Struct("<I")
 SEGMENT_BYTES = 4 << 20
-MOST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 SUFFIX = ".spool"
 _log = structlog.get_logger("cpdb.telemetry.spool")
 
@@ -56,12 +56,12 @@ class Spool:
     the segment being written changes hands by taking it out of a list.
     """
 
-    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
         """Opens or makes the folder; what an earlier process left there waits to be replayed.
 
         Raises StoreError when the folder cannot be used or another process has it.
         """
-        self._folder, self._most_bytes, self._segment_bytes = folder, most_bytes, segment_bytes
+        self._folder, self._max_bytes, self._segment_bytes = folder, max_bytes, segment_bytes
         self._lock = _locked(folder)
         self._segments = [_scanned(path) for path in sorted(folder.glob("*" + SUFFIX))]
         self._next = 1 + max((int(one.path.stem) for one in self._segments if one.path.stem.isdigit()), default=0)
@@ -114,7 +114,7 @@ class Spool:
                 return False
             self._idle.append(writing)
             break
-        while self.bytes > self._most_bytes and len(self._segments) > 1:
+        while self.bytes > self._max_bytes and len(self._segments) > 1:
             self._drop_oldest()
         return True
 

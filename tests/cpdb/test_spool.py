@@ -80,8 +80,8 @@ def drain(spool: Spool, sink: Sink, most: int = 64) -> list[int]:
 
 
 @contextmanager
-def opened(folder: Path, most_bytes: int = 1 << 20, segment_bytes: int = 2000) -> Iterator[Spool]:
-    spool = Spool(folder, most_bytes, segment_bytes)
+def opened(folder: Path, max_bytes: int = 1 << 20, segment_bytes: int = 2000) -> Iterator[Spool]:
+    spool = Spool(folder, max_bytes, segment_bytes)
     try:
         yield spool
     finally:
@@ -123,7 +123,7 @@ def test_an_earlier_process_leaves_its_batches_to_the_next(tmp_path: Path) -> No
 
 def test_the_oldest_give_way_when_the_spool_is_full(tmp_path: Path) -> None:
     sink = Sink()
-    with opened(tmp_path, most_bytes=6000, segment_bytes=1000) as spool:
+    with opened(tmp_path, max_bytes=6000, segment_bytes=1000) as spool:
         spool.append([batch(seq) for seq in range(1, 200)])
         assert spool.bytes <= 6000 + 1000
         assert spool.lost > 0
