@@ -102,8 +102,9 @@ class SwitchApp(RyuApp):
         if event.state == MAIN_DISPATCHER:
             self._leave(datapath.id, now)
             wire = self.wires[datapath.id] = Wire(datapath)
-            self.joined(datapath, wire, now)
+            # First: kept counters must be there before the switch can say that an entry is gone.
             self.collector.switch_up(wire, now)
+            self.joined(datapath, wire, now)
         elif datapath.id in self.wires and self.wires[datapath.id].serves(datapath):
             # Not so when the switch has already come back on a newer connection, or never finished its handshake.
             self._leave(datapath.id, now)
