@@ -77,6 +77,7 @@ from cpdb.observed import (
 )
 from cpdb.publisher import News, Publisher
 from cpdb.settings import (
+    BEHAVIOUR,
     DEFAULT_URL,
     FILE_VARIABLE,
     IPV4,
@@ -85,6 +86,7 @@ from cpdb.settings import (
     DatabaseSection,
     Section,
     read_settings,
+    read_tables,
     section_of,
     without_password,
 )
@@ -171,6 +173,7 @@ def schema_versions(url: str) -> tuple[str | None, str]:
 
 
 __all__ = [
+    "BEHAVIOUR",
     "CONTROLLER",
     "DEFAULT_URL",
     "FILE_VARIABLE",
@@ -269,6 +272,7 @@ __all__ = [
     "open_store",
     "read_health",
     "read_settings",
+    "read_tables",
     "schema_versions",
     "section_of",
     "show_mebibytes",

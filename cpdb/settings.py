@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -36,6 +36,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     RENAMED: ClassVar[Mapping[str, str]] = {}
+
+    def tuned(self, **changes: Any) -> Self:
+        """With some settings changed, e.g. `tuned(act=True, cpu={"headroom": 0.8})`, and checked again.
+
+        Raises pydantic's ValidationError, a ValueError.
+        """
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        for name, change in changes.items():
+            section = getattr(self, name, None)
+            nested = isinstance(section, Section) and isinstance(change, Mapping)
+            values[name] = section.tuned(**change) if isinstance(section, Section) and nested else change
+        return type(self)(**values)
 
 
 Tree = TypeVar("Tree", bound=Section)
@@ -84,13 +96,11 @@ def read_settings(
     `FOREPATH_DATABASE_URL` comes before the file's `database.url`. `also` finds what only the whole file tells.
     Raises SettingsError with one line for each problem, all at once.
     """
-    if path is None and DEFAULT_FILE.exists():
-        path = DEFAULT_FILE
-    content = {} if path is None else _read_toml(path)
-    where = path if path is not None else "settings"
+    content = read_tables(path)
+    where: str | Path = path or (DEFAULT_FILE if content else "settings")
     own = {name: value for name, value in content.items() if name in tree.model_fields or name not in TABLES}
     if url := os.environ.get(URL_VARIABLE):
-        where = URL_VARIABLE if path is None else where
+        where = where if content else URL_VARIABLE
         database = own.get("database", {})
         own["database"] = {**database, "url": url} if isinstance(database, dict) else database
     try:
@@ -108,7 +118,15 @@ def without_password(text: str) -> str:
     return URL_PASSWORD.sub(r"\1***", URL_USER.sub(r"\1***@", text))
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_tables(path: Path | None) -> dict[str, Any]:
+    """What the settings file says, unchecked; nothing where no file is named and `forepath.toml` is not there.
+
+    Raises SettingsError when it cannot be read or is no TOML.
+    """
+    if path is None:
+        if not DEFAULT_FILE.exists():
+            return {}
+        path = DEFAULT_FILE
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

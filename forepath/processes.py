@@ -27,14 +27,12 @@ from orchestrator import (
     OvsQueues,
     QueueKeeper,
     QueueSpec,
-    RouteSettings,
     Scaling,
     TenantCap,
-    critical_level,
     problem_lines,
     whole,
 )
-from predictor import PredictorConfig, SlowTier, WorkLimits
+from predictor import PredictorConfig
 from ryu_apps import Routed
 
 log = structlog.get_logger(__name__)
@@ -155,82 +153,36 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
             pass
 
 
-PAUSE_FILE = Path(".run/paused")
-
-
 def predictor_config(settings: Settings) -> PredictorConfig:
-    """What the predictor is told. Raises SettingsError with one line."""
-    section = settings.predictor
-    try:
-        return PredictorConfig(
-            horizons_s=section.horizons_s,
-            levels=section.levels,
-            window_s=int(section.history_s),
-            limits=WorkLimits(refit_every_s=section.refit_every_s),
-        )
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def slow_lane(settings: Settings) -> SlowTier:
-    """What the predictor is told about minutes ahead. Raises SettingsError with one line."""
-    section = settings.predictor
-    step_s = section.slow_step_s
-    lane = SlowTier(section.slow_horizons_s, step_s, max(step_s, section.cycle_s), int(section.slow_history_s))
-    if lane.horizons_s:
-        try:
-            lane.config(predictor_config(settings))
-        except ValueError as error:
-            raise SettingsError(f"{error} (slow lane: slow_horizons_s, slow_step_s, slow_history_s)") from error
-    return lane
+    """What the predictor is told."""
+    return PredictorConfig(**dict(settings.predictor))
 
 
 def orchestrator_config(settings: Settings, act: bool, policy: str | None = None) -> OrchestratorConfig:
-    """What the orchestrator is told; `policy` from the command line comes before the file's."""
+    """What the orchestrator is told; `policy` from the command line comes before the file's.
+
+    Raises SettingsError with everything that does not fit together, a line each.
+    """
+    if policy not in (None, "predictive", "reactive"):
+        raise SettingsError(f"--policy {policy!r}: write predictive or reactive")
     section = settings.orchestrator
-    chosen = policy or section.policy
-    if chosen not in ("predictive", "reactive"):
-        raise SettingsError(f"--policy {chosen!r}: write predictive or reactive")
+    values = dict(section) if policy is None else dict(section) | {"policy": policy}
+    if "horizons_s" not in section.demand.model_fields_set:
+        values["demand"] = section.demand.tuned(horizons_s=settings.predictor.horizons_s)
+    if "poll_s" not in section.timing.model_fields_set:
+        values["timing"] = section.timing.tuned(poll_s=settings.controller.poll_s)
+    declared = {
+        "hosts": host_specs(settings),
+        "vms": vm_specs(settings),
+        "queues": tuple(queue_specs(settings)),
+        "pools": pool_specs(settings),
+        "tenants": tenants(settings),
+        "tenant_caps": tuple(tenant_caps(settings)),
+    }
     try:
-        return OrchestratorConfig(
-            routing=route_settings(settings),
-            policy=chosen,
-            act=act,
-            declared={
-                "hosts": host_specs(settings),
-                "vms": vm_specs(settings),
-                "queues": tuple(queue_specs(settings)),
-                "pools": pool_specs(settings),
-                "tenants": tenants(settings),
-                "tenant_caps": tuple(tenant_caps(settings)),
-            },
-            demand={
-                "horizons_s": settings.predictor.horizons_s,
-                "level": section.level if section.level is not None else critical_level(section.cost_of_short),
-                "margin": section.margin,
-            },
-            bandwidth={"headroom": section.link_headroom, "lease_s": section.lease_s},
-            cpu={"host_headroom": section.host_headroom},
-            timing={"duty_s": max(5.0, 3 * section.cycle_s), "poll_s": settings.controller.poll_s},
-            moves={
-                "bytes_per_s": section.migration_mbit_per_s * MBIT,
-                "over_links": section.migration_over_links,
-                "follow_sources": section.follow_sources,
-                "limit_s": section.migration_limit_s,
-                "at_once": section.migrations_at_once,
-                "per_host": section.migrations_per_host,
-                "per_link": section.migrations_per_link,
-            },
-            weights={"enabled": section.balance},
-            guard={"stop_file": PAUSE_FILE},
-        )
+        return OrchestratorConfig(**values, act=act, declared=declared, routing=settings.routing)
     except ValidationError as error:
         raise SettingsError("\n".join(problem_lines(error))) from error
-
-
-def route_settings(settings: Settings) -> RouteSettings:
-    """How traffic is routed, and whether at all."""
-    return RouteSettings(**settings.routing.model_dump())
 
 
 def tenants(settings: Settings) -> dict[str, str]:

@@ -37,10 +37,20 @@ from orchestrator.actions import (
     from_json,
 )
 from orchestrator.approval import Approval
-from orchestrator.config import HostSpec, OrchestratorConfig, QueueSpec, RouteSettings, TenantCap, VmSpec, problem_lines
+from orchestrator.config import (
+    HostSpec,
+    OrchestratorConfig,
+    OrchestratorSection,
+    QueueSpec,
+    RouteSettings,
+    TenantCap,
+    VmSpec,
+    critical_level,
+    problem_lines,
+)
 from orchestrator.context import PlanningContext
 from orchestrator.cycle import CycleReport, Orchestrator
-from orchestrator.demand import Demand, critical_level, demands, together
+from orchestrator.demand import Demand, demands, together
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
@@ -84,6 +94,7 @@ __all__ = [
     "MigrateVm",
     "Orchestrator",
     "OrchestratorConfig",
+    "OrchestratorSection",
     "OvsQueues",
     "PairState",
     "Paths",

@@ -7,19 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from cpdb import BytesPerS, Seconds
+from cpdb import BytesPerS, Seconds, Section
 from orchestrator.pools import PoolSpec, pool_of, pool_problems
 
 Policy = Literal["predictive", "reactive"]
@@ -163,25 +161,7 @@ class TenantCap:
     bytes_per_s: BytesPerS | None = None
 
 
-class SettingsSection(BaseModel):
-    """Base of the sections: frozen, and an unknown key is an error, not a silent nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def tuned(self, **changes: Any) -> Self:
-        """With some settings changed, e.g. `tuned(act=True, cpu={"headroom": 0.8})`, and checked again.
-
-        Raises pydantic's ValidationError.
-        """
-        values = dict(self)
-        for name, change in changes.items():
-            section = values.get(name)
-            nested = isinstance(section, SettingsSection) and isinstance(change, Mapping)
-            values[name] = section.tuned(**change) if nested and section is not None else change
-        return type(self)(**values)
-
-
-class DeclaredMachines(SettingsSection):
+class DeclaredMachines(Section):
     """What is there: hypervisors, machines, queues, pools, and to which tenant a machine or a virtual IP belongs."""
 
     hosts: tuple[HostSpec, ...] = ()
@@ -243,15 +223,26 @@ def _named_twice(table: str, names: Sequence[str]) -> Iterator[str]:
         yield f"{table}: {name} is named twice"
 
 
-class DemandSettings(SettingsSection):
+def critical_level(short_to_idle: float) -> float:
+    """The quantile to provide for when a unit short costs `short_to_idle` times as much as one that idles (> 0).
+
+    The newsvendor's critical ratio, short / (short + idle): Arrow, Harris and Marschak, Optimal Inventory Policy, 1951.
+    """
+    return short_to_idle / (1.0 + short_to_idle)
+
+
+class DemandSettings(Section):
     """Which quantile of a forecast counts as the need, with how much room to be wrong, and when it is believed.
 
-    `level` is a quantile level, `margin` a factor; `chance_sigmas` is how far a peak second may exceed a mean m of
-    arrivals by chance, in units of sqrt(m).
+    `cost_of_short` is what being short costs, in units of what idling costs; it decides which quantile of a forecast
+    counts as the need, unless `level` names that quantile itself. `margin` is a factor; `chance_sigmas` is how far a
+    peak second may exceed a mean m of arrivals by chance, in units of sqrt(m). Without `horizons_s` of its own the
+    orchestrator looks at those of the predictor.
     """
 
+    cost_of_short: Annotated[float, Field(ge=1, le=1000)] = 9.0
     level: ShareOf1 = 0.9
-    margin: float = 1.2
+    margin: float = 1.15
     chance_sigmas: NotNegative = 2.5
     max_forecast_age_s: AboveZero = 5.0
     max_interval_ratio: AboveZero = 100.0
@@ -271,15 +262,23 @@ class DemandSettings(SettingsSection):
             raise ValueError(f"{value} must ascend from above 0, e.g. (5, 15, 30)")
         return value
 
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if "cost_of_short" in self.model_fields_set:
+            if "level" in self.model_fields_set:
+                raise ValueError("level and cost_of_short say the same in two ways; give one of them")
+            self.__dict__["level"] = critical_level(self.cost_of_short)
+        return self
 
-class BandwidthSettings(SettingsSection):
+
+class BandwidthSettings(Section):
     """Reservations begin above the `trigger` and then fit into the `headroom`; both are shares of a link's capacity.
 
     Nobody is limited below the `floor`; limits that differ less than the `deadband` are left as they are.
     """
 
     trigger: ShareOf1 = 0.97
-    headroom: ShareOf1 = 0.9
+    headroom: ShareOf1 = 0.92
     floor: ShareOf1 = 0.05
     deadband: NotNegative = 0.1
     lease_s: Seconds = 8.0
@@ -292,7 +291,7 @@ class BandwidthSettings(SettingsSection):
         return value
 
 
-class CpuSettings(SettingsSection):
+class CpuSettings(Section):
     """CPU limits leave `headroom` above a need, in steps; a calm machine gives back what it does not use.
 
     Calm is `calm_s` below `calm_share` of the everyday limit, or `calm_foreseen_s` where trusted forecasts see nothing
@@ -306,35 +305,50 @@ class CpuSettings(SettingsSection):
     calm_s: AboveZero = 10.0
     calm_foreseen_s: AboveZero = 5.0
     calm_share: ShareOf1 = 0.7
-    host_headroom: ShareOf1 = 0.9
+    host_headroom: ShareOf1 = 0.92
     host_deadband: NotNegative = 0.05
 
 
-class MemorySettings(SettingsSection):
-    """What is kept free beside a need (this share of it, at least so many bytes), and in which steps it is given."""
+class MemorySettings(Section):
+    """What is kept free beside a need (this share of it, at least so much), and in which steps it is given."""
 
     reserve: NotNegative = 0.15
-    reserve_bytes: int = 24 << 20
-    step_bytes: Count = 16 << 20
+    reserve_mib: Annotated[int, Field(ge=0)] = 24
+    step_mib: Count = 16
     deadband: NotNegative = 0.15
 
+    @property
+    def reserve_bytes(self) -> int:
+        """What is kept free at least."""
+        return self.reserve_mib << 20
 
-class MoveSettings(SettingsSection):
+    @property
+    def step_bytes(self) -> int:
+        """The size of a step."""
+        return self.step_mib << 20
+
+
+class MoveSettings(Section):
     """Live migration: how fast memory is copied, whether that takes from the links between hosts, how many at a time.
 
     `follow_sources`: machines go nearer to those who will call them although nothing is short.
     """
 
-    bytes_per_s: AboveZero = 125e6
+    mbit_per_s: AboveZero = 1000.0
     over_links: bool = False
-    limit_s: AboveZero = 30.0
+    limit_s: Annotated[float, Field(ge=1, le=3600)] = 30.0
     at_once: Count = 2
     per_host: Count = 1
     per_link: Count = 1
     follow_sources: bool = False
 
+    @property
+    def bytes_per_s(self) -> BytesPerS:
+        """How fast memory is copied."""
+        return self.mbit_per_s * 1e6 / 8
 
-class WeightSettings(SettingsSection):
+
+class WeightSettings(Section):
     """Whether weights follow predicted headroom, below which headroom, for which gain, and how often."""
 
     enabled: bool = True
@@ -343,7 +357,7 @@ class WeightSettings(SettingsSection):
     cooldown_s: NotNegative = 20.0
 
 
-class RouteSettings(SettingsSection):
+class RouteSettings(Section):
     """When and how traffic is routed. `churn`: the price of moving; `outlook`: the weight of forecasts.
 
     Nothing is done unless the fullest link is expected above `trigger` of its capacity, and will be emptier by
@@ -352,11 +366,11 @@ class RouteSettings(SettingsSection):
 
     enabled: bool = False
     every_s: AboveZero = 30.0
-    paths: Count = 4
-    churn: NotNegative = 0.002
-    outlook: NotNegative = 0.2
-    trigger: NotNegative = 0.5
-    min_gain: NotNegative = 0.05
+    paths: Annotated[int, Field(ge=2, le=16)] = 4
+    churn: Annotated[float, Field(ge=0, le=1)] = 0.002
+    outlook: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    trigger: ShareOf1 = 0.5
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
     lease_s: AboveZero = 900.0
 
     @property
@@ -365,7 +379,7 @@ class RouteSettings(SettingsSection):
         return self.every_s / SAMPLES_A_DECISION
 
 
-class BudgetSettings(SettingsSection):
+class BudgetSettings(Section):
     """Actions a minute: of each kind, on each host, for each tenant. Kinds that are not named keep their budget."""
 
     per_minute: Mapping[str, int] = Field(default_factory=lambda: dict(BUDGETS_PER_MINUTE))
@@ -379,7 +393,7 @@ class BudgetSettings(SettingsSection):
         return {**BUDGETS_PER_MINUTE, **value}
 
 
-class GuardSettings(SettingsSection):
+class GuardSettings(Section):
     """How old the world may be, how long things rest after a change, and how large one change may be.
 
     What turned round `max_turns` times within `turns_window_s` is left as it is for `hold_still_s`; nothing is made
@@ -395,7 +409,7 @@ class GuardSettings(SettingsSection):
     hold_still_s: NotNegative = 120.0
     max_step: float = 4.0
     retry_s: NotNegative = 30.0
-    stop_file: Path | None = None
+    stop_file: Path | None = Path(".run/paused")
     budgets: BudgetSettings = BudgetSettings()
 
     @field_validator("max_step")
@@ -406,13 +420,15 @@ class GuardSettings(SettingsSection):
         return value
 
 
-class TimingSettings(SettingsSection):
+class TimingSettings(Section):
     """How long things take and how often they are repeated, in seconds.
 
     What is not in effect for `min_hold_s` before the need has passed is not worth its cost. Of two acting orchestrators
-    one stands by: it takes over when for `duty_s` nothing was heard of the other.
+    one stands by: it takes over when for `duty_s` (three cycles, at least 5 s) nothing was heard of the other.
+    Without a `poll_s` of its own the orchestrator believes that counters are as old as the controller's.
     """
 
+    cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
     poll_s: AboveZero = 1.0
     decision_s: NotNegative = 0.5
     lead_priors_s: Mapping[str, Seconds] = Field(default_factory=lambda: dict(LEAD_PRIORS_S))
@@ -422,6 +438,12 @@ class TimingSettings(SettingsSection):
     duty_s: AboveZero = 5.0
     history_s: AboveZero = 300.0
     learn_every_s: NotNegative = 10.0
+
+    @model_validator(mode="after")
+    def _three_cycles(self) -> Self:
+        if "duty_s" not in self.model_fields_set:
+            self.__dict__["duty_s"] = max(5.0, 3 * self.cycle_s)
+        return self
 
     @field_validator("lead_priors_s")
     @classmethod
@@ -435,21 +457,44 @@ def _check_kinds(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         raise ValueError(f"{', '.join(unknown)}: no such kind of action; known here: {', '.join(sorted(known))}")
 
 
-class OrchestratorConfig(SettingsSection):
-    """All that the orchestrator is told. Shares are of 1, times are seconds; `act=False` gives advice only."""
+class OrchestratorSection(Section):
+    """The table [orchestrator]. Shares are of 1, times are seconds."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "cycle_s": "orchestrator.timing.cycle_s",
+        "cost_of_short": "orchestrator.demand.cost_of_short",
+        "level": "orchestrator.demand.level",
+        "margin": "orchestrator.demand.margin",
+        "link_headroom": "orchestrator.bandwidth.headroom",
+        "lease_s": "orchestrator.bandwidth.lease_s",
+        "host_headroom": "orchestrator.cpu.host_headroom",
+        "balance": "orchestrator.weights.enabled",
+        "migration_mbit_per_s": "orchestrator.moves.mbit_per_s",
+        "migration_over_links": "orchestrator.moves.over_links",
+        "migration_limit_s": "orchestrator.moves.limit_s",
+        "migrations_at_once": "orchestrator.moves.at_once",
+        "migrations_per_host": "orchestrator.moves.per_host",
+        "migrations_per_link": "orchestrator.moves.per_link",
+        "follow_sources": "orchestrator.moves.follow_sources",
+    }
 
     policy: Policy = "predictive"
-    act: bool = False
-    declared: DeclaredMachines = DeclaredMachines()
     demand: DemandSettings = DemandSettings()
     bandwidth: BandwidthSettings = BandwidthSettings()
     cpu: CpuSettings = CpuSettings()
     memory: MemorySettings = MemorySettings()
     moves: MoveSettings = MoveSettings()
     weights: WeightSettings = WeightSettings()
-    routing: RouteSettings = RouteSettings()
     guard: GuardSettings = GuardSettings()
     timing: TimingSettings = TimingSettings()
+
+
+class OrchestratorConfig(OrchestratorSection):
+    """All that the orchestrator is told: its table and [routing], what is declared, and whether it may act."""
+
+    act: bool = False
+    declared: DeclaredMachines = DeclaredMachines()
+    routing: RouteSettings = RouteSettings()
 
     @property
     def horizons_s(self) -> tuple[int, ...]:

@@ -52,14 +52,6 @@ class Demand:
         return [self.by_pair[pair, horizon_s] for pair in pairs]
 
 
-def critical_level(short_to_idle: float) -> float:
-    """The quantile to provide for when a unit short costs `short_to_idle` times as much as one that idles (> 0).
-
-    The newsvendor's critical ratio, short / (short + idle): Arrow, Harris and Marschak, Optimal Inventory Policy, 1951.
-    """
-    return short_to_idle / (1.0 + short_to_idle)
-
-
 def demands(world: World, config: OrchestratorConfig) -> Demand:
     """Demands of every pair: measured ones, and under the predictive policy one for each horizon."""
     found = (_pair_demand(world, one, horizon, config) for one in world.pairs.values() for horizon in config.horizons_s)

@@ -4,14 +4,14 @@ The door of the room. A `Predictor` makes one cycle at a time, `Tiers` are sever
 `forepath predict`; a `Forecaster` is the same without a database, for backtests.
 """
 
-from predictor.config import MODELS, PredictorConfig, WorkLimits
+from predictor.config import MODELS, HistoryLimits, PredictorConfig, PredictorSection, SlowTier, WorkLimits
 from predictor.data.sources import FlowSeries, Source
 from predictor.data.view import ForecastSpec, SeriesView, Target
 from predictor.ensemble.forecaster import ForecastBlock, Forecaster, ForecasterOptions
 from predictor.models import BASELINES, Adopting, Model, build_models, known_models
 from predictor.service.cycle import Predictor, PredictorReport
 from predictor.service.loop import run
-from predictor.service.tiers import FAST, SLOW, SlowTier, Tiers, tier_of
+from predictor.service.tiers import FAST, SLOW, Tiers, tier_of
 from predictor.trust.activity import rolling_probabilities
 from predictor.trust.scores import ModelScore, summarise_scores
 
@@ -26,11 +26,13 @@ __all__ = [
     "ForecastSpec",
     "Forecaster",
     "ForecasterOptions",
+    "HistoryLimits",
     "Model",
     "ModelScore",
     "Predictor",
     "PredictorConfig",
     "PredictorReport",
+    "PredictorSection",
     "SeriesView",
     "SlowTier",
     "Source",

@@ -1,67 +1,121 @@
-"""Says what is forecast, how far ahead and how much work that may cost, with defaults that suit one-second samples."""
+"""What may be set of the predictor: the table [predictor], with defaults that suit one-second samples."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 
+from pydantic import Field, field_validator, model_validator
+
+from cpdb import Section
 from predictor.models import IN_THE_BOX, REFERENCE, known_models
 
 MODELS = tuple(IN_THE_BOX)
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+# A window holds at least so many of the longest horizon: fewer teach nothing about how that far ahead differs.
+MIN_WINDOWS = 4
+AboveZero = Annotated[float, Field(gt=0)]
+Level = Annotated[float, Field(gt=0, lt=1)]
+Horizon = Annotated[int, Field(ge=1, le=3600)]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkLimits:
+def _check_window(name: str, window_s: float, horizons_s: tuple[int, ...]) -> None:
+    if window_s < MIN_WINDOWS * max(horizons_s, default=0):
+        raise ValueError(f"{name}: {window_s:g} must be at least {MIN_WINDOWS} times the longest horizon")
+
+
+class WorkLimits(Section):
     """How much work forecasting may cost.
 
     `fit_budget_s` is the CPU time that one fit of one model may take before it is ended, `max_pairs` a bound on memory;
     `threads` share the work of a cycle when there are thousands of pairs.
     """
 
-    refit_every_s: float = 30.0
-    fit_budget_s: float = 15.0
-    max_pairs: int = 120_000
-    threads: int = 2
+    refit_every_s: AboveZero = 30.0
+    fit_budget_s: AboveZero = 15.0
+    max_pairs: Annotated[int, Field(ge=1)] = 120_000
+    threads: Annotated[int, Field(ge=1)] = 2
 
 
-@dataclass(frozen=True, slots=True)
-class PredictorConfig:
-    """Settings of the predictor; raises ValueError with one line that names the setting that makes no sense.
+class HistoryLimits(Section):
+    """How much of the past counts, in seconds.
 
-    All times are seconds. `half_life_s` is how fast old scores lose their weight in the choice of a model,
-    `max_stale_s` how long a pair without rows is still forecast (ever wider). `tier` is the name under which forecasts
-    are written.
+    Models learn from the last `window_s` and say nothing before `min_s` are known; scores lose half of their weight in
+    the choice of a model after `half_life_s`; a pair without rows is still forecast, ever wider, for `max_stale_s`.
     """
 
-    horizons_s: tuple[int, ...] = (5, 15, 30)
-    levels: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-    step_s: float = 1.0
-    window_s: int = 900
-    min_history_s: float = 20.0
-    half_life_s: float = 60.0
-    max_stale_s: float = 60.0
+    window_s: AboveZero = 900.0
+    min_s: Annotated[float, Field(ge=0)] = 20.0
+    half_life_s: AboveZero = 60.0
+    max_stale_s: Annotated[float, Field(ge=0)] = 60.0
+
+
+class SlowTier(Section):
+    """The horizons of slow actions, in cells of `step_s`, forecast anew as often; no horizons = no such tier."""
+
+    horizons_s: Annotated[tuple[Horizon, ...], Field(max_length=16)] = (60, 120, 300, 600)
+    step_s: Annotated[float, Field(ge=2, le=60)] = 10.0
+    history_s: Annotated[float, Field(ge=240)] = 3600.0
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.horizons_s and min(self.horizons_s) < self.step_s:
+            raise ValueError(f"horizons_s: none may be below step_s, which is {self.step_s:g} s")
+        _check_window("history_s", self.history_s, self.horizons_s)
+        return self
+
+
+class PredictorSection(Section):
+    """What is forecast, how often, and from how much history; `seed` moves whatever is random in the models."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "history_s": "predictor.history.window_s",
+        "refit_every_s": "predictor.limits.refit_every_s",
+        "slow_horizons_s": "predictor.slow.horizons_s",
+        "slow_step_s": "predictor.slow.step_s",
+        "slow_history_s": "predictor.slow.history_s",
+    }
+
+    cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
     models: tuple[str, ...] = MODELS
-    limits: WorkLimits = WorkLimits()
+    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=32)] = LEVELS
+    horizons_s: Annotated[tuple[Horizon, ...], Field(min_length=1, max_length=16)] = (5, 15, 30)
     seed: int = 1
+    history: HistoryLimits = HistoryLimits()
+    limits: WorkLimits = WorkLimits()
+    slow: SlowTier = SlowTier()
+
+    @field_validator("levels", "horizons_s")
+    @classmethod
+    def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if sorted(set(values)) != list(values):
+            raise ValueError(f"{values} must ascend, e.g. 0.1, 0.5, 0.9 or 5, 15, 30")
+        return values
+
+    @field_validator("models")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if set(names) - set(known_models()):
+            raise ValueError(f"known are {', '.join(known_models())}; got {', '.join(names)}")
+        if REFERENCE not in names:
+            raise ValueError(f"{REFERENCE} must be among them, the others are measured against it")
+        return names
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        _check_window("history.window_s", self.history.window_s, self.horizons_s)
+        return self
+
+
+class PredictorConfig(PredictorSection):
+    """What the predictor of one tier is told: cells of `step_s`, and the name under which forecasts are written."""
+
+    step_s: AboveZero = 1.0
     tier: str = "fast"
 
-    def __post_init__(self) -> None:
-        unknown = set(self.models) - set(known_models())
-        checks = (
-            (
-                bool(self.horizons_s) and min(self.horizons_s) >= self.step_s,
-                "horizons_s: at least one, none below step_s",
-            ),
-            (
-                bool(self.levels) and sorted(set(self.levels)) == list(self.levels),
-                "levels: must ascend, e.g. (0.1, 0.5)",
-            ),
-            (all(0 < level < 1 for level in self.levels), "levels: must lie between 0 and 1"),
-            (self.step_s > 0, "step_s: must be above 0"),
-            (self.window_s >= 4 * max(self.horizons_s, default=0), "window_s: at least 4 times the longest horizon"),
-            (not unknown, f"models: known are {', '.join(known_models())}; got {', '.join(self.models)}"),
-            (REFERENCE in self.models, f"models: {REFERENCE} must be among them, the others are measured against it"),
-        )
-        for kept, rule in checks:
-            if not kept:
-                raise ValueError(f"predictor.{rule}")
+    @model_validator(mode="after")
+    def _fine_enough(self) -> Self:
+        if min(self.horizons_s) < self.step_s:
+            raise ValueError(f"horizons_s: none may be below step_s, which is {self.step_s:g} s")
+        return self
 
     @property
     def horizons(self) -> tuple[int, ...]:

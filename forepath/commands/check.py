@@ -1,18 +1,28 @@
 """`forepath check`: the effective settings with their origin, and every problem at once, before anything runs."""
 
+import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from cpdb import SettingsError, StoreError, StoreOutdated, open_store, without_password
+from cpdb import (
+    BEHAVIOUR,
+    URL_VARIABLE,
+    SettingsError,
+    StoreError,
+    StoreOutdated,
+    open_store,
+    read_tables,
+    without_password,
+)
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
-from forepath.processes import controller_manager, orchestrator_config, predictor_config, slow_lane
+from forepath.processes import controller_manager, orchestrator_config, predictor_config
 from forepath.settings import Settings, load_settings
 
 ANSWER_S = 5.0
@@ -131,29 +141,50 @@ def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath check
         forepath check --settings lab.toml --json -
     """
+    content = read_tables(settings)
     try:
         effective = load_settings(settings)
     except SettingsError as error:
-        problems = str(error).splitlines()
+        problems = [*str(error).splitlines(), *_beside_wrong_settings(content)]
         if not emit({"ok": False, "problems": problems, "settings": {}}, json):
             errors.print("\n".join(problems), highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_SETTINGS) from error
     problems = find_problems(effective)
-    shown = effective.model_dump(mode="json")
-    shown["database"]["url"] = _shown("database.url", effective.database.url)
-    payload = {"ok": not problems, "problems": problems, "settings": shown}
+    shown = in_force(effective)
+    payload = {"ok": not problems, "problems": problems, "settings": _masked(shown.model_dump(mode="json"))}
     if not emit(payload, json):
-        rows = [(path, value, origin) for path, value, origin in flatten(effective)]
+        rows = [(path, _shown(path, value), _origin(path, value, content)) for path, value in flatten(shown)]
         console.print(table("effective settings", ["setting", "value", "origin"], rows, left=3))
         console.print("\n".join(f"problem: {line}" for line in problems) or "no problem found", markup=False)
     if problems:
         raise typer.Exit(EXIT_FAILED)
 
 
+def in_force(settings: Settings) -> Settings:
+    """The settings with what one table takes from another filled in."""
+    try:
+        config = orchestrator_config(settings, act=False)
+    except SettingsError:
+        return settings  # what is wrong is told as a problem
+    values = {name: getattr(config, name) for name in type(settings.orchestrator).model_fields}
+    return settings.model_copy(update={"orchestrator": settings.orchestrator.model_copy(update=values)})
+
+
+def _beside_wrong_settings(content: Mapping[str, Any]) -> list[str]:
+    """What else is wrong, without the tables that cannot be read; nothing where what is declared cannot be."""
+    try:
+        Settings.model_validate(content)
+    except ValidationError as error:
+        wrong = {str(item["loc"][0]) if item["loc"] else "" for item in error.errors()}
+        if wrong <= set(BEHAVIOUR):
+            return find_problems(Settings.model_validate({n: table for n, table in content.items() if n not in wrong}))
+    return []
+
+
 def find_problems(settings: Settings) -> list[str]:
     """One line for each thing that would go wrong later: what, where, how to mend."""
     return [
-        *_behaviour(settings),
+        *_together(settings),
         *_references(settings),
         *_database(settings),
         *_hypervisors(settings),
@@ -161,14 +192,15 @@ def find_problems(settings: Settings) -> list[str]:
     ]
 
 
-def _behaviour(settings: Settings) -> list[str]:
-    lines: list[str] = []
-    for build in (predictor_config, slow_lane, partial(orchestrator_config, act=False)):
+def _together(settings: Settings) -> list[str]:
+    """What one process is told by several tables, and does not fit together."""
+    problems: list[str] = []
+    for build in (predictor_config, partial(orchestrator_config, act=False)):
         try:
             build(settings)
         except SettingsError as error:
-            lines += str(error).splitlines()
-    return list(dict.fromkeys(lines))
+            problems += str(error).splitlines()
+    return problems
 
 
 def _references(settings: Settings) -> list[str]:
@@ -216,23 +248,43 @@ def _programs() -> list[str]:
     return []
 
 
-def flatten(section: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
-    """(path, value, 'file' or 'default') of every setting, in the order of the model."""
-    rows: list[tuple[str, str, str]] = []
+def flatten(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of every setting, in the order of the classes."""
     for name in type(section).model_fields:
         value: Any = getattr(section, name)
-        path = f"{prefix}{name}"
         if isinstance(value, BaseModel):
-            rows += flatten(value, f"{path}.")
+            yield from flatten(value, f"{prefix}{name}.")
         elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
             for number, item in enumerate(value):
-                rows += flatten(item, f"{path}.{number}.")
+                yield from flatten(item, f"{prefix}{name}.{number}.")
         else:
-            origin = "file" if name in section.model_fields_set else "default"
-            rows.append((path, _shown(path, value), origin))
-    return rows
+            yield f"{prefix}{name}", value
+
+
+def _origin(path: str, value: Any, content: Mapping[str, Any]) -> str:
+    """Who said so: the file, the environment, another setting of the file, or nobody."""
+    if path == "database.url" and URL_VARIABLE in os.environ:
+        return "environment"
+    if _at(path, content) is not None:
+        return "file"
+    return "default" if value == dict(flatten(Settings())).get(path, value) else "derived"
+
+
+def _at(path: str, content: Any) -> Any:
+    for part in path.split("."):
+        if isinstance(content, list):
+            content = content[int(part)]
+        elif isinstance(content, dict):
+            content = content.get(part)
+        else:
+            return None
+    return content
 
 
 def _shown(path: str, value: Any) -> str:
     # A database URL may hold a password.
     return without_password(str(value)) if path == "database.url" else str(value)
+
+
+def _masked(shown: dict[str, Any]) -> dict[str, Any]:
+    return shown | {"database": shown["database"] | {"url": without_password(shown["database"]["url"])}}

@@ -12,8 +12,7 @@ import typer
 
 from cpdb import Pause, open_store
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, seconds, span
-from forepath.processes import PAUSE_FILE
-from forepath.settings import load_settings
+from forepath.settings import Settings, load_settings
 
 LONGEST_NAME = 128
 
@@ -56,15 +55,16 @@ def resume(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath resume
         forepath resume --json -
     """
-    store = open_store(load_settings(settings).database.url, create=False)
+    effective = load_settings(settings)
+    store, stopped = open_store(effective.database.url, create=False), stop_file(effective)
     now = time.time()
     lifted = store.pauses.resume(now, who())
     store.close()
-    if emit({"resumed": asdict(lifted) if lifted else None, "stop_file": stop_file()}, json):
+    if emit({"resumed": asdict(lifted) if lifted else None, "stop_file": stopped}, json):
         return
     _say(f"resumed; it was {_begun(lifted, now)}" if lifted else "nothing was paused")
-    if stop_file():
-        _say(f"but {stop_file()} stops an orchestrator that runs in this folder; remove that file to go on")
+    if stopped:
+        _say(f"but {stopped} stops an orchestrator that runs in this folder; remove that file to go on")
 
 
 def told(item: Pause, now: float) -> str:
@@ -78,17 +78,18 @@ def _begun(item: Pause, now: float) -> str:
     return f"paused {ago(now, item.paused_at)} by {item.paused_by}{why}"
 
 
-def warnings(item: Pause | None, now: float) -> Iterator[str]:
+def pause_warnings(settings: Settings, item: Pause | None, now: float) -> Iterator[str]:
     """What keeps the orchestrator from acting, a line each."""
     if item is not None:
         yield f"{told(item, now)}: nothing is started"
-    if stop_file():
-        yield f"stopped by {stop_file()} in this folder; remove that file to go on"
+    if stopped := stop_file(settings):
+        yield f"stopped by {stopped} in this folder; remove that file to go on"
 
 
-def stop_file() -> str | None:
+def stop_file(settings: Settings) -> str | None:
     """The file that stops an orchestrator of this folder, if it is there."""
-    return str(PAUSE_FILE) if PAUSE_FILE.exists() else None
+    file = settings.orchestrator.guard.stop_file
+    return str(file) if file is not None and file.exists() else None
 
 
 def who() -> str:

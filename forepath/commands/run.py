@@ -16,7 +16,7 @@ import orchestrator as orchestrator_room
 import predictor as predictor_room
 from cpdb import ForepathError, RetentionPolicy, Store, open_store
 from forepath import processes
-from forepath.commands import pause as halt
+from forepath.commands.pause import pause_warnings
 from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.processes import Supervisor
 from forepath.settings import Settings, declare, load_settings
@@ -50,8 +50,7 @@ def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.predictor_config(effective)
-    slow = processes.slow_lane(effective)
-    failed = predictor_room.run(store, config, effective.predictor.cycle_s, stop, slow)
+    failed = predictor_room.run(store, config, config.cycle_s, stop)
     store.close()
     emit({"command": "predict", "began_at": began_at, "ended_at": time.time(), "failed_cycles": failed}, json)
 
@@ -79,7 +78,7 @@ def orchestrate(
     def told(report: orchestrator_room.CycleReport) -> None:
         count.update(cycles=1, issued=len(report.issued), advised=len(report.advised))
 
-    failed = orchestrator_room.run(decider, effective.orchestrator.cycle_s, stop, told=told)
+    failed = orchestrator_room.run(decider, config.timing.cycle_s, stop, told=told)
     store.close()
     summary = {"command": "orchestrate", "policy": config.policy, "act": act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "failed_cycles": failed, **count}, json)
@@ -102,7 +101,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     mode = "acting" if act else "advice only; --act to act"
     names = [one.name for one in started]
     if json != "-":
-        for line in halt.warnings(pause, began_at):
+        for line in pause_warnings(effective, pause, began_at):
             console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
         console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
     with retaining(effective, stop):

@@ -6,15 +6,11 @@ from typing import Any
 
 from cpdb import LeaseHolder, Store, open_store, show_record
 from forepath import views
-from forepath.commands import pause as halt
+from forepath.commands.pause import pause_warnings, stop_file
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
 from forepath.settings import load_settings
 from forepath.views import alarm_lines
 from orchestrator import ACTING, ADVISING
-
-
-def _open(settings_file: Any) -> Store:
-    return open_store(load_settings(settings_file).database.url, create=False)
 
 
 def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
@@ -24,8 +20,8 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath status
         forepath status --json -
     """
-    store = _open(settings)
-    now = time.time()
+    effective, now = load_settings(settings), time.time()
+    store = open_store(effective.database.url, create=False)
     span = store.facts.span()
     pause = store.pauses.in_force(now)
     latest = store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
@@ -33,7 +29,7 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     payload: dict[str, Any] = {
         "now": now,
         "paused": asdict(pause) if pause else None,
-        "stop_file": halt.stop_file(),
+        "stop_file": stop_file(effective),
         "on_duty": {name: asdict(one) for name, one in _on_duty(store, now).items()},
         "last_sample_at": span[1] if span else None,
         "last_forecast_at": latest[0].issued_at if latest else None,
@@ -46,7 +42,7 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     }
     if emit(payload, json):
         return
-    for line in halt.warnings(pause, now):
+    for line in pause_warnings(effective, pause, now):
         console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
     for line in alarm_lines(alarms, {one.address: one.name for one in store.inventory.virtual_ips()}):
         console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
@@ -121,7 +117,7 @@ def pairs(settings: SettingsOption = None, json: JsonOption = None) -> None:
         forepath pairs
         forepath pairs --json pairs.json
     """
-    found = views.pairs(_open(settings), time.time())
+    found = views.pairs(open_store(load_settings(settings).database.url, create=False), time.time())
     if emit({"pairs": [asdict(view) for view in found]}, json):
         return
     horizons = sorted({horizon for view in found for horizon in view.expected_q90})

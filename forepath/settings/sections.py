@@ -1,6 +1,7 @@
 """What each table of the settings file may say: types, units, bounds and defaults."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,64 +12,6 @@ PROBE = r"^(arp|none|tcp:[1-9]\d{0,4})$"
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-
-
-class PredictorSection(Section):
-    """What is forecast, and from how much history.
-
-    `slow_horizons_s` are those of the lane for slow actions, in cells of `slow_step_s`; none = no such lane.
-    """
-
-    cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
-    horizons_s: Annotated[tuple[Annotated[int, Field(ge=1, le=600)], ...], Field(min_length=1, max_length=16)] = (
-        5,
-        15,
-        30,
-    )
-    slow_horizons_s: Annotated[tuple[Annotated[int, Field(ge=10, le=3600)], ...], Field(max_length=16)] = (
-        60,
-        120,
-        300,
-        600,
-    )
-    slow_step_s: Annotated[float, Field(ge=2, le=60)] = 10.0
-    slow_history_s: Annotated[float, Field(ge=240)] = 3600.0
-    levels: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=32)] = (
-        0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99,
-    )  # fmt: skip
-    history_s: Annotated[float, Field(ge=60)] = 900.0
-    refit_every_s: Positive = 30.0
-
-
-class OrchestratorSection(Section):
-    """How much certainty and room an action needs. Whether it acts at all is said on the command line, with --act.
-
-    `cost_of_short` is what being short costs, in units of what idling costs; it decides which quantile of a forecast
-    counts as the need, unless `level` names that quantile itself.
-    """
-
-    cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
-    policy: Literal["predictive", "reactive"] = "predictive"
-    cost_of_short: Annotated[float, Field(ge=1, le=1000)] = 9.0
-    level: Annotated[float, Field(ge=0.5, lt=1)] | None = None
-    margin: Annotated[float, Field(ge=1, le=3)] = 1.15
-    link_headroom: Share = 0.92
-    host_headroom: Share = 0.92
-    lease_s: Annotated[float, Field(ge=2, le=600)] = 8.0
-    balance: bool = True
-    migration_mbit_per_s: Positive = 1000.0
-    migration_over_links: bool = False
-    follow_sources: bool = False
-    migration_limit_s: Annotated[float, Field(ge=1, le=3600)] = 30.0
-    migrations_at_once: Annotated[int, Field(ge=1)] = 2
-    migrations_per_host: Annotated[int, Field(ge=1)] = 1
-    migrations_per_link: Annotated[int, Field(ge=1)] = 1
-
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> "OrchestratorSection":
-        if self.level is not None and "cost_of_short" in self.model_fields_set:
-            raise ValueError("level and cost_of_short say the same in two ways; give one of them")
-        return self
 
 
 class NodeSection(Section):
@@ -153,12 +96,24 @@ class HostSection(Section):
     maintenance: bool = False
 
 
+class VmMigrationSection(Section):
+    """What makes the copy of a busy machine end, where it is allowed: see the page about the settings for its price."""
+
+    auto_converge: bool = False
+    post_copy: bool = False
+
+
 class VmSection(Section):
     """A virtual machine: its rank, and between which limits its CPU and memory may be set.
 
     Memory is planned only with `memory_mib_max`. `affinity` names machines that share a host, `anti_affinity` such of
     which no host takes two.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "migration_auto_converge": "vm.migration.auto_converge",
+        "migration_post_copy": "vm.migration.post_copy",
+    }
 
     name: Name
     priority: int = 0
@@ -169,8 +124,7 @@ class VmSection(Section):
     memory_mib_min: Annotated[int, Field(ge=64)] = 64
     memory_mib_max: Annotated[int, Field(ge=64)] | None = None
     movable: bool = False
-    migration_auto_converge: bool = False
-    migration_post_copy: bool = False
+    migration: VmMigrationSection = VmMigrationSection()
     affinity: Name | None = None
     anti_affinity: Name | None = None
 
@@ -183,19 +137,3 @@ class VmSection(Section):
         if self.affinity is not None and self.affinity == self.anti_affinity:
             raise ValueError(f"affinity and anti_affinity cannot both be {self.affinity!r}; give one of them")
         return self
-
-
-class RoutingSection(Section):
-    """Off unless `enabled`. `churn` is the price of moving traffic, `outlook` the weight that forecasts have.
-
-    Nothing moves while the fullest link is expected below `trigger`, or gains less than `min_gain` (shares of 1).
-    """
-
-    enabled: bool = False
-    every_s: Annotated[float, Field(ge=5, le=3600)] = 30.0
-    paths: Annotated[int, Field(ge=2, le=16)] = 4
-    churn: Annotated[float, Field(ge=0, le=1)] = 0.002
-    outlook: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    trigger: Share = 0.5
-    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    lease_s: Annotated[float, Field(ge=60, le=86400)] = 900.0

@@ -43,8 +43,8 @@ def vm_specs(settings: Settings) -> tuple[VmSpec, ...]:
             vcpus_max=one.vcpus_max,
             memory_bytes_min=one.memory_mib_min * MIB,
             movable=one.movable,
-            migration_auto_converge=one.migration_auto_converge,
-            migration_post_copy=one.migration_post_copy,
+            migration_auto_converge=one.migration.auto_converge,
+            migration_post_copy=one.migration.post_copy,
             memory_bytes_max=(one.memory_mib_max or 0) * MIB,
             affinity=one.affinity,
             anti_affinity=one.anti_affinity,
@@ -65,14 +65,14 @@ def pool_specs(settings: Settings) -> tuple[PoolSpec, ...]:
                 PoolMember(member.name, member.address, member.mac, member.host, member.how or one.how)
                 for member in one.member
             ),
-            least=one.least,
-            most=one.most,
+            least=one.min_destinations,
+            most=one.max_destinations,
             weight=one.weight,
             priority=services[one.virtual_ip].priority,
-            cpu_cores_min=one.cpu_cores_base,
-            cpu_cores_max=one.cpu_cores_max,
-            vcpus=one.vcpus,
-            memory_bytes=one.memory_mib * MIB,
+            cpu_cores_min=one.machine.cpu_cores_base,
+            cpu_cores_max=one.machine.cpu_cores_max,
+            vcpus=one.machine.vcpus,
+            memory_bytes=one.machine.memory_mib * MIB,
             image=_image(one),
             manner=_manner(one),
         )
@@ -98,9 +98,9 @@ def _problems(settings: Settings) -> Iterator[str]:
 
 
 def _image(section: PoolSection) -> GoldenImage | None:
-    if section.image is None or section.template is None:
+    if section.machine.image is None or section.machine.template is None:
         return None
-    return GoldenImage(section.image, _text(section.template))
+    return GoldenImage(section.machine.image, _text(section.machine.template))
 
 
 def _text(path: Path) -> str:
@@ -117,15 +117,15 @@ def _manner(section: PoolSection) -> Manner:
     return Manner(
         probe=probe,  # type: ignore[arg-type]
         port=int(port or 0),
-        wake_limit_s=section.wake_limit_s,
-        boot_limit_s=section.boot_limit_s,
-        health_limit_s=section.health_limit_s,
-        ramp=section.ramp,
-        ramp_step_s=section.ramp_step_s,
-        quiet_s=section.quiet_s,
-        drain_limit_s=section.drain_limit_s,
-        cut_connections=section.cut_connections,
-        cooldown_s=section.cooldown_s,
+        wake_limit_s=section.arrival.resume_limit_s,
+        boot_limit_s=section.arrival.boot_limit_s,
+        health_limit_s=section.arrival.health_limit_s,
+        ramp=section.arrival.ramp,
+        ramp_step_s=section.arrival.ramp_step_s,
+        quiet_s=section.departure.quiet_s,
+        drain_limit_s=section.departure.drain_limit_s,
+        cut_connections=section.departure.cut_connections,
+        cooldown_s=section.departure.cooldown_s,
     )
 
 

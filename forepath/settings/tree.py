@@ -12,13 +12,12 @@ from forepath.settings.sections import (
     HostSection,
     LinkSection,
     NodeSection,
-    OrchestratorSection,
-    PredictorSection,
-    RoutingSection,
     TenantSection,
     VirtualIpSection,
     VmSection,
 )
+from orchestrator import OrchestratorSection, RouteSettings
+from predictor import PredictorSection
 from ryu_apps import ControllerSection
 
 NAMED = ("node", "virtual_ip", "host", "vm", "tenant")
@@ -31,7 +30,7 @@ class Settings(Section):
     controller: ControllerSection = ControllerSection()
     predictor: PredictorSection = PredictorSection()
     orchestrator: OrchestratorSection = OrchestratorSection()
-    routing: RoutingSection = RoutingSection()
+    routing: RouteSettings = RouteSettings()
     node: tuple[NodeSection, ...] = ()
     link: tuple[LinkSection, ...] = ()
     virtual_ip: tuple[VirtualIpSection, ...] = ()

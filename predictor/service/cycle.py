@@ -74,14 +74,16 @@ class Predictor:
         more: Sequence[Callable[[ForecastSpec], Model]] = (),
     ) -> None:
         self.config = config
-        self.source = source or FlowSeries.of_pairs(config.step_s, config.window_s, config.limits.max_pairs)
+        self.source = source or FlowSeries.of_pairs(config.step_s, config.history.window_s, config.limits.max_pairs)
         spec = make_spec(config.horizons, len(self.source.quantities) // 2, config.levels)
         models = build_models(config.models, spec, config.seed)
         models |= {model.name: model for model in (make(spec) for make in more)}
         self.names = ForecastLabels(config, self.source.subjects, self.source.quantities, (*models, PEERS))
         # Horizons shorter than this are not forecast: see predictor/trust/horizon.py.
         self.shortest_s = 0.0
-        self.forecaster = Forecaster(spec, models, ForecasterOptions(half_life=config.half_life_s / config.step_s))
+        self.forecaster = Forecaster(
+            spec, models, ForecasterOptions(half_life=config.history.half_life_s / config.step_s)
+        )
         self.live = LiveForecaster(self.forecaster, config.limits.threads)
         self._pending = PendingForecasts(spec)
         shape = score_shape(tuple(models), config.horizons_s, self.source.quantities, config.tier)
@@ -171,7 +173,7 @@ class Predictor:
         for model in installed:
             self.forecaster.install(model)
         self._fits.begin_when_due(self.models.values(), view, report.now)
-        view = self.live.update(view, oldest=round(2 * self.config.min_history_s / self.config.step_s))
+        view = self.live.update(view, oldest=round(2 * self.config.history.min_s / self.config.step_s))
         age_s = (view.start + view.cells - 1 - self.live.seen.last + view.lead) * self.config.step_s
         factor = np.minimum(np.sqrt(1.0 + np.maximum(age_s - USUAL_AGE_S, 0.0) / WIDENING_S), WIDEST)
         forecast = self.live.forecast_series(view, factor.astype(np.float32))
@@ -180,7 +182,9 @@ class Predictor:
         final, young = self._peers.completed(forecast.final, view, self.live.seen.known, self.source.subjects)
         helped = np.zeros(len(final), dtype=bool)
         helped[young] = ~np.isnan(final[young, :, 0]).any(axis=-1)
-        written = (helped | (whole & (known_s >= self.config.min_history_s))) & (age_s <= self.config.max_stale_s)
+        written = (helped | (whole & (known_s >= self.config.history.min_s))) & (
+            age_s <= self.config.history.max_stale_s
+        )
         by_peers = helped & (self.live.seen.known < EQUAL_CELLS)
         chosen_by = np.where(by_peers[:, None], np.uint8(len(self.models)), forecast.chosen)
         forecast = replace(forecast, final=final, chosen=chosen_by)

@@ -8,15 +8,13 @@ import structlog
 
 from cpdb import Store, StoreError
 from predictor.config import PredictorConfig
-from predictor.service.tiers import SlowTier, Tiers
+from predictor.service.tiers import Tiers
 from predictor.service.workers import use_one_thread
 
 log = structlog.get_logger(__name__)
 
 
-def run(
-    store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event, slow: SlowTier = SlowTier()
-) -> int:
+def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event) -> int:
     """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
 
     Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
@@ -24,7 +22,7 @@ def run(
     """
     use_one_thread()
     give_back_large_arrays()
-    predictor = Tiers(config, slow)
+    predictor = Tiers(config)
     failed = 0
     next_at = time.monotonic()
     try:

@@ -1,7 +1,6 @@
 """All tiers of forecasts: pairs, their sums, links and machines, each seconds ahead and minutes ahead."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -91,55 +90,44 @@ def tier_of(kind: SubjectKind, speed: str = FAST) -> str:
     return f"{speed}/machine" if kind in MACHINES else f"{speed}/{kind.value}"
 
 
-@dataclass(frozen=True, slots=True)
-class SlowTier:
-    """The tier for slow actions: cells of `step_s`, forecast anew every `every_s`; no horizons = no such tier."""
-
-    horizons_s: tuple[int, ...] = (60, 120, 300, 600)
-    step_s: float = 10.0
-    every_s: float = 10.0
-    window_s: int = 3600
-
-    def config(self, fast: PredictorConfig) -> PredictorConfig:
-        """Settings of a predictor of this tier; raises ValueError with one line."""
-        slower = self.step_s / fast.step_s
-        return replace(
-            fast,
-            horizons_s=self.horizons_s,
-            step_s=self.step_s,
-            window_s=self.window_s,
-            min_history_s=0.5 * slower * fast.min_history_s,
-            half_life_s=slower * fast.half_life_s,
-            max_stale_s=slower * fast.max_stale_s,
-            models=tuple(name for name in LIGHT if name in fast.models),
-            tier=SLOW,
-        )
+def slow_config(fast: PredictorConfig) -> PredictorConfig:
+    """What predictors of the slow tier are told: its own cells and horizons, and all spans longer as its cells are."""
+    slow = fast.slow
+    slower = slow.step_s / fast.step_s
+    return fast.tuned(
+        horizons_s=slow.horizons_s,
+        step_s=slow.step_s,
+        history={
+            "window_s": slow.history_s,
+            "min_s": 0.5 * slower * fast.history.min_s,
+            "half_life_s": slower * fast.history.half_life_s,
+            "max_stale_s": slower * fast.history.max_stale_s,
+        },
+        models=tuple(name for name in LIGHT if name in fast.models),
+        tier=SLOW,
+    )
 
 
 class Tiers:
     """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done."""
 
-    def __init__(self, config: PredictorConfig, slow: SlowTier = SlowTier(), background: bool = True) -> None:
+    def __init__(self, config: PredictorConfig, background: bool = True) -> None:
         self.pairs = Predictor(config, background)
-        self._slow = slow
+        self._slow_every_s = config.slow.step_s
         self._slow_at: float | None = None
         self._number = 0
         self._looked_at: float | None = None
         self._told: set[str] = set()
-        light = replace(
-            config,
-            models=tuple(name for name in LIGHT if name in config.models),
-            limits=replace(config.limits, threads=1),
-        )
-        machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.window_s)
+        light = config.tuned(models=tuple(name for name in LIGHT if name in config.models), limits={"threads": 1})
+        machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.history.window_s)
         self._host_of = machines.host_of
         sources = {**dict(_sums(light)), tier_of(SubjectKind.VM): machines}
         self.fast = self._beside(light, sources)
         self.slow: dict[str, Predictor] = {}
-        if slow.horizons_s:
-            slowly = slow.config(config)
+        if config.slow.horizons_s:
+            slowly = slow_config(config)
             both = {SLOW: self.pairs.source, **{tier.replace(FAST, SLOW, 1): one for tier, one in sources.items()}}
-            coarse = {tier: CoarseSeries(one, slowly.step_s, slowly.window_s) for tier, one in both.items()}
+            coarse = {tier: CoarseSeries(one, slowly.step_s, slowly.history.window_s) for tier, one in both.items()}
             self.slow = self._beside(slowly, coarse)
 
     def _beside(self, config: PredictorConfig, sources: Mapping[str, Source]) -> dict[str, Predictor]:
@@ -151,7 +139,7 @@ class Tiers:
                 destinations = made[tier_of(SubjectKind.DESTINATION, tier.split("/")[0])]
                 arrivals = MachineArrivals(destinations, source, self._host_of)
                 more = [partial(Communications, arrivals=arrivals)]
-            made[tier] = Predictor(replace(config, tier=tier), background=False, source=source, more=more)
+            made[tier] = Predictor(config.tuned(tier=tier), background=False, source=source, more=more)
         return made
 
     def cycle(self, store: Store, now: float) -> PredictorReport:
@@ -165,7 +153,7 @@ class Tiers:
         for turn, predictor in enumerate(self.fast.values()):
             if (turn + self._number) % TURNS == 0:
                 predictor.cycle(store, now)
-        if self.slow and (self._slow_at is None or now - self._slow_at >= self._slow.every_s):
+        if self.slow and (self._slow_at is None or now - self._slow_at >= self._slow_every_s):
             self._slow_at = now
             for predictor in self.slow.values():
                 predictor.cycle(store, now)
@@ -200,7 +188,7 @@ class Tiers:
 
 
 def _sums(config: PredictorConfig) -> Iterator[tuple[str, Source]]:
-    step_s, window_s = config.step_s, config.window_s
+    step_s, window_s = config.step_s, config.history.window_s
     yield tier_of(SubjectKind.VIRTUAL_IP), sums(virtual_ip_of, step_s, window_s)
     yield tier_of(SubjectKind.DESTINATION), sums(destination_of, step_s, window_s)
     yield tier_of(SubjectKind.LINK), LoadSeries((LinkLoad,), step_s, window_s)

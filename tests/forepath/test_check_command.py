@@ -73,9 +73,8 @@ def test_problems_of_all_kinds_are_found_together(tmp_path: Path, forepath: Fore
     (tmp_path / "forepath.toml").write_text(
         """
         database.url = "sqlite:////nowhere/at/all.db"
-        predictor.history_s = 60
-        predictor.horizons_s = [30, 5]
-        orchestrator.lease_s = 2
+        predictor.history.window_s = 60
+        orchestrator.bandwidth.lease_s = 1
         controller.poll_s = 5
         [[link]]
         a = "nobody"
@@ -84,16 +83,34 @@ def test_problems_of_all_kinds_are_found_together(tmp_path: Path, forepath: Fore
         """
     )
     said = forepath("check")
-    assert said.code == 1
+    assert said.code == 3
     for words in (
-        "predictor.window_s",
-        "orchestrator.horizons_s",
-        "orchestrator.lease_s",
+        "history.window_s: 60 must be at least 4 times the longest horizon",
+        "orchestrator.bandwidth.lease_s: 1.0 ends before it can be renewed; write at least 2",
         "link.0.a = 'nobody'",
         "link.0.b = 'noone'",
         "/nowhere/at/all.db",
     ):
-        assert words in said.out, words
+        assert words in said.err, words
+
+
+def test_what_two_tables_say_must_fit_together(tmp_path: Path, forepath: Forepath) -> None:
+    (tmp_path / "forepath.toml").write_text("controller.poll_s = 5\norchestrator.bandwidth.lease_s = 8\n")
+    said = forepath("check")
+    assert said.code == 1
+    assert "orchestrator: bandwidth.lease_s: 8.0 ends before it can be renewed; write at least 10" in said.out
+
+
+def test_what_one_table_takes_from_another_is_shown(tmp_path: Path, forepath: Forepath) -> None:
+    text = "controller.poll_s = 3\npredictor.horizons_s = [7]\norchestrator.demand.cost_of_short = 19\n"
+    (tmp_path / "forepath.toml").write_text(text)
+    lines = [line.split("│") for line in forepath("check").out.splitlines() if line.count("│") == 2]
+    told = {path.strip(): (value.strip(), origin.strip()) for path, value, origin in lines}
+    assert told["orchestrator.timing.poll_s"] == ("3.0", "derived")
+    assert told["orchestrator.demand.horizons_s"] == ("(7,)", "derived")
+    assert told["orchestrator.demand.level"] == ("0.95", "derived")
+    assert told["orchestrator.demand.cost_of_short"] == ("19.0", "file")
+    assert told["controller.pairs.max_pairs"] == ("4096", "default")
 
 
 def test_a_hypervisor_that_does_not_answer_is_a_problem(tmp_path: Path, forepath: Forepath) -> None:

@@ -83,9 +83,9 @@ def test_wrong_settings_stop_every_command(tmp_path: Path, forepath: Forepath, c
 
 
 def test_settings_that_do_not_go_together_stop_the_predictor(tmp_path: Path, forepath: Forepath) -> None:
-    (tmp_path / "forepath.toml").write_text("[predictor]\nhistory_s = 60\n")
+    (tmp_path / "forepath.toml").write_text("[predictor.history]\nwindow_s = 60\n")
     said = forepath("predict")
-    assert said.code == 3 and "predictor.window_s" in said.err
+    assert said.code == 3 and "history.window_s: 60 must be at least 4 times" in said.err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def foreseen(empty: Store) -> Store:
     """c1 talks to shop all the time, c2 only now and then, c4 has fallen silent; cores and links follow."""
     rng = np.random.default_rng(1)
     begin = time.time() - SECONDS
-    lanes = Tiers(CONFIG, SlowTier(horizons_s=(60,), window_s=240, step_s=5.0, every_s=5.0), background=False)
+    lanes = Tiers(CONFIG.tuned(slow=SlowTier(horizons_s=(60,), history_s=240, step_s=5.0)), background=False)
     for second in range(1, SECONDS + 1):
         t = begin + second
         now_and_then = 40_000 if second % 9 == 0 else 0

@@ -25,9 +25,9 @@ address = "10.0.1.1"
 mac = "52:54:00:00:00:01"
 [[pool]]
 virtual_ip = "{vip}"
-most = {most}
-cpu_cores_max = 2.0
-memory_mib = 256
+max_destinations = {most}
+machine.cpu_cores_max = 2.0
+machine.memory_mib = 256
 probe = "{probe}"
 {more}
 [[pool.member]]
@@ -48,7 +48,7 @@ def written(tmp_path: Path, **more: str) -> Path:
 def test_a_pool_reaches_the_orchestrator(tmp_path: Path) -> None:
     template = tmp_path / "guest.xml"
     template.write_text("<domain><name>$name</name></domain>")
-    more = f'image = "/images/web.qcow2"\ntemplate = "{template}"\nhow = "image"'
+    more = f'machine.image = "/images/web.qcow2"\nmachine.template = "{template}"\nhow = "image"'
     config = orchestrator_config(load_settings(written(tmp_path, more=more)), act=False)
     (pool,) = config.declared.pools
     assert (pool.virtual_ip, pool.most, pool.priority, pool.memory_bytes) == ("10.0.0.101", 3, 7, 256 << 20)
@@ -67,7 +67,7 @@ def test_a_pool_reaches_the_orchestrator(tmp_path: Path) -> None:
         ({"vip": "shoes"}, "'shoes' is not declared; known are shop"),
         ({"host": "hZ"}, "host 'hZ' is not declared; known are hA"),
         ({"name": "shop1"}, "is a destination already"),
-        ({"more": 'image = "/i.qcow2"\ntemplate = "nowhere.xml"'}, "nowhere.xml cannot be read"),
+        ({"more": 'machine.image = "/i.qcow2"\nmachine.template = "nowhere.xml"'}, "nowhere.xml cannot be read"),
     ],
 )
 def test_what_does_not_fit_the_rest_is_refused(wrong: dict[str, str], part: str, tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_what_does_not_fit_the_rest_is_refused(wrong: dict[str, str], part: str,
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"most": "0"}, "most"),
-        ({"more": "least = 4"}, "most 3 is below least 4"),
+        ({"most": "0"}, "max_destinations"),
+        ({"more": "min_destinations = 4"}, "max_destinations 3 is below min_destinations 4"),
         ({"probe": "ping"}, "probe"),
-        ({"more": "ramp = [0.5, 0.9]"}, "must ascend to 1"),
+        ({"more": "arrival.ramp = [0.5, 0.9]"}, "must ascend to 1"),
         ({"more": 'how = "image"'}, "needs image and template"),
-        ({"more": 'image = "/i.qcow2"'}, "belong together"),
-        ({"more": "cpu_cores_base = 3.0"}, "cpu_cores_max 2.0 is below cpu_cores_base 3.0"),
+        ({"more": 'machine.image = "/i.qcow2"'}, "belong together"),
+        ({"more": "machine.cpu_cores_base = 3.0"}, "cpu_cores_max 2.0 is below cpu_cores_base 3.0"),
         ({"more": "colour = 1"}, "no such setting"),
     ],
 )

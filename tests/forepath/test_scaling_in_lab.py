@@ -93,9 +93,12 @@ def pools(template: Path, image: Path) -> list[dict[str, Any]]:
     ]
     return [
         {
-            "virtual_ip": "shop", "most": 4, "cpu_cores_base": 0.25, "cpu_cores_max": 0.25, "memory_mib": 128,
-            "image": str(image), "template": str(template), "probe": "agent", "member": members,
-            "cooldown_s": 1.0, "ramp_step_s": 0.5,
+            "virtual_ip": "shop", "max_destinations": 4, "probe": "agent", "member": members,
+            "machine": {
+                "cpu_cores_base": 0.25, "cpu_cores_max": 0.25, "memory_mib": 128,
+                "image": str(image), "template": str(template),
+            },
+            "arrival": {"ramp_step_s": 0.5}, "departure": {"cooldown_s": 1.0},
         }
     ]  # fmt: skip
 
@@ -128,7 +131,7 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
         settings = Settings.model_validate(tables | {"pool": pools(template(directory), image)})
         store = open_store(settings.database.url)
         declare(settings, store)
-        config = replace(orchestrator_config(settings, act=True), calm_s=4.0, poll_s=1.0)
+        config = orchestrator_config(settings, act=True).tuned(cpu={"calm_s": 4.0}, timing={"poll_s": 1.0})
         at_rest = LibvirtPool(config.declared.hosts)
         for one in config.declared.pools[0].members[:2]:
             at_rest.rest(config.declared.pools[0], one, one.how, 0.0)
@@ -221,7 +224,7 @@ def test_a_machine_is_made_of_the_golden_image_and_taken_away_again(scaled: Scal
     assert scaled.until(lambda: scaled.weights() == {"shop1": 100} and states(scaled) == rest, 90), states(scaled)
     assert scaled.until(lambda: healthy(scaled), 60), scaled.log()
     only = replace(scaled.config.declared.pools[0], members=scaled.config.declared.pools[0].members[2:])
-    whole, scaled.config = scaled.config, replace(scaled.config, pools=(only,))
+    whole, scaled.config = scaled.config, scaled.config.tuned(declared={"pools": (only,)})
     stop = tmp_path / "stop"
     visitor = scaled.lab.fabric.client_popen(
         "c1", [*VISITOR, VIP, str(stop)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -1,13 +1,13 @@
 """The settings file: everything has a default, nothing unknown passes, and all problems come at once."""
 
 import re
-import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab_on_paper import Forepath
 
-from cpdb import SettingsError, without_password
+from cpdb import BEHAVIOUR, TABLES, Section, SettingsError, section_of, without_password
 from forepath.processes import orchestrator_config
 from forepath.settings import Settings, load_settings
 
@@ -135,14 +135,56 @@ def test_the_example_of_the_page_loads_and_shows_the_true_defaults(tmp_path: Pat
     settings = load_settings(tmp_path / "page.toml")
     assert [item.name for item in settings.virtual_ip[0].destination] == ["shop1"]
     defaults = Settings()
-    for section in ("database", "controller", "predictor", "orchestrator"):
+    for section in BEHAVIOUR:
         assert getattr(settings, section) == getattr(defaults, section), section
 
 
-def test_the_page_names_every_setting() -> None:
-    told = tomllib.loads(example())
-    for name, field in Settings.model_fields.items():
-        assert name in told, f"{name} is missing on the page ({field.annotation})"
+def sections(section: type[Section], table: str = "") -> Iterator[tuple[str, type[Section]]]:
+    """Every table of the file by its full name, with its class."""
+    yield table, section
+    for name, field in section.model_fields.items():
+        inner = section_of(field.annotation)
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from sections(inner, f"{table}.{name}".lstrip("."))
+
+
+def test_every_setting_stands_on_the_page_in_its_table() -> None:
+    parts = re.split(r"^\[+([\w.]+)\]+", example(), flags=re.MULTILINE)
+    told = dict(zip(parts[1::2], parts[2::2], strict=True))
+    known = {table for table, _ in sections(Settings)}
+    missing = [
+        f"{table}.{name}"
+        for table, section in sections(Settings)
+        for name in section.model_fields
+        if f"{table}.{name}".lstrip(".") not in known | told.keys()
+        and not re.search(rf"^(# )?{name} = ", told.get(table, ""), re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_sections_are_small_and_the_tables_are_those_that_every_process_knows() -> None:
+    assert {table: len(one.model_fields) for table, one in sections(Settings) if len(one.model_fields) > 12} == {}
+    assert tuple(Settings.model_fields) == TABLES
+
+
+RENAMED = [(table, old, new, section) for table, section in sections(Settings) for old, new in section.RENAMED.items()]
+
+
+@pytest.mark.parametrize(("table", "old", "new", "section"), RENAMED, ids=[f"{one[0]}.{one[1]}" for one in RENAMED])
+def test_an_old_name_is_refused_with_the_new_one(
+    tmp_path: Path, table: str, old: str, new: str, section: type[Section]
+) -> None:
+    assert old not in section.model_fields
+    place, _, name = new.rpartition(".")
+    assert name in dict(sections(Settings))[place].model_fields
+    repeated = table.partition(".")[0] not in BEHAVIOUR
+    lines = refused(tmp_path, f"[[{table}]]\n{old} = 1\n" if repeated else f"[{table}]\n{old} = 1\n")
+    assert [line.partition(": ")[2] for line in lines if f".{old} = 1" in line] == [f"has a new name; write {new}"]
+
+
+def test_a_file_of_the_version_before_is_refused_with_every_new_name_at_once(tmp_path: Path) -> None:
+    lines = refused(tmp_path, (Path(__file__).parent / "settings_before.toml").read_text(encoding="utf-8"))
+    assert len(lines) == sum(1 for table, *_ in RENAMED) and all("has a new name; write " in line for line in lines)
 
 
 def test_the_page_s_example_has_no_dangling_names_but_the_ones_it_leaves_out(
@@ -157,11 +199,11 @@ def test_caution_is_said_once_as_a_cost_or_as_a_level(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     found = []
     for text in ("", "cost_of_short = 19", "level = 0.8"):
-        path.write_text(f"[orchestrator]\n{text}\n", encoding="utf-8")
+        path.write_text(f"[orchestrator.demand]\n{text}\n", encoding="utf-8")
         found.append(orchestrator_config(load_settings(path), act=False).demand.level)
     assert found == pytest.approx([0.9, 0.95, 0.8])
-    (line,) = refused(tmp_path, "[orchestrator]\nlevel = 0.8\ncost_of_short = 19\n")
-    assert line == "orchestrator: level and cost_of_short say the same in two ways; give one of them"
+    (line,) = refused(tmp_path, "[orchestrator.demand]\nlevel = 0.8\ncost_of_short = 19\n")
+    assert line == "orchestrator.demand: level and cost_of_short say the same in two ways; give one of them"
 
 
 def test_tenants_of_machines_and_services_reach_the_budgets(tmp_path: Path) -> None:

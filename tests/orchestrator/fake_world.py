@@ -39,7 +39,13 @@ VMS = (
     VmSpec("backup1", 0, 0.1, 0.1, 1),
     VmSpec("batch1", 0, 0.25, 0.25, 1, movable=True),
 )
-CONFIG = OrchestratorConfig(act=True, declared={"hosts": HOSTS, "vms": VMS})
+CONFIG = OrchestratorConfig(
+    act=True,
+    declared={"hosts": HOSTS, "vms": VMS},
+    demand={"margin": 1.2},
+    bandwidth={"headroom": 0.9},
+    cpu={"host_headroom": 0.9},
+)
 NO_SURGES: tuple[tuple[float, float], ...] = ()
 
 

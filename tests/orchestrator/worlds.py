@@ -13,7 +13,8 @@ from orchestrator.relations import CpuRelation
 
 NOW = 5_000.0
 LINK = ("leaf", "h1")
-CONFIG = OrchestratorConfig(act=True)
+# Round shares: what tests expect can be worked out in the head.
+CONFIG = OrchestratorConfig(act=True, demand={"margin": 1.2}, bandwidth={"headroom": 0.9}, cpu={"host_headroom": 0.9})
 RELATION = CpuRelation("connections_per_s", 0.01, 0.02, 0.0, 50)
 GIB = 1 << 30
 

@@ -64,7 +64,7 @@ def surges(told: Told, after: int) -> Iterator[tuple[int, int, float]]:
 
 @pytest.mark.parametrize(("seed", "models"), [(1, PredictorConfig().models), (2, QUICK.models), (3, QUICK.models)])
 def test_recurring_surges_and_their_ends_are_foreseen(store, seed, models):
-    told = tell(store, make(seed, SURGES), replace(QUICK, models=models))
+    told = tell(store, make(seed, SURGES), QUICK.tuned(models=models))
     seen = list(surges(told, after=4))
     assert len(seen) >= 3
     for horizon in (5, 15, 30):
@@ -146,7 +146,7 @@ def test_a_gap_widens_the_fan_instead_of_making_zeros(store):
 
 
 def test_after_too_long_a_silence_nothing_is_said(store):
-    config = replace(QUICK, max_stale_s=10.0)
+    config = QUICK.tuned(history={"max_stale_s": 10.0})
     told = tell(store, make(6, replace(CALM, seconds=60)), config, speaks=lambda second: second <= 40)
     assert told.reports[44].forecasts > 0
     assert told.reports[-1].forecasts == 0
@@ -155,7 +155,7 @@ def test_after_too_long_a_silence_nothing_is_said(store):
 def test_a_new_pair_waits_until_it_has_some_history(store):
     told = tell(store, make(7, replace(CALM, seconds=30)), QUICK)
     first = next(number for number, report in enumerate(told.reports, start=1) if report.forecasts)
-    assert QUICK.min_history_s <= first <= QUICK.min_history_s + 3
+    assert QUICK.history.min_s <= first <= QUICK.history.min_s + 3
 
 
 def test_a_restart_foresees_from_what_the_store_remembers(store):

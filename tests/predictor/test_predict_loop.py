@@ -11,7 +11,7 @@ from synthetic_traffic import Recipe, make
 from cpdb import Communication, Store, StoredBatch, StoreError, open_store
 from predictor import PredictorConfig, run
 
-QUICK = PredictorConfig(models=("naive", "ewma"), min_history_s=5)
+QUICK = PredictorConfig(models=("naive", "ewma"), history={"min_s": 5})
 
 
 def fill(store: Store, until: float) -> None:
@@ -74,7 +74,7 @@ def test_the_loop_survives_a_store_that_fails_for_a_while(tmp_path: Path):
         ({"horizons_s": ()}, "horizons_s"),
         ({"levels": (0.9, 0.1)}, "levels"),
         ({"levels": (0.5, 1.0)}, "levels"),
-        ({"window_s": 60}, "window_s"),
+        ({"history": {"window_s": 60}}, "window_s"),
         ({"models": ("ewma", "oracle")}, "oracle"),
         ({"models": ("naive",)}, "ewma"),
         ({"step_s": 0.0}, "step_s"),

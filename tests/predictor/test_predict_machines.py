@@ -49,8 +49,9 @@ def test_where_nothing_varies_or_little_is_known_there_is_no_line():
 def lived(store, seconds=200):
     """Requests come in a rhythm of 40 s; vm1's load follows them, vm2's wanders, whatever its few say."""
     rng = np.random.default_rng(2)
-    config = PredictorConfig(models=("naive", "ewma", "train_mean", "seasonal_naive"))
-    tiers, idle = Tiers(config, SlowTier(horizons_s=()), background=False), 0.4
+    models = ("naive", "ewma", "train_mean", "seasonal_naive")
+    config = PredictorConfig(models=models, slow=SlowTier(horizons_s=()))
+    tiers, idle = Tiers(config, background=False), 0.4
     for second in range(1, seconds + 1):
         t = START + second
         requests = int(rng.poisson(40 if second % 40 < 10 else 4))

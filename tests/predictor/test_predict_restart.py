@@ -3,7 +3,6 @@
 import io
 import json
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,7 @@ def test_a_restart_goes_on_with_what_was_learnt(store):
 def test_a_pair_that_the_rows_have_forgotten_is_still_known(store):
     before = lived(store, until=60)
     before.keep(store, START + 60)
-    after = Predictor(replace(CONFIG, window_s=130), background=False)
+    after = Predictor(CONFIG.tuned(history={"window_s": 130}), background=False)
     after.cycle(store, START + 1000)
     assert len(after.source.subjects) == 5
     # Nothing measured any more, so nothing is said.
@@ -63,7 +62,7 @@ def test_a_pair_that_the_rows_have_forgotten_is_still_known(store):
 @pytest.mark.parametrize("other", [{"horizons_s": (5, 10, 30)}, {"levels": (0.1, 0.5, 0.9)}, {"models": ("ewma",)}])
 def test_what_belongs_to_other_settings_is_left_alone(store, other):
     lived(store, until=40).keep(store, START + 40)
-    after = Predictor(replace(CONFIG, **other), background=False)
+    after = Predictor(CONFIG.tuned(**other), background=False)
     after.cycle(store, START + 41)
     assert after.forecaster.composition.scoreboard.count.max() <= 40
 
@@ -107,7 +106,7 @@ def test_scores_are_rolled_up_by_model_and_horizon(store):
 
 
 def test_models_that_remember_go_on_with_what_they_were_fitted_to(store):
-    config = replace(CONFIG, models=("ewma", "arima"))
+    config = CONFIG.tuned(models=("ewma", "arima"))
     before = lived(store, config, until=100)
     assert before.models["arima"].order is not None
     before.keep(store, START + 100)

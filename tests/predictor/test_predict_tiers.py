@@ -10,7 +10,7 @@ from cpdb import HostLoad, LinkLoad, Quantity, Subject, SubjectKind, VmLoad, ope
 from predictor import PredictorConfig, SlowTier, Tiers, tier_of
 
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))
-SLOW = SlowTier(horizons_s=(60, 120), window_s=480)
+SLOW = SlowTier(horizons_s=(60, 120), history_s=480)
 MIB = 1 << 20
 
 
@@ -31,7 +31,7 @@ def loads(t, cores):
 
 def lived(store, seconds, slow=SLOW):
     traffic = make(5, Recipe(pairs=6, surging=0, seconds=seconds))
-    tiers = Tiers(CONFIG, slow, background=False)
+    tiers = Tiers(CONFIG.tuned(slow=slow), background=False)
     rng = np.random.default_rng(1)
     for second in range(1, seconds + 1):
         store.facts.add_communications(traffic.rows(second - 1))

@@ -40,7 +40,7 @@ NARROW = replace(
 
 def settings_of(net: Net, queue: bool) -> Path:
     """The lab, with the server's link as what runs short; with or without a guaranteed queue on it."""
-    lines = [f'[database]\nurl = "{net.url}"\n[orchestrator]\nlease_s = {LEASE_S}']
+    lines = [f'[database]\nurl = "{net.url}"\n[orchestrator.bandwidth]\nlease_s = {LEASE_S}']
     lines += [f'[[node]]\nname = "{one.name}"\nkind = "switch"\ndpid = {one.dpid}' for one in NARROW.switches]
     lines += [
         f'[[node]]\nname = "{one.name}"\nkind = "client"\naddress = "{one.address}"\nmac = "{one.mac}"'

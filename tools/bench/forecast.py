@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cpdb import Batch, FlowKey, ForepathError, Store, open_store
-from predictor import Predictor, PredictorConfig, WorkLimits
+from predictor import HistoryLimits, Predictor, PredictorConfig, WorkLimits
 from tools.bench.figures import BenchTarget, Result, median
 from tools.bench.forecast_peers import LEVELS, Floats, PeerAnswer, PeerJob, Traffic, missing, mlforecast, statsforecast
 
@@ -140,7 +140,7 @@ def _accuracy(name: str, fan: Floats, asked: ForecastLoad) -> dict[str, float]:
 def _forepath(asked: ForecastLoad) -> dict[str, Any]:
     """Cycles of a predictor with a store: what the last ones cost, reading and writing included, and their fans."""
     config = PredictorConfig(
-        horizons_s=HORIZONS, levels=QUANTILES, window_s=max(180, asked.history_s),
+        horizons_s=HORIZONS, levels=QUANTILES, history=HistoryLimits(window_s=max(180, asked.history_s)),
         limits=WorkLimits(refit_every_s=NEVER_AGAIN_S, max_pairs=asked.pairs), models=asked.models, seed=asked.seed,
     )  # fmt: skip
     predictor = Predictor(config, background=False)
