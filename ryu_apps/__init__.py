@@ -4,7 +4,8 @@ The door: pure parts that others may use. The applications themselves (`ryu_apps
 are run by `ryu-manager`; importing this package loads no framework.
 """
 
-from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
+from ryu_apps.fakes.fake_packets import Packet
+from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.paths.splits import Routed, SplitPath, choose_path, find_split_paths
 from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac

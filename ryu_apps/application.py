@@ -19,9 +19,8 @@ from ryu_apps.framework import (
 )
 from ryu_apps.settings import load_controller
 from ryu_apps.status.alarms import EventCountPublisher
-from ryu_apps.switch.asked import Complaints, SwitchError, unmatched
 from ryu_apps.switch.connections import harden
-from ryu_apps.switch.refusals import refusals
+from ryu_apps.switch.errors import SwitchError, SwitchErrors, refusals, unmatched
 from ryu_apps.switch.wire import Wire
 from ryu_apps.telemetry.collector import Collector
 
@@ -48,9 +47,9 @@ class SwitchApp(RyuApp):
         self.database = Database(settings, self.loops, self.declare)
         self.writer = self.database.writer
         self.wires: dict[int, Wire] = {}
-        self.complaints = Complaints()
+        self.switch_errors = SwitchErrors()
         # What went wrong so far, by kind and reason: told whenever a count has changed
-        self.counts: list[Callable[[], Mapping[tuple[str, str], int]]] = [self._own_counts, self.complaints.tallies]
+        self.counts: list[Callable[[], Mapping[tuple[str, str], int]]] = [self._own_counts, self.switch_errors.tallies]
         self._publisher = EventCountPublisher()
 
     def start(self) -> Any:
@@ -75,8 +74,8 @@ class SwitchApp(RyuApp):
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:  # noqa: ARG002
         """What an error of a switch is about."""
-        asked = self.wires[dpid].asked.take(error.xid) if dpid in self.wires else None
-        return asked or unmatched(error)
+        request = self.wires[dpid].requests.take(error.xid) if dpid in self.wires else None
+        return request or unmatched(error)
 
     def watch(self, now: Seconds) -> None:
         """Once a second: what the counters themselves are worth, and what went wrong so far."""
@@ -137,4 +136,4 @@ class SwitchApp(RyuApp):
         error = SwitchError(message.xid, reason, bytes(message.data or b""))
         self.collector.refused(dpid, message.xid)
         name = self.collector.attribution.name_of(dpid)
-        self.complaints.add(name, self.refused(dpid, error, now), reason, now)
+        self.switch_errors.add(name, self.refused(dpid, error, now), reason, now)

@@ -14,6 +14,7 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, spawn
 from ryu_apps.network import Network
+from ryu_apps.openflow import decode_match
 from ryu_apps.pacing import Pacing
 from ryu_apps.paths.routing import RouteTiming
 from ryu_apps.rules import (
@@ -31,8 +32,7 @@ from ryu_apps.rules import (
 )
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.status.publishers import Status
-from ryu_apps.switch.asked import SwitchError
-from ryu_apps.switch.datapath import decode_match
+from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.wire import Wire
 from ryu_apps.switches import Switches
 from ryu_apps.telemetry.attribution import PairAttribution
@@ -40,6 +40,9 @@ from ryu_apps.telemetry.collector import Collector, FlowFilter
 from ryu_apps.telemetry.sflow import Sampling, bound, receive
 
 Seconds = float
+
+# Where the match begins in a message about a removed flow entry; OpenFlow 1.3.5, 7.4.2
+_REMOVED_MATCH_AT = 48
 
 TICK_S = 0.5
 # Bits of a cookie that tell an accounting entry: kinds PAIR and PAIR_SYN differ in the lowest kind bit.
@@ -181,7 +184,8 @@ class Controller(SwitchApp):
             age_s = message.duration_sec + message.duration_nsec / 1e9
             entry = (message.cookie, message.packet_count, message.byte_count, age_s)
             self.collector.accounts.removed(dpid, entry, now)
-            if self.switches.lost(dpid, RuleKey(message.table_id, message.priority, decode_match(message.match))):
+            match = decode_match(message.buf, _REMOVED_MATCH_AT)
+            if self.switches.lost(dpid, RuleKey(message.table_id, message.priority, match)):
                 self._carry_out((), now)
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:

@@ -140,7 +140,7 @@ class Network:
             return []
         host = hosts.of_mac(pair.destination.mac)
         if host is None:
-            place = DropPlace(at.dpid, Table.STEER, Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=to))
+            place = DropPlace(at.dpid, Table.REWRITE, Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=to))
             return self._hold(HeldFrame(at, arrival.data, pair.destination.address, now + HOLD_S), place, now)
         return self._again(at, arrival.data, frozenset((at.dpid, host.at.dpid)), now)
 

@@ -11,6 +11,7 @@ from ryu_apps.rules import (
     ETH_IPV4,
     ETH_LLDP,
     ETH_RARP,
+    MULTICAST,
     PROTO_TCP,
     Action,
     AnswerArp,
@@ -104,18 +105,18 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
 
 
 def _defaults() -> Iterable[Rule]:
-    for table in (Table.ACCOUNT, Table.POLICE, Table.STEER):
+    for table in (Table.ACCOUNT, Table.POLICER, Table.REWRITE):
         yield Rule(table, DEFAULT_PRIORITY, Match(), goto=table + 1, cookie=cookie(table, Kind.DEFAULT))
     # Unknown unicast asks the controller, groups go nowhere: nothing is ever flooded by a switch.
     ask = (Output(CONTROLLER),)
     last = Table.FORWARD
     yield Rule(last, DEFAULT_PRIORITY, Match(), ask, cookie=cookie(last, Kind.DEFAULT))
-    yield Rule(last, GROUP_PRIORITY, Match(multicast=True), cookie=cookie(last, Kind.DEFAULT, 1))
+    yield Rule(last, GROUP_PRIORITY, Match(eth_dst=MULTICAST), cookie=cookie(last, Kind.DEFAULT, 1))
     for eth_type in (ETH_RARP, ETH_LLDP):
         yield _listen(LISTEN_PRIORITY, Match(eth_type=eth_type), eth_type)
-    yield _listen(LISTEN_PRIORITY, Match(eth_type=ETH_ARP, multicast=True), 1)
+    yield _listen(LISTEN_PRIORITY, Match(eth_type=ETH_ARP, eth_dst=MULTICAST), 1)
     # Neighbours that know each other confirm it directly: that must work while the controller is dead.
-    yield replace(_listen(LISTEN_PRIORITY - 1, Match(eth_type=ETH_ARP), 2), goto=Table.POLICE)
+    yield replace(_listen(LISTEN_PRIORITY - 1, Match(eth_type=ETH_ARP), 2), goto=Table.POLICER)
 
 
 def _listen(priority: int, match: Match, number: int) -> Rule:
@@ -127,10 +128,10 @@ def _listen(priority: int, match: Match, number: int) -> Rule:
 def _virtual_ip(address: str) -> Iterable[Rule]:
     number = pair_number("", address)
     match = Match(eth_type=ETH_IPV4, ipv4_dst=address)
-    ask = cookie(Table.STEER, Kind.LISTEN, number)
-    yield Rule(Table.STEER, HOST_PRIORITY, match, (Output(CONTROLLER),), cookie=ask)
+    ask = cookie(Table.REWRITE, Kind.LISTEN, number)
+    yield Rule(Table.REWRITE, HOST_PRIORITY, match, (Output(CONTROLLER),), cookie=ask)
     # The switch itself answers who holds the address, also while the controller is dead, who only listens.
-    question = Match(eth_type=ETH_ARP, arp_op=1, arp_tpa=address)
+    question = Match(eth_type=ETH_ARP, arp_request_for=address)
     actions = (Output(CONTROLLER), AnswerArp(virtual_mac(address), address))
     answer = cookie(Table.ACCOUNT, Kind.ANSWER, number)
     yield Rule(Table.ACCOUNT, ANSWER_PRIORITY, question, actions, cookie=answer)
@@ -141,14 +142,14 @@ def _account(source: str, virtual_ip: str) -> Iterable[Rule]:
     every = Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=virtual_ip)
     first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_src=source, ipv4_dst=virtual_ip, syn=True)
     table = Table.ACCOUNT
-    yield Rule(table, PAIR_PRIORITY, every, goto=Table.POLICE, cookie=cookie(table, Kind.PAIR, number))
-    yield Rule(table, SYN_PRIORITY, first, goto=Table.POLICE, cookie=cookie(table, Kind.PAIR_SYN, number))
+    yield Rule(table, PAIR_PRIORITY, every, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR, number))
+    yield Rule(table, SYN_PRIORITY, first, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR_SYN, number))
 
 
 def policer_key(source_address: str, virtual_ip: str) -> RuleKey:
     """Identity of the rule that limits or marks a pair."""
     match = Match(eth_type=ETH_IPV4, ipv4_src=source_address, ipv4_dst=virtual_ip)
-    return RuleKey(Table.POLICE, PAIR_PRIORITY, match)
+    return RuleKey(Table.POLICER, PAIR_PRIORITY, match)
 
 
 def _police(one: policing.Policer, meter_numbers: Mapping[int, int]) -> Rule:
@@ -156,9 +157,9 @@ def _police(one: policing.Policer, meter_numbers: Mapping[int, int]) -> Rule:
     return Rule(
         *policer_key(one.source_address, one.virtual_ip),
         actions,
-        goto=Table.STEER,
+        goto=Table.REWRITE,
         meter=meter_numbers[one.number] if one.rate_kbit_s is not None else None,
-        cookie=cookie(Table.POLICE, Kind.LIMIT, one.number),
+        cookie=cookie(Table.POLICER, Kind.LIMIT, one.number),
         lease_until=one.lease_until,
     )
 
@@ -177,7 +178,7 @@ def _back(one: Rewrite) -> Rule:
 
 def _steer(match: Match, actions: tuple[Action, ...], kind: Kind, one: Rewrite) -> Rule:
     number = pair_number(one.source_address, one.virtual_ip)
-    return Rule(Table.STEER, PAIR_PRIORITY, match, actions, Table.FORWARD, cookie=cookie(Table.STEER, kind, number))
+    return Rule(Table.REWRITE, PAIR_PRIORITY, match, actions, Table.FORWARD, cookie=cookie(Table.REWRITE, kind, number))
 
 
 def _host(mac: str, port: int, groups: Mapping[str, Group]) -> Rule:
@@ -194,5 +195,5 @@ def _host(mac: str, port: int, groups: Mapping[str, Group]) -> Rule:
 
 def _drop(rule: DropRule) -> Rule:
     place = rule.place
-    number = cookie(Table(place.table), Kind.QUENCH)
+    number = cookie(Table(place.table), Kind.DROP)
     return Rule(place.table, DROP_PRIORITY, place.match, cookie=number, lease_until=rule.until)

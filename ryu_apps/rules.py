@@ -30,18 +30,21 @@ PROTO_UDP = 17
 # Reserved port of OpenFlow 1.3: the controller. Real ports are below PORT_MAX.
 CONTROLLER = 0xFFFFFFFD
 PORT_MAX = 0xFFFFFF00
+# What `Match.eth_dst` and `Match.label` may be besides one address and one label
+MULTICAST = "multicast"
+ANY_LABEL = -1
 
 
 class Table(IntEnum):
     """The pipeline, in order."""
 
     ACCOUNT = 0
-    POLICE = 1
-    STEER = 2
+    POLICER = 1
+    REWRITE = 2
     FORWARD = 3
-    # Looked into from `steer` and `account`, beside the order: live connections, slots, destinations, met sources
+    # Resubmitted to from `rewrite` and `account`: live connections, hash buckets, destinations, met sources
     AFFINITY = 8
-    SLOTS = 9
+    BUCKETS = 9
     SERVE = 10
     MEET = 11
 
@@ -57,18 +60,32 @@ class Kind(IntEnum):
     TO_CLIENT = 5
     HOST = 6
     LIMIT = 7
-    QUENCH = 8
+    DROP = 8
     ANSWER = 9
     PIN = 13
-    TAG = 14
+    LABEL = 14
     SPREAD = 15
+
+
+class BucketMatch(NamedTuple):
+    """Packets whose hash bucket is `first` in the bits of `mask`."""
+
+    first: int
+    mask: int
+
+
+class DestinationMatch(NamedTuple):
+    """Packets for which the destination with this number was chosen."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """Fields that must be equal; None matches anything. `syn` means TCP with SYN set and ACK clear.
 
-    `tag` is one of our tags, `tagged` any of them. `slot` is (first slot, mask), `chosen` a destination's number.
+    `eth_dst` may be MULTICAST: every group address. `label` is one of our labels, or ANY_LABEL. `arp_request_for` is
+    the address that an ARP request asks for. `register` is what this switch has noted about the packet on its way.
     """
 
     in_port: int | None = None
@@ -78,15 +95,11 @@ class Match:
     ip_proto: int | None = None
     ipv4_src: str | None = None
     ipv4_dst: str | None = None
-    arp_op: int | None = None
-    arp_tpa: str | None = None
+    arp_request_for: str | None = None
     syn: bool = False
-    multicast: bool = False
-    tag: int | None = None
-    tagged: bool = False
+    label: int | None = None
     tcp_dst: int | None = None
-    slot: tuple[int, int] | None = None
-    chosen: int | None = None
+    register: BucketMatch | DestinationMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,40 +133,40 @@ class AnswerArp:
 
 
 @dataclass(frozen=True, slots=True)
-class Tag:
-    """Puts a tag on the packet: the switches that follow send it the way of that tag."""
+class PushLabel:
+    """Puts a label on the packet: the switches that follow send it the way of that label."""
 
-    tag: int
-
-
-@dataclass(frozen=True, slots=True)
-class Untag:
-    """Takes the tag off."""
+    label: int
 
 
 @dataclass(frozen=True, slots=True)
-class LookInto:
+class PopLabel:
+    """Takes the label off."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResubmitTable:
     """Does what another table says of the packet, then goes on here."""
 
     table: int
 
 
 @dataclass(frozen=True, slots=True)
-class PickSlot:
-    """Picks a slot below `slots` (a power of 2) by a hash of the packet's connection."""
+class PickBucket:
+    """Picks a hash bucket below `buckets` (a power of 2) by a hash of the packet's connection."""
 
-    slots: int
+    buckets: int
 
 
 @dataclass(frozen=True, slots=True)
-class Choose:
+class ChooseDestination:
     """Notes which destination was chosen, for the tables that follow."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class KeepConnection:
+class LearnConnection:
     """The switch itself writes down that this connection goes to `mac`, `address`, and its answers back.
 
     `protocol` 0: whatever is neither TCP nor UDP. What is silent for `idle_s` is forgotten.
@@ -168,14 +181,15 @@ class KeepConnection:
 
 
 @dataclass(frozen=True, slots=True)
-class MeetOnce:
+class LearnSource:
     """The switch itself writes down that it has met this (source, destination address), for `hold_s`."""
 
     hold_s: int
 
 
 Action = (
-    Output | ToGroup | SetField | AnswerArp | Tag | Untag | LookInto | PickSlot | Choose | KeepConnection | MeetOnce
+    Output | ToGroup | SetField | AnswerArp | PushLabel | PopLabel | ResubmitTable | PickBucket | ChooseDestination
+    | LearnConnection | LearnSource
 )  # fmt: skip
 
 
@@ -258,7 +272,7 @@ class GroupKind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class GroupBucket:
     """One choice: its actions, its weight (select) or the port that has to be up (fast failover)."""
 
     actions: tuple[Action, ...]
@@ -272,7 +286,7 @@ class Group:
 
     number: int
     kind: GroupKind
-    buckets: tuple[Bucket, ...]
+    buckets: tuple[GroupBucket, ...]
 
 
 def is_our_group(number: int) -> bool:
@@ -287,7 +301,7 @@ def failover(port: int, spare: int) -> Group | None:
     """
     if max(port, spare) > _PORT_MAX:
         return None
-    buckets = tuple(Bucket((Output(one),), watch_port=one) for one in (port, spare))
+    buckets = tuple(GroupBucket((Output(one),), watch_port=one) for one in (port, spare))
     return Group(FIRST_GROUP | port << _PORT_BITS | spare, GroupKind.FAST_FAILOVER, buckets)
 
 

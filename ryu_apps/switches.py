@@ -11,8 +11,8 @@ from ryu_apps.pipeline import Share, desired
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import Desired, Kind, RuleKey, kind_of, number_of
 from ryu_apps.shares import Limits, PolicerTable, share
-from ryu_apps.switch.asked import SwitchError
-from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
+from ryu_apps.switch.errors import SwitchError
+from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import Wire
 
 Seconds = float
@@ -162,6 +162,6 @@ class Switches:
 def _due(session: Session, now: Seconds) -> Seconds:
     """When time itself next changes what a switch holds, or what it may be sent."""
     times = [rule.lease_until for rule in session.holding.rules.values() if rule.lease_until is not None]
-    times += [refusal.t + RETRY_S for refusal in session.refused.values()]
+    times += session.refused.retry_times()
     # A little later: what has to be older than so long is not when it is exactly so old.
     return min((t + 0.001 for t in (*times, session.since + GRACE_S) if t + 0.001 > now), default=float("inf"))

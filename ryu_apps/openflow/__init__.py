@@ -1,47 +1,79 @@
-"""OpenFlow 1.3 as bytes: what a switch may send, checked to the last length, and statistics read into columns.
+"""OpenFlow 1.3 as bytes: what a switch may send, checked to the last length, statistics read into columns, and the one
+codec of our own rules, meters and groups.
 
 The door. Nothing in here knows the controller framework, waits, or reads a clock.
 """
 
-from ryu_apps.openflow.guard import Head, Phase, check, read_head
-from ryu_apps.openflow.hello import plain_hello
-from ryu_apps.openflow.inbox import Inbox, OpenReplies
-from ryu_apps.openflow.malformed import MalformedMessage, Reason
-from ryu_apps.openflow.match import match_fields
+from ryu_apps.openflow.actions import decode_actions, encode_actions
+from ryu_apps.openflow.fields import decode_match, encode_match
+from ryu_apps.openflow.guard import Head, Inbox, OpenReplies, Phase, check, plain_hello, read_head
+from ryu_apps.openflow.messages import (
+    ALL_TABLES,
+    FlowFilter,
+    MultipartKind,
+    decode_groups,
+    decode_meters,
+    decode_rules,
+    encode_barrier,
+    encode_change,
+    encode_packet_out,
+    encode_request,
+    encode_resubmit,
+    has_failover,
+    max_meters,
+)
 from ryu_apps.openflow.statistics import (
-    Columns,
     FlowColumns,
     GroupColumns,
     MeterColumns,
     PortColumns,
     QueueColumns,
+    StatisticsColumns,
     decode_flow_stats,
     decode_group_stats,
     decode_meter_stats,
     decode_port_stats,
     decode_queue_stats,
 )
+from ryu_apps.openflow.walks import MalformedMessage, Reason, match_fields
 
 __all__ = [
-    "Columns",
+    "ALL_TABLES",
     "FlowColumns",
+    "FlowFilter",
     "GroupColumns",
     "Head",
     "Inbox",
     "MalformedMessage",
     "MeterColumns",
+    "MultipartKind",
     "OpenReplies",
     "Phase",
     "PortColumns",
     "QueueColumns",
     "Reason",
+    "StatisticsColumns",
     "check",
+    "decode_actions",
     "decode_flow_stats",
     "decode_group_stats",
+    "decode_groups",
+    "decode_match",
     "decode_meter_stats",
+    "decode_meters",
     "decode_port_stats",
     "decode_queue_stats",
+    "decode_rules",
+    "encode_actions",
+    "encode_barrier",
+    "encode_change",
+    "encode_match",
+    "encode_packet_out",
+    "encode_request",
+    "encode_resubmit",
+    "has_failover",
     "match_fields",
+    "max_meters",
     "plain_hello",
     "read_head",
 ]

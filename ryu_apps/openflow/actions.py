@@ -1,112 +1,378 @@
-"""Walks actions, instructions and buckets; OpenFlow 1.3.5, 7.2.4 and 7.2.5, and Nicira's actions that hold others."""
+"""Actions and instructions as bytes and back: OpenFlow 1.3.5, 7.2.4 and 7.2.5, and Open vSwitch's extensions of them.
+
+Layouts of Nicira's actions: include/openflow/nicira-ext.h and lib/ofp-actions.c of Open vSwitch.
+"""
 
 import struct
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from socket import inet_aton, inet_ntoa
+from typing import Any, NamedTuple
 
-from ryu_apps.openflow.malformed import MalformedMessage, Reason, bad_length, bad_value
-from ryu_apps.openflow.match import padded, walk_field
+from ryu_apps.openflow.fields import (
+    ARP_OP,
+    ARP_SHA,
+    ARP_SPA,
+    ARP_THA,
+    ARP_TPA,
+    BUCKET_REGISTER,
+    DESTINATION_REGISTER,
+    ETH_DST,
+    ETH_SRC,
+    ETH_TYPE,
+    IP_DSCP,
+    IP_PROTO,
+    IPV4_DST,
+    IPV4_SRC,
+    LABEL_PRESENT,
+    TCP_DST,
+    TCP_SRC,
+    UDP_DST,
+    UDP_SRC,
+    VLAN_VID,
+    FieldType,
+    mac_bytes,
+    mac_text,
+    read_field,
+    read_field_type,
+)
+from ryu_apps.rules import (
+    ETH_IPV4,
+    LEARNED,
+    NUMBER_MASK,
+    OWNER_SHIFT,
+    PROTO_TCP,
+    PROTO_UDP,
+    Action,
+    AnswerArp,
+    ChooseDestination,
+    LearnConnection,
+    LearnSource,
+    Output,
+    PickBucket,
+    PopLabel,
+    PushLabel,
+    ResubmitTable,
+    SetField,
+    Table,
+    ToGroup,
+    virtual_mac,
+)
 
-_HEAD = struct.Struct("!HH").unpack_from
-_NICIRA_HEAD = struct.Struct("!IH").unpack_from
-# Length of each action of fixed size; 7.2.5. Output, TTLs, VLAN, MPLS and PBB tags, queue, group.
-_FIXED = {0: 16} | dict.fromkeys((11, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 26, 27), 8)
-_SET_FIELD = 25
-_EXPERIMENTER = 0xFFFF
-# Instructions of fixed size: goto table, write metadata, clear actions, meter; 7.2.4
-_INSTRUCTIONS = {1: 8, 2: 24, 5: 8, 6: 8}
-_WITH_ACTIONS = (3, 4)
+# A connection that said that it ends is forgotten after so much silence, whoever speaks last.
+FIN_IDLE_S = 10
+# Connections to one destination that one switch remembers at most. Further ones follow their hash bucket.
+MAX_CONNECTIONS = 50_000
+MAX_MET = 100_000
+
+# Types of actions and instructions; 7.2.4, 7.2.5
+_OUTPUT, _PUSH_VLAN, _POP_VLAN, _GROUP, _SET_FIELD, _EXPERIMENTER = 0, 17, 18, 22, 25, 0xFFFF
+_GOTO_TABLE, _APPLY_ACTIONS, _METER = 1, 4, 6
+_VLAN_ETHERTYPE = 0x8100
+_PORT_IN, _WHOLE_PACKET, _MAX_PART = 0xFFFFFFF8, 0xFFFF, 0xFFE5
 _NICIRA = 0x2320
-_LEARN, _CONNTRACK, _CONTROLLER2 = 16, 35, 37
-# Nicira's actions of variable size are short; what is longer only keeps a parser busy.
-_MOST_NICIRA_BYTES = 4096
-_USER_DATA, _LAST_PROPERTY = 3, 4
-_DEEPEST = 4
+_REG_MOVE, _REG_LOAD, _MULTIPATH, _RESUBMIT_TABLE, _LEARN2 = 6, 7, 10, 14, 45
+_IN_PORT_16 = 0xFFF8
+# Hash of addresses, protocol and ports, the same in both directions (ovs-actions(7): symmetric_l3l4+udp)
+_HASH_FIELDS, _HASH_BASIS, _MODULO = 3, 0xF0EA, 0
+_DELETE_LEARNED = 2
+_LEARN_PRIORITY = {PROTO_TCP: 20, PROTO_UDP: 20, 0: 10}
+_PORTS = {PROTO_TCP: (TCP_SRC, TCP_DST), PROTO_UDP: (UDP_SRC, UDP_DST)}
+
+_TYPE_LENGTH = struct.Struct("!HH")
+_OUTPUT_ACTION = struct.Struct("!HHIH6x")
+_SHORT_ACTION = struct.Struct("!HHI")
+_PUSH_ACTION = struct.Struct("!HHH2x")
+_NICIRA_HEAD = struct.Struct("!HHIH")
+_RESUBMIT_ACTION = struct.Struct("!HHIHHB3x")
+_MULTIPATH_ACTION = struct.Struct("!HHIHHH2xHHI2xH4s")
+_LOAD_ACTION = struct.Struct("!HHIHH4sQ")
+_MOVE_ACTION = struct.Struct("!HHIHHHH4s4s")
+# Timeouts, priority, cookie, flags, table, timeouts after FIN, limit
+_LEARN_ACTION = struct.Struct("!HHIHHHHQHBxHHI4x")
+_GOTO_INSTRUCTION = struct.Struct("!HHB3x")
+_ACTIONS_INSTRUCTION = struct.Struct("!HH4x")
 
 
-def walk_instructions(data: bytes, at: int, end: int, marks: list[int]) -> None:
-    """Walks instructions that must fill [at, end) exactly, appending the positions that decide the structure.
+def encode_actions(actions: Iterable[Action]) -> bytes:
+    """The actions one after the other."""
+    return b"".join([_ENCODERS[type(action)](action) for action in actions])
 
-    Raises MalformedMessage. OpenFlow 1.3.5, 7.2.4.
-    """
+
+def encode_instructions(actions: tuple[Action, ...], goto: int | None) -> bytes:
+    """What a rule does besides its meter: its actions at once, then its next table."""
+    parts = encode_actions(actions)
+    if actions:
+        parts = _ACTIONS_INSTRUCTION.pack(_APPLY_ACTIONS, 8 + len(parts)) + parts
+    return parts if goto is None else parts + _GOTO_INSTRUCTION.pack(_GOTO_TABLE, 8, goto)
+
+
+def encode_meter_instruction(number: int) -> bytes:
+    """Sends the packet through a meter first."""
+    return _SHORT_ACTION.pack(_METER, 8, number)
+
+
+def encode_output(port: int, max_bytes: int = _WHOLE_PACKET) -> bytes:
+    """Out of a port; of a packet to the controller it gets so many bytes."""
+    return _OUTPUT_ACTION.pack(_OUTPUT, 16, port, max_bytes)
+
+
+def encode_part_output(port: int) -> bytes:
+    """Out of a port, as a frame of ours that is sent through a switch leaves it."""
+    return encode_output(port, _MAX_PART)
+
+
+def _encode_set_field(action: SetField) -> bytes:
+    return _set_field(_SETTABLE[action.field], action.value)
+
+
+def _set_field(field: FieldType, value: Any) -> bytes:
+    return _SET_HEADS[field.size] + (field.head + field.to_bytes(value)).ljust(12, b"\0")
+
+
+def _encode_answer_arp(action: AnswerArp) -> bytes:
+    return b"".join(
+        (
+            _move(ETH_SRC, ETH_DST),
+            _set_field(ETH_SRC, action.mac),
+            _set_field(ARP_OP, 2),
+            _move(ARP_SHA, ARP_THA),
+            _set_field(ARP_SHA, action.mac),
+            _move(ARP_SPA, ARP_TPA),
+            _set_field(ARP_SPA, action.address),
+            encode_part_output(_PORT_IN),
+        )
+    )
+
+
+def _move(source: FieldType, to: FieldType) -> bytes:
+    return _MOVE_ACTION.pack(_EXPERIMENTER, 24, _NICIRA, _REG_MOVE, 8 * to.size, 0, 0, source.head, to.head)
+
+
+def _encode_push_label(action: PushLabel) -> bytes:
+    return _PUSH_ACTION.pack(_PUSH_VLAN, 8, _VLAN_ETHERTYPE) + _set_field(VLAN_VID, LABEL_PRESENT | action.label)
+
+
+def _encode_pick_bucket(action: PickBucket) -> bytes:
+    # Offset and number of bits less 1 in one field, as Open vSwitch writes them
+    bits = action.buckets.bit_length() - 2
+    return _MULTIPATH_ACTION.pack(
+        _EXPERIMENTER, 32, _NICIRA, _MULTIPATH, _HASH_FIELDS, _HASH_BASIS, _MODULO, action.buckets - 1, 0, bits,
+        BUCKET_REGISTER,
+    )  # fmt: skip
+
+
+def _encode_choose(action: ChooseDestination) -> bytes:
+    return _LOAD_ACTION.pack(_EXPERIMENTER, 24, _NICIRA, _REG_LOAD, 31, DESTINATION_REGISTER, action.number)
+
+
+def _encode_resubmit(action: ResubmitTable) -> bytes:
+    return _RESUBMIT_ACTION.pack(_EXPERIMENTER, 16, _NICIRA, _RESUBMIT_TABLE, _IN_PORT_16, action.table)
+
+
+# ---- learn: entries that the switch makes of a packet
+
+
+def _is(field: FieldType, value: bytes) -> bytes:
+    return (0x2000 | 8 * field.size).to_bytes(2, "big") + value.rjust(2, b"\0") + field.head + b"\0\0"
+
+
+def _same(source: FieldType, to: FieldType) -> bytes:
+    return (8 * to.size).to_bytes(2, "big") + source.head + b"\0\0" + to.head + b"\0\0"
+
+
+class _ConnectionSpecs(NamedTuple):
+    """What all learned entries of one protocol have in common, there and back."""
+
+    protocol: bytes
+    ports_there: bytes
+    ports_back: bytes
+
+
+@lru_cache(maxsize=8)
+def _connection_specs(protocol: int) -> _ConnectionSpecs:
+    proto = _is(IP_PROTO, bytes((protocol,))) if protocol else _same(IP_PROTO, IP_PROTO)
+    ports = _PORTS.get(protocol, ())
+    return _ConnectionSpecs(
+        _is(ETH_TYPE, ETH_IPV4.to_bytes(2, "big")) + proto,
+        b"".join(_same(port, port) for port in ports),
+        b"".join(_same(port, other) for port, other in zip(ports, ports[::-1], strict=True)),
+    )
+
+
+# A value that must be equal, or is written; then where: field and offset
+_IS_4, _LOAD_4, _LOAD_6 = b"\x20\x20", b"\x28\x20", b"\x28\x30"
+_AT_ETH_SRC, _AT_ETH_DST = ETH_SRC.head + b"\0\0", ETH_DST.head + b"\0\0"
+_AT_IPV4_SRC, _AT_IPV4_DST = IPV4_SRC.head + b"\0\0", IPV4_DST.head + b"\0\0"
+_SAME_SOURCE, _BACK_TO_SOURCE = _same(IPV4_SRC, IPV4_SRC), _same(IPV4_SRC, IPV4_DST)
+_MET_SPECS = _is(ETH_TYPE, ETH_IPV4.to_bytes(2, "big")) + _SAME_SOURCE + _same(IPV4_DST, IPV4_DST)
+
+
+def _encode_learn_connection(action: LearnConnection) -> bytes:
+    specs = _connection_specs(action.protocol)
+    virtual_ip, address = inet_aton(action.virtual_ip), inet_aton(action.address)
+    there = b"".join((
+        specs.protocol, _SAME_SOURCE, _IS_4, virtual_ip, _AT_IPV4_DST, specs.ports_there,
+        _LOAD_6, mac_bytes(action.mac), _AT_ETH_DST, _LOAD_4, address, _AT_IPV4_DST,
+    ))  # fmt: skip
+    back = b"".join((
+        specs.protocol, _IS_4, address, _AT_IPV4_SRC, _BACK_TO_SOURCE, specs.ports_back,
+        _LOAD_6, mac_bytes(virtual_mac(action.virtual_ip)), _AT_ETH_SRC, _LOAD_4, virtual_ip, _AT_IPV4_SRC,
+    ))  # fmt: skip
+    size = _LEARN_ACTION.size + len(there)
+    size += -size % 8
+    head = _LEARN_ACTION.pack(
+        _EXPERIMENTER, size, _NICIRA, _LEARN2, action.idle_s, 0, _LEARN_PRIORITY[action.protocol],
+        LEARNED << OWNER_SHIFT | action.number, _DELETE_LEARNED, Table.AFFINITY,
+        FIN_IDLE_S if action.protocol == PROTO_TCP else 0, 0, 2 * MAX_CONNECTIONS,
+    )  # fmt: skip
+    return (head + there).ljust(size, b"\0") + (head + back).ljust(size, b"\0")
+
+
+def _encode_learn_source(action: LearnSource) -> bytes:
+    size = _LEARN_ACTION.size + len(_MET_SPECS)
+    size += -size % 8
+    head = _LEARN_ACTION.pack(
+        _EXPERIMENTER, size, _NICIRA, _LEARN2, 0, action.hold_s, 1, LEARNED << OWNER_SHIFT, 0, Table.MEET, 0, 0, MAX_MET
+    )
+    return (head + _MET_SPECS).ljust(size, b"\0")
+
+
+_SETTABLE = {field.name: field for field in (ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IP_DSCP)}
+_SET_HEADS = {size: _TYPE_LENGTH.pack(_SET_FIELD, 16) for size in (1, 2, 4, 6)}
+_ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
+    Output: lambda action: encode_output(action.port),
+    ToGroup: lambda action: _SHORT_ACTION.pack(_GROUP, 8, action.number),
+    SetField: _encode_set_field,
+    AnswerArp: _encode_answer_arp,
+    PushLabel: _encode_push_label,
+    PopLabel: lambda _action: _SHORT_ACTION.pack(_POP_VLAN, 8, 0),
+    ResubmitTable: _encode_resubmit,
+    PickBucket: _encode_pick_bucket,
+    ChooseDestination: _encode_choose,
+    LearnConnection: _encode_learn_connection,
+    LearnSource: _encode_learn_source,
+}
+
+
+# ---- back
+
+
+class Instructions(NamedTuple):
+    """What a rule does with a packet."""
+
+    actions: tuple[Action, ...] = ()
+    goto: int | None = None
+    meter: int | None = None
+
+
+def decode_instructions(data: bytes, at: int, end: int) -> Instructions:
+    """The sound instructions in [at, end); those that no rule of ours has are left out."""
+    found = Instructions()
     while at < end:
-        kind, length = _tlv("instruction", data, at, end)
-        marks.extend(range(at, at + 4))
-        if kind in _WITH_ACTIONS:
-            walk_actions(data, at + 8, at + length, marks)
-        elif kind != _EXPERIMENTER and _INSTRUCTIONS.get(kind) != length:
-            raise bad_length(f"instruction {kind}", length, at)
+        kind, length = _TYPE_LENGTH.unpack_from(data, at)
+        if kind == _GOTO_TABLE:
+            found = found._replace(goto=data[at + 4])
+        elif kind == _METER:
+            found = found._replace(meter=int.from_bytes(data[at + 4 : at + 8]))
+        elif kind == _APPLY_ACTIONS:
+            found = found._replace(actions=decode_actions(data, at + 8, at + length))
         at += length
+    return found
 
 
-def walk_actions(data: bytes, at: int, end: int, marks: list[int], depth: int = 0) -> None:
-    """Walks actions that must fill [at, end) exactly. Raises MalformedMessage. OpenFlow 1.3.5, 7.2.5."""
-    if depth > _DEEPEST:
-        raise MalformedMessage(Reason.VALUE, f"actions within actions, {depth} deep, at byte {at}")
+def decode_actions(data: bytes, at: int, end: int) -> tuple[Action, ...]:
+    """The sound actions in [at, end), in order; those that no rule of ours has are left out."""
+    actions: list[Action] = []
+    # Fields of the answer to an ARP request, which takes eight actions
+    answer: dict[str, Any] | None = None
     while at < end:
-        kind, length = _tlv("action", data, at, end)
-        marks.extend(range(at, at + 4))
-        if kind == _SET_FIELD:
-            stop = walk_field(data, at + 4, at + length, marks)
-            if padded(stop - at) != length:
-                raise bad_length("set-field action", length, at)
-        elif kind == _EXPERIMENTER:
-            _walk_experimenter(data, at, length, depth)
-            marks.extend(range(at + 4, at + length))
-        elif kind not in _FIXED:
-            raise bad_value("action type", kind, at)
-        elif _FIXED[kind] != length:
-            raise bad_length(f"action {kind}", length, at)
-        at += length
+        kind, length = _TYPE_LENGTH.unpack_from(data, at)
+        stop = at + length
+        if kind == _EXPERIMENTER and _NICIRA_HEAD.unpack_from(data, at)[2:] == (_NICIRA, _REG_MOVE):
+            answer = answer or {}
+        elif answer is None:
+            actions += _decode_action(kind, data[at:stop])
+        elif kind == _SET_FIELD:
+            answer |= _set_value(data, at)
+        elif kind == _OUTPUT:
+            actions.append(AnswerArp(answer["eth_src"], answer["arp_spa"]))
+            answer = None
+        at = stop
+    return tuple(actions)
 
 
-def _tlv(what: str, data: bytes, at: int, end: int) -> tuple[int, int]:
-    # Type and length of something that is at least 8 bytes long and a multiple of 8.
-    if at + 8 > end:
-        raise bad_length(what, end - at, at)
-    kind, length = _HEAD(data, at)
-    if length < 8 or length & 7 or at + length > end:
-        raise bad_length(what, length, at)
-    return kind, length
+def _set_value(data: bytes, at: int) -> dict[str, Any]:
+    field = read_field(data, at + 4)
+    return {} if field.type is None else {field.type.name: field.type.from_bytes(field.value)}
 
 
-def _walk_experimenter(data: bytes, at: int, length: int, depth: int) -> None:
-    # 7.2.5.8 leaves the body to the experimenter. Nicira's is known to Ryu, and in three places Ryu would loop there.
-    if length < 16:
+def _decode_action(kind: int, data: bytes) -> Iterator[Action]:
+    if kind == _OUTPUT:
+        yield Output(_OUTPUT_ACTION.unpack_from(data)[2])
+    elif kind == _GROUP:
+        yield ToGroup(_SHORT_ACTION.unpack_from(data)[2])
+    elif kind == _POP_VLAN:
+        yield PopLabel()
+    elif kind == _EXPERIMENTER:
+        yield from _decode_nicira(data)
+    elif kind == _SET_FIELD:
+        for name, value in _set_value(data, 0).items():
+            if name == VLAN_VID.name:
+                yield PushLabel(value & ~LABEL_PRESENT)
+            elif name in _SETTABLE:
+                yield SetField(name, value)
+
+
+def _decode_nicira(data: bytes) -> Iterator[Action]:
+    _, _, experimenter, subtype = _NICIRA_HEAD.unpack_from(data)
+    if experimenter != _NICIRA:
         return
-    experimenter, subtype = _NICIRA_HEAD(data, at + 4)
-    if experimenter != _NICIRA or subtype not in (_LEARN, _CONNTRACK, _CONTROLLER2):
+    if subtype == _RESUBMIT_TABLE:
+        yield ResubmitTable(_RESUBMIT_ACTION.unpack_from(data)[5])
+    elif subtype == _MULTIPATH:
+        yield PickBucket(_MULTIPATH_ACTION.unpack_from(data)[7] + 1)
+    elif subtype == _REG_LOAD:
+        _, _, _, _, _, register, number = _LOAD_ACTION.unpack_from(data)
+        if register == DESTINATION_REGISTER:
+            yield ChooseDestination(number)
+    elif subtype == _LEARN2:
+        yield from _decode_learn(data)
+
+
+def _decode_learn(data: bytes) -> Iterator[Action]:
+    _, _, _, _, idle_s, hard_s, _, cookie, _, table, *_ = _LEARN_ACTION.unpack_from(data)
+    if table == Table.MEET:
+        yield LearnSource(hard_s)
         return
-    if length > _MOST_NICIRA_BYTES:
-        raise bad_length(f"Nicira action {subtype}", length, at)
-    if subtype == _CONNTRACK:
-        if length < 24:
-            raise bad_length("connection tracking action", length, at)
-        walk_actions(data, at + 24, at + length, [], depth + 1)
-    elif subtype == _CONTROLLER2:
-        _walk_properties(data, at + 16, at + length)
+    equal, written = _read_specs(data, _LEARN_ACTION.size)
+    # The entry for answers says nothing more.
+    if "eth_dst" in written:
+        protocol = int.from_bytes(equal.get("ip_proto", b""))
+        virtual_ip, address = inet_ntoa(equal["ipv4_dst"]), inet_ntoa(written["ipv4_dst"])
+        yield LearnConnection(protocol, virtual_ip, address, mac_text(written["eth_dst"]), cookie & NUMBER_MASK, idle_s)
 
 
-def _walk_properties(data: bytes, at: int, end: int) -> None:
-    # Properties of Nicira's controller action: type, length, value, padded to 8. Ryu takes all but one kind for 8 bytes
-    # long and loses its way behind anything else, down to a length of 0.
-    while at < end:
-        if at + 8 > end:
-            raise bad_length("controller action's property", end - at, at)
-        kind, length = _HEAD(data, at)
-        if kind > _LAST_PROPERTY:
-            raise bad_value("controller action's property", kind, at)
-        fits = length > 4 if kind == _USER_DATA else 4 <= length <= 8
-        if not fits or at + padded(length) > end:
-            raise bad_length("controller action's property", length, at)
-        at += padded(length)
+class _Constants(NamedTuple):
+    """Values that an entry to be learned has in its match, and that it writes, by field."""
+
+    equal: dict[str, bytes]
+    written: dict[str, bytes]
 
 
-def walk_buckets(data: bytes, at: int, end: int) -> None:
-    """Walks the buckets of a group that must fill [at, end) exactly. Raises MalformedMessage. 7.3.4.2."""
-    while at < end:
-        if at + 16 > end:
-            raise bad_length("bucket", end - at, at)
-        (length,) = struct.unpack_from("!H", data, at)
-        if length < 16 or length & 7 or at + length > end:
-            raise bad_length("bucket", length, at)
-        walk_actions(data, at + 16, at + length, [])
-        at += length
+def _read_specs(data: bytes, at: int) -> _Constants:
+    # Each: what it is and how many bits, a value or field, and for a match or load the field that it goes to.
+    found = _Constants({}, {})
+    while at + 2 <= len(data) and (head := int.from_bytes(data[at : at + 2])):
+        bits, is_value, kind = head & 0x7FF, head & 0x2000, head >> 11 & 3
+        at += 2
+        size = (bits + 15) // 16 * 2 if is_value else 6
+        value, at = data[at : at + size], at + size
+        if kind == 2:
+            # Output has no field to go to.
+            continue
+        field = read_field_type(data, at)
+        at += 6
+        if is_value and field is not None:
+            found[kind][field.name] = value[-field.size :]
+    return found

@@ -1,16 +1,14 @@
 """The length guard: only what an OpenFlow 1.3 switch may send, when it may send it, passes; OpenFlow 1.3.5, 7."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from ryu_apps.openflow.features import walk_bundle_properties, walk_queues
-from ryu_apps.openflow.hello import hello_versions
-from ryu_apps.openflow.malformed import MalformedMessage, Reason, bad_length
-from ryu_apps.openflow.match import walk_match
-from ryu_apps.openflow.multipart import walk_body
-from ryu_apps.openflow.statistics import Columns
+from ryu_apps.openflow.multipart import walk_body, walk_bundle_properties, walk_queues
+from ryu_apps.openflow.statistics import StatisticsColumns
+from ryu_apps.openflow.walks import MalformedMessage, Reason, bad_length, padded, walk_match
 
 VERSION = 4
 HEADER_BYTES = 8
@@ -19,11 +17,21 @@ HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER = range(5)
 FEATURES_REPLY, GET_CONFIG_REPLY = 6, 8
 PACKET_IN, FLOW_REMOVED, PORT_STATUS = 10, 11, 12
 MULTIPART_REPLY, BARRIER_REPLY, QUEUE_GET_CONFIG_REPLY, ROLE_REPLY, GET_ASYNC_REPLY = 19, 21, 23, 25, 27
+_TYPE_LENGTH = struct.Struct("!HH").unpack_from
 _HEAD = struct.Struct("!BBHI").unpack_from
+# Hellos: one element with one word of versions is 16 bytes, nobody needs more than a few.
+_BITMAP = 1
+_MAX_HELLO_BYTES = 1024
 _HELLO_FAILED, _EXPERIMENTER_ERROR = 0, 0xFFFF
 _ONF, _BUNDLE_CONTROL = 0x4F4E4600, 2300
 # Before the features are known there is nothing long to say.
-_MOST_BEFORE_FEATURES = 4096
+_MAX_BEFORE_FEATURES = 4096
+_MORE = 1
+_FLOWS, _PORT_DESCRIPTIONS = 1, 13
+# What all parts of one reply may hold together. Port descriptions: 65,536 ports.
+_MAX_BYTES = {_PORT_DESCRIPTIONS: 4 << 20}
+_MAX_BYTES_OF_OTHERS = 8 << 20
+_MAX_OPEN = 64
 
 
 class Phase(IntEnum):
@@ -60,7 +68,7 @@ def read_head(data: bytes | bytearray, at: int = 0) -> Head:
     return head
 
 
-def check(message: bytes, phase: Phase) -> Columns | None:
+def check(message: bytes, phase: Phase) -> StatisticsColumns | None:
     """Checks one whole message; flow, port, queue, group and meter statistics come back decoded, in passing.
 
     Raises MalformedMessage unless every length in it, nested ones too, is exact and its type may come in this phase.
@@ -72,7 +80,7 @@ def check(message: bytes, phase: Phase) -> Columns | None:
         raise bad_length("message", head.length, 2)
     if head.kind not in _ALLOWED[phase]:
         raise MalformedMessage(Reason.PHASE, f"message type {head.kind} while waiting for {phase.name.lower()}")
-    if phase is not Phase.OPEN and head.length > _MOST_BEFORE_FEATURES and head.kind not in _LONG_BEFORE_FEATURES:
+    if phase is not Phase.OPEN and head.length > _MAX_BEFORE_FEATURES and head.kind not in _LONG_BEFORE_FEATURES:
         raise MalformedMessage(Reason.SIZE, f"message of {head.length} bytes while waiting for {phase.name.lower()}")
     return _CHECKS[head.kind](message)
 
@@ -118,7 +126,7 @@ def _flow_removed(message: bytes) -> None:
         raise bad_length("flow-removed", len(message), 2)
 
 
-def _multipart(message: bytes) -> Columns | None:
+def _multipart(message: bytes) -> StatisticsColumns | None:
     # 7.3.5
     _at_least(MULTIPART_HEADER_BYTES, message)
     return walk_body(int.from_bytes(message[8:10]), message[MULTIPART_HEADER_BYTES:])
@@ -143,7 +151,7 @@ def _at_least(size: int, message: bytes) -> None:
         raise bad_length(f"message of type {message[1]}", len(message), 2)
 
 
-_CHECKS: dict[int, Callable[[bytes], Columns | None]] = {
+_CHECKS: dict[int, Callable[[bytes], StatisticsColumns | None]] = {
     HELLO: _hello,
     ERROR: _error,
     ECHO_REQUEST: _echo,
@@ -168,3 +176,78 @@ _ALLOWED = {
 }
 # A switch may report packets and its ports before it was asked for its features.
 _LONG_BEFORE_FEATURES = (PACKET_IN, MULTIPART_REPLY)
+
+
+def hello_versions(message: bytes) -> int | None:
+    """The bitmap of versions below 32 in a hello, None when there is none. Raises MalformedMessage. 7.5.1."""
+    end = len(message)
+    if end > _MAX_HELLO_BYTES:
+        raise MalformedMessage(Reason.SIZE, f"hello of {end} bytes")
+    at, versions = HEADER_BYTES, None
+    while at < end:
+        if at + 4 > end:
+            raise bad_length("hello element", end - at, at)
+        kind, length = _TYPE_LENGTH(message, at)
+        if length < 4 or at + padded(length) > end:
+            raise bad_length("hello element", length, at)
+        if kind == _BITMAP:
+            if length < 8 or length & 3:
+                raise bad_length("hello's version bitmap", length, at)
+            (versions,) = struct.unpack_from("!I", message, at + 4)
+        at += padded(length)
+    return versions
+
+
+def plain_hello(message: bytes) -> bytes:
+    """The same sound hello with nothing but its first word of versions, if it has one."""
+    versions = hello_versions(message)
+    body = b"" if versions is None else struct.pack("!HHI", _BITMAP, 8, versions)
+    return message[:2] + struct.pack("!H", HEADER_BYTES + len(body)) + message[4:8] + body
+
+
+class Inbox:
+    """Bytes in, whole messages out. Never holds more than one message and what was just fed."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The messages that `data` completes. Raises MalformedMessage as soon as a header is wrong.
+
+        Take all of them before the next `feed`.
+        """
+        data = self._rest + data if self._rest else data
+        self._rest = b""
+        at, end = 0, len(data)
+        while end - at >= HEADER_BYTES:
+            stop = at + read_head(data, at).length
+            if stop > end:
+                break
+            yield data[at:stop]
+            at = stop
+        self._rest = data[at:]
+
+
+@dataclass(slots=True)
+class OpenReplies:
+    """Replies in several parts that have begun and not ended: their number and size are bounded."""
+
+    max_flow_bytes: int
+    _open: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, message: bytes) -> None:
+        """Takes note of a sound message. Raises MalformedMessage when a reply has no end, or changes its kind."""
+        if message[1] != MULTIPART_REPLY:
+            return
+        xid, kind = message[4:8], int.from_bytes(message[8:10])
+        known, size = self._open.pop(int.from_bytes(xid), (kind, 0))
+        size += len(message) - MULTIPART_HEADER_BYTES
+        if known != kind:
+            raise MalformedMessage(Reason.VALUE, f"a reply of kind {known} goes on as kind {kind}")
+        max_bytes = self.max_flow_bytes if kind == _FLOWS else _MAX_BYTES.get(kind, _MAX_BYTES_OF_OTHERS)
+        if size > max_bytes:
+            raise MalformedMessage(Reason.SIZE, f"a reply of kind {kind} has {size} bytes and no end")
+        if message[11] & _MORE:
+            self._open[int.from_bytes(xid)] = (kind, size)
+            if len(self._open) > _MAX_OPEN:
+                raise MalformedMessage(Reason.SIZE, f"{len(self._open)} replies have begun and not ended")

@@ -3,14 +3,141 @@
 All numbers are as the switch sent them. All ones (2**64 - 1) stands for a counter that the switch does not keep.
 """
 
+import struct
+import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from itertools import repeat
+from operator import add, mul
 from typing import Self
 
-from ryu_apps.openflow.columns import ages, numbers, runs, same_ahead
-from ryu_apps.openflow.malformed import bad_length
-from ryu_apps.openflow.shapes import Shapes
+from ryu_apps.openflow.walks import bad_length, walk_instructions, walk_match
+
+_SWAP = sys.byteorder == "little"
+_LENGTH = struct.Struct("!H").unpack_from
+
+
+def numbers(code: str, data: bytes) -> "array[int]":
+    """All big-endian unsigned numbers of `data`; `code` is array's, "Q" for 8 bytes, "I" for 4, "H" for 2."""
+    found = array(code, data)
+    if _SWAP:
+        found.byteswap()
+    return found
+
+
+def ages(seconds: "array[int]", nanoseconds: "array[int]") -> "array[float]":
+    """Both parts of a duration in one number, in seconds."""
+    return array("d", map(add, seconds, map(mul, nanoseconds, repeat(1e-9))))
+
+
+def same_ahead(data: bytes, at: int, length: int, marks: list[int]) -> int:
+    """How many entries of `length` bytes follow each other from `at` on with the same bytes at all `marks`.
+
+    `marks` are positions within an entry; both bytes of the entry's own length must be among them. The first entry
+    counts, so the answer is at least 1 when one entry fits.
+    """
+    count = (len(data) - at) // length
+    for mark in marks:
+        if count == 1:
+            break
+        column = data[at + mark : at + count * length : length]
+        count = len(column) - len(column.lstrip(column[:1]))
+    return count
+
+
+def runs(what: str, data: bytes, field: int, min_bytes: int) -> "list[tuple[int, int, int]]":
+    """(at, length, count) of runs of entries of one length that fill `data` exactly.
+
+    `field` is where in an entry its length stands, `min_bytes` its shortest sound length. Raises MalformedMessage.
+    """
+    found = []
+    at, end = 0, len(data)
+    while at < end:
+        if at + min_bytes > end:
+            raise bad_length(what, end - at, at)
+        (length,) = _LENGTH(data, at + field)
+        if length < min_bytes or at + length > end:
+            raise bad_length(what, length, at)
+        count = same_ahead(data, at, length, [field, field + 1])
+        found.append((at, length, count))
+        at += count * length
+    return found
+
+
+# ofp_flow_stats: 48 bytes of counters, then the match; OpenFlow 1.3.5, 7.3.5.2
+_MATCH_AT = 48
+_MIN_ENTRY_BYTES = 56
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How one build of flow entry looks: the bytes at `marks` decide it, and every entry with these same bytes is sound
+    because this one was walked."""
+
+    length: int
+    match_at: int
+    match_bytes: int
+    marks: list[int]
+    pick: Callable[[bytes, int], tuple[bytes, ...]]
+    template: tuple[bytes, ...]
+
+
+class Shapes:
+    """The builds seen so far in one reply."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, list[Shape]] = {}
+
+    def at(self, body: bytes, at: int) -> Shape:
+        """The shape of the entry at `at`. Raises MalformedMessage when the entry is not sound."""
+        left = len(body) - at
+        if left < _MIN_ENTRY_BYTES:
+            raise bad_length("flow entry", left, at)
+        (length,) = _LENGTH(body, at)
+        if length > left:
+            raise bad_length("flow entry", length, at)
+        known = self._known.setdefault(length, [])
+        for shape in known:
+            if shape.pick(body, at) == shape.template:
+                return shape
+        shape = _walk(body, at, length)
+        # A hostile reply of many builds must not make the search long.
+        if len(known) < 4:
+            known.append(shape)
+        return shape
+
+    @staticmethod
+    def goes_on(shape: Shape, body: bytes, at: int) -> bool:
+        """Whether one more whole entry of this shape follows the one at `at`."""
+        following = at + shape.length
+        return following + shape.length <= len(body) and shape.pick(body, following) == shape.template
+
+
+def _walk(body: bytes, at: int, length: int) -> Shape:
+    # 7.3.5.2: the length of the entry, its match, and instructions that fill the rest.
+    if length < _MIN_ENTRY_BYTES or length & 7:
+        raise bad_length("flow entry", length, at)
+    end, marks = at + length, [at, at + 1]
+    start = walk_match(body, at + _MATCH_AT, end, marks)
+    walk_instructions(body, start, end, marks)
+    within = [mark - at for mark in marks]
+    pick = struct.Struct(_format(within)).unpack_from
+    return Shape(length, _MATCH_AT, start - at - _MATCH_AT, within, pick, pick(body, at))
+
+
+def _format(marks: list[int]) -> str:
+    # Consecutive marks become one string of bytes, what lies between them is skipped.
+    parts, end = ["!"], 0
+    start = stop = marks[0]
+    for mark in [*marks[1:], -1]:
+        if mark == stop + 1:
+            stop = mark
+            continue
+        parts.append(f"{start - end}x{stop + 1 - start}s")
+        end, start, stop = stop + 1, mark, mark
+    return "".join(parts)
+
 
 # The name `bytes` means a counter below.
 Raw = bytes
@@ -29,7 +156,7 @@ def _narrow() -> "array[int]":
 
 
 @dataclass(slots=True, kw_only=True)
-class Columns:
+class StatisticsColumns:
     """What all statistics have: one row an entry, and how long the thing has existed."""
 
     seconds: "array[int]" = field(default_factory=_narrow)
@@ -54,7 +181,7 @@ class Columns:
 
 
 @dataclass(slots=True, kw_only=True)
-class FlowColumns(Columns):
+class FlowColumns(StatisticsColumns):
     """Flow entries. `matches` holds each entry's ofp_match as sent, padding included, when they were asked for."""
 
     cookie: "array[int]" = field(default_factory=_wide)
@@ -64,7 +191,7 @@ class FlowColumns(Columns):
 
 
 @dataclass(slots=True, kw_only=True)
-class PortColumns(Columns):
+class PortColumns(StatisticsColumns):
     """Ports."""
 
     number: "array[int]" = field(default_factory=_narrow)
@@ -79,7 +206,7 @@ class PortColumns(Columns):
 
 
 @dataclass(slots=True, kw_only=True)
-class QueueColumns(Columns):
+class QueueColumns(StatisticsColumns):
     """Queues of ports; `errors` are packets dropped because the queue overflowed."""
 
     port: "array[int]" = field(default_factory=_narrow)
@@ -90,7 +217,7 @@ class QueueColumns(Columns):
 
 
 @dataclass(slots=True, kw_only=True)
-class MeterColumns(Columns):
+class MeterColumns(StatisticsColumns):
     """Meters: what came in, and what all bands together dropped or marked."""
 
     number: "array[int]" = field(default_factory=_narrow)
@@ -102,7 +229,7 @@ class MeterColumns(Columns):
 
 
 @dataclass(slots=True, kw_only=True)
-class GroupColumns(Columns):
+class GroupColumns(StatisticsColumns):
     """Groups; their buckets' own counters are checked and left."""
 
     number: "array[int]" = field(default_factory=_narrow)

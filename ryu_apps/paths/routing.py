@@ -20,7 +20,7 @@ from ryu_apps.paths.splits import (
     transit_rule,
     transit_rules,
 )
-from ryu_apps.rules import Kind, Output, Rule, RuleKey, Tag, kind_of
+from ryu_apps.rules import Kind, Output, PushLabel, Rule, RuleKey, kind_of
 from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.services.virtual_ips import Services
 from ryu_apps.topology.paths import Topology
@@ -159,9 +159,9 @@ class Routes:
         """Takes over who is on which path from what a switch holds."""
         for rule in rules:
             kind = kind_of(rule.cookie)
-            if kind in (Kind.PIN, Kind.TAG):
+            if kind in (Kind.PIN, Kind.LABEL):
                 self._adopted_until = now + ADOPTED_S
-            tags = [one.tag for one in rule.actions if isinstance(one, Tag)]
+            tags = [one.label for one in rule.actions if isinstance(one, PushLabel)]
             ports = [one.port for one in rule.actions if isinstance(one, Output)]
             if kind is Kind.PIN and tags and ports:
                 self._adopted[dpid, rule.match.ipv4_src or "", rule.match.eth_dst or ""] = _AdoptedPin(

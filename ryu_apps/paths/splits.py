@@ -10,7 +10,7 @@ from itertools import pairwise
 from math import log
 
 from cpdb import FIRST_TAG, LAST_TAG, WantedSplit
-from ryu_apps.rules import ETH_IPV4, Kind, Match, Output, Rule, Table, Tag, Untag, cookie
+from ryu_apps.rules import ANY_LABEL, ETH_IPV4, Kind, Match, Output, PopLabel, PushLabel, Rule, Table, cookie
 from ryu_apps.topology.paths import Topology
 
 Seconds = float
@@ -176,12 +176,14 @@ def label_rules(share: LabelShare) -> Iterable[Rule]:
     yield from (_pin(one) for one in share.pins)
     for port in share.inner_ports:
         # A tag that nobody knows any more comes off, and the packet goes on the shortest way: nothing gets lost.
-        match = Match(in_port=port, tagged=True)
-        number = cookie(Table.ACCOUNT, Kind.TAG, _LOST | port)
-        yield Rule(Table.ACCOUNT, LOST_PRIORITY, match, (Untag(),), Table.FORWARD, cookie=number)
+        match = Match(in_port=port, label=ANY_LABEL)
+        number = cookie(Table.ACCOUNT, Kind.LABEL, _LOST | port)
+        yield Rule(Table.ACCOUNT, LOST_PRIORITY, match, (PopLabel(),), Table.FORWARD, cookie=number)
     if share.inner_ports:
         # A host must not get round accounting and limits, or choose its path, by putting on a tag itself.
-        yield Rule(Table.ACCOUNT, STRAY_PRIORITY, Match(tagged=True), cookie=cookie(Table.ACCOUNT, Kind.TAG, _STRAY))
+        yield Rule(
+            Table.ACCOUNT, STRAY_PRIORITY, Match(label=ANY_LABEL), cookie=cookie(Table.ACCOUNT, Kind.LABEL, _STRAY)
+        )
 
 
 def transit_rules(path: SplitPath, topology: Topology) -> dict[str, Transit]:
@@ -196,14 +198,14 @@ def transit_rules(path: SplitPath, topology: Topology) -> dict[str, Transit]:
 
 def transit_rule(one: Transit) -> Rule:
     """The rule of a transit."""
-    match = Match(in_port=one.in_port, tag=one.tag)
-    number = cookie(Table.ACCOUNT, Kind.TAG, one.in_port << 14 | one.tag)
+    match = Match(in_port=one.in_port, label=one.tag)
+    number = cookie(Table.ACCOUNT, Kind.LABEL, one.in_port << 14 | one.tag)
     if one.out_port is None:
-        return Rule(Table.ACCOUNT, TAG_PRIORITY, match, (Untag(),), Table.FORWARD, cookie=number)
+        return Rule(Table.ACCOUNT, TAG_PRIORITY, match, (PopLabel(),), Table.FORWARD, cookie=number)
     return Rule(Table.ACCOUNT, TAG_PRIORITY, match, (Output(one.out_port),), cookie=number)
 
 
 def _pin(one: Pin) -> Rule:
     match = Match(eth_type=ETH_IPV4, eth_dst=one.eth_dst, ipv4_src=one.ipv4_src)
-    actions = (Tag(one.tag), Output(one.out_port))
+    actions = (PushLabel(one.tag), Output(one.out_port))
     return Rule(Table.FORWARD, PIN_PRIORITY, match, actions, cookie=cookie(Table.FORWARD, Kind.PIN, one.number))

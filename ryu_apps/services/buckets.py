@@ -19,14 +19,16 @@ from ryu_apps.rules import (
     ETH_IPV4,
     PROTO_TCP,
     PROTO_UDP,
-    Choose,
-    KeepConnection,
+    BucketMatch,
+    ChooseDestination,
+    DestinationMatch,
     Kind,
-    LookInto,
+    LearnConnection,
+    LearnSource,
     Match,
-    MeetOnce,
     Output,
-    PickSlot,
+    PickBucket,
+    ResubmitTable,
     Rule,
     RuleKey,
     SetField,
@@ -202,8 +204,9 @@ class BucketPlacement:
         return cookie(table, Kind.SPREAD, pair_number("", self.virtual_ip))
 
     def _entry(self) -> Rule:
-        actions = (LookInto(Table.AFFINITY), PickSlot(BUCKETS), LookInto(Table.SLOTS))
-        return Rule(Table.STEER, SPREAD_PRIORITY, self._to, actions, Table.FORWARD, cookie=self._cookie(Table.STEER))
+        actions = (ResubmitTable(Table.AFFINITY), PickBucket(BUCKETS), ResubmitTable(Table.BUCKETS))
+        mark = self._cookie(Table.REWRITE)
+        return Rule(Table.REWRITE, SPREAD_PRIORITY, self._to, actions, Table.FORWARD, cookie=mark)
 
     def _lost(self) -> Rule:
         # Nobody serves it: such packets end here instead of asking the controller one by one.
@@ -213,15 +216,17 @@ class BucketPlacement:
     def _bucket_rules(self) -> Iterable[Rule]:
         for one in compress_buckets(self.buckets):
             mask = (BUCKETS - 1) & ~((1 << (BUCKET_BITS - one.length)) - 1)
-            bucket = (one.first, mask) if one.length else None
-            match = Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip, slot=bucket)
-            actions = (Choose(destination_number(self.virtual_ip, one.owner)), LookInto(Table.SERVE))
-            yield Rule(Table.SLOTS, 1 + one.length, match, actions, cookie=self._cookie(Table.SLOTS))
+            bucket = BucketMatch(one.first, mask) if one.length else None
+            match = Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip, register=bucket)
+            actions = (ChooseDestination(destination_number(self.virtual_ip, one.owner)), ResubmitTable(Table.SERVE))
+            yield Rule(Table.BUCKETS, 1 + one.length, match, actions, cookie=self._cookie(Table.BUCKETS))
 
     def _serve(self, one: Destination, protocol: int) -> Rule:
         number = destination_number(self.virtual_ip, one.name)
-        match = Match(eth_type=ETH_IPV4, ip_proto=protocol or None, ipv4_dst=self.virtual_ip, chosen=number)
-        keep = KeepConnection(protocol, self.virtual_ip, one.address, one.mac, number, IDLE_S[protocol])
+        match = Match(
+            eth_type=ETH_IPV4, ip_proto=protocol or None, ipv4_dst=self.virtual_ip, register=DestinationMatch(number)
+        )
+        keep = LearnConnection(protocol, self.virtual_ip, one.address, one.mac, number, IDLE_S[protocol])
         actions = (SetField("eth_dst", one.mac), SetField("ipv4_dst", one.address), keep)
         # A number of its own: its packets are the connections that were placed there.
         mark = cookie(Table.SERVE, Kind.SPREAD, pair_number(f"{one.name}/{protocol}", self.virtual_ip))
@@ -250,18 +255,18 @@ def probe_answer_rule(virtual_ip: str) -> Rule:
 
 def _answers(address: str) -> Rule:
     match = Match(eth_type=ETH_IPV4, ipv4_src=address)
-    number = cookie(Table.STEER, Kind.SPREAD, pair_number("", address))
-    return Rule(Table.STEER, ANSWERS_PRIORITY, match, (LookInto(Table.AFFINITY),), Table.FORWARD, cookie=number)
+    number = cookie(Table.REWRITE, Kind.SPREAD, pair_number("", address))
+    return Rule(Table.REWRITE, ANSWERS_PRIORITY, match, (ResubmitTable(Table.AFFINITY),), Table.FORWARD, cookie=number)
 
 
 def _unmet(virtual_ip: str) -> Rule:
     match = Match(eth_type=ETH_IPV4, ipv4_dst=virtual_ip)
     number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("", virtual_ip))
-    return Rule(Table.ACCOUNT, MEET_PRIORITY, match, (LookInto(Table.MEET),), Table.POLICE, cookie=number)
+    return Rule(Table.ACCOUNT, MEET_PRIORITY, match, (ResubmitTable(Table.MEET),), Table.POLICER, cookie=number)
 
 
 def _meet() -> Rule:
-    actions = (Output(CONTROLLER), MeetOnce(MEET_S))
+    actions = (Output(CONTROLLER), LearnSource(MEET_S))
     return Rule(Table.MEET, 0, Match(eth_type=ETH_IPV4), actions, cookie=cookie(Table.MEET, Kind.SPREAD))
 
 
@@ -304,7 +309,7 @@ class BucketPlacements:
         """Takes over the buckets that the first switch to show any has, so that a restart moves none."""
         found: dict[str, list[Rule]] = {}
         for rule in rules:
-            if rule.table == Table.SLOTS and kind_of(rule.cookie) is Kind.SPREAD and rule.match.ipv4_dst:
+            if rule.table == Table.BUCKETS and kind_of(rule.cookie) is Kind.SPREAD and rule.match.ipv4_dst:
                 found.setdefault(rule.match.ipv4_dst, []).append(rule)
         for address in found.keys() & self._spreads.keys() - self._adopted:
             vip = virtual_ips[address]
@@ -322,5 +327,7 @@ def _divided(vip: VirtualIp, before: BucketOwners) -> BucketPlacement:
 def _prefixes(vip: VirtualIp, rules: Iterable[Rule]) -> Iterator[BucketPrefix]:
     names = {destination_number(vip.address, one.name): one.name for one in vip.destinations}
     for rule in rules:
-        chosen = next((one.number for one in rule.actions if isinstance(one, Choose)), 0)
-        yield BucketPrefix(rule.match.slot[0] if rule.match.slot else 0, rule.priority - 1, names.get(chosen, ""))
+        chosen = next((one.number for one in rule.actions if isinstance(one, ChooseDestination)), 0)
+        bucket = rule.match.register
+        first = bucket.first if isinstance(bucket, BucketMatch) else 0
+        yield BucketPrefix(first, rule.priority - 1, names.get(chosen, ""))

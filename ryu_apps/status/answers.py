@@ -293,7 +293,7 @@ def _holds(session: Session, spread: BucketPlacement) -> bool:
 
 
 def _is_slot(key: RuleKey, virtual_ip: str) -> bool:
-    return key.table == Table.SLOTS and key.match.ipv4_dst == virtual_ip
+    return key.table == Table.BUCKETS and key.match.ipv4_dst == virtual_ip
 
 
 def _shares(weights: Mapping[str, int]) -> str:

@@ -1,7 +1,10 @@
-"""The ordered difference between what a switch holds and what it should hold; somebody else's rules never show up."""
+"""The ordered difference between what a switch holds and what it should hold, and what a refused change leaves behind.
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+Somebody else's rules never show up.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from ryu_apps.effects import (
     AddGroup,
@@ -14,10 +17,12 @@ from ryu_apps.effects import (
     ModifyMeter,
     PutRule,
 )
-from ryu_apps.rules import Desired, Group, Meter, Rule, RuleKey, ToGroup, is_our_group, is_ours
+from ryu_apps.rules import Desired, Group, Meter, Rule, RuleKey, ToGroup, is_our_group, is_ours, kind_of
 
 Seconds = float
 
+# A refused change is tried again after this long: a full table may have room by then.
+RETRY_S = 30.0
 # A lease in the switch may differ by its rounding to whole seconds before it is set anew.
 LEASE_SLACK_S = 1.25
 
@@ -73,7 +78,7 @@ class Holding:
 def _uses(rule: Rule, things: set[tuple[str, int]]) -> bool:
     if ("meter", rule.meter) in things:
         return True
-    return any(isinstance(one, ToGroup) and ("group", one.number) in things for one in rule.actions)
+    return any(isinstance(action, ToGroup) and ("group", action.number) in things for action in rule.actions)
 
 
 def difference(holding: Holding, want: Desired) -> list[Change]:
@@ -115,3 +120,111 @@ def same(held: Rule | None, want: Rule) -> bool:
     if held.lease_until is None or want.lease_until is None:
         return alike and held.lease_until == want.lease_until
     return alike and abs(held.lease_until - want.lease_until) <= LEASE_SLACK_S
+
+
+# ---- refused changes
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedChange:
+    """A change that the switch answered with an error."""
+
+    change: Change
+    reason: str
+    t: Seconds
+
+
+def subject(change: Change) -> Hashable:
+    """What a change is about; only one refusal is kept for each. For a rule to be put it is the rule's key."""
+    match change:
+        case PutRule(rule):
+            return rule.key
+        case DeleteRule(rule):
+            return "delete", rule.key
+        case AddMeter(meter) | ModifyMeter(meter):
+            return "meter", meter.number
+        case DeleteMeter(number):
+            return "delete meter", number
+        case AddGroup(group) | ModifyGroup(group):
+            return "group", group.number
+        case DeleteGroup(number):
+            return "delete group", number
+
+
+def about(change: Change) -> str:
+    """What a change is about, in words for logs and counts."""
+    match change:
+        case PutRule(rule) | DeleteRule(rule):
+            kind = kind_of(rule.cookie)
+            verb = "put" if isinstance(change, PutRule) else "delete"
+            return f"{verb} rule ({kind.name.lower() if kind is not None else 'unknown'})"
+        case _:
+            return _words(type(change).__name__)
+
+
+def _words(name: str) -> str:
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+def undo(change: Change, reason: str, holding: Holding) -> bool:
+    """Corrects what a switch is thought to hold; True when the change is not to be tried again at once."""
+    match change:
+        case PutRule(rule):
+            holding.rules.pop(rule.key, None)
+        case DeleteRule(rule):
+            holding.rules[rule.key] = rule
+        case AddMeter(meter) if "METER_EXISTS" in reason:
+            # Not what we thought it held: the next round sets it right.
+            holding.meters[meter.number] = _strange_meter(meter.number)
+            return False
+        case AddMeter(meter) | ModifyMeter(meter):
+            holding.meters.pop(meter.number, None)
+        case DeleteMeter(number):
+            holding.meters[number] = _strange_meter(number)
+        case AddGroup(group) if "GROUP_EXISTS" in reason:
+            holding.groups[group.number] = replace(group, buckets=())
+            return False
+        case AddGroup(group) | ModifyGroup(group):
+            holding.groups.pop(group.number, None)
+        case DeleteGroup(_):
+            # Whoever still uses it is not ours: it stays, and does no harm.
+            return False
+    return True
+
+
+def _strange_meter(number: int) -> Meter:
+    return Meter(number, -1, -1)
+
+
+@dataclass(slots=True)
+class RefusedChanges:
+    """The latest refusal of each subject."""
+
+    _by_subject: dict[Hashable, RefusedChange] = field(default_factory=dict)
+
+    def add(self, change: Change, reason: str, now: Seconds) -> None:
+        """The switch refused a change."""
+        self._by_subject[subject(change)] = RefusedChange(change, reason, now)
+
+    def forget(self, change: Change) -> None:
+        """The switch made a change about the same subject."""
+        if self._by_subject:
+            self._by_subject.pop(subject(change), None)
+
+    def holds_back(self, change: Change, now: Seconds) -> bool:
+        """Whether the same was refused a moment ago."""
+        refusal = self._by_subject.get(subject(change)) if self._by_subject else None
+        return refusal is not None and _timeless(refusal.change) == _timeless(change) and now - refusal.t <= RETRY_S
+
+    def retry_times(self) -> list[Seconds]:
+        """When each of them may be tried again."""
+        return [refusal.t + RETRY_S for refusal in self._by_subject.values()]
+
+    def reason(self, keys: Iterable[RuleKey]) -> str | None:
+        """Why one of these rules was refused; None when none was."""
+        return next((self._by_subject[key].reason for key in keys if key in self._by_subject), None)
+
+
+def _timeless(change: Change) -> Change:
+    # What two tries of the same have in common: everything but the lease.
+    return PutRule(replace(change.rule, lease_until=None)) if isinstance(change, PutRule) else change

@@ -1,25 +1,81 @@
 """What is going on with one connected switch: what it holds, what was sent to it, and what it refused."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ryu_apps.effects import AddGroup, Change, DeleteGroup, DeleteRule, ModifyGroup, PutRule
-from ryu_apps.framework import ofproto
+from ryu_apps.openflow import (
+    FlowFilter,
+    MultipartKind,
+    decode_groups,
+    decode_meters,
+    decode_rules,
+    has_failover,
+    max_meters,
+)
 from ryu_apps.rules import OWNER, OWNER_MASK, OWNER_SHIFT, Desired, Group, Kind, Meter, Rule, RuleKey, ToGroup, kind_of
-from ryu_apps.switch.asked import SwitchError, unmatched
-from ryu_apps.switch.datapath import decode_meter, decode_rule
-from ryu_apps.switch.group_messages import decode_group
-from ryu_apps.switch.reconcile import Holding, difference
-from ryu_apps.switch.refused import Refusal, about, subject, timeless, undo
+from ryu_apps.switch.errors import SwitchError, unmatched
+from ryu_apps.switch.reconcile import Holding, RefusedChanges, about, difference, undo
 from ryu_apps.switch.wire import Wire
 
 Seconds = float
 
-# A refused rule is tried again after this long: a full table may have room by then.
-RETRY_S = 30.0
 # After a connection, rules that nothing explains yet stay this long: their hosts and pairs may still turn up.
 GRACE_S = 3.0
+_OURS = FlowFilter(OWNER << OWNER_SHIFT, OWNER_MASK)
+_MULTIPART_HEADER_BYTES = 16
+_MORE = 1
+_QUESTIONS = (MultipartKind.METER_FEATURES, MultipartKind.METERS, MultipartKind.GROUP_FEATURES, MultipartKind.GROUPS)
+
+
+@dataclass(slots=True)
+class _Inventory:
+    """What a switch has told so far of what it holds; `questions` are those without a whole answer."""
+
+    questions: set[int] = field(default_factory=set)
+    rules: list[Rule] = field(default_factory=list)
+    meters: list[Meter] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+
+    def is_whole_without(self, xid: int) -> bool:
+        """Whether this answer was the last one; the question is done."""
+        self.questions.discard(xid)
+        return not self.questions
+
+    def holding(self, first_meter: int) -> Holding:
+        """What of it is ours; meters are from that number on."""
+        return Holding.read(self.rules, self.meters, first_meter, self.groups)
+
+
+@dataclass(slots=True)
+class _SentChanges:
+    """Changes that the switch has not confirmed yet, by transaction number, and who waits for what was sent before."""
+
+    changes: dict[int, Change] = field(default_factory=dict)
+    _barriers: dict[int, tuple[Callable[[], None], tuple[int, ...]]] = field(default_factory=dict)
+
+    def add(self, numbers: Sequence[int], changes: Sequence[Change]) -> None:
+        """Takes note of what was sent."""
+        self.changes.update(zip(numbers, changes, strict=True))
+
+    def wait(self, barrier: int, then: Callable[[], None]) -> None:
+        """Calls `then` once everything so far is done."""
+        self._barriers[barrier] = (then, tuple(self.changes))
+
+    def is_barrier(self, xid: int) -> bool:
+        """Whether somebody waits for this number."""
+        return xid in self._barriers
+
+    def pass_barrier(self, xid: int, refused: RefusedChanges) -> None:
+        """Everything before it is done or was refused."""
+        then, numbers = self._barriers.pop(xid, (None, ()))
+        for number in numbers:
+            change = self.changes.pop(number, None)
+            if change is not None:
+                refused.forget(change)
+        if then is not None:
+            then()
 
 
 @dataclass(slots=True)
@@ -30,22 +86,18 @@ class Session:
     first_meter: int
     since: Seconds
     holding: Holding = field(default_factory=Holding)
-    meters_most: int = 0
+    max_meters: int = 0
     # Whether the switch can go over to another port by itself
     has_failover: bool = False
     adopted: bool = False
-    refused: dict[object, Refusal] = field(default_factory=dict)
-    _rules: list[Rule] = field(default_factory=list)
-    _meters: list[Meter] = field(default_factory=list)
-    _groups: list[Group] = field(default_factory=list)
-    _asked: set[int] = field(default_factory=set)
-    _sent: dict[int, Change] = field(default_factory=dict)
-    _barriers: dict[int, tuple[Callable[[], None], tuple[int, ...]]] = field(default_factory=dict)
+    refused: RefusedChanges = field(default_factory=RefusedChanges)
+    _inventory: _Inventory = field(default_factory=_Inventory)
+    _sent: _SentChanges = field(default_factory=_SentChanges)
 
     @property
     def ready(self) -> bool:
         """Whether everything that the switch holds has been read."""
-        return not self._asked
+        return not self._inventory.questions
 
     @property
     def dpid(self) -> int:
@@ -55,60 +107,57 @@ class Session:
     @property
     def has_meters(self) -> bool:
         """Whether the switch has meters with our numbers."""
-        return self.meters_most >= self.first_meter
+        return self.max_meters >= self.first_meter
 
     @property
     def settled(self) -> bool:
         """Whether the switch has confirmed everything sent so far."""
-        return not self._sent
+        return not self._sent.changes
 
     def begin(self) -> None:
         """Asks what the switch holds of ours."""
-        rules = self.wire.ask_rules(OWNER << OWNER_SHIFT, OWNER_MASK)
-        self._asked = {rules, *self.wire.ask_meters(), *self.wire.ask_groups()}
+        rules = self.wire.request(MultipartKind.FLOWS, _OURS)
+        self._inventory.questions = {rules, *(self.wire.request(kind) for kind in _QUESTIONS)}
 
     def read(self, message: Any, now: Seconds) -> bool:
         """Takes a part of the answers to `begin`; False when the message answers something else."""
-        if message.xid not in self._asked:
+        inventory = self._inventory
+        if message.xid not in inventory.questions:
             return False
+        body = bytes(message.buf[_MULTIPART_HEADER_BYTES:])
         match message.type:
-            case ofproto.OFPMP_FLOW:
-                self._rules += [decode_rule(one, now) for one in message.body]
-            case ofproto.OFPMP_METER_CONFIG:
-                self._meters += [decode_meter(one) for one in message.body]
-            case ofproto.OFPMP_GROUP_DESC:
-                self._groups += [group for one in message.body if (group := decode_group(one)) is not None]
-            case ofproto.OFPMP_GROUP_FEATURES:
-                self.has_failover = bool(message.body.types & 1 << ofproto.OFPGT_FF)
-            case _:
-                if message.body and message.body[0].band_types:
-                    self.meters_most = message.body[0].max_meter
-        if not message.flags & ofproto.OFPMPF_REPLY_MORE:
-            self._answered(message.xid)
+            case MultipartKind.FLOWS:
+                inventory.rules += decode_rules(body, now)
+            case MultipartKind.METERS:
+                inventory.meters += decode_meters(body)
+            case MultipartKind.GROUPS:
+                inventory.groups += decode_groups(body)
+            case MultipartKind.GROUP_FEATURES:
+                self.has_failover = has_failover(body)
+            case MultipartKind.METER_FEATURES:
+                self.max_meters = max_meters(body)
+        if not message.flags & _MORE and inventory.is_whole_without(message.xid):
+            self.holding = inventory.holding(self.first_meter)
         return True
-
-    def _answered(self, xid: int) -> None:
-        self._asked.discard(xid)
-        if self.ready:
-            self.holding = Holding.read(self._rules, self._meters, self.first_meter, self._groups)
 
     def error(self, error: SwitchError, now: Seconds) -> str:
         """The switch refused a message; returns what that was about."""
-        xid, asked = error.xid, self.wire.asked.take(error.xid)
-        if xid in self._asked:
+        xid, request = error.xid, self.wire.requests.take(error.xid)
+        if xid in self._inventory.questions:
             # A switch without meters or groups says so this way.
-            self._answered(xid)
-        elif xid in self._barriers:
+            if self._inventory.is_whole_without(xid):
+                self.holding = self._inventory.holding(self.first_meter)
+        elif self._sent.is_barrier(xid):
             # Whoever waits must not wait for ever.
             self.passed(xid)
-        change = self._sent.pop(xid, None)
+        change = self._sent.changes.pop(xid, None)
         if change is None:
-            return asked or unmatched(error)
+            return request or unmatched(error)
         if isinstance(change, AddGroup | ModifyGroup) and "GROUP_EXISTS" not in error.reason:
             # Without groups everything still goes its first way.
             self.has_failover = False
         if undo(change, error.reason, self.holding):
-            self.refused[subject(change)] = Refusal(change, error.reason, now)
+            self.refused.add(change, error.reason, now)
         return about(change)
 
     def lost(self, key: RuleKey) -> bool:
@@ -118,51 +167,43 @@ class Session:
     def reconcile(self, want: Desired, now: Seconds, may_delete: bool) -> bool:
         """Sends what is missing; True when anything was sent."""
         self.holding.expire(now)
-        changes = [one for one in difference(self.holding, want) if self._sensible(one, now, may_delete)]
+        changes = [change for change in difference(self.holding, want) if self._is_timely(change, now, may_delete)]
         if changes:
-            self._sent.update(zip(self.wire.changes(changes, now), changes, strict=True))
+            self._sent.add(self.wire.changes(changes, now), changes)
         self.holding.apply(_as_installed(change, now) for change in changes)
         return bool(changes)
 
-    def _sensible(self, change: Change, now: Seconds, may_delete: bool) -> bool:
+    def _is_timely(self, change: Change, now: Seconds, may_delete: bool) -> bool:
         old = now - self.since > GRACE_S
         match change:
             case DeleteGroup(number):
                 # It would take the rules that use it along.
                 allowed = may_delete and old and number not in _used_groups(self.holding)
             case DeleteRule(rule):
-                allowed = may_delete and (old or kind_of(rule.cookie) in (Kind.LIMIT, Kind.QUENCH))
+                allowed = may_delete and (old or kind_of(rule.cookie) in (Kind.LIMIT, Kind.DROP))
             case _:
                 allowed = True
-        if not allowed:
-            return False
-        refusal = self.refused.get(subject(change)) if self.refused else None
-        return refusal is None or timeless(refusal.change) != timeless(change) or now - refusal.t > RETRY_S
+        return allowed and not self.refused.holds_back(change, now)
 
     def barrier(self, then: Callable[[], None]) -> None:
         """Calls `then` once the switch has done everything sent so far."""
-        self._barriers[self.wire.barrier()] = (then, tuple(self._sent))
+        self._sent.wait(self.wire.barrier(), then)
 
     def passed(self, xid: int) -> None:
         """A barrier's answer: everything before it is done or was refused."""
-        then, sent = self._barriers.pop(xid, (None, ()))
-        for one in sent:
-            change = self._sent.pop(one, None)
-            if change is not None and self.refused:
-                self.refused.pop(subject(change), None)
-        if then is not None:
-            then()
+        self._sent.pass_barrier(xid, self.refused)
 
     def confirmed(self, key: RuleKey) -> bool:
         """Whether the switch has said that it holds a rule, or told so itself."""
-        if key not in self.holding.rules or not self._sent:
+        if key not in self.holding.rules or self.settled:
             return key in self.holding.rules
-        pending = (one.rule.key for one in self._sent.values() if isinstance(one, PutRule))
+        pending = (change.rule.key for change in self._sent.changes.values() if isinstance(change, PutRule))
         return key not in pending
 
     def unconfirmed(self) -> frozenset[RuleKey]:
         """Rules that were sent or deleted, and the switch has not said yet that it did so."""
-        return frozenset(one.rule.key for one in self._sent.values() if isinstance(one, PutRule | DeleteRule))
+        changes = self._sent.changes.values()
+        return frozenset(change.rule.key for change in changes if isinstance(change, PutRule | DeleteRule))
 
     def holds(self, keys: Iterable[RuleKey]) -> bool:
         """Whether the switch holds all these rules."""
@@ -170,12 +211,12 @@ class Session:
 
     def why_not(self, keys: Iterable[RuleKey]) -> str | None:
         """The reason for which the switch refused one of these rules; None when it refused none."""
-        reasons = (self.refused[key].reason for key in keys if key in self.refused and key not in self.holding.rules)
-        return next(reasons, None)
+        return self.refused.reason(key for key in keys if key not in self.holding.rules)
 
 
 def _used_groups(holding: Holding) -> set[int]:
-    return {one.number for rule in holding.rules.values() for one in rule.actions if isinstance(one, ToGroup)}
+    rules = holding.rules.values()
+    return {action.number for rule in rules for action in rule.actions if isinstance(action, ToGroup)}
 
 
 def _as_installed(change: Change, now: Seconds) -> Change:

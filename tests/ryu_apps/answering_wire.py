@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from ryu_apps.effects import Change
 from ryu_apps.fakes.fake_switch import FakeSwitch
-from ryu_apps.switch.asked import Asked, SwitchError
+from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.session import Session
+from ryu_apps.switch.wire import SentRequests
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Wire:
     number: int = 0
     errors: list[tuple[int, str]] = field(default_factory=list)
     barriers: list[int] = field(default_factory=list)
-    asked: Asked = field(default_factory=Asked)
+    requests: SentRequests = field(default_factory=SentRequests)
 
     def changes(self, changes: list[Change], now: float) -> list[int]:
         return [self._change(one, now) for one in changes]

@@ -10,7 +10,8 @@ from simulated import FIRST_METER, World, address, ip, mac
 from cpdb import FIRST_TAG, Destination, Link, Node, NodeKind, VirtualIp, WantedSplit
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Change
-from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
+from ryu_apps.fakes.fake_packets import Packet
+from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
 from ryu_apps.pipeline import desired
 from ryu_apps.rules import PortId
@@ -80,7 +81,7 @@ class RoutedWorld(World):
         """Switches that a packet crossed on its way."""
         got = self.send(sender, packet)
         assert [name for name, _ in got] == [receiver], (sender, receiver, self.trace, got)
-        assert got[0][1].tag is None, "a host got a tagged packet"
+        assert got[0][1].label is None, "a host got a tagged packet"
         return tuple(f"w{dpid - 1}" for dpid in self.trace)
 
     def changes(self) -> dict[int, list[Change]]:

@@ -7,7 +7,8 @@ from socket import inet_aton
 from cpdb import Destination, Link, Node, NodeKind, VirtualIp
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
-from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
+from ryu_apps.fakes.fake_packets import Packet
+from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
 from ryu_apps.pipeline import desired
 from ryu_apps.policers import allot_meters

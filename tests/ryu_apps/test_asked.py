@@ -11,9 +11,11 @@ from ryu_apps.framework import offline_datapath, ofproto
 from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, desired
 from ryu_apps.rules import Desired, Group, Kind, Match, Meter, Output, Rule, RuleKey, Table, cookie, failover
-from ryu_apps.switch.asked import Asked, Complaints, SwitchError, unmatched
-from ryu_apps.switch.replies import message_of
-from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
+from ryu_apps.switch.connections import message_of
+from ryu_apps.switch.errors import SwitchError, SwitchErrors, unmatched
+from ryu_apps.switch.reconcile import RETRY_S
+from ryu_apps.switch.session import GRACE_S, Session
+from ryu_apps.switch.wire import SentRequests
 
 FIRST = 60_000
 MAC = "02:00:00:00:00:01"
@@ -27,7 +29,7 @@ class Wire:
     switch: FakeSwitch
     dpid: int = 1
     refuse: dict[type[object], str] = field(default_factory=dict)
-    asked: Asked = field(default_factory=Asked)
+    requests: SentRequests = field(default_factory=SentRequests)
     sent: list[Change] = field(default_factory=list)
     errors: list[SwitchError] = field(default_factory=list)
     number: int = 0
@@ -45,7 +47,7 @@ class Wire:
 
     def barrier(self) -> int:
         self.number += 1
-        self.asked.note(self.number, "barrier")
+        self.requests.note(self.number, "barrier")
         return self.number
 
 
@@ -74,7 +76,7 @@ class FlowKey:
 def talk() -> FlowKey:
     wire = Wire(FakeSwitch(1, frozenset({1, 2, 3})))
     session = Session(wire, FIRST, 1000.0 - GRACE_S - 1)  # type: ignore[arg-type]
-    session.meters_most, session.has_failover = 262_144, True
+    session.max_meters, session.has_failover = 262_144, True
     return FlowKey(wire, session)
 
 
@@ -126,7 +128,7 @@ def test_a_group_and_a_meter_that_were_there_already_are_set_right(talk: FlowKey
     assert group is not None
     talk.wire.switch.apply([AddGroup(Group(group.number, group.kind, group.buckets[:1]))], talk.now)
     talk.wire.switch.apply([AddMeter(Meter(FIRST, 1, 1))], talk.now)
-    limited = Rule(1, 20, Match(), goto=2, meter=FIRST, cookie=cookie(Table.POLICE, Kind.LIMIT))
+    limited = Rule(1, 20, Match(), goto=2, meter=FIRST, cookie=cookie(Table.POLICER, Kind.LIMIT))
     plain = towards(1, 2)
     want = Desired({**plain.rules, limited.key: limited}, {FIRST: Meter(FIRST, 1000, 500)}, plain.groups)
     assert sorted(talk.want(want)) == ["add group", "add meter"]
@@ -146,8 +148,8 @@ def test_a_group_goes_only_after_the_rules_that_use_it(talk: FlowKey) -> None:
 
 
 def test_requests_and_strangers_are_told_apart(talk: FlowKey) -> None:
-    talk.wire.asked.note(70, "packet out")
-    talk.wire.asked.note(71, "flow statistics")
+    talk.wire.requests.note(70, "packet out")
+    talk.wire.requests.note(71, "flow statistics")
     refused = "OFPET_BAD_ACTION/OFPBAC_BAD_OUT_PORT"
     assert talk.session.error(SwitchError(70, refused, b""), talk.now) == "packet out"
     assert talk.session.error(SwitchError(71, refused, b""), talk.now) == "flow statistics"
@@ -165,7 +167,7 @@ def test_nobody_waits_for_ever_for_a_refused_barrier(talk: FlowKey) -> None:
 
 
 def test_requests_are_remembered_for_a_while_only() -> None:
-    asked = Asked()
+    asked = SentRequests()
     for xid in range(20_000):
         asked.note(xid, "packet out")
     assert asked.take(19_999) == "packet out"
@@ -174,7 +176,7 @@ def test_requests_are_remembered_for_a_while_only() -> None:
 
 
 def test_complaints_are_counted_by_what_and_why_within_bounds() -> None:
-    complaints = Complaints()
+    complaints = SwitchErrors()
     for _ in range(3):
         complaints.add("leaf1", "packet out", "because", 0.0)
     assert complaints.tallies() == {("switch error", "packet out: because"): 3}

@@ -8,7 +8,7 @@ from simulated import VIP, World, address, declared, ip, mac
 
 from cpdb import Standing, Withdrawal
 from ryu_apps.declared import Declared
-from ryu_apps.fakes.fake_switch import Packet
+from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.services.buckets import BUCKETS, destination_number
 from ryu_apps.services.pairs import Pairs
@@ -32,8 +32,9 @@ def world() -> World:
     return made
 
 
-def opening(port: int, **more: object) -> Packet:
-    return ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, ip_proto=6, sport=port, dport=80, **more)
+def opening(port: int, flags: str = "") -> Packet:
+    ports = Transport(port, 80, flags)
+    return ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, ip_proto=6, transport=ports)
 
 
 def served_by(world: World, port: int, flags: str = "S") -> str:
@@ -50,7 +51,9 @@ def change(world: World, what: Declared) -> None:
 def test_new_connections_follow_the_weights_and_answers_come_from_the_virtual_ip(world: World) -> None:
     places = Counter(served_by(world, port) for port in range(10_000, 11_000))
     assert 0.70 < places["s1"] / 1000 < 0.80
-    back = ip("s1", "c1", ip_proto=6, sport=80, dport=next(p for p in range(10_000, 11_000) if at(world, p) == "s1"))
+    back = ip(
+        "s1", "c1", ip_proto=6, transport=Transport(80, next(p for p in range(10_000, 11_000) if at(world, p) == "s1"))
+    )
     ((host, got),) = world.send("s1", back)
     assert (host, got.ipv4_src, got.eth_src) == ("c1", VIP, virtual_mac(VIP))
 
@@ -84,7 +87,7 @@ def test_no_connection_and_no_weight_asks_the_controller_more_than_once(world: W
     # The first packet of a source tells that it is there; then it is counted.
     assert world.asked <= 2
     rules = [rule for rule in world.switches[0x11].rules(world.now) if is_ours(rule.cookie)]
-    assert sum(rule.table == Table.SLOTS for rule in rules) == 2
+    assert sum(rule.table == Table.BUCKETS for rule in rules) == 2
     number = pair_number(address("c1"), VIP)
     counts = {
         kind_of(one.cookie): one.packets

@@ -19,7 +19,7 @@ import pytest
 from ryu_apps.openflow import Phase
 from ryu_apps.settings import ConnectionsSection
 from ryu_apps.switch.connections import overdue
-from ryu_apps.switch.refusals import Refusals
+from ryu_apps.switch.errors import ConnectionRefusals
 from tools.bench.replayed_switch import ReplayedSwitch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -267,7 +267,7 @@ def test_when_a_connection_is_overdue(phase: Phase, connected_s: float, silent_s
 
 
 def test_refusals_are_all_counted_and_seldom_logged() -> None:
-    refusals = Refusals()
+    refusals = ConnectionRefusals()
     told = [refusals.add("length", now=number / 1000) for number in range(1000)]
     assert told[:6] == [0, 0, 0, 0, 0, None]
     assert set(told[5:]) == {None}

@@ -26,7 +26,7 @@ def test_a_wrong_header_is_seen_before_its_message_is_there() -> None:
 
 
 def test_a_reply_is_bounded_over_all_its_parts() -> None:
-    replies = OpenReplies(most_flow_bytes=1000)
+    replies = OpenReplies(max_flow_bytes=1000)
     part = corpus.multipart(1, bytes(400), flags=1)
     replies.note(part)
     replies.note(part)
@@ -39,7 +39,7 @@ def test_a_reply_is_bounded_over_all_its_parts() -> None:
 
 
 def test_replies_that_only_begin_are_bounded() -> None:
-    replies = OpenReplies(most_flow_bytes=1000)
+    replies = OpenReplies(max_flow_bytes=1000)
     with pytest.raises(MalformedMessage) as caught:
         for xid in range(1000):
             replies.note(corpus.multipart(1, b"", flags=1, xid=xid))
@@ -47,7 +47,7 @@ def test_replies_that_only_begin_are_bounded() -> None:
 
 
 def test_a_reply_keeps_its_kind() -> None:
-    replies = OpenReplies(most_flow_bytes=1000)
+    replies = OpenReplies(max_flow_bytes=1000)
     replies.note(corpus.multipart(1, b"", flags=1))
     with pytest.raises(MalformedMessage) as caught:
         replies.note(corpus.multipart(4, b""))

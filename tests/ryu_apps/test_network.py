@@ -5,7 +5,7 @@ from simulated import FABRIC, HOSTS, VIP, World, address, declared, ip, mac
 
 from cpdb import Limit, Pair, Reservation
 from ryu_apps.effects import PacketOut
-from ryu_apps.fakes.fake_switch import Packet
+from ryu_apps.fakes.fake_packets import ArpFields, Packet, Transport
 from ryu_apps.rules import ETH_ARP, Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Arp
@@ -32,13 +32,13 @@ def test_everyone_reaches_everyone_without_asking(world: World) -> None:
 
 
 def test_the_first_packet_to_a_virtual_ip_is_steered_counted_and_answered(world: World) -> None:
-    first = to_vip("c1", ip_proto=6, flags="S")
+    first = to_vip("c1", ip_proto=6, transport=Transport(flags="S"))
     ((host, got),) = world.send("c1", first)
     assert (host, got.eth_dst, got.ipv4_dst) == ("s1", mac("s1"), address("s1"))
-    reply = ip("s1", "c1", ip_proto=6, flags="SA")
+    reply = ip("s1", "c1", ip_proto=6, transport=Transport(flags="SA"))
     ((host, back),) = world.send("s1", reply)
     assert (host, back.eth_src, back.ipv4_src) == ("c1", virtual_mac(VIP), VIP)
-    world.send("c1", to_vip("c1", ip_proto=6, flags="A", size=500))
+    world.send("c1", to_vip("c1", ip_proto=6, transport=Transport(flags="A"), size=500))
     number = pair_number(address("c1"), VIP)
     counts = {
         kind_of(one.cookie): (one.packets, one.bytes)
@@ -70,15 +70,15 @@ def test_a_live_pair_keeps_its_destination_and_an_idle_one_follows_new_weights(w
 def test_switches_answer_for_virtual_ips_while_the_controller_is_dead(world: World) -> None:
     world.send("c1", to_vip("c1"))
     world.alive = False
-    question = Packet(mac("c1"), frames.BROADCAST, ETH_ARP, arp_op=1, arp_spa=address("c1"), arp_tpa=VIP)
+    question = Packet(mac("c1"), frames.BROADCAST, ETH_ARP, arp=ArpFields(1, address("c1"), VIP))
     ((host, answer),) = world.send("c1", question)
-    assert (host, answer.arp_op, answer.eth_src, answer.arp_spa) == ("c1", 2, virtual_mac(VIP), VIP)
+    assert (host, answer.eth_src, answer.arp) == ("c1", virtual_mac(VIP), ArpFields(2, VIP, address("c1")))
     assert world.send("c1", to_vip("c1"))[0][0] == "s1"
 
 
 def test_neighbours_that_know_each_other_confirm_it_without_the_controller(world: World) -> None:
     world.alive = False
-    probe = Packet(mac("c1"), mac("s1"), ETH_ARP, arp_op=1, arp_spa=address("c1"), arp_tpa=address("s1"))
+    probe = Packet(mac("c1"), mac("s1"), ETH_ARP, arp=ArpFields(1, address("c1"), address("s1")))
     assert world.send("c1", probe) == [("s1", probe)]
 
 

@@ -49,7 +49,7 @@ def controlled() -> Controlled:
     world.start()
     wire = Wire(world.switches[0x11], 0x11)
     session = Session(wire, FIRST, world.now)
-    session.meters_most = 262_144
+    session.max_meters = 262_144
     held = world.switches[0x11]
     session.holding = Holding.read(held.rules(world.now), held.meters(), FIRST, held.groups())
     return Controlled(world, wire, session)
@@ -78,7 +78,7 @@ def test_installed_is_said_only_after_the_switch_confirmed(controlled: Controlle
 
 
 def test_a_mark_alone_is_installed_even_on_a_switch_without_meters(controlled: Controlled) -> None:
-    controlled.session.meters_most = 0
+    controlled.session.max_meters = 0
     now = controlled.world.now
     item = Reservation("r", Pair("c1", VIP), 1e6, (), "o", "why", now, now + 8, dscp=46, generation=1)
     controlled.want(item)
@@ -107,7 +107,7 @@ def test_what_the_switch_refuses_is_said_and_not_tried_again_at_once(controlled:
 
 
 def test_a_switch_without_meters_and_a_source_nobody_saw_are_refused(controlled: Controlled) -> None:
-    controlled.session.meters_most = 0
+    controlled.session.max_meters = 0
     controlled.want(reservation())
     controlled.confirm()
     assert controlled.news() == [("leaf1", "refused", 1)]

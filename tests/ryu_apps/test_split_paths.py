@@ -44,7 +44,7 @@ def test_a_split_takes_a_silent_pair_to_its_path_and_back_again(world: RoutedWor
     calm(world)
     assert world.talk(0, 3) == before
     held = [rule for switch in world.switches.values() for rule in switch.rules(world.now)]
-    assert not [rule for rule in held if kind_of(rule.cookie) in (Kind.PIN, Kind.TAG)]
+    assert not [rule for rule in held if kind_of(rule.cookie) in (Kind.PIN, Kind.LABEL)]
 
 
 def test_a_speaking_pair_stays_until_it_is_silent_or_patience_ends(world: RoutedWorld) -> None:
@@ -127,14 +127,14 @@ def test_no_packet_goes_a_path_that_a_switch_has_not_confirmed(world: RoutedWorl
 def test_hosts_cannot_use_tags_and_lost_tags_do_no_harm(world: RoutedWorld) -> None:
     world.want((split({(0, 4, 5, 3): 1.0}),))
     calm(world)
-    forged = replace(ip("c0", "s3"), tag=FIRST_TAG)
+    forged = replace(ip("c0", "s3"), label=FIRST_TAG)
     assert world.send("c0", forged) == []
     # A packet that was tagged just before its tag was forgotten: it goes on from where it is.
-    lost = replace(ip("c0", "s3"), tag=FIRST_TAG + 500)
+    lost = replace(ip("c0", "s3"), label=FIRST_TAG + 500)
     world.arrived, world.hops = [], 0
     world._walk(next(end for end in world.wires if end.dpid == 5), lost)
-    assert [(name, one.tag) for name, one in world.arrived] == [("s3", None)]
-    assert [name for name, _ in world.send("c0", replace(ip("c0", "s3"), tag=100))] == ["s3"]
+    assert [(name, packet.label) for name, packet in world.arrived] == [("s3", None)]
+    assert [name for name, _ in world.send("c0", replace(ip("c0", "s3"), label=100))] == ["s3"]
 
 
 def update_prefix_by_prefix(seed: int) -> None:

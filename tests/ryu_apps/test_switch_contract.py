@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
@@ -23,14 +23,27 @@ from ryu_apps.effects import (
     ModifyMeter,
     PutRule,
 )
-from ryu_apps.fakes.fake_switch import FakeSwitch, Packet
-from ryu_apps.openflow import Phase, check
+from ryu_apps.fakes.fake_packets import Packet, Transport
+from ryu_apps.fakes.fake_switch import FakeSwitch
+from ryu_apps.openflow import (
+    MultipartKind,
+    Phase,
+    check,
+    decode_flow_stats,
+    decode_groups,
+    decode_meters,
+    decode_rules,
+    encode_barrier,
+    encode_change,
+    encode_request,
+    encode_resubmit,
+)
 from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.policers import Policer
 from ryu_apps.rules import (
     FIRST_GROUP,
-    Bucket,
     Group,
+    GroupBucket,
     GroupKind,
     Kind,
     Match,
@@ -101,28 +114,18 @@ class Real:
     """Open vSwitch, spoken to in OpenFlow through the bridge's own socket with our translation."""
 
     def __init__(self) -> None:
-        # Late: only this class needs the framework.
-        from ryu_apps.sessions import datapath, replies
-
-        from ryu_apps import framework
-
-        self._translate, self._parser, self._replies = datapath, framework.parser, replies
-        self._datapath = framework.offline_datapath()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(5)
         self._socket.connect(f"/run/openvswitch/{BRIDGE}.mgmt")
         self._xid = 0
-        self._send(self._parser.OFPHello(self._datapath))
+        self._socket.sendall(struct.pack("!BBHI", 4, 0, 8, 0))
         self._take()
 
     def close(self) -> None:
         self._socket.close()
 
-    def _send(self, message: Any) -> int:
+    def _next(self) -> int:
         self._xid += 1
-        message.set_xid(self._xid)
-        message.serialize()
-        self._socket.sendall(bytes(message.buf))
         return self._xid
 
     def _take(self) -> tuple[int, int, bytes]:
@@ -136,21 +139,22 @@ class Real:
             data += self._socket.recv(size - len(data))
         return data
 
-    def _ask(self, message: Any) -> list[Any]:
-        """All entries of the answer."""
-        self._send(message)
-        found: list[Any] = []
+    def _ask(self, kind: MultipartKind) -> bytes:
+        """All entries of the answer, which was checked."""
+        self._socket.sendall(encode_request(kind, self._next()))
+        found = b""
         while True:
-            kind, _xid, data = self._take()
-            if kind != 19:
+            answer, _xid, data = self._take()
+            if answer != 19:
                 continue
-            answer = self._replies.message_of(self._datapath, data, check(data, Phase.OPEN))
-            found += answer.body
-            if not answer.flags & 1:
+            check(data, Phase.OPEN)
+            found += data[16:]
+            if not data[11] & 1:
                 return found
 
     def _barrier(self) -> list[str]:
-        end, errors = self._send(self._parser.OFPBarrierRequest(self._datapath)), []
+        end, errors = self._next(), []
+        self._socket.sendall(encode_barrier(end))
         while True:
             kind, xid, data = self._take()
             if kind == 1:
@@ -160,38 +164,26 @@ class Real:
 
     def apply(self, changes: list[Change]) -> list[str]:
         for change in changes:
-            self._send(self._translate.encode_change(self._datapath, change, self.now()))
+            self._socket.sendall(encode_change(change, self.now(), self._next()))
         return self._barrier()
 
-    def _flows(self) -> list[Any]:
-        everything = self._parser.OFPFlowStatsRequest(self._datapath, 0, 0xFF, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0)
-        return self._ask(everything)
-
     def rules(self) -> list[Rule]:
-        return [self._translate.decode_rule(one, self.now()) for one in self._flows()]
+        return list(decode_rules(self._ask(MultipartKind.FLOWS), self.now()))
 
     def meters(self) -> list[Meter]:
-        asked = self._parser.OFPMeterConfigStatsRequest(self._datapath, 0, 0xFFFFFFFF)
-        return [self._translate.decode_meter(one) for one in self._ask(asked)]
+        return list(decode_meters(self._ask(MultipartKind.METERS)))
 
     def groups(self) -> list[Group]:
-        from ryu_apps.switch.group_messages import decode_group
-
-        found = self._ask(self._parser.OFPGroupDescStatsRequest(self._datapath, 0))
-        return [group for one in found if (group := decode_group(one)) is not None]
+        return list(decode_groups(self._ask(MultipartKind.GROUPS)))
 
     def counts(self) -> dict[int, int]:
         # The datapath's counters are collected about once a second.
         time.sleep(1.5)
-        return {one.cookie: one.packet_count for one in self._flows()}
+        columns = decode_flow_stats(self._ask(MultipartKind.FLOWS))
+        return dict(zip(columns.cookie, columns.packets, strict=True))
 
     def receive(self, packet: Packet, in_port: int) -> None:
-        table = self._parser.OFPActionOutput(0xFFFFFFF9)
-        self._send(
-            self._parser.OFPPacketOut(
-                self._datapath, buffer_id=0xFFFFFFFF, in_port=in_port, actions=[table], data=wire_format(packet)
-            )
-        )
+        self._socket.sendall(encode_resubmit(in_port, wire_format(packet), self._next()))
         self._barrier()
 
     def wait(self, seconds: float) -> None:
@@ -203,7 +195,7 @@ class Real:
 
 def wire_format(packet: Packet) -> bytes:
     """The packet as bytes: Ethernet, IPv4, TCP or UDP."""
-    flags = sum({"S": 2, "A": 16}[letter] for letter in packet.flags)
+    flags = sum({"S": 2, "A": 16}[letter] for letter in packet.transport.flags)
     body = struct.pack("!HHIIBBHHH", 1000, 80, 0, 0, 5 << 4, flags, 100, 0, 0)
     ends = socket.inet_aton(packet.ipv4_src or "") + socket.inet_aton(packet.ipv4_dst or "")
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, packet.ip_proto or 17, 0) + ends
@@ -284,7 +276,12 @@ def test_rules_that_place_connections_are_accepted_and_read_back(switch: Switch)
 def test_connections_are_placed_kept_and_forgotten_alike(switch: Switch) -> None:
     switch.apply(list(map(PutRule, placement_rules(100, 100))))
     opening = Packet(
-        MAC, "f2:ea:0a:00:00:65", ipv4_src="10.0.0.9", ipv4_dst=OTHER_VIP, ip_proto=6, flags="S", sport=1000, dport=80
+        MAC,
+        "f2:ea:0a:00:00:65",
+        ipv4_src="10.0.0.9",
+        ipv4_dst=OTHER_VIP,
+        ip_proto=6,
+        transport=Transport(1000, 80, "S"),
     )
     for _ in range(3):
         switch.receive(opening, 3)
@@ -325,9 +322,10 @@ def test_everything_we_ever_send_is_accepted_and_read_back_as_it_was(switch: Swi
 def test_packets_are_counted_by_the_same_rules(switch: Switch) -> None:
     meters, rules = whole(switch.now())
     switch.apply([*map(AddMeter, meters), *map(PutRule, rules)])
-    to_vip = Packet(MAC, "f2:ea:0a:00:00:64", ipv4_src=CLIENT, ipv4_dst=VIP, ip_proto=6, flags="S")
-    back = Packet(SERVER_MAC, MAC, ipv4_src=SERVER, ipv4_dst=CLIENT, ip_proto=6, flags="SA")
-    for packet, in_port in ((to_vip, 1), (replace(to_vip, flags="A"), 1), (replace(to_vip, flags="A"), 1), (back, 2)):
+    to_vip = Packet(MAC, "f2:ea:0a:00:00:64", ipv4_src=CLIENT, ipv4_dst=VIP, ip_proto=6, transport=Transport(flags="S"))
+    back = Packet(SERVER_MAC, MAC, ipv4_src=SERVER, ipv4_dst=CLIENT, ip_proto=6, transport=Transport(flags="SA"))
+    later = replace(to_vip, transport=Transport(flags="A"))
+    for packet, in_port in ((to_vip, 1), (later, 1), (later, 1), (back, 2)):
         switch.receive(packet, in_port)
     counts = switch.counts()
     by_kind = {kind: sum(count for value, count in counts.items() if (value >> 40) & 0xF == kind) for kind in Kind}
@@ -358,7 +356,7 @@ def test_only_our_own_rule_is_deleted(switch: Switch) -> None:
 
 def test_meters_are_refused_and_deleted_alike(switch: Switch) -> None:
     meter = Meter(FIRST, 1000, 500)
-    limited = Rule(1, 10, Match(eth_dst=MAC), goto=2, meter=FIRST, cookie=cookie(Table.POLICE, Kind.LIMIT))
+    limited = Rule(1, 10, Match(eth_dst=MAC), goto=2, meter=FIRST, cookie=cookie(Table.POLICER, Kind.LIMIT))
     assert len(switch.apply([PutRule(limited)])) == 1
     assert switch.apply([AddMeter(meter), PutRule(limited)]) == []
     assert len(switch.apply([AddMeter(meter)])) == 1
@@ -384,7 +382,7 @@ def test_a_new_rule_replaces_the_old_one_and_counts_from_zero(switch: Switch) ->
 def test_groups_are_read_back_as_they_were_refused_and_deleted_alike(switch: Switch) -> None:
     group = failover(1, 2)
     assert group is not None
-    balanced = Group(FIRST_GROUP + 7, GroupKind.SELECT, (Bucket((Output(1),), 3), Bucket((Output(2),), 1)))
+    balanced = Group(FIRST_GROUP + 7, GroupKind.SELECT, (GroupBucket((Output(1),), 3), GroupBucket((Output(2),), 1)))
     rule = Rule(3, 10, Match(eth_dst=MAC), (ToGroup(group.number),), cookie=cookie(Table.FORWARD, Kind.HOST))
     assert len(switch.apply([PutRule(rule)])) == 1
     assert len(switch.apply([ModifyGroup(group)])) == 1

@@ -10,11 +10,11 @@ from simulated import HOSTS, SWITCHES, VIP, World, address, declared, mac
 from cpdb import Standing, VirtualIp, WantedWeights
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Change, PutRule
-from ryu_apps.rules import Table
+from ryu_apps.rules import BucketMatch, Table
 from ryu_apps.services.buckets import BUCKETS
 from ryu_apps.status.publishers import Status
-from ryu_apps.switch.reconcile import Holding
-from ryu_apps.switch.session import GRACE_S, RETRY_S, Session
+from ryu_apps.switch.reconcile import RETRY_S, Holding
+from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switches import Switches
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Arp
@@ -93,7 +93,7 @@ def placing() -> Controlled:
 
 
 def no_slots(change: Change) -> str | None:
-    slot = isinstance(change, PutRule) and change.rule.table == Table.SLOTS
+    slot = isinstance(change, PutRule) and change.rule.table == Table.BUCKETS
     return "OFPET_FLOW_MOD_FAILED/OFPFMFC_TABLE_FULL" if slot else None
 
 
@@ -150,8 +150,8 @@ def test_a_switch_that_refuses_a_slot_is_named_until_it_takes_it(placing: Contro
 def test_a_slot_of_before_that_a_switch_still_holds_is_not_overlooked(placing: Controlled) -> None:
     leaf = SWITCHES["leaf1"]
     (spread,) = placing.world.network.services.destinations.spreads
-    old = next(rule for rule in spread.rules.values() if rule.table == Table.SLOTS)
-    stale = replace(old, priority=old.priority + 5, match=replace(old.match, slot=(0, BUCKETS - 32)))
+    old = next(rule for rule in spread.rules.values() if rule.table == Table.BUCKETS)
+    stale = replace(old, priority=old.priority + 5, match=replace(old.match, register=BucketMatch(0, BUCKETS - 32)))
     placing.world.switches[leaf].apply([PutRule(stale)], placing.world.now)
     placing.connect(leaf, ago_s=0.0)
     placing.want(2, {"s1": 100, "s2": 300})

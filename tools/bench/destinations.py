@@ -13,13 +13,12 @@ from ryu_apps import Desired, Holding, Share, desired, difference, virtual_mac
 from ryu_apps.declared import Declared
 from ryu_apps.effects import PutRule
 from ryu_apps.network import Network
+from ryu_apps.openflow import encode_change
 from ryu_apps.rules import ETH_IPV4, Kind, PortId, Rule, Table, cookie, kind_of
 from ryu_apps.services.buckets import BUCKETS
 from ryu_apps.services.pairs import BY_CONNECTION, Pairs
 from ryu_apps.settings import PairsSection
 from ryu_apps.shares import limits, share
-from ryu_apps.switch.packing import pack
-from ryu_apps.switch.wire import pack_instructions
 from ryu_apps.topology import frames
 from tools.bench import figures
 from tools.bench.figures import BenchTarget, Result, cpu_s
@@ -222,8 +221,8 @@ def _sending(world: DestinationWorld, held: Desired) -> dict[str, float]:
     return {"packing_rules_cpu_s": packing_s, "looking_with_no_change_cpu_s": cpu_s(look)}
 
 
-def _pack(rule: Rule) -> bytes | None:
-    return pack(PutRule(rule), NOW, 1, pack_instructions)
+def _pack(rule: Rule) -> bytes:
+    return encode_change(PutRule(rule), NOW, 1)
 
 
 def imbalance(tables: Iterable[Sequence[str | None]]) -> float:

@@ -65,9 +65,9 @@ class IdleSwitch(ReplayedSwitch):
         super().__init__(port, DPID, 0)
         held = [
             _entry(
-                Table.STEER,
+                Table.REWRITE,
                 20,
-                cookie(Table.STEER, Kind.TO_DESTINATION, pair_number(_address(n), VIP)),
+                cookie(Table.REWRITE, Kind.TO_DESTINATION, pair_number(_address(n), VIP)),
                 _TO,
                 _address(n),
             )

@@ -1,6 +1,6 @@
-"""What was asked of a switch lately, by transaction number: a switch that refuses names no more than that."""
+"""What switches refuse of us, and what we refuse of them: counted by reason, and logged at a bounded rate."""
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass, field
 
 import structlog
@@ -9,11 +9,12 @@ from ryu_apps.pacing import RateLimiter
 
 Seconds = float
 
-# Answered or not, what is older than so many requests is no longer refused.
-_MOST = 8192
-_KINDS_MOST = 200
+_MAX_KINDS = 200
 _LOG_EVERY_S = 10.0
-_log = structlog.get_logger("ryu_apps.switch.asked")
+# So many lines about connections in so many seconds; what is beyond is counted and told in the next line.
+_MAX_LINES = 5
+_SPAN_S = 10.0
+_log = structlog.get_logger("ryu_apps.switch.errors")
 # Types of messages in the head that a switch sends back with its error, by OpenFlow 1.3.5, section 7.1
 _TYPES = {2: "echo request", 9: "switch configuration", 13: "packet out", 14: "rule", 15: "group", 16: "port"}
 _TYPES |= {17: "table", 18: "statistics", 20: "barrier", 24: "role", 26: "asynchronous configuration", 29: "meter"}
@@ -28,35 +29,18 @@ class SwitchError:
     data: bytes
 
 
-class Asked:
-    """The latest requests that are no changes: transaction number -> what it was."""
-
-    def __init__(self) -> None:
-        self._about: OrderedDict[int, str] = OrderedDict()
-
-    def note(self, xid: int, about: str) -> None:
-        """Remembers a request."""
-        self._about[xid] = about
-        if len(self._about) > _MOST:
-            self._about.popitem(last=False)
-
-    def take(self, xid: int) -> str | None:
-        """What that request was; None for one that was never sent, or told before."""
-        return self._about.pop(xid, None)
-
-
 @dataclass(slots=True)
-class Complaints:
+class SwitchErrors:
     """Every error of every switch: what it was about, and the switch's reason; `counts` only grows."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _brake: RateLimiter = field(default_factory=RateLimiter)
+    _limiter: RateLimiter = field(default_factory=RateLimiter)
 
     def add(self, switch: str, about: str, reason: str, now: Seconds) -> None:
         """Counts an error, and logs it unless the same was logged a moment ago."""
-        kind = (about, reason) if (about, reason) in self.counts or len(self.counts) < _KINDS_MOST else ("other", "")
+        kind = (about, reason) if (about, reason) in self.counts or len(self.counts) < _MAX_KINDS else ("other", "")
         self.counts[kind] += 1
-        if self._brake.due((switch, kind), _LOG_EVERY_S, now):
+        if self._limiter.due((switch, kind), _LOG_EVERY_S, now):
             _log.warning("switch refused", switch=switch, about=about, reason=reason, times=self.counts[kind])
 
     def tallies(self) -> dict[tuple[str, str], int]:
@@ -69,3 +53,29 @@ def unmatched(error: SwitchError) -> str:
     data = error.data
     kind = _TYPES.get(data[1], f"message of type {data[1]}") if len(data) >= 2 else "unknown message"
     return f"unmatched {kind}"
+
+
+@dataclass(slots=True)
+class ConnectionRefusals:
+    """`counts` only grows: reason -> how often. Reasons are those of the guard, and of the connections' own bounds."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    _since: Seconds = float("-inf")
+    _lines: int = 0
+    _silent: int = 0
+
+    def add(self, reason: str, now: Seconds) -> int | None:
+        """Counts one. Returns how many were not logged since the last line, or None when this one must not be."""
+        self.counts[reason] += 1
+        if now - self._since >= _SPAN_S:
+            self._since, self._lines = now, 0
+        if self._lines >= _MAX_LINES:
+            self._silent += 1
+            return None
+        self._lines += 1
+        untold, self._silent = self._silent, 0
+        return untold
+
+
+# One for the process: connections come and go, what they did stays.
+refusals = ConnectionRefusals()

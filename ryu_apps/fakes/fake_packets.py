@@ -1,0 +1,176 @@
+"""Packets of a fake switch: what rules look at and rewrite, and what the switch itself learns from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+from cpdb import FIRST_TAG
+from ryu_apps.rules import (
+    ANY_LABEL,
+    ETH_ARP,
+    ETH_IPV4,
+    MULTICAST,
+    PROTO_TCP,
+    PROTO_UDP,
+    AnswerArp,
+    BucketMatch,
+    ChooseDestination,
+    DestinationMatch,
+    LearnConnection,
+    LearnSource,
+    Match,
+    PickBucket,
+    virtual_mac,
+)
+
+Seconds = float
+Connection = tuple[int | None, str | None, str | None, int | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Ports of TCP or UDP; `flags` are TCP's: "S", "SA", "A"..."""
+
+    sport: int | None = None
+    dport: int | None = None
+    flags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArpFields:
+    """An ARP request (1) or reply (2): who says so, and whose address it is about."""
+
+    op: int
+    sender: str | None
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """What a switch notes about a packet on its way through the tables."""
+
+    bucket: int = 0
+    destination: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The parts of a packet that rules look at or rewrite."""
+
+    eth_src: str
+    eth_dst: str
+    eth_type: int = ETH_IPV4
+    ipv4_src: str | None = None
+    ipv4_dst: str | None = None
+    ip_proto: int | None = None
+    ip_dscp: int = 0
+    transport: Transport = Transport()
+    arp: ArpFields | None = None
+    size: int = 100
+    label: int | None = None
+    registers: Registers = Registers()
+
+
+def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
+    """Whether a packet that came in at `in_port` has all fields of a match."""
+    if match.in_port not in (None, in_port):
+        return False
+    if match.syn and not (packet.ip_proto == PROTO_TCP and set(packet.transport.flags) & {"S", "A"} == {"S"}):
+        return False
+    if match.eth_dst == MULTICAST and not int(packet.eth_dst[:2], 16) & 1:
+        return False
+    if match.label == ANY_LABEL and (packet.label is None or packet.label < FIRST_TAG):
+        return False
+    if match.arp_request_for is not None and not _asks_for(packet, match.arp_request_for):
+        return False
+    if match.tcp_dst not in (None, packet.transport.dport) or not _is_noted(match, packet.registers):
+        return False
+    names = ("label", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst")
+    return all(getattr(match, name) in (None, MULTICAST, ANY_LABEL, getattr(packet, name)) for name in names)
+
+
+def _asks_for(packet: Packet, address: str) -> bool:
+    return packet.eth_type == ETH_ARP and packet.arp is not None and (packet.arp.op, packet.arp.target) == (1, address)
+
+
+def _is_noted(match: Match, registers: Registers) -> bool:
+    match match.register:
+        case BucketMatch(first, mask):
+            return registers.bucket & mask == first
+        case DestinationMatch(number):
+            return registers.destination == number
+    return True
+
+
+def arp_answer(question: Packet, action: AnswerArp) -> Packet:
+    """The reply that the action makes of an ARP request."""
+    asker = question.arp.sender if question.arp else None
+    return replace(question, eth_dst=question.eth_src, eth_src=action.mac, arp=ArpFields(2, action.address, asker))
+
+
+def is_arp_reply(packet: Packet) -> bool:
+    """Whether a packet answers an ARP request."""
+    return packet.arp is not None and packet.arp.op == 2
+
+
+def noted(packet: Packet, action: PickBucket | ChooseDestination) -> Packet:
+    """The packet with a hash bucket or a chosen destination in its registers."""
+    if isinstance(action, ChooseDestination):
+        return replace(packet, registers=replace(packet.registers, destination=action.number))
+    ports = packet.transport
+    ends = sorted([(packet.ipv4_src or "", ports.sport or 0), (packet.ipv4_dst or "", ports.dport or 0)])
+    digest = blake2b(repr((packet.ip_proto, ends)).encode(), digest_size=8).digest()
+    bucket = int.from_bytes(digest, "big") % action.buckets
+    return replace(packet, registers=replace(packet.registers, bucket=bucket))
+
+
+@dataclass(slots=True)
+class _LearnedFlow:
+    by: LearnConnection
+    # Fields of the packet that are set, by name
+    rewrite: dict[str, Any]
+    active: Seconds
+
+
+@dataclass(slots=True)
+class LearnedFlows:
+    """What the switch writes down by itself: connections by their ends, and (source, destination) pairs met."""
+
+    _connections: dict[Connection, _LearnedFlow] = field(default_factory=dict)
+    _met: dict[tuple[str | None, str | None], Seconds] = field(default_factory=dict)
+
+    def learn_connection(self, action: LearnConnection, packet: Packet, now: Seconds) -> None:
+        """Writes down where the packet's connection goes, and what its answers look like."""
+        has_ports = action.protocol in (PROTO_TCP, PROTO_UDP)
+        ports = (packet.transport.sport, packet.transport.dport) if has_ports else (None, None)
+        there = (packet.ip_proto, packet.ipv4_src, action.virtual_ip, *ports)
+        back = (packet.ip_proto, action.address, packet.ipv4_src, *ports[::-1])
+        self._connections[there] = _LearnedFlow(action, {"eth_dst": action.mac, "ipv4_dst": action.address}, now)
+        to_client = {"eth_src": virtual_mac(action.virtual_ip), "ipv4_src": action.virtual_ip}
+        self._connections[back] = _LearnedFlow(action, to_client, now)
+
+    def rewritten(self, packet: Packet, now: Seconds) -> Packet:
+        """The packet, rewritten when its connection is known."""
+        for ports in ((packet.transport.sport, packet.transport.dport), (None, None)):
+            key = (packet.ip_proto, packet.ipv4_src, packet.ipv4_dst, *ports)
+            flow = self._connections.get(key)
+            if flow is None:
+                continue
+            if now - flow.active < flow.by.idle_s:
+                flow.active = now
+                return replace(packet, **flow.rewrite)
+            del self._connections[key]
+        return packet
+
+    def has_met(self, packet: Packet, now: Seconds) -> bool:
+        """Whether this source has been met for this destination address."""
+        return self._met.get((packet.ipv4_src, packet.ipv4_dst), 0.0) > now
+
+    def learn_source(self, action: LearnSource, packet: Packet, now: Seconds) -> None:
+        """Writes down that it is met."""
+        self._met[packet.ipv4_src, packet.ipv4_dst] = now + action.hold_s
+
+    def keep_only(self, wanted: Callable[[LearnConnection], bool]) -> None:
+        """What a rule has written goes with that rule."""
+        self._connections = {key: flow for key, flow in self._connections.items() if wanted(flow.by)}

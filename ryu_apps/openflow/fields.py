@@ -1,0 +1,212 @@
+"""Fields of packets as bytes, and matches made of them: the codec's lowest floor; OpenFlow 1.3.5, 7.2.3.
+
+Open vSwitch reports some fields under Nicira's older numbers: both are read, the standard's are written.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import lru_cache
+from operator import attrgetter
+from socket import inet_aton, inet_ntoa
+from typing import Any, NamedTuple
+
+from cpdb import FIRST_TAG
+from ryu_apps.rules import ANY_LABEL, MULTICAST, BucketMatch, DestinationMatch, Match
+
+_TYPE_LENGTH = struct.Struct("!HH")
+_HEADER = struct.Struct("!I").unpack_from
+_MATCH_OXM = 1
+_EXPERIMENTER_CLASS = 0xFFFF
+_ALL_ONES = 0xFFFF_FFFF
+# A VLAN tag is there; 7.2.3.7
+LABEL_PRESENT = 0x1000
+
+
+def mac_bytes(text: str) -> bytes:
+    """The six bytes of a MAC."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def mac_text(value: bytes) -> str:
+    """A MAC as it is written."""
+    return value.hex(":")
+
+
+class FieldType(NamedTuple):
+    """A field of a packet: its number in class OFPXMC_OPENFLOW_BASIC, its size in bytes, and how it is written."""
+
+    name: str
+    number: int
+    size: int
+    to_bytes: Callable[[Any], bytes]
+    from_bytes: Callable[[bytes], Any]
+
+    @property
+    def head(self) -> bytes:
+        """What comes before the value: class, number, size; 7.2.3.2."""
+        return bytes((0x80, 0, self.number << 1, self.size))
+
+    def encode(self, value: Any) -> bytes:
+        """The field with this value."""
+        return self.head + self.to_bytes(value)
+
+
+def _number(name: str, number: int, size: int) -> FieldType:
+    return FieldType(name, number, size, lambda value: value.to_bytes(size, "big"), int.from_bytes)
+
+
+def _mac(name: str, number: int) -> FieldType:
+    return FieldType(name, number, 6, mac_bytes, mac_text)
+
+
+def _address(name: str, number: int) -> FieldType:
+    return FieldType(name, number, 4, inet_aton, inet_ntoa)
+
+
+# Numbers: table 12 in 7.2.3.7
+IN_PORT = _number("in_port", 0, 4)
+ETH_DST, ETH_SRC, ETH_TYPE = _mac("eth_dst", 3), _mac("eth_src", 4), _number("eth_type", 5, 2)
+VLAN_VID, IP_DSCP, IP_PROTO = _number("vlan_vid", 6, 2), _number("ip_dscp", 8, 1), _number("ip_proto", 10, 1)
+IPV4_SRC, IPV4_DST = _address("ipv4_src", 11), _address("ipv4_dst", 12)
+TCP_SRC, TCP_DST = _number("tcp_src", 13, 2), _number("tcp_dst", 14, 2)
+UDP_SRC, UDP_DST = _number("udp_src", 15, 2), _number("udp_dst", 16, 2)
+ARP_OP, ARP_SPA, ARP_TPA = _number("arp_op", 21, 2), _address("arp_spa", 22), _address("arp_tpa", 23)
+ARP_SHA, ARP_THA = _mac("arp_sha", 24), _mac("arp_tha", 25)
+# Open vSwitch's registers: class 1, numbers 0 and 1
+BUCKET_REGISTER, DESTINATION_REGISTER = b"\x00\x01\x00\x04", b"\x00\x01\x02\x04"
+_BUCKET_REGISTER_MASKED = b"\x00\x01\x01\x08"
+# Any group address; any label of ours, as (value, mask); TCP with SYN and without ACK, in ONF's extension 109
+_MULTICAST = b"\x80\x00\x07\x0c" + 2 * b"\x01\x00\x00\x00\x00\x00"
+_ANY_LABEL = b"\x80\x00\x0d\x04" + 2 * (LABEL_PRESENT | FIRST_TAG).to_bytes(2, "big")
+_SYN = b"\xff\xff\x55\x08" + b"\x4f\x4e\x46\x00" + b"\x00\x02" + b"\x00\x12"
+_TCP_FLAGS = _EXPERIMENTER_CLASS << 7 | 42
+
+_BASIC = (
+    IN_PORT, ETH_DST, ETH_SRC, ETH_TYPE, VLAN_VID, IP_DSCP, IP_PROTO, IPV4_SRC, IPV4_DST, TCP_SRC, TCP_DST, UDP_SRC,
+    UDP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
+)  # fmt: skip
+# Class and number in one -> field. Nicira's numbers: class 0 for what OpenFlow 1.0 had, class 1 for what it added.
+_BY_CODE = {0x8000 << 7 | field.number: field for field in _BASIC} | {
+    1: ETH_DST, 2: ETH_SRC, 3: ETH_TYPE, 6: IP_PROTO, 7: IPV4_SRC, 8: IPV4_DST, 9: TCP_SRC, 10: TCP_DST, 11: UDP_SRC,
+    12: UDP_DST, 15: ARP_OP, 16: ARP_SPA, 17: ARP_TPA, 1 << 7 | 17: ARP_SHA, 1 << 7 | 18: ARP_THA,
+}  # fmt: skip
+_BUCKET_CODE, _DESTINATION_CODE, _TCP_FLAGS_CODE = 1 << 7, 1 << 7 | 1, 1 << 7 | 34
+
+
+class WireField(NamedTuple):
+    """A field as it was read: class << 7 | number, value, and its mask if it had one; the next one begins at `end`."""
+
+    code: int
+    value: bytes
+    mask: bytes | None
+    end: int
+
+    @property
+    def type(self) -> FieldType | None:
+        """What field it is; None for one that no rule of ours has."""
+        return _BY_CODE.get(self.code)
+
+
+def read_field(data: bytes, at: int) -> WireField:
+    """The field at `at`: header, value and mask; 7.2.3.2."""
+    header: int = _HEADER(data, at)[0]
+    start, end = at + 4, at + 4 + (header & 0xFF)
+    if header >> 16 == _EXPERIMENTER_CLASS:
+        start += 4
+    value, mask = data[start:end], None
+    if header >> 8 & 1:
+        half = len(value) // 2
+        value, mask = value[:half], value[half:]
+    return WireField(header >> 9, value, mask, end)
+
+
+def read_field_type(data: bytes, at: int) -> FieldType | None:
+    """What field the header at `at` names."""
+    header: int = _HEADER(data, at)[0]
+    return _BY_CODE.get(header >> 9)
+
+
+def _encode_register(register: BucketMatch | DestinationMatch) -> bytes:
+    if isinstance(register, DestinationMatch):
+        return DESTINATION_REGISTER + register.number.to_bytes(4, "big")
+    return _BUCKET_REGISTER_MASKED + register.first.to_bytes(4, "big") + register.mask.to_bytes(4, "big")
+
+
+def _encode_eth_dst(address: str) -> bytes:
+    return _MULTICAST if address == MULTICAST else _ETH_DST_HEAD + mac_bytes(address)
+
+
+def _encode_label(label: int) -> bytes:
+    return _ANY_LABEL if label == ANY_LABEL else VLAN_VID.encode(LABEL_PRESENT | label)
+
+
+def _encode_arp_request(address: str) -> bytes:
+    return ARP_OP.encode(1) + ARP_TPA.encode(address)
+
+
+def _plain(field: FieldType) -> Callable[[Any], bytes]:
+    head, to_bytes = field.head, field.to_bytes
+    return lambda value: head + to_bytes(value)
+
+
+_ETH_DST_HEAD = ETH_DST.head
+# Field of a match -> its bytes, in the order in which they must come
+_ENCODERS: dict[str, Callable[[Any], bytes]] = {
+    "register": _encode_register,
+    "in_port": _plain(IN_PORT),
+    "eth_dst": _encode_eth_dst,
+    "eth_src": _plain(ETH_SRC),
+    "eth_type": _plain(ETH_TYPE),
+    "label": _encode_label,
+    "ip_proto": _plain(IP_PROTO),
+    "ipv4_src": _plain(IPV4_SRC),
+    "ipv4_dst": _plain(IPV4_DST),
+    "tcp_dst": _plain(TCP_DST),
+    "arp_request_for": _encode_arp_request,
+    "syn": lambda syn: _SYN if syn else b"",
+}
+assert _ENCODERS.keys() == {field.name for field in fields(Match)}
+_values = attrgetter(*_ENCODERS)
+_encoders = tuple(_ENCODERS.values())
+
+
+@lru_cache(maxsize=32_768)
+def encode_match(match: Match) -> bytes:
+    """The ofp_match with its padding; 7.2.3.1."""
+    values = zip(_encoders, _values(match), strict=True)
+    body = b"".join([encode(value) for encode, value in values if value is not None])
+    size = 4 + len(body)
+    return _TYPE_LENGTH.pack(_MATCH_OXM, size) + body + bytes(-size % 8)
+
+
+def decode_match(data: bytes, at: int = 0) -> Match:
+    """The sound match (`walk_match` accepts it) at `at`; fields that no rule of ours has are left out."""
+    _, length = _TYPE_LENGTH.unpack_from(data, at)
+    found: dict[str, Any] = {}
+    here = at + 4
+    while here < at + length:
+        field = read_field(data, here)
+        found.update(_decode(field))
+        here = field.end
+    return Match(**found)
+
+
+def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
+    if field.code == _BUCKET_CODE:
+        # A mask of all bits comes back as no mask.
+        mask = _ALL_ONES if field.mask is None else int.from_bytes(field.mask)
+        yield "register", BucketMatch(int.from_bytes(field.value), mask)
+    elif field.code == _DESTINATION_CODE:
+        yield "register", DestinationMatch(int.from_bytes(field.value))
+    elif field.code in (_TCP_FLAGS, _TCP_FLAGS_CODE):
+        yield "syn", True
+    elif field.type is VLAN_VID:
+        label = int.from_bytes(field.value) & ~LABEL_PRESENT
+        yield "label", label if field.mask is None else ANY_LABEL
+    elif field.type is ETH_DST and field.mask is not None:
+        yield "eth_dst", MULTICAST
+    elif field.type is ARP_TPA:
+        yield "arp_request_for", inet_ntoa(field.value)
+    elif field.type is not None and field.type.name in _ENCODERS:
+        yield field.type.name, field.type.from_bytes(field.value)
