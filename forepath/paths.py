@@ -33,7 +33,7 @@ UNDER_WAY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PathChoice:
     """One of the paths that traffic between two switches is split over, its share, and whether this pair takes it."""
 
     hops: tuple[str, ...]
@@ -51,7 +51,7 @@ class Way:
 
     hops: tuple[str, ...]
     because: tuple[str, ...]
-    split: tuple[Choice, ...] = ()
+    split: tuple[PathChoice, ...] = ()
 
 
 def routed(store: Store, now: float) -> Routed:
@@ -107,11 +107,11 @@ class PathFinder:
             why = (*why, f"{destination} is moving to {self.moved[destination]} and expected there by then")
         return Way(hops, why, self._split(hops))
 
-    def _split(self, hops: tuple[str, ...]) -> tuple[Choice, ...]:
+    def _split(self, hops: tuple[str, ...]) -> tuple[PathChoice, ...]:
         ends = self.ways.ends(hops)
         own: tuple[SplitPath, ...] = self.ways.splits.get(ends, ()) if ends else ()
         inside = tuple(node for node in hops if node in self.ways.topology.switches)
-        return tuple(Choice(one.hops, one.ratio, one.tag, one.hops == inside) for one in own)
+        return tuple(PathChoice(one.hops, one.ratio, one.tag, one.hops == inside) for one in own)
 
     def _to(self, source: str, destination: str) -> tuple[str, ...]:
         host = self.moved.get(destination)

@@ -57,7 +57,7 @@ HELP = (
 )
 
 
-class Host(Protocol):
+class DeclaredHost(Protocol):
     """A declared hypervisor."""
 
     @property
@@ -85,7 +85,7 @@ def shape_problem(uri: str) -> str | None:
     return None
 
 
-def arrival_problem(host: Host, others: Sequence[Host]) -> str | None:
+def arrival_problem(host: DeclaredHost, others: Sequence[DeclaredHost]) -> str | None:
     """Why no other host could send machines to this one, as far as its addresses tell; None when nothing is wrong."""
     uri = host.migration_uri or host.uri
     if not others or urlsplit(uri).scheme.startswith("test"):
@@ -123,7 +123,7 @@ def explained(message: str) -> str:
     return next((f"{said}; {tip}" for pattern, tip in HELP if re.search(pattern, said)), said)
 
 
-def host_problems(hosts: Sequence[Host]) -> Iterator[str]:
+def host_problems(hosts: Sequence[DeclaredHost]) -> Iterator[str]:
     """One line for everything that is wrong with the declared hosts' addresses. Needs libvirt-python."""
     for host in hosts:
         found = shape_problem(host.uri) or connection_problem(host.uri)

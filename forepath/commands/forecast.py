@@ -59,7 +59,7 @@ def forecast(
     store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     if who:
-        _show_who(forecasts.who(store, now, horizon, top, lane), (horizon, lane), json)
+        _show_who(forecasts.who(store, now, horizon, top, lane), horizon, lane, json)
     elif scores:
         _show_scores(forecasts.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, lane), json)
     elif subject is not None or lane != "fast":
@@ -72,8 +72,8 @@ def forecast(
             _print_forecasts(rows)
 
 
-def _show_who(found: list[forecasts.Likely], asked: tuple[int, str], json: str | None) -> None:
-    if emit({"horizon_s": asked[0], "lane": asked[1], "who": [asdict(one) for one in found]}, json):
+def _show_who(found: list[forecasts.Likely], horizon_s: int, tier: str, json: str | None) -> None:
+    if emit({"horizon_s": horizon_s, "lane": tier, "who": [asdict(one) for one in found]}, json):
         return
     rows = [
         (
@@ -89,7 +89,7 @@ def _show_who(found: list[forecasts.Likely], asked: tuple[int, str], json: str |
         for one in found
     ]
     columns = ["source", "service", "destination", "talks", "mean q50", "peak q90", "connections", "trusted"]
-    console.print(table(f"who will talk within {asked[0]} s", columns, rows, left=3))
+    console.print(table(f"who will talk within {horizon_s} s", columns, rows, left=3))
 
 
 def _show_scores(found: Sequence[Any], json: str | None) -> None:

@@ -107,20 +107,20 @@ def add(
     found = service(store, vip)
     if name in {one.name for one in found.destinations}:
         raise ForepathError(f"{name} is behind {found.name} already; forepath vip list shows how it stands")
-    address, mac = _place(store, found, name, (address, mac))
+    address, mac = _place(store, found, name, address, mac)
     _unused(found, name, address)
     change = DestinationChange(found.address, name, address, mac, weight, Standing.JOINING, who(), reason, time.time())
     _put(store, change, f"forepath vip remove {found.name} {name}", json)
 
 
-def _place(store: Store, vip: VirtualIp, name: str, given: tuple[str | None, str | None]) -> tuple[str, str]:
+def _place(store: Store, vip: VirtualIp, name: str, address: str | None, mac: str | None) -> tuple[str, str]:
     """Address and MAC as given, else as they were when it was here before."""
     declared = next((one for one in store.inventory.virtual_ips(True) if one.address == vip.address), vip)
     before = change_of(store, vip.address, name) or next(
         (one for one in declared.destinations if one.name == name), None
     )
-    address = given[0] or (before.address if before else None)
-    mac = given[1] or (before.mac if before else None)
+    address = address or (before.address if before else None)
+    mac = mac or (before.mac if before else None)
     if address is None or mac is None:
         raise SettingsError(f"{name} is not known behind {vip.name}; say its --address and --mac")
     return address, mac
