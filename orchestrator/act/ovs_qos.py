@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -40,6 +40,13 @@ _COUNTS = re.compile(
     rf"^class htb {GUARANTEED_CLASS} [^\n]*\n\s*Sent \d+ bytes (\d+) pkt \(dropped (\d+),", re.MULTILINE
 )
 Rates = tuple[tuple[str, str | None, str | None], ...]
+
+
+class QueueCounts(NamedTuple):
+    """Packets that a queue has sent and dropped since it was made."""
+
+    sent: int
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +177,10 @@ class OvsQueues:
         """Takes away what `ensure` made, also when the port has gone; no more than that. Raises DriverError."""
         self._do(spec, removing(spec, self._seen(spec)))
 
-    def counts(self, spec: QueueSpec) -> tuple[int, int]:
+    def counts(self, spec: QueueSpec) -> QueueCounts:
         """Packets that the guaranteed queue has sent and dropped since it was made. Raises DriverError."""
         found = _COUNTS.search(self._run(spec, ["tc", "-s", "class", "show", "dev", spec.device]))
-        return (int(found[1]), int(found[2])) if found else (0, 0)
+        return QueueCounts(int(found[1]), int(found[2])) if found else QueueCounts(0, 0)
 
     def _do(self, spec: QueueSpec, commands: Iterable[Sequence[str]]) -> None:
         for words in commands:
@@ -282,7 +289,7 @@ class Queues(Protocol):
     def remove(self, spec: QueueSpec) -> None:
         """Takes away what `ensure` made. Raises DriverError."""
 
-    def counts(self, spec: QueueSpec) -> tuple[int, int]:
+    def counts(self, spec: QueueSpec) -> QueueCounts:
         """Packets sent and dropped by the guaranteed queue since it was made. Raises DriverError."""
 
 
@@ -307,7 +314,7 @@ def _stands(queues: Queues, spec: QueueSpec, act: bool) -> bool:
     return True
 
 
-def counted(queues: Queues) -> dict[str, tuple[int, int]]:
+def counted(queues: Queues) -> dict[str, QueueCounts]:
     """Packets sent and dropped by each guaranteed queue; one that cannot be read is left out."""
     found = {}
     for spec in queues.specs:
@@ -329,8 +336,8 @@ class QueueKeeper:
         self._look: Future[frozenset[str]] | None = None
         self._due: Seconds | None = None
         self._ready: frozenset[str] = frozenset()
-        self._count: Future[dict[str, tuple[int, int]]] | None = None
-        self._counts: dict[str, tuple[int, int]] = {}
+        self._count: Future[dict[str, QueueCounts]] | None = None
+        self._counts: dict[str, QueueCounts] = {}
         self._losses: dict[str, float] = {}
 
     def ready(self, now: Seconds, paused: bool = False) -> frozenset[str]:
@@ -366,7 +373,7 @@ class QueueKeeper:
                 LOG.warning("queue not removed", link=spec.link, error=str(error))
 
 
-def _share(before: tuple[int, int] | None, now: tuple[int, int]) -> float:
+def _share(before: QueueCounts | None, now: QueueCounts) -> float:
     """Of the packets since `before`; a queue that was made anew in between has not lost any."""
-    sent, dropped = (now[0] - before[0], now[1] - before[1]) if before else (0, 0)
+    sent, dropped = (now.sent - before.sent, now.dropped - before.dropped) if before else (0, 0)
     return dropped / (sent + dropped) if dropped > 0 and sent >= 0 else 0.0

@@ -72,7 +72,7 @@ class ScaleWorkflow:
         """One look at the present stage; False when it has to be waited for."""
         at, now = self._at(), clock()
         if at.stage is None:
-            self._end(self._good(at), now)
+            self._end(*self._good(at), now)
             return True
         if at.since is None:
             self._note(route.BEGUN, now)
@@ -105,7 +105,7 @@ class ScaleWorkflow:
         else:
             what = self.stages.action.describe()
             text = f"failed: {what}: {at.why}; and undoing it failed: {why}"
-            self._end((OutcomeKind.NOT_REVERTED, text), now)
+            self._end(OutcomeKind.NOT_REVERTED, text, now)
         return True
 
     def _good(self, at: Position) -> tuple[OutcomeKind, str]:
@@ -119,8 +119,7 @@ class ScaleWorkflow:
         if what != route.BEGUN:
             self._position = None
 
-    def _end(self, how: tuple[OutcomeKind, str], now: Seconds) -> None:
-        outcome, sentence = how
+    def _end(self, outcome: OutcomeKind, sentence: str, now: Seconds) -> None:
         at = replace(self._at(), number=len(self._at().stages))
         self._write(route.note(self.number, at, route.END, now, outcome=outcome.value, sentence=sentence))
         self._position = None

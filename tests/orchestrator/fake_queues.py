@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cpdb import DriverError
 from orchestrator import QueueKeeper, QueueSpec
+from orchestrator.act.ovs_qos import QueueCounts
 
 
 @dataclass
@@ -16,7 +17,7 @@ class FakeQueues:
     specs: tuple[QueueSpec, ...]
     standing: set[str] = field(default_factory=set)
     refusing: set[str] = field(default_factory=set)
-    counted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    counted: dict[str, QueueCounts] = field(default_factory=dict)
     open: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -33,8 +34,8 @@ class FakeQueues:
         self.standing.add(spec.link)
         return found
 
-    def counts(self, spec: QueueSpec) -> tuple[int, int]:
-        return self.counted.get(spec.link, (0, 0))
+    def counts(self, spec: QueueSpec) -> QueueCounts:
+        return self.counted.get(spec.link, QueueCounts(0, 0))
 
     def remove(self, spec: QueueSpec) -> None:
         if spec.link in self.refusing:

@@ -22,7 +22,7 @@ from orchestrator import (
     plan,
     problem_lines,
 )
-from orchestrator.act.ovs_qos import CLASSES, PortState, faults, making, rates, removing
+from orchestrator.act.ovs_qos import CLASSES, PortState, QueueCounts, faults, making, rates, removing
 from orchestrator.context import PlanningContext
 
 SPEC = QueueSpec("leaf>h1", "leaf-eth1", 1_500_000.0, 0.8)
@@ -270,10 +270,10 @@ def test_what_a_guaranteed_queue_drops_is_told_as_a_share_of_its_packets() -> No
     def lost(link: str, share: float) -> bool:
         return eventually(lambda: keeper.losses().get(link) == share)
 
-    queues.counted = {SPEC.link: (1000, 50)}
+    queues.counted = {SPEC.link: QueueCounts(1000, 50)}
     assert lost(SPEC.link, 0.0)
-    queues.counted = {SPEC.link: (1090, 60), OTHER.link: (5, 5)}
+    queues.counted = {SPEC.link: QueueCounts(1090, 60), OTHER.link: QueueCounts(5, 5)}
     assert lost(SPEC.link, 0.1)
-    queues.counted = {SPEC.link: (10, 1)}  # made anew
+    queues.counted = {SPEC.link: QueueCounts(10, 1)}  # made anew
     assert lost(SPEC.link, 0.0)
     keeper.close()

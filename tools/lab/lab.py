@@ -15,7 +15,7 @@ from tools.lab import hypervisors, stage
 from tools.lab.assets import Assets, load_assets
 from tools.lab.hypervisors import HypervisorPlace
 from tools.lab.machines import Machines
-from tools.lab.switches import Fabric, LinkCounters, link_counters
+from tools.lab.switches import LinkCounters, SwitchFabric, link_counters
 
 STOPPING_S = 5.0
 Progress = Callable[[str, float], None]
@@ -81,7 +81,7 @@ class Lab:
         self.vms = vms
         self.spins_per_ms = 0.0
         self._assets = assets
-        self._fabric: Fabric | None = None
+        self._fabric: SwitchFabric | None = None
         self._places: dict[str, HypervisorPlace] = {}
         self._hosts: dict[str, subprocess.Popen[bytes]] = {}
         self._machines: Machines | None = None
@@ -112,13 +112,13 @@ class Lab:
     def _start(self, progress: Progress) -> None:
         if not self.vms:
             progress("starting switches and clients", 0.1)
-            self._fabric = Fabric(self.layout)
+            self._fabric = SwitchFabric(self.layout)
             self._fabric.start()
             progress("the network is up", 1.0)
             return
         progress("checking kernel, initramfs and emulator", 0.0)
         assets = self._assets or load_assets()
-        self._fabric = Fabric(self.layout)
+        self._fabric = SwitchFabric(self.layout)
         progress("starting switches, clients and hypervisor hosts", 0.05)
         self._fabric.start()
         self._start_hosts(assets)
@@ -165,7 +165,7 @@ class Lab:
     # ---- processes -----------------------------------------------------------------------------------------
 
     @property
-    def fabric(self) -> Fabric:
+    def fabric(self) -> SwitchFabric:
         """The running switches and clients."""
         if self._fabric is None:
             raise LabError("the lab is not running")

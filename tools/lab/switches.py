@@ -102,7 +102,7 @@ def start_daemons() -> None:
     run(["nice", "-n", "-10", "ovs-vswitchd", f"unix:{_SOCKET}", *quiet])
 
 
-class Fabric:
+class SwitchFabric:
     """Switches and clients of a layout, started by `start`; port numbers and names are those of the layout."""
 
     def __init__(self, layout: LabLayout) -> None:

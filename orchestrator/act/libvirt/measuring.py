@@ -161,7 +161,7 @@ class MachineMeter:
     _before: dict[tuple[str, str], MachineCounters] = field(default_factory=dict)
     _limits: dict[tuple[str, str, int], tuple[Seconds, int, float]] = field(default_factory=dict)
     _asked_statistics: dict[tuple[str, str], Seconds] = field(default_factory=dict)
-    _used: dict[tuple[str, str], tuple[Seconds, int]] = field(default_factory=dict)
+    _used: dict[str, tuple[Seconds, int]] = field(default_factory=dict)
     _open: dict[str, list[TimedCall[list[MachineSample]]]] = field(default_factory=dict)
     _aside: dict[str, TimedCall[None]] = field(default_factory=dict)
     _careful: set[str] = field(default_factory=set)
@@ -308,14 +308,14 @@ class MachineMeter:
 
     def _grown(self, host: str, seen: MachineSample, grown: MachineUse) -> VmLoad:
         memory = seen.memory_kib << 10
-        used = self._memory_used((host, seen.name), seen.stats, grown.now)
+        used = self._memory_used(f"{host}/{seen.name}", seen.stats, grown.now)
         return VmLoad(
             seen.name, host, grown.now, "running", grown.cores, seen.cores_limit, seen.vcpus,
             memory if used is None else used, memory, grown.rx_bytes_per_s, grown.tx_bytes_per_s,
             self.dirtying.rate(seen.name, grown.now),
         )  # fmt: skip
 
-    def _memory_used(self, key: tuple[str, str], stats: Mapping[str, Any], now: Seconds) -> int | None:
+    def _memory_used(self, key: str, stats: Mapping[str, Any], now: Seconds) -> int | None:
         """What the guest said last; while it is busy, as when it moves, it says nothing for some seconds."""
         found = used_bytes(stats, now, BALLOON)
         if found is not None:
