@@ -127,7 +127,8 @@ def _encode_set_field(action: SetField) -> bytes:
 
 
 def _set_field(field: FieldType, value: Any) -> bytes:
-    return _SET_HEADS[field.size] + (field.head + field.to_bytes(value)).ljust(12, b"\0")
+    # All of them fit into 16 bytes.
+    return (_SET_HEAD + field.head + field.to_bytes(value)).ljust(16, b"\0")
 
 
 def _encode_answer_arp(action: AnswerArp) -> bytes:
@@ -208,6 +209,11 @@ _SAME_SOURCE, _BACK_TO_SOURCE = _same(IPV4_SRC, IPV4_SRC), _same(IPV4_SRC, IPV4_
 _MET_SPECS = _is(ETH_TYPE, ETH_IPV4.to_bytes(2, "big")) + _SAME_SOURCE + _same(IPV4_DST, IPV4_DST)
 
 
+@lru_cache(maxsize=4096)
+def _virtual_mac_bytes(address: str) -> bytes:
+    return mac_bytes(virtual_mac(address))
+
+
 def _encode_learn_connection(action: LearnConnection) -> bytes:
     specs = _connection_specs(action.protocol)
     virtual_ip, address = inet_aton(action.virtual_ip), inet_aton(action.address)
@@ -217,7 +223,7 @@ def _encode_learn_connection(action: LearnConnection) -> bytes:
     ))  # fmt: skip
     back = b"".join((
         specs.protocol, _IS_4, address, _AT_IPV4_SRC, _BACK_TO_SOURCE, specs.ports_back,
-        _LOAD_6, mac_bytes(virtual_mac(action.virtual_ip)), _AT_ETH_SRC, _LOAD_4, virtual_ip, _AT_IPV4_SRC,
+        _LOAD_6, _virtual_mac_bytes(action.virtual_ip), _AT_ETH_SRC, _LOAD_4, virtual_ip, _AT_IPV4_SRC,
     ))  # fmt: skip
     size = _LEARN_ACTION.size + len(there)
     size += -size % 8
@@ -239,7 +245,7 @@ def _encode_learn_source(action: LearnSource) -> bytes:
 
 
 _SETTABLE = {field.name: field for field in (ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IP_DSCP)}
-_SET_HEADS = {size: _TYPE_LENGTH.pack(_SET_FIELD, 16) for size in (1, 2, 4, 6)}
+_SET_HEAD = _TYPE_LENGTH.pack(_SET_FIELD, 16)
 _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     Output: lambda action: encode_output(action.port),
     ToGroup: lambda action: _SHORT_ACTION.pack(_GROUP, 8, action.number),

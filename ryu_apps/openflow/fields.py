@@ -34,34 +34,37 @@ def mac_text(value: bytes) -> str:
 
 
 class FieldType(NamedTuple):
-    """A field of a packet: its number in class OFPXMC_OPENFLOW_BASIC, its size in bytes, and how it is written."""
+    """A field of a packet: its number in class OFPXMC_OPENFLOW_BASIC, its size in bytes, and how it is written.
+
+    `head` comes before the value: class, number, size; 7.2.3.2.
+    """
 
     name: str
     number: int
     size: int
+    head: bytes
     to_bytes: Callable[[Any], bytes]
     from_bytes: Callable[[bytes], Any]
-
-    @property
-    def head(self) -> bytes:
-        """What comes before the value: class, number, size; 7.2.3.2."""
-        return bytes((0x80, 0, self.number << 1, self.size))
 
     def encode(self, value: Any) -> bytes:
         """The field with this value."""
         return self.head + self.to_bytes(value)
 
 
+def _head(number: int, size: int) -> bytes:
+    return bytes((0x80, 0, number << 1, size))
+
+
 def _number(name: str, number: int, size: int) -> FieldType:
-    return FieldType(name, number, size, lambda value: value.to_bytes(size, "big"), int.from_bytes)
+    return FieldType(name, number, size, _head(number, size), lambda value: value.to_bytes(size, "big"), int.from_bytes)
 
 
 def _mac(name: str, number: int) -> FieldType:
-    return FieldType(name, number, 6, mac_bytes, mac_text)
+    return FieldType(name, number, 6, _head(number, 6), mac_bytes, mac_text)
 
 
 def _address(name: str, number: int) -> FieldType:
-    return FieldType(name, number, 4, inet_aton, inet_ntoa)
+    return FieldType(name, number, 4, _head(number, 4), inet_aton, inet_ntoa)
 
 
 # Numbers: table 12 in 7.2.3.7

@@ -51,6 +51,7 @@ _SEND_FLOW_REMOVED, _RESET_COUNTS = 1, 4
 # Rates in kbit/s, with a burst, and counted; 7.3.4.4
 _METER_FLAGS = 1 | 4 | 8
 _DROP_BAND = 1
+_TOLD = frozenset((Kind.PAIR, Kind.PAIR_SYN))
 _NO_BUFFER = _ANY = _ALL_METERS = 0xFFFFFFFF
 ALL_TABLES = 0xFF
 _PORT_TABLE = 0xFFFFFFF9
@@ -100,8 +101,7 @@ def lease_s(rule: Rule, now: Seconds) -> int:
 
 def _flags(rule: Rule) -> int:
     # Of a pair's entry the final counters are told when it goes: no byte is lost between two questions.
-    told = kind_of(rule.cookie) in (Kind.PAIR, Kind.PAIR_SYN)
-    return _RESET_COUNTS | _SEND_FLOW_REMOVED if told else _RESET_COUNTS
+    return _RESET_COUNTS | _SEND_FLOW_REMOVED if kind_of(rule.cookie) in _TOLD else _RESET_COUNTS
 
 
 def encode_change(change: Change, now: Seconds, xid: int) -> bytes:
