@@ -37,19 +37,20 @@ from orchestrator.actions import (
     from_json,
 )
 from orchestrator.approval import Approval
-from orchestrator.config import (
-    HostSpec,
-    OrchestratorConfig,
-    OrchestratorSection,
-    QueueSpec,
-    RouteSettings,
-    TenantCap,
-    VmSpec,
-    critical_level,
-    problem_lines,
-)
+from orchestrator.config import OrchestratorConfig, OrchestratorSection, RouteSettings, critical_level, problem_lines
 from orchestrator.context import PlanningContext
 from orchestrator.cycle import CycleReport, Orchestrator
+from orchestrator.declared import (
+    GoldenImage,
+    HostSpec,
+    Manner,
+    PoolMember,
+    PoolSpec,
+    Probe,
+    QueueSpec,
+    TenantCap,
+    VmSpec,
+)
 from orchestrator.demand import Demand, demands, together
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.guards.guard import guard
@@ -58,7 +59,6 @@ from orchestrator.lead_times import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
-from orchestrator.pools import GoldenImage, Manner, PoolMember, PoolSpec, Probe
 from orchestrator.promises import verdict
 from orchestrator.proposal import Reason, Refusal, Step
 from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth

@@ -3,8 +3,7 @@
 Each section is handed as it is to what owns it, and is a table of the settings file: `[orchestrator.bandwidth]`, ...
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -18,7 +17,7 @@ from pydantic import (
 )
 
 from cpdb import BytesPerS, Seconds, Section
-from orchestrator.pools import PoolSpec, pool_of, pool_problems
+from orchestrator.declared import DeclaredMachines
 
 Policy = Literal["predictive", "reactive"]
 NOW = 0  # the horizon of what is measured
@@ -86,141 +85,6 @@ ShareOf1 = Annotated[float, AfterValidator(_check_share)]
 AboveZero = Annotated[float, AfterValidator(_check_positive)]
 NotNegative = Annotated[float, AfterValidator(_check_not_negative)]
 Count = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class HostSpec:
-    """A hypervisor. Capacity is declared: what a host reports of itself may be a whole machine that it only shares.
-
-    `uri` is where the orchestrator connects, `migration_uri` is where other hosts send machines to. Nothing is moved to
-    a `cordoned` host; one under `maintenance` is cordoned and left by the machines that may move.
-    """
-
-    name: str
-    uri: str
-    migration_uri: str
-    cpu_cores_capacity: float
-    memory_bytes_capacity: int
-    cordoned: bool = False
-    maintenance: bool = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing may be moved there."""
-        return self.cordoned or self.maintenance
-
-
-@dataclass(frozen=True, slots=True)
-class VmSpec:
-    """A machine. `cpu_cores_min` is its everyday limit, `cpu_cores_max` the most it gets; priority 0 is the lowest.
-
-    Memory is planned only where `memory_bytes_max` is above 0. Machines of one `affinity` stay on one host together,
-    of one `anti_affinity` no host takes a second. What makes the copy of a busy machine end must be allowed: to slow it
-    down (`migration_auto_converge`); or to run it on the other host before all is copied (`migration_post_copy`), which
-    loses the machine when a host or the network fails in between.
-    """
-
-    name: str
-    priority: int = 0
-    cpu_cores_min: float = 1.0
-    cpu_cores_max: float = 1.0
-    vcpus_max: int = 1
-    memory_bytes_min: int = 64 << 20
-    movable: bool = False
-    migration_auto_converge: bool = False
-    migration_post_copy: bool = False
-    memory_bytes_max: int = 0
-    affinity: str | None = None
-    anti_affinity: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QueueSpec:
-    """One direction of a link, e.g. "leaf2>hA", where marked packets get a queue of their own.
-
-    `device` is the switch's interface that sends in this direction; the share is of the capacity.
-    """
-
-    link: str
-    device: str
-    capacity_bytes_per_s: float
-    guaranteed_share: float = 0.8
-
-    @property
-    def guaranteed_bytes_per_s(self) -> float:
-        """What marked packets can always have."""
-        return self.guaranteed_share * self.capacity_bytes_per_s
-
-
-@dataclass(frozen=True, slots=True)
-class TenantCap:
-    """The most that one tenant's requests may be granted: of each link's capacity, and in all; None is no cap."""
-
-    tenant: str
-    link_share: float | None = None
-    bytes_per_s: BytesPerS | None = None
-
-
-class DeclaredMachines(Section):
-    """What is there: hypervisors, machines, queues, pools, and to which tenant a machine or a virtual IP belongs."""
-
-    hosts: tuple[HostSpec, ...] = ()
-    vms: tuple[VmSpec, ...] = ()
-    queues: tuple[QueueSpec, ...] = ()
-    pools: tuple[PoolSpec, ...] = ()
-    tenants: Mapping[str, str] = {}
-    tenant_caps: tuple[TenantCap, ...] = ()
-
-    def vm(self, name: str) -> VmSpec | None:
-        """The machine declared by itself or in a pool, or None: undeclared ones are watched, never touched."""
-        declared = next((vm for vm in self.vms if vm.name == name), None)
-        member = None if declared else pool_of(self.pools, name)
-        if member is None:
-            return declared
-        pool = member[0]
-        return VmSpec(name, pool.priority, pool.cpu_cores_min, pool.cpu_cores_max, pool.vcpus)
-
-    def pool(self, virtual_ip: str) -> PoolSpec | None:
-        """The pool declared for a virtual IP's address, or None."""
-        return next((pool for pool in self.pools if pool.virtual_ip == virtual_ip), None)
-
-    def queue(self, link: str) -> QueueSpec | None:
-        """The queue declared for that direction of a link, or None."""
-        return next((queue for queue in self.queues if queue.link == link), None)
-
-    @model_validator(mode="after")
-    def _check_all(self) -> Self:
-        lines = [*self._machine_problems(), *self._queue_problems()]
-        lines += pool_problems(self.pools, (host.name for host in self.hosts))
-        if lines:
-            raise ValueError("; ".join(lines))
-        return self
-
-    def _machine_problems(self) -> Iterator[str]:
-        yield from _named_twice("hosts", [host.name for host in self.hosts])
-        yield from _named_twice("vms", [vm.name for vm in self.vms])
-        for host in self.hosts:
-            if host.cpu_cores_capacity <= 0 or host.memory_bytes_capacity <= 0:
-                yield f"hosts.{host.name}: capacity must be above 0, e.g. 4 cores and 8589934592 bytes"
-        for vm in self.vms:
-            if not 0 < vm.cpu_cores_min <= vm.cpu_cores_max:
-                yield f"vms.{vm.name}: 0 < cpu_cores_min <= cpu_cores_max must hold, e.g. 0.5 and 2"
-            if vm.memory_bytes_max and not 0 < vm.memory_bytes_min <= vm.memory_bytes_max:
-                yield f"vms.{vm.name}: memory_bytes_min must be above 0 and at most memory_bytes_max"
-            if vm.vcpus_max < 1:
-                yield f"vms.{vm.name}: vcpus_max {vm.vcpus_max} must be at least 1"
-
-    def _queue_problems(self) -> Iterator[str]:
-        yield from _named_twice("queues: link", [queue.link for queue in self.queues])
-        yield from _named_twice("queues: device", [queue.device for queue in self.queues])
-        for queue in self.queues:
-            if queue.capacity_bytes_per_s <= 0 or not 0 < queue.guaranteed_share < 1:
-                yield f"queues.{queue.link}: needs a capacity above 0 and a share between 0 and 1, e.g. 0.8"
-
-
-def _named_twice(table: str, names: Sequence[str]) -> Iterator[str]:
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"{table}: {name} is named twice"
 
 
 def critical_level(short_to_idle: float) -> float:

@@ -60,45 +60,46 @@ def demands(world: World, config: OrchestratorConfig) -> Demand:
 
 def _pair_demand(world: World, state: PairState, horizon_s: int, config: OrchestratorConfig) -> PairDemand:
     size = state.bytes_per_connection or 0.0
-    connections = _rate(
-        state.forecasts,
-        (horizon_s, Quantity.CONNECTIONS_PEAK, Quantity.CONNECTIONS_MEAN),
-        (state.connections_per_s, state.typical_connections_per_s, _cap(world, state) / size if size else float("inf")),
-        (world.now, config),
+    cap = _cap(world, state)
+    measured = _MeasuredRate(
+        state.connections_per_s, state.typical_connections_per_s, cap / size if size else float("inf")
     )
+    peak = state.forecasts.get((horizon_s, Quantity.CONNECTIONS_PEAK))
+    mean = state.forecasts.get((horizon_s, Quantity.CONNECTIONS_MEAN))
+    connections = _rate(peak, mean, measured, world.now, config)
     noise = _chance(state.typical_connections_per_s, connections.typical, config)
     connections = Rate(connections.measured, connections.typical, connections.need, noise, connections.forecast)
-    sent = _rate(
-        state.forecasts,
-        (horizon_s, Quantity.BYTES_PEAK, Quantity.BYTES_MEAN),
-        (state.bytes_per_s, state.typical_bytes_per_s, _cap(world, state)),
-        (world.now, config),
-    )
+    measured = _MeasuredRate(state.bytes_per_s, state.typical_bytes_per_s, cap)
+    peak = state.forecasts.get((horizon_s, Quantity.BYTES_PEAK))
+    mean = state.forecasts.get((horizon_s, Quantity.BYTES_MEAN))
+    sent = _rate(peak, mean, measured, world.now, config)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
-    need = min(max(sent.need, asked), max(_cap(world, state), sent.measured))
+    need = min(max(sent.need, asked), max(cap, sent.measured))
     forecast = connections.forecast if asked > sent.need and connections.forecast else sent.forecast
     bytes_rate = Rate(sent.measured, sent.typical, need, noise * size, forecast)
     return PairDemand(state.pair, horizon_s, bytes_rate, connections)
 
 
+@dataclass(frozen=True, slots=True)
+class _MeasuredRate:
+    """A rate over the last seconds, over a longer while, and the most that there can be."""
+
+    measured: float
+    typical: float
+    cap: float
+
+
 def _rate(
-    forecasts: Mapping[tuple[int, Quantity], Forecast],
-    about: tuple[int, Quantity, Quantity],
-    known: tuple[float, float, float],
-    context: tuple[Seconds, OrchestratorConfig],
+    peak: Forecast | None, mean: Forecast | None, known: _MeasuredRate, now: Seconds, config: OrchestratorConfig
 ) -> Rate:
-    (horizon_s, peak, mean), (measured, typical, cap), (now, config) = about, known, context
-    forecast = forecasts.get((horizon_s, peak))
-    if forecast is None:
-        return Rate(measured, typical, measured, 0.0)
-    trusted = is_confident(forecast, measured, now, config)
-    need = max(
-        measured, min(cap, margin(confident(quantile(forecast, config.demand.level), trusted), config.demand.margin))
-    )
-    middle = forecasts.get((horizon_s, mean))
-    usual = middle.at(0.5) if trusted and middle is not None else typical
-    return Rate(measured, min(usual, cap), need, 0.0, forecast if trusted else None)
+    if peak is None:
+        return Rate(known.measured, known.typical, known.measured, 0.0)
+    trusted, settings = is_confident(peak, known.measured, now, config), config.demand
+    wanted = margin(confident(quantile(peak, settings.level), trusted), settings.margin)
+    usual = mean.at(0.5) if trusted and mean is not None else known.typical
+    need = max(known.measured, min(known.cap, wanted))
+    return Rate(known.measured, min(usual, known.cap), need, 0.0, peak if trusted else None)
 
 
 def quantile(forecast: Forecast, level: float) -> float:

@@ -46,7 +46,7 @@ def circumstances(body: Json) -> Circumstances:
 NOWHERE = Circumstances()
 
 
-class Group(NamedTuple):
+class LeadGroup(NamedTuple):
     """Actions that should take about equally long. Size is the power of two of GiB, load 0, 1, 2 (calm, busy, full)."""
 
     kind: str
@@ -55,11 +55,16 @@ class Group(NamedTuple):
     load: int = ANY
 
 
-def ladder(kind: str, about: Circumstances) -> tuple[Group, ...]:
+def ladder(kind: str, about: Circumstances) -> tuple[LeadGroup, ...]:
     """The groups to ask, the narrowest first."""
     size, load = size_class(about.size_bytes), load_class(about.load)
-    narrow = Group(kind, about.host, size)
-    return (*((narrow._replace(load=load),) if load != ANY else ()), narrow, Group(kind, size=size), Group(kind))
+    narrow = LeadGroup(kind, about.host, size)
+    return (
+        *((narrow._replace(load=load),) if load != ANY else ()),
+        narrow,
+        LeadGroup(kind, size=size),
+        LeadGroup(kind),
+    )
 
 
 def size_class(size_bytes: int) -> int:
@@ -108,7 +113,7 @@ class LeadTimes:
     `longest_s` of a kind with too few samples only ever lengthens what is configured for it.
     """
 
-    p95_s: Mapping[Group, Seconds] = field(default_factory=dict)
+    p95_s: Mapping[LeadGroup, Seconds] = field(default_factory=dict)
     longest_s: Mapping[str, Seconds] = field(default_factory=dict)
 
     def p95(
@@ -135,12 +140,16 @@ def lead_times(samples: Iterable[Lasted], now: Seconds) -> LeadTimes:
     groups = _grouped(samples)
     return LeadTimes(
         {group: quantile(own, now) for group, own in groups.items() if len(own) >= MIN_SAMPLES},
-        {group.kind: max(one.seconds for one in own) for group, own in groups.items() if group == Group(group.kind)},
+        {
+            group.kind: max(one.seconds for one in own)
+            for group, own in groups.items()
+            if group == LeadGroup(group.kind)
+        },
     )
 
 
-def _grouped(samples: Iterable[Lasted]) -> dict[Group, list[Lasted]]:
-    groups: dict[Group, list[Lasted]] = defaultdict(list)
+def _grouped(samples: Iterable[Lasted]) -> dict[LeadGroup, list[Lasted]]:
+    groups: dict[LeadGroup, list[Lasted]] = defaultdict(list)
     for one in sorted(samples, key=lambda one: -one.ended_at):
         for group in ladder(one.kind, one.about):
             if len(groups[group]) < KEEP:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from cpdb import Destination, Json, MachineReport, show_rate
-from orchestrator.pools import HOWS, RESTS_AS, RUNNING, How
+from orchestrator.declared import HOWS, RESTS_AS, RUNNING, How
 from orchestrator.world import Action, VmState, World
 
 # A quota is kept in whole microseconds, a balloon ends within a page or two of its target.

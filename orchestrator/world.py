@@ -21,7 +21,7 @@ from cpdb import (
     WantedSplit,
     read_health,
 )
-from orchestrator.config import HostSpec, VmSpec
+from orchestrator.declared import HostSpec, VmSpec
 from orchestrator.lead_times import LeadTimes
 from orchestrator.relations import CpuRelation, MemoryRelation
 
@@ -130,7 +130,7 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class Fabric:
+class SwitchFabric:
     """The network between switches, where traffic is routed: links that are up, splits in force, matrices lately.
 
     `capacity` is in bytes/s; the matrices are those of some minutes, oldest first.
@@ -223,7 +223,7 @@ class World:
     requests: tuple[BandwidthRequest, ...] = ()
     weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     outlook: Outlook = field(default_factory=Outlook)
-    fabric: Fabric = field(default_factory=Fabric)
+    fabric: SwitchFabric = field(default_factory=SwitchFabric)
     # Looked up for every machine; made anew for each snapshot, so it cannot be out of date.
     _health: dict[str, Mapping[str, DestinationHealth]] = field(
         default_factory=dict, init=False, repr=False, compare=False

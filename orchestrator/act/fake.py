@@ -9,8 +9,7 @@ from orchestrator.act.libvirt.domain import SETTLE_S
 from orchestrator.act.libvirt.memory import MEMORY_FLOOR_BYTES, floor_bytes
 from orchestrator.act.libvirt.migration import overrun_s
 from orchestrator.actions import MachineAction, MigrateVm, SetCpuLimit, SetMemory, SetNetworkRate, SetVcpus, VmAction
-from orchestrator.config import HostSpec
-from orchestrator.pools import ABSENT, OFF, PAUSED, RESTS_AS, RUNNING, SAVED, How, PoolMember, PoolSpec
+from orchestrator.declared import ABSENT, OFF, PAUSED, RESTS_AS, RUNNING, SAVED, HostSpec, How, PoolMember, PoolSpec
 from orchestrator.strategies.destinations import pre_copy
 
 LATENCIES_S: Mapping[str, Seconds] = {

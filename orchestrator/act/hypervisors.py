@@ -6,7 +6,7 @@ from typing import Protocol
 
 from cpdb import DriverError, HostLoad, OutcomeKind, Seconds, VmLoad
 from orchestrator.actions import MachineAction, ScaleIn, ScaleOut, VmAction
-from orchestrator.pools import How, PoolMember, PoolSpec
+from orchestrator.declared import How, PoolMember, PoolSpec
 
 
 @dataclass(frozen=True, slots=True)

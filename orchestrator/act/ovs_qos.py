@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from cpdb import DriverError, Seconds
-from orchestrator.config import QUEUE_DSCP, QueueSpec
+from orchestrator.config import QUEUE_DSCP
+from orchestrator.declared import QueueSpec
 
 LOG = structlog.get_logger(__name__)
 COMMAND_S = 5

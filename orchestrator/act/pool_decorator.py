@@ -14,8 +14,8 @@ from orchestrator.act.stages import Stages
 from orchestrator.act.workflow import ScaleWorkflow
 from orchestrator.actions import MachineAction, ScaleAction, ScaleIn, ScaleOut
 from orchestrator.config import OWNER, OrchestratorConfig
+from orchestrator.declared import PoolMember
 from orchestrator.duty import identity
-from orchestrator.pools import PoolMember
 
 LOG = structlog.get_logger(__name__)
 # The state of a pool's machine is written when it changed, and at least this often.

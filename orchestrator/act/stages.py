@@ -20,7 +20,7 @@ from cpdb import (
 from orchestrator.act import workflow_log as route
 from orchestrator.act.hypervisors import PoolMachines
 from orchestrator.actions import ScaleAction
-from orchestrator.pools import RUNNING, PoolMember, PoolSpec
+from orchestrator.declared import RUNNING, PoolMember, PoolSpec
 
 # So long after a change the controller has noticed it, if it is there at all.
 NOTICED_S = 3.0

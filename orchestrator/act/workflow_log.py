@@ -6,7 +6,7 @@ from typing import Any
 
 from cpdb import OutcomeKind, Seconds, WorkflowStep
 from orchestrator.actions import ScaleAction, ScaleOut
-from orchestrator.pools import Manner
+from orchestrator.declared import Manner
 
 FORWARD, BACK = "forward", "back"
 BEGUN, DONE, FAILED, END = "begun", "done", "failed", "end"

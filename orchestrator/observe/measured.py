@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from cpdb import Seconds, VirtualIp, VmLoad
-from orchestrator.config import OrchestratorConfig, VmSpec
+from orchestrator.config import CpuSettings, OrchestratorConfig
+from orchestrator.declared import VmSpec
 from orchestrator.observe.learn import Learnt
 from orchestrator.relations import CpuRelation, MemoryRelation
 from orchestrator.world import VmState
@@ -108,8 +109,8 @@ def _vm(now: Seconds, loads: Sequence[VmLoad], known: MachineFacts) -> VmState:
         memory_bytes=last.memory_bytes_limit,
         spec=spec,
         relations=cpu_relations(last.vm, known.learnt, known.services),
-        calm=spec is not None and _calm(now, loads, spec, (known.config.cpu.calm_s, known.config)),
-        lately_calm=spec is not None and _calm(now, loads, spec, (known.config.cpu.calm_foreseen_s, known.config)),
+        calm=spec is not None and _calm(now, loads, spec, known.config.cpu.calm_s, known.config.cpu),
+        lately_calm=spec is not None and _calm(now, loads, spec, known.config.cpu.calm_foreseen_s, known.config.cpu),
         starved=_starved(now, loads),
         seen_at=last.t,
         dirty_bytes_per_s=last.dirty_bytes_per_s,
@@ -119,13 +120,12 @@ def _vm(now: Seconds, loads: Sequence[VmLoad], known: MachineFacts) -> VmState:
     )
 
 
-def _calm(now: Seconds, loads: Sequence[VmLoad], spec: VmSpec, how: tuple[Seconds, OrchestratorConfig]) -> bool:
+def _calm(now: Seconds, loads: Sequence[VmLoad], spec: VmSpec, calm_s: Seconds, settings: CpuSettings) -> bool:
     """For so long well below the everyday limit on average, and not rising: single seconds may exceed it by chance."""
-    calm_s, config = how
     recent = [one for one in loads if one.t > now - RECENT_S] or loads[-1:]
     window = _window(now, loads, calm_s)
-    quiet = bool(window) and _mean_used(window) < config.cpu.calm_share * spec.cpu_cores_min
-    return quiet and _mean_used(recent) < config.cpu.headroom * spec.cpu_cores_min
+    quiet = bool(window) and _mean_used(window) < settings.calm_share * spec.cpu_cores_min
+    return quiet and _mean_used(recent) < settings.headroom * spec.cpu_cores_min
 
 
 def _window(now: Seconds, loads: Sequence[VmLoad], calm_s: Seconds) -> Sequence[VmLoad]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, VirtualIp, show_rate
-from orchestrator.config import NOW, TenantCap
+from orchestrator.config import NOW
 from orchestrator.context import Grant, PlanningContext
+from orchestrator.declared import TenantCap
 from orchestrator.demand import Rate, together
 from orchestrator.proposal import when
 from orchestrator.world import LinkKey, LinkState, World

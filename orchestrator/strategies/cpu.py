@@ -32,7 +32,7 @@ from orchestrator.proposal import (
     on_host,
     when,
 )
-from orchestrator.strategies.cpu_options import Choice, Lack, choose
+from orchestrator.strategies.cpu_options import CpuChoice, Lack, choose
 from orchestrator.world import VmState, World
 
 
@@ -44,7 +44,7 @@ class _Grant:
     wanted: float
     left: float
     after: float
-    choice: Choice | None = None
+    choice: CpuChoice | None = None
 
 
 def propose(context: PlanningContext) -> Proposal:

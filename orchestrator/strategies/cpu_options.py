@@ -52,7 +52,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CpuChoice:
     """The set chosen, what else was considered with the reason against it, and the cores that remain lacking."""
 
     chosen: tuple[Option, ...]
@@ -74,7 +74,7 @@ class Choice:
         ]
 
 
-def cheapest(options: Sequence[Option], lack_cores: float, time_left_s: Seconds) -> Choice:
+def cheapest(options: Sequence[Option], lack_cores: float, time_left_s: Seconds) -> CpuChoice:
     """The cheapest set that covers `lack_cores` and is ready within `time_left_s`; without one, the set that comes
     closest, and the cheapest of those.
 
@@ -85,7 +85,7 @@ def cheapest(options: Sequence[Option], lack_cores: float, time_left_s: Seconds)
     chosen = min(_sets(_fewer(ready)), key=lambda own: _merit(own, lack_cores))
     lacking = max(0.0, lack_cores - sum(one.cores for one in chosen))
     rejected = [Rejected(one, _against(one, chosen, lacking, time_left_s)) for one in options if one not in chosen]
-    return Choice(chosen, tuple(rejected), lacking if lacking > TINY_CORES else 0.0)
+    return CpuChoice(chosen, tuple(rejected), lacking if lacking > TINY_CORES else 0.0)
 
 
 def _fewer(options: Sequence[Option]) -> list[Option]:
@@ -139,7 +139,7 @@ class Lack:
         return min(self.wanted, most, float(vcpus), max_step * self.vm.cores_limit, self.left)
 
 
-def choose(context: PlanningContext, lack: Lack) -> Choice:
+def choose(context: PlanningContext, lack: Lack) -> CpuChoice:
     """The cheapest set that is ready when the need comes: quota, vCPUs, another machine, room by a move."""
     found = [*_own(context, lack), *_others(context, lack), _move(context, lack)]
     return cheapest(found, lack.wanted - lack.vm.cores_limit, float(lack.need.horizon_s))

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, replace
 
 from cpdb import BytesPerS, Pair, Seconds, show_rate
 from orchestrator.actions import MigrateVm, of_kind
-from orchestrator.config import NOW, HostSpec
+from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, needed_on, residents, too_short
+from orchestrator.declared import HostSpec
 from orchestrator.proposal import Reason, Refusal, RefusalCode, Step, on_host, when
 from orchestrator.strategies.services import memory_left
 from orchestrator.world import LinkKey, VmState, World

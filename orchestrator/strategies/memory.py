@@ -9,8 +9,9 @@ from math import ceil
 
 from cpdb import MIB
 from orchestrator.actions import MigrateVm, SetMemory
-from orchestrator.config import NOW, MemorySettings, VmSpec
+from orchestrator.config import NOW, MemorySettings
 from orchestrator.context import PlanningContext, propose_each, served_demands, too_short, until_back
+from orchestrator.declared import VmSpec
 from orchestrator.demand import PairDemand, together
 from orchestrator.promises import MemoryPromise
 from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when

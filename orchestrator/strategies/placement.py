@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.actions import MigrateVm
-from orchestrator.config import HostSpec
 from orchestrator.context import PlanningContext, vm_need
+from orchestrator.declared import HostSpec
 from orchestrator.promises import HostCoresPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
 from orchestrator.strategies.destinations import (

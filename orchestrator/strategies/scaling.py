@@ -10,7 +10,7 @@ from cpdb import Standing
 from orchestrator.actions import ScaleIn, ScaleOut
 from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, ceiling, propose_each, too_short
-from orchestrator.pools import RUNNING, PoolMember, PoolSpec
+from orchestrator.declared import RUNNING, PoolMember, PoolSpec
 from orchestrator.promises import CoresPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
 from orchestrator.strategies.services import (

@@ -8,8 +8,8 @@ from cpdb import HealthReport, HealthStatus, MachineReport, Seconds, Standing
 from orchestrator.actions import ScaleIn, ScaleOut, of_kind
 from orchestrator.config import NOW
 from orchestrator.context import STARVED_FACTOR, PlanningContext, ceiling, load_now, residents, vm_need
+from orchestrator.declared import ABSENT, COMES_UP, HOWS, PAUSED, How, PoolMember, PoolSpec
 from orchestrator.demand import PairDemand, together
-from orchestrator.pools import ABSENT, COMES_UP, HOWS, PAUSED, How, PoolMember, PoolSpec
 from orchestrator.proposal import on_host
 from orchestrator.world import VmState, World
 

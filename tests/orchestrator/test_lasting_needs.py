@@ -10,7 +10,7 @@ from worlds import CONFIG, NOW, RELATION, foreseen, machines, pair_state, vm, wo
 from cpdb import Pair, Store
 from orchestrator import OrchestratorConfig, Plan, ReserveBandwidth, SetCpuLimit, World, critical_level, plan
 from orchestrator.context import PlanningContext
-from orchestrator.lead_times import Group, LeadTimes
+from orchestrator.lead_times import LeadGroup, LeadTimes
 
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
 PEAKS = {5: 25.0, 15: 25.0, 30: 25.0}
@@ -52,7 +52,7 @@ def test_a_brief_need_is_refused_with_its_reason_and_a_lasting_one_is_met(start,
 
 @pytest.mark.parametrize("start", [link_surge, cpu_surge])
 def test_the_longer_it_takes_the_longer_a_need_must_last(start) -> None:
-    slow = LeadTimes({Group("reserve_bandwidth"): 12.0, Group("set_cpu_limit"): 12.0})
+    slow = LeadTimes({LeadGroup("reserve_bandwidth"): 12.0, LeadGroup("set_cpu_limit"): 12.0})
     assert planned(replace(start(0.4), leads=slow)).steps == ()
     assert planned(replace(start(0.6), leads=slow)).steps != ()
 

@@ -18,7 +18,7 @@ from orchestrator import (
     PoolSpec,
 )
 from orchestrator.act.libvirt.pool import disk_path, filled
-from orchestrator.pools import pool_problems
+from orchestrator.declared import pool_problems
 
 IMAGE = "/images/golden.qcow2"
 TEMPLATE = """<domain type='test'><name>$name</name><memory unit='KiB'>$memory_kib</memory><vcpu>$vcpus</vcpu>

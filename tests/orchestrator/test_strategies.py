@@ -20,7 +20,7 @@ from orchestrator import (
     plan,
 )
 from orchestrator.context import PlanningContext, vm_need
-from orchestrator.lead_times import Group, LeadTimes
+from orchestrator.lead_times import LeadGroup, LeadTimes
 
 QUIET = pair_state("c1", "shop", 10, 2.0)
 FLOOD = pair_state("c9", "backup", 0, 0.0, bytes_per_s=1_060_000.0, typical_bytes_per_s=1_060_000.0)
@@ -56,7 +56,7 @@ def test_a_foreseen_surge_makes_the_less_important_pair_give_way() -> None:
 def test_nobody_is_held_back_before_the_lead_time_asks_for_it() -> None:
     far = world([foreseen(QUIET, {5: 2.0, 15: 25.0, 30: 25.0}), FLOOD])
     assert planned(far).steps == ()
-    slow = replace(far, leads=LeadTimes({Group("reserve_bandwidth"): 6.0}))
+    slow = replace(far, leads=LeadTimes({LeadGroup("reserve_bandwidth"): 6.0}))
     assert [one.needed_at for one in planned(slow).steps] == [NOW + 15]
 
 
@@ -168,7 +168,7 @@ def test_beyond_its_vcpus_it_gets_the_quota_at_once_then_a_vcpu_then_the_rest() 
 
 
 def test_a_vcpu_that_takes_longer_is_plugged_in_for_a_farther_need_and_the_quota_waits_for_it() -> None:
-    slow = LeadTimes({Group("set_vcpus"): 8.0})
+    slow = LeadTimes({LeadGroup("set_vcpus"): 8.0})
     start = replace(big(1.0, {5: 2.0, 15: 60.0, 30: 60.0}), leads=slow)
     (step,) = planned(start).steps
     assert step.action == SetVcpus("shop", 1, 2)
@@ -194,7 +194,7 @@ def test_a_limit_goes_back_only_after_calm_and_when_it_could_be_raised_again_in_
     assert step.action == SetCpuLimit("shop", 0.6, 0.2)
     later = world([served({5: 2.0, 15: 15.0})], **machines(calm))
     assert len(planned(later).steps) == 1
-    assert planned(replace(later, leads=LeadTimes({Group("set_cpu_limit"): 8.0}))).steps == ()
+    assert planned(replace(later, leads=LeadTimes({LeadGroup("set_cpu_limit"): 8.0}))).steps == ()
     assert planned(world([served({5: 15.0, 15: 15.0})], **machines(calm))).steps == ()
 
 
@@ -257,7 +257,7 @@ def test_a_need_that_soon_passes_is_not_worth_a_move() -> None:
 
 
 def test_too_late_is_refused_and_says_so() -> None:
-    start = replace(crowded({5: 20.0, 15: 20.0, 30: 20.0}), leads=LeadTimes({Group("migrate_vm"): 20.0}))
+    start = replace(crowded({5: 20.0, 15: 20.0, 30: 20.0}), leads=LeadTimes({LeadGroup("migrate_vm"): 20.0}))
     found = planned(start)
     assert moves(found) == []
     assert any("too late" in one.why_not and one.action is not None for one in found.refusals)

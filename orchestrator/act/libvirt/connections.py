@@ -12,7 +12,7 @@ import structlog
 from cpdb import DriverError, Seconds
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.timeouts import within
-from orchestrator.config import HostSpec
+from orchestrator.declared import HostSpec
 
 LOG = structlog.get_logger(__name__)
 What = Literal["started", "stopped", "left", "paused", "round", "job", "memory", "tuned", "agent"]

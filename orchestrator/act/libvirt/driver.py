@@ -16,7 +16,7 @@ from orchestrator.act.libvirt.measuring import MachineMeter
 from orchestrator.act.libvirt.memory import set_memory
 from orchestrator.act.libvirt.migration import Moved, Mover
 from orchestrator.actions import MachineAction, MigrateVm, SetCpuLimit, SetMemory, SetNetworkRate, SetVcpus, VmAction
-from orchestrator.config import HostSpec, VmSpec
+from orchestrator.declared import HostSpec, VmSpec
 
 LOG = structlog.get_logger(__name__)
 MIGRATION_LIMIT_S = 30.0

@@ -13,7 +13,7 @@ from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.memory import STALE_STATISTICS_S, ask_statistics, used_bytes
 from orchestrator.act.libvirt.timeouts import TimedCall
-from orchestrator.config import HostSpec, VmSpec
+from orchestrator.declared import HostSpec, VmSpec
 
 NANOSECONDS = 1e9
 

@@ -13,7 +13,7 @@ from orchestrator.act.libvirt.connections import Connections
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.timeouts import until
 from orchestrator.actions import MigrateVm
-from orchestrator.config import VmSpec
+from orchestrator.declared import VmSpec
 
 # libvirt's own code for "no limit" would be 0; a copy must leave something of any link, so it is never less than this.
 LEAST_MIB_PER_S = 1

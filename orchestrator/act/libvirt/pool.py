@@ -16,8 +16,7 @@ from orchestrator.act.hypervisors import SeenMachine
 from orchestrator.act.libvirt.connections import Connections
 from orchestrator.act.libvirt.domain import Domain, reported
 from orchestrator.act.libvirt.timeouts import within
-from orchestrator.config import HostSpec
-from orchestrator.pools import ABSENT, OFF, PAUSED, RUNNING, SAVED, How, PoolMember, PoolSpec
+from orchestrator.declared import ABSENT, OFF, PAUSED, RUNNING, SAVED, HostSpec, How, PoolMember, PoolSpec
 
 AGENT_LIMIT_S = 2
 LOOK_LIMIT_S = 5.0
