@@ -130,7 +130,7 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchFabric:
+class RoutedNetwork:
     """The network between switches, where traffic is routed: links that are up, splits in force, matrices lately.
 
     `capacity` is in bytes/s; the matrices are those of some minutes, oldest first.
@@ -223,7 +223,7 @@ class World:
     requests: tuple[BandwidthRequest, ...] = ()
     weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     outlook: Outlook = field(default_factory=Outlook)
-    fabric: SwitchFabric = field(default_factory=SwitchFabric)
+    fabric: RoutedNetwork = field(default_factory=RoutedNetwork)
     # Looked up for every machine; made anew for each snapshot, so it cannot be out of date.
     _health: dict[str, Mapping[str, DestinationHealth]] = field(
         default_factory=dict, init=False, repr=False, compare=False

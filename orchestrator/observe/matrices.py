@@ -9,7 +9,7 @@ from cpdb import Communication, Link, LinkLoad, Node, NodeKind, Quantity, Second
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
 from orchestrator.observe.measured import RECENT_S
-from orchestrator.world import LinkKey, Matrix, PairState, SwitchFabric, World
+from orchestrator.world import LinkKey, Matrix, PairState, RoutedNetwork, World
 
 # Links without a known capacity never are the fullest.
 UNKNOWN_BYTES_PER_S = 1e12
@@ -26,10 +26,10 @@ class FabricReader:
     settings: RouteSettings
     _matrices: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def read_fabric(self, world: World) -> SwitchFabric:
+    def read_fabric(self, world: World) -> RoutedNetwork:
         """The fabric at the world's time. Raises StoreError."""
         if not self.settings.enabled:
-            return SwitchFabric()
+            return RoutedNetwork()
         inventory, now = self.store.inventory, world.now
         capacity = link_capacities(inventory.nodes(), inventory.links())
         rows = (row for row in self.store.wanted.splits() if row.expires_at is None or row.expires_at > now)
@@ -37,7 +37,7 @@ class FabricReader:
             self._matrices.extend(self._recorded(world, capacity))
         if not self._matrices or now - self._matrices[-1].t >= self.settings.sample_s:
             self._matrices.append(matrix_of(world, capacity))
-        return SwitchFabric(capacity, {(row.from_switch, row.to_switch): row for row in rows}, tuple(self._matrices))
+        return RoutedNetwork(capacity, {(row.from_switch, row.to_switch): row for row in rows}, tuple(self._matrices))
 
     def _recorded(self, world: World, capacity: Mapping[LinkKey, float]) -> Iterable[Matrix]:
         """The matrices before now, each of the last seconds before its time, over the paths of today."""
