@@ -30,6 +30,9 @@ from cpdb.forecasts import (
     nearest_level,
 )
 from cpdb.model import (
+    GIB,
+    MBIT,
+    MIB,
     ActionRecord,
     ActionTiming,
     BytesPerS,
@@ -54,6 +57,8 @@ from cpdb.model import (
     VirtualIp,
     VmLoad,
     WantedWeights,
+    show_mebibytes,
+    show_rate,
 )
 from cpdb.observed import (
     CONTROLLER,
@@ -63,8 +68,10 @@ from cpdb.observed import (
     InstallStatus,
     LiveCount,
     MachineReport,
+    News,
     ObservedKind,
     ObservedRecord,
+    Publisher,
     RefreshReport,
     ReservationReport,
     SplitReport,
@@ -75,7 +82,6 @@ from cpdb.observed import (
     show_record,
     split_key,
 )
-from cpdb.publisher import News, Publisher
 from cpdb.settings import (
     BEHAVIOUR,
     DEFAULT_URL,
@@ -103,7 +109,6 @@ from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
 from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool
-from cpdb.units import GIB, MBIT, MIB, show_mebibytes, show_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from typing import Any
 
 from ryu_apps.effects import Resubmit
 from ryu_apps.network import Network
-from ryu_apps.pipeline import Share, desired
+from ryu_apps.pipeline import Limits, PolicerTable, Share, desired, share
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import Desired, Kind, RuleKey, kind_of, number_of
-from ryu_apps.shares import Limits, PolicerTable, share
 from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import Wire

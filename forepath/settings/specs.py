@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cpdb import MBIT, MIB, Destination, Link, Node, NodeKind, SettingsError, Store, VirtualIp
-from forepath.settings.machines import PoolSection
+from forepath.settings.sections import PoolSection
 from forepath.settings.tree import Settings
 from orchestrator import (
     GoldenImage,

@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import model_validator
 
 from cpdb import DatabaseSection, Section, read_settings
-from forepath.settings.machines import PoolSection
 from forepath.settings.sections import (
     HostSection,
     LinkSection,
     NodeSection,
+    PoolSection,
     TenantSection,
     VirtualIpSection,
     VmSection,

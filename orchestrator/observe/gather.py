@@ -1,15 +1,17 @@
 """Assembles the world from the database: the only reader of facts on the deciding side."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from cpdb import (
+    BytesPerS,
     Communication,
     Destination,
     DestinationHealth,
     Forecast,
+    ForecastBatch,
     HealthStatus,
     Link,
     LinkLoad,
@@ -17,6 +19,8 @@ from cpdb import (
     Quantity,
     Seconds,
     Store,
+    Subject,
+    SubjectKind,
     VirtualIp,
     VmLoad,
     read_health,
@@ -28,8 +32,36 @@ from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.matrices import FabricReader
 from orchestrator.observe.measured import RECENT_S, RUNNING, TYPICAL_S, MachineFacts, vm_states
-from orchestrator.observe.outlook import outlook
 from orchestrator.world import LinkKey, LinkState, Outlook, PairState, World
+
+FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
+# The slow lane is made anew every ten seconds or so; older than this it is no longer about now.
+SLOW_MAX_AGE_S = 60.0
+
+
+def outlook(
+    store: Store, now: Seconds, links: Collection[tuple[str, str]], pairs: Collection[Pair], level: float
+) -> Outlook:
+    """The newest word about these links and pairs. Raises StoreError when the database is away."""
+    wanted_links = {Subject(SubjectKind.LINK, *one) for one in links}
+    wanted_pairs = {Subject(SubjectKind.PAIR, one.source, one.virtual_ip) for one in pairs}
+    found: dict[tuple[tuple[str, str], int], BytesPerS] = {}
+    for lane in (SLOW_LINKS, FAST_LINKS):
+        batch = store.forecasts.batch(now, SLOW_MAX_AGE_S, lane)
+        found |= {((one.a, one.b), far): value for one, far, value in peaks(batch, wanted_links, level)}
+    slow = store.forecasts.batch(now, SLOW_MAX_AGE_S, SLOW_PAIRS)
+    return Outlook(found, {(Pair(one.a, one.b), far): value for one, far, value in peaks(slow, wanted_pairs, level)})
+
+
+def peaks(
+    batch: ForecastBatch | None, wanted: Collection[Subject], level: float
+) -> Iterator[tuple[Subject, int, BytesPerS]]:
+    """(subject, horizon, value) of the predicted peak at the known level nearest to `level`."""
+    if batch is None:
+        return
+    for row in batch.rows(wanted, quantities=(Quantity.BYTES_PEAK,)):
+        yield row.subject, row.horizon_s, row.at(level)
+
 
 Paths = Callable[[str, str], Sequence[str]]
 FORGET_PAIR_S = 30.0

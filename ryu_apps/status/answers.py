@@ -22,12 +22,11 @@ from cpdb import (
 from ryu_apps.network import Network
 from ryu_apps.paths.routing import Routes, SplitProgress
 from ryu_apps.paths.splits import SplitPath, transit_rule, transit_rules
-from ryu_apps.pipeline import policer_key
+from ryu_apps.pipeline import Limits, ingress, policer_key
 from ryu_apps.policers import ReservationEntry
 from ryu_apps.rules import RuleKey, Table
 from ryu_apps.services.buckets import BucketPlacement
 from ryu_apps.services.pairs import BY_CONNECTION
-from ryu_apps.shares import Limits, ingress
 from ryu_apps.switch.reconcile import same
 from ryu_apps.switch.session import Session
 from ryu_apps.topology.state import Directory

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from cpdb import Store, open_store
-from tools.bench.private_postgres import private_postgres, why_not
+from tools.bench.store import private_postgres, why_not
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,8 @@ import pytest
 from cpdb import DriverError
 from orchestrator import Finished, HostSpec, LibvirtHypervisors, SetMemory, SetNetworkRate, SetVcpus, VmAction
 from orchestrator.act.libvirt.connections import Connections, MachineEvent
-from orchestrator.act.libvirt.domain import interfaces, network_rate
+from orchestrator.act.libvirt.domain import interfaces, network_rate, until, within
 from orchestrator.act.libvirt.measuring import Dirtying
-from orchestrator.act.libvirt.timeouts import until, within
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 GIB = 1 << 30

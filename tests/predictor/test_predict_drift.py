@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictor.trust.drift import DriftDetector
+from predictor.trust.tracker import DriftDetector
 
 OVERLAP = 5
 

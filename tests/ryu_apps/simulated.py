@@ -10,11 +10,10 @@ from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.fakes.fake_packets import Packet
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
-from ryu_apps.pipeline import desired
+from ryu_apps.pipeline import desired, limits, share
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey, number_of
 from ryu_apps.services.pairs import Pairs
-from ryu_apps.shares import limits, share
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology import frames

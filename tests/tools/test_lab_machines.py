@@ -13,9 +13,8 @@ from cpdb.errors import LabError
 from forepath.demo.layout import LabVm
 from forepath.demo.results import read_played, read_samples
 from forepath.demo.schedule import Phases, make_schedule
-from tools.lab.lab import Lab
+from tools.lab.lab import Lab, Sampler
 from tools.lab.machines import Machines, read_vm_cpu
-from tools.lab.sampler import Sampler
 
 pytestmark = pytest.mark.vm
 

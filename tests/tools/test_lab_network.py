@@ -8,8 +8,8 @@ import pytest
 
 from cpdb.errors import LabError
 from forepath.demo.layout import MBIT
-from tools.lab.commands import run
 from tools.lab.lab import Lab
+from tools.lab.stage import run
 
 pytestmark = pytest.mark.lab
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tools.bench import cycles, decoding, destinations, rule_making, store
+from tools.bench import cycles, destinations, rule_making, store
 from tools.bench.figures import Bench, BenchTarget, Result, Size
 
 BENCHES = (
     Bench("store", "writing and reading communications", store.small),
-    Bench("decoding", "decoding flow statistics", decoding.measure),
-    Bench("rule_making", "computing the switches' rules", rule_making.measure),
+    Bench("decoding", "decoding flow statistics", rule_making.measure_decoding),
+    Bench("rule_making", "computing the switches' rules", rule_making.measure_rules),
     Bench("destinations", "placing connections by rules", destinations.small),
     Bench("planning", "planning", cycles.measure_orchestrator),
     Bench("foreseeing", "forecasting", cycles.measure_predictor),

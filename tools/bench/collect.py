@@ -14,7 +14,7 @@ from cpdb import LabError
 from tools.bench.collect_app import POLLS, READER
 from tools.bench.figures import BenchTarget, Result, found_on_stage, median, tell
 from tools.bench.sustained import sustained
-from tools.lab.commands import run
+from tools.lab.stage import run
 from tools.lab.switches import start_daemons
 
 LEAST_TIMES_LESS_CPU = 50.0

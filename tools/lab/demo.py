@@ -15,8 +15,7 @@ from forepath.demo.scene import as_toml, scene
 from forepath.demo.schedule import Phases, Schedule, make_schedule
 from forepath.demo.screen import Screen, state_table
 from forepath.settings import declare
-from tools.lab.lab import Lab
-from tools.lab.sampler import Sampler
+from tools.lab.lab import Lab, Sampler
 
 # The predictive policy is measured first: it has then seen the warm-up, whose draws differ, and nothing of the test.
 ORDER = ("predictive", "reactive", "static")

@@ -14,7 +14,7 @@ import libvirt
 from cpdb.errors import LabError
 from forepath.demo.layout import HypervisorSpec, LabLayout
 from tools.lab import cgroups, stage
-from tools.lab.commands import run, run_batch
+from tools.lab.stage import run, run_batch
 from tools.lab.switches import NO_IPV6, rate_limit
 
 SCRIPTS = Path(__file__).parent / "hosts"

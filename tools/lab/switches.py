@@ -15,7 +15,7 @@ from mininet.node import OVSSwitch
 
 from forepath.demo.layout import LabLayout
 from mininet_topos.leaf_spine import LeafSpine
-from tools.lab.commands import run, run_batch
+from tools.lab.stage import run, run_batch
 
 # Short, or floods waiting in the queues fill the send buffer that all ports of the userspace switch share
 # (208 KiB; a full-sized packet takes 2.3 KB of it), and ports without any flood lose packets, too.

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import structlog
 
 from cpdb import DriverError, Seconds
-from orchestrator.act.libvirt.domain import Domain, reported
-from orchestrator.act.libvirt.timeouts import within
+from orchestrator.act.libvirt.domain import Domain, reported, within
 from orchestrator.declared import HostSpec
 
 LOG = structlog.get_logger(__name__)

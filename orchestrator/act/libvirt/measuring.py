@@ -10,9 +10,8 @@ import structlog
 
 from cpdb import MIB, BytesPerS, DriverError, HostLoad, Seconds, VmLoad
 from orchestrator.act.libvirt.connections import Connections, MachineEvent
-from orchestrator.act.libvirt.domain import Domain, reported
+from orchestrator.act.libvirt.domain import Domain, TimedCall, reported
 from orchestrator.act.libvirt.memory import STALE_STATISTICS_S, ask_statistics, used_bytes
-from orchestrator.act.libvirt.timeouts import TimedCall
 from orchestrator.declared import HostSpec, VmSpec
 
 NANOSECONDS = 1e9

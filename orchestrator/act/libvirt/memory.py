@@ -7,8 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cpdb import DriverError, Seconds
-from orchestrator.act.libvirt.domain import Domain, reported
-from orchestrator.act.libvirt.timeouts import until
+from orchestrator.act.libvirt.domain import Domain, reported, until
 
 MEMORY_FLOOR_BYTES = 64 << 20
 # What a guest keeps free beside what it uses, so that it is not killed for the next thing that it starts.

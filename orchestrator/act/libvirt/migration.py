@@ -10,8 +10,7 @@ from typing import Any
 
 from cpdb import MIB, BytesPerS, DriverError, Seconds
 from orchestrator.act.libvirt.connections import Connections
-from orchestrator.act.libvirt.domain import Domain, reported
-from orchestrator.act.libvirt.timeouts import until
+from orchestrator.act.libvirt.domain import Domain, reported, until
 from orchestrator.actions import MigrateVm
 from orchestrator.declared import VmSpec
 

@@ -14,8 +14,7 @@ from xml.sax.saxutils import escape
 from cpdb import DriverError, Seconds
 from orchestrator.act.hypervisors import SeenMachine
 from orchestrator.act.libvirt.connections import Connections
-from orchestrator.act.libvirt.domain import Domain, reported
-from orchestrator.act.libvirt.timeouts import within
+from orchestrator.act.libvirt.domain import Domain, reported, within
 from orchestrator.declared import ABSENT, OFF, PAUSED, RUNNING, SAVED, HostSpec, How, PoolMember, PoolSpec
 
 AGENT_LIMIT_S = 2
