@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ryu_apps.rules import Group, Meter, PortId, Rule
+from ryu_apps.rules import Meter, PortId, Rule, SwitchGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,14 @@ class DeleteMeter:
 class AddGroup:
     """Creates a group."""
 
-    group: Group
+    group: SwitchGroup
 
 
 @dataclass(frozen=True, slots=True)
 class ModifyGroup:
     """Changes a group's buckets in place: rules that use it stay."""
 
-    group: Group
+    group: SwitchGroup
 
 
 @dataclass(frozen=True, slots=True)

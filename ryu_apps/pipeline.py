@@ -18,13 +18,13 @@ from ryu_apps.rules import (
     Action,
     AnswerArp,
     Desired,
-    Group,
     Kind,
     Match,
     Output,
     Rule,
     RuleKey,
     SetField,
+    SwitchGroup,
     Table,
     ToGroup,
     cookie,
@@ -185,7 +185,7 @@ def _steer(match: Match, actions: tuple[Action, ...], kind: Kind, one: Rewrite) 
     return Rule(Table.REWRITE, PAIR_PRIORITY, match, actions, Table.FORWARD, cookie=cookie(Table.REWRITE, kind, number))
 
 
-def _host(mac: str, port: int, groups: Mapping[str, Group]) -> Rule:
+def _host(mac: str, port: int, groups: Mapping[str, SwitchGroup]) -> Rule:
     number = int(mac.replace(":", ""), 16)
     action = ToGroup(groups[mac].number) if mac in groups else Output(port)
     return Rule(

@@ -281,7 +281,7 @@ class GroupBucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SwitchGroup:
     """A group of buckets, by number."""
 
     number: int
@@ -294,7 +294,7 @@ def is_our_group(number: int) -> bool:
     return FIRST_GROUP <= number <= LAST_GROUP
 
 
-def failover(port: int, spare: int) -> Group | None:
+def failover(port: int, spare: int) -> SwitchGroup | None:
     """Out of `port`, or out of `spare` while that is down; None when the ports' numbers are too high.
 
     The same ports give the same number in every process and after every restart: nothing has to be kept.
@@ -302,7 +302,7 @@ def failover(port: int, spare: int) -> Group | None:
     if max(port, spare) > _PORT_MAX:
         return None
     buckets = tuple(GroupBucket((Output(one),), watch_port=one) for one in (port, spare))
-    return Group(FIRST_GROUP | port << _PORT_BITS | spare, GroupKind.FAST_FAILOVER, buckets)
+    return SwitchGroup(FIRST_GROUP | port << _PORT_BITS | spare, GroupKind.FAST_FAILOVER, buckets)
 
 
 class PortId(NamedTuple):
@@ -323,4 +323,4 @@ class Desired:
 
     rules: Mapping[RuleKey, Rule]
     meters: Mapping[int, Meter]
-    groups: Mapping[int, Group] = field(default_factory=dict)
+    groups: Mapping[int, SwitchGroup] = field(default_factory=dict)

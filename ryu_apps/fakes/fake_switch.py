@@ -1,6 +1,6 @@
 """A switch that behaves like one, for tests and simulations: tables, priorities, meters, leases, counters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from ryu_apps.rules import (
     Action,
     AnswerArp,
     ChooseDestination,
-    Group,
     LearnConnection,
     LearnSource,
     Meter,
@@ -33,6 +32,7 @@ from ryu_apps.rules import (
     Rule,
     RuleKey,
     SetField,
+    SwitchGroup,
     Table,
     ToGroup,
     is_ours,
@@ -93,7 +93,7 @@ class FakeSwitch:
     _buckets: dict[int, TokenBucket] = field(default_factory=dict)
     # Ports that are down
     down: set[int] = field(default_factory=set)
-    _groups: dict[int, Group] = field(default_factory=dict)
+    _groups: dict[int, SwitchGroup] = field(default_factory=dict)
     _learned: LearnedFlows = field(default_factory=LearnedFlows)
     # Cookie of the rule that last sent a packet to the controller
     asked_by: int = 0
@@ -167,7 +167,7 @@ class FakeSwitch:
         """Its meters."""
         return [bucket.meter for bucket in self._buckets.values()]
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[SwitchGroup]:
         """Its groups."""
         return list(self._groups.values())
 
@@ -200,7 +200,7 @@ class FakeSwitch:
             rule = entry.rule
             if rule.meter is not None and not self._buckets[rule.meter].admits(packet.size, now):
                 break
-            for action in self._resolved(rule.actions):
+            for action in _resolve_groups(rule.actions, self._groups, self.down):
                 if isinstance(action, Output):
                     out.append((action.port, packet))
                     self.asked_by = rule.cookie if action.port == CONTROLLER else self.asked_by
@@ -212,15 +212,6 @@ class FakeSwitch:
                     packet = self._changed(packet, action, now)
             table = rule.goto
         return packet
-
-    def _resolved(self, actions: Iterable[Action]) -> Iterable[Action]:
-        for action in actions:
-            if not isinstance(action, ToGroup):
-                yield action
-                continue
-            # Fast failover: the first bucket whose port is up, none when all are down.
-            buckets = self._groups[action.number].buckets
-            yield from next((bucket.actions for bucket in buckets if bucket.watch_port not in self.down), ())
 
     def _look_into(
         self, table: int, packet: Packet, in_port: int, now: Seconds, out: list[tuple[int, Packet]]
@@ -260,3 +251,13 @@ class FakeSwitch:
             if key.table == table and is_matched(key.match, packet, in_port)
         ]
         return max(matched, key=lambda entry: entry.rule.priority, default=None)
+
+
+def _resolve_groups(actions: Iterable[Action], groups: Mapping[int, SwitchGroup], down: set[int]) -> Iterable[Action]:
+    for action in actions:
+        if not isinstance(action, ToGroup):
+            yield action
+            continue
+        # Fast failover: the first bucket whose port is up, none when all are down.
+        buckets = groups[action.number].buckets
+        yield from next((bucket.actions for bucket in buckets if bucket.watch_port not in down), ())

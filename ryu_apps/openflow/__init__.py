@@ -9,7 +9,7 @@ from ryu_apps.openflow.fields import decode_match, encode_match
 from ryu_apps.openflow.guard import Head, Inbox, OpenReplies, Phase, check, plain_hello, read_head
 from ryu_apps.openflow.messages import (
     ALL_TABLES,
-    FlowFilter,
+    EntryFilter,
     MultipartKind,
     decode_groups,
     decode_meters,
@@ -35,23 +35,23 @@ from ryu_apps.openflow.statistics import (
     decode_port_stats,
     decode_queue_stats,
 )
-from ryu_apps.openflow.walks import MalformedMessage, Reason, match_fields
+from ryu_apps.openflow.walks import MalformedMessage, MalformedReason, match_fields
 
 __all__ = [
     "ALL_TABLES",
+    "EntryFilter",
     "FlowColumns",
-    "FlowFilter",
     "GroupColumns",
     "Head",
     "Inbox",
     "MalformedMessage",
+    "MalformedReason",
     "MeterColumns",
     "MultipartKind",
     "OpenReplies",
     "Phase",
     "PortColumns",
     "QueueColumns",
-    "Reason",
     "StatisticsColumns",
     "check",
     "decode_actions",

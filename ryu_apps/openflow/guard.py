@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ryu_apps.openflow.multipart import walk_body, walk_bundle_properties, walk_queues
 from ryu_apps.openflow.statistics import StatisticsColumns
-from ryu_apps.openflow.walks import MalformedMessage, Reason, bad_length, padded, walk_match
+from ryu_apps.openflow.walks import MalformedMessage, MalformedReason, bad_length, padded, walk_match
 
 VERSION = 4
 HEADER_BYTES = 8
@@ -60,10 +60,10 @@ def read_head(data: bytes | bytearray, at: int = 0) -> Head:
     if head.length < HEADER_BYTES:
         raise bad_length("message", head.length, 2)
     if head.kind not in _CHECKS:
-        raise MalformedMessage(Reason.TYPE, f"message type {head.kind} is none that a switch sends")
+        raise MalformedMessage(MalformedReason.TYPE, f"message type {head.kind} is none that a switch sends")
     if head.version != VERSION and (head.kind != HELLO or not head.version):
         raise MalformedMessage(
-            Reason.VERSION, f"version {head.version} in a message of type {head.kind}, only 4 is spoken"
+            MalformedReason.VERSION, f"version {head.version} in a message of type {head.kind}, only 4 is spoken"
         )
     return head
 
@@ -79,9 +79,13 @@ def check(message: bytes, phase: Phase) -> StatisticsColumns | None:
     if head.length != len(message):
         raise bad_length("message", head.length, 2)
     if head.kind not in _ALLOWED[phase]:
-        raise MalformedMessage(Reason.PHASE, f"message type {head.kind} while waiting for {phase.name.lower()}")
+        raise MalformedMessage(
+            MalformedReason.PHASE, f"message type {head.kind} while waiting for {phase.name.lower()}"
+        )
     if phase is not Phase.OPEN and head.length > _MAX_BEFORE_FEATURES and head.kind not in _LONG_BEFORE_FEATURES:
-        raise MalformedMessage(Reason.SIZE, f"message of {head.length} bytes while waiting for {phase.name.lower()}")
+        raise MalformedMessage(
+            MalformedReason.SIZE, f"message of {head.length} bytes while waiting for {phase.name.lower()}"
+        )
     return _CHECKS[head.kind](message)
 
 
@@ -97,7 +101,7 @@ def _error(message: bytes) -> None:
     if kind == _EXPERIMENTER_ERROR:
         _at_least(16, message)
     if kind == _HELLO_FAILED and not message[12:].isascii():
-        raise MalformedMessage(Reason.VALUE, "the text of a hello-failed error is no ASCII")
+        raise MalformedMessage(MalformedReason.VALUE, "the text of a hello-failed error is no ASCII")
 
 
 def _echo(_message: bytes) -> None:
@@ -182,7 +186,7 @@ def hello_versions(message: bytes) -> int | None:
     """The bitmap of versions below 32 in a hello, None when there is none. Raises MalformedMessage. 7.5.1."""
     end = len(message)
     if end > _MAX_HELLO_BYTES:
-        raise MalformedMessage(Reason.SIZE, f"hello of {end} bytes")
+        raise MalformedMessage(MalformedReason.SIZE, f"hello of {end} bytes")
     at, versions = HEADER_BYTES, None
     while at < end:
         if at + 4 > end:
@@ -243,11 +247,11 @@ class OpenReplies:
         known, size = self._open.pop(int.from_bytes(xid), (kind, 0))
         size += len(message) - MULTIPART_HEADER_BYTES
         if known != kind:
-            raise MalformedMessage(Reason.VALUE, f"a reply of kind {known} goes on as kind {kind}")
+            raise MalformedMessage(MalformedReason.VALUE, f"a reply of kind {known} goes on as kind {kind}")
         max_bytes = self.max_flow_bytes if kind == _FLOWS else _MAX_BYTES.get(kind, _MAX_BYTES_OF_OTHERS)
         if size > max_bytes:
-            raise MalformedMessage(Reason.SIZE, f"a reply of kind {kind} has {size} bytes and no end")
+            raise MalformedMessage(MalformedReason.SIZE, f"a reply of kind {kind} has {size} bytes and no end")
         if message[11] & _MORE:
             self._open[int.from_bytes(xid)] = (kind, size)
             if len(self._open) > _MAX_OPEN:
-                raise MalformedMessage(Reason.SIZE, f"{len(self._open)} replies have begun and not ended")
+                raise MalformedMessage(MalformedReason.SIZE, f"{len(self._open)} replies have begun and not ended")

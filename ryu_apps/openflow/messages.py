@@ -32,13 +32,13 @@ from ryu_apps.rules import (
     OWNER,
     OWNER_MASK,
     OWNER_SHIFT,
-    Group,
     GroupBucket,
     GroupKind,
     Kind,
     Match,
     Meter,
     Rule,
+    SwitchGroup,
     kind_of,
 )
 
@@ -86,7 +86,7 @@ class MultipartKind(IntEnum):
     METER_FEATURES = 11
 
 
-class FlowFilter(NamedTuple):
+class EntryFilter(NamedTuple):
     """Which flow entries are asked for: those with these bits in their cookie, in this table."""
 
     cookie: int = 0
@@ -122,7 +122,7 @@ def encode_change(change: Change, now: Seconds, xid: int) -> bytes:
         case ModifyGroup(group):
             return _group_mod(_MODIFY, group, xid)
         case DeleteGroup(number):
-            return _group_mod(_DELETE, Group(number, GroupKind.FAST_FAILOVER, ()), xid)
+            return _group_mod(_DELETE, SwitchGroup(number, GroupKind.FAST_FAILOVER, ()), xid)
 
 
 def _put_rule(rule: Rule, now: Seconds, xid: int) -> bytes:
@@ -151,7 +151,7 @@ def _put_meter(command: int, meter: Meter, xid: int) -> bytes:
     return head + _BAND.pack(_DROP_BAND, _BAND.size, meter.rate_kbit_s, meter.burst_kbit)
 
 
-def _group_mod(command: int, group: Group, xid: int) -> bytes:
+def _group_mod(command: int, group: SwitchGroup, xid: int) -> bytes:
     body = b"".join(_encode_bucket(bucket, group.kind) for bucket in group.buckets)
     size = _GROUP_HEAD.size + len(body)
     return _GROUP_HEAD.pack(_VERSION, _GROUP_MOD, size, xid, command, group.kind, group.number) + body
@@ -188,7 +188,7 @@ def _packet_out(in_port: int, actions: bytes, data: bytes, xid: int) -> bytes:
     return head + actions + data
 
 
-def encode_request(kind: MultipartKind, xid: int, flows: FlowFilter = FlowFilter()) -> bytes:
+def encode_request(kind: MultipartKind, xid: int, flows: EntryFilter = EntryFilter()) -> bytes:
     """Asks for everything of a kind, of flow entries for those that pass the filter; 7.3.5."""
     body = b""
     if kind in (MultipartKind.FLOWS, MultipartKind.AGGREGATE):
@@ -227,14 +227,14 @@ def decode_meters(body: bytes) -> Iterator[Meter]:
         at += length
 
 
-def decode_groups(body: bytes) -> Iterator[Group]:
+def decode_groups(body: bytes) -> Iterator[SwitchGroup]:
     """The groups of a group description reply, without those of types that are never ours; 7.3.5.10."""
     at = 0
     while at < len(body):
         length, kind, number = _GROUP_ENTRY.unpack_from(body, at)
         if kind in GroupKind._value2member_map_:
             buckets = _decode_buckets(body[at + _GROUP_ENTRY.size : at + length], GroupKind(kind))
-            yield Group(number, GroupKind(kind), tuple(buckets))
+            yield SwitchGroup(number, GroupKind(kind), tuple(buckets))
         at += length
 
 

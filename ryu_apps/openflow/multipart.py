@@ -11,7 +11,7 @@ from ryu_apps.openflow.statistics import (
     decode_port_stats,
     decode_queue_stats,
 )
-from ryu_apps.openflow.walks import MalformedMessage, Reason, bad_length, bad_value, padded, walk_buckets
+from ryu_apps.openflow.walks import MalformedMessage, MalformedReason, bad_length, bad_value, padded, walk_buckets
 
 _HEAD = struct.Struct("!HH").unpack_from
 _FIELD = struct.Struct("!I").unpack_from
@@ -42,7 +42,7 @@ def walk_table_features(data: bytes, at: int, end: int) -> None:
         at += padded(length)
         count += 1
     if count > _MAX_PROPERTIES:
-        raise MalformedMessage(Reason.VALUE, f"{count} properties in one table's features")
+        raise MalformedMessage(MalformedReason.VALUE, f"{count} properties in one table's features")
 
 
 def _walk_property(data: bytes, kind: int, at: int, end: int) -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from cpdb import ForepathError
 
 
-class Reason(StrEnum):
+class MalformedReason(StrEnum):
     """What kind of wrong a refused message is; the name under which refusals are counted."""
 
     VERSION = "version"
@@ -20,19 +20,19 @@ class Reason(StrEnum):
 class MalformedMessage(ForepathError):
     """A peer sent something that no OpenFlow 1.3 switch may send."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: MalformedReason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 
 
 def bad_length(what: str, length: int, at: int) -> MalformedMessage:
     """A length that does not fit: what has it, which it is, and where in the message or body it stands."""
-    return MalformedMessage(Reason.LENGTH, f"{what}: length {length} at byte {at} does not fit")
+    return MalformedMessage(MalformedReason.LENGTH, f"{what}: length {length} at byte {at} does not fit")
 
 
 def bad_value(what: str, value: int, at: int) -> MalformedMessage:
     """A type or kind that a switch may not send there."""
-    return MalformedMessage(Reason.VALUE, f"{what} {value} at byte {at} is not one of OpenFlow 1.3")
+    return MalformedMessage(MalformedReason.VALUE, f"{what} {value} at byte {at} is not one of OpenFlow 1.3")
 
 
 _HEAD = struct.Struct("!HH").unpack_from
@@ -73,7 +73,7 @@ def walk_match(data: bytes, at: int, end: int, marks: list[int]) -> int:
         here = walk_field(data, here, stop, marks)
         count += 1
     if count > _MAX_FIELDS:
-        raise MalformedMessage(Reason.VALUE, f"match at byte {at} has {count} fields, more than {_MAX_FIELDS}")
+        raise MalformedMessage(MalformedReason.VALUE, f"match at byte {at} has {count} fields, more than {_MAX_FIELDS}")
     return at + padded(length)
 
 
@@ -149,7 +149,7 @@ def walk_instructions(data: bytes, at: int, end: int, marks: list[int]) -> None:
 def walk_actions(data: bytes, at: int, end: int, marks: list[int], depth: int = 0) -> None:
     """Walks actions that must fill [at, end) exactly. Raises MalformedMessage. OpenFlow 1.3.5, 7.2.5."""
     if depth > _DEEPEST:
-        raise MalformedMessage(Reason.VALUE, f"actions within actions, {depth} deep, at byte {at}")
+        raise MalformedMessage(MalformedReason.VALUE, f"actions within actions, {depth} deep, at byte {at}")
     while at < end:
         kind, length = _tlv("action", data, at, end)
         marks.extend(range(at, at + 4))

@@ -17,7 +17,7 @@ from ryu_apps.effects import (
     ModifyMeter,
     PutRule,
 )
-from ryu_apps.rules import Desired, Group, Meter, Rule, RuleKey, ToGroup, is_our_group, is_ours, kind_of
+from ryu_apps.rules import Desired, Meter, Rule, RuleKey, SwitchGroup, ToGroup, is_our_group, is_ours, kind_of
 
 Seconds = float
 
@@ -33,11 +33,11 @@ class Holding:
 
     rules: dict[RuleKey, Rule] = field(default_factory=dict)
     meters: dict[int, Meter] = field(default_factory=dict)
-    groups: dict[int, Group] = field(default_factory=dict)
+    groups: dict[int, SwitchGroup] = field(default_factory=dict)
 
     @classmethod
     def read(
-        cls, rules: Iterable[Rule], meters: Iterable[Meter], first_meter: int, groups: Iterable[Group] = ()
+        cls, rules: Iterable[Rule], meters: Iterable[Meter], first_meter: int, groups: Iterable[SwitchGroup] = ()
     ) -> "Holding":
         """From what a switch reports: only our cookies, and only meters and groups of our number ranges."""
         return cls(
@@ -104,7 +104,7 @@ def _meters_first(held: Mapping[int, Meter], want: Mapping[int, Meter]) -> Itera
             yield ModifyMeter(meter)
 
 
-def _groups_first(held: Mapping[int, Group], want: Mapping[int, Group]) -> Iterable[Change]:
+def _groups_first(held: Mapping[int, SwitchGroup], want: Mapping[int, SwitchGroup]) -> Iterable[Change]:
     for number, group in want.items():
         if number not in held:
             yield AddGroup(group)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ryu_apps.effects import AddGroup, Change, DeleteGroup, DeleteRule, ModifyGroup, PutRule
 from ryu_apps.openflow import (
-    FlowFilter,
+    EntryFilter,
     MultipartKind,
     decode_groups,
     decode_meters,
@@ -14,7 +14,19 @@ from ryu_apps.openflow import (
     has_failover,
     max_meters,
 )
-from ryu_apps.rules import OWNER, OWNER_MASK, OWNER_SHIFT, Desired, Group, Kind, Meter, Rule, RuleKey, ToGroup, kind_of
+from ryu_apps.rules import (
+    OWNER,
+    OWNER_MASK,
+    OWNER_SHIFT,
+    Desired,
+    Kind,
+    Meter,
+    Rule,
+    RuleKey,
+    SwitchGroup,
+    ToGroup,
+    kind_of,
+)
 from ryu_apps.switch.errors import SwitchError, unmatched
 from ryu_apps.switch.reconcile import Holding, RefusedChanges, about, difference, undo
 from ryu_apps.switch.wire import Wire
@@ -23,9 +35,10 @@ Seconds = float
 
 # After a connection, rules that nothing explains yet stay this long: their hosts and pairs may still turn up.
 GRACE_S = 3.0
-_OURS = FlowFilter(OWNER << OWNER_SHIFT, OWNER_MASK)
+_OURS = EntryFilter(OWNER << OWNER_SHIFT, OWNER_MASK)
 _MULTIPART_HEADER_BYTES = 16
 _MORE = 1
+_DELETIONS = (DeleteRule, DeleteGroup)
 _QUESTIONS = (MultipartKind.METER_FEATURES, MultipartKind.METERS, MultipartKind.GROUP_FEATURES, MultipartKind.GROUPS)
 
 
@@ -36,7 +49,7 @@ class _Inventory:
     questions: set[int] = field(default_factory=set)
     rules: list[Rule] = field(default_factory=list)
     meters: list[Meter] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
+    groups: list[SwitchGroup] = field(default_factory=list)
 
     def is_whole_without(self, xid: int) -> bool:
         """Whether this answer was the last one; the question is done."""
@@ -167,23 +180,19 @@ class Session:
     def reconcile(self, want: Desired, now: Seconds, may_delete: bool) -> bool:
         """Sends what is missing; True when anything was sent."""
         self.holding.expire(now)
-        changes = [change for change in difference(self.holding, want) if self._is_timely(change, now, may_delete)]
+        old = now - self.since > GRACE_S
+        changes = [
+            change
+            for change in difference(self.holding, want)
+            if not self.refused.holds_back(change, now)
+            and (
+                not isinstance(change, DeleteRule | DeleteGroup) or (may_delete and _may_go(change, self.holding, old))
+            )
+        ]
         if changes:
             self._sent.add(self.wire.changes(changes, now), changes)
         self.holding.apply(_as_installed(change, now) for change in changes)
         return bool(changes)
-
-    def _is_timely(self, change: Change, now: Seconds, may_delete: bool) -> bool:
-        old = now - self.since > GRACE_S
-        match change:
-            case DeleteGroup(number):
-                # It would take the rules that use it along.
-                allowed = may_delete and old and number not in _used_groups(self.holding)
-            case DeleteRule(rule):
-                allowed = may_delete and (old or kind_of(rule.cookie) in (Kind.LIMIT, Kind.DROP))
-            case _:
-                allowed = True
-        return allowed and not self.refused.holds_back(change, now)
 
     def barrier(self, then: Callable[[], None]) -> None:
         """Calls `then` once the switch has done everything sent so far."""
@@ -212,6 +221,14 @@ class Session:
     def why_not(self, keys: Iterable[RuleKey]) -> str | None:
         """The reason for which the switch refused one of these rules; None when it refused none."""
         return self.refused.reason(key for key in keys if key not in self.holding.rules)
+
+
+def _may_go(change: DeleteRule | DeleteGroup, holding: Holding, old: bool) -> bool:
+    # `old`: since the connection there was time enough for everything to turn up.
+    if isinstance(change, DeleteRule):
+        return old or kind_of(change.rule.cookie) in (Kind.LIMIT, Kind.DROP)
+    # A group would take the rules that use it along.
+    return old and change.number not in _used_groups(holding)
 
 
 def _used_groups(holding: Holding) -> set[int]:

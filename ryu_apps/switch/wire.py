@@ -10,7 +10,7 @@ from ryu_apps.effects import Change
 from ryu_apps.framework import kill, spawn, unbounded_queue
 from ryu_apps.openflow import (
     ALL_TABLES,
-    FlowFilter,
+    EntryFilter,
     MultipartKind,
     encode_barrier,
     encode_change,
@@ -123,18 +123,18 @@ class Wire:
         xid = self._next_xid()
         self._send(xid, encode_resubmit(port, data, xid), "packet out")
 
-    def request(self, kind: MultipartKind, flows: FlowFilter = FlowFilter()) -> int:
+    def request(self, kind: MultipartKind, flows: EntryFilter = EntryFilter()) -> int:
         """Asks for everything of a kind; of flow entries for those that pass the filter."""
         xid = self._next_xid()
         return self._send(xid, encode_request(kind, xid, flows), _REQUESTS[kind])
 
     def ask_rules(self, cookie: int = 0, mask: int = 0, table: int = ALL_TABLES) -> int:
         """Asks for flow statistics, restricted by cookie and table."""
-        return self.request(MultipartKind.FLOWS, FlowFilter(cookie, mask, table))
+        return self.request(MultipartKind.FLOWS, EntryFilter(cookie, mask, table))
 
     def ask_count(self, cookie: int, mask: int, table: int) -> int:
         """Asks how many entries there are with a cookie."""
-        return self.request(MultipartKind.AGGREGATE, FlowFilter(cookie, mask, table))
+        return self.request(MultipartKind.AGGREGATE, EntryFilter(cookie, mask, table))
 
     def ask_ports(self) -> int:
         """Asks for the counters of all ports."""

@@ -33,7 +33,6 @@ from ryu_apps.rules import (
     BucketMatch,
     ChooseDestination,
     DestinationMatch,
-    Group,
     GroupBucket,
     GroupKind,
     Kind,
@@ -48,6 +47,7 @@ from ryu_apps.rules import (
     ResubmitTable,
     Rule,
     SetField,
+    SwitchGroup,
     Table,
     ToGroup,
     kind_of,
@@ -136,7 +136,7 @@ def put_meter(datapath: Any, command: int, meter: Meter) -> Any:
     return parser.OFPMeterMod(datapath, command, METER_FLAGS, meter.number, [band])
 
 
-def put_group(datapath: Any, command: int, group: Group) -> Any:
+def put_group(datapath: Any, command: int, group: SwitchGroup) -> Any:
     buckets = [bucket_message(bucket, group.kind) for bucket in group.buckets]
     return parser.OFPGroupMod(datapath, command, GROUP_TYPES[group.kind], group.number, buckets)
 

@@ -10,7 +10,7 @@ from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.framework import offline_datapath, ofproto
 from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, desired
-from ryu_apps.rules import Desired, Group, Kind, Match, Meter, Output, Rule, RuleKey, Table, cookie, failover
+from ryu_apps.rules import Desired, Kind, Match, Meter, Output, Rule, RuleKey, SwitchGroup, Table, cookie, failover
 from ryu_apps.switch.connections import message_of
 from ryu_apps.switch.errors import SwitchError, SwitchErrors, unmatched
 from ryu_apps.switch.reconcile import RETRY_S
@@ -126,7 +126,7 @@ def test_a_switch_that_refuses_groups_gets_the_first_way_at_once(talk: FlowKey) 
 def test_a_group_and_a_meter_that_were_there_already_are_set_right(talk: FlowKey) -> None:
     group = failover(1, 2)
     assert group is not None
-    talk.wire.switch.apply([AddGroup(Group(group.number, group.kind, group.buckets[:1]))], talk.now)
+    talk.wire.switch.apply([AddGroup(SwitchGroup(group.number, group.kind, group.buckets[:1]))], talk.now)
     talk.wire.switch.apply([AddMeter(Meter(FIRST, 1, 1))], talk.now)
     limited = Rule(1, 20, Match(), goto=2, meter=FIRST, cookie=cookie(Table.POLICER, Kind.LIMIT))
     plain = towards(1, 2)

@@ -21,7 +21,7 @@ from ryu_apps.effects import (
 )
 from ryu_apps.framework import offline_datapath, ofproto, parser
 from ryu_apps.openflow import (
-    FlowFilter,
+    EntryFilter,
     MultipartKind,
     Phase,
     check,
@@ -51,7 +51,6 @@ from ryu_apps.rules import (
     ChooseDestination,
     Desired,
     DestinationMatch,
-    Group,
     GroupBucket,
     GroupKind,
     Kind,
@@ -66,6 +65,7 @@ from ryu_apps.rules import (
     ResubmitTable,
     Rule,
     SetField,
+    SwitchGroup,
     Table,
     ToGroup,
     cookie,
@@ -137,13 +137,13 @@ rules = st.builds(
 meters = st.builds(Meter, st.integers(1, 2**31), bytes_4, bytes_4)
 groups = st.one_of(
     st.builds(
-        Group,
+        SwitchGroup,
         bytes_4,
         st.just(GroupKind.SELECT),
         st.lists(st.builds(GroupBucket, bucket_actions, bytes_2), max_size=3).map(tuple),
     ),
     st.builds(
-        Group,
+        SwitchGroup,
         bytes_4,
         st.just(GroupKind.FAST_FAILOVER),
         st.lists(st.builds(GroupBucket, bucket_actions, st.just(0), maybe(ports)), max_size=3).map(tuple),
@@ -198,7 +198,7 @@ def test_questions_are_those_of_the_framework(number: int, mask: int, table: int
     }
     assert theirs.keys() == set(MultipartKind)
     for kind, message in theirs.items():
-        assert encode_request(kind, xid, FlowFilter(number, mask, table)) == serialized(message, xid)
+        assert encode_request(kind, xid, EntryFilter(number, mask, table)) == serialized(message, xid)
     assert encode_barrier(xid) == serialized(parser.OFPBarrierRequest(datapath), xid)
 
 
@@ -239,7 +239,7 @@ def test_meters_are_read_as_they_were_written(several: list[Meter]) -> None:
 
 
 @given(st.lists(groups, max_size=3))
-def test_groups_are_read_as_they_were_written(several: list[Group]) -> None:
+def test_groups_are_read_as_they_were_written(several: list[SwitchGroup]) -> None:
     body = b"".join(group_entry(encode_change(AddGroup(group), NOW, 1)) for group in several)
     check(multipart(MultipartKind.GROUPS, body), Phase.OPEN)
     assert list(decode_groups(body)) == several
@@ -258,7 +258,7 @@ def test_what_is_not_ours_is_left_out() -> None:
     data = ours[:16] + foreign + ours[16:]
     assert decode_actions(data, 0, len(data)) == (Output(1), PopLabel())
     all_group = struct.pack("!HBxI", 8, 0, 5)
-    assert list(decode_groups(all_group + struct.pack("!HBxI", 8, 1, 6))) == [Group(6, GroupKind.SELECT, ())]
+    assert list(decode_groups(all_group + struct.pack("!HBxI", 8, 1, 6))) == [SwitchGroup(6, GroupKind.SELECT, ())]
     assert list(decode_meters(struct.pack("!HHI", 8, 0, 9))) == [Meter(9, 0, 0)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryu_apps.openflow import MalformedMessage, Phase, Reason, check, plain_hello
+from ryu_apps.openflow import MalformedMessage, MalformedReason, Phase, check, plain_hello
 
 HELLO = 0
 
@@ -16,7 +16,7 @@ def phase_of(message: bytes) -> Phase:
     return Phase.HELLO if message[1] == HELLO else Phase.OPEN
 
 
-def refused(message: bytes, phase: Phase = Phase.OPEN) -> Reason:
+def refused(message: bytes, phase: Phase = Phase.OPEN) -> MalformedReason:
     with pytest.raises(MalformedMessage) as caught:
         check(message, phase)
     assert "\n" not in str(caught.value)
@@ -37,12 +37,12 @@ def test_a_message_cut_or_grown_by_four_bytes_is_refused(message: bytes) -> None
         if len(wrong) < 8:
             continue
         again = wrong[:2] + struct.pack("!H", len(wrong)) + wrong[4:]
-        assert refused(again, phase_of(again)) in (Reason.LENGTH, Reason.VALUE)
+        assert refused(again, phase_of(again)) in (MalformedReason.LENGTH, MalformedReason.VALUE)
 
 
 @pytest.mark.parametrize("message", corpus.hostile().values(), ids=corpus.hostile().keys())
 def test_a_nested_length_of_zero_is_refused(message: bytes) -> None:
-    assert refused(message, phase_of(message)) is Reason.LENGTH
+    assert refused(message, phase_of(message)) is MalformedReason.LENGTH
 
 
 @given(st.binary(max_size=400), st.sampled_from(list(Phase)))
@@ -58,36 +58,36 @@ def test_it_ends_on_any_body(kind: int, body: bytes) -> None:
     try:
         check(corpus.multipart(kind, body), Phase.OPEN)
     except MalformedMessage as error:
-        assert error.reason in (Reason.LENGTH, Reason.VALUE)
+        assert error.reason in (MalformedReason.LENGTH, MalformedReason.VALUE)
 
 
 @pytest.mark.parametrize("kind", [5, 7, 9, 13, 14, 15, 16, 17, 18, 20, 22, 24, 26, 28, 29, 30, 255])
 def test_what_only_a_controller_sends_is_refused(kind: int) -> None:
-    assert refused(corpus.message(kind, bytes(64))) is Reason.TYPE
+    assert refused(corpus.message(kind, bytes(64))) is MalformedReason.TYPE
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 3, 5, 6, 255])
 def test_other_versions_are_refused_except_in_a_hello(version: int) -> None:
-    assert refused(corpus.message(3, version=version)) is Reason.VERSION
+    assert refused(corpus.message(3, version=version)) is MalformedReason.VERSION
     if version:
         check(corpus.message(0, version=version), Phase.HELLO)
 
 
 def test_each_phase_has_its_messages() -> None:
     features, packet = (next(one for one in corpus.singles() if one[1] == kind) for kind in (6, 10))
-    assert refused(features, Phase.HELLO) is Reason.PHASE
-    assert refused(corpus.message(0), Phase.FEATURES) is Reason.PHASE
-    assert refused(corpus.message(0), Phase.OPEN) is Reason.PHASE
+    assert refused(features, Phase.HELLO) is MalformedReason.PHASE
+    assert refused(corpus.message(0), Phase.FEATURES) is MalformedReason.PHASE
+    assert refused(corpus.message(0), Phase.OPEN) is MalformedReason.PHASE
     check(features, Phase.FEATURES)
     check(packet, Phase.FEATURES)
-    assert refused(corpus.message(2, bytes(60_000)), Phase.HELLO) is Reason.SIZE
+    assert refused(corpus.message(2, bytes(60_000)), Phase.HELLO) is MalformedReason.SIZE
     check(corpus.message(2, bytes(60_000)), Phase.OPEN)
 
 
 def test_a_header_must_say_the_true_length() -> None:
-    assert refused(b"") is Reason.LENGTH
-    assert refused(struct.pack("!BBHI", 4, 3, 7, 1)) is Reason.LENGTH
-    assert refused(struct.pack("!BBHI", 4, 3, 9, 1)) is Reason.LENGTH
+    assert refused(b"") is MalformedReason.LENGTH
+    assert refused(struct.pack("!BBHI", 4, 3, 7, 1)) is MalformedReason.LENGTH
+    assert refused(struct.pack("!BBHI", 4, 3, 9, 1)) is MalformedReason.LENGTH
 
 
 def test_a_hello_with_padding_is_written_anew_without() -> None:
@@ -101,7 +101,7 @@ def test_a_hello_with_padding_is_written_anew_without() -> None:
 def test_long_lists_that_only_keep_a_parser_busy_are_refused() -> None:
     many = struct.pack("!I", 0x80000004) * 2000
     features = struct.pack("!H62x", 64 + 8008) + struct.pack("!HH", 8, 4 + len(many)) + many + bytes(4)
-    assert refused(corpus.multipart(12, features)) is Reason.LENGTH
+    assert refused(corpus.multipart(12, features)) is MalformedReason.LENGTH
     fields = struct.pack("!IH", 0x80000A02, 0x800) * 300
     match = struct.pack("!HH", 1, 4 + len(fields)) + fields + bytes(4)
-    assert refused(corpus.message(11, bytes(40) + match)) is Reason.VALUE
+    assert refused(corpus.message(11, bytes(40) + match)) is MalformedReason.VALUE

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ryu_apps.openflow import Inbox, MalformedMessage, OpenReplies, Reason
+from ryu_apps.openflow import Inbox, MalformedMessage, MalformedReason, OpenReplies
 
 
 @given(st.lists(st.sampled_from(corpus.corpus()), max_size=8), st.lists(st.integers(1, 700), max_size=40))
@@ -22,7 +22,7 @@ def test_messages_come_out_as_they_went_in(messages: list[bytes], cuts: list[int
 def test_a_wrong_header_is_seen_before_its_message_is_there() -> None:
     with pytest.raises(MalformedMessage) as caught:
         list(Inbox().feed(b"\1\x0a\xff\xff\0\0\0\0"))
-    assert caught.value.reason is Reason.VERSION
+    assert caught.value.reason is MalformedReason.VERSION
 
 
 def test_a_reply_is_bounded_over_all_its_parts() -> None:
@@ -35,7 +35,7 @@ def test_a_reply_is_bounded_over_all_its_parts() -> None:
     replies.note(corpus.multipart(1, bytes(900), flags=0, xid=8))
     with pytest.raises(MalformedMessage) as caught:
         replies.note(part)
-    assert caught.value.reason is Reason.SIZE
+    assert caught.value.reason is MalformedReason.SIZE
 
 
 def test_replies_that_only_begin_are_bounded() -> None:
@@ -43,7 +43,7 @@ def test_replies_that_only_begin_are_bounded() -> None:
     with pytest.raises(MalformedMessage) as caught:
         for xid in range(1000):
             replies.note(corpus.multipart(1, b"", flags=1, xid=xid))
-    assert caught.value.reason is Reason.SIZE
+    assert caught.value.reason is MalformedReason.SIZE
 
 
 def test_a_reply_keeps_its_kind() -> None:
@@ -51,4 +51,4 @@ def test_a_reply_keeps_its_kind() -> None:
     replies.note(corpus.multipart(1, b"", flags=1))
     with pytest.raises(MalformedMessage) as caught:
         replies.note(corpus.multipart(4, b""))
-    assert caught.value.reason is Reason.VALUE
+    assert caught.value.reason is MalformedReason.VALUE

@@ -42,7 +42,6 @@ from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.policers import Policer
 from ryu_apps.rules import (
     FIRST_GROUP,
-    Group,
     GroupBucket,
     GroupKind,
     Kind,
@@ -51,6 +50,7 @@ from ryu_apps.rules import (
     Output,
     Rule,
     SetField,
+    SwitchGroup,
     Table,
     ToGroup,
     cookie,
@@ -72,7 +72,7 @@ class Switch(Protocol):
     def apply(self, changes: list[Change]) -> list[str]: ...
     def rules(self) -> list[Rule]: ...
     def meters(self) -> list[Meter]: ...
-    def groups(self) -> list[Group]: ...
+    def groups(self) -> list[SwitchGroup]: ...
     def counts(self) -> dict[int, int]: ...
     def receive(self, packet: Packet, in_port: int) -> None: ...
     def wait(self, seconds: float) -> None: ...
@@ -94,7 +94,7 @@ class Fake:
     def meters(self) -> list[Meter]:
         return self._switch.meters()
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[SwitchGroup]:
         return self._switch.groups()
 
     def counts(self) -> dict[int, int]:
@@ -173,7 +173,7 @@ class Real:
     def meters(self) -> list[Meter]:
         return list(decode_meters(self._ask(MultipartKind.METERS)))
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[SwitchGroup]:
         return list(decode_groups(self._ask(MultipartKind.GROUPS)))
 
     def counts(self) -> dict[int, int]:
@@ -382,7 +382,9 @@ def test_a_new_rule_replaces_the_old_one_and_counts_from_zero(switch: Switch) ->
 def test_groups_are_read_back_as_they_were_refused_and_deleted_alike(switch: Switch) -> None:
     group = failover(1, 2)
     assert group is not None
-    balanced = Group(FIRST_GROUP + 7, GroupKind.SELECT, (GroupBucket((Output(1),), 3), GroupBucket((Output(2),), 1)))
+    balanced = SwitchGroup(
+        FIRST_GROUP + 7, GroupKind.SELECT, (GroupBucket((Output(1),), 3), GroupBucket((Output(2),), 1))
+    )
     rule = Rule(3, 10, Match(eth_dst=MAC), (ToGroup(group.number),), cookie=cookie(Table.FORWARD, Kind.HOST))
     assert len(switch.apply([PutRule(rule)])) == 1
     assert len(switch.apply([ModifyGroup(group)])) == 1
