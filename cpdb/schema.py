@@ -1,4 +1,4 @@
-"""The tables. Batches refer to flow keys by number, forecasts to lists of subjects; all else carries names as text.
+"""The tables. What is measured and forecast refers to names by number; loads, wanted state and the journal carry them.
 
 Each second's communications are one row a batch, in packed columns; the older they are, the coarser the rows."""
 

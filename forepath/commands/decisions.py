@@ -122,7 +122,7 @@ def actions(
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many to show, newest first")] = 50,
     lead_times: Annotated[
-        bool, typer.Option("--lead-times", help="How long each kind took, by host, size and load_settings, instead")
+        bool, typer.Option("--lead-times", help="How long each kind took, by host, size and load, instead")
     ] = False,
     settings: SettingsOption = None,
     json: JsonOption = None,
