@@ -1,4 +1,4 @@
-"""WHAT IF: replays recordings through the live predictor and planner, and says what they would have been worth.
+"""WHAT IF: replays recordings through the live predictor and the optimiser of splits, and says what they were worth.
 
 The door of the room: `read` a `Recording`, make a `BacktestPlan`, run the `backtest`, write the `forecast_page`;
 for routing `read_matrices`, `route` them, write the `route_page`.
