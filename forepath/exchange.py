@@ -8,7 +8,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
@@ -68,7 +68,7 @@ def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     for number, (t, cells) in enumerate(_rows(path), 1):
         known = [(talk, cell) for talk, cell in zip(talks, cells, strict=True) if cell is not None]
         values += len(known)
-        waiting.append(_batch(t + shift_s, step_s, known, (wish.quantity, identity, number)))
+        waiting.append(replace(_batch(t + shift_s, step_s, known, wish.quantity), writer=identity, seq=number))
         if len(waiting) == BATCHES_AT_ONCE or number == len(times):
             store.facts.add_batches(waiting)
             waiting = []
@@ -76,13 +76,12 @@ def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     return len(times), values
 
 
-def _batch(t: float, step_s: float, known: Sequence[tuple[FlowKey, float]], said: tuple[str, str, int]) -> Batch:
-    quantity, identity, number = said
+def _batch(t: float, step_s: float, known: Sequence[tuple[FlowKey, float]], quantity: str) -> Batch:
     counts = array("q", (round(value * step_s) for _, value in known))
     nothing = array("q", bytes(8 * len(known)))
     sizes, packets, connections = (counts if name == quantity else nothing for name in QUANTITIES)
     talks = [talk for talk, _ in known]
-    return Batch(OBSERVER, t, step_s, talks, sizes, packets, connections, writer=identity, seq=number)
+    return Batch(OBSERVER, t, step_s, talks, sizes, packets, connections)
 
 
 def _spacing(path: Path, times: Sequence[float], wish: Wish) -> float:

@@ -2,7 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from cpdb import (
     Alarm,
@@ -113,6 +114,15 @@ RECENT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class LastChange:
+    """Who changed a destination while the system ran, why, and when."""
+
+    changed_by: str | None = None
+    reason: str | None = None
+    changed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationView:
     """One destination. `share` is its share of new connections; `sources` spoke to it in the last seconds.
 
@@ -131,9 +141,7 @@ class DestinationView:
     sources: int | None
     live: int | None
     declared: bool
-    changed_by: str | None
-    reason: str | None
-    changed_at: float | None
+    change: LastChange | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,14 @@ class ServiceView:
     affinity: str
     probe: str
     destinations: tuple[DestinationView, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; a destination's last change stands among its own fields."""
+        views = [(asdict(view), asdict(view.change or LastChange())) for view in self.destinations]
+        for fields, change in views:
+            fields.pop("change")
+            fields.update(change)
+        return asdict(self) | {"destinations": [fields for fields, _ in views]}
 
 
 def service(store: Store, named: str) -> VirtualIp:
@@ -184,7 +200,7 @@ def services(store: Store, now: float) -> list[ServiceView]:
                     one.name, one.address, one.mac, one.weight, one.standing.value, status, detail,
                     shares.get(one.name, 0.0), sources,
                     live.get(destination_key(vip.address, one.name)), (vip.address, one.name) in declared,
-                    *((change.owner, change.reason, change.changed_at) if change else (None, None, None)),
+                    LastChange(change.owner, change.reason, change.changed_at) if change else None,
                 )
             )  # fmt: skip
         found.append(ServiceView(vip.name, vip.address, vip.affinity, vip.probe, tuple(views)))

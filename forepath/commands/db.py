@@ -174,7 +174,7 @@ def export(
     _quantity(quantity)
     effective, now = load_settings(settings), time.time()
     store = open_store(effective.database.url, create=False)
-    window = _window(effective, (step, since, until), quantity, now)
+    window = _window(effective, step, since, until, quantity, now)
     try:
         with _bar("writing") as told, _target(file) as target:
             rows, series = exchange.export(store, window, target, told)
@@ -185,8 +185,9 @@ def export(
         console.print(f"{rows:,} rows of {series:,} series written to {file}", soft_wrap=True)
 
 
-def _window(settings: Settings, asked: tuple[int, float | None, float | None], quantity: str, now: float) -> Window:
-    step, since, until = asked
+def _window(
+    settings: Settings, step: int, since: float | None, until: float | None, quantity: str, now: float
+) -> Window:
     try:
         tier = tier_of(step)
     except ValueError as error:

@@ -63,7 +63,7 @@ def forecast(
     elif scores:
         _show_scores(forecasts.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, lane), json)
     elif subject is not None or lane != "fast":
-        _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, lane), json, (source, service))
+        _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, lane), json, source, service)
     elif source is not None:
         _show_pair(store, now, _of_pair(store, now, source, service), json)
     else:
@@ -110,8 +110,7 @@ def _show_scores(found: Sequence[Any], json: str | None) -> None:
     console.print(table("scores: pinball loss in units of EWMA's; 0.90 should lie below q90", columns, rows, left=3))
 
 
-def _show_subjects(found: list[SubjectForecast], json: str | None, pair: tuple[str | None, str | None]) -> None:
-    source, service = pair
+def _show_subjects(found: list[SubjectForecast], json: str | None, source: str | None, service: str | None) -> None:
     if source is not None:
         found = [one for one in found if one.subject.a == source and service in (None, one.subject.b)]
     if emit({"subjects": [_expected(one) for one in found]}, json):

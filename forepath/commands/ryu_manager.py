@@ -1,6 +1,7 @@
 """The `ryu-manager` command: the stock one cannot start on Python 3.11, this one mends what is missing first."""
 
 import gc
+import importlib
 import logging
 import sys
 import warnings
@@ -18,8 +19,8 @@ gc.set_threshold(50_000, 20, 20)
 # Ryu logs at DEBUG until it has read its settings; the database's schema tool would tell its life there.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-# First the framework's mends, then its manager: hence no sorting here.
-import ryu_apps.framework  # isort: skip  # noqa: F401
+# Loaded for its effect: it mends the framework, before that one's manager is imported.
+importlib.import_module("ryu_apps.framework")
 from ryu.cmd import manager as stock  # isort: skip
 
 from cpdb import ForepathError

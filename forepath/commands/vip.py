@@ -54,7 +54,9 @@ def list_(settings: SettingsOption = None, json: JsonOption = None) -> None:
     now = time.time()
     found, alarms = services(store, now), store.alarms.open()
     store.close()
-    if emit({"now": now, "virtual_ips": [asdict(one) for one in found], "alarms": [asdict(a) for a in alarms]}, json):
+    if emit(
+        {"now": now, "virtual_ips": [item.to_json() for item in found], "alarms": [asdict(a) for a in alarms]}, json
+    ):
         return
     for line in alarm_lines(alarms, {one.address: one.name for one in found}):
         console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
@@ -69,7 +71,7 @@ def _shown(found: ServiceView) -> Any:
             one.address,
             one.standing,
             f"{one.health}: {one.detail}",
-            f"{one.changed_by}: {one.reason}" if one.changed_by else "",
+            f"{one.change.changed_by}: {one.change.reason}" if one.change else "",
             str(one.weight),
             f"{one.share:.1%}",
             "-" if one.sources is None else str(one.sources),
