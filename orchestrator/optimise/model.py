@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import highspy
 import numpy as np
-from highspy._core import _Highs  # `Highs` writes a banner to stdout before anyone can tell it to be silent
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -92,7 +91,7 @@ class LinearProgram:
 
         `gap`: an answer with integers that is so near to the bound, in shares of its cost, is good enough.
         """
-        highs, mixed = _Highs(), any(part.integer.any() for part in self._variables)
+        highs, mixed = highspy.Highs(), any(part.integer.any() for part in self._variables)
         for option, value in (("output_flag", False), ("time_limit", float(limit_s)), ("mip_rel_gap", gap)):
             highs.setOptionValue(option, value)
         highs.passModel(self._model(mixed))
