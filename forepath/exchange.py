@@ -63,10 +63,10 @@ def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     if wish.ending_at is not None:
         shift_s = math.floor(wish.ending_at - times[-1])
     identity = f"{OBSERVER}/{_digest(path)}/{wish.quantity}/{shift_s:.0f}"
-    talks = _talks(path, wish)
+    flow_keys = _flow_keys(path, wish)
     values, waiting = 0, []
     for number, (t, cells) in enumerate(_rows(path), 1):
-        known = [(talk, cell) for talk, cell in zip(talks, cells, strict=True) if cell is not None]
+        known = [(flow_key, cell) for flow_key, cell in zip(flow_keys, cells, strict=True) if cell is not None]
         values += len(known)
         waiting.append(replace(_batch(t + shift_s, step_s, known, wish.quantity), writer=identity, seq=number))
         if len(waiting) == BATCHES_AT_ONCE or number == len(times):
@@ -80,8 +80,8 @@ def _batch(t: float, step_s: float, known: Sequence[tuple[FlowKey, float]], quan
     counts = array("q", (round(value * step_s) for _, value in known))
     nothing = array("q", bytes(8 * len(known)))
     sizes, packets, connections = (counts if name == quantity else nothing for name in QUANTITIES)
-    talks = [talk for talk, _ in known]
-    return Batch(OBSERVER, t, step_s, talks, sizes, packets, connections)
+    flow_keys = [flow_key for flow_key, _ in known]
+    return Batch(OBSERVER, t, step_s, flow_keys, sizes, packets, connections)
 
 
 def _spacing(path: Path, times: Sequence[float], wish: Wish) -> float:
@@ -93,7 +93,7 @@ def _spacing(path: Path, times: Sequence[float], wish: Wish) -> float:
     return gaps[len(gaps) // 2]
 
 
-def _talks(path: Path, wish: Wish) -> list[FlowKey]:
+def _flow_keys(path: Path, wish: Wish) -> list[FlowKey]:
     with _opened(path) as file:
         names = next(csv.reader(file))[1:]
     found, unclear = [], []

@@ -12,8 +12,8 @@ REFERENCE = "ewma"
 
 
 @dataclass(frozen=True, slots=True)
-class Likely:
-    """A pair that may talk within the horizon: how probable that is, and how much and how often to expect."""
+class LikelyPair:
+    """A pair that may be active within the horizon: how probable that is, and how much and how often to expect."""
 
     source: str
     virtual_ip: str
@@ -38,8 +38,8 @@ def subjects(store: Store, now: float, kind: SubjectKind, tier: str) -> list[Sub
     return [] if batch is None else [row for row in batch.rows() if row.subject.kind is kind]
 
 
-def who(store: Store, now: float, horizon_s: int, top: int, tier: str) -> list[Likely]:
-    """The `top` pairs likeliest to talk within the known horizon nearest to `horizon_s`, of all pairs ever seen."""
+def who(store: Store, now: float, horizon_s: int, top: int, tier: str) -> list[LikelyPair]:
+    """The `top` pairs likeliest to be active within the known horizon nearest to `horizon_s`, of all ever seen."""
     batch = issue(store, now, SubjectKind.PAIR, tier)
     if batch is None:
         return []
@@ -50,7 +50,7 @@ def who(store: Store, now: float, horizon_s: int, top: int, tier: str) -> list[L
     services = {item.address: item.name for item in store.inventory.virtual_ips()}
     answering = {(key.source, key.virtual_ip): key.destination for key in store.facts.flow_keys().values()}
     return [
-        Likely(
+        LikelyPair(
             source=subject.a,
             virtual_ip=subject.b,
             service=services.get(subject.b, subject.b),
@@ -82,16 +82,16 @@ def trust(store: Store, now: float, subject: Subject, since: float) -> Trust:
     return Trust(moves[-1].to_s if moves else horizon_s, moves)
 
 
-def scores(store: Store, since: float, kind: SubjectKind, lane: str) -> list[ModelScore]:
+def scores(store: Store, since: float, kind: SubjectKind, tier: str) -> list[ModelScore]:
     """How each model did since then on all subjects of a kind together, in units of the reference's loss."""
-    wanted = tier_of(kind, lane)
-    # The last row stands for all together and carries the lane.
+    wanted = tier_of(kind, tier)
+    # The last row stands for all together and carries the tier.
     batches = [batch for batch in store.forecasts.score_batches(since) if batch.subjects[-1].b == wanted]
     return summarise_scores(batches, None, REFERENCE)
 
 
 @dataclass(frozen=True, slots=True)
-class Fan:
+class QuantileBand:
     """A predicted peak: 0.1, 0.5 and 0.9 quantiles in bytes/s, and the model that said so."""
 
     q10: float
@@ -102,14 +102,14 @@ class Fan:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What is foreseen for the next `horizon_s` seconds: fans by subject; `issued_at` None when nothing is."""
+    """What is foreseen for the next `horizon_s` seconds: bands by subject; `issued_at` None when nothing is."""
 
     at_s: float
     horizon_s: int
-    lane: str
+    tier: str
     issued_at: float | None
-    pairs: dict[Subject, Fan]
-    links: dict[Subject, Fan]
+    pairs: dict[Subject, QuantileBand]
+    links: dict[Subject, QuantileBand]
 
 
 def ahead(store: Store, now: float, at_s: float) -> Ahead:
@@ -117,25 +117,25 @@ def ahead(store: Store, now: float, at_s: float) -> Ahead:
 
     Without any fresh forecast, nothing is foreseen. Raises SettingsError when none reaches so far.
     """
-    issues = {lane: issue(store, now, SubjectKind.PAIR, lane) for lane in (FAST, SLOW)}
-    known = sorted((far, lane) for lane, one in issues.items() if one for far in one.horizons_s)
+    issues = {tier: issue(store, now, SubjectKind.PAIR, tier) for tier in (FAST, SLOW)}
+    known = sorted((far, tier) for tier, one in issues.items() if one for far in one.horizons_s)
     if not known:
         return Ahead(at_s, round(at_s), FAST, None, {}, {})
-    reaching = [(far, lane) for far, lane in known if far >= at_s]
+    reaching = [(far, tier) for far, tier in known if far >= at_s]
     if not reaching:
         raise SettingsError(f"nothing is foreseen for {span(at_s)} ahead; the farthest forecast is {known[-1][0]} s")
-    horizon_s, lane = reaching[0]
-    pairs = issues[lane]
-    links = issue(store, now, SubjectKind.LINK, lane)
+    horizon_s, tier = reaching[0]
+    pairs = issues[tier]
+    links = issue(store, now, SubjectKind.LINK, tier)
     issued_at = pairs.issued_at if pairs else None
-    return Ahead(at_s, horizon_s, lane, issued_at, _fans(pairs, horizon_s), _fans(links, horizon_s))
+    return Ahead(at_s, horizon_s, tier, issued_at, _quantile_bands(pairs, horizon_s), _quantile_bands(links, horizon_s))
 
 
-def _fans(batch: ForecastBatch | None, horizon_s: int) -> dict[Subject, Fan]:
+def _quantile_bands(batch: ForecastBatch | None, horizon_s: int) -> dict[Subject, QuantileBand]:
     rows = batch.rows(horizons_s=(horizon_s,), quantities=(Quantity.BYTES_PEAK,)) if batch else ()
-    return {row.subject: _fan(row) for row in rows}
+    return {row.subject: _quantile_band(row) for row in rows}
 
 
-def _fan(row: SubjectForecast) -> Fan:
+def _quantile_band(row: SubjectForecast) -> QuantileBand:
     low, middle, high = (row.at(level) for level in (0.1, 0.5, 0.9))
-    return Fan(low, middle, high, row.model)
+    return QuantileBand(low, middle, high, row.model)

@@ -22,7 +22,7 @@ from cpdb import (
     VirtualIp,
     read_health,
 )
-from forepath.forecasts import Ahead, Fan
+from forepath.forecasts import Ahead, QuantileBand
 from forepath.views import RECENT_S, PairView, link_rates, spoken, with_new_weights
 from ryu_apps import Routed, SplitPath, Topology, choose, find_split_paths
 
@@ -148,9 +148,9 @@ class PathFinder:
         """The declared destination that the pair spoke with lately, None after long silence."""
         facts = self.store.facts
         own = {
-            number: talk.destination
-            for number, talk in facts.flow_keys().items()
-            if talk.source == source and talk.virtual_ip == service.address
+            number: flow_key.destination
+            for number, flow_key in facts.flow_keys().items()
+            if flow_key.source == source and flow_key.virtual_ip == service.address
         }
         declared = {one.name for one in service.destinations}
         for batch in sorted(facts.batches(0, now - KEEPS_S, now), key=lambda one: -one.t) if own else ():
@@ -186,7 +186,7 @@ class Part:
     service: str
     destination: str | None
     bytes_per_s: float
-    predicted: Fan
+    predicted: QuantileBand
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +202,12 @@ class LinkView:
     to_node: str
     capacity_bytes_per_s: float | None
     bytes_per_s: float | None
-    by_pairs: Fan
-    by_link: Fan | None
+    by_pairs: QuantileBand
+    by_link: QuantileBand | None
     parts: tuple[Part, ...]
 
     @property
-    def predicted(self) -> Fan:
+    def predicted(self) -> QuantileBand:
         """The one of both that expects more."""
         return self.by_pairs if self.by_link is None or self.by_pairs.q90 >= self.by_link.q90 else self.by_link
 
@@ -257,24 +257,26 @@ def _parts(store: Store, now: float, foreseen: Ahead, path_of: PathOf) -> Iterab
         view = views.get(pair)
         destination = view.destination if view else None
         service = services.get(pair.virtual_ip, pair.virtual_ip)
-        part = Part(pair, service, destination, view.bytes_per_s if view else 0.0, _fan(view, expected.get(pair)))
+        part = Part(
+            pair, service, destination, view.bytes_per_s if view else 0.0, _quantile_band(view, expected.get(pair))
+        )
         yield part, path_of(pair.source, destination or pair.virtual_ip)
 
 
-def _fan(view: PairView | None, said: Fan | None) -> Fan:
+def _quantile_band(view: PairView | None, said: QuantileBand | None) -> QuantileBand:
     now = view.bytes_per_s if view else 0.0
     if said is None:
-        return Fan(now, now, now, MEASURED)
-    return Fan(said.q10, said.q50, max(said.q90, now), said.model)
+        return QuantileBand(now, now, now, MEASURED)
+    return QuantileBand(said.q10, said.q50, max(said.q90, now), said.model)
 
 
-def _together(parts: Sequence[Part]) -> Fan:
-    fans = [one.predicted for one in parts]
-    middle = sum(one.q50 for one in fans)
-    below = sqrt(sum((one.q50 - one.q10) ** 2 for one in fans))
-    above = sqrt(sum((one.q90 - one.q50) ** 2 for one in fans))
+def _together(parts: Sequence[Part]) -> QuantileBand:
+    bands = [one.predicted for one in parts]
+    middle = sum(one.q50 for one in bands)
+    below = sqrt(sum((one.q50 - one.q10) ** 2 for one in bands))
+    above = sqrt(sum((one.q90 - one.q50) ** 2 for one in bands))
     upper = max(middle + above, sum(one.bytes_per_s for one in parts))
-    return Fan(max(0.0, middle - below), middle, upper, PAIRS)
+    return QuantileBand(max(0.0, middle - below), middle, upper, PAIRS)
 
 
 def _capacities(items: Iterable[Link]) -> dict[Hop, float | None]:

@@ -26,7 +26,7 @@ _log = structlog.get_logger("ryu_apps.database")
 
 
 class DeclaredReader:
-    """Two lanes to `declare`: the whole picture at its pace, and what is wanted in between."""
+    """Two ways to `declare`: the whole picture at its pace, and what is wanted in between."""
 
     def __init__(self, opened: Open, declare: Declare) -> None:
         self._opened = opened
@@ -73,7 +73,7 @@ def watch_changes(url: str) -> Callable[[], bool]:
     rest_until = 0.0
 
     def ask() -> bool:
-        # In a thread of its own, where nothing may be logged: the other lane will say what is wrong.
+        # In a thread of its own, where nothing may be logged: the other way will say what is wrong.
         nonlocal rest_until
         if time.monotonic() < rest_until:
             return False

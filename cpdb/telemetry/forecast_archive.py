@@ -79,13 +79,13 @@ class ForecastArchive:
         with reported(self._engine, "writing forecasts"):
             _append(self._engine, self._rosters, forecast_batches, _row_of(batch), batch.subjects)
 
-    def batch(self, now: Seconds, max_age_s: Seconds, lane: str = FAST) -> ForecastBatch | None:
-        """The newest issue of this lane that is not older than `max_age_s` and not from the future of `now`."""
-        found = _read_batches(self._engine, self._rosters, _newest(now, max_age_s, lane).limit(1))
+    def batch(self, now: Seconds, max_age_s: Seconds, tier: str = FAST) -> ForecastBatch | None:
+        """The newest issue of this tier that is not older than `max_age_s` and not from the future of `now`."""
+        found = _read_batches(self._engine, self._rosters, _newest(now, max_age_s, tier).limit(1))
         return found[0][1] if found else None
 
     def add_forecasts(self, rows: Sequence[Forecast]) -> None:
-        """Appends forecasts of pairs; those of one moment become one issue of the fast lane."""
+        """Appends forecasts of pairs; those of one moment become one issue of the fast tier."""
         for batch in batches_of(rows):
             self.add_batch(batch)
 
@@ -246,9 +246,9 @@ def _pair_keys(names: Names, pairs: set[Pair]) -> dict[Pair, dict[str, Any]]:
     return {pair: {"source_id": node_ids[pair.source], "virtual_ip_id": vip_ids[pair.virtual_ip]} for pair in pairs}
 
 
-def _newest(now: Seconds, max_age_s: Seconds, lane: str) -> Select[Any]:
+def _newest(now: Seconds, max_age_s: Seconds, tier: str) -> Select[Any]:
     table = forecast_batches
-    recent = (table.c.issued_at <= now) & (table.c.issued_at >= now - max_age_s) & (table.c.tier == lane)
+    recent = (table.c.issued_at <= now) & (table.c.issued_at >= now - max_age_s) & (table.c.tier == tier)
     return select(table).where(recent).order_by(table.c.issued_at.desc(), table.c.id.desc())
 
 

@@ -1,4 +1,4 @@
-"""The command that shows what is expected: of pairs, links and machines; who will talk; how good it was so far."""
+"""The command that shows what is expected: of pairs, links and machines; who will be active; how good it was so far."""
 
 import time
 from collections.abc import Sequence
@@ -28,19 +28,21 @@ from forepath.settings import load_settings
 MOVES_SHOWN_S = 3600.0
 SCORES_SINCE_S = 900.0
 LEVELS = (0.1, 0.5, 0.9, 0.99)
-Lane = Literal["fast", "slow"]
+Tier = Literal["fast", "slow"]
 
 
 def forecast(
     source: Annotated[str | None, typer.Argument(help="Source node; without it, all pairs")] = None,
     service: Annotated[str | None, typer.Argument(help="Virtual IP, by name or address")] = None,
-    who: Annotated[bool, typer.Option("--who", help="Who will talk: every pair ever seen, likeliest first")] = False,
+    who: Annotated[
+        bool, typer.Option("--who", help="Who will be active: every pair ever seen, likeliest first")
+    ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="With --who, how many")] = 20,
     horizon: Annotated[int, typer.Option("--horizon", min=1, help="With --who, seconds ahead")] = 15,
     subject: Annotated[
         SubjectKind | None, typer.Option("--subject", help="Sums and machines instead of pairs", case_sensitive=False)
     ] = None,
-    lane: Annotated[Lane, typer.Option("--lane", help="fast: seconds ahead; slow: minutes ahead")] = "fast",
+    tier: Annotated[Tier, typer.Option("--tier", help="fast: seconds ahead; slow: minutes ahead")] = "fast",
     scores: Annotated[bool, typer.Option("--scores", help="How good each model was in the last minutes")] = False,
     settings: SettingsOption = None,
     json: JsonOption = None,
@@ -51,7 +53,7 @@ def forecast(
         forepath forecast
         forepath forecast c1 shop
         forepath forecast --who --top 10
-        forepath forecast --subject vm --lane slow
+        forepath forecast --subject vm --tier slow
         forepath forecast --scores --json -
     """
     if sum((source is not None, who, subject is not None and not scores, scores)) > 1:
@@ -59,11 +61,11 @@ def forecast(
     store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     if who:
-        _show_who(forecasts.who(store, now, horizon, top, lane), horizon, lane, json)
+        _show_who(forecasts.who(store, now, horizon, top, tier), horizon, tier, json)
     elif scores:
-        _show_scores(forecasts.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, lane), json)
-    elif subject is not None or lane != "fast":
-        _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, lane), json, source, service)
+        _show_scores(forecasts.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, tier), json)
+    elif subject is not None or tier != "fast":
+        _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, tier), json, source, service)
     elif source is not None:
         _show_pair(store, now, _of_pair(store, now, source, service), json)
     else:
@@ -72,8 +74,8 @@ def forecast(
             _print_forecasts(rows)
 
 
-def _show_who(found: list[forecasts.Likely], horizon_s: int, tier: str, json: str | None) -> None:
-    if emit({"horizon_s": horizon_s, "lane": tier, "who": [asdict(one) for one in found]}, json):
+def _show_who(found: list[forecasts.LikelyPair], horizon_s: int, tier: str, json: str | None) -> None:
+    if emit({"horizon_s": horizon_s, "tier": tier, "who": [asdict(one) for one in found]}, json):
         return
     rows = [
         (
@@ -88,8 +90,8 @@ def _show_who(found: list[forecasts.Likely], horizon_s: int, tier: str, json: st
         )
         for one in found
     ]
-    columns = ["source", "service", "destination", "talks", "mean q50", "peak q90", "connections", "trusted"]
-    console.print(table(f"who will talk within {horizon_s} s", columns, rows, left=3))
+    columns = ["source", "service", "destination", "active", "mean q50", "peak q90", "connections", "trusted"]
+    console.print(table(f"who will be active within {horizon_s} s", columns, rows, left=3))
 
 
 def _show_scores(found: Sequence[Any], json: str | None) -> None:

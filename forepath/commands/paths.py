@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cpdb import open_store
-from forepath.forecasts import Ahead, Fan, ahead
+from forepath.forecasts import Ahead, QuantileBand, ahead
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, seconds, span, table
 from forepath.paths import LINK, LinkView, Part, PathFinder, Way, links
 from forepath.settings import load_settings
@@ -72,7 +72,7 @@ def _document(found: list[LinkView], way: Way | None, foreseen: Ahead, why: bool
     head = {
         "at_s": foreseen.at_s,
         "horizon_s": foreseen.horizon_s,
-        "lane": foreseen.lane,
+        "tier": foreseen.tier,
         "issued_at": foreseen.issued_at,
         "path": asdict(way) if way else None,
     }
@@ -105,7 +105,7 @@ def _print_way(way: Way | None, foreseen: Ahead, now: float) -> None:
     if foreseen.issued_at is None:
         _say("no fresh forecast (is forepath predict running?): what is measured is taken to go on")
     else:
-        _say(f"predicted for the next {foreseen.horizon_s} s, {ago(now, foreseen.issued_at)} ({foreseen.lane} lane)")
+        _say(f"predicted for the next {foreseen.horizon_s} s, {ago(now, foreseen.issued_at)} ({foreseen.tier} tier)")
 
 
 def _print_links(found: list[LinkView], foreseen: Ahead) -> None:
@@ -146,7 +146,9 @@ def _by(view: LinkView) -> str:
 def _print_parts(view: LinkView, foreseen: Ahead, now: float) -> None:
     rows = [_part(one, view.by_pairs, foreseen, now) for one in view.parts[:MOST_PARTS]]
     if view.by_link is not None:
-        rows.append(("the link itself", "-", rate(view.bytes_per_s), *_fan(view.by_link), "-", view.by_link.model))
+        rows.append(
+            ("the link itself", "-", rate(view.bytes_per_s), *_quantile_band(view.by_link), "-", view.by_link.model)
+        )
     if view.others_bytes_per_s > 0:
         rows.append(("other traffic", "-", rate(view.others_bytes_per_s), "-", "-", "-", "measured"))
     if not rows:
@@ -157,16 +159,16 @@ def _print_parts(view: LinkView, foreseen: Ahead, now: float) -> None:
     console.print(table(title, columns, rows, texts=(0, 1, 6)))
 
 
-def _part(one: Part, total: Fan, foreseen: Ahead, now: float) -> tuple[str, ...]:
+def _part(one: Part, total: QuantileBand, foreseen: Ahead, now: float) -> tuple[str, ...]:
     share = one.predicted.q90 / total.q90 if total.q90 > 0 else None
     said = one.predicted.model
     if foreseen.issued_at is not None and said != "measured":
         said += f" within {foreseen.horizon_s} s, {ago(now, foreseen.issued_at)}"
     name = f"{one.pair.source} -> {one.service}"
-    return name, one.destination or "-", rate(one.bytes_per_s), *_fan(one.predicted), _percent(share), said
+    return name, one.destination or "-", rate(one.bytes_per_s), *_quantile_band(one.predicted), _percent(share), said
 
 
-def _fan(one: Fan) -> tuple[str, str]:
+def _quantile_band(one: QuantileBand) -> tuple[str, str]:
     return rate(one.q50), rate(one.q90)
 
 

@@ -94,7 +94,7 @@ def fan(pair: Pair, issued_at: float, horizon_s: int, quantity: Quantity, middle
 
 
 def fill(store: Store, now: float | None = None) -> float:
-    """Ten seconds of facts that end at `now`; returns it. c1 talks to shop, c4 copies to backup, both on hA."""
+    """Ten seconds of facts that end at `now`; returns it. c1 sends to shop, c4 copies to backup, both on hA."""
     now = time.time() if now is None else now
     place(store)
     store.facts.add_communications([row for age in range(10) for row in _talk(now - age)])

@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def foreseen(empty: Store) -> Store:
-    """c1 talks to shop all the time, c2 only now and then, c4 has fallen silent; cores and links follow."""
+    """c1 sends to shop all the time, c2 only now and then, c4 has fallen silent; cores and links follow."""
     rng = np.random.default_rng(1)
     begin = time.time() - SECONDS
     lanes = Tiers(CONFIG.tuned(slow=SlowTier(horizons_s=(60,), history_s=240, step_s=5.0)), background=False)
@@ -55,7 +55,7 @@ def test_who_will_talk_likeliest_first(forepath: Forepath, foreseen: Store) -> N
     assert who[0]["connections_per_s"] == pytest.approx(4, rel=0.1)
     assert len(forepath("forecast", "--who", "--top", "1", "--json", "-").json()["who"]) == 1
     text = forepath("forecast", "--who").out
-    assert "who will talk within 15 s" in text and "shop1" in text
+    assert "who will be active within 15 s" in text and "shop1" in text
 
 
 def test_one_pair_with_horizon_and_moves(forepath: Forepath, foreseen: Store) -> None:
@@ -85,10 +85,10 @@ def test_sums_links_and_machines(forepath: Forepath, foreseen: Store) -> None:
 
 
 def test_minutes_ahead(forepath: Forepath, foreseen: Store) -> None:
-    found = forepath("forecast", "--lane", "slow", "--json", "-").json()["subjects"]
+    found = forepath("forecast", "--tier", "slow", "--json", "-").json()["subjects"]
     assert {one["horizon_s"] for one in found} == {60}
     assert {one["subject"]["a"] for one in found} >= {"c1"}
-    hosts = forepath("forecast", "--subject", "host", "--lane", "slow", "--json", "-").json()["subjects"]
+    hosts = forepath("forecast", "--subject", "host", "--tier", "slow", "--json", "-").json()["subjects"]
     assert {one["subject"]["a"] for one in hosts} == {"hA"}
 
 

@@ -31,11 +31,11 @@ ACCESS = ("leaf2", "hA")
 BY = (0.1, 0.5, 0.9)
 
 
-def peaks(subject: Subject, lane: str, at: float, said: dict[int, float]) -> ForecastBatch:
+def peaks(subject: Subject, tier: str, at: float, said: dict[int, float]) -> ForecastBatch:
     """Peaks of one subject by horizon: median as given, the 0.1 quantile half, the 0.9 quantile twice of it."""
     values = array("f", [part for middle in said.values() for part in (middle / 2, middle, middle * 2)])
     quantities, chosen = (Quantity.BYTES_PEAK,), bytes(len(said))
-    return ForecastBatch(at, lane, (subject,), tuple(said), quantities, BY, ("theta",), chosen, values.tobytes())
+    return ForecastBatch(at, tier, (subject,), tuple(said), quantities, BY, ("theta",), chosen, values.tobytes())
 
 
 def seen(store: Store, at_s: float = 15.0, now: float = NOW) -> dict[tuple[str, str], LinkView]:
@@ -95,15 +95,15 @@ def test_a_link_without_known_capacity_has_no_share(empty: Store) -> None:
     assert view.capacity_bytes_per_s is None and view.predicted_utilisation == 0.0 and view.share(1.0) is None
 
 
-@pytest.mark.parametrize("at_s,horizon_s,lane", [(1, 5, "fast"), (5, 5, "fast"), (6, 15, "fast"), (31, 60, "slow")])
+@pytest.mark.parametrize("at_s,horizon_s,tier", [(1, 5, "fast"), (5, 5, "fast"), (6, 15, "fast"), (31, 60, "slow")])
 def test_the_nearest_forecast_that_reaches_a_moment_speaks_of_it(
-    empty: Store, at_s: float, horizon_s: int, lane: str
+    empty: Store, at_s: float, horizon_s: int, tier: str
 ) -> None:
     pair = Subject(SubjectKind.PAIR, "c1", SHOP)
     empty.forecasts.add_batch(peaks(pair, "fast", NOW, {5: 1.0, 15: 2.0, 30: 3.0}))
     empty.forecasts.add_batch(peaks(pair, "slow", NOW, {60: 4.0, 300: 5.0}))
     found = ahead(empty, NOW, at_s)
-    assert (found.horizon_s, found.lane, found.issued_at) == (horizon_s, lane, NOW)
+    assert (found.horizon_s, found.tier, found.issued_at) == (horizon_s, tier, NOW)
     assert found.pairs[pair].q50 == {5: 1.0, 15: 2.0, 60: 4.0}[horizon_s]
     with pytest.raises(SettingsError, match="the farthest forecast is 300 s"):
         ahead(empty, NOW, 301)
@@ -144,7 +144,7 @@ def test_a_machine_that_will_have_moved_by_then_is_met_at_its_new_host(empty: St
 
 def test_the_command_tells_the_way_the_links_and_why(forepath: Forepath, filled: Store) -> None:
     told = forepath("paths", "--from", "c1", "--to", "shop", "--at", "+12s", "--why", "--json", "-").json()
-    assert (told["at_s"], told["horizon_s"], told["lane"]) == (12, 15, "fast")
+    assert (told["at_s"], told["horizon_s"], told["tier"]) == (12, 15, "fast")
     assert told["path"]["hops"][0] == "c1" and told["path"]["hops"][-1] == "shop1" and told["path"]["because"]
     last = told["links"][-1]
     assert {one["service"] for one in last["pairs"]} == {"shop", "backup"}

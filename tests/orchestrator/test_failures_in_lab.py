@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from failing_hosts import LIBVIRTD, QEMU, FailingHosts, guest, until
-from trials import WANTED, Trial, cycle
+from trials import WANTED, Trial, decide
 
 from cpdb import HostLoad, LabError, OutcomeKind, Store, VmLoad
 from orchestrator import HostSpec, MigrateVm, PoolMember, PoolSpec, ScaleOut, SetCpuLimit, SetVcpus
@@ -45,7 +45,7 @@ def start(hosts: FailingHosts, store: Store, monkeypatch: pytest.MonkeyPatch) ->
     def trial(**changed: HostSpec) -> Trial:
         specs = tuple(changed.get(one.name, one) for one in hosts.specs())
         made.append(Trial(hosts, store, WANTED.tuned(declared={"hosts": specs, "pools": (POOL,)})))
-        monkeypatch.setattr(cycle, "plan", made[-1].plan)
+        monkeypatch.setattr(decide, "plan", made[-1].plan)
         return made[-1]
 
     yield trial

@@ -21,8 +21,9 @@ from orchestrator import (
     Step,
     VmSpec,
     World,
-    cycle,
+    decide,
 )
+from orchestrator.context import PlanningContext
 from orchestrator.plan import Plan
 from orchestrator.proposal import Reason
 
@@ -60,8 +61,9 @@ class Trial:
         coat = Scaling(drivers, LibvirtPool(self.config.declared.hosts), self.store, self.config)
         self.orchestrator = Orchestrator(self.config, self.store, coat, lambda _from, _to: ())
 
-    def plan(self, world: World, *_rest: object) -> Plan:
+    def plan(self, context: PlanningContext, _strategies: object) -> Plan:
         """Steps for what is wanted and not shown."""
+        world = context.world
         missing = [one for one in self.wants if unshown(one, world)]
         return Plan(tuple(Step(one, "wanted", Reason(), world.now, 1.0) for one in missing))
 
@@ -103,4 +105,4 @@ class Trial:
         return [one.sentence for one in self.store.journal.actions() if one.outcome is OutcomeKind.SKIPPED]
 
 
-__all__ = ["WANTED", "Trial", "cycle"]
+__all__ = ["WANTED", "Trial", "decide"]

@@ -208,7 +208,8 @@ def test_a_switch_that_only_samples_is_counted_within_its_error(lab: Net, tmp_pa
 @pytest.mark.skipif(not PROGRAMS, reason="no PostgreSQL server programs here")
 @pytest.mark.postgres
 def test_a_database_that_is_away_for_half_a_minute_costs_nothing(lab: Net, tmp_path: Path) -> None:
-    with postgres() as server, using(lab, server.url, state_dir=f"'{tmp_path / 'state'}'"), load(lab, 37) as ended:
+    state = {"storage.state_dir": f"'{tmp_path / 'state'}'"}
+    with postgres() as server, using(lab, server.url, **state), load(lab, 37) as ended:
         time.sleep(3)
         server.stop()
         time.sleep(30)

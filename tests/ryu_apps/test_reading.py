@@ -1,4 +1,4 @@
-"""Two lanes to what is wanted: the quick one reads only that, and an earlier reading never undoes a later one."""
+"""Two reader to what is wanted: the quick one reads only that, and an earlier reading never undoes a later one."""
 
 import threading
 import time
@@ -37,13 +37,13 @@ def reservation(key: str) -> Reservation:
 
 def test_the_quick_lane_reads_what_is_wanted_and_keeps_names(store: Store) -> None:
     told: list[Declared] = []
-    lanes = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
-    lanes.wanted()
+    reader = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
+    reader.wanted()
     assert told == []
-    lanes.whole(time.time())
+    reader.whole(time.time())
     store.inventory.put_nodes([Node("c2", NodeKind.CLIENT)])
     store.wanted.reserve(reservation("r"))
-    lanes.wanted()
+    reader.wanted()
     first, second = told
     assert first.reservations == ()
     assert [one.key for one in second.reservations] == ["r"]
@@ -53,11 +53,11 @@ def test_the_quick_lane_reads_what_is_wanted_and_keeps_names(store: Store) -> No
 
 def test_weights_come_with_their_generation_and_the_virtual_ips_made_of_them(store: Store) -> None:
     told: list[Declared] = []
-    lanes = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
-    lanes.whole(time.time())
+    reader = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
+    reader.whole(time.time())
     assert told[-1].weights == ()
     generation = store.wanted.want_weights(WantedWeights(VIP, {"s1": 7}, "test", "a test"))
-    lanes.wanted()
+    reader.wanted()
     assert [(one.virtual_ip, one.generation) for one in told[-1].weights] == [(VIP, generation)]
     assert told[-1].virtual_ips[VIP].destinations[0].weight == 7
     assert told[-1].generation == generation
@@ -65,27 +65,27 @@ def test_weights_come_with_their_generation_and_the_virtual_ips_made_of_them(sto
 
 def test_a_reading_that_ends_late_does_not_undo_a_later_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Declared] = []
-    lanes = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
-    lanes.whole(time.time())
+    reader = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
+    reader.whole(time.time())
     plain = database.off_loop
 
     def overtaken(function: object) -> object:
         found = plain(function)
         monkeypatch.setattr(database, "off_loop", plain)
         store.wanted.reserve(reservation("late"))
-        lanes.wanted()
+        reader.wanted()
         return found
 
     monkeypatch.setattr(database, "off_loop", overtaken)
-    lanes.whole(time.time() + 60)
+    reader.whole(time.time() + 60)
     assert [one.key for one in told[-1].reservations] == ["late"]
     assert len(told) == 2
 
 
 def test_without_a_database_nothing_is_told() -> None:
-    lanes = DeclaredReader(lambda: None, lambda _declared, _now: pytest.fail("told"))
-    lanes.whole(time.time())
-    lanes.wanted()
+    reader = DeclaredReader(lambda: None, lambda _declared, _now: pytest.fail("told"))
+    reader.whole(time.time())
+    reader.wanted()
 
 
 def test_a_look_says_when_something_else_is_wanted_and_survives_trouble(store: Store, url: str) -> None:
