@@ -65,7 +65,7 @@ from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
 from orchestrator.strategies.destinations import PreCopy, pre_copy
 from orchestrator.strategies.requests import request_of
 from orchestrator.strategies.services import Candidate, candidates
-from orchestrator.world import LinkState, PairState, VmState, World, apply
+from orchestrator.world import LinkState, MemoryState, NetworkState, PairState, VmState, WantedState, World, apply
 
 __all__ = [
     "ACTING",
@@ -91,7 +91,9 @@ __all__ = [
     "LibvirtPool",
     "LinkState",
     "Manner",
+    "MemoryState",
     "MigrateVm",
+    "NetworkState",
     "Orchestrator",
     "OrchestratorConfig",
     "OrchestratorSection",
@@ -126,6 +128,7 @@ __all__ = [
     "VmAction",
     "VmSpec",
     "VmState",
+    "WantedState",
     "World",
     "apply",
     "candidates",

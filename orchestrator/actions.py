@@ -203,10 +203,10 @@ class ReserveBandwidth(BandwidthAction):
 
     def applied_to(self, world: World) -> World:
         held = self.reservation("plan", "", world.now)
-        return replace(world, reservations={**world.reservations, self.key: held})
+        return replace(world, wanted=replace(world.wanted, reservations={**world.wanted.reservations, self.key: held}))
 
     def shown_by(self, world: World, /) -> bool:
-        return self.key in world.reservations
+        return self.key in world.wanted.reservations
 
     def reservation(self, owner: str, why: str, now: Seconds) -> Reservation:
         """The row that asks the controller for it."""
@@ -231,10 +231,16 @@ class ReleaseBandwidth(BandwidthAction):
         return ReserveBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 
     def applied_to(self, world: World) -> World:
-        return replace(world, reservations={key: row for key, row in world.reservations.items() if key != self.key})
+        return replace(
+            world,
+            wanted=replace(
+                world.wanted,
+                reservations={key: row for key, row in world.wanted.reservations.items() if key != self.key},
+            ),
+        )
 
     def shown_by(self, world: World, /) -> bool:
-        return self.key not in world.reservations
+        return self.key not in world.wanted.reservations
 
     def describe(self) -> str:
         return f"release the {show_rate(self.bytes_per_s)} kept free for {self.pair}"
@@ -260,10 +266,12 @@ class SetWeights(Action):
         return SetWeights(self.virtual_ip, self.after, self.before)
 
     def applied_to(self, world: World) -> World:
-        return replace(world, weights={**world.weights, self.virtual_ip: dict(self.after)})
+        return replace(
+            world, wanted=replace(world.wanted, weights={**world.wanted.weights, self.virtual_ip: dict(self.after)})
+        )
 
     def shown_by(self, world: World, /) -> bool:
-        return dict(world.weights.get(self.virtual_ip, {})) == dict(self.after)
+        return dict(world.wanted.weights.get(self.virtual_ip, {})) == dict(self.after)
 
     def turns(self, before: Action, /) -> bool:
         return isinstance(before, SetWeights) and before.before == self.after

@@ -146,7 +146,7 @@ def propose_each(
 
 def links_of(context: PlanningContext, action: MigrateVm) -> tuple[LinkKey, ...]:
     """The links that a copy loads; () when copies have a network of their own."""
-    return context.world.ways(action.before, action.after) if context.config.moves.over_links else ()
+    return context.world.network.ways(action.before, action.after) if context.config.moves.over_links else ()
 
 
 def copying_on(context: PlanningContext, key: LinkKey) -> BytesPerS:
@@ -285,7 +285,7 @@ def served_demands(context: PlanningContext, vm: VmState, horizon_s: int) -> lis
     found = context.demand.at(horizon_s, whole)
     for vip in context.world.virtual_ips.values():
         if vip.affinity == CONNECTION and any(one.name == vm.name for one in vip.destinations):
-            weights, health = context.world.weights.get(vip.address, {}), context.world.health(vip.address)
+            weights, health = context.world.wanted.weights.get(vip.address, {}), context.world.health(vip.address)
             share = vip.shares(weights, health).get(vm.name, 0.0)
             demands_of_all = context.demand.at(horizon_s, context.world.pairs_of(vip.address)) if share > 0 else ()
             found += [_part(one, share) for one in demands_of_all]

@@ -67,7 +67,7 @@ class Decider:
         """The world as it was measured. Raises StoreError."""
         world = self._gatherer.world(now, in_flight, self._leads.times(recent, now))
         queues = self._queues(now)
-        return replace(world, queues=queues.ready, queue_losses=queues.losses)
+        return replace(world, network=replace(world.network, queues=queues.ready, queue_losses=queues.losses))
 
     def decide(self, world: World, recent: Sequence[ActionRecord]) -> Decision:
         """What should be done about a world after what was done lately. Touches nothing."""

@@ -126,10 +126,10 @@ class SetMemory(Resize[int]):
     kind: ClassVar[str] = "set_memory"
 
     def changed(self, vm: VmState) -> VmState:
-        return replace(vm, memory_bytes=self.after)
+        return replace(vm, memory=replace(vm.memory, bytes=self.after))
 
     def matches(self, vm: VmState, /) -> bool:
-        return abs(vm.memory_bytes - self.after) <= MEMORY_TOLERANCE_BYTES
+        return abs(vm.memory.bytes - self.after) <= MEMORY_TOLERANCE_BYTES
 
     def describe(self) -> str:
         return f"memory of {self.vm} from {self.before >> 20} to {self.after >> 20} MiB"
@@ -209,12 +209,14 @@ class ScalingChange(Action):
         if service is None:
             return world
         others = tuple(item for item in service.destinations if item.name != self.vm)
-        rest = tuple(row for row in world.observed if not (isinstance(row, MachineReport) and row.vm == self.vm))
+        reports = world.wanted.observed
+        rest = tuple(row for row in reports if not (isinstance(row, MachineReport) and row.vm == self.vm))
+        report = MachineReport(self.vm, self.host, state, "", world.now)
         return replace(
             world,
             virtual_ips={**world.virtual_ips, self.virtual_ip: replace(service, destinations=others + own)},
             vms=world.vms if own else {name: vm for name, vm in world.vms.items() if name != self.vm},
-            observed=(*rest, MachineReport(self.vm, self.host, state, "", world.now)),
+            wanted=replace(world.wanted, observed=(*rest, report)),
         )
 
     @classmethod

@@ -113,7 +113,7 @@ def broken_host(start: PlanningContext, after: PlanningContext, step: Step) -> s
 
 
 def _memory(context: PlanningContext, host: str) -> int:
-    return sum(vm.memory_bytes for vm in context.world.on_host(host))
+    return sum(vm.memory.bytes for vm in context.world.on_host(host))
 
 
 def _cores(context: PlanningContext, host: str) -> float:

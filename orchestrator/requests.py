@@ -84,7 +84,7 @@ class Answers:
             if _is_news(request, news, world.now):
                 self.store.requests.amend(news)
             self._alarm(one, world.now)
-        for request in over(world.requests, world.now):
+        for request in over(world.wanted.requests, world.now):
             self.store.requests.amend(request)
         self._forget({one.decision.case.request.id for one in found}, world.now)
 

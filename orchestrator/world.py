@@ -72,14 +72,27 @@ class LinkState:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryState:
+    """A machine's memory now: `bytes` is what it has, `used_bytes` the most that was lately used of that.
+
+    `used_bytes` is None when the guest does not tell; `calm` says that it has long been well below `bytes`.
+    `dirty_bytes_per_s` is how fast the machine writes memory, None when nobody measured that.
+    """
+
+    bytes: int
+    used_bytes: int | None = None
+    dirty_bytes_per_s: BytesPerS | None = None
+    relations: tuple[MemoryRelation, ...] = ()
+    calm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VmState:
     """One machine now. `spec` None: not declared, so it is counted but never touched.
 
     `cores_used` is over the last seconds, `calm` says that it has long been well below its everyday limit
     (`lately_calm`: for some seconds), `starved` that it has used all it may for a while; `seen_at` is when it was last
-    measured. `dirty_bytes_per_s` is how fast it writes memory, None when nobody measured that. `memory_used_bytes` is
-    the most that was lately used of `memory_bytes`, None when the guest does not tell; `memory_calm` that this has long
-    been well below it.
+    measured.
     """
 
     name: str
@@ -87,17 +100,13 @@ class VmState:
     cores_used: float
     cores_limit: float
     vcpus: int
-    memory_bytes: int
+    memory: MemoryState
     spec: VmSpec | None = None
     relations: tuple[CpuRelation, ...] = ()
     calm: bool = False
     lately_calm: bool = False
     starved: bool = False
     seen_at: Seconds = 0.0
-    dirty_bytes_per_s: BytesPerS | None = None
-    memory_used_bytes: int | None = None
-    memory_relations: tuple[MemoryRelation, ...] = ()
-    memory_calm: bool = False
 
     @property
     def priority(self) -> int:
@@ -197,14 +206,48 @@ class Action(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """Everything that a plan may depend on, at `now`; `age_s` is the age of the oldest kind of fact in it.
+class WantedState:
+    """What is wanted of the controller, and what is reported of it.
 
-    `queues` names the links whose guaranteed queue was lately found whole: declared alone is not enough;
-    `queue_losses` is the share of packets that each has lately dropped. `ways` names
-    the links from one node to another, () when no way is known. `requests` are those open or just over, `weights`
-    those wanted in place of the declared ones. `fabric` is empty where traffic is not routed.
+    `requests` are those open or just over, `weights` those wanted in place of the declared ones, by virtual IP.
     """
+
+    reservations: Mapping[str, Reservation] = field(default_factory=dict)
+    requests: tuple[BandwidthRequest, ...] = ()
+    weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    observed: tuple[ObservedRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """What is known of the network beyond the single links.
+
+    `ways` names the links from one node to another, () when no way is known. `queues` names the links whose guaranteed
+    queue was lately found whole: declared alone is not enough; `queue_losses` is the share of packets that each has
+    lately dropped. `fabric` is empty where traffic is not routed.
+    """
+
+    ways: Ways = no_way
+    queues: frozenset[str] = frozenset()
+    queue_losses: Mapping[str, float] = field(default_factory=dict)
+    outlook: Outlook = field(default_factory=Outlook)
+    fabric: RoutedNetwork = field(default_factory=RoutedNetwork)
+
+
+@dataclass(frozen=True, slots=True)
+class _WorldIndex:
+    """Looked up for every machine; made anew for each snapshot and filled at first use, so it is never out of date."""
+
+    health: dict[str, Mapping[str, DestinationHealth]] = field(default_factory=dict)
+    on_host: dict[str, list[VmState]] = field(default_factory=dict)
+    pairs_to: dict[str, list[PairState]] = field(default_factory=dict)
+    pairs_of: dict[str, list[Pair]] = field(default_factory=dict)
+    pairs_on: dict[LinkKey, list[Pair]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that a plan may depend on, at `now`; `age_s` is the age of the oldest kind of fact in it."""
 
     now: Seconds
     age_s: Seconds
@@ -213,64 +256,50 @@ class World:
     vms: Mapping[str, VmState] = field(default_factory=dict)
     hosts: Mapping[str, HostSpec] = field(default_factory=dict)
     virtual_ips: Mapping[str, VirtualIp] = field(default_factory=dict)
-    reservations: Mapping[str, Reservation] = field(default_factory=dict)
-    observed: tuple[ObservedRecord, ...] = ()
     in_flight: tuple[Action, ...] = ()
     leads: LeadTimes = field(default_factory=LeadTimes)
-    queues: frozenset[str] = frozenset()
-    queue_losses: Mapping[str, float] = field(default_factory=dict)
-    ways: Ways = no_way
-    requests: tuple[BandwidthRequest, ...] = ()
-    weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    outlook: Outlook = field(default_factory=Outlook)
-    fabric: RoutedNetwork = field(default_factory=RoutedNetwork)
-    # Looked up for every machine; made anew for each snapshot, so it cannot be out of date.
-    _health: dict[str, Mapping[str, DestinationHealth]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _on_host: dict[str, list[VmState]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _pairs_to: dict[str, list[PairState]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _pairs_of: dict[str, list[Pair]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _pairs_on: dict[LinkKey, list[Pair]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    wanted: WantedState = field(default_factory=WantedState)
+    network: NetworkState = field(default_factory=NetworkState)
+    _index: _WorldIndex = field(default_factory=_WorldIndex, init=False, repr=False, compare=False)
 
     def health(self, virtual_ip: str) -> Mapping[str, DestinationHealth]:
         """What the controller knows of the destinations of a virtual IP, by name."""
-        if self.observed and not self._health:
-            self._health.update(read_health(self.observed))
-        return self._health.get(virtual_ip, {})
+        if self.wanted.observed and not self._index.health:
+            self._index.health.update(read_health(self.wanted.observed))
+        return self._index.health.get(virtual_ip, {})
 
     def eligible(self, vip: VirtualIp) -> tuple[Destination, ...]:
         """The destinations of a virtual IP that get new connections."""
-        return vip.eligible(self.weights.get(vip.address, {}), self.health(vip.address))
+        return vip.eligible(self.wanted.weights.get(vip.address, {}), self.health(vip.address))
 
     def on_host(self, host: str) -> list[VmState]:
         """The machines on a host, by name."""
-        if not self._on_host:
+        if not self._index.on_host:
             for _, vm in sorted(self.vms.items()):
-                self._on_host.setdefault(vm.host, []).append(vm)
-        return self._on_host.get(host, [])
+                self._index.on_host.setdefault(vm.host, []).append(vm)
+        return self._index.on_host.get(host, [])
 
     def pairs_to(self, vm: str) -> list[PairState]:
         """The pairs that a machine serves, by their names."""
-        if not self._pairs_to:
+        if not self._index.pairs_to:
             for one in sorted(self.pairs.values(), key=lambda one: str(one.pair)):
-                self._pairs_to.setdefault(one.destination or "", []).append(one)
-        return self._pairs_to.get(vm, [])
+                self._index.pairs_to.setdefault(one.destination or "", []).append(one)
+        return self._index.pairs_to.get(vm, [])
 
     def pairs_of(self, virtual_ip: str) -> list[Pair]:
         """The pairs of a virtual IP, by their names."""
-        if not self._pairs_of:
+        if not self._index.pairs_of:
             for pair in sorted(self.pairs, key=str):
-                self._pairs_of.setdefault(pair.virtual_ip, []).append(pair)
-        return self._pairs_of.get(virtual_ip, [])
+                self._index.pairs_of.setdefault(pair.virtual_ip, []).append(pair)
+        return self._index.pairs_of.get(virtual_ip, [])
 
     def pairs_on(self, link: LinkKey) -> list[Pair]:
         """The pairs that take a link, by their names."""
-        if not self._pairs_on:
+        if not self._index.pairs_on:
             for one in sorted(self.pairs.values(), key=lambda one: str(one.pair)):
                 for key in one.links:
-                    self._pairs_on.setdefault(key, []).append(one.pair)
-        return self._pairs_on.get(link, [])
+                    self._index.pairs_on.setdefault(key, []).append(one.pair)
+        return self._index.pairs_on.get(link, [])
 
 
 def apply(world: World, action: Action) -> World:

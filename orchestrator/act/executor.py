@@ -136,12 +136,12 @@ def _where(action: Action, world: World) -> str:
 def _shown(action: Action, sight: OutcomeView) -> Finished | None:
     world = sight.world
     if isinstance(action, ReserveBandwidth):
-        held = world.reservations.get(action.key)
-        return installed(action.key, held.generation, world.observed) if held else None
+        held = world.wanted.reservations.get(action.key)
+        return installed(action.key, held.generation, world.wanted.observed) if held else None
     if isinstance(action, SetWeights):
         wanted = sight.weights.get(action.virtual_ip)
         same = wanted is not None and dict(wanted.weights) == dict(action.after)
-        return followed(action.virtual_ip, wanted.generation, world.observed) if wanted and same else None
+        return followed(action.virtual_ip, wanted.generation, world.wanted.observed) if wanted and same else None
     if isinstance(action, SetRoutes):
         return _routes_shown(action, sight)
     return (
@@ -156,7 +156,7 @@ def _routes_shown(action: SetRoutes, sight: OutcomeView) -> Finished | None:
         if (split.ratios if split else ()) != (one.after if any(one.after) else ()):
             return None
         generation = min(generation or split.generation, split.generation) if split else generation
-    return all_installed(action, generation, sight.world.observed)
+    return all_installed(action, generation, sight.world.wanted.observed)
 
 
 def _seen(world: World) -> Finished:

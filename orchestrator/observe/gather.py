@@ -32,7 +32,7 @@ from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.matrices import FabricReader
 from orchestrator.observe.measured import RECENT_S, RUNNING, TYPICAL_S, MachineFacts, vm_states
-from orchestrator.world import LinkKey, LinkState, Outlook, PairState, World
+from orchestrator.world import LinkKey, LinkState, NetworkState, Outlook, PairState, WantedState, World
 
 FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
 # The slow lane is made anew every ten seconds or so; older than this it is no longer about now.
@@ -97,6 +97,7 @@ class Gatherer:
         observed = tuple(self.store.wanted.observed())
         health = read_health(observed)
         weights = {one.virtual_ip: one.weights for one in self.store.wanted.weights()}
+        requests = tuple(self.store.requests.since(now - JUST_OVER_S))
         links = link_states(self.store.inventory.links(), link_loads)
         serving = {vip.address: vip.eligible(weights.get(vip.address, {}), health.get(vip.address, {})) for vip in vips}
         routes = self._routes(rows, serving, {one.vm: one.host for one in vm_loads})
@@ -115,16 +116,17 @@ class Gatherer:
             vms=vm_states(now, vm_loads, MachineFacts(self._learnt, tuple(virtual_ips.values()), self.config)),
             hosts={one.name: one for one in self.config.declared.hosts},
             virtual_ips=virtual_ips,
-            reservations={one.key: one for one in self.store.wanted.reservations(now)},
-            observed=observed,
             in_flight=tuple(in_flight),
             leads=leads,
-            ways=self._way,
-            requests=(requests := tuple(self.store.requests.since(now - JUST_OVER_S))),
-            weights=weights,
-            outlook=self._outlook(now, ways) if requests else Outlook(),
+            wanted=WantedState(
+                reservations={item.key: item for item in self.store.wanted.reservations(now)},
+                requests=requests,
+                weights=weights,
+                observed=observed,
+            ),
+            network=NetworkState(ways=self._way, outlook=self._outlook(now, ways) if requests else Outlook()),
         )
-        return replace(world, fabric=self._fabric.read_fabric(world))
+        return replace(world, network=replace(world.network, fabric=self._fabric.read_fabric(world)))
 
     def _newest(self, rows: Sequence[Communication]) -> Seconds | None:
         """When switches last reported: where nobody has spoken for long, that is known all the same."""

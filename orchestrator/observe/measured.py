@@ -10,7 +10,7 @@ from orchestrator.config import CpuSettings, OrchestratorConfig
 from orchestrator.declared import VmSpec
 from orchestrator.observe.learn import Learnt
 from orchestrator.relations import CpuRelation, MemoryRelation
-from orchestrator.world import VmState
+from orchestrator.world import MemoryState, VmState
 
 # What was learnt elsewhere is less certain here.
 WIDER = 2.0
@@ -106,17 +106,19 @@ def _vm(now: Seconds, loads: Sequence[VmLoad], known: MachineFacts) -> VmState:
         cores_used=_mean_used(recent),
         cores_limit=last.cpu_cores_limit,
         vcpus=last.vcpus,
-        memory_bytes=last.memory_bytes_limit,
+        memory=MemoryState(
+            last.memory_bytes_limit,
+            used_bytes=_memory_used(loads),
+            dirty_bytes_per_s=last.dirty_bytes_per_s,
+            relations=memory_relations(last.vm, known.learnt, known.services),
+            calm=_memory_calm(now, loads, known.config),
+        ),
         spec=spec,
         relations=cpu_relations(last.vm, known.learnt, known.services),
         calm=spec is not None and _calm(now, loads, spec, known.config.cpu.calm_s, known.config.cpu),
         lately_calm=spec is not None and _calm(now, loads, spec, known.config.cpu.calm_foreseen_s, known.config.cpu),
         starved=_starved(now, loads),
         seen_at=last.t,
-        dirty_bytes_per_s=last.dirty_bytes_per_s,
-        memory_used_bytes=_memory_used(loads),
-        memory_relations=memory_relations(last.vm, known.learnt, known.services),
-        memory_calm=_memory_calm(now, loads, known.config),
     )
 
 

@@ -80,7 +80,7 @@ def rate_of(context: PlanningContext, pair: Pair, horizon_s: int) -> Rate:
     if near is not None:
         return near.bytes
     state = context.world.pairs[pair]
-    peak = context.world.outlook.pairs.get((pair, horizon_s), 0.0)
+    peak = context.world.network.outlook.pairs.get((pair, horizon_s), 0.0)
     return Rate(state.bytes_per_s, state.typical_bytes_per_s, max(state.bytes_per_s, peak), 0.0)
 
 
@@ -88,13 +88,13 @@ def _others(context: PlanningContext, link: LinkState, horizon_s: int) -> BytesP
     """What a link carries beside all pairs: measured now, or foreseen of the link and not explained by pairs."""
     rates = [rate_of(context, pair, horizon_s) for pair in context.world.pairs_on(link.key)]
     now = max(0.0, link.bytes_per_s - sum(rate.measured for rate in rates))
-    foreseen = context.world.outlook.links.get((link.key, horizon_s), 0.0)
+    foreseen = context.world.network.outlook.links.get((link.key, horizon_s), 0.0)
     return max(now, foreseen - together(rates))
 
 
 def _horizons_s(context: PlanningContext, until: Seconds) -> tuple[int, ...]:
     """Now, and each horizon whose window begins before `until`."""
-    known = sorted({*context.config.horizons_s, *context.world.outlook.slow_horizons_s})
+    known = sorted({*context.config.horizons_s, *context.world.network.outlook.slow_horizons_s})
     return (NOW, *(far for close, far in pairwise(known) if close < until - context.world.now))
 
 
@@ -108,7 +108,7 @@ def decide_requests(context: PlanningContext) -> list[RequestDecision]:
 
 def placed_requests(context: PlanningContext) -> list[PlacedRequest]:
     """Open requests, most important first, then those that stand, then those asked first."""
-    alive = [one for one in context.world.requests if one.answer.state in OPEN and one.until > context.world.now]
+    alive = [one for one in context.world.wanted.requests if one.answer.state in OPEN and one.until > context.world.now]
     found = [_placed(context, one) for one in alive]
     return sorted(found, key=lambda one: (-one.priority, not one.standing, one.request.asked_at, one.request.id or 0))
 
@@ -137,7 +137,7 @@ def _way(world: World, pair: Pair, vip: VirtualIp | None) -> tuple[LinkKey, ...]
     if not eligible:
         return ()
     name = eligible[0].name
-    return world.ways(pair.source, world.vms[name].host if name in world.vms else name)
+    return world.network.ways(pair.source, world.vms[name].host if name in world.vms else name)
 
 
 def _decision(context: PlanningContext, case: PlacedRequest, made: Sequence[RequestDecision]) -> RequestDecision:

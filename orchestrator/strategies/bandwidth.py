@@ -48,7 +48,7 @@ def _on_link(context: PlanningContext, link: LinkState) -> Iterator[Step | Refus
     states = [_ranked(context, context.world.pairs[pair]) for pair in context.world.pairs_on(link.key)]
     if not states or not link.capacity_bytes_per_s:
         return
-    ours = [one for _, one in sorted(context.world.reservations.items()) if one.key.endswith(f"@{link.name}")]
+    ours = [one for _, one in sorted(context.world.wanted.reservations.items()) if one.key.endswith(f"@{link.name}")]
     held = max(ours, key=lambda one: one.expires_at, default=None)
     shortages = [
         _shortage(
@@ -136,7 +136,7 @@ def _shortage(
 
 def _step(context: PlanningContext, shortage: _Shortage, held: Reservation | None) -> Step | Refusal | None:
     name = shortage.link.name
-    queue = context.config.declared.queue(name) if name in context.world.queues else None
+    queue = context.config.declared.queue(name) if name in context.world.network.queues else None
     by_mark_alone = queue is not None and _alone(shortage, held, context.config.bandwidth)
     if not shortage.limited and not by_mark_alone:
         text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"

@@ -74,7 +74,7 @@ def movable(world: World, vms: Iterable[VmState]) -> list[VmState]:
     """Those that may move and are not moving, the least important first, then the quickest to copy."""
     moving = {move.vm for move in of_kind(MigrateVm, world.in_flight)}
     able = [vm for vm in vms if vm.spec is not None and vm.spec.movable and vm.name not in moving]
-    return sorted(able, key=lambda vm: (vm.priority, vm.memory_bytes, vm.name))
+    return sorted(able, key=lambda vm: (vm.priority, vm.memory.bytes, vm.name))
 
 
 def mates(world: World, vm: VmState) -> list[VmState]:
@@ -146,7 +146,7 @@ def _anti_affinity(vm: VmState) -> str | None:
 
 def room(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) -> float | str:
     """Cores left on `host` with the machine there, or why it cannot go there."""
-    spare = int(memory_left(context, host.name)) - vm.memory_bytes
+    spare = int(memory_left(context, host.name)) - vm.memory.bytes
     if not host.closed and spare < 0:
         total = host.memory_bytes_capacity - spare
         return f"{host.name} would need {total >> 20} of {host.memory_bytes_capacity >> 20} MiB memory"
@@ -195,7 +195,7 @@ def _network(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: i
     own = context.world.pairs_to(vm.name)
     added: dict[LinkKey, float] = {}
     for state, want in zip(own, context.demand.at(horizon_s, [one.pair for one in own]), strict=True):
-        for key in context.world.ways(state.pair.source, host.name):
+        for key in context.world.network.ways(state.pair.source, host.name):
             if key not in state.links:
                 added[key] = added.get(key, 0.0) + want.bytes.need
     for key, rate in added.items():
@@ -212,17 +212,17 @@ def detour(context: PlanningContext, vm: VmState, host: str, horizon_s: int) -> 
     """Bytes/s times links: what its pairs would load the network with if the machine were on `host`."""
     own = context.world.pairs_to(vm.name)
     wants = context.demand.at(horizon_s, [one.pair for one in own])
-    return sum(want.bytes.need * len(context.world.ways(want.pair.source, host)) for want in wants)
+    return sum(want.bytes.need * len(context.world.network.ways(want.pair.source, host)) for want in wants)
 
 
 def copy_of(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) -> PreCopy | str:
     """What the migration itself would take, or why it should not be begun."""
-    rate = _copy_rate(context, context.world.ways(vm.host, host.name), horizon_s)
+    rate = _copy_rate(context, context.world.network.ways(vm.host, host.name), horizon_s)
     if isinstance(rate, str):
         return rate
     found = _estimate(vm, rate)
     if not found.converges and not (vm.spec and vm.spec.migration_auto_converge):
-        written = show_rate(vm.dirty_bytes_per_s or 0.0)
+        written = show_rate(vm.memory.dirty_bytes_per_s or 0.0)
         return f"it would not converge: {vm.name} writes {written} of memory and {show_rate(rate)} can be copied"
     limit_s = context.config.moves.limit_s
     if found.total_s > limit_s:
@@ -233,10 +233,10 @@ def copy_of(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: in
 
 def _estimate(vm: VmState, rate: float) -> PreCopy:
     """Of a guest that may be slowed down, the time of all rounds there can be is counted."""
-    found = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, rate)
+    found = pre_copy(vm.memory.bytes, vm.memory.dirty_bytes_per_s, rate)
     if found.converges or not (vm.spec and vm.spec.migration_post_copy):
         return found
-    return post_copy(vm.memory_bytes, vm.dirty_bytes_per_s or 0.0, rate)
+    return post_copy(vm.memory.bytes, vm.memory.dirty_bytes_per_s or 0.0, rate)
 
 
 def _copy_rate(context: PlanningContext, way: Iterable[LinkKey], horizon_s: int) -> float | str:
@@ -257,7 +257,7 @@ def _copy_rate(context: PlanningContext, way: Iterable[LinkKey], horizon_s: int)
 
 def move_s(context: PlanningContext, vm: VmState, copied: PreCopy) -> Seconds:
     """From decision to effect: as long as moves of this kind take here, or as the copy needs if that is longer."""
-    about = on_host(context.world, vm.host, vm.memory_bytes)
+    about = on_host(context.world, vm.host, vm.memory.bytes)
     learnt_s = context.world.leads.p95(MigrateVm.kind, about, context.config.timing.lead_priors_s)
     return context.lead_s(MigrateVm.kind, about) + max(0.0, copied.total_s - learnt_s)
 
@@ -294,7 +294,7 @@ def judged(context: PlanningContext, action: MigrateVm, cause: Cause) -> Step | 
             return _refused(action, RefusalCode.TOO_SHORT, brief)
     reason = replace(
         cause.reason,
-        circumstances=on_host(context.world, action.before, vm.memory_bytes),
+        circumstances=on_host(context.world, action.before, vm.memory.bytes),
         alternatives=cause.refused,
         facts={**cause.reason.facts, "pre_copy": asdict(copied)},
     )

@@ -101,7 +101,7 @@ def _rerouted(context: PlanningContext, step: Step) -> PlanningContext:
     action = moves[0]
     pairs, links = dict(context.world.pairs), dict(context.world.links)
     for one in context.world.pairs_to(action.vm):
-        way = context.world.ways(one.pair.source, action.after)
+        way = context.world.network.ways(one.pair.source, action.after)
         for key in set(one.links) - set(way) if way else ():
             if key in links:
                 rest = max(0.0, links[key].bytes_per_s - one.bytes_per_s)
@@ -135,7 +135,7 @@ def _stays(context: PlanningContext, vm: VmState, host: str, short: _Short) -> s
     """Why a move there would not take its pairs off the link."""
     for one in context.world.pairs_to(vm.name):
         if short.link.key in one.links:
-            way = context.world.ways(one.pair.source, host)
+            way = context.world.network.ways(one.pair.source, host)
             if not way:
                 return f"no way from {one.pair.source} to {host} is known"
             if short.link.key in way:

@@ -34,10 +34,10 @@ class MemoryNeed:
 
 def memory_need(context: PlanningContext, vm: VmState, horizon_s: int) -> MemoryNeed:
     """Through the learnt relations at the quantile that `cost_of_short` asks for; never below what is measured."""
-    measured = float(vm.memory_used_bytes or 0)
+    measured = float(vm.memory.used_bytes or 0)
     talk = served_demands(context, vm, horizon_s)
     found = MemoryNeed(vm.name, horizon_s, measured)
-    for relation in vm.memory_relations if talk else ():
+    for relation in vm.memory.relations if talk else ():
         rate = together(one.rate_of(relation.feature) for one in talk)
         need = relation.bytes_at(rate, context.config.demand.level)
         if need > found.bytes:
@@ -72,7 +72,7 @@ def _ours(world: World, vm: VmState) -> bool:
     """Declared with a maximum, on a declared host, telling what it uses, and not being copied just now."""
     moving = any(isinstance(one, MigrateVm) and one.vm == vm.name for one in world.in_flight)
     planned = vm.spec is not None and vm.spec.memory_bytes_max > 0
-    return planned and vm.host in world.hosts and vm.memory_used_bytes is not None and not moving
+    return planned and vm.host in world.hosts and vm.memory.used_bytes is not None and not moving
 
 
 def _needs(context: PlanningContext, vm: VmState, horizons: Sequence[int]) -> MemoryNeed:
@@ -97,29 +97,29 @@ def _more(context: PlanningContext, vm: VmState, need: MemoryNeed) -> Step | Ref
     spec = vm.spec
     wanted = wanted_memory(need, spec, context.config.memory) if spec else 0
     # Half the reserve is left before anything is done: needs that waver do not move the balloon each second.
-    if wanted <= vm.memory_bytes or need.bytes + reserve_of(need, context.config.memory) / 2 <= vm.memory_bytes:
+    if wanted <= vm.memory.bytes or need.bytes + reserve_of(need, context.config.memory) / 2 <= vm.memory.bytes:
         return None
     # What paused machines of a pool hold, and what those on their way bring, is not free.
     free = int(memory_left(context, vm.host))
-    after = min(wanted, int(context.config.guard.max_step * vm.memory_bytes), vm.memory_bytes + free)
+    after = min(wanted, int(context.config.guard.max_step * vm.memory.bytes), vm.memory.bytes + free)
     step_bytes = context.config.memory.step_bytes
-    after = vm.memory_bytes + (after - vm.memory_bytes) // step_bytes * step_bytes
-    if after <= vm.memory_bytes:
-        text = f"{vm.host} has {max(0, free) // MIB} MiB left, {vm.name} would need {(wanted - vm.memory_bytes) // MIB}"
+    after = vm.memory.bytes + (after - vm.memory.bytes) // step_bytes * step_bytes
+    if after <= vm.memory.bytes:
+        text = f"{vm.host} has {max(0, free) // MIB} MiB left, {vm.name} would need {(wanted - vm.memory.bytes) // MIB}"
         return Refusal(RefusalCode.NO_ROOM, vm.name, f"more memory for {vm.name}", text)
-    return _step(context, vm, SetMemory(vm.name, vm.memory_bytes, after), need, wanted)
+    return _step(context, vm, SetMemory(vm.name, vm.memory.bytes, after), need, wanted)
 
 
 def _down(context: PlanningContext, vm: VmState) -> Iterator[Step]:
     """Only measured calm takes away, and only what could be given back in time."""
-    if not vm.memory_calm or vm.spec is None:
+    if not vm.memory.calm or vm.spec is None:
         return
     need = _needs(context, vm, until_back(context, vm, SetMemory.kind))
     after = max(
-        wanted_memory(need, vm.spec, context.config.memory), ceil(vm.memory_bytes / context.config.guard.max_step)
+        wanted_memory(need, vm.spec, context.config.memory), ceil(vm.memory.bytes / context.config.guard.max_step)
     )
-    if after <= vm.memory_bytes * (1 - context.config.memory.deadband):
-        yield _step(context, vm, SetMemory(vm.name, vm.memory_bytes, after), need, after)
+    if after <= vm.memory.bytes * (1 - context.config.memory.deadband):
+        yield _step(context, vm, SetMemory(vm.name, vm.memory.bytes, after), need, after)
 
 
 def _step(context: PlanningContext, vm: VmState, action: SetMemory, need: MemoryNeed, wanted: int) -> Step:
@@ -130,10 +130,10 @@ def _step(context: PlanningContext, vm: VmState, action: SetMemory, need: Memory
     reason = Reason(
         where={"vm": vm.name, "host": vm.host},
         need=need.bytes,
-        available=vm.memory_bytes,
+        available=vm.memory.bytes,
         capacity=context.world.hosts[vm.host].memory_bytes_capacity,
         unit="bytes",
-        measured={"memory_bytes_used": vm.memory_used_bytes},
+        measured={"memory_bytes_used": vm.memory.used_bytes},
         forecast=proof,
         circumstances=about,
         alternatives=(less,) if action.after < wanted else (),
@@ -150,7 +150,7 @@ def _proof(context: PlanningContext, need: MemoryNeed) -> Evidence | None:
 
 
 def _why(vm: VmState, need: MemoryNeed, action: SetMemory, proof: Evidence | None) -> str:
-    used = (vm.memory_used_bytes or 0) // MIB
+    used = (vm.memory.used_bytes or 0) // MIB
     if action.after < action.before:
         return f"{vm.name} has long used at most {used} of {action.before // MIB} MiB; {action.after // MIB} suffice"
     needs = f"{vm.name} needs {round(need.bytes / MIB)} MiB {when(need.horizon_s)} ({foreseen(proof)}), uses {used}"

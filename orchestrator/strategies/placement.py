@@ -207,7 +207,7 @@ def best_moves(
     where = solve(small, TIME_LIMIT_S).where[unit]
     hosts, by_host = sorted(context.world.hosts), {one.host.name: one for one in shortages}
     moved = [(guests[number], hosts[where[number]]) for number in np.flatnonzero(where != problem.now)]
-    moved.sort(key=lambda one: (one[0].priority, one[0].memory_bytes, one[0].name))
+    moved.sort(key=lambda one: (one[0].priority, one[0].memory.bytes, one[0].name))
     return [PlannedMove(MigrateVm(vm.name, vm.host, after), by_host[vm.host]) for vm, after in moved]
 
 
@@ -237,7 +237,7 @@ def _problem(
     return Problem(
         need=need,
         capacity=np.where(short, room, np.maximum(room, held))[None, :],
-        memory=np.array([float(vm.memory_bytes) for vm in guests]),
+        memory=np.array([float(vm.memory.bytes) for vm in guests]),
         memory_capacity=np.array([float(one.memory_bytes_capacity) for one in hosts]),
         price=np.array([SHORT_TO_MOVE * max(prices.values(), default=1.0)]),
         moving=moving,
@@ -259,7 +259,7 @@ def _prices(
     for shortage in shortages:
         own = candidates.get(shortage.host.name, ())
         ranks = sorted({vm.priority for vm in own})
-        largest = max((vm.memory_bytes for vm in own), default=1)
+        largest = max((vm.memory.bytes for vm in own), default=1)
         for vm in own:
             # Whoever stays with it is taken to come along: the optimiser moves them as one.
             group = replace(context, together=frozenset(one.name for one in mates(context.world, vm)))
@@ -271,6 +271,6 @@ def _prices(
             far = {name: detour(context, vm, name, shortage.horizon_s) for name in able}
             farthest = max(far.values(), default=0.0) or 1.0
             for name in able:
-                price = 1.0 + ranks.index(vm.priority) + 0.5 * vm.memory_bytes / largest
+                price = 1.0 + ranks.index(vm.priority) + 0.5 * vm.memory.bytes / largest
                 found[vm.name, name] = price + NEARNESS * far[name] / farthest
     return found

@@ -106,7 +106,7 @@ def _optimised(context: PlanningContext, leaving: Sequence[VmState]) -> dict[str
     problem = Problem(
         need=need,
         capacity=np.maximum(free, held)[None, :],
-        memory=np.array([float(vm.memory_bytes) for vm in guests]),
+        memory=np.array([float(vm.memory.bytes) for vm in guests]),
         memory_capacity=np.array([float(one.memory_bytes_capacity) for one in hosts]),
         price=np.array([1000.0]),
         moving=moving,
@@ -144,7 +144,7 @@ def _together(context: PlanningContext) -> Iterator[Step | Refusal]:
         able = {vm.name for vm in movable(context.world, own)}
         weights = {
             home: (sum(vm.name not in able for vm in own if vm.host == home),
-                   sum(vm.memory_bytes for vm in own if vm.host == home))
+                   sum(vm.memory.bytes for vm in own if vm.host == home))
             for home in homes if not context.world.hosts[home].closed
         }  # fmt: skip
         meeting = max(weights, key=lambda home: (weights[home], home), default=None)

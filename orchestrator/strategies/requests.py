@@ -71,7 +71,7 @@ def loss(context: PlanningContext, key: LinkKey, marked: bool) -> float:
     """The share that a pair loses before a link: dropped by its queue, or by the link, or sent and never carried."""
     link = context.world.links.get(key)
     if link is None or marked:
-        return context.world.queue_losses.get(">".join(key), 0.0)
+        return context.world.network.queue_losses.get(">".join(key), 0.0)
     return max(link.drop_share, _overflow(context.world, link, context.world.pairs_on(key)))
 
 
@@ -87,7 +87,7 @@ def _overflow(world: World, link: LinkState, pairs: list[Pair]) -> float:
 def tightest(world: World) -> Mapping[Pair, BytesPerS]:
     """The lowest limit that holds for each limited pair."""
     found: dict[Pair, BytesPerS] = {}
-    for item in world.reservations.values():
+    for item in world.wanted.reservations.values():
         for one in item.limits:
             found[one.pair] = min(one.bytes_per_s, found.get(one.pair, float("inf")))
     return found
@@ -153,7 +153,7 @@ def propose(context: PlanningContext) -> RequestProposal:
 
 
 def _surplus(world: World, wanted: set[str], quiet: set[int | None]) -> Iterator[Step]:
-    for key, held in sorted(world.reservations.items()):
+    for key, held in sorted(world.wanted.reservations.items()):
         number = request_of(key)
         # Where the way is not known for a moment, what is held runs on until its lease ends.
         if number is not None and key not in wanted and number not in quiet:
@@ -187,8 +187,8 @@ def _held_by(world: World, decision: RequestDecision, means: str) -> dict[LinkKe
     request, found = decision.case.request, {}
     for key in decision.case.links:
         start = request_key(request, ">".join(key), means)
-        own = sorted(name for name in world.reservations if name == start or name.startswith(f"{start}/"))
-        held = world.reservations[own[0]] if own else None
+        own = sorted(name for name in world.wanted.reservations if name == start or name.startswith(f"{start}/"))
+        held = world.wanted.reservations[own[0]] if own else None
         if held is not None:
             found[key] = held
     return found
@@ -198,7 +198,9 @@ def _troubles(world: World, decision: RequestDecision, found: Obtained) -> Itera
     """What does not do its work, by link: refused by a switch, or in place and yet the rate does not arrive."""
     for means in (QUEUE, METERS, INSTEAD):
         for key, held in _held_by(world, decision, means).items():
-            reports = (one for one in world.observed if isinstance(one, ReservationReport) and one.key == held.key)
+            reports = (
+                one for one in world.wanted.observed if isinstance(one, ReservationReport) and one.key == held.key
+            )
             own = (one for one in reports if one.generation >= held.generation)
             refused = next((one for one in own if one.status is InstallStatus.REFUSED), None)
             name = ">".join(key)
@@ -213,14 +215,14 @@ def _queue_fits(
     context: PlanningContext, decision: RequestDecision, link: LinkState, decisions: Sequence[RequestDecision]
 ) -> bool:
     queue = context.config.declared.queue(link.name)
-    if queue is None or link.name not in context.world.queues:
+    if queue is None or link.name not in context.world.network.queues:
         return False
     # Those decided before this one have gone into the queue first.
     first = decisions[: decisions.index(decision) + 1]
     marked = sum(granted_on(first, link.key).values())
     foreseen = sum(
         one.bytes_per_s
-        for one in context.world.reservations.values()
+        for one in context.world.wanted.reservations.values()
         if one.dscp is not None and one.key.endswith(f"@{link.name}") and one.pair not in decision.case.parts
     )
     return marked + foreseen <= queue.guaranteed_bytes_per_s * (1 + 1e-9)
@@ -289,7 +291,7 @@ def _step(context: PlanningContext, decision: RequestDecision, link: LinkState, 
         circumstances=about,
         promise=GrantPromise(pair=str(action.pair), value=action.bytes_per_s, by=context.world.now),
     )
-    renewal = action.key in context.world.reservations
+    renewal = action.key in context.world.wanted.reservations
     return Step(action, why, reason, context.world.now, context.lead_s(action.kind, about), renewal)
 
 
@@ -305,7 +307,7 @@ def _due(context: PlanningContext, one: HandledRequest) -> HandledRequest:
 
 def _changes(context: PlanningContext, step: Step, until: Seconds) -> bool:
     action = step.action
-    held = context.world.reservations.get(action.target)
+    held = context.world.wanted.reservations.get(action.target)
     if held is None or not isinstance(action, ReserveBandwidth):
         return True
     ends_soon = (

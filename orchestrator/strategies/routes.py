@@ -56,7 +56,7 @@ class Router:
 
     def propose(self, context: PlanningContext) -> Proposal:
         """The next stage, if there is one to take now."""
-        fabric = context.world.fabric
+        fabric = context.world.network.fabric
         net = RouteNet(fabric.capacity)
         self._learn_usual(net, context.world)
         self._take_in(net, fabric.matrices)
@@ -81,7 +81,7 @@ class Router:
     def _learn_usual(self, net: RouteNet, world: World) -> None:
         for state in world.pairs.values():
             path = path_inside(net.capacity, state)
-            if path and (path[0], path[-1]) not in world.fabric.splits:
+            if path and (path[0], path[-1]) not in world.network.fabric.splits:
                 self._usual[path[0], path[-1]] = path
 
     def _take_in(self, net: RouteNet, matrices: tuple[Matrix, ...]) -> None:
@@ -171,7 +171,7 @@ class Router:
         return _Target(splits, facts, sentence, promise, now)
 
     def _stage(self, context: PlanningContext, board: Board, current: np.ndarray, target: _Target) -> Proposal:
-        rows, latest = context.world.fabric.splits, self._seen[-1]
+        rows, latest = context.world.network.fabric.splits, self._seen[-1]
         splits = first_batch(board.tunnels, current, target.splits, board.demand(latest.demand, latest.background))
         changes = _changes(board, current, splits, rows)
         left = int((np.abs(splits - target.splits) > LEAST_SHARE / 2).sum())
@@ -193,7 +193,7 @@ class Router:
         now, least_s = context.world.now, self.settings.lease_s / 2
         changes = tuple(
             RouteChange(*ends, row.paths, row.tags, row.ratios, row.ratios)
-            for ends, row in context.world.fabric.splits.items()
+            for ends, row in context.world.network.fabric.splits.items()
             if row.expires_at is not None and row.expires_at - now < least_s and ends in active
         )
         if not changes:

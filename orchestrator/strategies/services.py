@@ -55,19 +55,21 @@ def serving(world: World, pool: PoolSpec) -> list[str]:
 
 def states(world: World) -> dict[str, str]:
     """The state of each machine of a pool, as far as it was lately seen."""
-    reports = (one for one in world.observed if isinstance(one, MachineReport))
+    reports = (one for one in world.wanted.observed if isinstance(one, MachineReport))
     fresh = (one for one in reports if world.now - one.observed_at <= STATE_FRESH_S)
     return {report.vm: report.state for report in sorted(fresh, key=lambda report: report.observed_at)}
 
 
 def ailing(world: World) -> dict[str, str]:
     """Machines that lately did not make it into their service, and what is said of them."""
-    return {one.vm: one.trouble for one in world.observed if isinstance(one, MachineReport) and one.trouble}
+    return {one.vm: one.trouble for one in world.wanted.observed if isinstance(one, MachineReport) and one.trouble}
 
 
 def down(world: World, pool: PoolSpec, for_s: Seconds) -> set[str]:
     """Destinations that have not answered the controller for so long."""
-    reports = (one for one in world.observed if isinstance(one, HealthReport) and one.virtual_ip == pool.virtual_ip)
+    reports = (
+        one for one in world.wanted.observed if isinstance(one, HealthReport) and one.virtual_ip == pool.virtual_ip
+    )
     mute = (one for one in reports if one.status is HealthStatus.DOWN)
     return {report.destination for report in mute if world.now - report.observed_at >= for_s}
 
@@ -123,7 +125,7 @@ def memory_left(context: PlanningContext, host: str) -> float:
     """Bytes of a host that neither its machines have, nor paused ones, nor those about to come."""
     if host not in context.world.hosts:
         return 0.0
-    held = sum(vm.memory_bytes for vm in residents(context.world, host))
+    held = sum(vm.memory.bytes for vm in residents(context.world, host))
     coming = {one.vm for _, one in _coming(context)}
     known = states(context.world)
     for pool in context.config.declared.pools:

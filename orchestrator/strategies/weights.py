@@ -64,7 +64,7 @@ class Places:
 
 def service_of(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizon_s: int) -> Service:
     """The service as it is at a horizon, its demand shared among these destinations."""
-    wanted = context.world.weights.get(vip.address, {})
+    wanted = context.world.wanted.weights.get(vip.address, {})
     declared = {one.name: float(one.weight) for one in vip.destinations if one.name in names}
     current = {name: max(0.0, float(wanted.get(name, weight))) for name, weight in declared.items()}
     wants = tuple(context.demand.at(horizon_s, context.world.pairs_of(vip.address)))
@@ -158,7 +158,7 @@ def _ways(context: PlanningContext, table: Places, name: str, end: str, horizon_
     """Links on the ways of the service's sources to a destination, with what others need of them."""
     loads: dict[LinkKey, float] = {}
     for one in table.service.wants:
-        for key in context.world.ways(one.pair.source, end):
+        for key in context.world.network.ways(one.pair.source, end):
             loads[key] = loads.get(key, 0.0) + one.bytes.need
     for key, load in loads.items():
         link = context.world.links.get(key)
@@ -212,7 +212,7 @@ def _for_service(context: PlanningContext, vip: VirtualIp) -> Iterator[Step | Re
 def _back(context: PlanningContext, table: Places, horizon_s: int) -> Iterator[Step]:
     """What was declared holds again as soon as it leaves enough."""
     service = table.service
-    if not context.world.weights.get(service.vip.address):
+    if not context.world.wanted.weights.get(service.vip.address):
         return
     if table.least(service.declared) >= context.config.weights.below + context.config.weights.min_gain:
         yield _step(context, table, service.declared, horizon_s)
@@ -239,7 +239,7 @@ def _rows(table: Places) -> "Rows":
 
 def _step(context: PlanningContext, table: Places, best: Mapping[str, float], horizon_s: int) -> Step:
     service, world, vip = table.service, context.world, table.service.vip
-    before = tuple((name, int(weight)) for name, weight in world.weights.get(vip.address, {}).items())
+    before = tuple((name, int(weight)) for name, weight in world.wanted.weights.get(vip.address, {}).items())
     rooms = {place: {"now": table.left(service.shares, place), "then": table.left(best, place)} for place in table.base}
     text = ", ".join(f"{place} {room['now']:.0%} -> {room['then']:.0%}" for place, room in sorted(rooms.items()))
     leader = max(service.wants, key=lambda demand: demand.bytes.need, default=None)

@@ -34,6 +34,8 @@ from orchestrator import (
     FakeHypervisors,
     FakePool,
     HostSpec,
+    MemoryState,
+    NetworkState,
     OrchestratorConfig,
     PairState,
     PlanningContext,
@@ -41,6 +43,7 @@ from orchestrator import (
     PoolSpec,
     ScaleIn,
     VmState,
+    WantedState,
     World,
 )
 from orchestrator.act.stages import Now, Stages
@@ -97,9 +100,10 @@ class Service:
     def world(self) -> World:
         pair = PairState(Pair("c1", VIP), 5, "nobody", (), 1e4, 1.0, 1e4, 1.0, 1e4)
         return World(
-            NOW, 1.0, {pair.pair: pair}, virtual_ips={VIP: self.vip}, observed=tuple(self.reports),
-            weights={VIP: self.wanted} if self.wanted else {}, ways=lambda source, end: ((source, end),),
-            vms={name: VmState(name, "h", 0.1, 0.2, 1, 1 << 20) for name in NAMES},
+            NOW, 1.0, {pair.pair: pair}, virtual_ips={VIP: self.vip},
+            network=NetworkState(ways=lambda source, end: ((source, end),)),
+            wanted=WantedState(weights={VIP: self.wanted} if self.wanted else {}, observed=tuple(self.reports)),
+            vms={name: VmState(name, "h", 0.1, 0.2, 1, MemoryState(1 << 20)) for name in NAMES},
         )  # fmt: skip
 
     def put_into(self, store: Store) -> None:
@@ -196,7 +200,8 @@ def _of_spread(service: Service, _store: Store) -> list[str]:
 def _of_balancer(service: Service, _store: Store) -> list[str]:
     """Weights are chosen anew, so only those declared count: here they are declared as they are wanted."""
     vip = service.vip.with_weights(service.wanted)
-    return list(candidates(replace(service.world, weights={}), vip))
+    world = service.world
+    return list(candidates(replace(world, wanted=replace(world.wanted, weights={})), vip))
 
 
 def _of_scaling(service: Service, _store: Store) -> list[str]:
@@ -206,7 +211,9 @@ def _of_scaling(service: Service, _store: Store) -> list[str]:
 def _of_admission(service: Service, _store: Store) -> list[str]:
     world = replace(service.world, vms={}, pairs={})
     asked = BandwidthRequest("c1", VIP, 1e5, NOW + 60, "r", "o", NOW - 1)
-    (case,) = placed_requests(PlanningContext.of(replace(world, requests=(asked,)), CONFIG))
+    (case,) = placed_requests(
+        PlanningContext.of(replace(world, wanted=replace(world.wanted, requests=(asked,))), CONFIG)
+    )
     return [end for _, end in case.links]
 
 

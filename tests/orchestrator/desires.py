@@ -87,7 +87,7 @@ def _installed(kind: str) -> Callable[[World], bool]:
 
 
 def _reports(world: World) -> list[InstallReport]:
-    return [one for one in world.observed if isinstance(one, InstallReport)]
+    return [one for one in world.wanted.observed if isinstance(one, InstallReport)]
 
 
 def _older_split(store: Store) -> None:
@@ -108,7 +108,9 @@ def _serving(world: World) -> bool:
 
 def _at_rest(world: World) -> bool:
     named = [one.name for vip in world.virtual_ips.values() for one in vip.destinations]
-    paused = any(one.vm == "web2" and one.state == "paused" for one in world.observed if isinstance(one, MachineReport))
+    paused = any(
+        one.vm == "web2" and one.state == "paused" for one in world.wanted.observed if isinstance(one, MachineReport)
+    )
     return "web2" not in named and paused
 
 
@@ -134,12 +136,12 @@ DESIRES: dict[str, Desire] = {
     for one in (
         Desire(SetCpuLimit("vm1", 0.5, 0.8), _vm(lambda vm: abs(vm.cores_limit - 0.8) < 0.01)),
         Desire(SetVcpus("vm1", 1, 2), _vm(lambda vm: vm.vcpus == 2)),
-        Desire(SetMemory("vm1", 256 * MIB, 192 * MIB), _vm(lambda vm: vm.memory_bytes == 192 * MIB)),
+        Desire(SetMemory("vm1", 256 * MIB, 192 * MIB), _vm(lambda vm: vm.memory.bytes == 192 * MIB)),
         # Nothing measures a machine's rate: the plan asks once, and the journal says whether it was done.
         Desire(SetNetworkRate("vm1", 0.0, 1e6), lambda _world: False),
         Desire(MigrateVm("vm1", "hA", "hB"), _vm(lambda vm: vm.host == "hB")),
-        Desire(ReserveBandwidth(*RESERVED), lambda world: RESERVED[0] in world.reservations),
-        Desire(ReleaseBandwidth(*RESERVED), lambda world: RESERVED[0] not in world.reservations, _reserved),
+        Desire(ReserveBandwidth(*RESERVED), lambda world: RESERVED[0] in world.wanted.reservations),
+        Desire(ReleaseBandwidth(*RESERVED), lambda world: RESERVED[0] not in world.wanted.reservations, _reserved),
         Desire(SetWeights(VIP, (("a", 100), ("b", 0)), (("a", 50), ("b", 50))), _installed("weights"), _two),
         Desire(SetRoutes((ROUTE,), 1e3), _split, _older_split),
         Desire(OUT, _serving, _service, 10, ("vm1", "web2")),

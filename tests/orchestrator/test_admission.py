@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
+from worlds import CONFIG, LINK, NOW, changed, foreseen, pair_state, world
 
 from cpdb import BandwidthRequest, Destination, InstallStatus, Pair, RequestState, ReservationReport, VirtualIp
 from orchestrator import LinkState, Plan, QueueSpec, ReserveBandwidth, TenantCap, World, apply, plan
@@ -124,7 +124,7 @@ def test_a_whole_service_shares_its_grant_among_its_sources() -> None:
     assert answer(start).answer.state is RequestState.GRANTED
     (lease,) = leases(start)
     assert [one.pair for one in lease.limits] == [FLOOD.pair]
-    queued = replace(start, queues=frozenset({QUEUE.link}))
+    queued = changed(start, queues=frozenset({QUEUE.link}))
     marked = leases(queued, CONFIG.tuned(declared={"queues": (QUEUE,)}))
     assert {one.pair.source for one in marked} == {"c1", "c2", "c3"}
     assert sum(one.bytes_per_s for one in marked) == pytest.approx(600_000)
@@ -139,7 +139,7 @@ def test_the_more_important_comes_first_then_the_one_asked_first() -> None:
     both = asking(early, late, pairs=[pair_state("c2", "search", 10, 1.0)])
     assert [answer(both, n).answer.state for n in (1, 2)] == [RequestState.GRANTED, RequestState.PARTLY]
     urgent = replace(late, priority=20)
-    turned = replace(both, requests=(early, urgent))
+    turned = changed(both, requests=(early, urgent))
     assert [answer(turned, n).answer.state for n in (1, 2)] == [RequestState.PARTLY, RequestState.GRANTED]
 
 
@@ -175,7 +175,7 @@ def test_a_tenant_gets_no_more_than_its_caps() -> None:
 
 
 def queued(*requests: BandwidthRequest, **more) -> World:
-    return replace(asking(*requests, pairs=[FLOOD]), queues=frozenset({QUEUE.link}), **more)
+    return changed(asking(*requests, pairs=[FLOOD]), queues=frozenset({QUEUE.link}), **more)
 
 
 QUEUED = CONFIG.tuned(declared={"queues": (QUEUE,)})
@@ -194,34 +194,34 @@ def test_a_queue_that_is_refused_or_does_not_help_gives_way_to_limits_and_says_s
     start = queued(standing(ask(1, 900_000.0), 900_000.0))
     held = apply(start, leases(start, QUEUED)[0])
     word = ReservationReport("request-1/leaf>h1/queue", "leaf1", 0, InstallStatus.REFUSED, "no such action", NOW)
-    (request,) = planned(replace(held, observed=(word,)), QUEUED).requests
+    (request,) = planned(changed(held, observed=(word,)), QUEUED).requests
     assert "leaf1 refused the queue for leaf>h1: no such action" in request.troubles[0]
-    after = replace(held, observed=(word,))
+    after = changed(held, observed=(word,))
     for step in planned(after, QUEUED).steps:
         after = apply(after, step.action)
-    assert list(after.reservations) == ["request-1/leaf>h1/meters-instead"]
-    assert planned(replace(after, observed=()), QUEUED).steps == ()
+    assert list(after.wanted.reservations) == ["request-1/leaf>h1/meters-instead"]
+    assert planned(changed(after, observed=()), QUEUED).steps == ()
 
 
 def test_a_queue_that_drops_what_was_granted_has_failed() -> None:
     sending = pair_state("c1", "shop", 10, bytes_per_s=900_000.0, typical_bytes_per_s=900_000.0)
     start = queued(standing(ask(1, 900_000.0), 900_000.0))
-    start = replace(start, pairs={**start.pairs, sending.pair: sending}, queue_losses={QUEUE.link: 0.2})
+    start = changed(start, pairs={**start.pairs, sending.pair: sending}, queue_losses={QUEUE.link: 0.2})
     held = apply(start, leases(start, QUEUED)[0])
-    old = {key: replace(one, created_at=NOW - 10) for key, one in held.reservations.items()}
-    found = planned(replace(held, reservations=old), QUEUED)
+    old = {key: replace(one, created_at=NOW - 10) for key, one in held.wanted.reservations.items()}
+    found = planned(changed(held, reservations=old), QUEUED)
     assert "with the queue for leaf>h1 in place" in found.requests[0].troubles[0]
     assert "request-1/leaf>h1/meters-instead" in {one.action.target for one in found.steps}
 
 
 def test_a_queue_that_is_whole_again_takes_over_from_limits() -> None:
-    start = replace(queued(standing(ask(1, 900_000.0), 900_000.0)), queues=frozenset())
+    start = changed(queued(standing(ask(1, 900_000.0), 900_000.0)), queues=frozenset())
     held = apply(start, leases(start, QUEUED)[0])
-    assert list(held.reservations) == ["request-1/leaf>h1/meters"]
-    after = replace(held, queues=frozenset({QUEUE.link}))
+    assert list(held.wanted.reservations) == ["request-1/leaf>h1/meters"]
+    after = changed(held, queues=frozenset({QUEUE.link}))
     for step in planned(after, QUEUED).steps:
         after = apply(after, step.action)
-    assert list(after.reservations) == ["request-1/leaf>h1/queue"]
+    assert list(after.wanted.reservations) == ["request-1/leaf>h1/queue"]
 
 
 def test_a_rate_that_does_not_arrive_is_told_with_figures() -> None:
@@ -233,11 +233,11 @@ def test_a_rate_that_does_not_arrive_is_told_with_figures() -> None:
     young = planned(replace(held, links=lossy)).requests[0]
     assert young.obtained.arrived == pytest.approx(630_000)
     assert young.troubles == ()
-    old = {key: replace(one, created_at=NOW - 10) for key, one in held.reservations.items()}
-    (request,) = planned(replace(held, links=lossy, reservations=old)).requests
+    old = {key: replace(one, created_at=NOW - 10) for key, one in held.wanted.reservations.items()}
+    (request,) = planned(changed(held, links=lossy, reservations=old)).requests
     assert "only 5.0 Mbit/s of 7.2 Mbit/s is obtained" in request.troubles[0]
     silent = replace(sending, bytes_per_s=10_000.0, typical_bytes_per_s=10_000.0)
-    quiet = replace(held, links=lossy, reservations=old, pairs={**held.pairs, sending.pair: silent})
+    quiet = changed(held, links=lossy, reservations=old, pairs={**held.pairs, sending.pair: silent})
     assert planned(quiet).requests[0].troubles == ()
 
 
@@ -256,10 +256,10 @@ def test_leases_are_renewed_at_half_time_and_never_beyond_the_end() -> None:
 def test_what_is_withdrawn_is_given_back() -> None:
     start = asking(standing(ask(1, 900_000.0), 900_000.0), pairs=[FLOOD])
     held = apply(start, leases(start)[0])
-    gone = replace(held, requests=(replace(start.requests[0], until=NOW).answered(state=RequestState.ENDED),))
+    gone = changed(held, requests=(replace(start.wanted.requests[0], until=NOW).answered(state=RequestState.ENDED),))
     (step,) = planned(gone).steps
     assert isinstance(step.action, ReleaseBandwidth)
-    assert apply(gone, step.action).reservations == {}
+    assert apply(gone, step.action).wanted.reservations == {}
 
 
 def test_the_reactive_and_predictive_strategy_spares_who_holds_a_grant() -> None:

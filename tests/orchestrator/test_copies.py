@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_precopy_and_places import crowded as short_host
 from test_precopy_and_places import moves
-from worlds import CONFIG, LINK, NOW, machines, pair_state, vm, world
+from worlds import CONFIG, LINK, NOW, changed, machines, pair_state, vm, world
 
 from orchestrator import (
     HostSpec,
@@ -37,7 +37,7 @@ SHARED = CONFIG.tuned(moves={"over_links": True})
 def over_link(*moves: MigrateVm) -> World:
     """Every copy goes over LINK, on which one pair speaks."""
     start = world([pair_state("c1", "shop", 10, 5.0)])
-    return replace(start, in_flight=moves, ways=lambda _a, _b: (LINK,))
+    return changed(start, in_flight=moves, ways=lambda _a, _b: (LINK,))
 
 
 def test_a_copy_under_way_counts_on_its_link_before_it_is_measured() -> None:
@@ -62,7 +62,7 @@ def test_copies_on_a_network_of_their_own_load_nothing() -> None:
 def test_what_matters_more_gets_its_bandwidth_kept_beside_a_copy() -> None:
     surging = pair_state("c1", "shop", 10, 20.0)
     lesser = pair_state("c4", "backup", 0, 15.0)
-    calm = replace(world([surging, lesser]), ways=lambda _a, _b: (LINK,))
+    calm = changed(world([surging, lesser]), ways=lambda _a, _b: (LINK,))
     copying = replace(calm, in_flight=(replace(MOVE, bytes_per_s=600_000.0),))
 
     def reserved(start: World) -> bool:
@@ -74,7 +74,7 @@ def test_what_matters_more_gets_its_bandwidth_kept_beside_a_copy() -> None:
 
 
 def test_one_copy_at_a_time_for_a_host_and_for_a_link() -> None:
-    start = replace(
+    start = changed(
         world([], **machines(vm("b1", "h1", 0.1, 0.2), vm("b2", "h3", 0.1, 0.2))),
         ways=lambda a, b: ((a, "leaf"), ("leaf", b)),
     )

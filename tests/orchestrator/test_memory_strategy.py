@@ -11,6 +11,7 @@ from worlds import CONFIG, NOW, foreseen, machines, pair_state, vm, world
 from cpdb import Communication, Destination, VirtualIp, VmLoad
 from orchestrator import (
     HostSpec,
+    MemoryState,
     MigrateVm,
     OrchestratorConfig,
     Plan,
@@ -36,8 +37,8 @@ def guest(name: str = "shop", used: int = 48, size: int = 96, **more: Any) -> Vm
     found = vm(name, "h1", 0.05, 0.5, priority=more.pop("priority", 10))
     assert found.spec is not None
     spec = replace(found.spec, memory_bytes_min=32 * MIB, memory_bytes_max=more.pop("most", 256) * MIB)
-    values = {"memory_bytes": size * MIB, "memory_used_bytes": used * MIB, "memory_relations": (RELATION,)}
-    return replace(found, spec=spec, **(values | more))
+    values: dict[str, Any] = {"used_bytes": used * MIB, "relations": (RELATION,)}
+    return replace(found, spec=spec, memory=MemoryState(size * MIB, **(values | more)))
 
 
 def start(*guests: VmState, peak: float | None = 20.0, capacity: int = 1024, share: float = 0.4) -> World:
@@ -70,14 +71,14 @@ def test_predicted_connections_give_memory_before_they_come() -> None:
 
 
 def test_the_dearer_it_is_to_be_short_the_more_is_given() -> None:
-    wide = guest(memory_relations=(replace(RELATION, spread_bytes=30.0 * MIB),))
+    wide = guest(relations=(replace(RELATION, spread_bytes=30.0 * MIB),))
     given = [sizes(planned(start(wide), CONFIG.tuned(demand={"level": level})))[0][2] for level in (0.5, 0.9, 0.99)]
     assert given == sorted(given)
     assert given[0] < given[-1]
 
 
 def test_only_declared_machines_that_tell_what_they_use_are_touched() -> None:
-    for one in (guest(most=0), replace(guest(), spec=None), replace(guest(), memory_used_bytes=None)):
+    for one in (guest(most=0), replace(guest(), spec=None), guest(used_bytes=None)):
         assert sizes(planned(start(one))) == []
     moving = replace(start(guest()), in_flight=(MigrateVm("shop", "h1", "h2"),))
     assert sizes(planned(moving)) == []
@@ -86,7 +87,7 @@ def test_only_declared_machines_that_tell_what_they_use_are_touched() -> None:
 def test_memory_goes_back_only_after_measured_calm_and_never_below_use_and_reserve() -> None:
     wide = guest(size=200)
     assert sizes(planned(start(wide, peak=None))) == []
-    calm = replace(wide, memory_calm=True)
+    calm = guest(size=200, calm=True)
     ((_, before, after),) = sizes(planned(start(calm, peak=None)))
     assert before == 200
     assert 48 + 24 <= after <= 112
@@ -103,7 +104,7 @@ def test_what_the_host_does_not_have_is_refused_or_given_in_part() -> None:
 
 
 def test_what_one_gives_back_another_may_get_and_the_important_come_first() -> None:
-    idle = guest("batch", 40, 240, priority=0, memory_calm=True)
+    idle = guest("batch", 40, 240, priority=0, calm=True)
     found = sizes(planned(start(guest(), idle, capacity=340)))
     assert [one[0] for one in found] == ["batch", "shop"]
     assert sum(after for _, _, after in found) <= 340
@@ -128,11 +129,11 @@ def guests(draw: st.DrawFn) -> World:
                 size,
                 most=draw(st.sampled_from([0, 256, 512])),
                 priority=draw(st.sampled_from([0, 10])),
-                memory_calm=used < 0.7 * size and draw(st.booleans()),
-                memory_relations=draw(st.sampled_from([(), (RELATION,)])),
+                calm=used < 0.7 * size and draw(st.booleans()),
+                relations=draw(st.sampled_from([(), (RELATION,)])),
             )
         )
-    held = sum(one.memory_bytes for one in own) // MIB
+    held = sum(one.memory.bytes for one in own) // MIB
     return start(*own, peak=draw(st.sampled_from([None, 5.0, 20.0, 60.0])), capacity=held + draw(st.integers(0, 300)))
 
 
@@ -142,9 +143,9 @@ def test_every_prefix_fits_the_host_and_nobody_gets_less_than_is_measured(here: 
     after = here
     for step in planned(here).steps:
         after = apply(after, step.action)
-        assert sum(one.memory_bytes for one in after.vms.values()) <= here.hosts["h1"].memory_bytes_capacity
+        assert sum(one.memory.bytes for one in after.vms.values()) <= here.hosts["h1"].memory_bytes_capacity
         for one in after.vms.values():
-            assert one.memory_bytes >= min(here.vms[one.name].memory_bytes, one.memory_used_bytes or 0)
+            assert one.memory.bytes >= min(here.vms[one.name].memory.bytes, one.memory.used_bytes or 0)
     assert sizes(planned(after)) == []
 
 
@@ -202,10 +203,10 @@ def test_a_new_machine_learns_from_its_peer_with_less_certainty() -> None:
 def test_use_and_calm_are_read_from_the_loads_and_a_silent_guest_tells_nothing() -> None:
     known = MachineFacts(Learnt(), (), CONFIG)
     seen = vm_states(NOW + 12, [load("a", NOW + n, 40 + n) for n in range(13)], known)["a"]
-    assert (seen.memory_used_bytes, seen.memory_calm) == (52 * MIB, True)
+    assert (seen.memory.used_bytes, seen.memory.calm) == (52 * MIB, True)
     busy = vm_states(NOW + 12, [load("a", NOW + n, 240 if n == 9 else 40) for n in range(13)], known)["a"]
-    assert (busy.memory_used_bytes, busy.memory_calm) == (240 * MIB, False)
+    assert (busy.memory.used_bytes, busy.memory.calm) == (240 * MIB, False)
     silent = vm_states(NOW + 12, [load("a", NOW + n, 256) for n in range(13)], known)["a"]
-    assert (silent.memory_used_bytes, silent.memory_calm) == (None, False)
+    assert (silent.memory.used_bytes, silent.memory.calm) == (None, False)
     young = vm_states(NOW + 12, [load("a", NOW + n, 40) for n in range(8, 13)], known)["a"]
-    assert not young.memory_calm
+    assert not young.memory.calm

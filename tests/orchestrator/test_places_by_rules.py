@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import CONFIG, GIB, LINK, RELATION, foreseen, machines, pair_state, vm, world
+from worlds import CONFIG, GIB, LINK, RELATION, changed, foreseen, machines, pair_state, vm, world
 
 from orchestrator import (
     HostSpec,
@@ -198,7 +198,7 @@ def short_link(bulk_priority: int = 0, bulk_rate: float = 25.0, capacity: float 
     start = world([surge, bulk], **machines(*guests, hosts=(host("h1", 4.0), host("h2", 4.0))))
     states = {key: LinkState(key, capacity, 0.0) for key in (ACCESS_1, ACCESS_2)}
     states[ACCESS_1] = replace(states[ACCESS_1], bytes_per_s=bulk_rate * 30_000 + 60_000)
-    return replace(start, links=states, ways=between)
+    return changed(start, links=states, ways=between)
 
 
 def test_the_less_important_machine_behind_a_link_that_will_be_short_goes_to_another() -> None:
@@ -215,11 +215,11 @@ def test_the_less_important_machine_behind_a_link_that_will_be_short_goes_to_ano
 def test_who_matters_as_much_or_brings_little_or_would_take_the_link_along_stays() -> None:
     assert moves(planned(short_link(bulk_priority=10))) == []
     assert moves(planned(short_link(bulk_rate=1.0, capacity=650_000.0))) == []
-    same = replace(short_link(), ways=lambda source, _end: ((source, "leaf"), ACCESS_1))
+    same = changed(short_link(), ways=lambda source, _end: ((source, "leaf"), ACCESS_1))
     found = planned(same)
     assert moves(found) == []
     assert any("would still go over leaf>h1" in one.why_not for one in found.refusals)
-    assert moves(planned(replace(short_link(), ways=lambda _source, _end: ()))) == []
+    assert moves(planned(changed(short_link(), ways=lambda _source, _end: ()))) == []
 
 
 def test_nobody_is_sent_behind_a_link_that_has_no_room() -> None:
@@ -247,7 +247,7 @@ def test_after_the_move_there_is_nothing_left_to_do_for_the_link() -> None:
 def callers(of: str, rate: float = 5.0) -> World:
     talk = pair_state(of, "web", 0, rate, destination="web", links=between(of, "h1"))
     start = world([talk], **machines(vm("web", "h1", 0.1, 0.2, movable=True), hosts=(host("h1"), host("h2"))))
-    return replace(start, links={}, ways=between)
+    return changed(start, links={}, ways=between)
 
 
 def test_a_machine_follows_its_callers_only_where_asked_for_and_only_for_a_clear_gain() -> None:
@@ -258,7 +258,7 @@ def test_a_machine_follows_its_callers_only_where_asked_for_and_only_for_a_clear
     assert "nearer to its callers on h2" in step.why
     assert planned(callers("c1"), following).steps == ()
     assert planned(callers("c9", rate=0.0), following).steps == ()
-    nowhere = replace(callers("c9"), ways=lambda _source, end: () if end == "h2" else (("c9", "leaf"), ACCESS_1))
+    nowhere = changed(callers("c9"), ways=lambda _source, end: () if end == "h2" else (("c9", "leaf"), ACCESS_1))
     assert planned(nowhere, following).steps == ()
 
 
@@ -266,6 +266,6 @@ def test_a_machine_follows_its_callers_only_where_asked_for_and_only_for_a_clear
 def test_of_hosts_with_room_the_nearer_to_the_callers_is_taken(caller: str, goes: str) -> None:
     start = short_host(batch("b", "h1", 0.3), others=(host("h2"), host("h3", 1.2)))
     talk = pair_state(caller, "b", 0, 3.0, destination="b", links=between(caller, "h1"))
-    start = replace(start, pairs={**start.pairs, talk.pair: talk}, ways=between, links={})
+    start = changed(start, pairs={**start.pairs, talk.pair: talk}, ways=between, links={})
     assert moves(planned(start)) == [MigrateVm("b", "h1", goes)]
     assert LINK not in start.links

@@ -40,7 +40,7 @@ def test_every_prefix_keeps_each_host_within_what_it_has(start: World) -> None:
             allowed = max(CONFIG.cpu.host_headroom * host.cpu_cores_capacity, taken(start, host.name))
             # The solver's own tolerance is a millionth of a core for each machine.
             assert taken(after, host.name) <= allowed + 1e-5, step.action.describe()
-            memory = [sum(one.memory_bytes for one in w.on_host(host.name)) for w in (start, after)]
+            memory = [sum(one.memory.bytes for one in w.on_host(host.name)) for w in (start, after)]
             assert memory[1] <= max(host.memory_bytes_capacity, memory[0])
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import CONFIG, GIB, RELATION, foreseen, machines, pair_state, vm, world
+from worlds import CONFIG, GIB, RELATION, changed, foreseen, machines, pair_state, vm, world
 
 from orchestrator import (
     HostSpec,
     LinkState,
+    MemoryState,
     MigrateVm,
     OrchestratorConfig,
     Plan,
@@ -88,7 +89,7 @@ def crowded(memory_bytes: int = 128 << 20, dirty_bytes_per_s: float | None = Non
     surging = foreseen(pair_state("c1", "shop", 10, 2.0, destination="shop", links=()), PEAKS)
     shop = vm("shop", "h1", 0.05, 0.2, priority=10, cpu_cores_max=0.8, relation=RELATION)
     batch = vm("batch", "h1", 0.25, 0.25, movable=True)
-    batch = replace(batch, memory_bytes=memory_bytes, dirty_bytes_per_s=dirty_bytes_per_s)
+    batch = replace(batch, memory=MemoryState(memory_bytes, dirty_bytes_per_s=dirty_bytes_per_s))
     large = tuple(HostSpec(name, "", "", 1.0, 64 * GIB) for name in ("h1", "h2"))
     return world([surging], **machines(shop, batch, vm("steady", "h1", 0.35, 0.5, priority=10), hosts=large))
 
@@ -126,7 +127,7 @@ def between(source: str, destination: str) -> tuple[LinkKey, ...]:
 
 def on_links(start: World, capacity: float, load: float, link: LinkKey = ACCESS_2) -> World:
     state = LinkState(link, capacity, load)
-    return replace(start, ways=between, links={**start.links, link: state})
+    return changed(start, ways=between, links={**start.links, link: state})
 
 
 def test_a_copy_over_shared_links_takes_only_what_they_have_left() -> None:
@@ -205,5 +206,5 @@ def test_no_choice_makes_another_host_short_or_wakes_a_cordoned_one(
         for host in others:
             used = sum(min(one.cores_limit, one.cores_used) for one in after.on_host(host.name))
             assert used <= CONFIG.cpu.host_headroom * host.cpu_cores_capacity + 1e-6
-            assert sum(one.memory_bytes for one in after.on_host(host.name)) <= GIB
+            assert sum(one.memory.bytes for one in after.on_host(host.name)) <= GIB
     assert moves(planned(after)) == []

@@ -7,7 +7,7 @@ from fake_queues import FakeQueues, eventually, settled
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
+from worlds import CONFIG, LINK, NOW, changed, foreseen, pair_state, world
 
 from cpdb import DriverError
 from orchestrator import (
@@ -57,7 +57,7 @@ def reserved(start: World, config: OrchestratorConfig = QUEUED) -> ReserveBandwi
 def short(*more, ready: bool = True) -> World:
     """The link is about to be short; its queue stands or does not."""
     found = world([foreseen(QUIET, {5: 25.0}), FLOOD, *more])
-    return replace(found, queues=frozenset({SPEC.link} if ready else ()))
+    return changed(found, queues=frozenset({SPEC.link} if ready else ()))
 
 
 # -- who goes through a queue
@@ -101,23 +101,23 @@ def test_where_another_important_pair_would_share_with_the_flood_that_is_limited
 
 
 def test_a_queue_also_helps_against_traffic_that_is_no_pair_of_ours() -> None:
-    start = replace(world([foreseen(QUIET, {5: 25.0})]), queues=frozenset({SPEC.link}))
+    start = changed(world([foreseen(QUIET, {5: 25.0})]), queues=frozenset({SPEC.link}))
     busy = replace(start, links={LINK: replace(start.links[LINK], bytes_per_s=1_450_000.0)})
     action = reserved(busy)
     assert (action.pair, action.dscp, action.limits) == (QUIET.pair, 46, ())
-    assert planned(replace(busy, queues=frozenset())).steps == ()
+    assert planned(changed(busy, queues=frozenset())).steps == ()
 
 
 def test_a_mark_is_held_renewed_and_exchanged_for_limits_when_the_queue_breaks() -> None:
     start = short()
     held = apply(start, reserved(start))
-    assert [one.dscp for one in held.reservations.values()] == [46]
+    assert [one.dscp for one in held.wanted.reservations.values()] == [46]
     assert planned(held).steps == ()
     later = {QUIET.pair: foreseen(QUIET, {5: 25.0}, NOW + 6), FLOOD.pair: FLOOD}
     half = replace(held, now=NOW + 6, pairs=later)
     (renewal,) = planned(half).steps
     assert (renewal.renewal, renewal.action) == (True, reserved(start))
-    (exchange,) = planned(replace(held, queues=frozenset())).steps
+    (exchange,) = planned(changed(held, queues=frozenset())).steps
     assert exchange.renewal
     assert isinstance(exchange.action, ReserveBandwidth)
     assert exchange.action.dscp is None

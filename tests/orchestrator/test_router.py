@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_world import fan
-from worlds import pair_state
+from worlds import changed, pair_state
 
 from cpdb import FIRST_TAG, InstallStatus, Link, Node, NodeKind, Pair, Quantity, SplitReport, Store
 from orchestrator import LinkState, OrchestratorConfig, World
@@ -73,7 +73,7 @@ class Routing:
         self.reader, self.router = FabricReader(store, chosen), Router(chosen)
 
     def propose(self, here: World) -> Proposal:
-        return self.router.propose(PlanningContext.of(replace(here, fabric=self.reader.read_fabric(here)), CONFIG))
+        return self.router.propose(PlanningContext.of(changed(here, fabric=self.reader.read_fabric(here)), CONFIG))
 
 
 def run(routing: Routing, made: list[World]) -> list[Step]:

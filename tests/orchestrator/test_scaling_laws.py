@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from worlds import NOW, foreseen, pair_state, world
+from worlds import NOW, changed, foreseen, pair_state, world
 
 from cpdb import Destination, MachineReport, Standing, VirtualIp
 from orchestrator import (
     HostSpec,
+    MemoryState,
     OrchestratorConfig,
     PoolMember,
     PoolSpec,
@@ -82,7 +83,7 @@ def _vm(draw: st.DrawFn, name: str, host: str, config: OrchestratorConfig) -> Vm
     used = limit * draw(st.floats(0, 1))
     relations = draw(st.sampled_from(((), (RELATION,))))
     calm = draw(st.booleans())
-    return VmState(name, host, used, limit, 1, 128 * MIB, config.declared.vm(name), relations, calm)
+    return VmState(name, host, used, limit, 1, MemoryState(128 * MIB), config.declared.vm(name), relations, calm)
 
 
 def planned(found: World, config: OrchestratorConfig) -> tuple[list[ScaleOut | ScaleIn], PlanningContext]:
@@ -94,7 +95,7 @@ def planned(found: World, config: OrchestratorConfig) -> tuple[list[ScaleOut | S
 def half_way(found: World) -> set[str]:
     """Machines of the pool that run and do not serve."""
     standing = {one.name: one.standing for one in found.virtual_ips[VIP].destinations}
-    running = {one.vm for one in found.observed if isinstance(one, MachineReport) and one.state == "running"}
+    running = {one.vm for one in found.wanted.observed if isinstance(one, MachineReport) and one.state == "running"}
     return {vm for vm in running if standing.get(vm) is not Standing.SERVING}
 
 
@@ -182,6 +183,6 @@ def test_whoever_runs_without_serving_is_laid_to_rest(case: tuple[World, Orchest
 @given(cases())
 def test_an_unknown_state_is_left_alone(case: tuple[World, OrchestratorConfig]) -> None:
     found, config = case
-    stale = replace(found, observed=tuple(replace(one, observed_at=NOW - 100) for one in found.observed))
+    stale = changed(found, observed=tuple(replace(one, observed_at=NOW - 100) for one in found.wanted.observed))
     actions, _ = planned(stale, config)
     assert not any(isinstance(one, ScaleOut) for one in actions)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_state, vm, world
+from worlds import CONFIG, GIB, LINK, NOW, RELATION, changed, foreseen, machines, pair_state, vm, world
 
 from cpdb import Reservation
 from orchestrator import (
@@ -104,7 +104,7 @@ def test_a_lower_limit_that_becomes_necessary_is_set_at_once() -> None:
     assert isinstance(action, ReserveBandwidth)
     loose = tuple(replace(one, bytes_per_s=2 * one.bytes_per_s) for one in action.limits)
     held = Reservation(action.key, action.pair, 1.0, loose, "o", "", NOW, NOW + CONFIG.bandwidth.lease_s)
-    (step,) = planned(replace(start, reservations={held.key: held})).steps
+    (step,) = planned(changed(start, reservations={held.key: held})).steps
     assert step.renewal
     assert isinstance(step.action, ReserveBandwidth)
     assert step.action.limits == action.limits
@@ -121,7 +121,7 @@ def test_a_reservation_for_a_pair_that_calmed_down_is_not_prolonged_for_another(
     other = pair_state("c2", "search", 10, 0.5)
     start = world([QUIET, other, replace(FLOOD, bytes_per_s=1_500_000.0, typical_bytes_per_s=1_500_000.0)])
     held = apply(start, planned(start).steps[0].action)
-    (key,) = held.reservations
+    (key,) = held.wanted.reservations
     assert key.startswith(str(QUIET.pair))
     calm = {**held.pairs, FLOOD.pair: FLOOD}
     link = {LINK: replace(held.links[LINK], bytes_per_s=0.0)}

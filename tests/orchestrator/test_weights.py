@@ -7,7 +7,7 @@ import pytest
 from fake_world import BACKUP, SEARCH, SHOP, START, Simulation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import CONFIG, GIB, LINK, NOW, RELATION, foreseen, machines, pair_state, vm, world
+from worlds import CONFIG, GIB, LINK, NOW, RELATION, changed, foreseen, machines, pair_state, vm, world
 
 from cpdb import (
     ActionRecord,
@@ -94,12 +94,12 @@ def test_planning_again_gives_nothing_and_what_was_declared_comes_back_in_calm()
     start = serving(10.0, 50.0)
     after = apply(start, steps(start)[0])
     assert steps(after) == []
-    calm = replace(serving(3.0, 3.0), weights=after.weights)
+    calm = changed(serving(3.0, 3.0), weights=after.wanted.weights)
     (back,) = steps(calm)
     assert (back.before, back.after) == (steps(start)[0].after, ())
     assert "as declared" in back.describe()
     assert steps(apply(calm, back)) == []
-    nearly = replace(serving(8.0, 38.5), weights=after.weights)
+    nearly = changed(serving(8.0, 38.5), weights=after.wanted.weights)
     assert steps(nearly) == []
 
 
@@ -126,7 +126,7 @@ def test_the_way_counts_as_much_as_the_machine() -> None:
     roomy = machines(vm("a", "h1", 0.1, 4.0), vm("b", "h2", 0.1, 4.0), hosts=tuple(_host(n) for n in ("h1", "h2")))
     start = serving(10.0, 40.0, **roomy)
     wide = ("leaf", "h2")
-    start = replace(
+    start = changed(
         start,
         links={LINK: LinkState(LINK, 700_000.0, 0.0), wide: LinkState(wide, 5_000_000.0, 0.0)},
         ways=lambda _source, end: (LINK,) if end == "h1" else (wide,),

@@ -1,14 +1,25 @@
 """Hand-made and random worlds for the pure core."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from fake_world import fan
 from hypothesis import strategies as st
 
 from cpdb import Forecast, Pair, Quantity
-from orchestrator import HostSpec, LinkState, OrchestratorConfig, PairState, VmSpec, VmState, World
+from orchestrator import (
+    HostSpec,
+    LinkState,
+    MemoryState,
+    NetworkState,
+    OrchestratorConfig,
+    PairState,
+    VmSpec,
+    VmState,
+    WantedState,
+    World,
+)
 from orchestrator.relations import CpuRelation
 
 NOW = 5_000.0
@@ -53,7 +64,15 @@ def foreseen(
 def world(pairs: list[PairState], capacity: float | None = 1_500_000.0, **more: Any) -> World:
     """A world with one link, LINK."""
     link = LinkState(LINK, capacity, sum(one.bytes_per_s for one in pairs))
-    return World(now=NOW, age_s=1.0, pairs={one.pair: one for one in pairs}, links={LINK: link}, **more)
+    return changed(World(now=NOW, age_s=1.0, pairs={one.pair: one for one in pairs}, links={LINK: link}), **more)
+
+
+def changed(start: World, **changes: Any) -> World:
+    """The world with other values, each put into the record that has a field of that name."""
+    wanted = {one.name: changes.pop(one.name) for one in fields(WantedState) if one.name in changes}
+    network = {one.name: changes.pop(one.name) for one in fields(NetworkState) if one.name in changes}
+    records: dict[str, Any] = {"wanted": replace(start.wanted, **wanted), "network": replace(start.network, **network)}
+    return replace(start, **(records | changes))
 
 
 def vm(name: str, host: str, used: float, limit: float, **spec: Any) -> VmState:
@@ -61,7 +80,7 @@ def vm(name: str, host: str, used: float, limit: float, **spec: Any) -> VmState:
     relations = tuple(one for one in (spec.pop("relation", None),) if one)
     calm = spec.pop("calm", False)
     declared = VmSpec(name, **({"cpu_cores_min": limit, "cpu_cores_max": limit} | spec))
-    return VmState(name, host, used, limit, 1, 128 << 20, declared, relations, calm)
+    return VmState(name, host, used, limit, 1, MemoryState(128 << 20), declared, relations, calm)
 
 
 def machines(*items: VmState, hosts: tuple[HostSpec, ...] | None = None) -> dict[str, Any]:
