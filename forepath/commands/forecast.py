@@ -34,9 +34,7 @@ Tier = Literal["fast", "slow"]
 def forecast(
     source: Annotated[str | None, typer.Argument(help="Source node; without it, all pairs")] = None,
     service: Annotated[str | None, typer.Argument(help="Virtual IP, by name or address")] = None,
-    who: Annotated[
-        bool, typer.Option("--who", help="Who will be active: every pair ever seen, likeliest first")
-    ] = False,
+    who: Annotated[bool, typer.Option("--who", help="Who will be active: all pairs, likeliest first")] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="With --who, how many")] = 20,
     horizon: Annotated[int, typer.Option("--horizon", min=1, help="With --who, seconds ahead")] = 15,
     subject: Annotated[
