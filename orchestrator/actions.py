@@ -13,6 +13,7 @@ from orchestrator.machine_actions import (
     ScaleAction,
     ScaleIn,
     ScaleOut,
+    ScalingChange,
     SetCpuLimit,
     SetMemory,
     SetNetworkRate,
@@ -32,6 +33,7 @@ __all__ = [
     "ScaleAction",
     "ScaleIn",
     "ScaleOut",
+    "ScalingChange",
     "SetCpuLimit",
     "SetMemory",
     "SetNetworkRate",
@@ -41,6 +43,9 @@ __all__ = [
     "VmAction",
     "VmChange",
     "from_json",
+    "moves_of",
+    "of_kind",
+    "scalings_of",
 ]
 
 Ends = tuple[str, str]
@@ -48,6 +53,7 @@ Path = tuple[str, ...]
 # The one thing that all these actions change
 NETWORK = "network"
 MOST_NAMED = 3
+SomeAction = TypeVar("SomeAction", bound=Action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,12 +299,20 @@ class SetWeights(Action):
         return {"virtual_ip": self.virtual_ip, "from": dict(self.before), "to": dict(self.after)}
 
 
-SomeAction = TypeVar("SomeAction")
-
-
-def of_kind(kind: type[SomeAction], actions: Iterable[object]) -> list[SomeAction]:
+def of_kind(kind: type[SomeAction], actions: Iterable[Action]) -> list[SomeAction]:
     """The actions of one kind, in their order."""
     return [action for action in actions if isinstance(action, kind)]
+
+
+def moves_of(actions: Iterable[Action]) -> list[MigrateVm]:
+    """Machines on the move, in their order."""
+    return of_kind(MigrateVm, actions)
+
+
+def scalings_of(actions: Iterable[Action]) -> list[ScalingChange]:
+    """Machines that come into a service, then those that leave one."""
+    scalings = (action for action in actions if isinstance(action, ScalingChange))
+    return sorted(scalings, key=lambda action: not action.comes)
 
 
 KINDS: Mapping[str, type[Action]] = {

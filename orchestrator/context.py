@@ -6,7 +6,7 @@ from math import ceil
 from typing import TypeVar
 
 from cpdb import BytesPerS, Pair, Quantity, Seconds
-from orchestrator.actions import Action, MigrateVm, ScaleIn, ScaleOut, of_kind
+from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
 from orchestrator.demand import Demand, PairDemand, Rate, demands, together
 from orchestrator.lead_times import NOWHERE, Circumstances
@@ -64,14 +64,14 @@ class PlanningContext:
     def joined(self) -> "PlanningContext":
         """Machines on their way into a service are seen in it; who is leaving still has its memory and its cores."""
         world = self.world
-        for action in (*of_kind(ScaleOut, world.in_flight), *of_kind(ScaleIn, world.in_flight)):
+        for action in scalings_of(world.in_flight):
             world = replace(apply(world, action), vms=world.vms)
         return replace(self, world=world)
 
     def arrived(self) -> "PlanningContext":
         """The same, and machines that move are seen where they are going, or another would be sent after them."""
         world = self.joined().world
-        for move in of_kind(MigrateVm, self.world.in_flight):
+        for move in moves_of(self.world.in_flight):
             world = apply(world, move)
         return replace(self, world=world)
 
@@ -151,7 +151,7 @@ def links_of(context: PlanningContext, action: MigrateVm) -> tuple[LinkKey, ...]
 
 def copying_on(context: PlanningContext, key: LinkKey) -> BytesPerS:
     """What the copies under way take from a link in this direction, in bytes/s."""
-    moves = of_kind(MigrateVm, context.world.in_flight)
+    moves = moves_of(context.world.in_flight)
     return sum(move.bytes_per_s or 0.0 for move in moves if move.bytes_per_s and key in links_of(context, move))
 
 
@@ -271,7 +271,7 @@ def load_served(vm: VmState, need: VmNeed) -> float:
 
 def residents(world: World, host: str) -> list[VmState]:
     """Machines on a host, and those on their way to it: while a machine moves, it counts on both sides."""
-    arriving = {move.vm for move in of_kind(MigrateVm, world.in_flight) if move.after == host}
+    arriving = {move.vm for move in moves_of(world.in_flight) if move.after == host}
     coming = (world.vms[name] for name in arriving if name in world.vms and world.vms[name].host != host)
     return sorted([*world.on_host(host), *coming], key=lambda vm: vm.name)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from cpdb import Destination, Json, MachineReport, show_rate
 from orchestrator.declared import HOWS, RESTS_AS, RUNNING, How
@@ -22,10 +22,24 @@ COMES: Mapping[How, str] = {
     "defined": "by starting it",
     "image": "from its golden image",
 }
-
-
 Value = TypeVar("Value", float, int, str)
 Amount = TypeVar("Amount", float, int)
+
+
+class MachineControls(Protocol):
+    """What can be set on a running machine. Each returns what is still pending, None when it already shows."""
+
+    def set_cpu_limit(self, cores: float) -> str | None:
+        """Over all its vCPUs."""
+
+    def set_vcpus(self, vcpus: int) -> str | None:
+        """The limit in cores stays what it was."""
+
+    def set_memory(self, memory_bytes: int) -> str | None:
+        """The balloon's target."""
+
+    def set_network_rate(self, bytes_per_s: float) -> str | None:
+        """Of each interface, both ways; 0 is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,10 @@ class SetCpuLimit(Resize[float]):
     def matches(self, vm: VmState, /) -> bool:
         return abs(vm.cores_limit - self.after) <= LIMIT_TOLERANCE
 
+    def adjust(self, controls: MachineControls) -> str | None:
+        """Sets it; what is still pending, None when it already shows."""
+        return controls.set_cpu_limit(self.after)
+
     def describe(self) -> str:
         return f"CPU limit of {self.vm} from {self.before:.2f} to {self.after:.2f} cores"
 
@@ -115,6 +133,10 @@ class SetVcpus(Resize[int]):
     def matches(self, vm: VmState, /) -> bool:
         return vm.vcpus == self.after
 
+    def adjust(self, controls: MachineControls) -> str | None:
+        """Sets it; what is still pending, None when it already shows."""
+        return controls.set_vcpus(self.after)
+
     def describe(self) -> str:
         return f"vCPUs of {self.vm} from {self.before} to {self.after}"
 
@@ -130,6 +152,10 @@ class SetMemory(Resize[int]):
 
     def matches(self, vm: VmState, /) -> bool:
         return abs(vm.memory.bytes - self.after) <= MEMORY_TOLERANCE_BYTES
+
+    def adjust(self, controls: MachineControls) -> str | None:
+        """Sets it; what is still pending, None when it already shows."""
+        return controls.set_memory(self.after)
 
     def describe(self) -> str:
         return f"memory of {self.vm} from {self.before >> 20} to {self.after >> 20} MiB"
@@ -179,6 +205,10 @@ class SetNetworkRate(VmChange[float]):
 
     kind: ClassVar[str] = "set_network_rate"
 
+    def adjust(self, controls: MachineControls) -> str | None:
+        """Sets it; what is still pending, None when it already shows."""
+        return controls.set_network_rate(self.after)
+
     def describe(self) -> str:
         before, after = (show_rate(rate) if rate else "no limit" for rate in (self.before, self.after))
         return f"network rate of {self.vm} from {before} to {after}"
@@ -186,8 +216,12 @@ class SetNetworkRate(VmChange[float]):
 
 @dataclass(frozen=True, slots=True)
 class ScalingChange(Action):
-    """`how` the machine rests while it does not serve: paused, saved, defined (off), or not at all (image)."""
+    """`how` the machine rests while it does not serve: paused, saved, defined (off), or not at all (image).
 
+    `comes`: it is brought into the service, else out of it.
+    """
+
+    comes: ClassVar[bool]
     virtual_ip: str
     vm: str
     host: str
@@ -235,6 +269,7 @@ class ScaleOut(ScalingChange):
     """Brings a machine of the pool up on `host` and into a virtual IP: it answers first, then it gets its share."""
 
     kind: ClassVar[str] = "scale_out"
+    comes: ClassVar[bool] = True
 
     def inverse(self) -> "ScaleIn":
         return ScaleIn(self.virtual_ip, self.vm, self.host, self.how)
@@ -251,6 +286,7 @@ class ScaleIn(ScalingChange):
     """Takes a machine out of a virtual IP, waits for its live connections, and lays it to rest again."""
 
     kind: ClassVar[str] = "scale_in"
+    comes: ClassVar[bool] = False
 
     def inverse(self) -> ScaleOut:
         return ScaleOut(self.virtual_ip, self.vm, self.host, self.how)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 from cpdb import DriverError, HostLoad, Seconds, VmLoad
 from orchestrator.act.hypervisors import Finished, SeenMachine, change_of_one
@@ -21,6 +22,9 @@ LATENCIES_S: Mapping[str, Seconds] = {
 }
 COPY_BYTES_PER_S = 125e6
 MIGRATION_LIMIT_S = 30.0
+# From the call to the first answer, by the state that a machine comes from.
+BOOT_S: Mapping[str, Seconds] = {PAUSED: 0.1, SAVED: 0.8, OFF: 3.0, ABSENT: 4.0}
+DoneChange = TypeVar("DoneChange", bound=VmAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +101,15 @@ class FakeHypervisors:
 
     def _takes_s(self, action: VmAction) -> Seconds:
         pending_s = min(SETTLE_S, self.pending.get((action.kind, action.vm), 0.0))
-        vm = self.machines[action.vm]
-        if not isinstance(action, MigrateVm) or vm.dirty_bytes_per_s is None:
-            return self.latencies_s[action.kind] + pending_s
-        copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
-        return min(copied.total_s, overrun_s(MIGRATION_LIMIT_S, action.expected_s))
+        usual_s = self.latencies_s[action.kind] + pending_s
+        return EFFECTS[type(action)].takes_s(self.machines[action.vm], action, usual_s)
 
     def follow(self, number: int, action: MachineAction, now: Seconds) -> bool:
         """What is not measured is looked up; all else the world will show."""
-        if not isinstance(action, SetNetworkRate):
+        effect = EFFECTS.get(type(action))
+        ok = effect.found(self.machines.get(action.vm), action) if effect else None
+        if ok is None:
             return False
-        vm = self.machines.get(action.vm)
-        ok = vm is not None and vm.network_bytes_per_s == action.after
         self._ended.append(Finished(number, ok, f"{action.describe()}: {'found' if ok else 'not carried out'}", now))
         return True
 
@@ -127,31 +128,19 @@ class FakeHypervisors:
         problem = self.fail.pop((action.kind, action.vm), None) or self._problem(action)
         if problem:
             return Finished(number, False, problem, ready_at)
-        self.machines[action.vm] = _changed(self.machines[action.vm], action)
+        self.machines[action.vm] = EFFECTS[type(action)].changed(self.machines[action.vm], action)
         return Finished(number, True, f"done: {action.describe()}", ready_at)
 
     def _problem(self, action: VmAction) -> str | None:
         vm = self.machines.get(action.vm)
         if vm is None:
             return f"{action.vm}: no such machine on any host; it was stopped or removed"
-        if isinstance(action, SetVcpus) and action.after > vm.vcpus_max:
-            return f"{vm.name}: {action.after} vCPUs are more than its maximum of {vm.vcpus_max}"
-        if isinstance(action, SetMemory) and action.after < (floor := _floor(vm, action.after)):
-            return f"{vm.name}: {action.after >> 20} MiB is below the floor of {floor >> 20} MiB"
+        effect = EFFECTS[type(action)]
+        if (refused := effect.refused(vm, action)) is not None:
+            return refused
         if self.pending.pop((action.kind, vm.name), 0.0) >= SETTLE_S:
             return f"{action.describe()}: pending: the guest has not let go after {SETTLE_S:g} s"
-        if isinstance(action, MigrateVm):
-            return self._no_move(vm, action)
-        return None
-
-    def _no_move(self, vm: FakeVm, action: MigrateVm) -> str | None:
-        host = self.hosts.get(action.after)
-        if host is None or vm.host != action.before:
-            return f"{vm.name} is on {vm.host}, not on {action.before}" if host else f"{action.after}: no such host"
-        memory = sum(one.memory_bytes for one in self.machines.values() if one.host == host.name)
-        if memory + vm.memory_bytes > host.memory_bytes_capacity:
-            return f"{host.name}: no memory for {vm.name}"
-        return _broken_off(vm, action)
+        return effect.failed(vm, action, self)
 
     def remove(self, names: Iterable[str]) -> None:
         """Machines that vanish."""
@@ -163,36 +152,103 @@ class FakeHypervisors:
         self._waiting.clear()
 
 
-def _floor(vm: FakeVm, after: int) -> int:
-    return floor_bytes(vm.memory_used_bytes, 0) if after < vm.memory_bytes else MEMORY_FLOOR_BYTES
+class FakeEffect(Generic[DoneChange]):
+    """What one kind of change does to a machine, how long that takes, and why it does not come off."""
 
+    def changed(self, vm: FakeVm, action: DoneChange) -> FakeVm:
+        """The machine once it is done."""
+        raise NotImplementedError
 
-def _broken_off(vm: FakeVm, action: MigrateVm) -> str | None:
-    """Why a copy is not let run on: its guest writes too fast, or it takes too long."""
-    if vm.dirty_bytes_per_s is None:
+    def takes_s(self, vm: FakeVm, action: DoneChange, usual_s: Seconds) -> Seconds:  # noqa: ARG002 - an answer
+        """How long it takes."""
+        return usual_s
+
+    def refused(self, vm: FakeVm, action: DoneChange) -> str | None:  # noqa: ARG002 - an answer
+        """Why its host does not begin it."""
         return None
-    copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
-    limit_s = overrun_s(MIGRATION_LIMIT_S, action.expected_s)
-    if copied.converges and copied.total_s <= limit_s:
+
+    def failed(self, vm: FakeVm, action: DoneChange, among: FakeHypervisors) -> str | None:  # noqa: ARG002 - an answer
+        """Why it does not end well, though its guest follows."""
         return None
-    why = f"it took longer than {limit_s:.0f} s" if copied.converges else "it does not converge"
-    return f"broken off: {why}; {vm.name} still runs on {vm.host}"
+
+    def found(self, vm: FakeVm | None, action: DoneChange) -> bool | None:  # noqa: ARG002 - an answer
+        """Whether it is found done after a restart; None where the world shows that."""
+        return None
 
 
-def _changed(vm: FakeVm, action: VmAction) -> FakeVm:
-    if isinstance(action, MigrateVm):
-        return replace(vm, host=action.after)
-    if isinstance(action, SetCpuLimit):
+class _CpuLimitEffect(FakeEffect[SetCpuLimit]):
+    def changed(self, vm: FakeVm, action: SetCpuLimit) -> FakeVm:
         return replace(vm, cores_limit=action.after)
-    if isinstance(action, SetMemory):
+
+
+class _VcpusEffect(FakeEffect[SetVcpus]):
+    def changed(self, vm: FakeVm, action: SetVcpus) -> FakeVm:
+        return replace(vm, vcpus=action.after, cores_limit=min(vm.cores_limit, float(action.after)))
+
+    def refused(self, vm: FakeVm, action: SetVcpus) -> str | None:
+        if action.after <= vm.vcpus_max:
+            return None
+        return f"{vm.name}: {action.after} vCPUs are more than its maximum of {vm.vcpus_max}"
+
+
+class _MemoryEffect(FakeEffect[SetMemory]):
+    def changed(self, vm: FakeVm, action: SetMemory) -> FakeVm:
         return replace(vm, memory_bytes=action.after)
-    if isinstance(action, SetNetworkRate):
+
+    def refused(self, vm: FakeVm, action: SetMemory) -> str | None:
+        shrinks = action.after < vm.memory_bytes
+        floor = floor_bytes(vm.memory_used_bytes, 0) if shrinks else MEMORY_FLOOR_BYTES
+        if action.after >= floor:
+            return None
+        return f"{vm.name}: {action.after >> 20} MiB is below the floor of {floor >> 20} MiB"
+
+
+class _NetworkRateEffect(FakeEffect[SetNetworkRate]):
+    def changed(self, vm: FakeVm, action: SetNetworkRate) -> FakeVm:
         return replace(vm, network_bytes_per_s=action.after)
-    return replace(vm, vcpus=action.after, cores_limit=min(vm.cores_limit, float(action.after)))
+
+    def found(self, vm: FakeVm | None, action: SetNetworkRate) -> bool:
+        return vm is not None and vm.network_bytes_per_s == action.after
 
 
-# From the call to the first answer, by the state that a machine comes from.
-BOOT_S: Mapping[str, Seconds] = {PAUSED: 0.1, SAVED: 0.8, OFF: 3.0, ABSENT: 4.0}
+class _MoveEffect(FakeEffect[MigrateVm]):
+    def changed(self, vm: FakeVm, action: MigrateVm) -> FakeVm:
+        return replace(vm, host=action.after)
+
+    def takes_s(self, vm: FakeVm, action: MigrateVm, usual_s: Seconds) -> Seconds:
+        if vm.dirty_bytes_per_s is None:
+            return usual_s
+        copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
+        return min(copied.total_s, overrun_s(MIGRATION_LIMIT_S, action.expected_s))
+
+    def failed(self, vm: FakeVm, action: MigrateVm, among: FakeHypervisors) -> str | None:
+        host = among.hosts.get(action.after)
+        if host is None or vm.host != action.before:
+            return f"{vm.name} is on {vm.host}, not on {action.before}" if host else f"{action.after}: no such host"
+        memory = sum(one.memory_bytes for one in among.machines.values() if one.host == host.name)
+        if memory + vm.memory_bytes > host.memory_bytes_capacity:
+            return f"{host.name}: no memory for {vm.name}"
+        return self._broken_off(vm, action)
+
+    def _broken_off(self, vm: FakeVm, action: MigrateVm) -> str | None:
+        """Why a copy is not let run on: its guest writes too fast, or it takes too long."""
+        if vm.dirty_bytes_per_s is None:
+            return None
+        copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
+        limit_s = overrun_s(MIGRATION_LIMIT_S, action.expected_s)
+        if copied.converges and copied.total_s <= limit_s:
+            return None
+        why = f"it took longer than {limit_s:.0f} s" if copied.converges else "it does not converge"
+        return f"broken off: {why}; {vm.name} still runs on {vm.host}"
+
+
+EFFECTS: Mapping[type[MachineAction], FakeEffect[Any]] = {
+    SetCpuLimit: _CpuLimitEffect(),
+    SetVcpus: _VcpusEffect(),
+    SetMemory: _MemoryEffect(),
+    SetNetworkRate: _NetworkRateEffect(),
+    MigrateVm: _MoveEffect(),
+}
 
 
 @dataclass(slots=True)

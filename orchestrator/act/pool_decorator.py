@@ -147,7 +147,7 @@ class Scaling:
         vm = saga.stages.member.vm
         if found.ok:
             self._failed.pop(vm, None)
-        elif isinstance(saga.stages.action, ScaleOut):
+        elif saga.stages.action.comes:
             self._failed[vm] = self._failed.get(vm, (0, 0.0))[0] + 1, found.ready_at
 
     def _close(self, found: Finished) -> None:

@@ -10,7 +10,6 @@ from orchestrator.act import workflow_log as route
 from orchestrator.act.hypervisors import Finished
 from orchestrator.act.stages import Now, Stages
 from orchestrator.act.workflow_log import Position
-from orchestrator.actions import ScaleOut
 
 LOG = structlog.get_logger(__name__)
 # Two processes may think that an action is theirs; only the one that holds its lease takes steps.
@@ -111,7 +110,7 @@ class ScaleWorkflow:
     def _good(self, at: Position) -> tuple[OutcomeKind, str]:
         if at.way == route.BACK:
             return OutcomeKind.REVERTED, f"undone: {self.stages.action.describe()}: {at.why}"
-        word = "serves" if isinstance(self.stages.action, ScaleOut) else "no longer serves"
+        word = "serves" if self.stages.action.comes else "no longer serves"
         return OutcomeKind.DONE, f"done: {self.stages.member.vm} {word} {self.stages.pool.virtual_ip}"
 
     def _note(self, what: str, now: Seconds, **more: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cpdb import OutcomeKind, Seconds, WorkflowStep
-from orchestrator.actions import ScaleAction, ScaleOut
+from orchestrator.actions import ScaleAction
 from orchestrator.declared import Manner
 
 FORWARD, BACK = "forward", "back"
@@ -30,7 +30,7 @@ def share_of(stage: str) -> float | None:
 
 def forward(action: ScaleAction, manner: Manner) -> tuple[str, ...]:
     """The stages of an action."""
-    return way_in(manner) if isinstance(action, ScaleOut) else WAY_OUT
+    return way_in(manner) if action.comes else WAY_OUT
 
 
 def back(action: ScaleAction, failed: str, manner: Manner) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def back(action: ScaleAction, failed: str, manner: Manner) -> tuple[str, ...]:
 
     Who had traffic is drained first; who was already laid to rest comes in as if it were new.
     """
-    if isinstance(action, ScaleOut):
+    if action.comes:
         return WAY_OUT if share_of(failed) is not None else (LEAVE, REST)
     return way_in(manner) if failed == REST else (SERVE,)
 

@@ -15,6 +15,7 @@ from orchestrator.actions import (
     SetVcpus,
     SetWeights,
     from_json,
+    moves_of,
     of_kind,
 )
 from orchestrator.config import GuardSettings
@@ -24,6 +25,11 @@ from orchestrator.plan import Plan
 from orchestrator.proposal import Objection, Refusal, RefusalCode, Step
 
 MINUTE_S = 60.0
+UNSUCCESSFUL = frozenset({OutcomeKind.FAILED, OutcomeKind.REVERTED, OutcomeKind.NOT_REVERTED})
+DID = frozenset({OutcomeKind.PENDING, OutcomeKind.DONE}) | UNSUCCESSFUL
+# Twice as long after each failure in a row, but no longer than the journal is looked back at.
+LONGEST_RETRY_S = 480.0
+SCALING_KINDS = frozenset({ScaleOut.kind, ScaleIn.kind})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +118,6 @@ def read_action(record: ActionRecord) -> Action | None:
         return None
 
 
-UNSUCCESSFUL = frozenset({OutcomeKind.FAILED, OutcomeKind.REVERTED, OutcomeKind.NOT_REVERTED})
-DID = frozenset({OutcomeKind.PENDING, OutcomeKind.DONE}) | UNSUCCESSFUL
-# Twice as long after each failure in a row, but no longer than the journal is looked back at.
-LONGEST_RETRY_S = 480.0
-SCALING_KINDS = frozenset({ScaleOut.kind, ScaleIn.kind})
-
-
 @dataclass(frozen=True, slots=True)
 class Guarded:
     """What may be done now, and what may not with the reason."""
@@ -170,7 +169,7 @@ def _objections(
     found = (
         over_budget(action, allowed, context, done),
         _failed_lately(action, context, done),
-        *(_move(move, allowed, context) for move in of_kind(MigrateVm, [action])),
+        *(_move(move, allowed, context) for move in moves_of([action])),
         _too_large(action, context) if isinstance(action, Resize) else None,
         _back_again(action, context, done),
         held_still(action, done, context.world.now, context.config.guard),
@@ -206,7 +205,7 @@ def _move(action: MigrateVm, allowed: Sequence[Step], context: PlanningContext) 
 
 def crowded(context: PlanningContext, action: MigrateVm, others: Sequence[Action]) -> Objection | None:
     """Why one more copy would be too many at a time: in all, at one of its hosts, or on one of its links."""
-    moves, most = of_kind(MigrateVm, others), context.config.moves.at_once
+    moves, most = moves_of(others), context.config.moves.at_once
     if len(moves) >= most:
         text = f"one migration at a time: {len(moves)} machines are moving, {most} may at once"
         return Objection(RefusalCode.MOVES_AT_ONCE, text)
@@ -241,7 +240,7 @@ def _back_again(action: Action, context: PlanningContext, done: Sequence[ActionR
     earlier = changes(action, done)[::-1]
     if not earlier:
         return None
-    for move in of_kind(MigrateVm, [action]):
+    for move in moves_of([action]):
         return _move_again(move, earlier, context)
     ago = context.world.now - earlier[0].t
     turned = action.kind == SetCpuLimit.kind and action.turns(earlier[0].action)
@@ -266,7 +265,7 @@ def _move_again(action: MigrateVm, earlier: Sequence[Change], context: PlanningC
         text = f"cooldown: {action.vm} was moved {ago:.0f} s ago, {settings.move_cooldown_s:g} s must pass"
         return Objection(RefusalCode.COOLDOWN, text)
     for change in earlier:
-        came_from = [move.before for move in of_kind(MigrateVm, [change.action])]
+        came_from = [move.before for move in moves_of([change.action])]
         if came_from == [action.after] and now - change.t < settings.oscillation_s:
             text = f"oscillation: {action.vm} came from {action.after} {now - change.t:.0f} s ago"
             return Objection(RefusalCode.OSCILLATION, text)

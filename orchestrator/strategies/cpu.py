@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 
-from orchestrator.actions import MigrateVm, SetCpuLimit, SetVcpus
+from orchestrator.actions import MigrateVm, SetCpuLimit, SetVcpus, of_kind
 from orchestrator.config import NOW, CpuSettings
 from orchestrator.context import (
     PlanningContext,
@@ -78,7 +78,7 @@ def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
         found = list(_considered(context, vm, vm_need(context, vm, NOW)))
     yield from found
     if not any(isinstance(one, Step) for one in found):
-        yield from _plug_ahead(context, vm, found)
+        yield from _plug_ahead(context, vm)
 
 
 def _too_short(context: PlanningContext, need: VmNeed, found: list[Step | Refusal]) -> Refusal | None:
@@ -141,11 +141,10 @@ def _given(context: PlanningContext, vm: VmState, grant: _Grant) -> Iterator[Ste
     yield replace(_step(context, vm, SetCpuLimit(vm.name, reached, grant.after), grant), waits=True)
 
 
-def _plug_ahead(context: PlanningContext, vm: VmState, found: list[Step | Refusal]) -> Iterator[Step | Refusal]:
+def _plug_ahead(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
     """Another vCPU takes longer than a quota: it is plugged in for a need that only a farther horizon shows."""
     spec = vm.spec
-    planned = any(isinstance(one, Step) and isinstance(one.action, SetVcpus) for one in found)
-    if spec is None or planned or spec.vcpus_max <= vm.vcpus or _plugging(context.world, vm):
+    if spec is None or spec.vcpus_max <= vm.vcpus or _plugging(context.world, vm):
         return
     horizons = context.acting_horizons(SetVcpus.kind, on_host(context.world, vm.host))
     need = most(vm_need(context, vm, one) for one in horizons)
@@ -168,7 +167,7 @@ def _plug_ahead(context: PlanningContext, vm: VmState, found: list[Step | Refusa
 
 
 def _plugging(world: World, vm: VmState) -> bool:
-    return any(isinstance(one, SetVcpus) and one.vm == vm.name for one in world.in_flight)
+    return any(change.vm == vm.name for change in of_kind(SetVcpus, world.in_flight))
 
 
 def _whole_steps(cores: float, settings: CpuSettings) -> float:

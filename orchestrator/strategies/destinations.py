@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cpdb import BytesPerS, Pair, Seconds, show_rate
-from orchestrator.actions import MigrateVm, of_kind
+from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, needed_on, residents, too_short
 from orchestrator.declared import HostSpec
@@ -72,7 +72,7 @@ def post_copy(memory_bytes: float, dirty_bytes_per_s: BytesPerS, bytes_per_s: By
 
 def movable(world: World, vms: Iterable[VmState]) -> list[VmState]:
     """Those that may move and are not moving, the least important first, then the quickest to copy."""
-    moving = {move.vm for move in of_kind(MigrateVm, world.in_flight)}
+    moving = {move.vm for move in moves_of(world.in_flight)}
     able = [vm for vm in vms if vm.spec is not None and vm.spec.movable and vm.name not in moving]
     return sorted(able, key=lambda vm: (vm.priority, vm.memory.bytes, vm.name))
 

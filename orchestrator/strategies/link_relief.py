@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cpdb import show_rate
-from orchestrator.actions import MigrateVm, of_kind
+from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.context import PlanningContext, needed_on
 from orchestrator.demand import PairDemand, together
 from orchestrator.promises import LinkRatePromise
@@ -95,7 +95,7 @@ def _needed(context: PlanningContext, short: _Short) -> float:
 
 def _rerouted(context: PlanningContext, step: Step) -> PlanningContext:
     """The world after a move, with the pairs of the machine on their new ways and off the links they leave."""
-    moves = of_kind(MigrateVm, [step.action])
+    moves = moves_of([step.action])
     if not moves:
         return context
     action = moves[0]

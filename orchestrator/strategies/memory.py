@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 
 from cpdb import MIB
-from orchestrator.actions import MigrateVm, SetMemory
+from orchestrator.actions import SetMemory, moves_of
 from orchestrator.config import NOW, MemorySettings
 from orchestrator.context import PlanningContext, propose_each, served_demands, too_short, until_back
 from orchestrator.declared import VmSpec
@@ -70,7 +70,7 @@ def propose(context: PlanningContext) -> Proposal:
 
 def _ours(world: World, vm: VmState) -> bool:
     """Declared with a maximum, on a declared host, telling what it uses, and not being copied just now."""
-    moving = any(isinstance(one, MigrateVm) and one.vm == vm.name for one in world.in_flight)
+    moving = any(move.vm == vm.name for move in moves_of(world.in_flight))
     planned = vm.spec is not None and vm.spec.memory_bytes_max > 0
     return planned and vm.host in world.hosts and vm.memory.used_bytes is not None and not moving
 

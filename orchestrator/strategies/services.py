@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cpdb import HealthReport, HealthStatus, MachineReport, Seconds, Standing
-from orchestrator.actions import ScaleIn, ScaleOut, of_kind
+from orchestrator.actions import ScaleOut, ScalingChange, scalings_of
 from orchestrator.config import NOW
 from orchestrator.context import STARVED_FACTOR, PlanningContext, ceiling, load_now, residents, vm_need
 from orchestrator.declared import ABSENT, COMES_UP, HOWS, PAUSED, How, PoolMember, PoolSpec
@@ -183,7 +183,6 @@ def _closed(context: PlanningContext, pool: PoolSpec, member: PoolMember, state:
     return None
 
 
-def scaled(world: World, pool: PoolSpec) -> list[ScaleOut | ScaleIn]:
+def scaled(world: World, pool: PoolSpec) -> list[ScalingChange]:
     """What is under way for a pool's virtual IP."""
-    under_way: list[ScaleOut | ScaleIn] = [*of_kind(ScaleOut, world.in_flight), *of_kind(ScaleIn, world.in_flight)]
-    return [action for action in under_way if action.virtual_ip == pool.virtual_ip]
+    return [action for action in scalings_of(world.in_flight) if action.virtual_ip == pool.virtual_ip]

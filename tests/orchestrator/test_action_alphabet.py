@@ -1,11 +1,15 @@
 """The laws of the alphabet: undoing twice changes nothing, and the journal gives back what was written."""
 
+import ast
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import orchestrator
 from cpdb import Limit, Pair, SettingsError
 from orchestrator import (
     Action,
@@ -67,3 +71,43 @@ def test_a_journal_from_before_there_were_queues_is_still_read() -> None:
     action = ReserveBandwidth("k", Pair("a", "b"), 1.0, (Limit(Pair("c", "d"), 2.0),), 8.0)
     body = {key: value for key, value in action.to_json().items() if key != "dscp"}
     assert from_json(action.kind, body) == action
+
+
+MOST_TOLD_APART = 20
+
+
+def test_what_differs_between_actions_stands_with_them() -> None:
+    """Actions are asked what they are only where something is known of one kind alone."""
+    room = Path(orchestrator.__file__).parent
+    places = [
+        f"{path.relative_to(room)}:{line} {name}"
+        for path in sorted(room.rglob("*.py"))
+        for line, name in _told_apart(ast.parse(path.read_text()))
+    ]
+    assert len(places) <= MOST_TOLD_APART, "\n".join(places)
+
+
+def _told_apart(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and classes of each `isinstance`, `of_kind` and `case` that tells actions apart."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance"), args=[_, kinds]):
+                asked = kinds
+            case ast.Call(func=ast.Name(id="of_kind"), args=[kinds, _]):
+                asked = kinds
+            case ast.MatchClass(cls=kinds):
+                asked = kinds
+            case _:
+                continue
+        names = {name.id for name in ast.walk(asked) if isinstance(name, ast.Name)} & _names_of_actions()
+        if names:
+            yield asked.lineno, ", ".join(sorted(names))
+
+
+def _names_of_actions() -> set[str]:
+    kinds, found = [Action], {"VmAction", "ScaleAction", "MachineAction"}
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.__name__)
+        kinds += kind.__subclasses__()
+    return found

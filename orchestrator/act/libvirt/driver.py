@@ -81,20 +81,26 @@ class LibvirtHypervisors:
     def start(self, number: int, action: MachineAction, now: Seconds) -> None:  # noqa: ARG002 - part of the protocol
         """Hands the action to a thread of its own."""
         change = change_of_one(action)
-        self._run(number, change, lambda: self._move(change) if isinstance(change, MigrateVm) else self._change(change))
+        if isinstance(change, MigrateVm):
+            self._copy(number, change, self._mover.move)
+        else:
+            self._run(number, change, lambda: self._change(change))
 
     def follow(self, number: int, action: MachineAction, now: Seconds) -> bool:  # noqa: ARG002 - part of the protocol
         """A copy goes on without the process that began it, so somebody must end it in time. A rate is read back."""
         if isinstance(action, MigrateVm):
-            self._run(number, action, lambda: self._moved(action, self._mover.follow))
+            self._copy(number, action, self._mover.follow)
         elif isinstance(action, SetNetworkRate):
             self._run(number, action, lambda: self._found(action))
         else:
             return False  # it was quick, and it is measured
         return True
 
-    def _run(self, number: int, action: VmAction, deed: Callable[[], str]) -> None:
-        limit_s = CHANGE_LIMIT_S + (2 * self._migration_limit_s if isinstance(action, MigrateVm) else 0.0)
+    def _copy(self, number: int, action: MigrateVm, how: Callable[[MigrateVm], Moved]) -> None:
+        limit_s = CHANGE_LIMIT_S + 2 * self._migration_limit_s
+        self._run(number, action, lambda: self._moved(action, how), limit_s)
+
+    def _run(self, number: int, action: VmAction, deed: Callable[[], str], limit_s: Seconds = CHANGE_LIMIT_S) -> None:
         thread = threading.Thread(target=self._work, args=(number, action, deed), name=f"action-{number}", daemon=True)
         with self._lock:
             if self._closed:
@@ -143,9 +149,6 @@ class LibvirtHypervisors:
         finally:
             turn.release()
 
-    def _move(self, action: MigrateVm) -> str:
-        return self._moved(action, self._mover.move)
-
     def _moved(self, action: MigrateVm, how: Callable[[MigrateVm], Moved]) -> str:
         try:
             moved = how(action)
@@ -158,16 +161,8 @@ class LibvirtHypervisors:
     def _change(self, action: SetCpuLimit | SetVcpus | SetMemory | SetNetworkRate) -> str:
         host, domain = self.connections.find(action.vm)
         domain.patient()
-        pending = None
-        if isinstance(action, SetCpuLimit):
-            domain.set_limit_cores(action.after, domain.vcpus())
-        elif isinstance(action, SetMemory):
-            spec = self._specs.get(action.vm)
-            pending = set_memory(domain, action.after, spec.memory_bytes_min if spec else 0, self._clock())
-        elif isinstance(action, SetNetworkRate):
-            set_network_rate(domain, action.after)
-        else:
-            pending = set_vcpus(domain, action)
+        spec = self._specs.get(action.vm)
+        pending = action.adjust(DomainControls(domain, spec.memory_bytes_min if spec else 0, self._clock))
         self._meter.forget(host, action.vm)
         if pending:
             raise DriverError(f"{action.describe()}: {pending}")
@@ -189,15 +184,34 @@ class LibvirtHypervisors:
         self.connections.close()
 
 
-def set_vcpus(domain: Domain, action: SetVcpus) -> str | None:
-    """Keeps the limit in cores, as a new vCPU would bring its own quota. None when it shows, else what is pending."""
-    before = domain.vcpus()
-    limited = domain.quota() is not None
-    limit = domain.limit_cores(before)
-    if limited and action.after > before:
-        domain.set_limit_cores(limit * before / action.after, before)
-    pending = domain.set_vcpus(action.after)
-    if limited:
-        now = domain.vcpus()
-        domain.set_limit_cores(min(limit, float(now)), now)
-    return pending
+@dataclass(frozen=True, slots=True)
+class DomainControls:
+    """See MachineControls."""
+
+    domain: Domain
+    memory_bytes_min: int
+    clock: Callable[[], Seconds]
+
+    def set_cpu_limit(self, cores: float) -> str | None:
+        self.domain.set_limit_cores(cores, self.domain.vcpus())
+        return None
+
+    def set_vcpus(self, vcpus: int) -> str | None:
+        """Keeps the limit in cores, as a new vCPU would bring its own quota."""
+        before = self.domain.vcpus()
+        limited = self.domain.quota() is not None
+        limit = self.domain.limit_cores(before)
+        if limited and vcpus > before:
+            self.domain.set_limit_cores(limit * before / vcpus, before)
+        pending = self.domain.set_vcpus(vcpus)
+        if limited:
+            now = self.domain.vcpus()
+            self.domain.set_limit_cores(min(limit, float(now)), now)
+        return pending
+
+    def set_memory(self, memory_bytes: int) -> str | None:
+        return set_memory(self.domain, memory_bytes, self.memory_bytes_min, self.clock())
+
+    def set_network_rate(self, bytes_per_s: float) -> str | None:
+        set_network_rate(self.domain, bytes_per_s)
+        return None
