@@ -35,7 +35,7 @@ from orchestrator.observe.measured import RECENT_S, RUNNING, TYPICAL_S, MachineF
 from orchestrator.world import LinkKey, LinkState, NetworkState, Outlook, PairState, WantedState, World
 
 FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
-# The slow lane is made anew every ten seconds or so; older than this it is no longer about now.
+# The slow tier is made anew every ten seconds or so; older than this it is no longer about now.
 SLOW_MAX_AGE_S = 60.0
 
 
@@ -46,8 +46,8 @@ def outlook(
     wanted_links = {Subject(SubjectKind.LINK, *one) for one in links}
     wanted_pairs = {Subject(SubjectKind.PAIR, one.source, one.virtual_ip) for one in pairs}
     found: dict[tuple[tuple[str, str], int], BytesPerS] = {}
-    for lane in (SLOW_LINKS, FAST_LINKS):
-        batch = store.forecasts.batch(now, SLOW_MAX_AGE_S, lane)
+    for tier in (SLOW_LINKS, FAST_LINKS):
+        batch = store.forecasts.batch(now, SLOW_MAX_AGE_S, tier)
         found |= {((one.a, one.b), far): value for one, far, value in peaks(batch, wanted_links, level)}
     slow = store.forecasts.batch(now, SLOW_MAX_AGE_S, SLOW_PAIRS)
     return Outlook(found, {(Pair(one.a, one.b), far): value for one, far, value in peaks(slow, wanted_pairs, level)})

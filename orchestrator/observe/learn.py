@@ -1,4 +1,4 @@
-"""Learns slowly changing facts from the recorded past: bytes per connection, and what talk costs each machine."""
+"""Learns slowly changing facts from the recorded past: bytes of a connection, CPU and memory of communications."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,34 +105,34 @@ def _upper(samples: Sequence[tuple[float, int]], by: int) -> float | None:
 
 def _both_kinds(past: Past) -> dict[str, tuple[tuple[CpuRelation, ...], tuple[MemoryRelation, ...]]]:
     """Machine -> its CPU relations and its memory relations, one a feature as far as there is an opinion."""
-    talk: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+    communicated: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     for row in past.communications:
         parts = {row.destination: 1.0} if row.destination else past.shares.get(row.virtual_ip, {})
         for vm, share in parts.items():
-            sums = talk[vm][int(row.t // BUCKET_S)]
+            sums = communicated[vm][int(row.t // BUCKET_S)]
             sums[0] += share * row.new_connections
             sums[1] += share * row.bytes
     work: dict[str, dict[int, list[VmLoad]]] = defaultdict(lambda: defaultdict(list))
     for load in past.vm_loads:
         work[load.vm][int(load.t // BUCKET_S)].append(load)
-    # What lies in the newest bucket is still incomplete: load without the talk that caused it would teach nonsense.
+    # What lies in the newest bucket is still incomplete: load without the traffic that caused it would teach nonsense.
     rows = (past.communications, past.vm_loads)
     until = min((int(one[-1].t // BUCKET_S) for one in rows if one), default=0)
-    return {vm: _of_machine(_before(until, talk[vm]), work[vm]) for vm in talk if vm in work}
+    return {vm: _of_machine(_before(until, communicated[vm]), work[vm]) for vm in communicated if vm in work}
 
 
-def _before(until: int, talk: Mapping[int, list[float]]) -> dict[int, list[float]]:
-    return {number: sums for number, sums in talk.items() if number < until}
+def _before(until: int, communicated: Mapping[int, list[float]]) -> dict[int, list[float]]:
+    return {number: sums for number, sums in communicated.items() if number < until}
 
 
 def _of_machine(
-    talk: Mapping[int, Sequence[float]], work: Mapping[int, Sequence[VmLoad]]
+    communicated: Mapping[int, Sequence[float]], work: Mapping[int, Sequence[VmLoad]]
 ) -> tuple[tuple[CpuRelation, ...], tuple[MemoryRelation, ...]]:
     """Connections cost, and so do the bytes they bring."""
-    shared = sorted(set(talk) & set(work))
+    shared = sorted(set(communicated) & set(work))
     cpu, memory = [], []
     for index, feature in enumerate(FEATURES):
-        rates = [(talk[number][index] / BUCKET_S, work[number]) for number in shared]
+        rates = [(communicated[number][index] / BUCKET_S, work[number]) for number in shared]
         cpu.append(fit(feature, [_sample(x, loads) for x, loads in rates]))
         memory.append(fit_memory(feature, [_filled(x, loads) for x, loads in rates]))
     return tuple(one for one in cpu if one is not None), tuple(one for one in memory if one is not None)

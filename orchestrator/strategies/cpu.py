@@ -189,8 +189,8 @@ def _calm(context: PlanningContext, vm: VmState) -> bool:
 
 def _foreseen(context: PlanningContext, vm: VmState) -> bool:
     horizons = [one for one in until_back(context, vm, SetCpuLimit.kind) if one != NOW]
-    talk = [one for horizon_s in horizons for one in served_demands(context, vm, horizon_s)]
-    return bool(talk) and all(one.connections.forecast or one.bytes.forecast for one in talk)
+    served = [one for horizon_s in horizons for one in served_demands(context, vm, horizon_s)]
+    return bool(served) and all(one.connections.forecast or one.bytes.forecast for one in served)
 
 
 def _kept(context: PlanningContext, vm: VmState) -> float:

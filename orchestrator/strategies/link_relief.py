@@ -1,6 +1,6 @@
 """Strategy: where a link will run short, move the less important machines behind it to where their pairs take another.
 
-The fast lane keeps the important pairs whole by limiting the others; a move leaves nobody limited, where there is time.
+Reservations keep the important pairs whole by limiting the others; a move leaves nobody limited, where there is time.
 """
 
 from collections.abc import Iterator

@@ -35,13 +35,13 @@ class MemoryNeed:
 def memory_need(context: PlanningContext, vm: VmState, horizon_s: int) -> MemoryNeed:
     """Through the learnt relations at the quantile that `cost_of_short` asks for; never below what is measured."""
     measured = float(vm.memory.used_bytes or 0)
-    talk = served_demands(context, vm, horizon_s)
+    served = served_demands(context, vm, horizon_s)
     found = MemoryNeed(vm.name, horizon_s, measured)
-    for relation in vm.memory.relations if talk else ():
-        rate = together(one.rate_of(relation.feature) for one in talk)
+    for relation in vm.memory.relations if served else ():
+        rate = together(one.rate_of(relation.feature) for one in served)
         need = relation.bytes_at(rate, context.config.demand.level)
         if need > found.bytes:
-            leading = max(talk, key=lambda one: one.bytes.need)
+            leading = max(served, key=lambda one: one.bytes.need)
             found = MemoryNeed(vm.name, horizon_s, need, rate, relation, leading)
     return found
 
