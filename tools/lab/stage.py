@@ -134,8 +134,8 @@ def run_on_stage(argv: Sequence[str]) -> int:
 
 
 def _python_path() -> str:
-    rooms = str(Path(__file__).resolve().parent.parent)
-    return os.pathsep.join(p for p in (rooms, os.environ.get("PYTHONPATH", "")) if p)
+    root = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
 
 
 def _exit_code(status: int) -> int:
