@@ -40,7 +40,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FailingHosts]:
 @pytest.fixture
 def settings(hosts: FailingHosts, tmp_path: Path) -> Path:
     path = tmp_path / "forepath.toml"
-    first = f'database.url = "sqlite:///{tmp_path}/lab.db"\norchestrator.migration_limit_s = 90\n'
+    first = f'database.url = "sqlite:///{tmp_path}/lab.db"\norchestrator.moves.limit_s = 90\n'
     path.write_text(first + "".join(HOST.format(one) for one in hosts.specs()) + VM)
     return path
 
