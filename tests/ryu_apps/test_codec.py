@@ -269,7 +269,7 @@ def test_what_a_switch_can_do_is_read_from_its_features() -> None:
     assert max_meters(struct.pack("!IIIBB2x", 4096, 0, 0, 1, 0)) == 0
 
 
-# What Open vSwitch 3.1 says of its own accord: fields under Nicira's numbers, a mask of all ones left out.
+# Written by hand as Open vSwitch 3.1 formats them: fields under Nicira's numbers, a mask of all ones left out.
 NICIRA_FIELDS = {
     "0001000c 00010004 0000000c 00000000": Match(register=BucketMatch(12, 0xFFFF_FFFF)),
     "0001000f 00000602 0800 00000c01 06 00": Match(eth_type=0x0800, ip_proto=6),
