@@ -1,12 +1,10 @@
-"""Each test gets a folder of its own as the current one, a command line to call, and quiet logs."""
+"""Each test gets a folder of its own as the current one, a command line to call."""
 
-import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from lab_on_paper import Forepath, call, fill, paper_settings
 
 from cpdb import Store, open_store
@@ -37,12 +35,9 @@ def _own_signals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FOREPATH_SETTINGS", raising=False)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture
