@@ -1,4 +1,4 @@
-"""Each test gets a folder of its own as the current one, a command line to call."""
+"""Each test gets a folder of its own as the current one, and a command line to call."""
 
 import signal
 from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""What if: recorded or invented load through the live predictor and planner, under several policies, at what cost."""
