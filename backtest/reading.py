@@ -54,6 +54,15 @@ class Recording:
         return np.array(found, dtype=np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A table as it was read: `times` (rows,) in seconds, `values` rows x columns (float64, NaN = missing)."""
+
+    names: tuple[str, ...]
+    times: Floats
+    values: Floats
+
+
 def read(path: Path, step_s: float, exclude: Sequence[str] = (), say: Callable[[int], None] | None = None) -> Recording:
     """Reads `path` (.csv or .csv.gz): column `t` in seconds, every other column a series, a blank cell missing.
 
@@ -62,9 +71,14 @@ def read(path: Path, step_s: float, exclude: Sequence[str] = (), say: Callable[[
     """
     if not step_s > 0 or not math.isfinite(step_s):
         raise RecordingError(f"--step {step_s}: must be above 0 seconds")
+    return _on_grid(path.name, step_s, read_cells(path, exclude, say))
+
+
+def read_cells(path: Path, exclude: Sequence[str] = (), say: Callable[[int], None] | None = None) -> Cells:
+    """Reads `path` as it stands, whatever its times are. Raises RecordingError with one line."""
     try:
         with _opened(path) as text:
-            names, times, rows = _parsed(path, text, exclude, say)
+            return _parsed(path, text, exclude, say)
     except OSError as error:
         # gzip reports a file that is none as an OSError without strerror.
         raise RecordingError(f"{path}: {error.strerror or error}; name a readable .csv or .csv.gz file") from error
@@ -72,7 +86,6 @@ def read(path: Path, step_s: float, exclude: Sequence[str] = (), say: Callable[[
         raise RecordingError(f"{path}: is not (whole) text in UTF-8: {error}") from error
     except csv.Error as error:
         raise RecordingError(f"{path}: is no CSV: {error}") from error
-    return _on_grid(path.name, names, step_s, np.array(times), np.array(rows).reshape(len(times), len(names)))
 
 
 def _opened(path: Path) -> IO[str]:
@@ -81,9 +94,7 @@ def _opened(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _parsed(
-    path: Path, text: IO[str], exclude: Sequence[str], say: Callable[[int], None] | None
-) -> tuple[tuple[str, ...], list[float], list[list[float]]]:
+def _parsed(path: Path, text: IO[str], exclude: Sequence[str], say: Callable[[int], None] | None) -> Cells:
     lines = csv.reader(text)
     header = [name.strip().lstrip("\ufeff") for name in next(lines, [])]
     columns = _columns(path, header, exclude)
@@ -98,7 +109,11 @@ def _parsed(
         rows.append([_number(place, header[column], line[column], blank=True) for column in columns])
         if say and len(rows) % 500 == 0:
             say(len(rows))
-    return tuple(header[column] for column in columns), times, rows
+    return Cells(
+        tuple(header[column] for column in columns),
+        np.array(times, dtype=np.float64),
+        np.array(rows, dtype=np.float64).reshape(len(times), len(columns)),
+    )
 
 
 def _columns(path: Path, header: list[str], exclude: Sequence[str]) -> list[int]:
@@ -133,7 +148,8 @@ def _number(place: str, column: str, cell: str, blank: bool = False) -> float:
     return value
 
 
-def _on_grid(name: str, names: tuple[str, ...], step_s: float, times: Floats, rows: Floats) -> Recording:
+def _on_grid(name: str, step_s: float, cells_read: Cells) -> Recording:
+    names, times, rows = cells_read.names, cells_read.times, cells_read.values
     if len(times) < FEWEST_ROWS:
         raise RecordingError(f"{name}: has {len(times)} rows; a backtest needs at least {FEWEST_ROWS}")
     exact = (times - times[0]) / step_s

@@ -1,5 +1,6 @@
 """Builds each process from the settings; keeps those of `forepath run` alive and ends them by their recorded pids."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -10,13 +11,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
 
 from cpdb import FILE_VARIABLE, MBIT, SettingsError, Store
 from forepath.paths import routed
-from forepath.settings import Settings, host_specs, pool_specs, vm_specs
+from forepath.settings import (
+    Settings,
+    declared_links,
+    declared_nodes,
+    declared_virtual_ips,
+    host_specs,
+    pool_specs,
+    vm_specs,
+)
 from orchestrator import (
     Approval,
     Hypervisors,
@@ -34,6 +44,9 @@ from orchestrator import (
 )
 from predictor import PredictorConfig
 from ryu_apps import Routed
+
+if TYPE_CHECKING:
+    from backtest.whatif import ReplayScene
 
 log = structlog.get_logger(__name__)
 
@@ -183,6 +196,49 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
         return OrchestratorConfig(**values, act=act, declared=declared, routing=settings.routing)
     except ValidationError as error:
         raise SettingsError("\n".join(problem_lines(error))) from error
+
+
+def replay_scene(settings: Settings) -> "ReplayScene":
+    """What a replay is told: all that is declared, machines without a host spread over hosts in the file's order.
+
+    Raises SettingsError for what a replay cannot do without: machines, hosts, and links with their capacities.
+    """
+    from backtest.whatif import ReplayScene, RequestCost
+
+    if problems := list(_replay_problems(settings)):
+        raise SettingsError("\n".join(problems))
+    homeless = iter(itertools.cycle([host.name for host in settings.host]))
+    host_of = {vm.name: vm.host or next(homeless) for vm in settings.vm}
+    members = {member.name: pool for pool in settings.pool for member in pool.member}
+    costs = {vm.name: RequestCost(vm.cpu_ms_per_connection, vm.cpu_ms_per_mb) for vm in settings.vm}
+    first = {vip.name: vip.destination[0].name for vip in settings.virtual_ip}
+    # Machines of a pool do the work of those that they help.
+    costs |= {name: costs.get(first[pool.virtual_ip], RequestCost()) for name, pool in members.items()}
+    return ReplayScene(
+        nodes=tuple({node.name: node for node in declared_nodes(settings)}.values()),
+        links=tuple(declared_links(settings)),
+        virtual_ips=tuple(declared_virtual_ips(settings)),
+        hosts=host_specs(settings),
+        vms=vm_specs(settings),
+        host_of=host_of | {member.name: member.host for pool in settings.pool for member in pool.member},
+        costs=costs,
+        orchestrator=orchestrator_config(settings, act=True),
+        predictor=predictor_config(settings),
+    )
+
+
+def _replay_problems(settings: Settings) -> Iterator[str]:
+    hosts = [host.name for host in settings.host]
+    for table, declared in (("vm", settings.vm), ("host", settings.host), ("virtual_ip", settings.virtual_ip)):
+        if not declared:
+            yield f"{table}: nothing is declared, and a replay needs it; add [[{table}]] to the settings file"
+    for vm in settings.vm:
+        if vm.host is not None and vm.host not in hosts:
+            yield f"vm: host {vm.host!r} of {vm.name} is not declared; known are {', '.join(hosts) or 'none'}"
+    ends = {end for link in settings.link for end in (link.a, link.b)}
+    for name in hosts:
+        if name not in ends:
+            yield f"link: none joins host {name} to a switch, so no capacity is known; add [[link]] with b = {name!r}"
 
 
 def tenants(settings: Settings) -> dict[str, str]:

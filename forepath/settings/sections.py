@@ -104,7 +104,18 @@ class VmMigrationSection(Section):
     post_copy: bool = False
 
 
-class VmSection(Section):
+class VmReplaySection(Section):
+    """What only a replay (`forepath whatif`) has to be told of a machine: where it is at first, what requests cost it.
+
+    `cpu_ms_per_mb` is for 10^6 bytes. Machines without `host` are spread over the hosts in the file's order.
+    """
+
+    host: Name | None = None
+    cpu_ms_per_connection: Annotated[float, Field(ge=0)] = 0.0
+    cpu_ms_per_mb: Annotated[float, Field(ge=0)] = 0.0
+
+
+class VmSection(VmReplaySection):
     """A virtual machine: its rank, and between which limits its CPU and memory may be set.
 
     Memory is planned only with `memory_mib_max`. `affinity` names machines that share a host, `anti_affinity` such of

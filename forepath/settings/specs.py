@@ -129,28 +129,41 @@ def _manner(section: PoolSection) -> Manner:
     )
 
 
-def declare(settings: Settings, store: Store) -> None:
-    """Makes the store's declared nodes, links and virtual IPs those of the settings. May be repeated at will."""
+def declared_nodes(settings: Settings) -> list[Node]:
+    """Hypervisors, machines, those of pools, and what has a [[node]] of its own; later ones say more of the same."""
     hypervisors = [Node(item.name, NodeKind.HYPERVISOR) for item in settings.host]
     machines = [Node(item.name, NodeKind.VM) for item in settings.vm]
     machines += [Node(one.name, NodeKind.VM, one.address, one.mac) for item in settings.pool for one in item.member]
     named = [Node(item.name, item.kind, item.address, item.mac, item.dpid) for item in settings.node]
-    store.inventory.put_nodes([*hypervisors, *machines, *named])
-    store.inventory.put_links(
+    return [*hypervisors, *machines, *named]
+
+
+def declared_links(settings: Settings) -> list[Link]:
+    """The links, capacities in bytes/s."""
+    return [
         Link(item.a, item.a_port, item.b, item.b_port, item.capacity_mbit_per_s * MBIT, declared=True)
         for item in settings.link
-    )
-    if settings.virtual_ip:
-        store.inventory.declare_virtual_ips(
-            [
-                VirtualIp(
-                    item.address,
-                    item.name,
-                    item.priority,
-                    tuple(Destination(one.name, one.address, one.mac, one.weight) for one in item.destination),
-                    affinity=item.affinity,
-                    probe=item.probe,
-                )
-                for item in settings.virtual_ip
-            ]
+    ]
+
+
+def declared_virtual_ips(settings: Settings) -> list[VirtualIp]:
+    """The virtual IPs with their destinations."""
+    return [
+        VirtualIp(
+            item.address,
+            item.name,
+            item.priority,
+            tuple(Destination(one.name, one.address, one.mac, one.weight) for one in item.destination),
+            affinity=item.affinity,
+            probe=item.probe,
         )
+        for item in settings.virtual_ip
+    ]
+
+
+def declare(settings: Settings, store: Store) -> None:
+    """Makes the store's declared nodes, links and virtual IPs those of the settings. May be repeated at will."""
+    store.inventory.put_nodes(declared_nodes(settings))
+    store.inventory.put_links(declared_links(settings))
+    if settings.virtual_ip:
+        store.inventory.declare_virtual_ips(declared_virtual_ips(settings))

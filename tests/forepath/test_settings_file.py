@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from inspect import get_annotations
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,10 @@ def test_every_setting_stands_on_the_page_in_its_table() -> None:
 
 
 def test_sections_are_small_and_the_tables_are_those_that_every_process_knows() -> None:
-    assert {table: len(one.model_fields) for table, one in sections(Settings) if len(one.model_fields) > 12} == {}
+    # What a section adds to another one ([[vm]]: what only a replay is told) is a record of its own.
+    parts = {kind for _, section in sections(Settings) for kind in section.__mro__ if issubclass(kind, Section)}
+    sizes = {kind.__name__: len(get_annotations(kind).keys() - {"RENAMED"}) for kind in parts}
+    assert {name: size for name, size in sizes.items() if size > 12} == {}
     assert tuple(Settings.model_fields) == TABLES
 
 
