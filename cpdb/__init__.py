@@ -102,7 +102,7 @@ from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
 from cpdb.state.requests import BandwidthRequest, Requests, RequestState
 from cpdb.state.wanted import FIRST_TAG, LAST_TAG, Wanted, WantedSplit, Watch
 from cpdb.telemetry.batches import Facts
-from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey, Pattern, StoredBatch
+from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey, StoredBatch
 from cpdb.telemetry.expiry import RetentionRunner
 from cpdb.telemetry.forecast_archive import ForecastArchive
 from cpdb.telemetry.names import Names
@@ -232,7 +232,6 @@ __all__ = [
     "ObservedRecord",
     "OutcomeKind",
     "Pair",
-    "Pattern",
     "Pause",
     "PlanRecord",
     "Publisher",

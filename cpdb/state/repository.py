@@ -31,6 +31,7 @@ R = TypeVar("R")
 Condition = ColumnElement[bool]
 # The table gives it; no record brings its own.
 NUMBER = "id"
+SCALARS = frozenset((str, int, float, bool, bytes, NoneType))
 
 
 class RecordCodec(Generic[R]):
@@ -52,7 +53,10 @@ class RecordCodec(Generic[R]):
         row: dict[str, Any] = {}
         for name, part in self._parts:
             value = getattr(item, name)
-            row |= part.encode(value) if isinstance(part, RecordCodec) else {name: _stored(value)}
+            if isinstance(part, RecordCodec):
+                row |= part.encode(value)
+            else:
+                row[name] = _stored(value)
         row.pop(NUMBER, None)
         return row
 
@@ -108,6 +112,8 @@ def _converted(part: _Part, values: Iterator[Any]) -> Any:
 
 
 def _stored(value: Any) -> Any:
+    if type(value) in SCALARS:
+        return value
     if isinstance(value, Enum):
         return value.value
     if _is_record(type(value)):
@@ -131,6 +137,7 @@ class Repository(Generic[R]):
         self.engine, self.table = engine, table
         self._codec: RecordCodec[R] = codec_of(record)
         self._columns = [table.c[name] for name in self._codec.columns]
+        self._key = _key(table)
         self._what = table.name.replace("_", " ")
 
     def read(self, *where: Condition, order_by: Iterable[Any] = (), limit: int | None = None) -> list[R]:
@@ -163,19 +170,29 @@ class Repository(Generic[R]):
 
         The key is what the table holds unique; `fixed` columns have one value in all of them.
         """
-        keys = _key(self.table)
-        rows = {tuple(row[key.name] for key in keys): row for row in (self._codec.encode(item) for item in items)}
-        if not rows:
-            return
-        same = delete(self.table).where(*(key == bindparam(f"the_{key.name}") for key in keys))
-        places = [{f"the_{key.name}": value for key, value in zip(keys, place, strict=True)} for place in rows]
-        with self._joined(within, "writing") as connection:
-            connection.execute(same, places)
-            connection.execute(insert(self.table), [row | fixed for row in rows.values()])
+        if rows := self._by_key(items):
+            with self._joined(within, "writing") as connection:
+                self._delete_keys(rows, connection)
+                connection.execute(insert(self.table), [row | fixed for row in rows.values()])
 
-    def amend(self, item: R, *where: Condition) -> int:
+    def delete_all(self, items: Iterable[R], within: Connection | None = None) -> None:
+        """Deletes what has the key of one of these records."""
+        if rows := self._by_key(items):
+            with self._joined(within, "deleting") as connection:
+                self._delete_keys(rows, connection)
+
+    def _by_key(self, items: Iterable[R]) -> dict[tuple[Any, ...], dict[str, Any]]:
+        rows = (self._codec.encode(item) for item in items)
+        return {tuple(row[key.name] for key in self._key): row for row in rows}
+
+    def _delete_keys(self, places: Iterable[tuple[Any, ...]], connection: Connection) -> None:
+        same = delete(self.table).where(*(key == bindparam(f"the_{key.name}") for key in self._key))
+        names = [f"the_{key.name}" for key in self._key]
+        connection.execute(same, [dict(zip(names, place, strict=True)) for place in places])
+
+    def amend(self, item: R, *where: Condition, within: Connection | None = None) -> int:
         """Writes all of a record over the rows that meet the conditions; returns how many."""
-        return self.change(self._codec.encode(item), *where)
+        return self.change(self._codec.encode(item), *where, within=within)
 
     def change(self, values: Mapping[str, Any], *where: Condition, within: Connection | None = None) -> int:
         """Changes these columns of the rows that meet the conditions; returns how many rows."""

@@ -3,16 +3,16 @@
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, text
+from sqlalchemy import Connection, Engine, Table, func, insert, select, text
 from sqlalchemy.dialects import sqlite
 
 from cpdb.engine import reported
 from cpdb.errors import StoreError
 from cpdb.model import Communication, HostLoad, LinkLoad, Pair, Seconds, VmLoad
 from cpdb.schema import batches, host_loads, link_loads, observations, pending, vm_loads
+from cpdb.state.repository import Repository, transaction
 from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
 from cpdb.telemetry.names import Names, insert_ignore
 
@@ -123,14 +123,6 @@ class Batches:
             first, last = connection.execute(query).one()
         return None if first is None else (first, last)
 
-    def forget_before(self, t: Seconds) -> int:
-        """Deletes batches older than `t`; returns how many rows were in them."""
-        with reported(self._engine, "deleting old communications"), self._engine.begin() as connection:
-            gone = connection.execute(select(func.sum(batches.c.flow_keys)).where(batches.c.t < t)).scalar()
-            connection.execute(delete(pending).where(pending.c.t < t))
-            connection.execute(delete(batches).where(batches.c.t < t))
-        return int(gone or 0)
-
 
 def _insert(connection: Connection, row: dict[str, object]) -> int | None:
     if connection.dialect.name == "postgresql":
@@ -217,6 +209,9 @@ class Facts:
         self._engine = engine
         self._names = names
         self._batches = Batches(engine, names)
+        self._loads: dict[type[Any], Repository[Any]] = {
+            kind: Repository(engine, table, kind) for kind, table in LOAD_TABLES.items()
+        }
 
     def add_batches(self, items: Sequence[Batch]) -> int:
         """Appends batches in one transaction, each (writer, seq) once; returns how many were new."""
@@ -244,32 +239,20 @@ class Facts:
 
     def add_loads(self, rows: Iterable[LinkLoad | HostLoad | VmLoad]) -> None:
         """Appends link, host and VM loads, mixed as they come, in one transaction."""
-        by_table: dict[Table, list[dict[str, Any]]] = {}
+        by_kind: dict[type[Any], list[Any]] = defaultdict(list)
         for row in rows:
-            by_table.setdefault(LOAD_TABLES[type(row)], []).append(asdict(row))
-        if by_table:
-            with reported(self._engine, "writing loads"), self._engine.begin() as connection:
-                for table, values in by_table.items():
-                    connection.execute(insert(table), values)
+            by_kind[type(row)].append(row)
+        if by_kind:
+            with transaction(self._engine, "writing loads") as connection:
+                for kind, own in by_kind.items():
+                    self._loads[kind].add_all(own, connection)
 
     def loads(self, kind: type[Load], since: Seconds, until: Seconds | None = None) -> list[Load]:
         """Loads of one kind (LinkLoad, HostLoad or VmLoad) with since < t <= until, oldest first."""
-        table = LOAD_TABLES[kind]
-        columns = [table.c[item.name] for item in fields(kind)]
-        query = select(*columns).where(table.c.t > since).order_by(table.c.t, table.c.id)
-        if until is not None:
-            query = query.where(table.c.t <= until)
-        with reported(self._engine, "reading loads"), self._engine.connect() as connection:
-            return [kind(*row) for row in connection.execute(query)]
+        at = LOAD_TABLES[kind].c
+        times = (at.t > since,) if until is None else (at.t > since, at.t <= until)
+        return self._loads[kind].read(*times, order_by=[at.t, at.id])
 
     def span(self) -> tuple[Seconds, Seconds] | None:
         """Time of the first and the last communication, or None when there is none."""
         return self._batches.span()
-
-    def forget_before(self, t: Seconds) -> int:
-        """Deletes measured rows older than `t`; returns how many."""
-        with reported(self._engine, "deleting old rows"), self._engine.begin() as connection:
-            gone = sum(
-                connection.execute(delete(table).where(table.c.t < t)).rowcount for table in LOAD_TABLES.values()
-            )
-        return gone + self._batches.forget_before(t)

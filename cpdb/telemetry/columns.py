@@ -83,20 +83,6 @@ class StoredBatch:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A rolled-up row: what a flow key said within the `covered_s` measured seconds that ended in (t - step_s, t]."""
-
-    flow_key: FlowKey
-    t: int
-    step_s: int
-    covered_s: float
-    bytes: int
-    packets: int
-    connections: int
-    peak_bytes_per_s: float
-
-
 VERSION = 1
 HEAD = struct.Struct("<B3s?3xI")
 ALIGN = 8

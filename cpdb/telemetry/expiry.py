@@ -22,6 +22,7 @@ from cpdb.schema import (
     pending,
     plans,
     progress,
+    reservations,
     rosters,
     score_batches,
     scores,
@@ -92,6 +93,7 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
         (horizon_moves.c.t, now - policy.minute_s),
         (actions.c.issued_at, now - policy.journal_s),
         (plans.c.created_at, now - policy.journal_s),
+        (reservations.c.expires_at, now - policy.second_s),
     ):
         yield ExpiryStep(column.table.name, partial(_rows, at=column, before=before))
     yield ExpiryStep("old loads", lambda one: _old_loads(one, now - policy.minute_s))

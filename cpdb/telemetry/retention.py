@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 
 from sqlalchemy import Connection, Engine, func, select, text
 
@@ -89,13 +89,6 @@ def tiers(t: int, built_through: float, now: Seconds, policy: RetentionPolicy) -
         yield FINE_S, t
     if built and minute > now - policy.minute_s:
         yield COARSE_S, minute
-
-
-def buildable_through(pending: Iterable[tuple[int, Seconds]], now: Seconds) -> int:
-    """End of the last minute that is over and of which no batch waits."""
-    oldest = min((t for _, t in pending), default=inf)
-    end = min(now - COARSE_LAG_S, bucket_end(oldest, COARSE_S) - COARSE_S if oldest < inf else inf)
-    return int(end // COARSE_S) * COARSE_S
 
 
 RECENT_S = 300.0

@@ -182,8 +182,3 @@ def waiting(connection: Connection, most: int) -> list[tuple[int, Seconds]]:
     """Batches (id, t) that wait to be rolled up, oldest first, at most so many."""
     query = select(pending.c.batch_id, pending.c.t).order_by(pending.c.t, pending.c.batch_id).limit(most)
     return [(number, t) for number, t in connection.execute(query)]
-
-
-def count_waiting(connection: Connection) -> int:
-    """How many batches wait to be rolled up."""
-    return connection.execute(select(func.count()).select_from(pending)).scalar() or 0

@@ -123,14 +123,6 @@ def test_a_list_of_subjects_that_was_forgotten_is_written_again(store: Store) ->
     assert store.forecasts.batch(1002.0, 5.0) == back
 
 
-def test_old_foresight_is_forgotten(store: Store) -> None:
-    store.forecasts.add_batch(ISSUE)
-    store.forecasts.add_score_batch(SCORES)
-    assert store.forecasts.forget_before(15.0) == 1
-    assert store.forecasts.batch(12.0, 5.0) is None
-    assert store.forecasts.score_batches(0.0) == [SCORES]
-
-
 # ---- what is packed, opened
 
 

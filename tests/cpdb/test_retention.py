@@ -11,7 +11,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from cpdb import Batch, FlowKey, HostLoad, LinkLoad, RetentionPolicy, RetentionResult, Store, VmLoad, open_store
+from cpdb import (
+    ActionRecord,
+    ActionTiming,
+    Batch,
+    FlowKey,
+    Forecast,
+    HorizonMove,
+    HostLoad,
+    LinkLoad,
+    Pair,
+    PlanRecord,
+    Quantity,
+    Reservation,
+    RetentionPolicy,
+    RetentionResult,
+    Score,
+    ScoreBatch,
+    Store,
+    Subject,
+    SubjectKind,
+    VmLoad,
+    open_store,
+)
 from cpdb.telemetry.retention import bucket_end, roll_ups, tiers
 
 SHOP = "10.0.0.101"
@@ -162,6 +184,48 @@ def test_each_tier_lasts_its_time(store: Store) -> None:
     assert (total(store, 10), total(store, 60)) == (0, 60)
     retain(store, T0 + 1_000_000, policy)
     assert total(store, 60) == 0
+
+
+def test_each_record_lasts_its_time(store: Store) -> None:
+    """Of two of each, the one that is younger than its time by a minute stays."""
+    policy = RetentionPolicy(second_s=2000, minute_s=9000, forecasts_s=300, scores_s=4000, journal_s=20_000)
+    pair, now = Pair("c1", SHOP), T0 + 100_000
+    subject = Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip)
+    for more_s in (60, -60):
+        forecast = Forecast(pair, now - 300 + more_s, 5, Quantity.BYTES_PEAK, "naive", {0.5: 1.0})
+        store.forecasts.add_forecasts([forecast])
+        t = now - 4000 + more_s
+        store.forecasts.add_scores([Score(pair, t - 5, t, 5, Quantity.BYTES_PEAK, "naive", 1.0, 1.0, True)])
+        one = array("f", [1.0]).tobytes()
+        store.forecasts.add_score_batch(
+            ScoreBatch(t, (subject,), ("naive",), (5,), (Quantity.BYTES_PEAK,), one, one, array("I", [1]).tobytes())
+        )
+        t = now - 9000 + more_s
+        store.forecasts.add_moves([HorizonMove(t, subject, 5, 15, "better")])
+        store.facts.add_loads([HostLoad("hA", t, 0.5, 1.0, 1, 2)])
+        t = now - 20_000 + more_s
+        store.journal.add_plan(PlanRecord(t, t + 60, "open", {}))
+        store.journal.add_action(ActionRecord("limit", "c1", {}, "", {}, "", t, ActionTiming(None, 1.0)))
+        t = now - 2000 + more_s
+        store.wanted.reserve(Reservation(f"until {t}", pair, 1e6, (), "test", "", t - 60, t))
+    retain(store, now, policy)
+    tables = (
+        "forecast_batches",
+        "scores",
+        "score_batches",
+        "horizon_moves",
+        "host_loads",
+        "plans",
+        "actions",
+        "reservations",
+    )
+    with store.engine.connect() as connection:
+        left = {
+            name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar()
+            for name in (*tables, "reservations")
+        }
+    assert set(left.values()) == {1}, left
+    assert [move.t for move in store.forecasts.moves(0.0)] == [now - 9000 + 60]
 
 
 def test_what_waits_is_never_forgotten(store: Store) -> None:

@@ -17,6 +17,7 @@ from cpdb import (
     OutcomeKind,
     Pair,
     Quantity,
+    RetentionPolicy,
     SettingsError,
     Store,
     Subject,
@@ -172,6 +173,6 @@ def test_what_makes_no_sense_is_refused(forepath: Forepath, filled: Store) -> No
 
 def test_without_fresh_forecasts_the_command_says_so(forepath: Forepath, empty: Store) -> None:
     fill(empty, time.time() - 8)
-    empty.forecasts.forget_before(time.time() + 1)
+    empty.retain(time.time() + 200, RetentionPolicy(), budget_s=60.0)
     said = forepath("paths", "--links")
     assert said.code == 0 and "no fresh forecast" in said.out
