@@ -51,7 +51,8 @@ class OfferedLoad:
     `bytes_per_s` and `connections_per_s` have shape (seconds, pairs), `cores` (seconds, machines): the CPU that a
     machine wants beside its requests. `known` (seconds,) is False where the recording has a gap: such seconds are
     played with nothing offered and not judged. `left_out` names what of the recording could not be used;
-    `lower_bound` says that the recorded load was itself held back, so that more may have been wanted.
+    `lower_bound` says that the recorded load was itself held back, so that more may have been wanted. `streams` are
+    pairs that neither yield to others nor wait: what is not carried at once is lost.
     """
 
     pairs: tuple[Pair, ...]
@@ -63,6 +64,7 @@ class OfferedLoad:
     events: tuple[SceneEvent, ...] = ()
     left_out: tuple[str, ...] = ()
     lower_bound: bool = False
+    streams: frozenset[Pair] = frozenset()
 
     @property
     def seconds(self) -> int:
@@ -79,7 +81,11 @@ class RequestCost:
 
 @dataclass(frozen=True, slots=True)
 class ReplayScene:
-    """The network and machines of a settings file, and how forepath is set there; `host_of` is where machines start."""
+    """The network and machines of a settings file, and how forepath is set there; `host_of` is where machines start.
+
+    `costs` are by machine. `durations_s` are those of a recorded journal's actions by kind, of which each action's is
+    drawn; a kind without any takes about as long as in the lab.
+    """
 
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
@@ -90,6 +96,7 @@ class ReplayScene:
     costs: Mapping[str, RequestCost]
     orchestrator: OrchestratorConfig
     predictor: PredictorConfig
+    durations_s: Mapping[str, tuple[Seconds, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

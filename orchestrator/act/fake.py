@@ -1,5 +1,6 @@
 """Hypervisors that behave without existing: capacity, latencies in virtual time, and failures on request."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
@@ -47,13 +48,17 @@ class FakeHypervisors:
     """`work(vm, now)` says how many cores a machine would like; it gets its limit and its share of the host at most.
 
     `fail` maps (kind, vm) to the sentence with which the next such action fails, `pending` to the seconds for which the
-    guest does not follow the next one.
+    guest does not follow the next one. `lasts(action, usual)` is how many seconds an action takes, `breaks(action, t)`
+    why one that ends at t fails, None when it does not. Hosts in `away` cannot be asked, nor changed.
     """
 
     hosts: Mapping[str, HostSpec]
     machines: dict[str, FakeVm]
     work: Callable[[str, Seconds], float]
     latencies_s: Mapping[str, Seconds] = field(default_factory=lambda: LATENCIES_S)
+    lasts: Callable[[VmAction, Seconds], Seconds] = lambda _action, usual_s: usual_s
+    breaks: Callable[[VmAction, Seconds], str | None] = lambda _action, _t: None
+    away: set[str] = field(default_factory=set)
     fail: dict[tuple[str, str], str] = field(default_factory=dict)
     pending: dict[tuple[str, str], Seconds] = field(default_factory=dict)
     started: list[VmAction] = field(default_factory=list)
@@ -62,9 +67,19 @@ class FakeHypervisors:
 
     def loads(self, now: Seconds) -> tuple[list[HostLoad], list[VmLoad]]:
         """Use at `now`."""
-        self._advance(now)
-        use = {name: self.used(name, now) for name in self.machines}
-        hosts = [self._host_load(host, use, now) for host in self.hosts.values()]
+        self.advance(now)
+        use = self._uses(now)
+        own = defaultdict(list)
+        for one in self.machines.values():
+            own[one.host].append(one)
+        hosts = [
+            HostLoad(
+                host.name, now, sum(use[one.name] for one in own[host.name]), host.cpu_cores_capacity,
+                sum(one.memory_bytes for one in own[host.name]), host.memory_bytes_capacity,
+            )
+            for host in self.hosts.values()
+            if host.name not in self.away
+        ]  # fmt: skip
         vms = [
             VmLoad(
                 one.name, one.host, now, "running", use[one.name], one.cores_limit, one.vcpus,
@@ -72,37 +87,44 @@ class FakeHypervisors:
                 dirty_bytes_per_s=one.dirty_bytes_per_s,
             )
             for one in self.machines.values()
+            if one.host not in self.away
         ]  # fmt: skip
         return hosts, vms
 
-    def _host_load(self, host: HostSpec, use: Mapping[str, float], now: Seconds) -> HostLoad:
-        own = [one for one in self.machines.values() if one.host == host.name]
-        cores, memory = sum(use[one.name] for one in own), sum(one.memory_bytes for one in own)
-        return HostLoad(host.name, now, cores, host.cpu_cores_capacity, memory, host.memory_bytes_capacity)
-
     def used(self, name: str, now: Seconds) -> float:
         """Cores that a machine really gets: min(work, limit), scaled down with its neighbours on a full host."""
-        own = self.machines[name]
+        return self._uses(now)[name]
+
+    def _uses(self, now: Seconds) -> dict[str, float]:
         wish = {
-            one.name: min(self.work(one.name, now), one.cores_limit, float(one.vcpus))
-            for one in self.machines.values()
-            if one.host == own.host
+            one.name: min(self.work(one.name, now), one.cores_limit, float(one.vcpus)) for one in self.machines.values()
         }
-        total, capacity = sum(wish.values()), self.hosts[own.host].cpu_cores_capacity
-        return wish[name] * min(1.0, capacity / total) if total else 0.0
+        total: dict[str, float] = defaultdict(float)
+        for one in self.machines.values():
+            total[one.host] += wish[one.name]
+        share = {
+            name: min(1.0, self.hosts[name].cpu_cores_capacity / wanted) for name, wanted in total.items() if wanted
+        }
+        return {one.name: wish[one.name] * share.get(one.host, 1.0) for one in self.machines.values()}
 
     def start(self, number: int, action: MachineAction, now: Seconds) -> None:
         """Begins an action that ends `latencies_s[kind]` later."""
         action = change_of_one(action)
         if action.vm not in self.machines:
             raise DriverError(f"{action.vm}: no such machine on any host; it was stopped or removed")
+        if lost := self.away & {self.machines[action.vm].host, *_hosts_of(action)}:
+            raise DriverError(f"{', '.join(sorted(lost))}: cannot be reached")
         self.started.append(action)
         self._waiting.append((now + self._takes_s(action), number, action))
 
     def _takes_s(self, action: VmAction) -> Seconds:
         pending_s = min(SETTLE_S, self.pending.get((action.kind, action.vm), 0.0))
         usual_s = self.latencies_s[action.kind] + pending_s
-        return EFFECTS[type(action)].takes_s(self.machines[action.vm], action, usual_s)
+        return EFFECTS[type(action)].takes_s(self.machines[action.vm], action, self.lasts(action, usual_s))
+
+    def moving(self) -> tuple[MigrateVm, ...]:
+        """The moves under way."""
+        return tuple(action for _, _, action in self._waiting if isinstance(action, MigrateVm))
 
     def follow(self, number: int, action: MachineAction, now: Seconds) -> bool:
         """What is not measured is looked up; all else the world will show."""
@@ -115,17 +137,19 @@ class FakeHypervisors:
 
     def finished(self, now: Seconds) -> list[Finished]:
         """Every action that is due, in order of time."""
-        self._advance(now)
+        self.advance(now)
         found, self._ended = self._ended, []
         return found
 
-    def _advance(self, now: Seconds) -> None:
+    def advance(self, now: Seconds) -> None:
+        """Carries out what is due by `now`."""
         due = sorted((one for one in self._waiting if one[0] <= now), key=lambda one: one[:2])
         self._waiting = [one for one in self._waiting if one[0] > now]
         self._ended += [self._finish(*one) for one in due]
 
     def _finish(self, ready_at: Seconds, number: int, action: VmAction) -> Finished:
-        problem = self.fail.pop((action.kind, action.vm), None) or self._problem(action)
+        broken = self.breaks(action, ready_at)
+        problem = broken or self.fail.pop((action.kind, action.vm), None) or self._problem(action)
         if problem:
             return Finished(number, False, problem, ready_at)
         self.machines[action.vm] = EFFECTS[type(action)].changed(self.machines[action.vm], action)
@@ -135,6 +159,8 @@ class FakeHypervisors:
         vm = self.machines.get(action.vm)
         if vm is None:
             return f"{action.vm}: no such machine on any host; it was stopped or removed"
+        if lost := self.away & {vm.host, *_hosts_of(action)}:
+            return f"{', '.join(sorted(lost))}: cannot be reached"
         effect = EFFECTS[type(action)]
         if (refused := effect.refused(vm, action)) is not None:
             return refused
@@ -150,6 +176,10 @@ class FakeHypervisors:
     def close(self) -> None:
         """Forgets what is under way."""
         self._waiting.clear()
+
+
+def _hosts_of(action: VmAction) -> tuple[str, ...]:
+    return (action.before, action.after) if isinstance(action, MigrateVm) else ()
 
 
 class FakeEffect(Generic[DoneChange]):

@@ -1,0 +1,96 @@
+"""One policy's run over one offered load: the live predictor, planner, guards and store on a simulated scene."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from backtest.whatif.engine import EPOCH_S, ReplayEngine
+from backtest.whatif.journal import done_actions
+from backtest.whatif.records import EventKind, OfferedLoad, PolicyRun, ReplayPolicy, ReplayScene
+from backtest.whatif.truth import TrueFuture
+from cpdb import Seconds, Store, open_store
+from orchestrator import Orchestrator, OrchestratorConfig, Timing
+from predictor import Predictor
+
+Progress = Callable[[float], None]
+# (number of the row that begins, the moment)
+Turn = Callable[[int, Seconds], None]
+
+
+def replay(
+    scene: ReplayScene,
+    load: OfferedLoad,
+    policy: ReplayPolicy,
+    seed: int,
+    progress: Progress = lambda _share: None,
+) -> PolicyRun:
+    """What becomes of the load under a policy; the same seed gives the same run. `progress` hears the share done.
+
+    `static` keeps base limits, declared weights and shortest ways. Raises StoreError where no temporary file can be
+    written.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="forepath-whatif-"))
+        store = open_store(f"sqlite:///{Path(folder) / 'cpdb.db'}")
+        stack.callback(store.close)
+        store.inventory.declare_virtual_ips(scene.virtual_ips)
+        engine = ReplayEngine(scene, load, store, seed)
+        turns = _turns(stack, engine, store, policy)
+        for second in range(load.seconds):
+            engine.advance(second)
+            for turn in turns:
+                turn(second + 1, EPOCH_S + second + 1)
+            progress((second + 1) / load.seconds)
+        return engine.recorder.run(policy, done_actions(store, engine))
+
+
+def _turns(stack: ExitStack, engine: ReplayEngine, store: Store, policy: ReplayPolicy) -> tuple[Turn, ...]:
+    """Who is asked after each second, in this order."""
+    if policy is ReplayPolicy.STATIC:
+        return ()
+    decides = _orchestrator(stack, engine, store, policy)
+    if policy is ReplayPolicy.REACTIVE:
+        return (decides,)
+    return (_foresees(stack, engine, store, policy), decides)
+
+
+def _foresees(stack: ExitStack, engine: ReplayEngine, store: Store, policy: ReplayPolicy) -> Turn:
+    """The live predictor, or the truth; neither says anything while forecasts are missing."""
+    config = engine.scene.predictor
+    truth = TrueFuture(engine.load, config)
+    predictor = None if policy is ReplayPolicy.ORACLE else Predictor(config, background=False)
+    if predictor is not None:
+        stack.callback(predictor.close)
+
+    def turn(second: int, now: Seconds) -> None:
+        if engine.stage.happens(EventKind.FORECASTS_MISSING, now):
+            return
+        if predictor is None:
+            truth.write(store, second, now)
+        else:
+            predictor.cycle(store, now)
+
+    return turn
+
+
+def _orchestrator(stack: ExitStack, engine: ReplayEngine, store: Store, policy: ReplayPolicy) -> Turn:
+    """The live orchestrator, which may act."""
+    config = acting(engine.scene.orchestrator, policy)
+    clock = [EPOCH_S]
+    drivers = engine.stage.drivers(store, Timing(lambda: clock[0], background=False))
+    orchestrator = Orchestrator(config, store, drivers, engine.switches.path)
+    stack.callback(orchestrator.close)
+
+    def turn(_second: int, now: Seconds) -> None:
+        clock[0] = now
+        orchestrator.observe(now)
+        orchestrator.cycle(now)
+
+    return turn
+
+
+def acting(config: OrchestratorConfig, policy: ReplayPolicy) -> OrchestratorConfig:
+    """The settings under which a policy acts; the file that pauses a live orchestrator is not looked for."""
+    decides = "reactive" if policy is ReplayPolicy.REACTIVE else "predictive"
+    return config.tuned(act=True, policy=decides, guard={"stop_file": None})
