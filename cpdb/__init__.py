@@ -99,8 +99,7 @@ from cpdb.settings import (
 from cpdb.state.inventory import DestinationChange, Inventory, effective
 from cpdb.state.journal import Alarm, Alarms, Journal, WorkflowLog, WorkflowStep
 from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
-from cpdb.state.requests import BandwidthRequest, Requests, RequestState
-from cpdb.state.wanted import FIRST_TAG, LAST_TAG, Wanted, WantedSplit, Watch
+from cpdb.state.wanted import FIRST_TAG, LAST_TAG, BandwidthRequest, Requests, RequestState, Wanted, WantedSplit, Watch
 from cpdb.telemetry.batches import Facts
 from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey, StoredBatch
 from cpdb.telemetry.expiry import RetentionRunner

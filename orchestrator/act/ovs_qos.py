@@ -6,16 +6,19 @@ queues borrow what the other leaves, so a guarantee costs nothing while nobody u
 """
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 
 from cpdb import DriverError, Seconds
+from orchestrator.act.ovsdb import SwitchDatabase
 from orchestrator.config import QUEUE_DSCP
 from orchestrator.declared import QueueSpec
 
@@ -51,13 +54,25 @@ class QueueCounts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class QosChange:
+    """One transaction on the switch's database: rows of ours that go, and the rates of those that come, if any do."""
+
+    destroyed: tuple[str, ...] = ()
+    made: Rates = ()
+    queue_packets_before: int = 0
+
+
+Step = QosChange | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class PortState:
     """What a port has now: rows of the switch's database, and what the kernel really holds."""
 
     port_exists: bool
     userspace: bool = False
     qos: str | None = None
-    own: tuple[tuple[str, str], ...] = ()
+    own: tuple[str, ...] = ()
     rates: Rates = ()
     classes: frozenset[str] = frozenset()
     sorted_by_mark: bool = False
@@ -67,7 +82,7 @@ class PortState:
     @property
     def foreign(self) -> bool:
         """Whether the port has a QoS that somebody else made."""
-        return self.qos is not None and ("qos", self.qos) not in self.own
+        return self.qos is not None and self.qos not in self.own
 
 
 def rates(spec: QueueSpec) -> Rates:
@@ -93,54 +108,34 @@ def faults(spec: QueueSpec, seen: PortState) -> tuple[str, ...]:
     return tuple(found)
 
 
-def making(spec: QueueSpec, seen: PortState) -> list[list[str]]:
-    """The commands that make what is missing, in the order that matters; none when all is well."""
+def making(spec: QueueSpec, seen: PortState) -> list[Step]:
+    """The commands and changes that make what is missing, in the order that matters; none when all is well."""
     found = faults(spec, seen)
     remake = seen.qos is None or seen.rates != rates(spec) or not seen.classes >= CLASSES
-    commands = []
+    steps: list[Step] = []
     if found and remake:
-        if seen.qos or seen.own:
-            commands.append(_clearing(spec, seen))
+        if seen.own:
+            steps.append(QosChange(seen.own))
         if seen.userspace:
-            commands.append(_queue_length(spec, USERSPACE_QUEUE_PACKETS))
-        commands.append(_qos(spec, seen))
+            steps.append(_queue_length(spec, USERSPACE_QUEUE_PACKETS))
+        before = seen.queue_packets if seen.queue_packets_before is None else seen.queue_packets_before
+        steps.append(QosChange((), rates(spec), before))
     if found:  # making the QoS anew deletes the filter with it
-        commands.append([*_FILTER_ADD, spec.device, *_FILTER])
-    return commands
+        steps.append([*_FILTER_ADD, spec.device, *_FILTER])
+    return steps
 
 
-def removing(spec: QueueSpec, seen: PortState) -> list[list[str]]:
-    """The commands that take away what is ours; none when nothing is."""
+def removing(spec: QueueSpec, seen: PortState) -> list[Step]:
+    """The commands and changes that take away what is ours; none when nothing is."""
     if not seen.own:
         return []
     before = seen.queue_packets_before
     restore = [_queue_length(spec, before)] if seen.port_exists and before not in (None, seen.queue_packets) else []
-    return [_clearing(spec, seen), *restore]
+    return [QosChange(seen.own), *restore]
 
 
 def _queue_length(spec: QueueSpec, packets: int | None) -> list[str]:
     return ["ip", "link", "set", "dev", spec.device, "txqueuelen", str(packets)]
-
-
-def _clearing(spec: QueueSpec, seen: PortState) -> list[str]:
-    words = ["ovs-vsctl"]
-    if seen.qos and not seen.foreign:
-        words += ["--", "clear", "port", spec.device, "qos"]
-    for table, row in seen.own:
-        words += ["--", "destroy", table, row]
-    return words
-
-
-def _qos(spec: QueueSpec, seen: PortState) -> list[str]:
-    before = seen.queue_packets if seen.queue_packets_before is None else seen.queue_packets_before
-    tag = f"external-ids:{TAG}={json.dumps(spec.link)}"
-    words = ["ovs-vsctl", "--", "set", "port", spec.device, "qos=@qos", "--", "--id=@qos", "create", "qos", tag]
-    words += [f"external-ids:{BEFORE_TAG}={before}", "type=linux-htb", "queues:0=@q0", "queues:1=@q1"]
-    words += [f"other-config:max-rate={spec.capacity_bytes_per_s * 8:.0f}"]
-    for queue, least, most in rates(spec)[:2]:
-        words += ["--", f"--id=@q{queue}", "create", "queue", tag]
-        words += [f"other-config:min-rate={least}", f"other-config:max-rate={most}"]
-    return words
 
 
 class OvsQueues:
@@ -151,93 +146,136 @@ class OvsQueues:
 
     def __init__(self, specs: Iterable[QueueSpec], database: str | None = None) -> None:
         self.specs = tuple(specs)
-        self._database = database
+        self._database = database or f"unix:{os.environ.get('OVS_RUNDIR', '/var/run/openvswitch')}/db.sock"
 
     def faults(self, spec: QueueSpec) -> tuple[str, ...]:
         """What is not as it should be. Touches nothing. Raises DriverError when it cannot be known."""
-        return faults(spec, self._seen(spec))
+        with self._opened(spec) as database:
+            return faults(spec, _seen(database, spec))
 
     def ensure(self, spec: QueueSpec) -> tuple[str, ...]:
         """Makes or repairs a queue and reads it back; returns what was wrong before, empty when nothing was done.
 
         Raises DriverError when the port is not there, when its QoS is somebody else's, or when the switch refuses.
         """
-        seen = self._seen(spec)
-        found = faults(spec, seen)
-        if not found:
-            return ()
-        if not seen.port_exists or seen.foreign:
-            raise DriverError(f"queue of {spec.link}: {found[0]}")
-        self._do(spec, making(spec, seen))
-        if left := self.faults(spec):
-            raise DriverError(f"queue of {spec.link} on {spec.device}: made, but {'; '.join(left)}")
+        with self._opened(spec) as database:
+            seen = _seen(database, spec)
+            found = faults(spec, seen)
+            if not found:
+                return ()
+            if not seen.port_exists or seen.foreign:
+                raise DriverError(found[0])
+            _do(database, spec, making(spec, seen))
+            if left := faults(spec, _seen(database, spec)):
+                raise DriverError(f"made, but {'; '.join(left)}")
         LOG.info("queue made", link=spec.link, device=spec.device, because="; ".join(found))
         return found
 
     def remove(self, spec: QueueSpec) -> None:
         """Takes away what `ensure` made, also when the port has gone; no more than that. Raises DriverError."""
-        self._do(spec, removing(spec, self._seen(spec)))
+        with self._opened(spec) as database:
+            _do(database, spec, removing(spec, _seen(database, spec)))
 
     def counts(self, spec: QueueSpec) -> QueueCounts:
         """Packets that the guaranteed queue has sent and dropped since it was made. Raises DriverError."""
-        found = _COUNTS.search(self._run(spec, ["tc", "-s", "class", "show", "dev", spec.device]))
+        with _about(spec):
+            found = _COUNTS.search(_run(["tc", "-s", "class", "show", "dev", spec.device]))
         return QueueCounts(int(found[1]), int(found[2])) if found else QueueCounts(0, 0)
 
-    def _do(self, spec: QueueSpec, commands: Iterable[Sequence[str]]) -> None:
-        for words in commands:
-            self._run(spec, words)
+    @contextmanager
+    def _opened(self, spec: QueueSpec) -> Iterator[SwitchDatabase]:
+        with _about(spec):
+            database = SwitchDatabase(self._database)
+            try:
+                yield database
+            finally:
+                database.close()
 
-    def _seen(self, spec: QueueSpec) -> PortState:
-        qos_rows, queue_rows = self._rows(spec, "qos"), self._rows(spec, "queue")
-        own = [("qos", row) for row in _ours(spec, qos_rows)] + [("queue", row) for row in _ours(spec, queue_rows)]
-        before = [qos_rows[row]["external_ids"].get(BEFORE_TAG) for table, row in own if table == "qos"]
-        ports = self._rows(spec, "port", spec.device)
-        if not ports:
-            return PortState(False, own=tuple(own))
-        (port,) = ports.values()
-        qos = port["qos"] or None
-        classes = frozenset(re.findall(r"^class htb (\S+) ", self._run(spec, _tc("class", spec)), re.MULTILINE))
-        links = json.loads(self._run(spec, ["ip", "-j", "link", "show", "dev", spec.device]))
-        return PortState(
-            port_exists=True,
-            userspace=self._userspace(spec),
-            qos=qos,
-            own=tuple(own),
-            rates=_rates_of(qos_rows[qos], queue_rows) if qos in qos_rows else (),
-            classes=classes,
-            sorted_by_mark=GUARANTEED_CLASS in classes
-            and _sorts(self._run(spec, [*_tc("filter", spec), "parent", "1:"])),
-            queue_packets=int(links[0].get("txqlen", 0)),
-            queue_packets_before=int(before[0]) if before and before[0] else None,
-        )
 
-    def _userspace(self, spec: QueueSpec) -> bool:
-        bridge = self._run(spec, ["ovs-vsctl", "port-to-br", spec.device]).strip()
-        return any(row["datapath_type"] == "netdev" for row in self._rows(spec, "bridge", bridge).values())
+@contextmanager
+def _about(spec: QueueSpec) -> Iterator[None]:
+    try:
+        yield
+    except DriverError as error:
+        raise DriverError(f"queue of {spec.link} on {spec.device}: {error}") from error
 
-    def _rows(self, spec: QueueSpec, table: str, record: str | None = None) -> dict[str, dict[str, Any]]:
-        which = [table] if record is None else [table, record]
-        text = self._run(spec, ["ovs-vsctl", "--format=json", "--", "--if-exists", "list", *which])
-        if not text.strip():
-            return {}
-        content = json.loads(text)
-        rows = [dict(zip(content["headings"], map(_plain, row), strict=True)) for row in content["data"]]
-        return {row["_uuid"]: row for row in rows}
 
-    def _run(self, spec: QueueSpec, words: Sequence[str]) -> str:
-        argv, where = list(words), f"queue of {spec.link} on {spec.device}"
-        if argv[0] == "ovs-vsctl":
-            argv[1:1] = [f"--timeout={COMMAND_S}", *([f"--db={self._database}"] if self._database else [])]
-        try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S + 1, check=False)
-        except FileNotFoundError as error:
-            raise DriverError(f"{where}: {argv[0]} is not installed on this machine") from error
-        except subprocess.TimeoutExpired as error:
-            raise DriverError(f"{where}: {argv[0]} did not answer within {COMMAND_S + 1} s") from error
-        if done.returncode != 0:
-            said = (done.stderr.strip() or "no message").splitlines()[-1]
-            raise DriverError(f"{where}: `{' '.join(words)[:120]}` failed: {said[:200]}")
-        return done.stdout
+def _do(database: SwitchDatabase, spec: QueueSpec, steps: Iterable[Step]) -> None:
+    for step in steps:
+        if isinstance(step, QosChange):
+            _change(database, spec, step)
+        else:
+            _run(step)
+
+
+def _change(database: SwitchDatabase, spec: QueueSpec, change: QosChange) -> None:
+    with database.changing() as add:
+        port = _port(database, spec)
+        if port is not None:
+            port.verify("qos")
+            if any(str(row.uuid) in change.destroyed for row in port.qos):
+                port.qos = []
+        for row in (*database.rows("QoS"), *database.rows("Queue")):
+            if str(row.uuid) in change.destroyed:
+                row.delete()
+        if change.made:
+            port.qos = [_qos(add, spec, change)]
+
+
+def _qos(add: Callable[[str], Any], spec: QueueSpec, change: QosChange) -> Any:
+    *queues, (_, _, most) = change.made
+    qos, rows = add("QoS"), {}
+    qos.type, qos.other_config = "linux-htb", {"max-rate": most}
+    qos.external_ids = {TAG: spec.link, BEFORE_TAG: str(change.queue_packets_before)}
+    for number, least, most in queues:
+        rows[int(number)] = queue = add("Queue")
+        queue.external_ids, queue.other_config = {TAG: spec.link}, {"min-rate": least, "max-rate": most}
+    qos.queues = rows
+    return qos
+
+
+def _port(database: SwitchDatabase, spec: QueueSpec) -> Any:
+    return next((row for row in database.rows("Port") if row.name == spec.device), None)
+
+
+def _seen(database: SwitchDatabase, spec: QueueSpec) -> PortState:
+    ours = [row for table in ("QoS", "Queue") for row in database.rows(table) if row.external_ids.get(TAG) == spec.link]
+    own, port = tuple(sorted(str(row.uuid) for row in ours)), _port(database, spec)
+    if port is None:
+        return PortState(False, own=own)
+    before = next((row.external_ids[BEFORE_TAG] for row in ours if BEFORE_TAG in row.external_ids), None)
+    qos = next(iter(port.qos), None)
+    classes = frozenset(re.findall(r"^class htb (\S+) ", _run(_tc("class", spec)), re.MULTILINE))
+    links = json.loads(_run(["ip", "-j", "link", "show", "dev", spec.device]))
+    return PortState(
+        port_exists=True,
+        userspace=any(row.datapath_type == "netdev" and port in row.ports for row in database.rows("Bridge")),
+        qos=str(qos.uuid) if qos else None,
+        own=own,
+        rates=_rates_of(qos) if qos else (),
+        classes=classes,
+        sorted_by_mark=GUARANTEED_CLASS in classes and _sorts(_run([*_tc("filter", spec), "parent", "1:"])),
+        queue_packets=int(links[0].get("txqlen", 0)),
+        queue_packets_before=int(before) if before else None,
+    )
+
+
+def _rates_of(qos: Any) -> Rates:
+    configs = {str(number): row.other_config for number, row in qos.queues.items()} | {"all": qos.other_config}
+    return tuple((name, config.get("min-rate"), config.get("max-rate")) for name, config in sorted(configs.items()))
+
+
+def _run(words: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_S + 1, check=False)
+    except FileNotFoundError as error:
+        raise DriverError(f"{words[0]} is not installed on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise DriverError(f"{words[0]} did not answer within {COMMAND_S + 1} s") from error
+    if done.returncode != 0:
+        said = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise DriverError(f"`{' '.join(words)[:120]}` failed: {said[:200]}")
+    return done.stdout
 
 
 def _tc(kind: str, spec: QueueSpec) -> list[str]:
@@ -250,29 +288,6 @@ def _sorts(filters: str) -> bool:
     return re.search(wanted, filters) is not None
 
 
-def _ours(spec: QueueSpec, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return sorted(key for key, row in rows.items() if row["external_ids"].get(TAG) == spec.link)
-
-
-def _rates_of(qos: Mapping[str, Any], queues: Mapping[str, Mapping[str, Any]]) -> Rates:
-    configs = {str(number): queues[row]["other_config"] for number, row in qos["queues"].items() if row in queues}
-    configs["all"] = qos["other_config"]
-    return tuple((name, one.get("min-rate"), one.get("max-rate")) for name, one in sorted(configs.items()))
-
-
-def _plain(value: Any) -> Any:
-    """A value of the switch's database as plain Python; a column without a value is an empty list."""
-    if not isinstance(value, list):
-        return value
-    kind, content = value
-    if kind == "map":
-        return {key: _plain(one) for key, one in content}
-    if kind == "set":
-        return [_plain(one) for one in content]
-    return content
-
-
-LOG = structlog.get_logger(__name__)
 LOOK_EVERY_S = 10.0
 
 

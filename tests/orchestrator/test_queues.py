@@ -22,7 +22,7 @@ from orchestrator import (
     plan,
     problem_lines,
 )
-from orchestrator.act.ovs_qos import CLASSES, PortState, QueueCounts, faults, making, rates, removing
+from orchestrator.act.ovs_qos import CLASSES, PortState, QosChange, QueueCounts, faults, making, rates, removing
 from orchestrator.context import PlanningContext
 
 SPEC = QueueSpec("leaf>h1", "leaf-eth1", 1_500_000.0, 0.8)
@@ -34,7 +34,7 @@ WHOLE = PortState(
     port_exists=True,
     userspace=True,
     qos="u1",
-    own=(("qos", "u1"), ("queue", "u2"), ("queue", "u3")),
+    own=("u1", "u2", "u3"),
     rates=rates(SPEC),
     classes=CLASSES | {"1:fffe"},
     sorted_by_mark=True,
@@ -154,16 +154,20 @@ def test_a_whole_queue_needs_nothing() -> None:
 
 
 def test_the_queue_is_shortened_before_the_qos_and_the_filter_comes_last() -> None:
-    commands = making(SPEC, BARE)
-    assert [one[0] for one in commands] == ["ip", "ovs-vsctl", "tc"]
-    assert commands[0][-2:] == ["txqueuelen", "50"]
-    assert "external-ids:forepath-queue-packets=1000" in commands[1]
-    assert {"other-config:min-rate=9600000", "other-config:min-rate=2400000"} <= set(commands[1])
-    assert [one[0] for one in making(SPEC, replace(BARE, userspace=False))] == ["ovs-vsctl", "tc"]
+    length, qos, sorting = making(SPEC, BARE)
+    assert length == ["ip", "link", "set", "dev", SPEC.device, "txqueuelen", "50"]
+    assert qos == QosChange(
+        (), (("0", "2400000", "12000000"), ("1", "9600000", "12000000"), ("all", None, "12000000")), 1000
+    )
+    assert isinstance(sorting, list)
+    assert sorting[:5] == ["tc", "filter", "add", "dev", SPEC.device]
+    assert making(SPEC, replace(BARE, userspace=False)) == [qos, sorting]
 
 
 def test_only_what_is_missing_is_made() -> None:
-    assert [one[:3] for one in making(SPEC, replace(WHOLE, sorted_by_mark=False))] == [["tc", "filter", "add"]]
+    (sorting,) = making(SPEC, replace(WHOLE, sorted_by_mark=False))
+    assert isinstance(sorting, list)
+    assert sorting[:3] == ["tc", "filter", "add"]
 
 
 @pytest.mark.parametrize(
@@ -176,11 +180,7 @@ def test_only_what_is_missing_is_made() -> None:
     ids=["other rates", "deleted in the kernel", "cleared by hand"],
 )
 def test_a_broken_qos_is_cleared_with_all_its_rows_and_remembers_the_old_length(seen: PortState) -> None:
-    commands = making(SPEC, seen)
-    assert [one[0] for one in commands] == ["ovs-vsctl", "ip", "ovs-vsctl", "tc"]
-    assert ("clear" in commands[0]) == (seen.qos is not None)
-    assert {"u1", "u2", "u3"} <= set(commands[0])
-    assert "external-ids:forepath-queue-packets=1000" in commands[2]
+    assert making(SPEC, seen) == [QosChange(("u1", "u2", "u3")), *making(SPEC, BARE)]
 
 
 def test_a_foreign_qos_is_no_queue_of_ours_and_nothing_of_it_is_removed() -> None:
@@ -190,11 +190,9 @@ def test_a_foreign_qos_is_no_queue_of_ours_and_nothing_of_it_is_removed() -> Non
 
 
 def test_removal_takes_all_rows_and_gives_the_length_back() -> None:
-    clear, length = removing(SPEC, WHOLE)
-    assert {"clear", "u1", "u2", "u3"} <= set(clear)
-    assert length[-1] == "1000"
-    gone = replace(WHOLE, port_exists=False, qos=None)
-    assert [("clear" in one, "u3" in one) for one in removing(SPEC, gone)] == [(False, True)]
+    length = ["ip", "link", "set", "dev", SPEC.device, "txqueuelen", "1000"]
+    assert removing(SPEC, WHOLE) == [QosChange(("u1", "u2", "u3")), length]
+    assert removing(SPEC, replace(WHOLE, port_exists=False, qos=None)) == [QosChange(("u1", "u2", "u3"))]
 
 
 @given(st.floats(1_000, 1e11), st.floats(0.01, 0.99))
@@ -203,11 +201,16 @@ def test_the_two_queues_share_exactly_the_capacity(capacity: float, share: float
     assert int(rest or "") + int(guaranteed or "") == int(whole or "") == int(most or "")
 
 
-def test_a_tool_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_switch_that_is_away_and_a_missing_tool_are_one_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = OvsQueues((SPEC,), "unix:/nonexistent")
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(DriverError, match=r"leaf>h1 on leaf-eth1: ovs-vsctl is not installed") as caught:
-        OvsQueues((SPEC,)).ensure(SPEC)
-    assert "\n" not in str(caught.value)
+    for look, said in (
+        (queues.ensure, "Open vSwitch at unix:/nonexistent: No such file"),
+        (queues.counts, "tc is not"),
+    ):
+        with pytest.raises(DriverError, match=f"leaf>h1 on leaf-eth1: {said}") as caught:
+            look(SPEC)
+        assert "\n" not in str(caught.value)
 
 
 # -- the keeper

@@ -182,10 +182,7 @@ def test_a_qos_of_somebody_else_is_left_alone(queues: OvsQueues) -> None:
     run("ovs-vsctl", "clear", "port", SPEC.device, "qos", "--", "--all", "destroy", "qos")
 
 
-def test_a_port_that_does_not_exist_and_a_switch_that_is_away_are_one_line_each(bridge: None) -> None:
+def test_a_port_that_does_not_exist_is_told(bridge: None) -> None:
     absent = QueueSpec("leaf>h9", "q-h9", CAPACITY)
     with pytest.raises(DriverError, match="no switch has a port q-h9"):
         OvsQueues((absent,)).ensure(absent)
-    with pytest.raises(DriverError, match="ovs-vsctl") as caught:
-        OvsQueues((SPEC,), "unix:/nonexistent").ensure(SPEC)
-    assert "\n" not in str(caught.value)
