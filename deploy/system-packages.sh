@@ -24,6 +24,7 @@ iproute2                   ip and tc: namespaces, links, rate limits
 iputils-ping               ping, used by Mininet's pingall
 ethtool                    turns checksum offload off (userspace datapath)
 iperf3                     traffic by hand in the lab
+dnsmasq-base               a DHCP server and IPv6 router for the lab: what networks have, must go on
 procps                     ps
 util-linux                 unshare and nsenter
 kmod                       module tools

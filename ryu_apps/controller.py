@@ -66,6 +66,8 @@ class Controller(SwitchApp):
         timing = RouteTiming(1.5 * settings.poll_s + 0.5, settings.pairs.path_timeout_s)
         pairs = Pairs(settings.pairs.max_pairs, settings.pairs.idle_s, settings.pairs.forget_s)
         self.network = Network(pairs, settings.probes, timing)
+        if settings.group_mbit_per_s:
+            self.network.flooding.limit_kbit_s = max(1, int(settings.group_mbit_per_s * 1000))
         self.switches = Switches(self.network, settings.first_meter)
         self.attribution = PairAttribution(self.network, frozenset(sflow.agents) if sflow.listen else frozenset())
         self.collector = Collector(self.attribution, self.writer, settings.poll_s, _ACCOUNTS)

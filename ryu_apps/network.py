@@ -7,12 +7,13 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import Effect, Resubmit
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.paths.routing import Routes, RouteTiming
-from ryu_apps.rules import ETH_IPV4, ETH_LLDP, Kind, Match, PortId, Table, kind_of
+from ryu_apps.rules import ETH_IPV4, ETH_IPV6, ETH_LLDP, Kind, Match, PortId, Table, kind_of
 from ryu_apps.services.pairs import BY_CONNECTION, Pairs
 from ryu_apps.services.virtual_ips import Services
 from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
 from ryu_apps.topology.arp import HOLD_S, ArpResponder, Arrival, DropPlace, HeldFrame, HeldFrames
+from ryu_apps.topology.flooding import FloodTree
 from ryu_apps.topology.frames import Frame
 from ryu_apps.topology.hosts import LearnResult
 from ryu_apps.topology.links import Role
@@ -35,6 +36,7 @@ class Network:
         self.routes = Routes(self.topology, self.services, timing)
         self.arp = ArpResponder(self.topology)
         self.held = HeldFrames()
+        self.flooding = FloodTree()
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
         self._reservations = 0
@@ -43,7 +45,7 @@ class Network:
     @property
     def revision(self) -> int:
         """Another number whenever what switches should hold may be something else."""
-        parts = (self.topology, self.services, self.routes, self.held)
+        parts = (self.topology, self.services, self.routes, self.held, self.flooding)
         return self._reservations + sum(part.revision for part in parts)
 
     # ---- what others want, and what time brings
@@ -89,9 +91,13 @@ class Network:
         arrival, sent_by = Arrival(at, frame, data), kind_of(cookie)
         # A listening rule tells of ARP frames that the switches themselves carry on or have answered.
         copy = sent_by is Kind.LISTEN
+        # Of group frames and of IPv6 neighbours only a copy comes here, to learn from.
+        only_learn = sent_by is Kind.FLOOD or (copy and frame.eth_type == ETH_IPV6)
         if self.topology.links.role(at, now) is not Role.EDGE:
-            return [] if copy and frame.arp else self.arp.forward(arrival)
+            return [] if only_learn or (copy and frame.arp) else self.arp.forward(arrival)
         released = self._learn(at, frame, now)
+        if only_learn:
+            return released
         answer = self.services.destinations.heard(at, frame, data, now)
         if answer is not None:
             return released + answer

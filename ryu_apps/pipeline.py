@@ -8,12 +8,16 @@ from ryu_apps.network import Network
 from ryu_apps.paths.splits import LabelShare, label_rules
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
 from ryu_apps.rules import (
+    BRIDGE_GROUPS,
     CONTROLLER,
     ETH_ARP,
     ETH_IPV4,
+    ETH_IPV6,
     ETH_LLDP,
     ETH_RARP,
     MULTICAST,
+    NEIGHBOUR_ADVERTISEMENT,
+    PROTO_ICMPV6,
     PROTO_TCP,
     Action,
     AnswerArp,
@@ -29,16 +33,19 @@ from ryu_apps.rules import (
     ToGroup,
     cookie,
     failover,
+    kind_of,
+    number_of,
     pair_number,
     virtual_mac,
 )
 from ryu_apps.services.buckets import BucketPlacement, placement_rules, probe_answer_rule
 from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.topology.arp import DropRule
+from ryu_apps.topology.flooding import FloodPorts
 from ryu_apps.topology.state import port_towards, spare_port
 
 DEFAULT_PRIORITY = 0
-GROUP_PRIORITY = 5
+GROUP_PRIORITY, FLOOD_PRIORITY, KNOWN_PRIORITY, BRIDGE_PRIORITY = 5, 6, 7, 8
 HOST_PRIORITY = 10
 DROP_PRIORITY = 15
 PAIR_PRIORITY = 20
@@ -58,6 +65,25 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class FloodShare:
+    """Where group frames go at one switch, who is attached there (MAC: port), and what one port may send of them."""
+
+    ports: FloodPorts = field(default_factory=FloodPorts)
+    hosts: Mapping[str, int] = field(default_factory=dict)
+    limit_kbit_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacingShare:
+    """Virtual IPs whose connections are placed one by one, whether more sources can be counted, and in whose name
+    services are asked whether they answer."""
+
+    spreads: tuple[BucketPlacement, ...] = ()
+    curious: bool = True
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """What one switch has to do with the world."""
 
@@ -71,22 +97,22 @@ class Share:
     back: tuple[Rewrite, ...] = ()
     police: tuple[policing.Policer, ...] = ()
     drop_rules: tuple[DropRule, ...] = ()
-    # Virtual IPs whose connections are placed one by one, whether more sources can be counted, and in whose name
-    # services are asked whether they answer
-    spreads: tuple[BucketPlacement, ...] = ()
-    curious: bool = True
-    asked: tuple[str, ...] = ()
+    placing: PlacingShare = field(default_factory=PlacingShare)
+    flood: FloodShare = field(default_factory=FloodShare)
     tagging: LabelShare = field(default_factory=LabelShare)
     # Second port towards a MAC, where there is one and the switch can turn to it by itself
     spares: Mapping[str, int] = field(default_factory=dict)
 
 
 def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = True) -> Desired:
-    """All rules and meters of one switch. `meter_numbers` maps pair numbers to meters."""
+    """All rules and meters of one switch. `meter_numbers` maps the numbers of pairs and of flooded ports to meters."""
     limits = [one for one in share.police if with_limits or one.rate_kbit_s is None]
     meters = [
         policing.meter(meter_numbers[one.number], one.rate_kbit_s) for one in limits if one.rate_kbit_s is not None
     ]
+    flood = share.flood if with_limits else replace(share.flood, limit_kbit_s=None)
+    if flood.limit_kbit_s is not None:
+        meters += [policing.meter(meter_numbers[flood_number(port)], flood.limit_kbit_s) for port in flood.ports.edges]
     groups = {
         mac: group
         for mac, spare in share.spares.items()
@@ -94,6 +120,7 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
     }
     rules = [
         *_defaults(),
+        *_flood(flood, meter_numbers),
         *(rule for address in share.virtual_ips for rule in _virtual_ip(address)),
         *(rule for pair in share.accounts for rule in _account(*pair)),
         *(_police(one, meter_numbers) for one in limits),
@@ -102,25 +129,54 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(_drop(rule) for rule in share.drop_rules),
         *(_host(mac, port, groups) for mac, port in dict(share.ports).items()),
         *label_rules(share.tagging),
-        *(probe_answer_rule(address) for address in share.asked),
+        *(probe_answer_rule(address) for address in share.placing.asked),
     ]
-    found = {rule.key: rule for rule in rules} | placement_rules(share.spreads, share.curious)
+    found = {rule.key: rule for rule in rules} | placement_rules(share.placing.spreads, share.placing.curious)
     return Desired(found, {one.number: one for one in meters}, {one.number: one for one in groups.values()})
 
 
 def _defaults() -> Iterable[Rule]:
     for table in (Table.ACCOUNT, Table.POLICER, Table.REWRITE):
         yield Rule(table, DEFAULT_PRIORITY, Match(), goto=table + 1, cookie=cookie(table, Kind.DEFAULT))
-    # Unknown unicast asks the controller, groups go nowhere: nothing is ever flooded by a switch.
+    # Unknown unicast asks the controller; groups go nowhere but along the tree (`_flood`).
     ask = (Output(CONTROLLER),)
     last = Table.FORWARD
     yield Rule(last, DEFAULT_PRIORITY, Match(), ask, cookie=cookie(last, Kind.DEFAULT))
     yield Rule(last, GROUP_PRIORITY, Match(eth_dst=MULTICAST), cookie=cookie(last, Kind.DEFAULT, 1))
+    yield Rule(last, BRIDGE_PRIORITY, Match(eth_dst=BRIDGE_GROUPS), cookie=cookie(last, Kind.DEFAULT, 2))
     for eth_type in (ETH_RARP, ETH_LLDP):
         yield _listen(LISTEN_PRIORITY, Match(eth_type=eth_type), eth_type)
     yield _listen(LISTEN_PRIORITY, Match(eth_type=ETH_ARP, eth_dst=MULTICAST), 1)
     # Neighbours that know each other confirm it directly: that must work while the controller is dead.
     yield replace(_listen(LISTEN_PRIORITY - 1, Match(eth_type=ETH_ARP), 2), goto=Table.POLICER)
+    tells = Match(eth_type=ETH_IPV6, ip_proto=PROTO_ICMPV6, icmpv6_type=NEIGHBOUR_ADVERTISEMENT)
+    yield replace(_listen(LISTEN_PRIORITY - 1, tells, 3), goto=Table.POLICER)
+
+
+def flood_number(port: int) -> int:
+    """Stands for a port where pairs have their numbers: those are not negative."""
+    return -port
+
+
+def _flood(flood: FloodShare, meter_numbers: Mapping[int, int]) -> Iterable[Rule]:
+    """From each port of the tree to all others (never back: OpenFlow 1.3.5, 4.5); a copy of who is new comes here."""
+    everywhere = tuple(Output(port) for port in (*flood.ports.links, *flood.ports.edges))
+    for port in flood.ports.links:
+        yield _flooded(Match(in_port=port, eth_dst=MULTICAST), everywhere, None)
+    meters: dict[int, int | None] = {
+        port: None if flood.limit_kbit_s is None else meter_numbers[flood_number(port)] for port in flood.ports.edges
+    }
+    for port, meter in meters.items():
+        yield _flooded(Match(in_port=port, eth_dst=MULTICAST), (*everywhere, Output(CONTROLLER)), meter)
+    for mac, port in flood.hosts.items():
+        if port in meters:
+            match = Match(in_port=port, eth_src=mac, eth_dst=MULTICAST)
+            yield replace(_flooded(match, everywhere, meters[port]), priority=KNOWN_PRIORITY)
+
+
+def _flooded(match: Match, actions: tuple[Action, ...], meter: int | None) -> Rule:
+    number = cookie(Table.FORWARD, Kind.FLOOD, match.in_port or 0)
+    return Rule(Table.FORWARD, FLOOD_PRIORITY, match, actions, meter=meter, cookie=number)
 
 
 def _listen(priority: int, match: Match, number: int) -> Rule:
@@ -166,6 +222,23 @@ def _police(one: policing.Policer, meter_numbers: Mapping[int, int]) -> Rule:
         cookie=cookie(Table.POLICER, Kind.LIMIT, one.number),
         lease_until=one.lease_until,
     )
+
+
+def numbers_of_limits(share: Share) -> list[int]:
+    """All that needs a meter at a switch: numbers of pairs, and those that stand for ports."""
+    ports = share.flood.ports.edges if share.flood.limit_kbit_s is not None else ()
+    pairs = [policer.number for policer in share.police if policer.rate_kbit_s is not None]
+    return pairs + [flood_number(port) for port in ports]
+
+
+def limited_by(rule: Rule) -> int | None:
+    """The number of what a rule with a meter limits; None for a rule without a limit of ours."""
+    match kind_of(rule.cookie):
+        case Kind.LIMIT:
+            return number_of(rule.cookie)
+        case Kind.FLOOD:
+            return flood_number(number_of(rule.cookie))
+    return None
 
 
 def _towards(one: Rewrite) -> Rule:
@@ -251,6 +324,7 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
     """What switch `dpid` has to do."""
     topology, services, hosts = network.topology, network.services, list(network.topology.hosts)
     ports = {host.mac: port_towards(topology, dpid, host) for host in hosts}
+    here = {host.mac: host.at.port for host in hosts if host.at.dpid == dpid}
     pairs = list(services.pairs)
     steers = [steer for pair in pairs if (steer := _rewrite_towards(network, pair)) is not None]
     return Share(
@@ -264,10 +338,13 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
         back=tuple(steer for steer in steers if _place(network, steer.destination_mac) == dpid),
         drop_rules=tuple(rule for rule in network.held.drop_rules.values() if rule.place.dpid == dpid),
         police=tuple(policer for policer in wanted.police if ingress(network, policer.source_address) == dpid),
-        # Only where somebody may open a connection
-        spreads=tuple(services.destinations.spreads) if any(host.at.dpid == dpid for host in hosts) else (),
-        curious=not services.pairs.full,
-        asked=services.destinations.probed_by_tcp(),
+        placing=PlacingShare(
+            # Only where somebody may open a connection
+            spreads=tuple(services.destinations.spreads) if here else (),
+            curious=not services.pairs.full,
+            asked=services.destinations.probed_by_tcp(),
+        ),
+        flood=FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s),
         tagging=network.routes.tagging.get(dpid, LabelShare()),
     )
 

@@ -23,15 +23,21 @@ NUMBER_MASK = (1 << 40) - 1
 ETH_IPV4 = 0x0800
 ETH_ARP = 0x0806
 ETH_RARP = 0x8035
+ETH_IPV6 = 0x86DD
 ETH_LLDP = 0x88CC
 PROTO_TCP = 6
 PROTO_UDP = 17
+PROTO_ICMPV6 = 58
+# A host tells which MAC holds its IPv6 address: RFC 4861, 4.4
+NEIGHBOUR_ADVERTISEMENT = 136
 
 # Reserved port of OpenFlow 1.3: the controller. Real ports are below PORT_MAX.
 CONTROLLER = 0xFFFFFFFD
 PORT_MAX = 0xFFFFFF00
 # What `Match.eth_dst` and `Match.label` may be besides one address and one label
 MULTICAST = "multicast"
+# Addresses that end at the next bridge, never beyond: IEEE 802.1Q, table 8-1
+BRIDGE_GROUPS = "bridge groups"
 ANY_LABEL = -1
 
 
@@ -62,6 +68,7 @@ class Kind(IntEnum):
     LIMIT = 7
     DROP = 8
     ANSWER = 9
+    FLOOD = 10
     PIN = 13
     LABEL = 14
     SPREAD = 15
@@ -84,8 +91,9 @@ class DestinationMatch(NamedTuple):
 class Match:
     """Fields that must be equal; None matches anything. `syn` means TCP with SYN set and ACK clear.
 
-    `eth_dst` may be MULTICAST: every group address. `label` is one of our labels, or ANY_LABEL. `arp_request_for` is
-    the address that an ARP request asks for. `register` is what this switch has noted about the packet on its way.
+    `eth_dst` may be MULTICAST (every group address) or BRIDGE_GROUPS. `label` is one of our labels, or ANY_LABEL.
+    `arp_request_for` is the address that an ARP request asks for. `register` is what this switch has noted about the
+    packet on its way.
     """
 
     in_port: int | None = None
@@ -99,6 +107,7 @@ class Match:
     syn: bool = False
     label: int | None = None
     tcp_dst: int | None = None
+    icmpv6_type: int | None = None
     register: BucketMatch | DestinationMatch | None = None
 
 

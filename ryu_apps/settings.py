@@ -108,13 +108,17 @@ class SflowSection(Section):
 
 
 class ControllerSection(Section):
-    """Where switches connect, and how often they and the database are asked. `first_meter` on, meters are ours."""
+    """Where switches connect, and how often they and the database are asked. `first_meter` on, meters are ours.
+
+    Of broadcast and multicast a port with hosts may send `group_mbit_per_s`; 0 is no limit.
+    """
 
     listen: Annotated[str, Field(pattern=IPV4)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 6653
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     wanted_s: Annotated[float, Field(ge=0.1, le=60)] = 0.5
     first_meter: Annotated[int, Field(ge=1)] = 60_000
+    group_mbit_per_s: Annotated[float, Field(ge=0)] = 10.0
     connections: ConnectionsSection = ConnectionsSection()
     pairs: PairsSection = PairsSection()
     probes: ProbesSection = ProbesSection()

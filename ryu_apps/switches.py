@@ -7,9 +7,9 @@ from typing import Any
 
 from ryu_apps.effects import Resubmit
 from ryu_apps.network import Network
-from ryu_apps.pipeline import Limits, PolicerTable, Share, desired, share
+from ryu_apps.pipeline import Limits, PolicerTable, Share, desired, limited_by, numbers_of_limits, share
 from ryu_apps.policers import allot_meters
-from ryu_apps.rules import Desired, Kind, RuleKey, kind_of, number_of
+from ryu_apps.rules import Desired, RuleKey
 from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import Wire
@@ -88,6 +88,7 @@ class Switches:
 
     def settle(self, now: Seconds) -> None:
         """Brings the switches up to date, when anything is news or due."""
+        self._network.flooding.follow(self._network.topology, now)
         if (self._network.revision, self.revision, self.declared) == self._reconciled and now < self._due:
             return
         self._reconcile(now)
@@ -104,6 +105,8 @@ class Switches:
                 session.adopted = True
                 self._network.services.adopt(session.holding.rules.values(), now)
                 self._network.routes.adopt(session.dpid, session.holding.rules.values(), now)
+                self._network.flooding.adopt(session.dpid, session.holding.rules.values())
+        self._network.flooding.follow(self._network.topology, now)
         self._network.routes.follow(self._holds, now)
         wanted = self.policers.limits(self._network, now)
         for session in ready:
@@ -123,11 +126,11 @@ class Switches:
         if not session.has_failover:
             part = replace(part, spares={})
         taken = {
-            number_of(rule.cookie): rule.meter
+            number: rule.meter
             for rule in session.holding.rules.values()
-            if kind_of(rule.cookie) is Kind.LIMIT and rule.meter is not None
+            if rule.meter is not None and (number := limited_by(rule)) is not None
         }
-        limited = [policer.number for policer in part.police if policer.rate_kbit_s is not None]
+        limited = numbers_of_limits(part)
         meters = allot_meters(limited, taken, self._first_meter)
         want = self._desired(session.dpid, _MadeFrom(part, meters, session.has_meters))
         if session.reconcile(want, now, may_delete=self.declared):

@@ -8,6 +8,7 @@ from typing import Any
 from cpdb import FIRST_TAG
 from ryu_apps.rules import (
     ANY_LABEL,
+    BRIDGE_GROUPS,
     ETH_ARP,
     ETH_IPV4,
     MULTICAST,
@@ -30,11 +31,12 @@ Connection = tuple[int | None, str | None, str | None, int | None, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """Ports of TCP or UDP; `flags` are TCP's: "S", "SA", "A"..."""
+    """Ports of TCP or UDP; `flags` are TCP's: "S", "SA", "A"...; the type of an ICMPv6 message."""
 
     sport: int | None = None
     dport: int | None = None
     flags: str = ""
+    icmpv6_type: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,20 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
         return False
     if match.eth_dst == MULTICAST and not int(packet.eth_dst[:2], 16) & 1:
         return False
+    if match.eth_dst == BRIDGE_GROUPS and not packet.eth_dst.startswith("01:80:c2:00:00:0"):
+        return False
     if match.label == ANY_LABEL and (packet.label is None or packet.label < FIRST_TAG):
         return False
     if match.arp_request_for is not None and not _asks_for(packet, match.arp_request_for):
         return False
-    if match.tcp_dst not in (None, packet.transport.dport) or not _is_noted(match, packet.registers):
+    transport = packet.transport
+    if match.tcp_dst not in (None, transport.dport) or match.icmpv6_type not in (None, transport.icmpv6_type):
+        return False
+    if not _is_noted(match, packet.registers):
         return False
     names = ("label", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst")
-    return all(getattr(match, name) in (None, MULTICAST, ANY_LABEL, getattr(packet, name)) for name in names)
+    anything = None, MULTICAST, BRIDGE_GROUPS, ANY_LABEL
+    return all(getattr(match, name) in (*anything, getattr(packet, name)) for name in names)
 
 
 def _asks_for(packet: Packet, address: str) -> bool:

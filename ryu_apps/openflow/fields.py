@@ -12,7 +12,7 @@ from socket import inet_aton, inet_ntoa
 from typing import Any, NamedTuple
 
 from cpdb import FIRST_TAG
-from ryu_apps.rules import ANY_LABEL, MULTICAST, BucketMatch, DestinationMatch, Match
+from ryu_apps.rules import ANY_LABEL, BRIDGE_GROUPS, MULTICAST, BucketMatch, DestinationMatch, Match
 
 _TYPE_LENGTH = struct.Struct("!HH")
 _HEADER = struct.Struct("!I").unpack_from
@@ -76,23 +76,27 @@ TCP_SRC, TCP_DST = _number("tcp_src", 13, 2), _number("tcp_dst", 14, 2)
 UDP_SRC, UDP_DST = _number("udp_src", 15, 2), _number("udp_dst", 16, 2)
 ARP_OP, ARP_SPA, ARP_TPA = _number("arp_op", 21, 2), _address("arp_spa", 22), _address("arp_tpa", 23)
 ARP_SHA, ARP_THA = _mac("arp_sha", 24), _mac("arp_tha", 25)
+ICMPV6_TYPE = _number("icmpv6_type", 29, 1)
 # Open vSwitch's registers: class 1, numbers 0 and 1
 BUCKET_REGISTER, DESTINATION_REGISTER = b"\x00\x01\x00\x04", b"\x00\x01\x02\x04"
 _BUCKET_REGISTER_MASKED = b"\x00\x01\x01\x08"
 # Any group address; any label of ours, as (value, mask); TCP with SYN and without ACK, in ONF's extension 109
 _MULTICAST = b"\x80\x00\x07\x0c" + 2 * b"\x01\x00\x00\x00\x00\x00"
+_BRIDGE_GROUPS = b"\x80\x00\x07\x0c" + b"\x01\x80\xc2\x00\x00\x00" + b"\xff\xff\xff\xff\xff\xf0"
+_GROUPS = {MULTICAST: _MULTICAST, BRIDGE_GROUPS: _BRIDGE_GROUPS}
 _ANY_LABEL = b"\x80\x00\x0d\x04" + 2 * (LABEL_PRESENT | FIRST_TAG).to_bytes(2, "big")
 _SYN = b"\xff\xff\x55\x08" + b"\x4f\x4e\x46\x00" + b"\x00\x02" + b"\x00\x12"
 _TCP_FLAGS = _EXPERIMENTER_CLASS << 7 | 42
 
 _BASIC = (
     IN_PORT, ETH_DST, ETH_SRC, ETH_TYPE, VLAN_VID, IP_DSCP, IP_PROTO, IPV4_SRC, IPV4_DST, TCP_SRC, TCP_DST, UDP_SRC,
-    UDP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA,
+    UDP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA, ICMPV6_TYPE,
 )  # fmt: skip
 # Class and number in one -> field. Nicira's numbers: class 0 for what OpenFlow 1.0 had, class 1 for what it added.
 _BY_CODE = {0x8000 << 7 | field.number: field for field in _BASIC} | {
     1: ETH_DST, 2: ETH_SRC, 3: ETH_TYPE, 6: IP_PROTO, 7: IPV4_SRC, 8: IPV4_DST, 9: TCP_SRC, 10: TCP_DST, 11: UDP_SRC,
     12: UDP_DST, 15: ARP_OP, 16: ARP_SPA, 17: ARP_TPA, 1 << 7 | 17: ARP_SHA, 1 << 7 | 18: ARP_THA,
+    1 << 7 | 21: ICMPV6_TYPE,
 }  # fmt: skip
 _BUCKET_CODE, _DESTINATION_CODE, _TCP_FLAGS_CODE = 1 << 7, 1 << 7 | 1, 1 << 7 | 34
 
@@ -137,7 +141,7 @@ def _encode_register(register: BucketMatch | DestinationMatch) -> bytes:
 
 
 def _encode_eth_dst(address: str) -> bytes:
-    return _MULTICAST if address == MULTICAST else _ETH_DST_HEAD + mac_bytes(address)
+    return _GROUPS.get(address) or _ETH_DST_HEAD + mac_bytes(address)
 
 
 def _encode_label(label: int) -> bytes:
@@ -167,6 +171,7 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "ipv4_dst": _plain(IPV4_DST),
     "tcp_dst": _plain(TCP_DST),
     "arp_request_for": _encode_arp_request,
+    "icmpv6_type": _plain(ICMPV6_TYPE),
     "syn": lambda syn: _SYN if syn else b"",
 }
 assert _ENCODERS.keys() == {field.name for field in fields(Match)}
@@ -208,7 +213,7 @@ def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
         label = int.from_bytes(field.value) & ~LABEL_PRESENT
         yield "label", label if field.mask is None else ANY_LABEL
     elif field.type is ETH_DST and field.mask is not None:
-        yield "eth_dst", MULTICAST
+        yield "eth_dst", MULTICAST if field.mask == _MULTICAST[-6:] else BRIDGE_GROUPS
     elif field.type is ARP_TPA:
         yield "arp_request_for", inet_ntoa(field.value)
     elif field.type is not None and field.type.name in _ENCODERS:

@@ -43,8 +43,12 @@ class ArpResponder:
         hosts = self._topology.hosts
         if body is None or body.operation == frames.REPLY or hosts.of_mac(frame.eth_dst) is not None:
             return self.forward(arrival)
-        if body.operation != frames.REQUEST or body.sender == body.target:
+        if body.operation != frames.REQUEST:
             return []
+        if body.sender == body.target:
+            # Told to all (RFC 5227, 3): who holds the address of a router now. Nobody takes a virtual IP this way.
+            due = body.sender not in virtual_ips and self._limiter.due((at, body.sender), ASK_EVERY_S, now)
+            return self._flood(at, arrival.data, now) if due else []
         if body.target in virtual_ips:
             return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, virtual_mac(body.target)))]
         holder = hosts.of_address(body.target)

@@ -142,6 +142,11 @@ class TopologyState:
             for a, b, up in self.links.links()
         ]
 
+    @property
+    def links_revision(self) -> int:
+        """Another number whenever a link, a port, a name or a switch has changed."""
+        return self._changes
+
     def _changed(self) -> None:
         self._changes += 1
         self._snapshot = None

@@ -20,6 +20,7 @@ from ryu_apps.openflow.actions import FIN_IDLE_S, MAX_CONNECTIONS, MAX_MET
 from ryu_apps.openflow.messages import lease_s
 from ryu_apps.rules import (
     ANY_LABEL,
+    BRIDGE_GROUPS,
     ETH_IPV4,
     LEARNED,
     MULTICAST,
@@ -54,7 +55,7 @@ from ryu_apps.rules import (
     virtual_mac,
 )
 
-PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "tcp_dst")
+PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "tcp_dst", "icmpv6_type")
 ANY_VLAN = (ofproto.OFPVID_PRESENT | FIRST_TAG, ofproto.OFPVID_PRESENT | FIRST_TAG)
 METER_FLAGS = ofproto.OFPMF_KBPS | ofproto.OFPMF_BURST | ofproto.OFPMF_STATS
 GROUP_TYPES = {GroupKind.SELECT: ofproto.OFPGT_SELECT, GroupKind.FAST_FAILOVER: ofproto.OFPGT_FF}
@@ -151,6 +152,8 @@ def match_message(match: Match) -> Any:
     fields = {name: value for name in PLAIN if (value := getattr(match, name)) is not None}
     if match.syn:
         fields["tcp_flags"] = (0x002, 0x012)
+    if match.eth_dst == BRIDGE_GROUPS:
+        fields["eth_dst"] = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")
     if match.eth_dst == MULTICAST:
         fields["eth_dst"] = ("01:00:00:00:00:00", "01:00:00:00:00:00")
     if match.label is not None:

@@ -10,9 +10,9 @@ from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.fakes.fake_packets import Packet
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
-from ryu_apps.pipeline import desired, limits, share
+from ryu_apps.pipeline import desired, limited_by, limits, numbers_of_limits, share
 from ryu_apps.policers import allot_meters
-from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey, number_of
+from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
@@ -91,14 +91,15 @@ class World:
 
     def reconcile(self) -> int:
         """Brings all switches up to date; returns how many changes that took."""
+        self.network.flooding.follow(self.network.topology, self.now)
         self.network.routes.follow(self._holds, self.now)
         wanted, count = limits(self.network, self.now), 0
         for dpid, switch in self.switches.items():
             holding = Holding.read(switch.rules(self.now), switch.meters(), FIRST_METER, switch.groups())
             part = share(self.network, dpid, wanted)
-            taken = {number_of(one.cookie): one.meter for one in holding.rules.values() if one.meter is not None}
-            limited = [one.number for one in part.police if one.rate_kbit_s is not None]
-            changes = difference(holding, desired(part, allot_meters(limited, taken, FIRST_METER)))
+            taken = {limited_by(one): one.meter for one in holding.rules.values() if one.meter is not None}
+            meters = allot_meters(numbers_of_limits(part), taken, FIRST_METER)
+            changes = difference(holding, desired(part, meters))
             assert switch.apply(changes, self.now) == []
             count += len(changes)
         return count

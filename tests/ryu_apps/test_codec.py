@@ -42,6 +42,7 @@ from ryu_apps.openflow import (
 )
 from ryu_apps.rules import (
     ANY_LABEL,
+    BRIDGE_GROUPS,
     CONTROLLER,
     MULTICAST,
     PORT_MAX,
@@ -92,7 +93,7 @@ matches = st.builds(
     in_port=maybe(ports),
     eth_type=maybe(bytes_2),
     eth_src=maybe(macs),
-    eth_dst=maybe(macs | st.just(MULTICAST)),
+    eth_dst=maybe(macs | st.sampled_from([BRIDGE_GROUPS, MULTICAST])),
     ip_proto=maybe(bytes_1),
     ipv4_src=maybe(addresses),
     ipv4_dst=maybe(addresses),
@@ -100,6 +101,7 @@ matches = st.builds(
     syn=st.booleans(),
     label=maybe(labels | st.just(ANY_LABEL)),
     tcp_dst=maybe(bytes_2),
+    icmpv6_type=maybe(bytes_1),
     register=maybe(bucket_matches | st.builds(DestinationMatch, bytes_4)),
 )
 actions: st.SearchStrategy[Action] = st.one_of(

@@ -109,7 +109,9 @@ def ports(switch: str) -> str:
 
 def test_what_a_switch_refuses_is_told_with_its_reason_and_set_right(net: Net) -> None:
     # Somebody else's, but with the number that we would take next, and a group of theirs.
-    ofctl("add-meter", "leaf1", "meter=60000,kbps,burst,stats,bands=type=drop,rate=5000,burst_size=500")
+    taken = re.findall(r"meter[=:](\d+)", ofctl("dump-meters", "leaf1"))
+    free = max((int(number) for number in taken), default=59_999) + 1
+    ofctl("add-meter", "leaf1", f"meter={free},kbps,burst,stats,bands=type=drop,rate=5000,burst_size=500")
     ofctl("add-group", "leaf1", "group_id=1,type=all")
     now = time.time()
     limits = (Limit(Pair("c1", VIP), 250_000.0),)

@@ -1,5 +1,7 @@
 """The controller's mind on fake switches: packets arrive, virtual IPs turn there and back, leases end by themselves."""
 
+from dataclasses import replace
+
 import pytest
 from simulated import FABRIC, HOSTS, VIP, World, address, declared, ip, mac
 
@@ -82,9 +84,36 @@ def test_neighbours_that_know_each_other_confirm_it_without_the_controller(world
     assert world.send("c1", probe) == [("s1", probe)]
 
 
-def test_broadcast_is_never_flooded_by_switches(world: World) -> None:
+def test_broadcast_reaches_everybody_else_once_without_the_controller(world: World) -> None:
+    world.now += 3.0
+    world.reconcile()
+    world.alive = False
     packet = ip("c1", "s1", eth_dst=frames.BROADCAST)
-    assert world.send("c1", packet) == []
+    assert sorted(name for name, _ in world.send("c1", packet)) == ["c2", "s1", "s2"]
+    assert world.send("c1", replace(packet, eth_dst="01:80:c2:00:00:0e")) == []
+
+
+def test_who_only_speaks_to_groups_is_found_and_asks_the_controller_once(world: World) -> None:
+    world.now += 3.0
+    world.reconcile()
+    hello = Packet("02:00:00:00:00:99", "33:33:00:00:00:fb", 0x86DD)
+    world.asked = 0
+    assert len(world.send("c1", hello)) == 3
+    assert world.asked == 1
+    assert world.send("s1", replace(hello, eth_src=mac("s1"), eth_dst=hello.eth_src))[0][0] == "c1"
+    assert len(world.send("c1", hello)) == 3
+    assert world.asked == 1
+
+
+def test_an_address_that_moves_is_told_to_all_but_a_virtual_ip_is_not_taken_so(world: World) -> None:
+    def told(address: str) -> list[int]:
+        body = frames.Arp(frames.REQUEST, mac("c2"), address, mac("c2"), address)
+        effects = world.network.packet_in(HOSTS["c2"], frames.arp(body, mac("c2"), frames.BROADCAST), world.now)
+        return sorted(effect.dpid for effect in effects if isinstance(effect, PacketOut))
+
+    world.now += 1.0
+    assert told("10.0.0.7") == [0x11, 0x12, 0x13]
+    assert told(VIP) == []
 
 
 def test_a_moved_host_is_reached_after_its_first_word(world: World) -> None:

@@ -38,7 +38,7 @@ from ryu_apps.openflow import (
     encode_request,
     encode_resubmit,
 )
-from ryu_apps.pipeline import Rewrite, Share, desired
+from ryu_apps.pipeline import PlacingShare, Rewrite, Share, desired
 from ryu_apps.policers import Policer
 from ryu_apps.rules import (
     FIRST_GROUP,
@@ -262,7 +262,8 @@ def placement_rules(first: int, second: int) -> list[Rule]:
     behind = (Destination("s1", SERVER, SERVER_MAC, first), Destination("s2", CLIENT, MAC, second))
     spread = BucketPlacement(OTHER_VIP, behind, divide_buckets({one.name: one.weight for one in behind}))
     ports = {MAC: 1, SERVER_MAC: 2}
-    return list(desired(Share((OTHER_VIP,), ports, spreads=(spread,), asked=(OTHER_VIP,)), {}).rules.values())
+    share = Share((OTHER_VIP,), ports, placing=PlacingShare((spread,), asked=(OTHER_VIP,)))
+    return list(desired(share, {}).rules.values())
 
 
 def test_rules_that_place_connections_are_accepted_and_read_back(switch: Switch) -> None:
