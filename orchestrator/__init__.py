@@ -59,12 +59,12 @@ from orchestrator.lead_times import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
-from orchestrator.promises import verdict
 from orchestrator.proposal import Reason, Refusal, Step
 from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
 from orchestrator.strategies.destinations import PreCopy, pre_copy
 from orchestrator.strategies.requests import request_of
 from orchestrator.strategies.services import Candidate, candidates
+from orchestrator.verdicts import Verdict, VerdictCode, verdict_from_json
 from orchestrator.world import LinkState, MemoryState, NetworkState, PairState, VmState, WantedState, World, apply
 
 __all__ = [
@@ -125,6 +125,8 @@ __all__ = [
     "Step",
     "TenantCap",
     "Timing",
+    "Verdict",
+    "VerdictCode",
     "VmAction",
     "VmSpec",
     "VmState",
@@ -150,6 +152,6 @@ __all__ = [
     "request_of",
     "run",
     "together",
-    "verdict",
+    "verdict_from_json",
     "whole",
 ]

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
-from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store, StoreError, VmLoad
+from cpdb import ActionRecord, OutcomeKind, Seconds, SettingsError, Store, StoreError
 from orchestrator.act import Executor, Hypervisors, QueueKeeper
-from orchestrator.actions import Action
+from orchestrator.actions import Action, ReserveBandwidth, ScaleOut, from_json
 from orchestrator.config import OrchestratorConfig
-from orchestrator.decide import Decider, QueueHealth, up_to_date
+from orchestrator.decide import Decider, Decision, QueueHealth, up_to_date
 from orchestrator.duty import Turn
+from orchestrator.judge.judge import Judge, is_open
+from orchestrator.machine_actions import Resize
 from orchestrator.observe.gather import Paths
 from orchestrator.plan import Plan
-from orchestrator.promises import Measured, due, verdict
 from orchestrator.proposal import WAITING, Reason, Refusal, Step, record
 from orchestrator.requests import Answers
 from orchestrator.world import World
@@ -63,6 +65,7 @@ class Orchestrator:
         self._decider = Decider(config, store, paths, self._queue_health)
         self._executor = Executor(config, store, hypervisors)
         self._answers = Answers(store)
+        self._judge = Judge(store)
         self._turn = Turn(config, store)
         self._adopted = False
 
@@ -102,6 +105,7 @@ class Orchestrator:
             recent = self._decider.recent(now)
             world = replace(world, in_flight=self._executor.in_flight())
         decision = self._decider.decide(world, recent)
+        self._judge.note([*recent, *finished], now)
         self._note_refusals(decision.refused, recent, now)
         idle = self._idle(now)
         issued, renewed, advised = self._carry_out(decision.ready, recent, now, idle)
@@ -116,7 +120,7 @@ class Orchestrator:
             advised,
             tuple(finished),
             decision.refused,
-            self._judge(recent, now),
+            self._judge.judge(partial(lasts, decision), now) if self._turn.alone(now) else (),
         )
 
     def _carry_out(
@@ -141,10 +145,14 @@ class Orchestrator:
         self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds, why: str
     ) -> Iterable[ActionRecord]:
         for step in steps:
-            if not self._told(step.action, OutcomeKind.ADVISED, recent, now):
-                row = replace(record(step, self._config.policy, now), outcome=OutcomeKind.ADVISED)
-                row = replace(row, sentence=f"advice only: {why}")
-                yield replace(row, id=self._store.journal.add_action(row))
+            row = replace(record(step, self._config.policy, now), outcome=OutcomeKind.ADVISED)
+            row = replace(row, sentence=f"advice only: {why}")
+            # Once for each need: advice with a promise when the one before has been judged, other advice now and then.
+            known = self._judge.advised(row) if is_open(row) else self._told(step.action, row.outcome, recent, now)
+            if not known:
+                row = replace(row, id=self._store.journal.add_action(row))
+                self._judge.note([row], now)
+                yield row
 
     def _note_refusals(self, refused: Iterable[Refusal], recent: Sequence[ActionRecord], now: Seconds) -> None:
         for one in refused:
@@ -164,22 +172,6 @@ class Orchestrator:
             for one in recent
         )
 
-    def _judge(self, recent: Sequence[ActionRecord], now: Seconds) -> tuple[ActionRecord, ...]:
-        open_ones = [one for one in recent if due(one, now)]
-        if not open_ones:
-            return ()
-        since, facts = min(one.issued_at for one in open_ones), self._store.facts
-        measured = Measured(
-            facts.communications(since, now),
-            facts.loads(VmLoad, since, now),
-            facts.loads(HostLoad, since, now),
-            facts.loads(LinkLoad, since, now),
-        )
-        judged = tuple(replace(one, verdict=verdict(one, measured)) for one in open_ones)
-        for one in judged:
-            self._store.journal.amend_action(one)
-        return judged
-
     def close(self) -> None:
         """Starts nothing more; leases end by themselves, machines stay as they are, queues go."""
         on_duty = self._turn.on_duty
@@ -190,3 +182,16 @@ class Orchestrator:
             self._turn.give_back()
         except StoreError as error:
             LOG.warning("the lease was not given back; it ends by itself", error=str(error))
+
+
+def lasts(decision: Decision, one: ActionRecord) -> bool:
+    """Whether an action is still in effect, or the advice would still be given."""
+    if one.outcome is OutcomeKind.ADVISED:
+        return any((step.action.kind, step.action.target) == (one.kind, one.target) for step in decision.plan.steps)
+    try:
+        action = from_json(one.kind, one.body)
+    except SettingsError:
+        return False
+    # What is given can be taken back; a place, or what was given back, is watched for its time alone.
+    given = isinstance(action, ReserveBandwidth | ScaleOut) or (isinstance(action, Resize) and not action.shrinks)
+    return given and action.shown_by(decision.world)

@@ -1,57 +1,30 @@
-"""What actions promise: each kind says what it promises, and judges itself by what was measured afterwards."""
+"""What actions promise: each kind says what it promises, and reads from what was measured whether it came to be.
+
+What would have been without the action is measured where that can be and assumed where not; each kind names its
+assumption. Advice is the mirror of this: measured is the world without it, assumed the one with it.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from cpdb import ActionRecord, Communication, HostLoad, Json, LinkLoad, OutcomeKind, Seconds, VmLoad, show_rate
+from cpdb import ActionRecord, Json, LinkLoad, Seconds, show_rate
+from orchestrator.actions import MigrateVm, ReserveBandwidth, ScaleOut, SetCpuLimit, SetMemory
+from orchestrator.machine_actions import SetVcpus
+from orchestrator.verdicts import BEFORE_S, Case, Moment, Verdict, Words, timed, weigh
 
 # After the time by which a need was expected, it is watched this long.
 WATCH_S = 10.0
 CAME_SHARE = 0.5
-STARVED_SHARE = 0.95
-# Shares of seconds at the limit that still count as kept.
-TOLERATED_STARVED = 0.25
-FULL_SHARE = 0.98
-Verdict = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What was measured since an action was issued; `ready_at` is when it was done, None when that is not known."""
-
-    communications: Sequence[Communication] = ()
-    vm_loads: Sequence[VmLoad] = ()
-    host_loads: Sequence[HostLoad] = ()
-    link_loads: Sequence[LinkLoad] = ()
-    issued_at: Seconds = 0.0
-    ready_at: Seconds | None = None
-
-    def of_record(self, record: ActionRecord, until: Seconds) -> "Measured":
-        """What tells about one action: its loads since it was ready, communications since it was issued."""
-        since = record.timing.ready_at or record.issued_at
-        return replace(
-            self,
-            # Also what came before it was ready tells how early it was.
-            communications=[row for row in self.communications if record.issued_at < row.t <= until],
-            vm_loads=[load for load in self.vm_loads if since < load.t <= until],
-            host_loads=[load for load in self.host_loads if since < load.t <= until],
-            link_loads=[load for load in self.link_loads if since < load.t <= until],
-            issued_at=record.issued_at,
-            ready_at=record.timing.ready_at,
-        )
-
-    def rates(self, pair: str) -> list[tuple[Seconds, float]]:
-        """When a pair sent how much, in bytes/s."""
-        rows = (row for row in self.communications if str(row.pair) == pair and row.interval_s > 0)
-        return [(row.t, row.bytes / row.interval_s) for row in rows]
+# From these shares of a limit or capacity on, somebody is held back.
+STARVED_SHARE, FULL_SHARE = 0.95, 0.98
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise(ABC):
-    """What shall hold from `by` on; a verdict is {kept, sentence, ...}, with `kept` None where nothing was measured."""
+    """What shall hold from `by` on."""
 
     what: ClassVar[str]
     by: Seconds
@@ -65,14 +38,57 @@ class Promise(ABC):
     def describe(self) -> str:
         """What is promised, for people, without its time."""
 
-    @abstractmethod
-    def judge(self, measured: Measured, /) -> Verdict:
-        """Whether it was kept; `measured` is of the time from the action to `WATCH_S` after `by`."""
+    def judge(self, case: Case, /) -> Verdict:
+        """What came of it."""
+        moments = sorted(self.moments(case), key=lambda one: one.t)
+        return weigh(case, moments, self.words(case, max((one.used for one in moments), default=0.0)))
+
+    def moments(self, _case: Case, /) -> Iterator[Moment]:
+        """Each measured row of its window, with and without the action."""
+        yield from ()
+
+    def words(self, _case: Case, _peak: float, /) -> Words:
+        """How its verdict is told."""
+        return Words(self.describe(), grows=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _GivingWay:
+    """Pairs that a reservation limits, in bytes/s: how much each may have, and what it usually sent before."""
+
+    limits: Mapping[str, float]
+    usual: Mapping[str, float]
+
+    @classmethod
+    def of(cls, case: Case, action: ReserveBandwidth) -> "_GivingWay":
+        limits = {str(one.pair): one.bytes_per_s for one in action.limits}
+        since = case.record.issued_at - BEFORE_S
+        before = {
+            pair: [rate for t, rate in case.measured.pairs.get(pair, ()) if since < t <= case.record.issued_at]
+            for pair in limits
+        }
+        return cls(limits, {pair: sum(rates) / len(rates) if rates else 0.0 for pair, rates in before.items()})
+
+    def lost(self, case: Case, t: Seconds) -> float:
+        """What they did not get, or would not have got, at about `t`."""
+        if case.lapsed_at is not None and t > case.lapsed_at:
+            return 0.0
+        rates = {pair: case.measured.rate_at(pair, t) for pair in self.limits}
+        if not case.acted:
+            return sum(max(0.0, rate - self.limits[pair]) for pair, rate in rates.items())
+        # Counted where they enter the network: what a limit takes off is in the rate of who does not adapt to it.
+        held = (pair for pair, rate in rates.items() if rate >= STARVED_SHARE * self.limits[pair])
+        return sum(max(self.usual[pair], rates[pair]) - min(self.limits[pair], rates[pair]) for pair in held)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRatePromise(Promise):
-    """A pair can get `value` bytes/s before its rate rises."""
+    """A pair can get `value` bytes/s before its rate rises.
+
+    Without it, a limited pair found at its limit would have sent what it sent on average in the 10 s before; what then
+    exceeds the link is a shortage. With it, who sends less than `value` is not short. Whoever is held back although
+    the link would have had room for all is harmed.
+    """
 
     what: ClassVar[str] = "pair_bytes_per_s"
     pair: str
@@ -81,19 +97,42 @@ class PairRatePromise(Promise):
     def describe(self) -> str:
         return f"{self.pair} can get {show_rate(self.value)}"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        speeds = measured.rates(self.pair)
-        if not speeds:
-            return _unknown()
-        peak = max(speed for _, speed in speeds)
-        came_at = next((t for t, speed in speeds if speed >= CAME_SHARE * self.value), None)
-        if came_at is None:
-            text = f"the need did not come: at most {show_rate(peak)} of {show_rate(self.value)} were used"
-            return {"kept": False, "came": False, "peak_bytes_per_s": peak, "sentence": text}
-        ahead = came_at - (measured.ready_at or came_at)
-        text = f"peak {show_rate(peak)} of {show_rate(self.value)} promised; ready {abs(ahead):.1f} s "
-        text += "before it rose" if ahead >= 0 else "after it rose"
-        return {"kept": ahead >= 0, "came": True, "peak_bytes_per_s": peak, "ahead_s": ahead, "sentence": text}
+    def words(self, _case: Case, peak: float, /) -> Words:
+        return Words(self.pair, show_rate(self.value), show_rate(peak))
+
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        loads = case.measured.links.get(case.record.reason.get("where", {}).get("link", ""), ())
+        action = case.action
+        if not isinstance(action, ReserveBandwidth) or not case.record.reason.get("capacity") or not loads:
+            # Where nobody measures the link, a need of half of what was promised counts as one that would be short.
+            yield from _sent(case, self.pair, self.value)
+            return
+        giving = _GivingWay.of(case, action)
+        for load, seconds in timed(loads, case):
+            yield self._on_link(case, load, seconds, giving)
+
+    def _on_link(self, case: Case, load: LinkLoad, seconds: Seconds, giving: _GivingWay) -> Moment:
+        full = FULL_SHARE * case.record.reason["capacity"]
+        rate, lost = case.measured.rate_at(self.pair, load.t), giving.lost(case, load.t)
+        on_link = load.bytes / load.interval_s
+        now = max(on_link / full, 1.0 if load.drops else 0.0)
+        without = max(now, (on_link + lost) / full) if case.acted else now
+        if rate <= 0:
+            without = min(without, 0.0)  # who says nothing is not short
+        # A queue keeps its part of a full link; without one, or where more is needed, full is full.
+        marked = case.record.body.get("dscp") is not None
+        after = now if case.acted and not marked else rate / self.value if now >= 1 else 0.0
+        # Where the link has room for all, what they lose of what they would send is lost for nothing.
+        harm = lost / max(lost, sum(giving.usual.values())) if lost > 0 and without < 1 else 0.0
+        return Moment(load.t, seconds, without, after if rate > 0 else 0.0, rate, _idle(rate, 0.0, self.value), harm)
+
+
+def _sent(case: Case, pair: str, value: float) -> Iterator[Moment]:
+    """What a pair sent, as shares of what was promised to it."""
+    rows = [row for row in case.measured.communications if str(row.pair) == pair and row.interval_s > 0]
+    for row, seconds in timed(rows, case):
+        rate = row.bytes / row.interval_s
+        yield Moment(row.t, seconds, rate / (CAME_SHARE * value), 0.0, rate, _idle(rate, 0.0, value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,16 +146,22 @@ class GrantPromise(Promise):
     def describe(self) -> str:
         return f"{self.pair} can have the {show_rate(self.value)} asked for"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        peak = max((speed for _, speed in measured.rates(self.pair)), default=0.0)
-        used = peak >= STARVED_SHARE * self.value
-        text = f"up to {show_rate(peak)} of the {show_rate(self.value)} granted were used"
-        return {"kept": True if used else None, "came": used, "peak_bytes_per_s": peak, "sentence": text}
+    def words(self, _case: Case, peak: float, /) -> Words:
+        return Words(self.pair, show_rate(self.value), show_rate(peak), grows=False)
+
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        found = list(_sent(case, self.pair, self.value))
+        if any(one.used >= STARVED_SHARE * self.value for one in found):
+            yield from (replace(one, without=None) for one in found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadroomPromise(Promise):
-    """None of these machines is held back; `value` is the smallest headroom expected, as a share."""
+    """None of these machines is held back; `value` is the smallest headroom expected, as a share.
+
+    New weights: a machine's load follows its share of connections, as the plan expected it to. One more machine: what
+    it serves would have been served by these, all together; advice expects it to be as large as they are on average.
+    """
 
     what: ClassVar[str] = "headroom"
     vms: tuple[str, ...]
@@ -125,13 +170,48 @@ class HeadroomPromise(Promise):
     def describe(self) -> str:
         return f"{' and '.join(self.vms)} are not held back"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        return _judge_cores(self.vms, measured)
+    def words(self, _case: Case, peak: float, /) -> Words:
+        return Words(" and ".join(self.vms), "", f"{peak:.2f} cores")
+
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        if isinstance(case.action, ScaleOut):
+            yield from self._joined(case, case.action)
+            return
+        for name in self.vms:
+            room = case.record.reason.get("headrooms", {}).get(name)
+            for load, seconds in timed(case.measured.vms.get(name, ()), case):
+                now = _cpu_load(load.cpu_cores_used, load.cpu_cores_limit)
+                more = (1 - room["now"]) / max(1e-9, 1 - room["then"]) if room else None
+                other = None if more is None else now * more if case.acted else now / max(1e-9, more)
+                without, after = (other, now) if case.acted else (now, now if other is None else other)
+                part = seconds / len(self.vms)
+                yield Moment(load.t, part, without if more is not None else None, after, load.cpu_cores_used)
+
+    def _joined(self, case: Case, action: ScaleOut) -> Iterator[Moment]:
+        others = {name: {load.t: load for load in case.measured.vms.get(name, ())} for name in self.vms}
+        comer = {load.t: load for load in case.measured.vms.get(action.vm, ())}
+        first = next(iter(others.values()), {})
+        for load, seconds in timed(list(first.values()), case):
+            serving = [rows[load.t] for rows in others.values() if load.t in rows]
+            own = [load.cpu_cores_limit for load in serving]
+            more = comer[load.t].cpu_cores_limit if load.t in comer else 0.0 if case.acted else sum(own) / len(own)
+            used = sum(one.cpu_cores_used for one in serving)
+            new = comer[load.t].cpu_cores_used if load.t in comer else 0.0
+            spread = _cpu_load(used + new, sum(own) + more)
+            worst = max(_cpu_load(one.cpu_cores_used, one.cpu_cores_limit) for one in serving)
+            idle = 1 - new / more if case.acted and more else 0.0
+            yield Moment(
+                load.t, seconds, _cpu_load(used + new, sum(own)), worst if case.acted else spread, used + new, idle
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoresPromise(Promise):
-    """A machine is not held back with `value` cores."""
+    """A machine is not held back with `value` cores.
+
+    Without it, the machine would have been held back whenever it used what it might use before. What a machine that
+    is held back would have used is what its communications ask for, where that was learnt; else what it used.
+    """
 
     what: ClassVar[str] = "vm_not_starved"
     vm: str
@@ -140,23 +220,24 @@ class CoresPromise(Promise):
     def describe(self) -> str:
         return f"{self.vm} is not held back at {self.value:.2f} cores"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        return _judge_cores((self.vm,), measured)
+    def words(self, case: Case, peak: float, /) -> Words:
+        grows = case.record.body.get("to", 0) > case.record.body.get("from", 0)
+        return Words(self.vm, f"{self.value:.2f} cores", f"{peak:.2f}", grows)
 
-
-def _judge_cores(names: Sequence[str], measured: Measured) -> Verdict:
-    loads = [load for load in measured.vm_loads if load.vm in names]
-    if not loads:
-        return _unknown()
-    peak = max(load.cpu_cores_used for load in loads)
-    starved = sum(load.cpu_cores_used >= STARVED_SHARE * load.cpu_cores_limit for load in loads) / len(loads)
-    text = f"{' and '.join(names)} used up to {peak:.2f} cores and was at its limit {starved:.0%} of the time"
-    return {"kept": starved <= TOLERATED_STARVED, "peak_cores": peak, "starved_share": starved, "sentence": text}
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        before = float(case.action.before) if isinstance(case.action, SetCpuLimit | SetVcpus) else None
+        for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
+            now, need = _cpu_load(load.cpu_cores_used, load.cpu_cores_limit), load.cpu_cores_used
+            if now >= 1:
+                need = max(need, case.asked_cores(self.vm, load.t))
+            after = now if case.acted else _cpu_load(need, self.value)
+            without = None if before is None else _cpu_load(need, before) if case.acted else now
+            yield Moment(load.t, seconds, without, after, need, _idle(need, before or self.value, self.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPromise(Promise):
-    """A machine is not full with `value` bytes of memory."""
+    """A machine is not full with `value` bytes of memory; without it, it would have been where it uses what it had."""
 
     what: ClassVar[str] = "vm_memory"
     vm: str
@@ -165,15 +246,18 @@ class MemoryPromise(Promise):
     def describe(self) -> str:
         return f"{self.vm} is not full with {self.value >> 20} MiB"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        loads = [load for load in measured.vm_loads if load.vm == self.vm]
-        if not loads:
-            return _unknown()
-        peak = max(load.memory_bytes_used for load in loads)
-        full = sum(load.memory_bytes_used >= FULL_SHARE * load.memory_bytes_limit for load in loads) / len(loads)
-        of = f"{peak >> 20} of {self.value >> 20} MiB"
-        text = f"{self.vm} used up to {of} and was full {full:.0%} of the time"
-        return {"kept": full <= TOLERATED_STARVED, "peak_bytes": peak, "full_share": full, "sentence": text}
+    def words(self, case: Case, peak: float, /) -> Words:
+        grows = case.record.body.get("to", 0) > case.record.body.get("from", 0)
+        return Words(self.vm, f"{self.value >> 20} MiB", f"{peak / (1 << 20):.0f}", grows)
+
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        before = case.action.before if isinstance(case.action, SetMemory) else None
+        for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
+            used = load.memory_bytes_used
+            now = used / (FULL_SHARE * max(1, load.memory_bytes_limit))
+            after = now if case.acted else used / (FULL_SHARE * self.value)
+            without = None if before is None else used / (FULL_SHARE * max(1, before)) if case.acted else now
+            yield Moment(load.t, seconds, without, after, used, _idle(used, before or self.value, self.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,18 +271,17 @@ class PlacePromise(Promise):
     def describe(self) -> str:
         return f"{self.vm} runs on {self.host}"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        loads = [load for load in measured.vm_loads if load.vm == self.vm]
-        if not loads:
-            return _unknown()
-        away = sum(load.host != self.host for load in loads)
-        text = f"{self.vm} was measured {len(loads) - away} of {len(loads)} times on {self.host}"
-        return {"kept": away == 0, "sentence": text}
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
+            yield Moment(load.t, seconds, None, float(case.acted and load.host != self.host))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRatePromise(Promise):
-    """One direction of a link is not full at `value` bytes/s."""
+    """One direction of a link is not full at `value` bytes/s.
+
+    Without a move, what the machine serves would have come over the link. What a split spared is not known.
+    """
 
     what: ClassVar[str] = "link_bytes_per_s"
     link: str
@@ -207,20 +290,28 @@ class LinkRatePromise(Promise):
     def describe(self) -> str:
         return f"{self.link} is not full at {show_rate(self.value)}"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        loads = [load for load in measured.link_loads if f"{load.from_node}>{load.to_node}" == self.link]
-        speeds = [load.bytes / load.interval_s for load in loads if load.interval_s > 0]
-        if not speeds:
-            return _unknown()
-        full = sum(speed >= FULL_SHARE * self.value for speed in speeds) / len(speeds)
-        text = f"{self.link} carried up to {show_rate(max(speeds))} and was full {full:.0%} of the time"
-        kept = full <= TOLERATED_STARVED
-        return {"kept": kept, "peak_bytes_per_s": max(speeds), "full_share": full, "sentence": text}
+    def words(self, case: Case, peak: float, /) -> Words:
+        return Words(self.link, show_rate(self.value), show_rate(peak), doing_s=_copying_s(case))
+
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        full = FULL_SHARE * self.value
+        for load, seconds in timed(case.measured.links.get(self.link, ()), case):
+            rate = load.bytes / load.interval_s
+            if not isinstance(case.action, MigrateVm):
+                yield Moment(load.t, seconds, None, rate / full, rate)
+                continue
+            moved = case.measured.served_at(case.action.vm, load.t, "bytes_per_s")
+            with_it, without = (rate, rate + moved) if case.acted else (rate - moved, rate)
+            yield Moment(load.t, seconds, without / full, with_it / full, without)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCoresPromise(Promise):
-    """The machines of a host need less than its `value` cores."""
+    """The machines of a host need less than its `value` cores.
+
+    Without the move, what the machine uses would have been used there. A destination that is full only because of it
+    is harmed.
+    """
 
     what: ClassVar[str] = "host_cores_used"
     host: str
@@ -229,13 +320,23 @@ class HostCoresPromise(Promise):
     def describe(self) -> str:
         return f"{self.host} needs less than its {self.value:.2f} cores"
 
-    def judge(self, measured: Measured, /) -> Verdict:
-        loads = [load for load in measured.host_loads if load.host == self.host]
-        if not loads:
-            return _unknown()
-        peak = max(load.cpu_cores_used for load in loads)
-        text = f"{self.host} used up to {peak:.2f} of {self.value:.2f} cores afterwards"
-        return {"kept": peak <= FULL_SHARE * self.value, "peak_cores": peak, "sentence": text}
+    def words(self, case: Case, peak: float, /) -> Words:
+        return Words(self.host, f"{self.value:.2f} cores", f"{peak:.2f}", doing_s=_copying_s(case))
+
+    def moments(self, case: Case, /) -> Iterator[Moment]:
+        action = case.action
+        mover, goal = (action.vm, action.after) if isinstance(action, MigrateVm) else ("", "")
+        there = {load.t: load for load in case.measured.host_loads if load.host == goal}
+        own = [load for load in case.measured.host_loads if load.host == self.host]
+        for load, seconds in timed(own, case):
+            used, moved = load.cpu_cores_used, case.measured.cores_at(mover, load.t)
+            with_it, without = (used, used + moved) if case.acted else (used - moved, used)
+            harm, full = 0.0, FULL_SHARE * self.value
+            if other := there.get(load.t):
+                most = FULL_SHARE * other.cpu_cores_capacity
+                beside = other.cpu_cores_used - (moved if case.acted else 0.0)
+                harm = float(beside < most <= beside + moved)
+            yield Moment(load.t, seconds, without / full if mover else None, with_it / full, without, harm=harm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,12 +349,19 @@ class UnknownPromise(Promise):
     def describe(self) -> str:
         return self.name
 
-    def judge(self, _measured: Measured, /) -> Verdict:
-        return _unknown()
+
+def _cpu_load(used: float, limit: float) -> float:
+    return used / max(1e-9, STARVED_SHARE * limit)
 
 
-def _unknown() -> Verdict:
-    return {"kept": None, "sentence": "nothing was measured in the promise's window"}
+def _idle(need: float, before: float, given: float) -> float:
+    """Which share of what was given beyond `before` nobody used; 0 where nothing was given."""
+    return 0.0 if given <= before else min(1.0, max(0.0, (given - max(need, before)) / (given - before)))
+
+
+def _copying_s(case: Case) -> Seconds:
+    """A copy loads links and hosts as long as it lasts."""
+    return max(0.0, case.ready_at - case.record.issued_at) if case.record.kind == MigrateVm.kind else 0.0
 
 
 PROMISES: Mapping[str, type[Promise]] = {
@@ -282,17 +390,9 @@ def promise_from_json(body: Json | None) -> Promise | None:
         return UnknownPromise(by=float(body.get("by", 0.0)), name=str(body.get("what", "")))
 
 
-def due(record: ActionRecord, now: Seconds) -> bool:
-    """True when a finished action's promise can be judged and has not been."""
-    promise = promise_from_json(record.reason.get("promise"))
-    done = record.outcome is OutcomeKind.DONE and not record.verdict
-    return done and promise is not None and now >= promise.by + WATCH_S
-
-
-def verdict(record: ActionRecord, measured: Measured) -> Verdict:
-    """{kept, sentence, ...}: the promise in `record.reason` compared with what was measured in its window."""
-    promise = promise_from_json(record.reason.get("promise"))
-    return promise.judge(measured.of_record(record, promise.by + WATCH_S)) if promise else _unknown()
+def promise_of(record: ActionRecord) -> Promise | None:
+    """What an action promised, None for nothing."""
+    return promise_from_json(record.reason.get("promise"))
 
 
 def clock_text(t: Seconds) -> str:

@@ -16,6 +16,7 @@ from orchestrator import KINDS, LeadRow, described, explained, kept, lead_rows, 
 from orchestrator import explain as explain_lines
 
 FAILURES = (OutcomeKind.FAILED, OutcomeKind.SKIPPED, OutcomeKind.NOT_REVERTED)
+JUDGED = (OutcomeKind.DONE, OutcomeKind.ADVISED)
 TOLD = (OutcomeKind.DONE, OutcomeKind.FAILED, OutcomeKind.PENDING)
 
 
@@ -127,7 +128,7 @@ def actions(
     settings: SettingsOption = None,
     json: JsonOption = None,
 ) -> None:
-    """What was done, advised or refused: outcome, promise, and whether the promise was kept.
+    """What was done, advised or refused: outcome, promise, and what came of the promise.
 
     Examples:
         forepath actions
@@ -149,7 +150,7 @@ def actions(
     shown = [explained(one) for one in found[:top]]
     if emit({"since": now - since, "now": now, "total": len(found), **counts, "actions": shown}, json):
         return
-    columns = ["no.", "issued", "action", "outcome", "ready", "promise", "kept"]
+    columns = ["no.", "issued", "action", "outcome", "ready", "promise", "verdict"]
     rows = [_row(one, now) for one in found[:top]]
     console.print(table(f"actions of the last {span(since)}", columns, rows, texts=range(1, len(columns))))
     if found:
@@ -171,7 +172,7 @@ def _show_leads(found: Sequence[LeadRow], since: float, json: str | None) -> Non
 
 
 def _promises(found: Iterable[ActionRecord]) -> Iterable[str]:
-    return (kept(one) or "open" for one in found if one.outcome is OutcomeKind.DONE and promised(one))
+    return (kept(one) or "open" for one in found if one.outcome in JUDGED and promised(one))
 
 
 def _row(one: ActionRecord, now: float) -> tuple[str, ...]:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cpdb import ActionRecord, Json, OutcomeKind, SettingsError
+from cpdb import ActionRecord, Json, SettingsError
 from orchestrator.actions import from_json
-from orchestrator.promises import WATCH_S, clock_text, promise_from_json
+from orchestrator.judge.judge import OPEN
+from orchestrator.promises import WATCH_S, clock_text, promise_of
 from orchestrator.proposal import evidence_from_json, number_of
+from orchestrator.verdicts import verdict_from_json
 
 
 def explain(record: ActionRecord) -> list[str]:
@@ -53,7 +55,7 @@ def described(record: ActionRecord) -> str:
 
 def promised(record: ActionRecord) -> str | None:
     """What the action promised, for people; None when it promised nothing."""
-    promise = promise_from_json(record.reason.get("promise"))
+    promise = promise_of(record)
     return f"{promise.describe()} by {clock_text(promise.by)}" if promise else None
 
 
@@ -113,12 +115,14 @@ def _end(record: ActionRecord) -> Iterator[str]:
     promise = promised(record)
     if promise is not None:
         yield f"promise: {promise}"
-    if record.verdict:
-        yield f"verdict: {kept(record)}: {record.verdict.get('sentence', '')}"
-    elif promise is not None and record.outcome in (OutcomeKind.DONE, OutcomeKind.PENDING):
+    found = verdict_from_json(record.verdict)
+    if found is not None:
+        yield f"verdict: {found.in_words}: {found.sentence}"
+    elif promise is not None and record.outcome in OPEN:
         yield f"verdict: open until {clock_text(record.reason['promise']['by'] + WATCH_S)}"
 
 
 def kept(record: ActionRecord) -> str:
-    """Whether the promise was kept, in a word or two; "" while nobody has judged."""
-    return {True: "kept", False: "not kept", None: "unknown"}[record.verdict.get("kept")] if record.verdict else ""
+    """What came of the promise, in a word or two; "" while nobody has judged."""
+    found = verdict_from_json(record.verdict)
+    return found.in_words if found else ""

@@ -78,8 +78,8 @@ def test_a_verdict_is_told_in_a_word(forepath: Forepath, filled: Store) -> None:
         said = {"kept": kept, "sentence": "measured"}
         filled.journal.add_action(replace(bandwidth(now), verdict=said))
     told = forepath("actions", "--json", "-").json()
-    assert told["promises"] == {"kept": 1, "not kept": 1, "unknown": 1}
-    assert "not kept" in forepath("actions").out
+    assert told["promises"] == {"kept": 1, "broken": 1, "unknown": 1}
+    assert "broken" in forepath("actions").out
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,28 @@ def test_without_permission_it_advises_and_touches_nothing(store: Store) -> None
     assert store.wanted.reservations(sim.now) == []
 
 
+def test_advice_is_told_once_for_each_need_and_judged_by_what_was_measured_without_it(store: Store) -> None:
+    Simulation(store, config=CONFIG.tuned(act=False), surges=SURGES).run(135)
+    advised = [one for one in store.journal.actions() if one.outcome is OutcomeKind.ADVISED]
+    raised = [one for one in advised if one.kind == "set_cpu_limit"]
+    assert len(raised) == len(SURGES)
+    for one in raised:
+        assert one.verdict["code"] == "kept" and one.verdict["needed"]
+        assert one.verdict["spared_s"] > 5
+        assert "acting would have spared" in "\n".join(explain(one))
+    assert all(one.verdict for one in advised)
+
+
+def test_a_restarted_orchestrator_judges_what_the_old_one_advised(store: Store) -> None:
+    sim = Simulation(store, config=CONFIG.tuned(act=False), surges=SURGES[:1]).run(62)
+    assert not any(one.verdict for one in store.journal.actions())
+    sim.orchestrator.close()
+    sim.orchestrator = sim.fresh()
+    sim.run(45)
+    raised = [one for one in store.journal.actions() if one.kind == "set_cpu_limit"]
+    assert [one.verdict["code"] for one in raised] == ["kept"]
+
+
 def test_every_action_can_be_explained_and_is_held_to_its_promise(store: Store) -> None:
     Simulation(store, surges=SURGES).run(120)
     done = [one for one in store.journal.actions() if one.outcome is OutcomeKind.DONE and one.issued_at < START + 90]
@@ -79,8 +101,9 @@ def test_every_action_can_be_explained_and_is_held_to_its_promise(store: Store) 
         assert "outcome: done" in text
         assert "promise:" in text
     first = acted(store, "reserve_bandwidth")[0]
-    assert first.verdict["kept"] is True
+    assert first.verdict["code"] == "kept"
     assert first.verdict["ahead_s"] > 0
+    assert first.verdict["spared_s"] > 0
 
 
 def test_a_surge_that_does_not_come_is_called_a_false_alarm(store: Store) -> None:
@@ -95,7 +118,7 @@ def test_a_surge_that_does_not_come_is_called_a_false_alarm(store: Store) -> Non
     assert foreseen(Pair("c1", SHOP), START + 61) > 20
     sim.run(85)
     first = acted(store, "reserve_bandwidth")[0]
-    assert first.verdict["kept"] is False
+    assert first.verdict["code"] == "unneeded"
     assert "did not come" in first.verdict["sentence"]
 
 
