@@ -190,6 +190,18 @@ actions = _table(
     Index(None, "issued_at"),
 )
 
+# What ran short, whoever foresaw it.
+shortages = _table(
+    "shortages",
+    Column("id", BIG_ID, primary_key=True),
+    *required(String(16), "kind"),
+    *required(String(128), "subject"),
+    *required(Float, "began_at", "seconds"),
+    *required(String, "detail"),
+    *optional(BigInteger, "foreseen_by"),
+    Index(None, "began_at"),
+)
+
 # A pause without an end is in force until somebody resumes.
 pauses = _table(
     "pauses",

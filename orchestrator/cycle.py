@@ -13,6 +13,7 @@ from orchestrator.config import OrchestratorConfig
 from orchestrator.decide import Decider, Decision, QueueHealth, up_to_date
 from orchestrator.duty import Turn
 from orchestrator.judge.judge import Judge, is_open
+from orchestrator.judge.shortages import ShortageWatch
 from orchestrator.machine_actions import Resize
 from orchestrator.observe.gather import Paths
 from orchestrator.plan import Plan
@@ -66,6 +67,7 @@ class Orchestrator:
         self._executor = Executor(config, store, hypervisors)
         self._answers = Answers(store)
         self._judge = Judge(store)
+        self._shortages = ShortageWatch(store, config)
         self._turn = Turn(config, store)
         self._adopted = False
 
@@ -110,6 +112,9 @@ class Orchestrator:
         idle = self._idle(now)
         issued, renewed, advised = self._carry_out(decision.ready, recent, now, idle)
         self._answers.tell(decision.plan.requests, decision.guarded.refused, decision.world, idle)
+        alone = self._turn.alone(now)
+        if alone:
+            self._shortages.watch(world, self._judge.foresaw, recent)
         return CycleReport(
             now,
             world.age_s,
@@ -120,7 +125,7 @@ class Orchestrator:
             advised,
             tuple(finished),
             decision.refused,
-            self._judge.judge(partial(lasts, decision), now) if self._turn.alone(now) else (),
+            self._judge.judge(partial(lasts, decision), now) if alone else (),
         )
 
     def _carry_out(

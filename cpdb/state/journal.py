@@ -1,22 +1,46 @@
 """What was decided, done and noticed: actions from decision to verdict, their steps, plans, alarms."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Engine
 
 from cpdb.model import ActionRecord, Json, OutcomeKind, PlanRecord, Seconds
-from cpdb.schema import action_steps, actions, alarms, plans
+from cpdb.schema import action_steps, actions, alarms, plans, shortages
 from cpdb.state.repository import Condition, Repository, transaction
 
 NEWEST_FIRST = (actions.c.issued_at.desc(), actions.c.id.desc())
+
+
+class ShortageKind(StrEnum):
+    """What was missing."""
+
+    CPU = "cpu"
+    MEMORY = "memory"
+    HOST = "host"
+    LINK = "link"
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A machine, host or link was short for so many seconds; `foreseen_by` is the action or advice that foresaw it."""
+
+    kind: ShortageKind
+    subject: str
+    began_at: Seconds
+    seconds: Seconds
+    detail: str
+    foreseen_by: int | None = None
+    id: int | None = None
 
 
 class Journal:
     """Append and amend; nothing is ever taken out."""
 
     def __init__(self, engine: Engine) -> None:
+        self._shortages = Repository(engine, shortages, Shortage)
         self._actions = Repository(engine, actions, ActionRecord)
         self._plans = Repository(engine, plans, PlanRecord)
 
@@ -46,6 +70,17 @@ class Journal:
     def action(self, number: int) -> ActionRecord | None:
         """The action with this number, or None."""
         return self._actions.read_first(actions.c.id == number)
+
+    def keep_shortage(self, item: Shortage) -> Shortage:
+        """Writes a shortage down, or what is known of it by now; returns it with its number."""
+        if item.id is None:
+            return replace(item, id=self._shortages.add(item))
+        self._shortages.amend(item, shortages.c.id == item.id)
+        return item
+
+    def shortages(self, since: Seconds) -> list[Shortage]:
+        """Shortages that began after `since`, oldest first."""
+        return self._shortages.read(shortages.c.began_at > since, order_by=[shortages.c.id])
 
     def add_plan(self, item: PlanRecord) -> int:
         """Keeps a plan; older open plans become superseded. Returns its number."""

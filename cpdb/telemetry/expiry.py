@@ -26,6 +26,7 @@ from cpdb.schema import (
     rosters,
     score_batches,
     scores,
+    shortages,
 )
 from cpdb.telemetry import rollup
 from cpdb.telemetry.retention import (
@@ -92,6 +93,7 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
         (scores.c.scored_at, now - policy.scores_s),
         (horizon_moves.c.t, now - policy.minute_s),
         (actions.c.issued_at, now - policy.journal_s),
+        (shortages.c.began_at, now - policy.journal_s),
         (plans.c.created_at, now - policy.journal_s),
         (reservations.c.expires_at, now - policy.second_s),
     ):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store, VmLoad
 from orchestrator.actions import ReserveBandwidth
+from orchestrator.judge.shortages import about
 from orchestrator.promises import WATCH_S, promise_of
 from orchestrator.verdicts import BEFORE_S, NOTHING_MEASURED, Case, Measured, Verdict
 
@@ -42,6 +43,12 @@ class Judge:
         """Whether this need has been told already; that it is much larger would be news."""
         same = (one for one in self._open.values() if _same(one, news))
         return any(_amount(news) <= MORE * _amount(one) for one in same)
+
+    def foresaw(self, name: str, now: Seconds) -> ActionRecord | None:
+        """What expected before `now` a need at this machine, host or link, and is not judged yet."""
+        early = (one for one in self._open.values() if one.issued_at < now and name in about(one))
+        ahead = (one for one in early if (one.timing.needed_at or 0.0) > one.issued_at)
+        return min(ahead, key=lambda one: (one.target != name, one.issued_at), default=None)
 
     def judge(self, lasts: Callable[[ActionRecord], bool], now: Seconds) -> tuple[ActionRecord, ...]:
         """Those whose time has passed, with their verdicts, written down. Raises StoreError.
