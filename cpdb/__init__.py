@@ -19,6 +19,7 @@ from cpdb.errors import (
 )
 from cpdb.forecasts import (
     NO_MODEL,
+    UNTRUSTED,
     Forecast,
     ForecastBatch,
     HorizonMove,
@@ -27,6 +28,7 @@ from cpdb.forecasts import (
     Subject,
     SubjectForecast,
     SubjectKind,
+    Trust,
     nearest_level,
 )
 from cpdb.model import (
@@ -191,6 +193,7 @@ __all__ = [
     "NO_MODEL",
     "QUANTITIES",
     "TABLES",
+    "UNTRUSTED",
     "URL_VARIABLE",
     "ActionRecord",
     "ActionTiming",
@@ -262,6 +265,7 @@ __all__ = [
     "Subject",
     "SubjectForecast",
     "SubjectKind",
+    "Trust",
     "VirtualIp",
     "VmLoad",
     "WantedSplit",

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise, product
-from math import isnan, nan, prod
+from math import inf, isnan, nan, prod
 from typing import Any, NamedTuple
 
 from cpdb.model import Pair, Quantity, Seconds
@@ -14,6 +14,45 @@ FLOAT32, UINT32, UINT16, UINT8 = 4, 4, 2, 1
 # In `chosen`: nothing is said
 NO_MODEL = 255
 FAST = "fast"
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far ahead a subject's forecasts of one tier have held, and what speaks for or against the next horizon.
+
+    `error` (twice the mean pinball loss) and `width` (from the 0.1 to the 0.9 quantile) are in units of what was
+    measured, of the first horizon beyond `horizon_s`, or of the longest where all are trusted; None: too few scores.
+    """
+
+    horizon_s: int = 0
+    error: float | None = None
+    width: float | None = None
+    error_allowed: float = nan
+    width_allowed: float = nan
+
+    def reaches(self, horizon_s: int) -> bool:
+        """Whether a forecast so far ahead is trusted."""
+        return 0 < horizon_s <= self.horizon_s
+
+    def describe(self) -> str:
+        """For people, e.g. 'trusted 15 s ahead: error 0.41 of 0.25 allowed beyond'."""
+        far = f"trusted {self.horizon_s} s ahead" if self.horizon_s else "not trusted yet"
+        return f"{far}: {self._numbers()}"
+
+    def doubt(self) -> str:
+        """Why no more is trusted, for people, e.g. 'not trusted beyond 15 s: error 0.41 of 0.25 allowed'."""
+        far = f"not trusted beyond {self.horizon_s} s" if self.horizon_s else "not trusted"
+        return f"{far}: {self._numbers()}"
+
+    def _numbers(self) -> str:
+        if self.error is None or self.width is None:
+            return "too few scores"
+        if self.error <= self.error_allowed < inf and self.width > self.width_allowed:
+            return f"width {self.width:.2f} of {self.width_allowed:g} allowed"
+        return f"error {self.error:.2f} of {self.error_allowed:g} allowed"
+
+
+UNTRUSTED = Trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +66,12 @@ class Forecast:
     model: str
     quantiles: Mapping[float, float]
     id: int | None = None
+    trust: Trust = UNTRUSTED
+
+    @property
+    def trusted(self) -> bool:
+        """Whether forecasts so far ahead have held."""
+        return self.trust.reaches(self.horizon_s)
 
     def at(self, level: float) -> float:
         """The value at `level`, linear between known levels and flat outside them."""
@@ -101,7 +146,9 @@ class ForecastBatch:
     `chosen`: uint8, subjects x horizons x quantities: position in `models`, NO_MODEL = none.
     `quantiles`: float32, subjects x horizons x quantities x levels, NaN = nothing said.
     `activity`: float32, subjects x horizons: probability to be active within the horizon, NaN = unknown; or b"".
-    `horizon_s`: uint16, subjects: the adaptive horizon in force, 0 = unknown; or b"".
+    `horizon_s`: uint16, subjects: the trusted horizon, 0 = nothing is trusted (yet); or b"".
+    `doubts`: float32, subjects x 2: error and width as in `Trust`, NaN = too few scores; or b"". `allowed` bounds
+    both, () = not known.
     Raises ValueError when an array has not its shape's size.
     """
 
@@ -116,6 +163,8 @@ class ForecastBatch:
     quantiles: bytes
     activity: bytes = b""
     horizon_s: bytes = b""
+    doubts: bytes = b""
+    allowed: tuple[float, ...] = ()
     # Made when somebody first asks for a subject by its name
     _places: dict[Subject, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -125,6 +174,7 @@ class ForecastBatch:
         _sized("quantiles", self.quantiles, cells * len(self.levels) * FLOAT32)
         _sized("activity", self.activity or None, prod(self.shape[:2]) * FLOAT32)
         _sized("horizon_s", self.horizon_s or None, len(self.subjects) * UINT16)
+        _sized("doubts", self.doubts or None, len(self.subjects) * 2 * FLOAT32)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,9 +222,20 @@ class ForecastBatch:
         return None if isnan(chance) else float(chance)
 
     def trusted_s(self, subject: Subject) -> int:
-        """The adaptive horizon in force of the subject, 0 = unknown."""
-        horizons = _opened(self.horizon_s, "H")
-        return next((int(horizons[place]) for place in self._positions((subject,))), 0) if self.horizon_s else 0
+        """The trusted horizon of the subject, 0 = nothing is trusted (yet)."""
+        return self.trust(subject).horizon_s
+
+    def trust(self, subject: Subject) -> Trust:
+        """How far the subject's forecasts are trusted, and why no farther."""
+        place = next(iter(self._positions((subject,))), None)
+        if place is None or not self.horizon_s:
+            return UNTRUSTED
+        horizon_s = int(_opened(self.horizon_s, "H")[place])
+        if not self.doubts:
+            return Trust(horizon_s)
+        numbers = _opened(self.doubts, "f", (len(self.subjects), 2))
+        error, width = (None if isnan(one) else float(one) for one in (numbers[place, 0], numbers[place, 1]))
+        return Trust(horizon_s, error, width, *self.allowed)
 
     def _positions(self, subjects: Collection[Subject] | None) -> Iterable[int]:
         if subjects is None:
@@ -269,10 +330,12 @@ def _chosen(known: Sequence[Any], wanted: Collection[Any] | None) -> list[int]:
 
 def forecasts_of(batch: ForecastBatch, number: int | None = None) -> Iterator[Forecast]:
     """Each pair's forecasts for which a model was chosen."""
-    pairs = [subject for subject in batch.subjects if subject.kind is SubjectKind.PAIR]
-    for row in batch.rows(pairs):
-        pair = Pair(row.subject.a, row.subject.b)
-        yield Forecast(pair, batch.issued_at, row.horizon_s, row.quantity, row.model, row.quantiles, number)
+    for subject in batch.subjects:
+        if subject.kind is SubjectKind.PAIR:
+            pair, trust = Pair(subject.a, subject.b), batch.trust(subject)
+            for row in batch.rows((subject,)):
+                about = pair, batch.issued_at, row.horizon_s, row.quantity
+                yield Forecast(*about, row.model, row.quantiles, number, trust)
 
 
 def batches_of(rows: Iterable[Forecast]) -> list[ForecastBatch]:
@@ -290,6 +353,9 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
     levels = sorted({level for row in rows for level in row.quantiles})
     models = list(dict.fromkeys(row.model for row in rows))
     by_cell = {(row.pair, row.horizon_s, row.quantity): row for row in rows}
+    trusts = {row.pair: row.trust for row in rows}
+    doubts = (number for one in trusts.values() for number in (one.error, one.width))
+    some = next(iter(trusts.values()))
     chosen, values = bytearray(), array("f")
     for cell in product(pairs, horizons, quantities):
         row = by_cell.get(cell)
@@ -305,4 +371,7 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
         models=tuple(models),
         chosen=bytes(chosen),
         quantiles=values.tobytes(),
+        horizon_s=array("H", (one.horizon_s for one in trusts.values())).tobytes(),
+        doubts=array("f", (nan if number is None else number for number in doubts)).tobytes(),
+        allowed=() if isnan(some.error_allowed) else (some.error_allowed, some.width_allowed),
     )

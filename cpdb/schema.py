@@ -311,7 +311,7 @@ forecast_batches = _table(
     *required(Float, "issued_at"),
     Column("roster_id", Integer, ForeignKey(rosters.c.id), nullable=False),
     *required(JSON, "head"),
-    *required(LargeBinary, "chosen", "quantiles", "activity", "horizon_s"),
+    *required(LargeBinary, "chosen", "quantiles", "activity", "horizon_s", "doubts"),
     Index(None, "issued_at"),
 )
 

@@ -1,8 +1,18 @@
-"""x"""
+"""Reads what the predictor has written: who, how much, how far it is trusted and how good it was."""
 
 from dataclasses import dataclass
 
-from cpdb import ForecastBatch, HorizonMove, Quantity, SettingsError, Store, Subject, SubjectForecast, SubjectKind
+from cpdb import (
+    ForecastBatch,
+    HorizonMove,
+    Quantity,
+    SettingsError,
+    Store,
+    Subject,
+    SubjectForecast,
+    SubjectKind,
+    Trust,
+)
 from forepath.output import span
 from forepath.views import FORECAST_MAX_AGE_S
 from predictor import FAST, SLOW, ModelScore, summarise_scores, tier_of
@@ -66,20 +76,18 @@ def who(store: Store, now: float, horizon_s: int, top: int, tier: str) -> list[L
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """How far a subject's forecasts are trusted (seconds, 0 = unknown), and the moves that led there, oldest first."""
+class TrustHistory:
+    """How far a subject's forecasts are trusted in each tier, and the moves that led there, oldest first."""
 
-    horizon_s: int
+    tiers: dict[str, Trust]
     moves: list[HorizonMove]
 
 
-def trust(store: Store, now: float, subject: Subject, since: float) -> Trust:
-    """The adaptive horizon of one subject."""
-    found = issue(store, now, subject.kind, "fast")
-    horizon_s = found.trusted_s(subject) if found else 0
-    moves = [move for move in store.forecasts.moves(since) if move.subject == subject]
-    # A batch is written before its cycle's moves.
-    return Trust(moves[-1].to_s if moves else horizon_s, moves)
+def trust(store: Store, now: float, subject: Subject, since: float) -> TrustHistory:
+    """The trusted horizons of one subject, in every tier that says anything about it."""
+    issues = {tier: issue(store, now, subject.kind, tier) for tier in (FAST, SLOW)}
+    tiers = {tier: found.trust(subject) for tier, found in issues.items() if found and subject in found.subjects}
+    return TrustHistory(tiers, [move for move in store.forecasts.moves(since) if move.subject == subject])
 
 
 def scores(store: Store, since: float, kind: SubjectKind, tier: str) -> list[ModelScore]:

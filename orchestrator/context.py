@@ -52,6 +52,10 @@ class PlanningContext:
         """A world with its demand."""
         return cls(world, demands(world, config), config)
 
+    def believing(self) -> "PlanningContext":
+        """The same if every forecast were trusted: what is refused for want of trust is seen by it."""
+        return PlanningContext(self.world, demands(self.world, self.config, believing=True), self.config)
+
     def after(self, action: Action) -> "PlanningContext":
         """The context once an action is done."""
         world = apply(self.world, action)
@@ -125,6 +129,9 @@ class PlanningContext:
             q50=forecast.at(0.5),
             q90=forecast.at(0.9),
             value=forecast.at(level),
+            trusted_s=forecast.trust.horizon_s,
+            trust=forecast.trust.describe(),
+            doubt=forecast.trust.doubt(),
         )
 
 
@@ -222,30 +229,34 @@ def until_back(context: PlanningContext, vm: VmState, kind: str) -> tuple[int, .
     return (NOW, *context.config.demand.horizons_s[: nearer + 1])
 
 
-def lasting_s(context: PlanningContext, pair: Pair) -> Seconds | None:
-    """How long a pair's need will last within the longest horizon; None when no forecast says anything about it.
+def lasting_s(context: PlanningContext, pair: Pair) -> tuple[Seconds, int] | None:
+    """How long a pair's need will last within the longest trusted horizon, and that; None when no forecast says so.
 
     A need that is there for a share s of a window has a mean of about s times its peak.
     """
-    longest = max(context.config.demand.horizons_s)
     forecasts = context.world.pairs[pair].forecasts if pair in context.world.pairs else {}
-    peak = forecasts.get((longest, Quantity.CONNECTIONS_PEAK)) or forecasts.get((longest, Quantity.BYTES_PEAK))
-    mean = forecasts.get((longest, Quantity.CONNECTIONS_MEAN)) or forecasts.get((longest, Quantity.BYTES_MEAN))
-    if peak is None or mean is None or peak.at(0.5) <= 0:
-        return None
-    return longest * min(1.0, mean.at(0.5) / peak.at(0.5))
+    for longest in reversed(context.config.demand.horizons_s):
+        peak = forecasts.get((longest, Quantity.CONNECTIONS_PEAK)) or forecasts.get((longest, Quantity.BYTES_PEAK))
+        mean = forecasts.get((longest, Quantity.CONNECTIONS_MEAN)) or forecasts.get((longest, Quantity.BYTES_MEAN))
+        if peak is not None and mean is not None and context.demand.believes(peak):
+            middle = peak.at(0.5)
+            return (longest * min(1.0, mean.at(0.5) / middle), longest) if middle > 0 else None
+    return None
 
 
 def too_short(context: PlanningContext, pair: Pair, name: str, lead_s: Seconds) -> str | None:
     """Why what is called `name` would not pay: it must be in effect for a while before the need has passed.
 
-    None when it pays, or when no forecast says how long the need lasts.
+    None when it pays, or when no forecast says how long the need lasts: one that begins at the end of the longest
+    trusted window may last.
     """
-    lasts_s = lasting_s(context, pair)
-    least_s = lead_s + context.config.timing.min_hold_s
-    if lasts_s is None or lasts_s >= least_s:
+    found, least_s = lasting_s(context, pair), lead_s + context.config.timing.min_hold_s
+    if found is None:
         return None
-    longest = max(context.config.demand.horizons_s)
+    lasts_s, longest = found
+    begins_s = next((one for one in context.config.demand.horizons_s if one >= lead_s), longest)
+    if lasts_s >= min(least_s, longest - begins_s):
+        return None
     return f"too short: about {lasts_s:.1f} s of the need lie within {longest} s, {name} pays from {least_s:.1f} s"
 
 

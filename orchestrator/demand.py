@@ -1,7 +1,7 @@
 """Turns forecasts and measurements into what each pair must be able to get, and pairs into what they need together."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from math import isfinite, sqrt
 
 from cpdb import Forecast, Pair, Quantity, Seconds
@@ -43,36 +43,55 @@ class PairDemand:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Demands of all pairs for all horizons."""
+    """Demands of the pairs of one snapshot, worked out when they are asked for and kept.
 
-    by_pair: Mapping[tuple[Pair, int], PairDemand]
+    `believing`: what would be demanded if every forecast were trusted, whatever it has been worth.
+    """
+
+    world: World
+    config: OrchestratorConfig
+    believing: bool = False
+    _known: dict[tuple[Pair, int], PairDemand] = field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, pair: Pair, horizon_s: int) -> PairDemand:
+        """The demand of one pair within `horizon_s` seconds."""
+        key = pair, horizon_s
+        if key not in self._known:
+            self._known[key] = _pair_demand(self, self.world.pairs[pair], horizon_s)
+        return self._known[key]
 
     def at(self, horizon_s: int, pairs: Iterable[Pair]) -> list[PairDemand]:
         """The demands of these pairs at one horizon, in their order."""
-        return [self.by_pair[pair, horizon_s] for pair in pairs]
+        return [self.of(pair, horizon_s) for pair in pairs]
+
+    def believes(self, forecast: Forecast) -> bool:
+        """Whether forecasts so far ahead have held: before anything is planned on one, it must be trusted."""
+        return self.config.policy == "predictive" and (self.believing or forecast.trusted)
+
+    @property
+    def doubted(self) -> bool:
+        """Whether any forecast of a pair is not trusted as far as it speaks."""
+        states = self.world.pairs.values() if self.config.policy == "predictive" and not self.believing else ()
+        return any(not one.trusted for state in states for one in state.forecasts.values())
 
 
-def demands(world: World, config: OrchestratorConfig) -> Demand:
-    """Demands of every pair: measured ones, and under the predictive policy one for each horizon."""
-    found = (_pair_demand(world, one, horizon, config) for one in world.pairs.values() for horizon in config.horizons_s)
-    return Demand({(one.pair, one.horizon_s): one for one in found})
+def demands(world: World, config: OrchestratorConfig, believing: bool = False) -> Demand:
+    """Demands of every pair: measured ones, and under the predictive policy those of each horizon that is trusted."""
+    return Demand(world, config, believing)
 
 
-def _pair_demand(world: World, state: PairState, horizon_s: int, config: OrchestratorConfig) -> PairDemand:
+def _pair_demand(demand: Demand, state: PairState, horizon_s: int) -> PairDemand:
+    world, config = demand.world, demand.config
     size = state.bytes_per_connection or 0.0
     cap = _cap(world, state)
     measured = _MeasuredRate(
         state.connections_per_s, state.typical_connections_per_s, cap / size if size else float("inf")
     )
-    peak = state.forecasts.get((horizon_s, Quantity.CONNECTIONS_PEAK))
-    mean = state.forecasts.get((horizon_s, Quantity.CONNECTIONS_MEAN))
-    connections = _rate(peak, mean, measured, world.now, config)
+    connections = _rate(demand, _fan(state, horizon_s, Quantity.CONNECTIONS_PEAK), measured)
     noise = _chance(state.typical_connections_per_s, connections.typical, config)
-    connections = Rate(connections.measured, connections.typical, connections.need, noise, connections.forecast)
+    connections = replace(connections, chance=noise)
     measured = _MeasuredRate(state.bytes_per_s, state.typical_bytes_per_s, cap)
-    peak = state.forecasts.get((horizon_s, Quantity.BYTES_PEAK))
-    mean = state.forecasts.get((horizon_s, Quantity.BYTES_MEAN))
-    sent = _rate(peak, mean, measured, world.now, config)
+    sent = _rate(demand, _fan(state, horizon_s, Quantity.BYTES_PEAK), measured)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
     need = min(max(sent.need, asked), max(cap, sent.measured))
@@ -90,16 +109,23 @@ class _MeasuredRate:
     cap: float
 
 
-def _rate(
-    peak: Forecast | None, mean: Forecast | None, known: _MeasuredRate, now: Seconds, config: OrchestratorConfig
-) -> Rate:
-    if peak is None:
+MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}
+
+
+def _fan(state: PairState, horizon_s: int, peak: Quantity) -> tuple[Forecast | None, Forecast | None]:
+    """What is forecast of a peak and of its mean."""
+    return state.forecasts.get((horizon_s, peak)), state.forecasts.get((horizon_s, MEAN_OF[peak]))
+
+
+def _rate(demand: Demand, fan: tuple[Forecast | None, Forecast | None], known: _MeasuredRate) -> Rate:
+    config, (peak, mean) = demand.config, fan
+    if peak is None or not demand.believes(peak):
         return Rate(known.measured, known.typical, known.measured, 0.0)
-    trusted, settings = is_confident(peak, known.measured, now, config), config.demand
-    wanted = margin(confident(quantile(peak, settings.level), trusted), settings.margin)
-    usual = mean.at(0.5) if trusted and mean is not None else known.typical
+    sound, settings = is_confident(peak, known.measured, demand.world.now, config), config.demand
+    wanted = margin(confident(quantile(peak, settings.level), sound), settings.margin)
+    usual = mean.at(0.5) if sound and mean is not None else known.typical
     need = max(known.measured, min(known.cap, wanted))
-    return Rate(known.measured, min(usual, known.cap), need, 0.0, peak if trusted else None)
+    return Rate(known.measured, min(usual, known.cap), need, 0.0, peak if sound else None)
 
 
 def quantile(forecast: Forecast, level: float) -> float:

@@ -3,7 +3,7 @@
 Every prefix of a plan keeps each host within what it has, or no worse than it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -11,7 +11,7 @@ import structlog
 from orchestrator.config import NOW, OrchestratorConfig
 from orchestrator.context import PlanningContext, load_now, vm_need
 from orchestrator.machine_actions import Resize
-from orchestrator.proposal import Proposal, Refusal, RefusalCode, Step
+from orchestrator.proposal import Proposal, Refusal, RefusalCode, Step, when
 from orchestrator.strategies import (
     bandwidth,
     cpu,
@@ -66,6 +66,12 @@ def strategies_for(config: OrchestratorConfig) -> tuple[Strategy, ...]:
 
 def plan(context: PlanningContext, strategies: Sequence[Strategy] = STRATEGIES) -> Plan:
     """What should be done about the demand, with reasons; an empty plan is an answer."""
+    found = _planned(context, strategies)
+    refusals = tuple(dict.fromkeys((*found.refusals, *_not_trusted(context, found.steps))))
+    return Plan(tuple(_with_alternatives(step, refusals) for step in found.steps), refusals, found.requests)
+
+
+def _planned(context: PlanningContext, strategies: Sequence[Strategy]) -> Plan:
     for action in context.world.in_flight:
         if isinstance(action, Resize):
             context = context.after(action)
@@ -76,8 +82,24 @@ def plan(context: PlanningContext, strategies: Sequence[Strategy] = STRATEGIES) 
     for propose in strategies:
         context, more, refused = _applied(start, context, propose(context))
         steps, refusals = [*steps, *more], [*refusals, *refused]
-    refusals = list(dict.fromkeys(refusals))
-    return Plan(tuple(_with_alternatives(step, refusals) for step in steps), tuple(refusals), asked.handled)
+    return Plan(tuple(steps), tuple(refusals), asked.handled)
+
+
+def _not_trusted(context: PlanningContext, planned: Sequence[Step]) -> Iterator[Refusal]:
+    """What would be done if every forecast were trusted, and is not: each with how far its forecast is trusted.
+
+    Routes are left out: they are hedged against forecasts that err, and what is learnt for them is learnt once.
+    """
+    if not context.demand.doubted:
+        return
+    done = {(step.action.kind, step.action.target) for step in planned}
+    for step in _planned(context.believing(), STRATEGIES).steps:
+        action, proof = step.action, step.reason.forecast
+        doubted = proof is not None and proof.trusted_s is not None and proof.trusted_s < proof.horizon_s
+        if proof is not None and doubted and (action.kind, action.target) not in done and not step.renewal:
+            subject = f"{action.describe()} for what {proof.pair} may need {when(proof.horizon_s)}"
+            about = step.reason.where.get("link", action.target)
+            yield Refusal(RefusalCode.NOT_TRUSTED, about, subject, proof.doubt, action, step.lead_s)
 
 
 def _applied(

@@ -20,6 +20,7 @@ class RefusalCode(StrEnum):
     MOVES_AT_ONCE = "moves_at_once"
     TOO_SHORT = "too_short"
     TOO_LATE = "too_late"
+    NOT_TRUSTED = "not_trusted"
     NO_ROOM = "no_room"
     NO_CANDIDATE = "no_candidate"
     NO_GAIN = "no_gain"
@@ -79,7 +80,10 @@ def refusal_from_json(body: Json) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The forecast behind a need: quantiles of one quantity of one pair, and the level whose `value` counts."""
+    """The forecast behind a need: quantiles of one quantity of one pair, and the level whose `value` counts.
+
+    `trusted_s` is how far ahead such forecasts have held, `trust` and `doubt` say so with numbers.
+    """
 
     pair: str
     quantity: str
@@ -91,6 +95,9 @@ class Evidence:
     value: float
     issued_at: Seconds | None = None
     q05: float | None = None
+    trusted_s: int | None = None
+    trust: str = ""
+    doubt: str = ""
 
     def describe(self, decided_at: Seconds) -> str:
         """The forecast for people, as it was when the action was decided."""
@@ -100,7 +107,7 @@ class Evidence:
         return (
             f"forecast: {self.pair} {self.quantity} within {self.horizon_s} s by {self.model}{age}: "
             f"median {number(self.q50)}, {low}90 % below {number(self.q90)}, "
-            f"used {number(self.value)} (level {self.level:g})"
+            f"used {number(self.value)} (level {self.level:g}){self.trust and f'; {self.trust}'}"
         )
 
 

@@ -107,7 +107,7 @@ class PackedBatches(Generic[Packed]):
             return [(row["id"], self._batch(row)) for row in rows]
 
     def _batch(self, row: Mapping[Any, Any]) -> Any:
-        head = {name: tuple(row["head"][name]) for name in self._head}
+        head = {name: tuple(row["head"].get(name, ())) for name in self._head}  # rows of older versions lack some
         head["quantities"] = tuple(map(Quantity, head["quantities"]))
         own = {name: row[name] for name in self._own}
         return self._record(subjects=self._lists.subjects(row["roster_id"]), **own, **head)

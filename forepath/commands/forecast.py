@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from cpdb import (
+    UNTRUSTED,
     Communication,
     Forecast,
     Quantity,
@@ -150,15 +151,21 @@ def _show_pair(store: Store, now: float, rows: list[Forecast], json: str | None)
         for pair in pairs
     }
     horizons = [
-        {"pair": asdict(pair), "horizon_s": trust.horizon_s or None, "moves": [_move(one) for one in trust.moves]}
+        {
+            "pair": asdict(pair),
+            "horizon_s": trust.tiers.get("fast", UNTRUSTED).horizon_s or None,
+            "trust": {tier: asdict(one) | {"sentence": one.describe()} for tier, one in trust.tiers.items()},
+            "moves": [_move(one) for one in trust.moves],
+        }
         for pair, trust in trusts.items()
     ]
     if emit({"forecasts": [asdict(row) for row in rows], "horizons": horizons}, json):
         return
     for pair, trust in trusts.items():
-        console.print(_plot(store, [row for row in rows if row.pair == pair], now, trust.horizon_s))
-        told = f"{trust.horizon_s} s ahead" if trust.horizon_s else "not known yet, too few scores"
-        console.print(f"{pair.source} -> {pair.virtual_ip} is trusted: {told}")
+        trusted_s = trust.tiers.get("fast", UNTRUSTED).horizon_s
+        console.print(_plot(store, [row for row in rows if row.pair == pair], now, trusted_s))
+        for tier, one in trust.tiers.items():
+            console.print(f"{pair.source} -> {pair.virtual_ip} ({tier}): {one.describe()}")
         for move in trust.moves[-3:]:
             console.print(f"  {now - move.t:.0f} s ago {move.from_s} s -> {move.to_s} s: {move.reason}")
     _print_forecasts(rows)

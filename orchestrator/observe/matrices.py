@@ -105,7 +105,7 @@ def path_inside(capacity: Mapping[LinkKey, float], state: PairState) -> Path:
 
 
 def matrix_of(world: World, capacity: Mapping[LinkKey, float]) -> Matrix:
-    """What is measured now and, for each level, what is forecast at the longest horizon."""
+    """What is measured now and, for each level, what is forecast at the longest trusted horizon."""
     demand: dict[LinkKey, float] = defaultdict(float)
     expected: dict[float, dict[LinkKey, float]] = {level: defaultdict(float) for level in LEVELS}
     explained: dict[LinkKey, float] = defaultdict(float)
@@ -118,8 +118,8 @@ def matrix_of(world: World, capacity: Mapping[LinkKey, float]) -> Matrix:
         demand[ends] += state.bytes_per_s
         for hop in pairwise(path):
             explained[hop] += state.bytes_per_s
-        horizon_s = max((at for at, quantity in state.forecasts if quantity is Quantity.BYTES_PEAK), default=None)
-        forecast = state.forecasts.get((horizon_s, Quantity.BYTES_PEAK)) if horizon_s is not None else None
+        peaks = (one for (_, what), one in state.forecasts.items() if what is Quantity.BYTES_PEAK and one.trusted)
+        forecast = max(peaks, key=lambda one: one.horizon_s, default=None)
         foreseen |= forecast is not None
         for level in LEVELS:
             rate = max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s

@@ -76,9 +76,8 @@ class _Room:
 
 def rate_of(context: PlanningContext, pair: Pair, horizon_s: int) -> Rate:
     """A pair's need at one of the horizons of seconds, or of minutes where those are foreseen."""
-    near = context.demand.by_pair.get((pair, horizon_s))
-    if near is not None:
-        return near.bytes
+    if horizon_s in context.config.horizons_s:
+        return context.demand.of(pair, horizon_s).bytes
     state = context.world.pairs[pair]
     peak = context.world.network.outlook.pairs.get((pair, horizon_s), 0.0)
     return Rate(state.bytes_per_s, state.typical_bytes_per_s, max(state.bytes_per_s, peak), 0.0)

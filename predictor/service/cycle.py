@@ -112,8 +112,8 @@ class Predictor:
         report = PredictorReport(now, rows, len(self.source.subjects))
         if view is not None:
             self.tracker.cells(view)
-            report = self._forecast_series(store, view, report)
             self._account(store, now)
+            report = self._forecast_series(store, view, report)
             self._keeper.keep(store, self, now)
         scores = self._scores(verdicts, now)
         store.forecasts.add_scores(scores)
@@ -209,7 +209,9 @@ class Predictor:
             final, chosen = final.copy(), chosen.copy()
             final[left_out], chosen[left_out] = np.nan, NO_MODEL
             final[:, refused], chosen[:, refused] = np.nan, NO_MODEL
-        written_down = FinalForecasts(final, chosen, active, self.tracker.trusted())
+        ladder, trusted = self.tracker.horizons, self.tracker.trusted()
+        bounds = ladder.tolerance.error, ladder.tolerance.width
+        written_down = FinalForecasts(final, chosen, active, trusted, ladder.doubts(), bounds)
         store.forecasts.add_batch(forecast_batch(now, written_down, places, self.names))
 
     def _issue(self, forecast: CycleForecast, written: Floats, now: float) -> IssuedForecast:

@@ -96,13 +96,16 @@ class FinalForecasts:
     """What is written of each series in one cycle.
 
     `values` is series x targets x levels, `chosen` (series x targets) the heaviest models, `active` the probability to
-    be active at all (series x horizons), `horizon_s` how far ahead the series is trusted.
+    be active at all (series x horizons), `horizon_s` how far ahead the series is trusted, `doubts` (series x 2) why no
+    farther; `allowed` bounds both.
     """
 
     values: Floats
     chosen: Ints
     active: Floats
     horizon_s: Ints
+    doubts: Floats
+    allowed: tuple[float, float]
 
 
 def forecast_batch(now: float, final: FinalForecasts, places: Ints, names: ForecastLabels) -> ForecastBatch:
@@ -121,6 +124,8 @@ def forecast_batch(now: float, final: FinalForecasts, places: Ints, names: Forec
         quantiles=(final.values if everyone else final.values[places]).astype("<f4", copy=False).tobytes(),
         activity=final.active[places].astype("<f4", copy=False).tobytes(),
         horizon_s=final.horizon_s[places].astype("<u2").tobytes(),
+        doubts=final.doubts[places].astype("<f4").tobytes(),
+        allowed=final.allowed,
     )
 
 

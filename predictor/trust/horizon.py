@@ -8,7 +8,7 @@ import numpy as np
 from cpdb import RefreshReport
 from predictor.data.view import Floats, Ints
 
-UNKNOWN = -1
+NOTHING = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,10 @@ class Tolerance:
     """What a horizon must keep to be trusted; counts are in cycles.
 
     `error` bounds twice the mean pinball loss, `width` the distance between the quantiles 0.9 and 0.1, both in units
-    of the mean of what was measured. A longer horizon must stay below `ease` times these for `patience` cycles on
-    end, a shorter one follows after `haste` cycles above them. `memory` is how many cycles the averages reach back.
+    of the mean of what was measured. A horizon must stay below `ease` times these for `patience` cycles on end to be
+    trusted, and is no longer after `haste` cycles above them. `memory` is how many cycles the averages reach back, and
+    `fewest` from how many windows on they say anything; for a window of n cells these are at least n and n / 6, since
+    windows that begin one after the other are almost the same.
     """
 
     error: float = 0.25
@@ -39,53 +41,61 @@ class HorizonEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Rungs:
-    """The rung in force of each series (UNKNOWN = none yet), and for how many cycles another has looked better."""
+    """Series x rungs: which are trusted, and for how many cycles on end each has kept well or not kept at all."""
 
-    now: Ints
-    better: Ints
-    worse: Ints
+    trusted: Floats
+    good: Floats
+    bad: Floats
 
     @classmethod
-    def fresh(cls, series: int) -> "Rungs":
-        """Nothing known yet."""
-        nought = np.zeros(series, dtype=np.int64)
-        return cls(np.full(series, UNKNOWN, dtype=np.int64), nought, nought)
+    def fresh(cls, series: int, rungs: int) -> "Rungs":
+        """Nothing trusted yet."""
+        nought = np.zeros((series, rungs), dtype=np.int16)
+        return cls(nought > 0, nought, nought)
+
+    @property
+    def now(self) -> Ints:
+        """The longest trusted rung of each series, NOTHING where there is none."""
+        return np.asarray(self.trusted.sum(axis=1, dtype=np.int64) - 1)
 
     def resized(self, series: int) -> "Rungs":
         """With room for series that have joined."""
-        more = Rungs.fresh(max(0, series - len(self.now)))
-        parts = ((self.now, more.now), (self.better, more.better), (self.worse, more.worse))
+        more = Rungs.fresh(max(0, series - len(self.trusted)), self.trusted.shape[1])
+        parts = ((self.trusted, more.trusted), (self.good, more.good), (self.bad, more.bad))
         return Rungs(*(np.concatenate(part) for part in parts))
+
+    def without(self, series: Floats) -> "Rungs":
+        """With nothing trusted of these (mask)."""
+        left = ~series[:, None]
+        return Rungs(self.trusted & left, self.good * left, self.bad * left)
 
 
 def climbed(rungs: Rungs, evidence: HorizonEvidence, tolerance: Tolerance) -> Rungs:
-    """One cycle's evidence later: one rung up after long patience, down to the longest sound rung after short haste.
+    """One cycle's evidence later: up after long patience, down after short haste, each rung by its own counts.
 
-    Greater errors or widths never lead to a longer horizon. Series without evidence stay where they are.
+    A rung keeps when it or a longer one is within tolerance. Greater errors or widths never lead to a longer horizon.
+    Series without evidence stay where they are.
     """
-    keeps = _longest(evidence, 1.0)
-    rises = _longest(evidence, tolerance.ease)
-    told = ~np.isnan(evidence.error).all(axis=1)
-    first = told & (rungs.now == UNKNOWN)
-    better = np.where(told & (rises > rungs.now) & ~first, rungs.better + 1, 0)
-    worse = np.where(told & (keeps < rungs.now), rungs.worse + 1, 0)
-    up, down = better >= tolerance.patience, worse >= tolerance.haste
-    now = np.where(first, 0, np.where(down, keeps, rungs.now + up))
-    return Rungs(now, np.where(up | down, 0, better), np.where(down, 0, worse))
+    places = np.arange(evidence.error.shape[1])
+    told: Floats = np.asarray(~np.isnan(evidence.error).all(axis=1))[:, None]
+    keeps_well = told & (_longest(evidence, tolerance.ease)[:, None] >= places)
+    breaks = told & (_longest(evidence, 1.0)[:, None] < places)
+    good = np.where(keeps_well, np.minimum(rungs.good + 1, tolerance.patience), 0).astype(np.int16)
+    bad = np.where(breaks, np.minimum(rungs.bad + 1, tolerance.haste), 0).astype(np.int16)
+    return Rungs((rungs.trusted | (good >= tolerance.patience)) & (bad < tolerance.haste), good, bad)
 
 
 def _longest(evidence: HorizonEvidence, share: float) -> Ints:
-    """The longest rung within `share` of tolerance; the shortest where none is: something must be in force."""
+    """The longest rung within `share` of tolerance, NOTHING where none is."""
     with np.errstate(invalid="ignore"):
         sound = (evidence.error <= share) & (evidence.width <= share)
-    rungs = sound.shape[1]
-    longest = rungs - 1 - np.argmax(sound[:, ::-1], axis=1)
-    return np.where(sound.any(axis=1), longest, 0).astype(np.int64)
+    longest = sound.shape[1] - 1 - np.argmax(sound[:, ::-1], axis=1)
+    return np.where(sound.any(axis=1), longest, NOTHING).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class HorizonChange:
-    """A change of one series' horizon: its position, rungs before (UNKNOWN = none) and after, and why."""
+    """A change of one series' horizon: its position, rungs before and after (NOTHING = none trusted), and why."""
 
     series: int
     before: int
@@ -94,14 +104,16 @@ class HorizonChange:
 
 
 class HorizonLadder:
-    """Rolling errors and widths of what was said, per series and rung, and the rung that follows from them."""
+    """Rolling errors and widths of what was said, per series and rung, and the rungs that are trusted for that."""
 
-    def __init__(self, rungs: int, tolerance: Tolerance = Tolerance()) -> None:
+    def __init__(self, cells: Sequence[int], tolerance: Tolerance = Tolerance()) -> None:
+        """`cells` are the lengths of the horizons, ascending."""
         self.tolerance = tolerance
-        self.rungs = Rungs.fresh(0)
-        self._keep = 1.0 - 1.0 / tolerance.memory
+        self.rungs = Rungs.fresh(0, len(cells))
+        self._keep = 1.0 - 1.0 / np.maximum(tolerance.memory, cells)
+        self._fewest = np.maximum(tolerance.fewest, np.asarray(cells) / 6.0)
         # Fading sums of loss, measured, width and number
-        self._sums = np.zeros((4, 0, rungs), dtype=np.float32)
+        self._sums = np.zeros((4, 0, len(cells)), dtype=np.float32)
 
     def resize(self, series: int) -> None:
         """Makes room for series that have joined."""
@@ -115,12 +127,12 @@ class HorizonLadder:
         part = self._sums[:, : len(loss), rung]
         known = ~(np.isnan(loss) | np.isnan(actual) | np.isnan(width))
         news = np.stack([loss, actual, width, np.ones_like(loss)])
-        part[...] = np.where(known, self._keep * part + np.where(known, news, 0.0), part)
+        part[...] = np.where(known, self._keep[rung] * part + np.where(known, news, 0.0), part)
 
     def evidence(self) -> HorizonEvidence:
         """What the sums say, in units of the tolerance."""
         loss, actual, width, count = self._sums
-        told = (count >= self.tolerance.fewest) & (actual > 0)
+        told = (count >= self._fewest) & (actual > 0)
         measured = np.where(told, actual, 1.0)
         error = 2.0 * loss / measured / self.tolerance.error
         breadth = width / measured / self.tolerance.width
@@ -132,54 +144,59 @@ class HorizonLadder:
         return self._sums.shape[1]
 
     def fall(self, drifted: Floats) -> list[HorizonChange]:
-        """Series that have changed (mask) begin again at the shortest rung, with nothing learnt."""
+        """Of series that have changed (mask) nothing is trusted, until they have been scored anew."""
         self._sums[:, drifted] = 0.0
         now = self.rungs.now
-        fallen = np.flatnonzero(drifted & (now > 0))
+        fallen = np.flatnonzero(drifted & (now > NOTHING))
         reason = "drift: losses far above their own mean"
-        moves = [HorizonChange(series, int(now[series]), 0, reason) for series in fallen.tolist()]
-        keeps = np.where(drifted & (now > 0), 0, now)
-        self.rungs = Rungs(keeps, np.where(drifted, 0, self.rungs.better), np.where(drifted, 0, self.rungs.worse))
+        moves = [HorizonChange(series, int(now[series]), NOTHING, reason) for series in fallen.tolist()]
+        self.rungs = self.rungs.without(drifted)
         return moves
 
     def climb(self) -> list[HorizonChange]:
         """One cycle later; returns what has changed."""
-        evidence = self.evidence()
-        before = self.rungs
-        self.rungs = climbed(before, evidence, self.tolerance)
-        moved = np.flatnonzero(before.now != self.rungs.now)
-        return [self._move(int(series), before, evidence) for series in moved]
+        evidence, before = self.evidence(), self.rungs.now
+        self.rungs = climbed(self.rungs, evidence, self.tolerance)
+        after = self.rungs.now
+        moved = np.flatnonzero(before != after)
+        return [self._move(int(series), int(before[series]), int(after[series]), evidence) for series in moved]
 
-    def _move(self, series: int, before: Rungs, evidence: HorizonEvidence) -> HorizonChange:
-        old, new = int(before.now[series]), int(self.rungs.now[series])
+    def _move(self, series: int, old: int, new: int, evidence: HorizonEvidence) -> HorizonChange:
         rung = old if new < old else new
         error = evidence.error[series, rung] * self.tolerance.error
         width = evidence.width[series, rung] * self.tolerance.width
         said = f"error {error:.2f} (tolerated {self.tolerance.error:g}), width {width:.2f} ({self.tolerance.width:g})"
-        if old == UNKNOWN:
-            return HorizonChange(series, old, new, f"first scores: {said}")
         if new > old:
             return HorizonChange(series, old, new, f"steady for {self.tolerance.patience} cycles: {said}")
         return HorizonChange(series, old, new, f"out of tolerance for {self.tolerance.haste} cycles: {said}")
 
+    def doubts(self) -> Floats:
+        """Series x 2: error and width, in units of what was measured, of the first rung that is not trusted, or of the
+        longest one where all are; NaN = too few scores."""
+        evidence, rows = self.evidence(), np.arange(self.series)
+        rung = np.minimum(self.rungs.now + 1, self._sums.shape[2] - 1)
+        error, width = evidence.error[rows, rung], evidence.width[rows, rung]
+        return np.stack([error * self.tolerance.error, width * self.tolerance.width], axis=1).astype(np.float32)
+
     def state(self) -> dict[str, Floats]:
         """What was learnt, as arrays."""
         rungs = self.rungs
-        return {"sums": self._sums, "now": rungs.now, "better": rungs.better, "worse": rungs.worse}
+        return {"sums": self._sums, "trusted": rungs.trusted.astype(np.int16), "good": rungs.good, "bad": rungs.bad}
 
     def restore(self, state: dict[str, Floats]) -> None:
         """Takes over what `state` gave; raises KeyError or ValueError when it does not fit."""
-        sums, now = state["sums"], state["now"]
+        sums, counts = state["sums"], [state[name] for name in ("trusted", "good", "bad")]
         if (
             sums.ndim != 3
             or sums.shape[::2] != self._sums.shape[::2]
-            or any(state[name].shape != sums.shape[1:2] for name in ("now", "better", "worse"))
+            or any(count.shape != sums.shape[1:] for count in counts)
         ):
             raise ValueError("horizons: other ladder")
-        if now.max(initial=0) >= sums.shape[2] or not np.isfinite(sums).all():
+        if not np.isfinite(sums).all():
             raise ValueError("horizons: no sound numbers")
         self._sums = sums.astype(np.float32)
-        self.rungs = Rungs(*(state[name].astype(np.int64) for name in ("now", "better", "worse")))
+        trusted, good, bad = (count.astype(np.int16) for count in counts)
+        self.rungs = Rungs(trusted > 0, good, bad)
 
 
 Seconds = float

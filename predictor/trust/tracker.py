@@ -8,7 +8,7 @@ import numpy as np
 from cpdb import HorizonMove, ScoreBatch, Seconds, Subject, nearest_level
 from predictor.data.view import Floats, Ints, SeriesView
 from predictor.trust.activity import ActivityModel
-from predictor.trust.horizon import UNKNOWN, HorizonChange, HorizonLadder, Tolerance
+from predictor.trust.horizon import NOTHING, HorizonChange, HorizonLadder, Tolerance
 from predictor.trust.scores import BLENDED, ScoreRollup, ScoreShape
 
 # Page's cumulative sum (1954) in Hinkley's form for a rise of the mean: loss in units of its own running mean, less 1,
@@ -112,7 +112,7 @@ class TrustTracker:
     def __init__(self, shape: ScoreShape, horizons: tuple[int, ...], levels: Sequence[float]) -> None:
         self.shape = shape
         self.activity = ActivityModel(horizons)
-        self.horizons = HorizonLadder(len(horizons), Tolerance())
+        self.horizons = HorizonLadder(horizons, Tolerance())
         self.drift = DriftDetector(overlap=horizons[0])
         self._board = ScoreRollup(shape, SCORES_EVERY_S)
         self._upper, self._lower = nearest_level(levels, 0.9), nearest_level(levels, 0.1)
@@ -162,21 +162,21 @@ class TrustTracker:
         self._board.add(losses, upper >= actual, verdicts.targets, verdicts.rows)
 
     def moves(self, now: Seconds, subjects: Sequence[Subject]) -> list[HorizonMove]:
-        """One cycle later: which horizons have changed. What has drifted falls to the shortest at once."""
+        """One cycle later: which horizons have changed. What has drifted is not trusted at all."""
         fallen = self.horizons.fall(np.isin(np.arange(self.horizons.series), self._drifted))
         self._drifted = np.zeros(0, dtype=np.int64)
         return [self._named(move, now, subjects) for move in [*fallen, *self.horizons.climb()][:MAX_MOVES]]
 
     def _named(self, move: HorizonChange, now: Seconds, subjects: Sequence[Subject]) -> HorizonMove:
-        before = 0 if move.before == UNKNOWN else self.shape.horizons_s[move.before]
-        return HorizonMove(now, subjects[move.series], before, self.shape.horizons_s[move.after], move.reason)
+        before, after = (0 if rung == NOTHING else self.shape.horizons_s[rung] for rung in (move.before, move.after))
+        return HorizonMove(now, subjects[move.series], before, after, move.reason)
 
     def scores(self, now: Seconds, subjects: Sequence[Subject]) -> ScoreBatch | None:
         """The roll-up of scores when it is due."""
         return self._board.due(now, subjects, self.activity.pulse.sizes[:, 1] * (self.activity.pulse.quiet < 60))
 
     def trusted(self) -> Ints:
-        """Horizon in force per series, seconds, 0 = unknown."""
+        """Trusted horizon per series, seconds, 0 = nothing is trusted (yet)."""
         ladder = np.array([*self.shape.horizons_s, 0], dtype=np.int64)
         return ladder[self.horizons.rungs.now]
 

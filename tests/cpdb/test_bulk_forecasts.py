@@ -17,6 +17,7 @@ from cpdb import (
     Store,
     Subject,
     SubjectKind,
+    Trust,
     open_store,
 )
 
@@ -32,7 +33,9 @@ ISSUE = ForecastBatch(
     chosen=bytes([1, 255, 0, 0]),
     quantiles=array("f", [1.0, 3.0, math.nan, math.nan, 5.0, 6.0, 7.0, 8.0]).tobytes(),
     activity=array("f", [0.5, 0.25, math.nan, math.nan]).tobytes(),
-    horizon_s=array("H", [15, 0]).tobytes(),
+    horizon_s=array("H", [5, 0]).tobytes(),
+    doubts=array("f", [0.5, 1.0, math.nan, math.nan]).tobytes(),
+    allowed=(0.25, 1.5),
 )
 SCORES = ScoreBatch(
     scored_at=20.0,
@@ -65,13 +68,28 @@ def test_the_latest_forecasts_are_the_pairs_of_the_fast_lane(store: Store) -> No
     store.forecasts.add_batch(ISSUE)
     (found,) = store.forecasts.latest(12.0, 5.0)
     expected = Forecast(Pair("c1", "10.0.0.101"), 10.0, 5, Quantity.BYTES_PEAK, "ewma", {0.5: 1.0, 0.9: 3.0})
-    assert replace(found, id=None) == expected
+    assert replace(found, id=None) == replace(expected, trust=Trust(5, 0.5, 1.0, 0.25, 1.5))
+
+
+def test_an_issue_says_how_far_each_subject_is_trusted_and_why_no_farther() -> None:
+    assert ISSUE.trust(PAIR).doubt() == "not trusted beyond 5 s: error 0.50 of 0.25 allowed"
+    assert ISSUE.trust(VM).doubt() == "not trusted: too few scores"
+    old = replace(ISSUE, doubts=b"", allowed=())
+    assert (old.trust(PAIR).reaches(5), old.trust(PAIR).reaches(15)) == (True, False)
+    assert not replace(ISSUE, horizon_s=b"").trust(PAIR).reaches(5)
 
 
 def test_subjects_are_those_of_the_issue_also_when_they_change(store: Store, url: str) -> None:
     reader = open_store(url)
     only = replace(
-        ISSUE, issued_at=11.0, subjects=(VM,), chosen=b"\0\0", quantiles=bytes(16), activity=b"", horizon_s=b""
+        ISSUE,
+        issued_at=11.0,
+        subjects=(VM,),
+        chosen=b"\0\0",
+        quantiles=bytes(16),
+        activity=b"",
+        horizon_s=b"",
+        doubts=b"",
     )
     store.forecasts.add_batch(ISSUE)
     assert reader.forecasts.batch(12.0, 5.0) == ISSUE
@@ -137,7 +155,7 @@ def test_values_are_asked_by_name() -> None:
     assert ISSUE.value(Subject(SubjectKind.VM, "other"), 5, peak, 0.5) is None
     assert ISSUE.value(VM, 15, peak, 0.9) == 8.0
     assert (ISSUE.active(PAIR, 15), ISSUE.active(VM, 15), ISSUE.active(PAIR, 60)) == (0.25, None, None)
-    assert (ISSUE.trusted_s(PAIR), ISSUE.trusted_s(VM), ISSUE.trusted_s(Subject(SubjectKind.VM, "other"))) == (15, 0, 0)
+    assert (ISSUE.trusted_s(PAIR), ISSUE.trusted_s(VM), ISSUE.trusted_s(Subject(SubjectKind.VM, "other"))) == (5, 0, 0)
     bare = replace(ISSUE, activity=b"", horizon_s=b"")
     assert (bare.active(PAIR, 5), bare.trusted_s(PAIR)) == (None, 0)
 

@@ -25,6 +25,7 @@ from cpdb import (
     Quantity,
     Reservation,
     Store,
+    Trust,
     VmLoad,
 )
 from forepath.cli import main
@@ -90,7 +91,7 @@ def place(store: Store) -> None:
 
 def fan(pair: Pair, issued_at: float, horizon_s: int, quantity: Quantity, middle: float) -> Forecast:
     values = {level: middle * (0.5 + level) for level in LEVELS}
-    return Forecast(pair, issued_at, horizon_s, quantity, "ewma", values)
+    return Forecast(pair, issued_at, horizon_s, quantity, "ewma", values, trust=Trust(30, 0.1, 0.8, 0.25, 1.5))
 
 
 def fill(store: Store, now: float | None = None) -> float:

@@ -65,7 +65,9 @@ def test_one_pair_with_horizon_and_moves(forepath: Forepath, foreseen: Store) ->
     assert horizon["horizon_s"] in (5, 15, 30)
     assert horizon["moves"][-1]["to_s"] == horizon["horizon_s"] and horizon["moves"][-1]["reason"]
     text = forepath("forecast", "c1", "shop").out
-    assert "is trusted" in text and "q95" in text and "measured" in text
+    assert f"(fast): {horizon['trust']['fast']['sentence']}" in text
+    assert f"trusted {horizon['horizon_s']} s ahead: error 0." in text and "of 0.25 allowed" in text
+    assert "q95" in text and "measured" in text
 
 
 def test_sums_links_and_machines(forepath: Forepath, foreseen: Store) -> None:

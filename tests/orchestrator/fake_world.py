@@ -17,6 +17,7 @@ from cpdb import (
     Quantity,
     ReservationReport,
     Store,
+    Trust,
     VirtualIp,
 )
 from orchestrator import CycleReport, FakeHypervisors, FakeVm, HostSpec, Orchestrator, OrchestratorConfig, VmSpec
@@ -46,6 +47,8 @@ CONFIG = OrchestratorConfig(
     bandwidth={"headroom": 0.9},
     cpu={"host_headroom": 0.9},
 )
+# What an oracle's forecasts are worth.
+TRUSTED = Trust(3600, 0.05, 0.4, 0.25, 1.5)
 NO_SURGES: tuple[tuple[float, float], ...] = ()
 
 
@@ -67,6 +70,7 @@ class Simulation:
     surge_per_s: float = 20.0
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     foresee: bool = True
+    trust: Trust = TRUSTED
     controller_alive: bool = True
     away: set[str] = field(default_factory=set)
     backup_bytes_per_s: float = 1_060_000.0
@@ -160,7 +164,7 @@ class Simulation:
                     fan(pair, self.now, horizon, Quantity.BYTES_PEAK, sizes(peak) + 2 * BASE_BYTES),
                     fan(pair, self.now, horizon, Quantity.BYTES_MEAN, sizes(mean)),
                 ]
-        self.store.forecasts.add_forecasts(forecasts)
+        self.store.forecasts.add_forecasts([replace(one, trust=self.trust) for one in forecasts])
 
     def _controller(self) -> None:
         """Installs what is wanted one poll later, as a controller would."""
@@ -203,11 +207,17 @@ def declare(store: Store) -> None:
 
 
 def fan(
-    pair: Pair, issued_at: float, horizon_s: int, quantity: Quantity, middle: float, width: float = 0.2
+    pair: Pair,
+    issued_at: float,
+    horizon_s: int,
+    quantity: Quantity,
+    middle: float,
+    width: float = 0.2,
+    trust: Trust = TRUSTED,
 ) -> Forecast:
     """Quantiles around `middle`, +-`width` at the outer levels."""
     values = {level: middle * (1 + 2 * width * (level - 0.5)) for level in LEVELS}
-    return Forecast(pair, issued_at, horizon_s, quantity, "oracle", values)
+    return Forecast(pair, issued_at, horizon_s, quantity, "oracle", values, trust=trust)
 
 
 def poisson(rng: random.Random, mean: float) -> int:

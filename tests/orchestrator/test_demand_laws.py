@@ -20,8 +20,8 @@ def test_demand_is_monotone_in_level_and_margin(rate, peak, level_a, level_b, ma
     state = foreseen(pair_state("c1", "v", 1, rate), {5: peak})
     low = CONFIG.tuned(demand={"level": min(level_a, level_b), "margin": min(margin_a, margin_b)})
     high = CONFIG.tuned(demand={"level": max(level_a, level_b), "margin": max(margin_a, margin_b)})
-    less = demands(world([state]), low).by_pair[state.pair, 5]
-    more = demands(world([state]), high).by_pair[state.pair, 5]
+    less = demands(world([state]), low).of(state.pair, 5)
+    more = demands(world([state]), high).of(state.pair, 5)
     assert less.bytes.need <= more.bytes.need
     assert less.connections.need <= more.connections.need
 
@@ -29,19 +29,19 @@ def test_demand_is_monotone_in_level_and_margin(rate, peak, level_a, level_b, ma
 @given(RATES, RATES, st.floats(0, 20), st.sampled_from([0, 5, 15]))
 def test_a_forecast_may_add_but_never_starve(rate, peak, age_s, horizon_s) -> None:
     state = foreseen(pair_state("c1", "v", 1, rate), {5: peak, 15: peak}, NOW - age_s)
-    found = demands(world([state]), CONFIG).by_pair[state.pair, horizon_s]
+    found = demands(world([state]), CONFIG).of(state.pair, horizon_s)
     assert found.bytes.need >= state.bytes_per_s
     assert found.connections.need >= state.connections_per_s
 
 
 def test_connections_reveal_a_need_that_a_full_path_hides_in_bytes() -> None:
     starved = pair_state("c1", "v", 1, 20.0, bytes_per_s=100_000.0, typical_bytes_per_s=100_000.0)
-    assert demands(world([starved]), CONFIG).by_pair[starved.pair, 0].bytes.need == pytest.approx(600_000)
+    assert demands(world([starved]), CONFIG).of(starved.pair, 0).bytes.need == pytest.approx(600_000)
 
 
 def test_a_stale_forecast_is_not_used() -> None:
     state = foreseen(pair_state("c1", "v", 1, 2.0), {5: 30.0}, NOW - CONFIG.demand.max_forecast_age_s - 1)
-    found = demands(world([state]), CONFIG).by_pair[state.pair, 5]
+    found = demands(world([state]), CONFIG).of(state.pair, 5)
     assert found.connections.need == 2.0
     assert found.connections.forecast is None
 
@@ -51,12 +51,12 @@ def test_an_absurdly_wide_forecast_is_not_used() -> None:
     wide = fan(state.pair, NOW, 5, Quantity.CONNECTIONS_PEAK, 1.0)
     wide = replace(wide, quantiles={0.05: 0.0, 0.5: 1.0, 0.95: 1e6})
     state = replace(state, forecasts={**state.forecasts, (5, Quantity.CONNECTIONS_PEAK): wide})
-    assert demands(world([state]), CONFIG).by_pair[state.pair, 5].connections.need == 0.0
+    assert demands(world([state]), CONFIG).of(state.pair, 5).connections.need == 0.0
 
 
 def test_no_pair_is_believed_to_send_more_than_its_narrowest_link() -> None:
     state = foreseen(pair_state("c1", "v", 1, 1.0), {5: 4_000.0})
-    found = demands(world([state], capacity=600_000.0), CONFIG).by_pair[state.pair, 5]
+    found = demands(world([state], capacity=600_000.0), CONFIG).of(state.pair, 5)
     assert found.bytes.need == pytest.approx(600_000.0)
     assert state.links == (LINK,)
 
@@ -64,8 +64,9 @@ def test_no_pair_is_believed_to_send_more_than_its_narrowest_link() -> None:
 def test_the_reactive_policy_knows_only_now() -> None:
     state = foreseen(pair_state("c1", "v", 1, 2.0), {5: 30.0})
     found = demands(world([state]), CONFIG.tuned(policy="reactive"))
-    assert set(found.by_pair) == {(state.pair, 0)}
-    assert found.by_pair[state.pair, 0].connections.need == 2.0
+    assert found.config.horizons_s == (0,)
+    assert found.of(state.pair, 5).connections == found.of(state.pair, 0).connections
+    assert found.of(state.pair, 0).connections.need == 2.0
 
 
 @given(st.lists(st.tuples(RATES, RATES, RATES), min_size=1, max_size=6))

@@ -50,7 +50,7 @@ def foreseen(
     """The pair with forecasts: connections/s at their peak by horizon, there for a share of the longest window."""
     found: dict[tuple[int, Quantity], Forecast] = {}
     for horizon_s, peak in peaks.items():
-        usual = state.typical_connections_per_s if horizon_s < 30 else longest_share * peak
+        usual = state.typical_connections_per_s if horizon_s < max(peaks) else longest_share * peak
         for quantity, value in (
             (Quantity.CONNECTIONS_PEAK, peak),
             (Quantity.CONNECTIONS_MEAN, usual),

@@ -16,6 +16,7 @@ from cpdb import (
     Pair,
     Quantity,
     Store,
+    Trust,
     VirtualIp,
     VmLoad,
     open_store,
@@ -142,6 +143,7 @@ def _foresee(store: Store, pairs: int, now: float) -> None:
             Forecast(
                 Pair(f"c{n}", f"10.9.0.{n % 4 + 1}"), now, horizon_s, quantity, "ewma",
                 {level: (0.5 + level) * (4e5 if quantity.value.startswith("bytes") else 12.0) for level in LEVELS},
+                trust=Trust(30),
             )
             for n in range(pairs)
             for horizon_s in (5, 15, 30)
