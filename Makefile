@@ -33,11 +33,11 @@ setup-deep: setup
 demo: setup
 	@$(BIN)/forepath demo --seed $(SEED) --scenario $(SCENARIO) $(if $(JSON),--json $(JSON))
 
-## make test    all tests; those on real switches and VMs run in namespaces of their own, and twice if they fail
+## make test    all tests; those on real switches and VMs run on two stages of their own, and twice if they fail
 test: setup
 	$(BIN)/pytest -n 2 --dist loadfile -m "not lab and not vm and not long" $(PYTEST_ARGS)
 	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \
-	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/pytest --reruns 1 -m "(lab or vm) and not long" $(PYTEST_ARGS); \
+	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m tools.lab.assets && tools/lab/tests.sh $(PYTEST_ARGS); \
 	else echo "lab tests: left out, because $$reason"; fi
 
 ## make test-long  the tests that take minutes: rare failures and whole life cycles on real machines

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from cpdb import DriverError
+from cpdb import DriverError, Seconds
 
-ANSWER_S = 5
+ANSWER_S = 5.0
 
 
 def _column(key: Any, most: int | str, **more: Any) -> dict[str, Any]:
@@ -41,15 +41,16 @@ class SwitchDatabase:
     A fresh one each time, since a replica that was kept may lag behind what others just wrote. Raises DriverError.
     """
 
-    def __init__(self, remote: str) -> None:
+    def __init__(self, remote: str, answer_s: Seconds = ANSWER_S) -> None:
+        """`answer_s`: how long the switch may take for an answer."""
         # Here, since it loads eventlet, which nothing else of this process needs.
         from ovs.db import idl
         from ovs.poller import Poller
         from ovs.stream import Stream
 
-        self._remote, self._library, self._poller = remote, idl, Poller
+        self._remote, self._answer_s, self._library, self._poller = remote, answer_s, idl, Poller
         # The library would go on trying where nobody listens.
-        error, stream = Stream.open_block(Stream.open(remote), ANSWER_S * 1000)
+        error, stream = Stream.open_block(Stream.open(remote), int(answer_s * 1000))
         if error:
             raise DriverError(f"Open vSwitch at {remote}: {os.strerror(error)}; does it run on this machine?")
         stream.close()
@@ -78,17 +79,20 @@ class SwitchDatabase:
         (switch,) = self.rows("Open_vSwitch")
         switch.increment("next_cfg")
         self._wait(lambda: changes.commit() != changes.INCOMPLETE)
-        if (status := changes.commit()) != changes.SUCCESS:
+        status = changes.commit()
+        if status == changes.UNCHANGED:
+            return
+        if status != changes.SUCCESS:
             raise DriverError(f"Open vSwitch at {self._remote}: {changes.get_error() or status}")
         wanted = changes.get_increment_new_value()
         self._wait(lambda: switch.cur_cfg >= wanted)
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        end = monotonic() + ANSWER_S
+        end = monotonic() + self._answer_s
         while not done():
             left_s = end - monotonic()
             if left_s <= 0:
-                raise DriverError(f"Open vSwitch at {self._remote} did not answer within {ANSWER_S} s")
+                raise DriverError(f"Open vSwitch at {self._remote} did not answer within {self._answer_s:g} s")
             poller = self._poller()
             self._replica.wait(poller)
             poller.timer_wait(int(1000 * left_s) + 1)

@@ -74,6 +74,12 @@ def test_frames_that_are_no_ipv4_and_records_of_other_kinds_are_passed_over() ->
     assert decode(datagram([flow([arp, other]), struct.pack("!I", 9 << 12 | 1) + opaque(b"x")])).packets == []
 
 
+def test_a_header_that_was_cut_behind_its_addresses_is_read_and_one_cut_before_is_not() -> None:
+    whole = 14 + 20
+    assert decode(datagram([flow([raw(frame()[:whole])])])).packets == [Sampled(C1, VIP, 100, 100, False, 7)]
+    assert decode(datagram([flow([raw(frame()[: whole - 1])])])).packets == []
+
+
 @pytest.mark.parametrize(
     "data",
     [
