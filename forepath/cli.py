@@ -8,7 +8,21 @@ import structlog
 import typer
 
 from cpdb import ForepathError, LabError, SettingsError, StoreError
-from forepath.commands import backtest, check, db, decisions, demo, forecast, paths, pause, requests, run, status, vip
+from forepath.commands import (
+    backtest,
+    check,
+    db,
+    decisions,
+    demo,
+    forecast,
+    paths,
+    pause,
+    report,
+    requests,
+    run,
+    status,
+    vip,
+)
 from forepath.output import (
     EXIT_CODES,
     EXIT_FAILED,
@@ -41,6 +55,7 @@ for command in (
     decisions.apply,
     decisions.explain,
     decisions.actions,
+    report.report,
     requests.reservations,
     pause.pause,
     pause.resume,

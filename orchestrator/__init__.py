@@ -55,6 +55,7 @@ from orchestrator.demand import Demand, demands, together
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
+from orchestrator.judge.report import JudgementReport, KindReport, MissedNeeds, sum_up
 from orchestrator.lead_times import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.observe.gather import Gatherer, Paths
@@ -86,6 +87,8 @@ __all__ = [
     "GoldenImage",
     "HostSpec",
     "Hypervisors",
+    "JudgementReport",
+    "KindReport",
     "LeadRow",
     "LibvirtHypervisors",
     "LibvirtPool",
@@ -93,6 +96,7 @@ __all__ = [
     "Manner",
     "MemoryState",
     "MigrateVm",
+    "MissedNeeds",
     "NetworkState",
     "Orchestrator",
     "OrchestratorConfig",
@@ -151,6 +155,7 @@ __all__ = [
     "request_bandwidth",
     "request_of",
     "run",
+    "sum_up",
     "together",
     "verdict_from_json",
     "whole",
