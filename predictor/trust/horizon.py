@@ -16,10 +16,11 @@ class Tolerance:
     """What a horizon must keep to be trusted; counts are in cycles.
 
     `error` bounds twice the mean pinball loss, `width` the distance between the quantiles 0.9 and 0.1, both in units
-    of the mean of what was measured. A horizon must stay below `ease` times these for `patience` cycles on end to be
-    trusted, and is no longer after `haste` cycles above them. `memory` is how many cycles the averages reach back, and
-    `fewest` from how many windows on they say anything; for a window of n cells these are at least n and n / 6, since
-    windows that begin one after the other are almost the same.
+    of the mean of what was measured over the last `usual` cycles: a quiet phase of a rhythm is no reason to doubt it,
+    nor a surge one to believe. A horizon must stay below `ease` times these for `patience` cycles on end to be trusted,
+    and is no longer after `haste` cycles above them. `memory` is how many cycles the averages reach back, and `fewest`
+    from how many windows on they say anything; for a window of n cells these are at least n and n / 6, since windows
+    that begin one after the other are almost the same.
     """
 
     error: float = 0.25
@@ -29,6 +30,7 @@ class Tolerance:
     haste: int = 5
     memory: float = 30.0
     fewest: float = 5.0
+    usual: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class Rungs:
         parts = ((self.trusted, more.trusted), (self.good, more.good), (self.bad, more.bad))
         return Rungs(*(np.concatenate(part) for part in parts))
 
-    def without(self, series: Floats) -> "Rungs":
-        """With nothing trusted of these (mask)."""
-        left = ~series[:, None]
+    def shortest(self, series: Floats) -> "Rungs":
+        """With nothing but the shortest trusted of these (mask), as far as that was."""
+        left = ~series[:, None] | (np.arange(self.trusted.shape[1]) == 0)
         return Rungs(self.trusted & left, self.good * left, self.bad * left)
 
 
@@ -110,10 +112,12 @@ class HorizonLadder:
         """`cells` are the lengths of the horizons, ascending."""
         self.tolerance = tolerance
         self.rungs = Rungs.fresh(0, len(cells))
-        self._keep = 1.0 - 1.0 / np.maximum(tolerance.memory, cells)
+        keep = 1.0 - 1.0 / np.maximum(tolerance.memory, cells)
         self._fewest = np.maximum(tolerance.fewest, np.asarray(cells) / 6.0)
-        # Fading sums of loss, measured, width and number
-        self._sums = np.zeros((4, 0, len(cells)), dtype=np.float32)
+        # Fading sums of loss, width and number; of what was measured, and its number
+        self._sums = np.zeros((5, 0, len(cells)), dtype=np.float32)
+        usual = np.maximum(1.0 - 1.0 / tolerance.usual, keep)
+        self._fade = np.stack([keep, keep, keep, usual, usual]).astype(np.float32)
 
     def resize(self, series: int) -> None:
         """Makes room for series that have joined."""
@@ -126,14 +130,15 @@ class HorizonLadder:
         """Takes note of one window of one rung: pinball loss, what was measured, forecast width (per series, NaN)."""
         part = self._sums[:, : len(loss), rung]
         known = ~(np.isnan(loss) | np.isnan(actual) | np.isnan(width))
-        news = np.stack([loss, actual, width, np.ones_like(loss)])
-        part[...] = np.where(known, self._keep[rung] * part + np.where(known, news, 0.0), part)
+        one = np.ones_like(loss)
+        news = np.stack([loss, width, one, actual, one])
+        part[...] = np.where(known, self._fade[:, rung, None] * part + np.where(known, news, 0.0), part)
 
     def evidence(self) -> HorizonEvidence:
         """What the sums say, in units of the tolerance."""
-        loss, actual, width, count = self._sums
+        loss, width, count, actual, number = self._sums
         told = (count >= self._fewest) & (actual > 0)
-        measured = np.where(told, actual, 1.0)
+        measured = np.where(told, actual / np.maximum(number, 1.0) * count, 1.0)
         error = 2.0 * loss / measured / self.tolerance.error
         breadth = width / measured / self.tolerance.width
         return HorizonEvidence(np.where(told, error, np.nan), np.where(told, breadth, np.nan))
@@ -144,13 +149,15 @@ class HorizonLadder:
         return self._sums.shape[1]
 
     def fall(self, drifted: Floats) -> list[HorizonChange]:
-        """Of series that have changed (mask) nothing is trusted, until they have been scored anew."""
-        self._sums[:, drifted] = 0.0
+        """Of series that have changed (mask) no more than the shortest is trusted, until they have been scored anew."""
+        self._sums[:3, drifted, 1:] = 0.0
+        # What was usual before counts little from now on.
+        self._sums[3:, drifted] *= self.tolerance.memory / self.tolerance.usual
         now = self.rungs.now
-        fallen = np.flatnonzero(drifted & (now > NOTHING))
+        fallen = np.flatnonzero(drifted & (now > 0))
         reason = "drift: losses far above their own mean"
-        moves = [HorizonChange(series, int(now[series]), NOTHING, reason) for series in fallen.tolist()]
-        self.rungs = self.rungs.without(drifted)
+        moves = [HorizonChange(series, int(now[series]), 0, reason) for series in fallen.tolist()]
+        self.rungs = self.rungs.shortest(drifted)
         return moves
 
     def climb(self) -> list[HorizonChange]:

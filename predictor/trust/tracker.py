@@ -162,7 +162,7 @@ class TrustTracker:
         self._board.add(losses, upper >= actual, verdicts.targets, verdicts.rows)
 
     def moves(self, now: Seconds, subjects: Sequence[Subject]) -> list[HorizonMove]:
-        """One cycle later: which horizons have changed. What has drifted is not trusted at all."""
+        """One cycle later: which horizons have changed. What has drifted falls to the shortest at once."""
         fallen = self.horizons.fall(np.isin(np.arange(self.horizons.series), self._drifted))
         self._drifted = np.zeros(0, dtype=np.int64)
         return [self._named(move, now, subjects) for move in [*fallen, *self.horizons.climb()][:MAX_MOVES]]
