@@ -1,10 +1,10 @@
 """The door for people: `forepath COMMAND`. Every error ends in one line and a documented exit code."""
 
-import logging
+import os
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
-import structlog
 import typer
 
 from cpdb import ForepathError, LabError, SettingsError, StoreError
@@ -23,6 +23,7 @@ from forepath.commands import (
     status,
     vip,
 )
+from forepath.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, set_up_logs
 from forepath.output import (
     EXIT_CODES,
     EXIT_FAILED,
@@ -34,13 +35,38 @@ from forepath.output import (
 )
 
 app = typer.Typer(
-    help="Prepares a network and its virtual machines for communication before it happens.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"forepath {version('forepath')}")
+        raise typer.Exit
+
+
+@app.callback()
+def set_up(
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", envvar=FORMAT_VARIABLE, help="How a line is written")
+    ] = LogFormat.TEXT,
+    log_level: Annotated[
+        LogLevel, typer.Option("--log-level", envvar=LEVEL_VARIABLE, help="The least that is logged")
+    ] = LogLevel.INFO,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit")
+    ] = False,
+) -> None:
+    """Prepares a network and its virtual machines for communication before it happens."""
+    # Programs that are started from here log in the same way.
+    os.environ |= {FORMAT_VARIABLE: log_format.value, LEVEL_VARIABLE: log_level.value}
+    set_up_logs()
+
+
 for command in (
     demo.demo,
     check.check,
@@ -77,10 +103,6 @@ EXIT_OF: tuple[tuple[type[ForepathError], int], ...] = (
 
 def main() -> None:
     """Runs the command line; never shows a traceback for an error of forepath's own."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
     try:
         app()
     except ForepathError as error:

@@ -1,19 +1,13 @@
-"""Builds each process from the settings; keeps those of `forepath run` alive and ends them by their recorded pids."""
+"""Builds each process from the settings, and the programs of `forepath run`."""
 
 import itertools
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 from pydantic import ValidationError
 
 from cpdb import FILE_VARIABLE, MBIT, SettingsError, Store
@@ -27,6 +21,7 @@ from forepath.settings import (
     pool_specs,
     vm_specs,
 )
+from forepath.supervisor import Program
 from orchestrator import (
     Approval,
     Hypervisors,
@@ -47,123 +42,6 @@ from ryu_apps import Routed
 
 if TYPE_CHECKING:
     from backtest.whatif import ReplayScene
-
-log = structlog.get_logger(__name__)
-
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
-# A process that lived this long was healthy: its next failure is a new one, not a continuation.
-HEALTHY_AFTER_S = 60.0
-GRACE_S = 5.0
-LOOK_EVERY_S = 0.2
-LOOK_AGAIN_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What to start: a name for people, the command, and what to add to the environment."""
-
-    name: str
-    argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def pause_before_restart(failures: int) -> float:
-    """Seconds to wait after the n-th failure in a row: 1, 2, 4, ... at most 30."""
-    return min(FIRST_PAUSE_S * 2.0 ** (failures - 1), LONGEST_PAUSE_S)
-
-
-@dataclass(slots=True)
-class _Watched:
-    program: Program
-    process: subprocess.Popen[bytes]
-    started_at: float
-    failures: int = 0
-    restart_at: float | None = None
-
-
-class Supervisor:
-    """Starts programs in sessions of their own, restarts the fallen with growing pauses, stops them all at the end."""
-
-    def __init__(self, programs: Sequence[Program], log_directory: Path) -> None:
-        self._programs = programs
-        self._logs = log_directory
-        self._watched: list[_Watched] = []
-        self._restarts = 0
-
-    def run(self, stop: threading.Event) -> int:
-        """Supervises until `stop` is set; on return every program is gone. Returns how often one was restarted."""
-        self._logs.mkdir(parents=True, exist_ok=True)
-        try:
-            for program in self._programs:
-                # One by one: when the second cannot be started, the first must be known to be ended.
-                self._watched.append(_Watched(program, self._start(program), time.monotonic()))
-            while not stop.wait(LOOK_EVERY_S):
-                for watched in self._watched:
-                    self._look_after(watched, time.monotonic())
-        finally:
-            self.stop()
-        return self._restarts
-
-    def _start(self, program: Program) -> subprocess.Popen[bytes]:
-        with (self._logs / f"{program.name}.log").open("ab") as output:
-            process = subprocess.Popen(
-                program.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **program.environment},
-                start_new_session=True,
-            )
-        log.info("started", program=program.name, pid=process.pid)
-        return process
-
-    def _look_after(self, watched: _Watched, now: float) -> None:
-        if not _ended(watched.process):
-            return
-        if watched.restart_at is None:
-            _end_group(watched.process)
-            healthy = now - watched.started_at > HEALTHY_AFTER_S
-            watched.failures = 1 if healthy else watched.failures + 1
-            watched.restart_at = now + pause_before_restart(watched.failures)
-            log.warning("ended", program=watched.program.name, code=watched.process.returncode)
-        elif now >= watched.restart_at:
-            watched.process = self._start(watched.program)
-            self._restarts += 1
-            watched.started_at = now
-            watched.restart_at = None
-
-    def stop(self) -> None:
-        """Asks every program's session to end, and ends what is left of it after a grace of 5 s."""
-        for watched in self._watched:
-            _signal(watched.process, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
-        while time.monotonic() < deadline and not all(_ended(watched.process) for watched in self._watched):
-            time.sleep(LOOK_AGAIN_S)
-        for watched in self._watched:
-            _end_group(watched.process)
-
-
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it has ended; it is not reaped by asking, so its number stays taken and its group can be signalled."""
-    if process.returncode is not None:
-        return True
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends whatever is left of a program's session, its children too, and reaps it."""
-    _signal(process, signal.SIGKILL)
-    process.wait()
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # Once reaped, the number may belong to somebody else.
-    if process.returncode is None:
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def predictor_config(settings: Settings) -> PredictorConfig:
@@ -317,6 +195,16 @@ def programs(settings_file: Path | None, act: bool) -> list[Program]:
         Program("predictor", (*own, "predict", *with_settings)),
         Program("orchestrator", (*own, "orchestrate", *with_settings, *acting)),
     ]
+
+
+def changed_programs(before: Settings, after: Settings) -> dict[str, tuple[str, ...]]:
+    """Which programs a change of settings is about, and by which tables of the file; `database` is about all."""
+    changed = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
+    read = {"controller": {"controller"}, "predictor": {"predictor"}}
+    own = {name: tuple(table for table in changed if table in {*tables, "database"}) for name, tables in read.items()}
+    # The orchestrator knows what is declared, and the predictor's horizons.
+    own["orchestrator"] = tuple(table for table in changed if table != "controller")
+    return {name: tables for name, tables in own.items() if tables}
 
 
 def controller_manager() -> str | None:

@@ -1,11 +1,11 @@
 """Commands that run the processes: predict, orchestrate, and run for all of them."""
 
-import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +14,12 @@ import typer
 
 import orchestrator as orchestrator_room
 import predictor as predictor_room
-from cpdb import ForepathError, RetentionPolicy, Store, open_store
+from cpdb import ForepathError, RetentionPolicy, SettingsError, Store, open_store
 from forepath import processes
 from forepath.commands.pause import pause_warnings
 from forepath.output import JsonOption, SettingsOption, console, emit
-from forepath.processes import Supervisor
 from forepath.settings import Settings, declare, load_settings
+from forepath.supervisor import Supervisor, reload_on_hangup, stop_on_signals
 
 ActOption = Annotated[bool, typer.Option("--act", help="Act. Without it: advice only, nothing is touched")]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="predictive or reactive [default: settings]")]
@@ -28,14 +28,6 @@ RETAIN_EVERY_S = 5.0
 RETAIN_BUDGET_S = 2.0
 
 log = structlog.get_logger(__name__)
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set, so that loops end in order."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
@@ -87,7 +79,8 @@ def orchestrate(
 def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOption = None) -> None:
     """Run controller, predictor and orchestrator on this machine, and restart what falls.
 
-    Logs go to .run/; --json sums the run up at its end. Examples:
+    Logs go to .run/; --json sums the run up at its end. SIGHUP reads the settings again and restarts what they
+    change, but never the controller; where standard input is a terminal it ends the run. Examples:
         forepath run
         forepath run --act --settings lab.toml
     """
@@ -104,10 +97,48 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
         for line in pause_warnings(effective, pause, began_at):
             console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
         console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
+    supervisor, wanted = Supervisor(started, RUN_DIRECTORY), reload_on_hangup()
+    reloading = Reloading(effective, settings, supervisor)
+
+    def reload() -> None:
+        if wanted is not None and wanted.is_set():
+            wanted.clear()
+            reloading.reload()
+
     with retaining(effective, stop):
-        restarts = Supervisor(started, RUN_DIRECTORY).run(stop)
+        restarts = supervisor.run(stop, reload)
     summary = {"command": "run", "programs": names, "act": act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "restarts": restarts}, json)
+
+
+@dataclass(slots=True)
+class Reloading:
+    """The settings in force; what is new in the file is applied by difference, a bad file changes nothing."""
+
+    settings: Settings
+    file: Path | None
+    supervisor: Supervisor
+
+    def reload(self) -> None:
+        """Reads the file again; says in the log what became of it."""
+        try:
+            new = load_settings(self.file)
+            changed = processes.changed_programs(self.settings, new)
+            if new.database != self.settings.database:
+                raise SettingsError("database: another one is used only after the next start of forepath run")
+            processes.orchestrator_config(new, act=False)
+            store = open_store(new.database.url)
+            declare(new, store)
+            store.close()
+        except ForepathError as error:
+            log.error("settings not reloaded, the old stay in force", reason=str(error))
+            return
+        # Switches would lose their connection; they go on with what they hold, but nobody would change it.
+        if changed.pop("controller", None):
+            log.warning("[controller] is read at the next start of forepath run")
+        self.settings = new
+        self.supervisor.renew(list(changed))
+        log.info("settings reloaded", renewed=sorted(changed))
 
 
 @contextmanager

@@ -24,10 +24,12 @@ importlib.import_module("ryu_apps.framework")
 from ryu.cmd import manager as stock  # isort: skip
 
 from cpdb import ForepathError
+from forepath.logs import set_up_logs
 
 
 def main() -> int:
     """Runs Ryu's manager with the arguments of the command line; a wrong setting is one line and exit status 2."""
+    set_up_logs()
     try:
         stock.main()
     except ForepathError as error:

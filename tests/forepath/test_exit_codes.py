@@ -1,8 +1,10 @@
 """Whatever is asked wrongly ends in one line and a documented exit code, never in a traceback."""
 
+import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,16 @@ def test_a_real_process_ends_likewise(tmp_path: Path) -> None:
     assert ended.returncode == 3
     assert ended.stderr.startswith("forepath: missing.toml: No such file") and "Traceback" not in ended.stderr
     assert ended.stdout == ""
+
+
+def test_the_version_is_told_and_logs_are_json_where_wanted() -> None:
+    def run(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **variables}
+        return subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=60, env=environment)
+
+    assert run("-m", "forepath", "--version").stdout == f"forepath {version('forepath')}\n"
+    assert run("-m", "forepath", "--log-format", "xml", "status").returncode == 2
+    program = "import structlog, forepath.logs as logs; logs.set_up_logs(); structlog.get_logger().info('said', n=1)"
+    line = json.loads(run("-c", program, FOREPATH_LOG_FORMAT="json").stderr)
+    assert (line["event"], line["level"], line["n"]) == ("said", "info", 1)
+    assert run("-c", program, FOREPATH_LOG_LEVEL="warning").stderr == ""

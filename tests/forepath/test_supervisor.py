@@ -3,16 +3,18 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from forepath import processes as supervisor
-from forepath.processes import Program, Supervisor, pause_before_restart
+from forepath import supervisor
+from forepath.supervisor import Program, Supervisor, pause_before_restart
 
 PATIENCE_S = 60.0
 TELL = "import os, sys, time, signal; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n');"
@@ -129,3 +131,78 @@ def test_a_program_that_cannot_be_started_takes_the_others_down(tmp_path: Path) 
         both.run(threading.Event())
     path = tmp_path / "p_stays"
     assert not path.exists() or not alive(int(path.read_text()))
+
+
+SUPERVISED = f"""
+import sys, threading
+from pathlib import Path
+from forepath.supervisor import Program, Supervisor, reload_on_hangup, stop_on_signals
+folder, stop = Path(sys.argv[1]), stop_on_signals()
+wanted = reload_on_hangup()
+programs = [Program(name, (sys.executable, "-c", {SLEEP!r}, str(folder / name))) for name in ("p_one", "p_two")]
+supervisor = Supervisor(programs, folder / "logs")
+
+def between():
+    if wanted is not None and wanted.is_set():
+        wanted.clear()
+        supervisor.renew(["p_two"])
+
+supervisor.run(stop, between)
+"""
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**how: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", SUPERVISED, str(tmp_path)], **how))
+        wait_for(lambda: all(pids(tmp_path, name) for name in ("p_one", "p_two")))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+    for pid in [*pids(tmp_path, "p_one"), *pids(tmp_path, "p_two")]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def pids(folder: Path, name: str) -> list[int]:
+    path = folder / name
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def all_gone(folder: Path) -> bool:
+    return not any(alive(pid) for name in ("p_one", "p_two") for pid in pids(folder, name))
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
+def test_whatever_ends_the_supervisor_ends_its_programs(
+    numbers: list[signal.Signals], supervised: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = supervised(stdin=subprocess.DEVNULL)
+    for number in numbers:
+        process.send_signal(number)
+    wait_for(lambda: all_gone(tmp_path))
+
+
+def test_a_closed_terminal_ends_all_and_a_hangup_without_one_renews(
+    supervised: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = supervised(stdin=subprocess.DEVNULL)
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: len(pids(tmp_path, "p_two")) == 2)
+    first, second = pids(tmp_path, "p_two")
+    assert not alive(first) and alive(second)
+    assert [alive(pid) for pid in pids(tmp_path, "p_one")] == [True]
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: all_gone(tmp_path))
+    ours, theirs = os.openpty()
+    terminal = supervised(stdin=theirs)
+    os.close(theirs)
+    wait_for(lambda: not all_gone(tmp_path))
+    terminal.send_signal(signal.SIGHUP)
+    os.close(ours)
+    wait_for(lambda: all_gone(tmp_path))

@@ -1,0 +1,39 @@
+"""How every process of forepath logs: to standard error, a line each, as text or as JSON."""
+
+import logging
+import os
+import sys
+from enum import StrEnum
+
+import structlog
+
+FORMAT_VARIABLE, LEVEL_VARIABLE = "FOREPATH_LOG_FORMAT", "FOREPATH_LOG_LEVEL"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def set_up_logs() -> None:
+    """As the environment says; what it says wrongly is taken for the default."""
+    level = os.environ.get(LEVEL_VARIABLE, LogLevel.INFO).upper()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping().get(level, logging.INFO)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    if os.environ.get(FORMAT_VARIABLE) == LogFormat.JSON:
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        exceptions, line = structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)
+        structlog.configure(processors=[structlog.stdlib.add_log_level, stamp, exceptions, line])
