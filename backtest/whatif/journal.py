@@ -51,5 +51,5 @@ def _code(record: ActionRecord) -> str:
 
 def _needed(record: ActionRecord) -> bool | None:
     """Whether what it was done for came; None where nobody could tell."""
-    found = record.verdict.get("came", record.verdict.get("kept"))
+    found = record.verdict.get("needed")
     return None if found is None else bool(found)

@@ -76,7 +76,7 @@ def _foresees(stack: ExitStack, engine: ReplayEngine, store: Store, policy: Repl
 
 def _orchestrator(stack: ExitStack, engine: ReplayEngine, store: Store, policy: ReplayPolicy) -> Turn:
     """The live orchestrator, which may act."""
-    config = acting(engine.scene.orchestrator, policy)
+    config = acting(engine.scene, policy)
     clock = [EPOCH_S]
     drivers = engine.stage.drivers(store, Timing(lambda: clock[0], background=False))
     orchestrator = Orchestrator(config, store, drivers, engine.switches.path)
@@ -90,7 +90,8 @@ def _orchestrator(stack: ExitStack, engine: ReplayEngine, store: Store, policy: 
     return turn
 
 
-def acting(config: OrchestratorConfig, policy: ReplayPolicy) -> OrchestratorConfig:
+def acting(scene: ReplayScene, policy: ReplayPolicy) -> OrchestratorConfig:
     """The settings under which a policy acts; the file that pauses a live orchestrator is not looked for."""
     decides = "reactive" if policy is ReplayPolicy.REACTIVE else "predictive"
-    return config.tuned(act=True, policy=decides, guard={"stop_file": None})
+    declared = {"hosts": scene.hosts, "vms": scene.vms}
+    return scene.orchestrator.tuned(act=True, policy=decides, guard={"stop_file": None}, declared=declared)

@@ -1,5 +1,6 @@
 """The future as forecasts: what an oracle would write where the predictor writes what it expects."""
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ QUANTITIES = (Quantity.BYTES_PEAK, Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEA
 class TrueFuture:
     """Peaks and means of what will be offered, for the pairs and horizons that the live predictor speaks of.
 
-    All quantiles are the truth. After the end of a recording nothing comes; in its gaps nothing is offered.
+    All quantiles are the truth, and trusted. After the end of a recording nothing comes, and nothing in its gaps.
     """
 
     load: OfferedLoad
@@ -43,6 +44,7 @@ class TrueFuture:
             models=(MODEL,),
             chosen=bytes(len(pairs) * len(horizons_s) * len(QUANTITIES)),
             quantiles=values.tobytes(),
+            horizon_s=array("H", [max(horizons_s)] * len(pairs)).tobytes(),
         )
 
     def _ahead(self, second: int, horizon_s: int) -> Floats:
