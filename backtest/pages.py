@@ -32,13 +32,26 @@ class Band:
     high: Floats
 
 
-def line_plot(x: Floats, curves: Mapping[str, Floats], top: float | None = None, band: Band | None = None) -> str:
-    """Curves (name -> values, NaN = gap) over x, from 0 or 1 up to `top`, above a shaded band if there is one."""
+def line_plot(
+    x: Floats,
+    curves: Mapping[str, Floats],
+    top: float | None = None,
+    band: Band | None = None,
+    marks: Mapping[str, Sequence[float]] | None = None,
+) -> str:
+    """Curves (name -> values, NaN = gap) over x, from 0 or 1 up to `top`, above a shaded band if there is one.
+
+    `marks` are moments of a curve's name, drawn in its colour below the axis.
+    """
     figure, axes = _axes()
     if band is not None:
         axes.fill_between(x, band.low, band.high, color=COLOURS[0], alpha=0.2, linewidth=0)
     for number, (name, values) in enumerate(curves.items()):
-        axes.plot(x, values, color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=name)
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(x, values, color=colour, linewidth=1.2, label=name)
+        moments, below = (marks or {}).get(name, ()), [-0.02 * (number + 1)] * len((marks or {}).get(name, ()))
+        axis = axes.get_xaxis_transform()
+        axes.plot(moments, below, "|", color=colour, markersize=3, transform=axis, clip_on=False)
     axes.margins(x=0)
     if top is not None:
         axes.set_ylim(top=top)
@@ -141,7 +154,7 @@ def forecast_page(question: BacktestTask, report: Mapping[str, Any], answers: Ma
         f"learnt on the first {report['train_rows']}, judged on the last {report['test_rows']}. "
         f"{report['missing']:.1%} of the cells are missing. Every forecast was made from earlier rows only."
     )
-    return _rendered(f"Backtest of {report['file']}", summary, [*_forecast_parts(question, report, answers)])
+    return render_page(f"Backtest of {report['file']}", summary, [*_forecast_parts(question, report, answers)])
 
 
 def route_page(outcome: RouteReplay) -> str:
@@ -151,10 +164,11 @@ def route_page(outcome: RouteReplay) -> str:
         f"{report['nodes']} nodes, {report['links']} links, {report['pairs']} pairs on {report['paths']} paths; "
         f"{report['snapshots']} matrices judged, each split decided from earlier rows only."
     )
-    return _rendered(f"Routing {report['file']} on {report['topology']}", summary, [*_route_parts(outcome)])
+    return render_page(f"Routing {report['file']} on {report['topology']}", summary, [*_route_parts(outcome)])
 
 
-def _rendered(title: str, summary: str, parts: list[ReportPart]) -> str:
+def render_page(title: str, summary: str, parts: list[ReportPart]) -> str:
+    """The whole page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Everything is escaped but the plots: names in recordings are anybody's.

@@ -22,6 +22,7 @@ from forepath.commands import (
     run,
     status,
     vip,
+    whatif,
 )
 from forepath.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, set_up_logs
 from forepath.output import (
@@ -83,6 +84,7 @@ for command in (
     decisions.actions,
     report.report,
     requests.reservations,
+    whatif.whatif,
     pause.pause,
     pause.resume,
 ):

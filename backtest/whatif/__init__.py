@@ -3,6 +3,18 @@
 The door of this part: `read_load` what was offered, run each `ReplayPolicy`, and compare what the runs cost.
 """
 
+from backtest.whatif.bound import least_costs
+from backtest.whatif.compare import (
+    TIMELINE_COLUMNS,
+    Comparison,
+    ReplayTask,
+    compare_runs,
+    timeline_rows,
+    warm_up_seconds,
+)
+from backtest.whatif.cost import RunCost, WayFinder, check_ways, price_run, weigh_priorities
+from backtest.whatif.page import explain_second, whatif_page
+from backtest.whatif.policies import replay
 from backtest.whatif.recording import TimeSpan, read_load, show_pair
 from backtest.whatif.records import (
     DoneAction,
@@ -15,8 +27,21 @@ from backtest.whatif.records import (
     RequestCost,
     SceneEvent,
 )
+from backtest.whatif.scenarios import (
+    ATTACKERS,
+    FAMILIES,
+    FORESEEABLE,
+    describe_scenarios,
+    make_scenario,
+    scenario_scene,
+)
 
 __all__ = [
+    "ATTACKERS",
+    "FAMILIES",
+    "FORESEEABLE",
+    "TIMELINE_COLUMNS",
+    "Comparison",
     "DoneAction",
     "EventKind",
     "ObjectSeries",
@@ -24,9 +49,25 @@ __all__ = [
     "PolicyRun",
     "ReplayPolicy",
     "ReplayScene",
+    "ReplayTask",
     "RequestCost",
+    "RunCost",
     "SceneEvent",
     "TimeSpan",
+    "WayFinder",
+    "check_ways",
+    "compare_runs",
+    "describe_scenarios",
+    "explain_second",
+    "least_costs",
+    "make_scenario",
+    "price_run",
     "read_load",
+    "replay",
+    "scenario_scene",
     "show_pair",
+    "timeline_rows",
+    "warm_up_seconds",
+    "weigh_priorities",
+    "whatif_page",
 ]

@@ -1,10 +1,13 @@
 """A small scene by hand: two clients, one switch, two hosts, three machines, two services; and loads on it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from backtest.whatif import OfferedLoad, ReplayScene, RequestCost
+from backtest.whatif import ObjectSeries, OfferedLoad, PolicyRun, ReplayPolicy, ReplayScene, RequestCost, show_pair
 from cpdb import MBIT, Destination, Link, Node, NodeKind, Pair, VirtualIp
 from orchestrator import HostSpec, OrchestratorConfig, VmSpec
+from orchestrator.declared import DeclaredMachines
 from predictor import PredictorConfig
 
 SHOP, BULK = "10.0.0.101", "10.0.0.102"
@@ -32,6 +35,8 @@ def small_scene(**changes: object) -> ReplayScene:
         Link("leaf", 3, "hA", 0, 8 * MBIT, declared=True),
         Link("leaf", 4, "hB", 0, 8 * MBIT, declared=True),
     )
+    vms = changes.get("vms", vms)  # type: ignore[assignment]
+    declared = DeclaredMachines(hosts=hosts, vms=vms)
     values: dict[str, object] = {
         "nodes": nodes,
         "links": links,
@@ -43,7 +48,7 @@ def small_scene(**changes: object) -> ReplayScene:
         "vms": vms,
         "host_of": {"shop1": "hA", "bulk1": "hA", "batch": "hB"},
         "costs": dict.fromkeys(("shop1", "bulk1", "batch"), RequestCost()),
-        "orchestrator": OrchestratorConfig(act=True),
+        "orchestrator": OrchestratorConfig(act=True, declared=declared),
         "predictor": PredictorConfig(),
     }
     return ReplayScene(**(values | changes))  # type: ignore[arg-type]
@@ -55,4 +60,41 @@ def small_load(scene: ReplayScene, seconds: int = 4) -> OfferedLoad:
     none = np.zeros((seconds, 2))
     return OfferedLoad(
         (SHOP_PAIR, BULK_PAIR), none, none.copy(), vms, np.zeros((seconds, len(vms))), np.ones(seconds, dtype=np.bool_)
+    )
+
+
+def small_run(
+    scene: ReplayScene,
+    load: OfferedLoad,
+    need: Sequence[float] = (),
+    allowed: Sequence[float] = (),
+    policy: ReplayPolicy = ReplayPolicy.REACTIVE,
+) -> PolicyRun:
+    """A run in which all is carried and nobody is short, but for what tests write into it.
+
+    `need` and `allowed` are those of the first machine; the others are allowed their base limit and need nothing.
+    """
+    shape, vms, hosts = (load.seconds, len(scene.vms)), scene.vms, tuple(host.name for host in scene.hosts)
+    base = np.tile([vm.cpu_cores_min for vm in vms], (load.seconds, 1))
+    places = np.tile([hosts.index(scene.host_of[vm.name]) for vm in vms], (load.seconds, 1)).astype(np.int32)
+    machines = ObjectSeries(tuple(vm.name for vm in vms), np.zeros(shape), base, np.zeros(shape), places, hosts)
+    if len(need):
+        machines.need[:, 0], machines.allowed[:, 0] = need, allowed
+    offered = load.bytes_per_s
+    ends = np.tile(np.array([0, 1], dtype=np.int32), (load.seconds, 1))
+    names = tuple(show_pair(pair, scene) for pair in load.pairs)
+    links = tuple(name for link in scene.links for name in (f"{link.a}>{link.b}", f"{link.b}>{link.a}"))
+    none = np.zeros((load.seconds, len(links)))
+    room = np.tile([link.capacity_bytes_per_s or 0.0 for link in scene.links for _ in range(2)], (load.seconds, 1))
+    cores = np.tile([host.cpu_cores_capacity for host in scene.hosts], (load.seconds, 1))
+    return PolicyRun(
+        policy,
+        machines,
+        ObjectSeries(names, offered.copy(), offered.copy(), offered.copy(), ends, ("shop1", "bulk1")),
+        ObjectSeries(links, none, room, none.copy()),
+        ObjectSeries(hosts, np.zeros(cores.shape), cores, np.zeros(cores.shape)),
+        np.zeros(offered.shape),
+        offered.copy(),
+        np.zeros(offered.shape),
+        offered.copy(),
     )
