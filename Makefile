@@ -12,7 +12,7 @@ COUNT ?= 24
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m tools.lab.stage --
 
-.PHONY: help setup setup-deep demo test test-long check mutants bench bench-forecast bench-route fuzz clean
+.PHONY: help setup demo test test-long check mutants bench bench-forecast bench-route fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -24,10 +24,6 @@ setup: .venv/ready
 	@deploy/system-packages.sh || echo "forepath: going on without them; the demo will be simulated"
 	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/python-packages.sh
 	@touch $@
-
-## make setup-deep   PyTorch's CPU build as well, for the models lstm and transformer
-setup-deep: setup
-	@deploy/deep-packages.sh
 
 ## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, JSON=out.json)
 demo: setup

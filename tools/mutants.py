@@ -21,7 +21,7 @@ from pathlib import Path
 from tools.house import ROOT, CodeFile, sources
 
 MUTATED_ROOMS = ("orchestrator", "predictor", "ryu_apps", "cpdb")
-MARKS = "not lab and not vm and not long and not deep"
+MARKS = "not lab and not vm and not long"
 # A mutant may loop for ever; then the tests have noticed it.
 TEST_TIMEOUT_S = 60
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {

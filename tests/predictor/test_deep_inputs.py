@@ -14,12 +14,12 @@ from predictor.models.deep.inputs import (
     NetworkTask,
     PrefixSums,
     Spans,
+    SpanStatistics,
     WindowShape,
     draw_batch,
     network_inputs,
     peaks,
     prefix_sums,
-    span_statistics,
     window_truths,
 )
 
@@ -51,7 +51,7 @@ def test_running_sums_agree_with_looking_at_every_cell(values, first, length, se
     spans = Spans(*(np.array([part]) for part in (0, first, length, seen)))
     inside = row[max(first, 0) : max(0, min(first + length, seen + 1))].astype(float)
     known = inside[~np.isnan(inside)]
-    found = span_statistics(past, spans)
+    found = SpanStatistics(past, spans)
     assert found.share[0] == pytest.approx(len(known) / length)
     assert found.mean[0] == pytest.approx(known.mean() if len(known) else 0.0, rel=1e-6, abs=1e-3)
     assert peaks(past, spans, length)[0] == (known.max() if len(known) else 0.0)

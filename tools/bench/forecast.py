@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cpdb import Batch, FlowKey, ForepathError, Store, open_store
-from predictor import HistoryLimits, Predictor, PredictorConfig, WorkLimits
+from predictor import HistoryLimits, Predictor, PredictorConfig, SeriesView, WorkLimits
 from tools.bench.figures import BenchTarget, Result, median
 from tools.bench.forecast_peers import LEVELS, Floats, PeerAnswer, PeerJob, Traffic, missing, mlforecast, statsforecast
 
@@ -31,6 +31,9 @@ MOST_MIB = 2e9 / 2**20
 LEAST_TIMES = 5.0
 # Fitting an ARIMA to each pair would take hours: so many are fitted, and the cost of all follows from theirs.
 ARIMA_PAIRS = 100
+# Networks are asked live about so many pairs at most, with 15 minutes of past.
+NETWORKS = ("lstm", "transformer")
+NETWORK_PAIRS, NETWORK_CELLS, NETWORK_CPU_S = 1000, 900, 0.1
 
 Tell = Callable[[str], None]
 
@@ -67,6 +70,11 @@ def measure(asked: ForecastLoad, tell: Tell) -> Result:
         ),
         BenchTarget("peak memory, MiB", ours["peak_mib"], MOST_MIB, "lower"),
     ]
+    for name in NETWORKS if asked.pairs >= NETWORK_PAIRS else ():
+        tell(f"{name}, {NETWORK_PAIRS} pairs")
+        cpu_s, _ = _apart(_network, replace(asked, models=("ewma", name)))
+        figures[f"{name}_query_cpu_s"] = cpu_s
+        targets.append(BenchTarget(f"{name} asked about {NETWORK_PAIRS} pairs, CPU s", cpu_s, NETWORK_CPU_S, "lower"))
     if asked.peers:
         figures |= _accuracy("forepath", ours["fan"], asked)
         more, judged = _beside(ours, figures, asked, tell)
@@ -171,6 +179,24 @@ def _forepath(asked: ForecastLoad) -> dict[str, Any]:
             store.close()
 
 
+def _network(asked: ForecastLoad) -> float:
+    """CPU of asking the last of the models about NETWORK_PAIRS pairs. What it learnt does not matter: nothing."""
+    predictor = Predictor(PredictorConfig(models=asked.models), background=False)
+    network: Any = predictor.models[asked.models[-1]]
+    traffic = Traffic(NETWORK_PAIRS, asked.seed)
+    cells = np.stack([traffic.second() for _ in range(NETWORK_CELLS)], axis=-1)
+    view = SeriesView(cells.astype(np.float32), lead=2)
+    network.fit_budget_s = 1e-3
+    network.fit(view.part(np.arange(8)))
+    network.wins = True
+    costs = []
+    for _ in range(1 + MEASURED):
+        began = time.process_time()
+        network.predict(view, view.last)
+        costs.append(time.process_time() - began)
+    return median(costs[1:])
+
+
 def _write(store: Store, talks: tuple[FlowKey, ...], amounts: Floats, second: int) -> None:
     size, packets, connections = (array("q", row.astype(np.int64).tobytes()) for row in amounts)
     batch = Batch(
@@ -222,7 +248,7 @@ def _child(pipe: Connection, work: Callable[[ForecastLoad], Any], asked: Forecas
     from predictor.service.loop import give_back_large_arrays
     from predictor.service.workers import use_one_thread
 
-    if work is _forepath:
+    if work in (_forepath, _network):
         # As in `forepath predict`; the cycle has threads of its own.
         use_one_thread()
         give_back_large_arrays()

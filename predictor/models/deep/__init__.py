@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import structlog
 
 from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, Target, fair_sample
-from predictor.models.deep.inputs import Calendar, Moments, NetworkTask, WindowShape, network_inputs, prefix_sums
+from predictor.models.deep.inputs import (
+    CYCLES,
+    REACH,
+    Calendar,
+    Moments,
+    NetworkTask,
+    WindowShape,
+    network_inputs,
+    prefix_sums,
+)
 from predictor.models.seasonal import find_periods
 
 log = structlog.get_logger(__name__)
@@ -23,15 +31,12 @@ SERIES = 2000
 DAYS = 2.0
 DAY_S = 86400.0
 RENEWED = 0.1
-# Moments that are forecast at once: bounds memory.
-AT_ONCE = 8192
+# Moments that are forecast at once: their sums fit into a processor's cache.
+AT_ONCE = 1024
 
 
 class DeepModel:
-    """One network for all series and channels. A subclass says which.
-
-    Raises ValueError (one line, how to mend it) where PyTorch is not installed.
-    """
+    """One network for all series and channels. A subclass says which."""
 
     name: ClassVar[str]
     kind: ClassVar[str]
@@ -40,8 +45,6 @@ class DeepModel:
     costly: ClassVar[bool] = True
 
     def __init__(self, spec: ForecastSpec, seed: int = 0, steps: int = STEPS) -> None:
-        if find_spec("torch") is None:
-            raise ValueError(f"predictor.models: {self.name} needs PyTorch: install forepath[deep] or leave it out")
         self.spec = spec
         self.fit_budget_s = CPU_S
         self._seed, self._steps = seed, steps
@@ -49,21 +52,20 @@ class DeepModel:
         self._channels = np.unique(spec.channels)
         self.weights: dict[str, Floats] | None = None
         self.wins = False
-        self._network: Any = None
         self._periods: Floats = np.zeros(0)
         self._found: Ints = np.zeros(0, dtype=np.int64)
 
     def fit(self, view: SeriesView) -> None:
         """Trains, from where the last training ended; says one line in the log about how it went."""
-        # Deferred: torch takes a second and 150 MB, and only who trains or asks a network needs it.
+        # Deferred: JAX takes half a second and 80 MB, and only who trains or asks a network needs it.
         from predictor.models.deep.training import TrainingEffort, train_network
 
-        subject = self._subject(_sampled(view, self._seed))
+        subject, _ = self._subject(_sampled(view, self._seed))
         if not subject.enough:
             return
         effort = TrainingEffort(self._steps, self.fit_budget_s, self._seed).within_limit()
         trained = train_network(self.kind, subject, effort, self.weights)
-        self.weights, self._network = trained.weights, None
+        self.weights = trained.weights
         self.wins = trained.median_error < trained.simple_error
         log.info(
             "network trained", model=self.name, steps=trained.steps, cpu_s=round(trained.cpu_s, 1), wins=self.wins,
@@ -79,25 +81,29 @@ class DeepModel:
         if self.weights is None or not self.wins:
             return quantiles
         step = max(1, AT_ONCE // (len(origins) * view.channels))
-        for first in range(0, view.series, step):
-            part = view.part(slice(first, first + step)) if step < view.series else view
-            quantiles[:, first : first + step] = self._predict_part(part, origins)
+        if step >= view.series:
+            return self._predict_part(view, origins)
+        # Series of like periods together: how far back a part is looked at follows from its longest.
+        known = int(origins[0]) + 1
+        order = np.arange(view.series) if _daily(view, known) else np.argsort(self._own_periods(view, known))
+        for rows in np.array_split(order, -(-view.series // step)):
+            quantiles[:, rows] = self._predict_part(view.part(rows), origins)
         return quantiles
 
     def _predict_part(self, view: SeriesView, origins: Ints) -> Floats:
-        from predictor.models.deep.training import query_network, restore_network
+        from predictor.models.deep.networks import Design, fitting_weights, query_network
 
-        subject = self._subject(view, int(origins[0]) + 1)
-        if self._network is None:
-            self._network = restore_network(self.kind, subject, self.weights or {})
-        if self._network is None:
+        subject, first = self._subject(view, int(origins[0]))
+        weights = self.weights or {}
+        design = Design.of(self.kind, subject)
+        if not fitting_weights(design, weights):
             log.info("weights belong to another question, silent until the next training", model=self.name)
             self.weights = None
             return self.spec.empty(len(origins), view.series)
         rows = np.repeat(subject.rows, len(origins))
-        cells = np.tile(np.asarray(origins, dtype=np.int64), len(subject.rows))
+        cells = np.tile(np.asarray(origins, dtype=np.int64) - first, len(subject.rows))
         inputs = network_inputs(subject.past, Moments(rows, cells, cells), subject.shapes, subject.calendar)
-        said = query_network(self._network, inputs).reshape(
+        said = query_network(design, weights, inputs).reshape(
             len(self._channels), view.series, len(origins), len(self._shapes), -1
         )
         places = [self._shapes.index(_shape_of(target)) for target in self.spec.targets]
@@ -105,14 +111,20 @@ class DeepModel:
         chosen: Floats = said[channels, :, :, places].transpose(2, 1, 0, 3)
         return chosen
 
-    def _subject(self, view: SeriesView, known: int | None = None) -> NetworkTask:
-        """What the view is to a network; periods come from the first `known` cells (all, if None)."""
-        known = view.cells if known is None else known
-        calendar = Calendar(view.start * view.step_s / DAY_S, view.step_s / DAY_S, known * view.step_s >= DAYS * DAY_S)
-        periods = np.full(view.series, 1.0 / calendar.step) if calendar.said else self._own_periods(view, known)
-        rows = (self._channels[:, None] * view.series + np.arange(view.series)).reshape(-1)
+    def _subject(self, view: SeriesView, origin: int | None = None) -> tuple[NetworkTask, int]:
+        """What the view is to a network that is taught, or asked at `origin` and later, and the cell it begins with.
+
+        Periods come from cells up to the origin only.
+        """
+        known = view.cells if origin is None else origin + 1
+        step = view.step_s / DAY_S
+        daily = _daily(view, known)
+        periods = np.full(view.series, 1.0 / step) if daily else self._own_periods(view, known)
         shapes = tuple(replace(shape, first=shape.first + view.lead) for shape in self._shapes)
-        return NetworkTask(prefix_sums(view.rates, periods), rows, shapes, self.spec.levels, calendar)
+        first = 0 if origin is None else max(0, known - _farthest(periods, shapes))
+        rows = (self._channels[:, None] * view.series + np.arange(view.series)).reshape(-1)
+        calendar = Calendar((view.start + first) * step, step, daily)
+        return NetworkTask(prefix_sums(view.rates, periods, first), rows, shapes, self.spec.levels, calendar), first
 
     def _own_periods(self, view: SeriesView, known: int) -> Floats:
         """Each series' own period, looked for anew once its history has moved on by RENEWED of its length."""
@@ -144,11 +156,21 @@ class DeepModel:
         """Takes back what `state` gave. Weights of a network for another question say nothing."""
         weights = {name: np.asarray(value, dtype=np.float32) for name, value in arrays.items() if name != "wins"}
         if weights and "wins" in arrays:
-            self.weights, self.wins, self._network = weights, bool(np.ravel(arrays["wins"])[0]), None
+            self.weights, self.wins = weights, bool(np.ravel(arrays["wins"])[0])
 
     def __getstate__(self) -> dict[str, object]:
-        # The network is made again of its weights: what crosses processes is plain arrays.
-        return {**self.__dict__, "_network": None, "_periods": np.zeros(0), "_found": np.zeros(0, dtype=np.int64)}
+        # Periods are the successor's to adopt.
+        return {**self.__dict__, "_periods": np.zeros(0), "_found": np.zeros(0, dtype=np.int64)}
+
+
+def _daily(view: SeriesView, known: int) -> bool:
+    return known * view.step_s >= DAYS * DAY_S
+
+
+def _farthest(periods: Floats, shapes: tuple[WindowShape, ...]) -> int:
+    """Cells before an origin that are looked at singly: beyond, it is the mean of all that counts."""
+    longest, reach = int(np.nan_to_num(periods).max(initial=0)) + 1, max(shape.reach for shape in shapes)
+    return REACH + (CYCLES + 1) * longest + 2 * reach
 
 
 def _shape_of(target: Target) -> WindowShape:
@@ -168,14 +190,14 @@ def _sampled(view: SeriesView, seed: int) -> SeriesView:
 
 
 class Lstm(DeepModel):
-    """One LSTM layer of 48 units over 52 steps that grow coarser with distance; see `predictor.deep`."""
+    """One LSTM layer of 48 units over 52 steps that grow coarser with distance; see `networks`."""
 
     name: ClassVar[str] = "lstm"
     kind: ClassVar[str] = "lstm"
 
 
 class Transformer(DeepModel):
-    """Two encoder layers over 13 patches of 4 steps that grow coarser with distance; see `predictor.deep`."""
+    """Two encoder layers over 13 patches of 4 steps that grow coarser with distance; see `networks`."""
 
     name: ClassVar[str] = "transformer"
     kind: ClassVar[str] = "transformer"

@@ -13,8 +13,9 @@ COMPANIONS = 2
 
 @dataclass(frozen=True, slots=True)
 class PrefixSums:
-    """RecursiveModel sums of rows (rows x cells, NaN = missing), from which the mean over any span is two look-ups.
+    """Running sums of rows (rows x cells, NaN = missing), from which the mean over any span is two look-ups.
 
+    `earlier` (2 x rows) is the sum and the number of known cells before the first: too far back to be looked at singly.
     `periods` is how many cells each row's cycle has, NaN without one; `companions` (rows x any) are the rows that
     tell of the same thing in other units, such as a pair's connections beside its bytes.
     """
@@ -25,6 +26,7 @@ class PrefixSums:
     counts: Floats
     periods: Floats
     companions: Ints
+    earlier: Floats
 
     @property
     def cells(self) -> int:
@@ -42,19 +44,45 @@ class Spans:
     seen: Ints
 
 
-@dataclass(frozen=True, slots=True)
 class SpanStatistics:
-    """What spans held: mean and deviation of the known cells (0 where none is known) and the share that is known."""
+    """What spans held: mean and deviation of the known cells (0 where none is known) and the share that is known.
 
-    mean: Floats
-    deviation: Floats
-    share: Floats
+    Cells before the first, after the last or after `seen` are not known.
+    """
+
+    def __init__(self, past: PrefixSums, spans: Spans) -> None:
+        known = np.minimum(spans.seen + 1, past.cells)
+        begin = np.clip(spans.first, 0, known)
+        row = spans.rows * (past.cells + 1)
+        self._past = past
+        # One place in all rows together: looked up in half the time that row and cell take.
+        self._begin, self._end = row + begin, row + np.clip(spans.first + spans.length, begin, known)
+        count = self._between(past.counts)
+        self._count = np.maximum(count, 1.0)
+        self.share: Floats = count / spans.length
+        self.mean: Floats = self._between(past.totals) / self._count
+
+    @property
+    def deviation(self) -> Floats:
+        """Computed when it is asked for."""
+        # Differences of sums may come out a hair below zero.
+        square = self._between(self._past.squares) / self._count - self.mean * self.mean
+        deviation: Floats = np.sqrt(np.maximum(square, 0.0))
+        return deviation
+
+    def _between(self, sums: Floats) -> Floats:
+        flat = sums.reshape(-1)
+        return np.asarray(flat.take(self._end) - flat.take(self._begin))
 
 
-def prefix_sums(rates: Floats, periods: Floats) -> PrefixSums:
-    """RecursiveModel sums of `rates` (channels x series x cells), channel by channel; `periods` by series."""
+def prefix_sums(rates: Floats, periods: Floats, first: int = 0) -> PrefixSums:
+    """Running sums of `rates` (channels x series x cells) from cell `first` on, which is cell 0 of the sums.
+
+    Rows are ordered by channel; `periods` by series.
+    """
     channels, series, cells = rates.shape
-    values = rates.reshape(channels * series, cells)
+    rates = rates.reshape(channels * series, cells)
+    before, values = rates[:, :first], rates[:, first:]
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
     squares = np.square(filled, dtype=np.float64)
@@ -64,39 +92,30 @@ def prefix_sums(rates: Floats, periods: Floats) -> PrefixSums:
         values=values,
         totals=_running(filled),
         squares=_running(squares),
-        counts=_running(known),
+        counts=_running(known, np.int32),
         periods=np.tile(periods, channels),
         companions=(rows[:, None] + series * others) % len(rows),
+        earlier=np.stack([np.nansum(before, axis=1), first - np.isnan(before).sum(axis=1)]),
     )
 
 
-def _running(values: Floats) -> Floats:
-    sums = np.zeros((values.shape[0], values.shape[1] + 1))
-    np.cumsum(values, axis=1, dtype=np.float64, out=sums[:, 1:])
+def _running(values: Floats, kind: type = np.float64) -> Floats:
+    sums = np.zeros((values.shape[0], values.shape[1] + 1), dtype=kind)
+    np.cumsum(values, axis=1, dtype=kind, out=sums[:, 1:])
     return sums
-
-
-def span_statistics(past: PrefixSums, spans: Spans) -> SpanStatistics:
-    """Mean, deviation and known share of spans; what lies before the first cell or after the last is not known."""
-    known = np.minimum(spans.seen + 1, past.cells)
-    begin = np.clip(spans.first, 0, known)
-    end = np.clip(spans.first + spans.length, begin, known)
-    count = past.counts[spans.rows, end] - past.counts[spans.rows, begin]
-    divisor = np.maximum(count, 1.0)
-    mean = (past.totals[spans.rows, end] - past.totals[spans.rows, begin]) / divisor
-    square = (past.squares[spans.rows, end] - past.squares[spans.rows, begin]) / divisor
-    # Differences of sums may come out a hair below zero.
-    return SpanStatistics(mean, np.sqrt(np.maximum(square - mean * mean, 0.0)), count / spans.length)
 
 
 def peaks(past: PrefixSums, spans: Spans, longest: int) -> Floats:
     """Highest known cell of spans none of which is longer than `longest`; 0 where none is known."""
-    cells = spans.first[..., None] + np.arange(longest)
-    known = np.minimum(spans.seen + 1, past.cells)[..., None]
-    inside = (np.arange(longest) < spans.length[..., None]) & (cells >= 0) & (cells < known)
-    values = past.values[spans.rows[..., None], np.where(inside, cells, 0)]
-    highest: Floats = np.where(inside & ~np.isnan(values), values, 0.0).max(axis=-1)
-    return highest
+    known = np.minimum(spans.seen + 1, past.cells)
+    longest = min(longest, past.cells)
+    first = np.clip(spans.first, 0, past.cells - longest)
+    begin, end = spans.first - first, np.minimum(spans.first + spans.length, known) - first
+    cells = np.lib.stride_tricks.sliding_window_view(past.values, longest, axis=1)[spans.rows, first]
+    offsets = np.arange(longest)
+    inside = (offsets >= begin[..., None]) & (offsets < end[..., None])
+    # fmax: what is missing is no peak.
+    return np.asarray(np.fmax.reduce(np.where(inside, cells, 0.0), axis=-1, initial=0.0))
 
 
 # Steps from old to new: (how many, how many cells each). Near ones are fine, far ones coarse: 280 cells in 52 steps.
@@ -166,20 +185,29 @@ class Inputs:
 
 def network_inputs(past: PrefixSums, moments: Moments, shapes: Sequence[WindowShape], calendar: Calendar) -> Inputs:
     """Inputs for each moment, from cells up to and including the moment's `seen` only."""
-    long = span_statistics(past, _back(moments, REACH))
-    ever = span_statistics(past, Spans(moments.rows, np.zeros_like(moments.cells), moments.cells + 1, moments.seen))
+    long = SpanStatistics(past, _back(moments, REACH))
+    ever, told = _ever(past, moments)
     centre = _recent(past, moments)
-    unit = long.deviation + STEADY * np.maximum(long.mean, ever.mean)
+    unit = long.deviation + STEADY * np.maximum(long.mean, ever)
     unit = np.where(unit > 0, unit, 1.0)
-    raw = np.stack([_guesses(past, moments, shape, ever.mean) for shape in shapes], axis=1)
+    raw = np.stack([_guesses(past, moments, shape, ever) for shape in shapes], axis=1)
     return Inputs(
         steps=_steps(past, moments, centre, unit),
         guesses=((raw - centre[:, None, None]) / unit[:, None, None]).astype(np.float32),
-        statics=_statics(moments, calendar, (long.mean / unit, ever.mean / unit, long.share)),
+        statics=_statics(moments, calendar, (long.mean / unit, ever / unit, long.share)),
         centre=centre,
         unit=unit,
-        known=ever.share > 0,
+        known=told > 0,
     )
+
+
+def _ever(past: PrefixSums, moments: Moments) -> tuple[Floats, Floats]:
+    """Mean of all known cells up to each moment, and how many they are."""
+    total, count = past.earlier[:, moments.rows]
+    here = SpanStatistics(past, Spans(moments.rows, np.zeros_like(moments.cells), moments.cells + 1, moments.seen))
+    found = here.share * (moments.cells + 1)
+    mean: Floats = (total + here.mean * found) / np.maximum(count + found, 1.0)
+    return mean, count + found
 
 
 def _back(moments: Moments, cells: int) -> Spans:
@@ -188,9 +216,9 @@ def _back(moments: Moments, cells: int) -> Spans:
 
 def _recent(past: PrefixSums, moments: Moments) -> Floats:
     """Mean of the last few known cells, of the last many where there are none: where the network's zero lies."""
-    centre = span_statistics(past, _back(moments, REACH)).mean
+    centre = SpanStatistics(past, _back(moments, REACH)).mean
     for span in (64, 16, 4):
-        here = span_statistics(past, _back(moments, span))
+        here = SpanStatistics(past, _back(moments, span))
         centre = np.where(here.share > 0, here.mean, centre)
     return centre
 
@@ -201,9 +229,9 @@ def _steps(past: PrefixSums, moments: Moments, centre: Floats, unit: Floats) -> 
     first = moments.cells[:, None] - ends - widths + 1
     seen, lengths = np.broadcast_arrays(moments.seen[:, None], widths, first)[:2]
     rows = np.broadcast_to(moments.rows[:, None], first.shape)
-    here = span_statistics(past, Spans(rows, first, lengths, seen))
+    here = SpanStatistics(past, Spans(rows, first, lengths, seen))
     back = np.round(_periods(past, moments)).astype(np.int64)
-    before = span_statistics(past, Spans(rows, first - back[:, None], lengths, seen))
+    before = SpanStatistics(past, Spans(rows, first - back[:, None], lengths, seen))
     centre, unit = centre[:, None], unit[:, None]
     features = [
         _squashed((here.mean - centre) / unit) * (here.share > 0),
@@ -222,29 +250,29 @@ def _steps(past: PrefixSums, moments: Moments, centre: Floats, unit: Floats) -> 
 
 def _companion(past: PrefixSums, rows: Ints, moments: Moments, spans: Spans) -> list[Floats]:
     """A companion's steps in units of its own, and what share of them is known."""
-    long = span_statistics(past, _back(Moments(rows, moments.cells, moments.seen), REACH))
+    long = SpanStatistics(past, _back(Moments(rows, moments.cells, moments.seen), REACH))
     unit = long.deviation + STEADY * long.mean
     unit = np.where(unit > 0, unit, 1.0)
-    here = span_statistics(past, spans)
+    here = SpanStatistics(past, spans)
     return [_squashed((here.mean - long.mean[:, None]) / unit[:, None]) * (here.share > 0), here.share]
 
 
 def _periods(past: PrefixSums, moments: Moments) -> Floats:
+    periods = past.periods[moments.rows]
     # Without a period the cycle before lies before all that is known.
-    return np.nan_to_num(past.periods[moments.rows], nan=2.0 * past.cells)
+    return np.where(np.isnan(periods), 2.0 * past.cells, periods)
 
 
 def _squashed(values: Floats) -> Floats:
     # About the identity up to 2, the logarithm beyond: a burst of a thousand units is still a number.
-    squashed: Floats = np.arcsinh(values)
-    return squashed
+    return np.asarray(np.arcsinh(values))
 
 
 def _guesses(past: PrefixSums, moments: Moments, shape: WindowShape, ever: Floats) -> Floats:
     """Simple guesses (n x GUESSES); one that knows nothing says what a simpler one says."""
     guesses = [ever]
     for span in GUESSED_FROM:
-        here = span_statistics(past, _back(moments, span))
+        here = SpanStatistics(past, _back(moments, span))
         guesses.append(np.where(here.share > 0, here.mean, guesses[-1]))
     earlier, known = _earlier_cycles(past, moments, shape)
     count = known.sum(axis=1)
@@ -263,7 +291,7 @@ def _earlier_cycles(past: PrefixSums, moments: Moments, shape: WindowShape) -> t
     first = np.minimum(moments.cells[:, None] + 1 + shape.first - back, moments.cells[:, None] - shape.length + 1)
     rows, seen = np.broadcast_arrays(moments.rows[:, None], moments.seen[:, None], first)[:2]
     spans = Spans(rows, first, np.full_like(first, shape.length), seen)
-    window = span_statistics(past, spans)
+    window = SpanStatistics(past, spans)
     return (peaks(past, spans, shape.length) if shape.peak else window.mean), window.share >= 0.5
 
 
@@ -282,7 +310,7 @@ def window_truths(past: PrefixSums, moments: Moments, shapes: Sequence[WindowSha
     for shape in shapes:
         length = np.full_like(moments.cells, shape.length)
         spans = Spans(moments.rows, moments.cells + 1 + shape.first, length, np.full_like(length, past.cells - 1))
-        window = span_statistics(past, spans)
+        window = SpanStatistics(past, spans)
         value = peaks(past, spans, shape.length) if shape.peak else window.mean
         over = spans.first + shape.length <= past.cells
         columns.append(np.where(over & (window.share >= KNOWN_SHARE), value, np.nan))
