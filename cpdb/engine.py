@@ -98,11 +98,11 @@ def migrate(engine: Engine) -> None:
 
 def versions(engine: Engine) -> tuple[str | None, str]:
     """The schema's version in the database (None: there is none) and the one that this program needs."""
-    found = None
+    present = None
     if not _file_is_missing(engine):
         with reported(engine, "reading the schema version"), engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-    return found, str(ScriptDirectory.from_config(_alembic(engine)).get_current_head())
+            present = MigrationContext.configure(connection).get_current_revision()
+    return present, str(ScriptDirectory.from_config(_alembic(engine)).get_current_head())
 
 
 def _file_is_missing(engine: Engine) -> bool:
@@ -115,10 +115,10 @@ def check_version(engine: Engine) -> None:
     """Raises StoreOutdated when the schema is not the one that this program was written for."""
     if _file_is_missing(engine):
         raise StoreOutdated(f"database {engine.url.database}: there is none yet; forepath db init makes it")
-    found, wanted = versions(engine)
-    if found != wanted:
+    present, wanted = versions(engine)
+    if present != wanted:
         where = engine.url.render_as_string(hide_password=True)
         raise StoreOutdated(
-            f"database {where}: schema {found or 'missing'}, this program needs {wanted}; "
+            f"database {where}: schema {present or 'missing'}, this program needs {wanted}; "
             "forepath db migrate brings it up to date"
         )

@@ -304,11 +304,11 @@ def show_record(record: ObservedRecord) -> dict[str, Any]:
 
 def read_health(records: Iterable[ObservedRecord]) -> dict[str, dict[str, DestinationHealth]]:
     """Virtual IP -> destination -> what the controller knows of it; nothing of those of which it has not told."""
-    found: dict[str, dict[str, DestinationHealth]] = {}
+    health: dict[str, dict[str, DestinationHealth]] = {}
     for record in records:
         if isinstance(record, HealthReport):
-            found.setdefault(record.virtual_ip, {})[record.destination] = record.health
-    return found
+            health.setdefault(record.virtual_ip, {})[record.destination] = record.health
+    return health
 
 
 Key = TypeVar("Key")

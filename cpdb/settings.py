@@ -171,8 +171,8 @@ def _section_at(location: tuple[Any, ...], tree: type[Section]) -> type[Section]
     for part in location:
         if isinstance(part, str):
             section = section_of(section.model_fields[part].annotation)
-    found: type[Section] = section
-    return found
+    declared: type[Section] = section
+    return declared
 
 
 def section_of(annotation: Any) -> Any:

@@ -123,10 +123,10 @@ class WorkflowLog:
 
     def steps_of_many(self, ids: Collection[int]) -> Mapping[int, list[WorkflowStep]]:
         """Notes by action, oldest first; actions without any are left out."""
-        found: dict[int, list[WorkflowStep]] = {}
+        steps: dict[int, list[WorkflowStep]] = {}
         for step in self._steps.read(action_steps.c.action_id.in_(list(ids)), order_by=[action_steps.c.id]):
-            found.setdefault(step.action_id, []).append(step)
-        return found
+            steps.setdefault(step.action_id, []).append(step)
+        return steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,9 @@ class Leases:
             renewed = {"expires_at": wanted.expires_at}
             if not self._holders.change(renewed, *_same(name, holder), within=connection):
                 self._take_if_free(connection, wanted, now)
-            found = self._holders.read_first(holders.c.name == name, within=connection)
+            holding = self._holders.read_first(holders.c.name == name, within=connection)
         # None: another held it a moment ago and gave it back; the next call takes it.
-        return found or LeaseHolder(name, "", now, now)
+        return holding or LeaseHolder(name, "", now, now)
 
     def _take_if_free(self, connection: Connection, wanted: LeaseHolder, now: Seconds) -> None:
         # One statement decides: of two who find it expired, the second finds it renewed.
@@ -87,9 +87,9 @@ class Pauses:
     def resume(self, now: Seconds, by: str) -> Pause | None:
         """Lifts the pause; returns the one that was in force, None when there was none."""
         with transaction(self._pauses.engine, "resuming") as connection:
-            found = self._pauses.read_first(_in_force(now), order_by=[pauses.c.id.desc()], within=connection)
+            lifted = self._pauses.read_first(_in_force(now), order_by=[pauses.c.id.desc()], within=connection)
             self._lift(connection, now, by)
-        return found
+        return lifted
 
     def in_force(self, now: Seconds) -> Pause | None:
         """The pause in force at `now`, or None."""

@@ -256,8 +256,8 @@ class Watch:
                 self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             if not self._touched(self._connection):
                 return False
-            found = self._connection.execute(select(generations.c.generation)).scalar()
-            before, self._generation = self._generation, (found,)
+            generation = self._connection.execute(select(generations.c.generation)).scalar()
+            before, self._generation = self._generation, (generation,)
             return before != self._generation
 
     def _touched(self, connection: Connection) -> bool:

@@ -114,7 +114,7 @@ class Batches:
             query = query.where(batches.c.t <= until)
         with reported(self._engine, "reading communications"), self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        return sorted((_stored(*row) for row in rows), key=lambda one: one.id)
+        return sorted((_stored(*row) for row in rows), key=lambda batch: batch.id)
 
     def span(self) -> tuple[Seconds, Seconds] | None:
         """Time of the first and the last batch."""
@@ -167,7 +167,7 @@ def as_rows(items: Sequence[StoredBatch], names: Names) -> list[Communication]:
     """
     rows: list[Communication] = []
     quiet = _Quiet()
-    for item in sorted(items, key=lambda one: (one.t, one.id)):
+    for item in sorted(items, key=lambda batch: (batch.t, batch.id)):
         own = list(_rows(item, names))
         if item.complete:
             rows.extend(quiet.zeros(item, own))

@@ -86,7 +86,7 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
     yield ExpiryStep("batches", partial(_batches, before=second_t))
     yield ExpiryStep(fine, partial(_patterns, step_s=FINE_S, before=fine_t))
     yield ExpiryStep(coarse, partial(_patterns, step_s=COARSE_S, before=coarse_t))
-    yield ExpiryStep("loads", lambda one: _thin(one, minute))
+    yield ExpiryStep("loads", lambda connection: _thin(connection, minute))
     for column, before in (
         (forecast_batches.c.issued_at, now - policy.forecasts_s),
         (score_batches.c.scored_at, now - policy.scores_s),
@@ -98,7 +98,7 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
         (reservations.c.expires_at, now - policy.second_s),
     ):
         yield ExpiryStep(column.table.name, partial(_rows, at=column, before=before))
-    yield ExpiryStep("old loads", lambda one: _old_loads(one, now - policy.minute_s))
+    yield ExpiryStep("old loads", lambda connection: _old_loads(connection, now - policy.minute_s))
     yield ExpiryStep("rosters", _rosters)
 
 
@@ -134,7 +134,7 @@ def _thin(connection: Connection, through: Seconds) -> int:
         connection.execute(text(f"SELECT min(t) FROM {name} WHERE t > :since"), {"since": since}).scalar()
         for name in THIN
     ]
-    oldest = min((one for one in firsts if one is not None), default=None)
+    oldest = min((first for first in firsts if first is not None), default=None)
     t = None if oldest is None else bucket_end(oldest, COARSE_S)
     if t is None or t > through:
         return 0

@@ -59,9 +59,9 @@ class SubjectLists:
             return read[1]
         with self.engine.connect() as connection:
             body = connection.execute(select(rosters.c.body).where(rosters.c.id == number)).scalar_one()
-        found = tuple(Subject(KINDS[kind], a, b) for kind, a, b in json.loads(zlib.decompress(body)))
-        self._read = number, found
-        return found
+        subjects = tuple(Subject(KINDS[kind], a, b) for kind, a, b in json.loads(zlib.decompress(body)))
+        self._read = number, subjects
+        return subjects
 
     def forget(self) -> None:
         """Lists may have been deleted: what is remembered no longer holds."""
@@ -159,8 +159,8 @@ class ForecastArchive:
         """Forecasts of pairs with since < issued_at <= until, oldest first."""
         at = forecast_batches.c
         issued = (at.issued_at > since) & (at.issued_at <= until) & (at.tier == FAST)
-        found = self._forecasts.read(issued, order_by=[at.issued_at, at.id])
-        return [row for number, batch in found for row in forecasts_of(batch, number)]
+        batches = self._forecasts.read(issued, order_by=[at.issued_at, at.id])
+        return [row for number, batch in batches for row in forecasts_of(batch, number)]
 
     def add_scores(self, rows: Sequence[Score]) -> None:
         """Appends scores in one transaction."""

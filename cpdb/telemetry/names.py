@@ -51,7 +51,7 @@ class Names:
         """Number of each virtual IP address; unknown addresses are kept as undeclared."""
         missing = set(addresses) - self._vips.keys()
         fresh: list[dict[str, object]] = [
-            {"address": one, "name": one, "priority": 0, "declared": False} for one in missing
+            {"address": address, "name": address, "priority": 0, "declared": False} for address in missing
         ]
         return self._ids(self._vips, virtual_ips, "address", fresh)
 
@@ -107,8 +107,8 @@ class Names:
 
     def flow_key_of(self, number: int) -> FlowKey:
         """The flow key with this number, read again when it is new."""
-        found = self._by_number.get(number)
-        if found is None:
+        flow_key = self._by_number.get(number)
+        if flow_key is None:
             self._read_flow_keys(FLOW_KEY_QUERY)
-            found = self._by_number[number]
-        return found
+            flow_key = self._by_number[number]
+        return flow_key

@@ -46,9 +46,9 @@ def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums
     query = select(batches.c.observer, batches.c.interval_s, batches.c.complete, batches.c.body)
     # The time says to PostgreSQL in which partition to look.
     query = query.where(batches.c.id.in_(ids), batches.c.t > t - FINE_S, batches.c.t <= t)
-    found: dict[str, _Sums] = defaultdict(_Sums)
+    sums: dict[str, _Sums] = defaultdict(_Sums)
     for observer, interval_s, complete, body in connection.execute(query):
-        own = found[observer]
+        own = sums[observer]
         columns = unpack(bytes(body))
         own.complete_s += interval_s if complete else 0.0
         flags = columns.flags if columns.flags is not None else bytes(len(columns.key_ids))
@@ -67,7 +67,7 @@ def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums
         if not complete:
             for flow_key in set(columns.key_ids):
                 own.listed_s[flow_key] += interval_s
-    return found
+    return sums
 
 
 def _add(connection: Connection, step_s: int, t: int, observer: str, own: _Sums) -> None:
@@ -121,7 +121,7 @@ def upsert(connection: Connection, step_s: int, rows: Sequence[Row], sums_up: bo
     head = f"INSERT INTO {name} ({', '.join(COLUMNS)}) "
     tail = f" ON CONFLICT (t, flow_key_id) DO UPDATE SET {change}"
     if postgres:
-        arrays = ", ".join(f"%s::{one}[]" for one in POSTGRES_TYPES)
+        arrays = ", ".join(f"%s::{kind}[]" for kind in POSTGRES_TYPES)
         columns = tuple(list(column) for column in zip(*rows, strict=True))
         connection.exec_driver_sql(f"{head}SELECT * FROM unnest({arrays}){tail}", columns)
     else:
@@ -148,7 +148,7 @@ def build_next_minute(connection: Connection, through: int) -> bool:
         connection.execute(select(func.min(at)).where(at > since, at <= through, here)).scalar()
         for at, here in ((table.c.t, true()), (covered.c.t, covered.c.step_s == FINE_S))
     ]
-    known = [one for one in firsts if one is not None]
+    known = [first for first in firsts if first is not None]
     if not known:
         return False
     t = bucket_end(min(known), COARSE_S)

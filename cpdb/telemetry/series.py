@@ -59,13 +59,13 @@ class Series:
         """Pairs of which something is known in the window, by name."""
         with reported(self._engine, "reading pairs"):
             numbers = self._numbers(window)
-            return sorted({self._pair(one) for one in numbers}, key=lambda one: (one.source, one.virtual_ip))
+            return sorted({self._pair(number) for number in numbers}, key=lambda pair: (pair.source, pair.virtual_ip))
 
     def _numbers(self, window: Window) -> set[int]:
         tier = tier_of(window.step_s)
         if tier == 1:
-            found = self._batches.read(0, window.since, window.until)
-            return {number for one in found for number in set(one.key_ids)}
+            batches = self._batches.read(0, window.since, window.until)
+            return {number for batch in batches for number in set(batch.key_ids)}
         table = PATTERN_TABLES[tier]
         query = select(table.c.flow_key_id).distinct().where(table.c.t > window.since, table.c.t <= window.until)
         with self._engine.connect() as connection:
@@ -89,21 +89,21 @@ class Series:
 
     def _watched(self) -> dict[str, list[tuple[int, float]]]:
         """Each observer's flow keys, and since when it proves their silence."""
-        found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        watched: dict[str, list[tuple[int, float]]] = defaultdict(list)
         query = select(observations.c.observer, observations.c.flow_key_id, observations.c.since)
         with self._engine.connect() as connection:
             for observer, number, since in connection.execute(query):
-                found[observer].append((number, since))
-        return found
+                watched[observer].append((number, since))
+        return watched
 
     def _buckets(self, window: Window, start: int, end: int) -> dict[int, _Bucket]:
         tier = tier_of(window.step_s)
         return self._of_batches(window, start, end) if tier == 1 else self._of_rows(window, start, end, tier)
 
     def _of_batches(self, window: Window, start: int, end: int) -> dict[int, _Bucket]:
-        found: dict[int, _Bucket] = defaultdict(_Bucket)
+        buckets: dict[int, _Bucket] = defaultdict(_Bucket)
         for item in self._batches.read(0, start, end):
-            bucket = found[bucket_end(item.t, window.step_s)]
+            bucket = buckets[bucket_end(item.t, window.step_s)]
             column = {"bytes": item.bytes, "packets": item.packets, "connections": item.connections}[window.quantity]
             for number, value in zip(item.key_ids, column, strict=True):
                 bucket.sums[number] += value
@@ -112,10 +112,10 @@ class Series:
             else:
                 for number in set(item.key_ids):
                     bucket.listed_s[number] += item.interval_s
-        return found
+        return buckets
 
     def _of_rows(self, window: Window, start: int, end: int, tier: int) -> dict[int, _Bucket]:
-        found: dict[int, _Bucket] = defaultdict(_Bucket)
+        buckets: dict[int, _Bucket] = defaultdict(_Bucket)
         table = PATTERN_TABLES[tier]
         columns = (table.c.t, table.c.flow_key_id, table.c.covered_s, table.c[window.quantity])
         times = covered.c.t > start, covered.c.t <= end, covered.c.step_s == tier
@@ -123,14 +123,14 @@ class Series:
             for t, number, listed_s, value in connection.execute(
                 select(*columns).where(table.c.t > start, table.c.t <= end)
             ):
-                bucket = found[bucket_end(t, window.step_s)]
+                bucket = buckets[bucket_end(t, window.step_s)]
                 bucket.sums[number] += value
                 bucket.listed_s[number] += listed_s
             for t, observer, seconds in connection.execute(
                 select(covered.c.t, covered.c.observer, covered.c.covered_s).where(*times)
             ):
-                found[bucket_end(t, window.step_s)].complete_s[observer] += seconds
-        return found
+                buckets[bucket_end(t, window.step_s)].complete_s[observer] += seconds
+        return buckets
 
     def _rates(self, bucket: _Bucket, watched: Mapping[str, Iterable[tuple[int, float]]], t: int) -> dict[Pair, float]:
         seconds: dict[Pair, float] = defaultdict(float)

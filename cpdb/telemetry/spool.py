@@ -64,7 +64,9 @@ class Spool:
         self._folder, self._max_bytes, self._segment_bytes = folder, max_bytes, segment_bytes
         self._lock = _locked(folder)
         self._segments = [_scanned(path) for path in sorted(folder.glob("*" + SUFFIX))]
-        self._next = 1 + max((int(one.path.stem) for one in self._segments if one.path.stem.isdigit()), default=0)
+        self._next = 1 + max(
+            (int(segment.path.stem) for segment in self._segments if segment.path.stem.isdigit()), default=0
+        )
         self._idle: list[_Writing] = []
         self._reading: tuple[Path, Iterator[Batch]] | None = None
         self._taken: list[Batch] = []
@@ -73,12 +75,12 @@ class Spool:
     @property
     def waiting(self) -> int:
         """Batches that wait to be replayed."""
-        return sum(one.batches for one in list(self._segments))
+        return sum(segment.batches for segment in list(self._segments))
 
     @property
     def bytes(self) -> int:
         """Bytes on disk."""
-        return sum(one.size for one in list(self._segments))
+        return sum(segment.size for segment in list(self._segments))
 
     def append(self, items: Sequence[Batch]) -> int:
         """Keeps batches, safe on disk when this returns; returns how many. What finds no room is counted in `lost`."""
@@ -161,7 +163,7 @@ class Spool:
 
     def _closed(self, segment: _Segment) -> bool:
         """Whether nobody writes in it any more; ends it when it just lies ready for that."""
-        ready = next((one for one in list(self._idle) if one.segment is segment), None)
+        ready = next((writing for writing in list(self._idle) if writing.segment is segment), None)
         if ready is not None:
             with suppress(ValueError):
                 self._idle.remove(ready)
@@ -252,13 +254,13 @@ def _encoded(item: Batch, numbers: dict[FlowKey, int]) -> bytes:
 def _decoded(content: bytes, flow_keys: Sequence[FlowKey]) -> Batch:
     (length,) = LENGTH.unpack_from(content)
     head = json.loads(content[LENGTH.size : LENGTH.size + length])
-    found = unpack(content[LENGTH.size + length :])
+    columns = unpack(content[LENGTH.size + length :])
     return Batch(
-        flow_keys=[flow_keys[number] for number in found.key_ids],
-        bytes=array("q", found.bytes),
-        packets=array("q", found.packets),
-        connections=array("q", found.connections),
-        flags=None if found.flags is None else array("B", found.flags),
+        flow_keys=[flow_keys[number] for number in columns.key_ids],
+        bytes=array("q", columns.bytes),
+        packets=array("q", columns.packets),
+        connections=array("q", columns.connections),
+        flags=None if columns.flags is None else array("B", columns.flags),
         **head,
     )
 
@@ -279,7 +281,7 @@ def _batches(path: Path) -> Iterator[Batch]:
     flow_keys: list[FlowKey] = []
     for body in _records(path):
         if body[:1] == FLOW_KEYS:
-            flow_keys.extend(FlowKey(*one) for one in json.loads(body[1:]))
+            flow_keys.extend(FlowKey(*words) for words in json.loads(body[1:]))
         else:
             yield _decoded(body[1:], flow_keys)
 

@@ -100,27 +100,27 @@ def faults(spec: QueueSpec, seen: PortState) -> tuple[str, ...]:
         return (f"{spec.device} has a QoS that forepath did not make; clear it, or leave out queue_device",)
     if seen.qos is None:
         return ("it has no QoS",)
-    found = [] if seen.rates == rates(spec) else ["its QoS has other rates"]
+    wrong = [] if seen.rates == rates(spec) else ["its QoS has other rates"]
     if not seen.classes >= CLASSES:
-        found.append("the kernel has no such queues")
+        wrong.append("the kernel has no such queues")
     if not seen.sorted_by_mark:
-        found.append(f"nothing sends DSCP {QUEUE_DSCP} into the queue")
-    return tuple(found)
+        wrong.append(f"nothing sends DSCP {QUEUE_DSCP} into the queue")
+    return tuple(wrong)
 
 
 def making(spec: QueueSpec, seen: PortState) -> list[Step]:
     """The commands and changes that make what is missing, in the order that matters; none when all is well."""
-    found = faults(spec, seen)
+    wrong = faults(spec, seen)
     remake = seen.qos is None or seen.rates != rates(spec) or not seen.classes >= CLASSES
     steps: list[Step] = []
-    if found and remake:
+    if wrong and remake:
         if seen.own:
             steps.append(QosChange(seen.own))
         if seen.userspace:
             steps.append(_queue_length(spec, USERSPACE_QUEUE_PACKETS))
         before = seen.queue_packets if seen.queue_packets_before is None else seen.queue_packets_before
         steps.append(QosChange((), rates(spec), before))
-    if found:  # making the QoS anew deletes the filter with it
+    if wrong:  # making the QoS anew deletes the filter with it
         steps.append([*_FILTER_ADD, spec.device, *_FILTER])
     return steps
 
@@ -160,16 +160,16 @@ class OvsQueues:
         """
         with self._opened(spec) as database:
             seen = _seen(database, spec)
-            found = faults(spec, seen)
-            if not found:
+            wrong = faults(spec, seen)
+            if not wrong:
                 return ()
             if not seen.port_exists or seen.foreign:
-                raise DriverError(found[0])
+                raise DriverError(wrong[0])
             _do(database, spec, making(spec, seen))
             if left := faults(spec, _seen(database, spec)):
                 raise DriverError(f"made, but {'; '.join(left)}")
-        LOG.info("queue made", link=spec.link, device=spec.device, because="; ".join(found))
-        return found
+        LOG.info("queue made", link=spec.link, device=spec.device, because="; ".join(wrong))
+        return wrong
 
     def remove(self, spec: QueueSpec) -> None:
         """Takes away what `ensure` made, also when the port has gone; no more than that. Raises DriverError."""
@@ -179,8 +179,8 @@ class OvsQueues:
     def counts(self, spec: QueueSpec) -> QueueCounts:
         """Packets that the guaranteed queue has sent and dropped since it was made. Raises DriverError."""
         with _about(spec):
-            found = _COUNTS.search(_run(["tc", "-s", "class", "show", "dev", spec.device]))
-        return QueueCounts(int(found[1]), int(found[2])) if found else QueueCounts(0, 0)
+            counts = _COUNTS.search(_run(["tc", "-s", "class", "show", "dev", spec.device]))
+        return QueueCounts(int(counts[1]), int(counts[2])) if counts else QueueCounts(0, 0)
 
     @contextmanager
     def _opened(self, spec: QueueSpec) -> Iterator[SwitchDatabase]:
@@ -332,13 +332,13 @@ def _stands(queues: Queues, spec: QueueSpec, act: bool) -> bool:
 
 def counted(queues: Queues) -> dict[str, QueueCounts]:
     """Packets sent and dropped by each guaranteed queue; one that cannot be read is left out."""
-    found = {}
+    counts = {}
     for spec in queues.specs:
         try:
-            found[spec.link] = queues.counts(spec)
+            counts[spec.link] = queues.counts(spec)
         except DriverError as error:
             LOG.debug("queue not counted", link=spec.link, error=str(error))
-    return found
+    return counts
 
 
 class QueueKeeper:

@@ -175,7 +175,7 @@ def test_rows_and_the_array_say_the_same() -> None:
         assert row.at(0.6) == row.quantiles[0.5]
     assert list(ISSUE.rows((VM,), (15,))) == rows[2:]
     assert list(ISSUE.rows(quantities=(Quantity.CPU_PEAK,))) == []
-    nobody = replace(ISSUE, subjects=(), chosen=b"", quantiles=b"", activity=b"", horizon_s=b"")
+    nobody = replace(ISSUE, subjects=(), chosen=b"", quantiles=b"", activity=b"", horizon_s=b"", doubts=b"")
     assert (list(nobody.rows()), nobody.array().nbytes) == ([], 0)
 
 

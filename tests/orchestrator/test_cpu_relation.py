@@ -52,6 +52,8 @@ def test_a_starved_stretch_may_raise_the_estimate_but_not_lower_it() -> None:
     assert before is not None
     assert after is not None
     assert after.slope > 3 * before.slope
+    # In all 1.25 core seconds for 14 requests, less what eight idle seconds cost.
+    assert after.slope == pytest.approx((1.25 - 8 * before.base_cores) / 14, rel=0.05)
     cheap = [LoadSample(400.0, 0.2, 0.2)] * 6
     unchanged = fit("x", [*free, *cheap, free[0]])
     assert unchanged is not None

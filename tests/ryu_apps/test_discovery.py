@@ -67,6 +67,15 @@ def test_silence_ends_a_heard_link_only_while_both_switches_could_speak() -> Non
     assert made.role(A, FORGET_S + 1 + SETTLE_S) is Role.EDGE
 
 
+def test_a_doubt_lasts_its_time_and_no_longer() -> None:
+    made = wiring()
+    assert made.suspect(EDGE, 0.0)
+    assert not made.age({1, 2}, FORGET_S)
+    assert made.role(EDGE, FORGET_S) is Role.SUSPECT
+    assert made.age({1, 2}, FORGET_S + 0.1)
+    assert made.role(EDGE, FORGET_S + SETTLE_S) is Role.EDGE
+
+
 def test_edges_are_all_ports_with_room_for_hosts() -> None:
     made = wiring()
     made.hear(A, B, 0.0)
