@@ -6,34 +6,55 @@ import hashlib
 import io
 import math
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
-from cpdb import QUANTITIES, Batch, FlowKey, ForepathError, Store, Window
+from cpdb import QUANTITIES, Batch, FlowKey, ForepathError, Store, VmLoad, Window
 
 OBSERVER = "import"
 BATCHES_AT_ONCE = 200
 Told = Callable[[float], None]
 
 
+# Every quantity that a replay is made of, in one file: bytes, connections, and CPU of machines.
+ALL, CONNECTIONS = "all", "connections"
+
+
 def export(store: Store, window: Window, target: TextIO, told: Told) -> tuple[int, int]:
     """Writes rates per second, a column a pair named source>virtual_ip. Returns (rows, series).
 
+    A window of ALL adds source>virtual_ip:connections and vm:NAME:cores: a recording for `forepath whatif`.
     `told` hears the share that is done. Raises StoreError.
     """
-    pairs = store.series.pairs(window)
+    everything = window.quantity == ALL
+    windows = [replace(window, quantity=name) for name in ("bytes", CONNECTIONS)] if everything else [window]
+    suffixes = ["", f":{CONNECTIONS}"] if everything else [""]
+    cores = _mean_cores(store, window) if everything else {}
+    pairs, vms = store.series.pairs(windows[0]), sorted({vm for used in cores.values() for vm in used})
     writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(["t", *(f"{one.source}>{one.virtual_ip}" for one in pairs)])
+    names = [f"{pair.source}>{pair.virtual_ip}{suffix}" for suffix in suffixes for pair in pairs]
+    writer.writerow(["t", *names, *(f"vm:{vm}:cores" for vm in vms)])
     count, span_s = 0, max(window.until - window.since, 1.0)
-    for t, rates in store.series.rows(window):
-        writer.writerow([t, *(_number(rates.get(one)) for one in pairs)])
+    for rows in zip(*(store.series.rows(one) for one in windows), strict=True):
+        t, used = rows[0][0], cores.get(rows[0][0], {})
+        rates = [_number(row.get(pair)) for _, row in rows for pair in pairs]
+        writer.writerow([t, *rates, *(_number(used.get(vm)) for vm in vms)])
         count += 1
         told(min(1.0, (t - window.since) / span_s))
-    return count, len(pairs)
+    return count, len(names) + len(vms)
+
+
+def _mean_cores(store: Store, window: Window) -> dict[int, dict[str, float]]:
+    """Mean cores that machines used, by the end of each bucket."""
+    found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for load in store.facts.loads(VmLoad, window.since, window.until):
+        found[math.ceil(load.t / window.step_s) * window.step_s][load.vm].append(load.cpu_cores_used)
+    return {t: {vm: sum(used) / len(used) for vm, used in machines.items()} for t, machines in found.items()}
 
 
 def _number(value: float | None) -> str:
@@ -53,6 +74,14 @@ class Wish:
     ending_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesColumn:
+    """One of QUANTITIES of a pair, per second."""
+
+    flow_key: FlowKey
+    quantity: str
+
+
 def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     """Reads a CSV into batches, each row one; read twice, it is stored once. Returns (rows, values).
 
@@ -63,12 +92,12 @@ def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     if wish.ending_at is not None:
         shift_s = math.floor(wish.ending_at - times[-1])
     identity = f"{OBSERVER}/{_digest(path)}/{wish.quantity}/{shift_s:.0f}"
-    flow_keys = _flow_keys(path, wish)
+    columns = _columns(path, wish)
     values, waiting = 0, []
     for number, (t, cells) in enumerate(_rows(path), 1):
-        known = [(flow_key, cell) for flow_key, cell in zip(flow_keys, cells, strict=True) if cell is not None]
+        known = {column: cell for column, cell in zip(columns, cells, strict=True) if column and cell is not None}
         values += len(known)
-        waiting.append(replace(_batch(t + shift_s, step_s, known, wish.quantity), writer=identity, seq=number))
+        waiting.append(replace(_batch(t + shift_s, step_s, known), writer=identity, seq=number))
         if len(waiting) == BATCHES_AT_ONCE or number == len(times):
             store.facts.add_batches(waiting)
             waiting = []
@@ -76,11 +105,13 @@ def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     return len(times), values
 
 
-def _batch(t: float, step_s: float, known: Sequence[tuple[FlowKey, float]], quantity: str) -> Batch:
-    counts = array("q", (round(value * step_s) for _, value in known))
-    nothing = array("q", bytes(8 * len(known)))
-    sizes, packets, connections = (counts if name == quantity else nothing for name in QUANTITIES)
-    flow_keys = [flow_key for flow_key, _ in known]
+def _batch(t: float, step_s: float, known: Mapping[SeriesColumn, float]) -> Batch:
+    flow_keys = list(dict.fromkeys(column.flow_key for column in known))
+    places = {flow_key: place for place, flow_key in enumerate(flow_keys)}
+    counts = {name: array("q", bytes(8 * len(flow_keys))) for name in QUANTITIES}
+    for column, value in known.items():
+        counts[column.quantity][places[column.flow_key]] = round(value * step_s)
+    sizes, packets, connections = (counts[name] for name in QUANTITIES)
     return Batch(OBSERVER, t, step_s, flow_keys, sizes, packets, connections)
 
 
@@ -93,20 +124,26 @@ def _spacing(path: Path, times: Sequence[float], wish: Wish) -> float:
     return gaps[len(gaps) // 2]
 
 
-def _flow_keys(path: Path, wish: Wish) -> list[FlowKey]:
+def _columns(path: Path, wish: Wish) -> list[SeriesColumn | None]:
+    """What each column holds; None for CPU of machines, which is measured where they run and not read in."""
     with _opened(path) as file:
         names = next(csv.reader(file))[1:]
-    found, unclear = [], []
+    found: list[SeriesColumn | None] = []
+    unclear = []
     for name in names:
-        source, mark, virtual_ip = name.partition(">")
+        if name.startswith("vm:") and name.endswith(":cores"):
+            found.append(None)
+            continue
+        pair, connections = name.removesuffix(f":{CONNECTIONS}"), name.endswith(f":{CONNECTIONS}")
+        source, mark, virtual_ip = pair.partition(">")
         if not mark and wish.virtual_ip is None:
             unclear.append(name)
-        found.append(FlowKey(source, virtual_ip or wish.virtual_ip or "", None))
+        flow_key = FlowKey(source, virtual_ip or wish.virtual_ip or "", None)
+        found.append(SeriesColumn(flow_key, CONNECTIONS if connections else wish.quantity))
     if unclear:
         shown = ", ".join(unclear[:3]) + ("..." if len(unclear) > 3 else "")
         raise ForepathError(f"{path}: {shown}: not source>virtual_ip; rename the columns or give --virtual-ip ADDRESS")
-    too_long = [name for name in names if len(name) > 2 * 64]
-    if too_long or any(len(one.source) > 64 or len(one.virtual_ip) > 64 for one in found):
+    if any(len(word) > 64 for column in found if column for word in column.flow_key[:2] if word):
         raise ForepathError(f"{path}: a source or virtual IP has more than 64 letters; rename the column")
     return found
 

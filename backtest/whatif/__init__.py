@@ -15,6 +15,7 @@ from backtest.whatif.compare import (
 from backtest.whatif.cost import RunCost, WayFinder, check_ways, price_run, weigh_priorities
 from backtest.whatif.page import explain_second, whatif_page
 from backtest.whatif.policies import replay
+from backtest.whatif.recorded import recorded_durations, recorded_load
 from backtest.whatif.recording import TimeSpan, read_load, show_pair
 from backtest.whatif.records import (
     DoneAction,
@@ -63,6 +64,8 @@ __all__ = [
     "make_scenario",
     "price_run",
     "read_load",
+    "recorded_durations",
+    "recorded_load",
     "replay",
     "scenario_scene",
     "show_pair",

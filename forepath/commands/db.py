@@ -156,7 +156,7 @@ def load_csv(
 @app.command()
 def export(
     file: Annotated[str, typer.Argument(help="CSV to write, or - for stdout", callback=writable)] = "-",
-    quantity: QuantityOption = "bytes",
+    quantity: Annotated[str, typer.Option("--quantity", help="As for import; or all, for a replay")] = "bytes",
     step: Annotated[int, typer.Option("--step", min=1, help="Seconds a row: below 10, or a multiple of 10")] = 10,
     since: Annotated[float | None, typer.Option("--since", help="Unix seconds, or negative: before now")] = None,
     until: Annotated[float | None, typer.Option("--until", help="Unix seconds, or negative: before now")] = None,
@@ -165,13 +165,16 @@ def export(
 ) -> None:
     """Write what pairs said as CSV, the same that `forepath backtest` reads: t, one column a series, blank: missing.
 
+    --quantity all writes a recording for `forepath whatif`: bytes, connections, and the CPU of machines.
     Without --since, as far back as there is something at this step. Examples:
         forepath db export traffic.csv
+        forepath db export load.csv --quantity all --step 1 --since -3600
         forepath db export week.csv --step 60 --since -604800 --quantity connections
     """
     if file == "-" and json == "-":
         raise typer.BadParameter("only one of the two can be stdout", param_hint="--json")
-    _quantity(quantity)
+    if quantity != exchange.ALL:
+        _quantity(quantity)
     effective, now = load_settings(settings), time.time()
     store = open_store(effective.database.url, create=False)
     window = _window(effective, step, since, until, quantity, now)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ import structlog
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cpdb import ForepathError
+from cpdb import ForepathError, open_store, without_password
 from forepath.output import JsonOption, SettingsOption, console, emit, errors, table, writable
 from forepath.processes import replay_scene
 from forepath.settings import load_settings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 POLICIES = ("static", "reactive", "predictive", "oracle")
 DEFAULT_FILE = "forepath.toml"
+# Every SQLite file begins so.
+SQLITE = b"SQLite format 3\0"
 Step = Callable[[str, float], None]
 FROM_HELP = "First second, in the recording's own time; below 0: before its end"
 
@@ -78,6 +81,7 @@ def whatif(
             task = _invented(scenario, seed, warm_up)
         else:
             task = _recorded(str(recording), settings, TimeSpan(since, until), warm_up, step)
+            task = replace(task, seed=seed)
         runs = []
         for policy in chosen:
             runs.append(replay(task.scene, task.load, policy, seed, partial(step, policy.value)))
@@ -116,13 +120,38 @@ def _invented(name: str, seed: int, warm_up: float) -> "ReplayTask":
 
 def _recorded(recording: str, settings: Path | None, span: "TimeSpan", warm_up: float, step: Step) -> "ReplayTask":
     """The load of a file or a database, on the scene of the settings file."""
-    from backtest.whatif import ReplayTask, check_ways, read_load, warm_up_seconds
+    from backtest.whatif import ReplayTask, check_ways, read_load, recorded_durations, recorded_load, warm_up_seconds
 
     scene = replay_scene(load_settings(settings))
-    load = read_load(Path(recording), scene, span, lambda rows: step(f"reading {rows} rows", 0.0))
-    warm_up_s = warm_up_seconds(recording, load, warm_up)
+    told = partial(_told_rows, step)
+    if (url := _database(recording)) is None:
+        load = read_load(Path(recording), scene, span, told)
+    else:
+        store = open_store(url, create=False)
+        try:
+            load = recorded_load(store, scene, span, told)
+            scene = replace(scene, durations_s=recorded_durations(store))
+        finally:
+            store.close()
+    shown = without_password(recording) if "://" in recording else recording
+    warm_up_s = warm_up_seconds(shown, load, warm_up)
     check_ways(scene, load)
-    return ReplayTask(recording, str(settings or DEFAULT_FILE), scene, load, warm_up_s)
+    return ReplayTask(shown, str(settings or DEFAULT_FILE), scene, load, warm_up_s)
+
+
+def _told_rows(step: Step, rows: int) -> None:
+    step(f"reading {rows} rows", 0.0)
+
+
+def _database(recording: str) -> str | None:
+    """The URL of a database, given as such or as an SQLite file; None for anything else."""
+    if "://" in recording:
+        return recording
+    path = Path(recording)
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return f"sqlite:///{path}" if file.read(len(SQLITE)) == SQLITE else None
 
 
 @contextmanager

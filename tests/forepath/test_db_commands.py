@@ -78,6 +78,17 @@ def test_an_export_is_the_import_again(tmp_path: Path, told: Told) -> None:
         assert list(csv.reader(file)) == [HEAD, *rows]
 
 
+def test_a_recording_of_everything_is_read_in_again(tmp_path: Path, told: Told) -> None:
+    names = ["t", "c1>10.0.0.1", "c1>10.0.0.1:connections", "vm:web:cores"]
+    rows = [names, *([str(T0 + n), str(50 * n), str(n), "0.5"] for n in range(1, 5))]
+    (tmp_path / "in.csv").write_text("\n".join(",".join(row) for row in rows) + "\n", encoding="utf-8")
+    assert told("import", "in.csv")["values"] == 8
+    told("export", "out.csv", "--step", "1", "--quantity", "all")
+    with (tmp_path / "out.csv").open() as file:
+        # CPU is measured where machines run: it is written, not read in.
+        assert list(csv.reader(file)) == [row[:3] for row in rows]
+
+
 def test_status_tells_size_and_rate(tmp_path: Path, db: Db, told: Told) -> None:
     now = int(time.time())
     write(tmp_path / "in.csv", [[str(now - 60 + n), "5", "6"] for n in range(50)])
