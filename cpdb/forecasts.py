@@ -75,6 +75,9 @@ class Forecast:
 
     def at(self, level: float) -> float:
         """The value at `level`, linear between known levels and flat outside them."""
+        said = self.quantiles.get(level)
+        if said is not None:
+            return said
         known = sorted(self.quantiles)
         if level <= known[0]:
             return self.quantiles[known[0]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -85,11 +86,6 @@ class PoolSpec:
     def member(self, vm: str) -> PoolMember | None:
         """The member of that name, or None."""
         return next((one for one in self.members if one.vm == vm), None)
-
-
-def pool_of(pools: Iterable[PoolSpec], vm: str) -> tuple[PoolSpec, PoolMember] | None:
-    """The pool that a machine belongs to, and its entry there."""
-    return next(((pool, one) for pool in pools for one in pool.members if one.vm == vm), None)
 
 
 def pool_problems(pools: Sequence[PoolSpec], hosts: Iterable[str]) -> Iterator[str]:
@@ -210,12 +206,16 @@ class DeclaredMachines(Section):
 
     def vm(self, name: str) -> VmSpec | None:
         """The machine declared by itself or in a pool, or None: undeclared ones are watched, never touched."""
-        declared = next((vm for vm in self.vms if vm.name == name), None)
-        member = None if declared else pool_of(self.pools, name)
-        if member is None:
-            return declared
-        pool = member[0]
-        return VmSpec(name, pool.priority, pool.cpu_cores_min, pool.cpu_cores_max, pool.vcpus)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, VmSpec]:
+        pooled = {
+            one.vm: VmSpec(one.vm, pool.priority, pool.cpu_cores_min, pool.cpu_cores_max, pool.vcpus)
+            for pool in self.pools
+            for one in pool.members
+        }
+        return pooled | {vm.name: vm for vm in self.vms}
 
     def pool(self, virtual_ip: str) -> PoolSpec | None:
         """The pool declared for a virtual IP's address, or None."""

@@ -1,28 +1,36 @@
-"""Learns what a machine's communications cost it in CPU, so that a forecast of talk becomes a forecast of load."""
+"""Learns what machines' communications cost them in CPU, so that a forecast of talk becomes a forecast of load."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import NormalDist, fmean, median
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 MIN_SAMPLES = 12
 # Below this share of the limit a sample shows what the machine wanted; above it, only what it was given.
 UNTHROTTLED_SHARE = 0.85
 # The load must have varied by this share of its mean, or a slope would be an invention.
 MIN_VARIATION = 0.08
+Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSample:
-    """One short window of one machine: `x` is the rate of communications (1/s or bytes/s), CPU is in cores."""
+class Samples(NamedTuple):
+    """Machines x moments in order of time: `x` is the rate of communications (1/s or bytes/s), the rest is in cores.
 
-    x: float
-    cores_used: float
-    cores_limit: float
+    What is not `known` is left out.
+    """
+
+    x: Floats
+    used: Floats
+    limit: Floats
+    known: NDArray[np.bool_]
 
     @property
-    def throttled(self) -> bool:
-        return self.cores_used >= UNTHROTTLED_SHARE * self.cores_limit
+    def throttled(self) -> NDArray[np.bool_]:
+        """Where a machine used about all that it might."""
+        found: NDArray[np.bool_] = self.known & (self.used >= UNTHROTTLED_SHARE * self.limit)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,62 +68,83 @@ class MemoryRelation:
         return self.base_bytes + self.slope * max(0.0, x) + NormalDist().inv_cdf(level) * self.spread_bytes
 
 
-def fit_memory(feature: str, samples: Sequence[LoadSample]) -> MemoryRelation | None:
-    """The same line for memory: `cores_used` and `cores_limit` of the samples are bytes.
+def fit_memory(feature: str, samples: Samples) -> list[MemoryRelation | None]:
+    """The same lines for memory: what is used and the limits are bytes.
 
     A full machine shows what it has, not what it needs: such samples are left out.
     """
-    found = fit(feature, [one for one in samples if not one.throttled])
-    if found is None:
-        return None
-    return MemoryRelation(feature, found.base_cores, found.slope, found.spread_cores, found.samples)
+    found = fit_all(feature, samples._replace(known=samples.known & ~samples.throttled))
+    return [
+        None if one is None else MemoryRelation(feature, one.base_cores, one.slope, one.spread_cores, one.samples)
+        for one in found
+    ]
 
 
-def fit(feature: str, samples: Sequence[LoadSample]) -> CpuRelation | None:
-    """Least squares with slope and base >= 0 over unthrottled samples (in order of time); None is 'no opinion'.
+def fit_all(feature: str, samples: Samples) -> list[CpuRelation | None]:
+    """Least squares with slope and base >= 0 over each machine's unthrottled samples; None is 'no opinion'.
 
     Throttled samples are censored: what a throttled stretch used in all, over all that was asked of it, bounds the
     slope from below, and may only raise it.
     """
-    free = [one for one in samples if not one.throttled]
-    if len(free) < MIN_SAMPLES:
-        return None
-    mean_x, mean_y = fmean(one.x for one in free), fmean(one.cores_used for one in free)
-    variance = fmean((one.x - mean_x) ** 2 for one in free)
-    if mean_x <= 0 or variance**0.5 < MIN_VARIATION * mean_x:
-        return None
-    covariance = fmean((one.x - mean_x) * (one.cores_used - mean_y) for one in free)
-    slope = min(max(0.0, covariance / variance), mean_y / mean_x)  # the upper bound keeps the base >= 0
+    free = samples.known & ~samples.throttled
+    count = np.maximum(1, free.sum(axis=1))
+    x, y = np.where(free, samples.x, 0.0), np.where(free, samples.used, 0.0)
+    mean_x, mean_y = x.sum(axis=1) / count, y.sum(axis=1) / count
+    away = np.where(free, x - mean_x[:, None], 0.0)
+    variance = (away**2).sum(axis=1) / count
+    varied = (mean_x > 0) & (np.sqrt(variance) >= MIN_VARIATION * mean_x) & (free.sum(axis=1) >= MIN_SAMPLES)
+    covariance = (away * np.where(free, y - mean_y[:, None], 0.0)).sum(axis=1) / count
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The upper bound keeps the base >= 0.
+        slope = np.minimum(np.maximum(0.0, covariance / variance), mean_y / mean_x)
     base = mean_y - slope * mean_x
-    slope = max(slope, _censored_slope(samples, base))
-    residuals = [one.cores_used - base - slope * one.x for one in free]
-    return CpuRelation(feature, base, slope, _spread(residuals), len(free))
-
-
-def _spread(residuals: Sequence[float]) -> float:
-    # Median absolute deviation, scaled as for a normal distribution: one odd second must not buy a core.
-    middle = median(residuals)
-    return 1.4826 * median(abs(one - middle) for one in residuals)
-
-
-def _censored_slope(samples: Sequence[LoadSample], base: float) -> float:
-    slopes = [
-        sum(one.cores_used - base for one in stretch) / total
-        for stretch in _stretches(samples)
-        if (total := sum(one.x for one in stretch)) > 0 and len(stretch) >= 3
+    slope = np.maximum(slope, _censored_slopes(samples, base))
+    residuals = np.where(free, samples.used - base[:, None] - slope[:, None] * samples.x, np.nan)
+    columns = (one.tolist() for one in (varied, base, slope, _spreads(residuals), count))
+    return [
+        CpuRelation(feature, start, rise, spread, number) if able else None
+        for able, start, rise, spread, number in zip(*columns, strict=True)
     ]
-    return median(slopes) if slopes else 0.0
 
 
-def _stretches(samples: Sequence[LoadSample]) -> Iterator[list[LoadSample]]:
-    """Throttled stretches, each with the sample before it and the sample that ended it.
+def _spreads(residuals: Floats) -> Floats:
+    """Median absolute deviations, scaled as for a normal distribution: one odd second must not buy a core."""
+    return 1.4826 * _medians(np.abs(residuals - _medians(residuals)[:, None]))
 
-    A stretch counts only when it was seen from both sides: its work may lag behind its requests by seconds.
+
+def _medians(values: Floats) -> Floats:
+    """Of each row without its NaN; 0 where there is nothing else."""
+    if not values.shape[1]:
+        return np.zeros(len(values))
+    last = np.maximum(1, (~np.isnan(values)).sum(axis=1)) - 1
+    ascending = np.sort(values, axis=1)
+    middle = np.stack([last // 2, (last + 1) // 2], axis=1)
+    found: Floats = np.nan_to_num(np.take_along_axis(ascending, middle, axis=1).mean(axis=1))
+    return found
+
+
+def _censored_slopes(samples: Samples, base: Floats) -> Floats:
+    """The median of what throttled stretches say, 0 where there are none.
+
+    A stretch has the sample before it and the one that ended it, and counts only when it was seen from both sides: its
+    work may lag behind its requests by seconds.
     """
-    current: list[LoadSample] = []
-    for previous, one in pairwise(samples):
-        if one.throttled:
-            current = [*current, one] if current else ([] if previous.throttled else [previous, one])
-        elif current:
-            yield [*current, one]
-            current = []
+    found = np.zeros(len(base))
+    for machine in np.flatnonzero(samples.throttled.any(axis=1)):
+        own = samples.known[machine]
+        slopes = _slopes(
+            samples.throttled[machine][own], samples.x[machine][own], samples.used[machine][own] - base[machine]
+        )
+        found[machine] = float(np.median(slopes)) if len(slopes) else 0.0
+    return found
+
+
+def _slopes(throttled: NDArray[np.bool_], x: Floats, above: Floats) -> Floats:
+    turn = np.diff(throttled.astype(np.int8))
+    before, after = np.flatnonzero(turn == 1), np.flatnonzero(turn == -1) + 1
+    after = after[after > before[0]] if len(before) else after[:0]
+    before = before[: len(after)]
+    asked, worked = (np.concatenate([[0.0], np.cumsum(one)]) for one in (x, above))
+    total = asked[after + 1] - asked[before]
+    slopes: Floats = (worked[after + 1] - worked[before])[total > 0] / total[total > 0]
+    return slopes

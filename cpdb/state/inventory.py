@@ -35,19 +35,26 @@ def effective(virtual_ips: Iterable[VirtualIp], changes: Sequence[DestinationCha
 
     Removed destinations are gone, new ones come after those declared.
     """
-    return [replace(vip, destinations=_changed(vip, changes)) for vip in virtual_ips]
+    own: dict[str, list[DestinationChange]] = {}
+    for change in changes:
+        own.setdefault(change.virtual_ip, []).append(change)
+    return [
+        replace(vip, destinations=_changed(vip, own[vip.address])) if vip.address in own else vip for vip in virtual_ips
+    ]
 
 
-def _changed(vip: VirtualIp, changes: Sequence[DestinationChange]) -> tuple[Destination, ...]:
+def _changed(vip: VirtualIp, changes: Iterable[DestinationChange]) -> tuple[Destination, ...]:
     known = {destination.name: destination for destination in vip.destinations}
     for change in changes:
-        if change.virtual_ip == vip.address:
-            place = (change.name, change.address, change.mac, change.weight, change.standing)
-            known[change.name] = Destination(*place)
+        place = (change.name, change.address, change.mac, change.weight, change.standing)
+        known[change.name] = Destination(*place)
     return tuple(item for item in known.values() if item.standing is not Standing.REMOVED)
 
 
 VIRTUAL_IP_COLUMNS = ("name", "priority", "affinity", "probe")
+VIRTUAL_IP_ROW = [
+    virtual_ips.c[name] for name in ("id", "address", "name", "priority", "declared", "affinity", "probe")
+]
 DESTINATION_COLUMNS = [destinations.c[name] for name in ("name", "address", "mac", "weight")]
 
 
@@ -57,6 +64,7 @@ class Inventory:
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
+        self._kept: tuple[list[Any], list[VirtualIp]] = [], []
         self._nodes = Repository(engine, nodes, Node)
         self._links = Repository(engine, links, Link)
         self._changes = WantedRepository(engine, destination_changes, DestinationChange)
@@ -73,7 +81,7 @@ class Inventory:
 
     def nodes(self) -> list[Node]:
         """All nodes by name."""
-        return self._nodes.read(order_by=[nodes.c.name])
+        return self._nodes.read_again(order_by=[nodes.c.name])
 
     def put_links(self, items: Iterable[Link]) -> None:
         """Adds or updates links by their two ends, whichever is named first.
@@ -94,7 +102,7 @@ class Inventory:
 
     def links(self) -> list[Link]:
         """All links; `a` sorts before `b`."""
-        return self._links.read(order_by=[links.c.a, links.c.b])
+        return self._links.read_again(order_by=[links.c.a, links.c.b])
 
     def declare_virtual_ips(self, items: Sequence[VirtualIp]) -> None:
         """Makes the declared virtual IPs exactly these; ones no longer named become undeclared."""
@@ -121,18 +129,17 @@ class Inventory:
         return declared if declared_only else effective(declared, self.changes())
 
     def _declared(self) -> list[VirtualIp]:
+        behind = select(destinations.c.virtual_ip_id, *DESTINATION_COLUMNS).order_by(destinations.c.id)
+        order = virtual_ips.c.address
         with reported(self._engine, "reading virtual IPs"), self._engine.connect() as connection:
-            behind: dict[int, list[Destination]] = {}
-            query = select(destinations.c.virtual_ip_id, *DESTINATION_COLUMNS).order_by(destinations.c.id)
-            for number, *rest in connection.execute(query):
-                behind.setdefault(number, []).append(Destination(*rest))
-            return [
-                VirtualIp(
-                    row.address, row.name, row.priority, tuple(behind.get(row.id, ())), row.declared,
-                    row.affinity, row.probe,
-                )
-                for row in connection.execute(select(virtual_ips).order_by(virtual_ips.c.address))
-            ]  # fmt: skip
+            rows = [
+                [tuple(row) for row in connection.execute(query)]
+                for query in (behind, select(*VIRTUAL_IP_ROW).order_by(order))
+            ]
+        kept = self._kept
+        if rows != kept[0]:
+            kept = self._kept = rows, _virtual_ips(*rows)
+        return [*kept[1]]
 
     def put_change(self, item: DestinationChange) -> int:
         """Adds the change or replaces the one for the same destination; returns its generation."""
@@ -146,6 +153,16 @@ class Inventory:
     def changes(self) -> list[DestinationChange]:
         """All changes, oldest first."""
         return self._changes.read(order_by=[destination_changes.c.generation])
+
+
+def _virtual_ips(behind: Iterable[Any], rows: Iterable[Any]) -> list[VirtualIp]:
+    by_vip: dict[int, list[Destination]] = {}
+    for number, *destination in behind:
+        by_vip.setdefault(number, []).append(Destination(*destination))
+    return [
+        VirtualIp(address, name, priority, tuple(by_vip.get(number, ())), *rest)
+        for number, address, name, priority, *rest in rows
+    ]
 
 
 def _turned(link: Link) -> Link:

@@ -129,7 +129,7 @@ class Wanted:
 
     def _read_observed(self, kinds: Sequence[str]) -> list[ObservedRecord]:
         order = [observed.c.kind, observed.c.key, observed.c.node]
-        return [read_row(row) for row in self._observed.read(observed.c.kind.in_(kinds), order_by=order)]
+        return self._observed.read_again(observed.c.kind.in_(kinds), order_by=order, then=read_row)
 
     def put_splits(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
         """Replaces these and takes away `removed` in one step; returns the generation of all of them."""

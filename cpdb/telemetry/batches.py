@@ -3,6 +3,7 @@
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, func, insert, select, text
@@ -17,8 +18,10 @@ from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
 from cpdb.telemetry.names import Names, insert_ignore
 
 # Any number that nothing else in this database locks with.
-ORDER_LOCK = 7_301
+ORDER_LOCK, LOADS_LOCK = 7_301, 7_302
 ROWS = "rows"
+# Of loads that are read in bulk so many are held as Python's numbers at once.
+ROWS_AT_ONCE = 20_000
 # One round trip. A reader goes on from the last number that it saw: a smaller one must not become visible after it, so
 # the lock is taken before the number is.
 POSTGRES_ADD = text(
@@ -244,6 +247,8 @@ class Facts:
             by_kind[type(row)].append(row)
         if by_kind:
             with transaction(self._engine, "writing loads") as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text(f"SELECT pg_advisory_xact_lock({LOADS_LOCK})"))
                 for kind, own in by_kind.items():
                     self._loads[kind].add_all(own, connection)
 
@@ -252,6 +257,18 @@ class Facts:
         at = LOAD_TABLES[kind].c
         times = (at.t > since,) if until is None else (at.t > since, at.t <= until)
         return self._loads[kind].read(*times, order_by=[at.t, at.id])
+
+    def load_parts(self, kind: type[Any], after_id: int, since: Seconds) -> Iterator[Sequence[Sequence[Any]]]:
+        """Loads of one kind numbered above `after_id` with t > since, as rows of (number, *fields), part by part.
+
+        In no order; what is numbered below the highest number so far does not come later. Raises StoreError.
+        """
+        table = LOAD_TABLES[kind]
+        query = select(table.c.id, *(table.c[item.name] for item in fields(kind))).where(table.c.t > since)
+        if after_id:
+            query = query.where(table.c.id > after_id)
+        with reported(self._engine, "reading loads"), self._engine.connect() as connection:
+            yield from connection.execute(query).partitions(ROWS_AT_ONCE)
 
     def span(self) -> tuple[Seconds, Seconds] | None:
         """Time of the first and the last communication, or None when there is none."""

@@ -1,20 +1,15 @@
 """Assembles the world from the database: the only reader of facts on the deciding side."""
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+import numpy as np
+
 from cpdb import (
     BytesPerS,
-    Communication,
-    Destination,
-    DestinationHealth,
-    Forecast,
     ForecastBatch,
-    HealthStatus,
     Link,
-    LinkLoad,
     Pair,
     Quantity,
     Seconds,
@@ -22,16 +17,23 @@ from cpdb import (
     Subject,
     SubjectKind,
     VirtualIp,
-    VmLoad,
-    read_health,
 )
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
-from orchestrator.context import CONNECTION
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.matrices import FabricReader
-from orchestrator.observe.measured import RECENT_S, RUNNING, TYPICAL_S, MachineFacts, vm_states
+from orchestrator.observe.measured import (
+    RECENT_S,
+    TYPICAL_S,
+    MachineFacts,
+    cpu_relations,
+    memory_relations,
+    vm_states,
+)
+from orchestrator.observe.pairs import IssuedForecasts, PairPlaces, destinations_of, mean_rates, seen_pairs
+from orchestrator.observe.services import DeclaredState
+from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
 from orchestrator.world import LinkKey, LinkState, NetworkState, Outlook, PairState, WantedState, World
 
 FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
@@ -72,7 +74,7 @@ JUST_OVER_S = 30.0
 
 @dataclass(slots=True)
 class Gatherer:
-    """Reads the store; keeps only what is learnt between cycles (it can be learnt again at any time).
+    """Reads the store; keeps what was measured lately and what is learnt of it (both can be read again at any time).
 
     `paths(source, destination)` names the nodes on the way, both ends included, () when there is none.
     """
@@ -83,71 +85,72 @@ class Gatherer:
     _learnt: Learnt = field(default_factory=Learnt)
     _learnt_at: Seconds | None = None
     _fabric: FabricReader = field(init=False)
+    _traffic: TrafficWindow = field(init=False)
+    _machines: MachineWindow = field(init=False)
+    _links: LinkWindow = field(init=False)
+    _places: PairPlaces = field(default_factory=PairPlaces)
+    _ways: dict[tuple[str, ...], tuple[LinkKey, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._fabric = FabricReader(self.store, self.config.routing)
+        longest_s = max(self.config.timing.history_s, FORGET_PAIR_S, RECENT_S + self.config.guard.max_world_age_s)
+        self._traffic, self._machines = TrafficWindow(longest_s), MachineWindow(longest_s)
+        self._links = LinkWindow(longest_s)
 
     def world(self, now: Seconds, in_flight: Sequence[Action], leads: LeadTimes) -> World:
         """The world at `now`. Raises StoreError when the database is away."""
-        facts, vips = self.store.facts, self.store.inventory.virtual_ips()
-        rows = facts.communications(now - FORGET_PAIR_S, now)
-        vm_loads = facts.loads(VmLoad, now - TYPICAL_S, now)
-        link_loads = facts.loads(LinkLoad, now - RECENT_S - self.config.guard.max_world_age_s, now)
-        virtual_ips = {vip.address: vip for vip in vips}
-        observed = tuple(self.store.wanted.observed())
-        health = read_health(observed)
-        weights = {one.virtual_ip: one.weights for one in self.store.wanted.weights()}
-        requests = tuple(self.store.requests.since(now - JUST_OVER_S))
-        links = link_states(self.store.inventory.links(), link_loads)
-        serving = {vip.address: vip.eligible(weights.get(vip.address, {}), health.get(vip.address, {})) for vip in vips}
-        routes = self._routes(rows, serving, {one.vm: one.host for one in vm_loads})
-        spread = {
-            one.address: one.shares(weights.get(one.address, {}), _before_they_fell(health.get(one.address, {})))
-            for one in virtual_ips.values()
-            if one.affinity == CONNECTION
-        }
+        for window in (self._traffic, self._machines, self._links):
+            window.read(self.store, now)
+        traffic, machines = (
+            self._traffic.between(now - FORGET_PAIR_S, now),
+            self._machines.between(now - TYPICAL_S, now),
+        )
+        declared, listed = DeclaredState.read(self.store), traffic.listed()
+        links = link_states(self.store.inventory.links(), self._recent_links(now), self._links.names)
+        routes = self._routes(traffic, seen_pairs(traffic, listed), declared, self._hosts(machines))
         ways = {pair: way for pair, (_, way) in routes.items()}
-        self._refresh(now, links, ways, spread)
+        self._refresh(now, links, ways, declared.spread)
+        services = tuple(declared.virtual_ips.values())
+        relations, memory = cpu_relations(self._learnt, services), memory_relations(self._learnt, services)
+        requests = tuple(self.store.requests.since(now - JUST_OVER_S))
         world = World(
             now=now,
-            age_s=_age(now, self._newest(rows), vm_loads, bool(self.config.declared.vms)),
-            pairs=self._pairs(now, rows, routes, virtual_ips),
+            age_s=_age(now, self._reported(traffic), machines["t"].tolist()[-1:], bool(self.config.declared.vms)),
+            pairs=self._pairs(now, traffic, listed, routes, declared.virtual_ips),
             links=links,
-            vms=vm_states(now, vm_loads, MachineFacts(self._learnt, tuple(virtual_ips.values()), self.config)),
+            vms=vm_states(now, machines, self._machines, MachineFacts(relations, memory, self.config)),
             hosts={one.name: one for one in self.config.declared.hosts},
-            virtual_ips=virtual_ips,
+            virtual_ips=declared.virtual_ips,
             in_flight=tuple(in_flight),
             leads=leads,
             wanted=WantedState(
                 reservations={item.key: item for item in self.store.wanted.reservations(now)},
                 requests=requests,
-                weights=weights,
-                observed=observed,
+                weights=declared.weights,
+                observed=declared.observed,
             ),
             network=NetworkState(ways=self._way, outlook=self._outlook(now, ways) if requests else Outlook()),
         )
         return replace(world, network=replace(world.network, fabric=self._fabric.read_fabric(world)))
 
-    def _newest(self, rows: Sequence[Communication]) -> Seconds | None:
+    def _reported(self, traffic: Traffic) -> Seconds | None:
         """When switches last reported: where nobody has spoken for long, that is known all the same."""
-        span = None if rows else self.store.facts.span()
-        return rows[-1].t if rows else span and span[1]
+        span = None if len(traffic.t) else self.store.facts.span()
+        return float(traffic.t[-1]) if len(traffic.t) else span and span[1]
 
     def _outlook(self, now: Seconds, ways: Mapping[Pair, tuple[LinkKey, ...]]) -> Outlook:
         links = {key for way in ways.values() for key in way}
         return outlook(self.store, now, links, ways, self.config.demand.level)
 
     def _routes(
-        self, rows: Iterable[Communication], serving: Mapping[str, tuple[Destination, ...]], hosts_of: Mapping[str, str]
+        self, traffic: Traffic, numbers: Sequence[int], declared: DeclaredState, hosts_of: Mapping[str, str]
     ) -> dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]:
         """Each pair's destination (the newest seen, else the first that gets new ones) and the links towards it."""
-        destinations: dict[Pair, str | None] = {}
-        for row in rows:
-            destinations[row.pair] = row.destination or destinations.get(row.pair)
-        found = {}
-        for pair, seen in destinations.items():
-            behind = serving.get(pair.virtual_ip)
-            destination = seen or (behind[0].name if behind else None)
+        destinations, names = destinations_of(traffic), [*traffic.names.destinations]
+        found: dict[Pair, tuple[str | None, tuple[LinkKey, ...]]] = {}
+        for number in numbers:
+            pair, seen = traffic.names.pairs[number], destinations[number]
+            destination = names[seen] if seen >= 0 else declared.first(pair.virtual_ip)
             found[pair] = (destination, self._way_to(pair.source, destination, hosts_of.get(destination or "")))
         return found
 
@@ -160,105 +163,88 @@ class Gatherer:
         return way[:known] if known else self._way(source, host)
 
     def _way(self, source: str, end: str | None) -> tuple[LinkKey, ...]:
-        nodes = self.paths(source, end) if end else ()
-        return tuple(pairwise(nodes))
+        nodes = tuple(self.paths(source, end)) if end else ()
+        way = self._ways.get(nodes)
+        if way is None:
+            way = self._ways[nodes] = tuple(pairwise(nodes))
+        return way
 
     def _refresh(
-        self,
-        now: Seconds,
-        links: Mapping[LinkKey, LinkState],
-        ways: Mapping[Pair, tuple[LinkKey, ...]],
+        self, now: Seconds, links: Mapping[LinkKey, LinkState], ways: Mapping[Pair, tuple[LinkKey, ...]],
         spread: Mapping[str, Mapping[str, float]],
-    ) -> None:
+    ) -> None:  # fmt: skip
         if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.timing.learn_every_s:
             return
-        since, facts = now - self.config.timing.history_s, self.store.facts
-        self._learnt = learn(
-            Past(
-                facts.communications(since, now),
-                [one for one in facts.loads(VmLoad, since, now) if one.state == RUNNING],
-                facts.loads(LinkLoad, since, now),
-                ways,
-                {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s},
-                spread,
-            )
-        )
+        since = now - self.config.timing.history_s
+        past = Past.of(self._traffic.between(since, now), self._machines, self._links, since, now)
+        capacities = {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s}
+        self._learnt = learn(replace(past, ways=ways, capacities=capacities, shares=spread))
         self._learnt_at = now
+        self._ways.clear()  # those that are not taken any more
 
     def _pairs(
         self,
         now: Seconds,
-        rows: Sequence[Communication],
+        traffic: Traffic,
+        listed: Listed,
         routes: Mapping[Pair, tuple[str | None, tuple[LinkKey, ...]]],
         virtual_ips: Mapping[str, VirtualIp],
     ) -> dict[Pair, PairState]:
-        forecasts = _by_pair(self.store.forecasts.latest(now, self.config.demand.max_forecast_age_s))
-        by_pair: dict[Pair, list[Communication]] = defaultdict(list)
-        for row in rows:
-            by_pair[row.pair].append(row)
+        forecasts = self._forecasts(now)
+        # Rows come late by a poll or two: 'recent' is what was recent to them.
+        newest = float(traffic.t[-1]) if len(traffic.t) else now
+        rates = (mean_rates(traffic, listed, newest - one) for one in (RECENT_S, TYPICAL_S))
+        lines = np.array([column for pair in rates for column in pair]).T.tolist()
         states = {}
-        newest = rows[-1].t if rows else now  # rows come late by a poll or two: 'recent' is what was recent to them
-        for pair, own in by_pair.items():
+        for number in seen_pairs(traffic, listed):
+            pair, (sent, opened, usual_sent, usual_opened) = traffic.names.pairs[number], lines[number]
             service = virtual_ips.get(pair.virtual_ip)
-            recent, usual = rates(own, newest - RECENT_S), rates(own, newest - TYPICAL_S)
             states[pair] = PairState(
                 pair,
                 service.priority if service else 0,
                 *routes[pair],
-                *recent,
-                *usual,
+                sent,
+                opened,
+                usual_sent,
+                usual_opened,
                 self._learnt.bytes_per_connection.get(pair),
-                forecasts.get(pair, {}) if self.config.policy == "predictive" else {},
+                forecasts.of_pair(pair) if forecasts else {},
             )
         return states
 
+    def _forecasts(self, now: Seconds) -> IssuedForecasts | None:
+        if self.config.policy != "predictive":
+            return None
+        batch = self.store.forecasts.batch(now, self.config.demand.max_forecast_age_s)
+        return None if batch is None else IssuedForecasts.of(batch, self._places.of(batch.subjects))
 
-def rates(rows: Iterable[Communication], since: Seconds) -> tuple[float, float]:
-    """Mean bytes/s and connections/s over the rows after `since`; time without a row is unknown, not silence."""
-    own = [row for row in rows if row.t > since]
-    covered_s = sum(row.interval_s for row in own)
-    if covered_s <= 0:
-        return 0.0, 0.0
-    return sum(row.bytes for row in own) / covered_s, sum(row.new_connections for row in own) / covered_s
+    def _recent_links(self, now: Seconds) -> LoadRows:
+        rows = self._links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)
+        return rows[rows["t"] > rows["t"][-1] - RECENT_S] if len(rows) else rows
+
+    def _hosts(self, rows: LoadRows) -> dict[str, str]:
+        """Machine -> the host that it was last seen on."""
+        names, last = [*self._machines.names], dict(zip(rows["vm"].tolist(), rows["host"].tolist(), strict=True))
+        return {names[vm]: self._machines.hosts[host] for vm, host in last.items()}
 
 
-def link_states(links: Iterable[Link], loads: Iterable[LinkLoad]) -> dict[LinkKey, LinkState]:
-    """Both directions of every link that is up, with the rate lately measured on it (0 when it is not measured)."""
-    sums: dict[LinkKey, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
-    rows = list(loads)
-    since = rows[-1].t - RECENT_S if rows else 0.0
-    for row in (one for one in rows if one.t > since):
-        total = sums[row.from_node, row.to_node]
-        total[0] += row.bytes
-        total[1] += row.interval_s
-        total[2] += row.drops
-        total[3] += row.packets + row.drops
+def link_states(links: Iterable[Link], rows: LoadRows, numbers: Mapping[LinkKey, int]) -> dict[LinkKey, LinkState]:
+    """Both directions of every link that is up, with the rate measured on it in these rows (0 when it is not)."""
+    amounts, seconds, packets, drops = (
+        sum_by(rows["link"], rows[name], len(numbers) + 1) for name in ("bytes", "interval_s", "packets", "drops")
+    )
+    rates = np.divide(amounts, seconds, out=np.zeros_like(amounts), where=seconds > 0).tolist()
+    lost = np.divide(drops, packets + drops, out=np.zeros_like(drops), where=packets + drops > 0).tolist()
     states = {}
     for link in links:
         for key in ((link.a, link.b), (link.b, link.a)) if link.up else ():
-            amount, seconds, drops, packets = sums.get(key, (0.0, 0.0, 0.0, 0.0))
-            rate = amount / seconds if seconds else 0.0
-            states[key] = LinkState(key, link.capacity_bytes_per_s, rate, drops / packets if packets else 0.0)
+            number = numbers.get(key, -1)  # the last place is nobody's
+            states[key] = LinkState(key, link.capacity_bytes_per_s, rates[number], lost[number])
     return states
 
 
-def _by_pair(forecasts: Iterable[Forecast]) -> dict[Pair, dict[tuple[int, Quantity], Forecast]]:
-    found: dict[Pair, dict[tuple[int, Quantity], Forecast]] = defaultdict(dict)
-    for one in forecasts:
-        found[one.pair][one.horizon_s, one.quantity] = one
-    return found
-
-
-def _before_they_fell(health: Mapping[str, DestinationHealth]) -> dict[str, DestinationHealth]:
-    """As if everyone answered: the past is learnt from, and most of it is from before a destination went down."""
-    return {
-        name: replace(item, status=HealthStatus.UNKNOWN) if item.status is HealthStatus.DOWN else item
-        for name, item in health.items()
-    }
-
-
-def _age(now: Seconds, reported: Seconds | None, loads: Sequence[VmLoad], machines: bool) -> Seconds:
+def _age(now: Seconds, reported: Seconds | None, loads: Sequence[Seconds], machines: bool) -> Seconds:
     newest = [now - NO_FACTS_AGE_S if reported is None else reported]
     if machines:
-        newest.append(loads[-1].t if loads else now - NO_FACTS_AGE_S)
+        newest.append(loads[-1] if len(loads) else now - NO_FACTS_AGE_S)
     return max(0.0, now - min(newest))

@@ -1,12 +1,14 @@
 """Learns slowly changing facts from the recorded past: bytes of a connection, CPU and memory of communications."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from cpdb import BytesPerS, Communication, LinkLoad, Pair, VmLoad
-from orchestrator.relations import CpuRelation, LoadSample, MemoryRelation, fit, fit_memory
+import numpy as np
+
+from cpdb import BytesPerS, Pair
+from orchestrator.observe.window import Bools, Floats, Ints, LinkWindow, LoadRows, MachineWindow, Traffic, sum_by
+from orchestrator.relations import CpuRelation, MemoryRelation, Samples, fit_all, fit_memory
 
 BUCKET_S = 2.0
 SIZE_BUCKET_S = 5.0
@@ -17,20 +19,30 @@ FREE_SHARE = 0.85
 ENOUGH_CONNECTIONS, ENOUGH_BUCKETS = 30, 4
 # And among them must be times about as busy as the busiest: a surge may have sizes of its own.
 AS_BUSY_SHARE = 0.75
-FEATURES = ("connections_per_s", "bytes_per_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A stretch of measured rows, each kind oldest first; `ways` are the links that pairs take, as far as known."""
+    """A stretch of measured rows, with what the numbers in them stand for; `ways` are the links that pairs take.
 
-    communications: Sequence[Communication] = ()
-    vm_loads: Sequence[VmLoad] = ()
-    link_loads: Sequence[LinkLoad] = ()
+    `shares`: virtual IP -> machine -> its share of connections, where they are placed one by one and no row names a
+    machine. Machines that did not run are left out.
+    """
+
+    traffic: Traffic
+    machines: LoadRows
+    links: LoadRows
+    vms: Mapping[str, int]
+    link_numbers: Mapping[tuple[str, str], int]
     ways: Mapping[Pair, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     capacities: Mapping[tuple[str, str], BytesPerS] = field(default_factory=dict)
-    # virtual IP -> machine -> its share of connections, where they are placed one by one and no row names a machine
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, traffic: Traffic, machines: MachineWindow, links: LinkWindow, since: float, until: float) -> "Past":
+        """What ended in (since, until]."""
+        rows = machines.between(since, until)
+        return cls(traffic, rows[rows["running"]], links.between(since, until), machines.names, links.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,104 +56,167 @@ class Learnt:
 
 def learn(past: Past) -> Learnt:
     """Everything at once."""
-    by_pair: dict[Pair, list[Communication]] = defaultdict(list)
-    for row in past.communications:
-        by_pair[row.pair].append(row)
-    crowded = _crowded(past)
-    sizes = {
-        pair: _bytes_per_connection(rows, {bucket for key in past.ways.get(pair, ()) for bucket in crowded[key]})
-        for pair, rows in by_pair.items()
-    }
-    found = _both_kinds(past)
-    cpu, memory = {vm: both[0] for vm, both in found.items()}, {vm: both[1] for vm, both in found.items()}
-    return Learnt({pair: size for pair, size in sizes.items() if size}, cpu, memory)
+    samples = _samples(past)
+    names = [name for name, number in past.vms.items() if samples.known[number].any()]
+    numbers = np.array([past.vms[name] for name in names], dtype=np.int64)
+    cpu: list[tuple[CpuRelation, ...]] = [()] * len(names)
+    memory: list[tuple[MemoryRelation, ...]] = [()] * len(names)
+    for feature, rates in (("connections_per_s", samples.connections), ("bytes_per_s", samples.bytes)):
+        x, known = rates[numbers] / BUCKET_S, samples.known[numbers]
+        for n, one in enumerate(fit_all(feature, Samples(x, samples.used[numbers], samples.limit[numbers], known))):
+            cpu[n] += () if one is None else (one,)
+        filled = Samples(x, samples.memory_used[numbers], samples.memory_limit[numbers], known)
+        for n, same in enumerate(fit_memory(feature, filled)):
+            memory[n] += () if same is None else (same,)
+    return Learnt(dict(_sizes(past)), dict(zip(names, cpu, strict=True)), dict(zip(names, memory, strict=True)))
 
 
-def _crowded(past: Past) -> dict[tuple[str, str], set[int]]:
-    """Buckets in which a link was full or dropped packets, and the next one: what was lost is sent again later."""
-    found: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for load in past.link_loads:
-        key = load.from_node, load.to_node
-        capacity = past.capacities.get(key)
-        full = capacity is not None and load.bytes >= FREE_SHARE * capacity * load.interval_s
-        if full or load.drops:
-            # All of (t - interval, t] was crowded.
-            first, last = int((load.t - load.interval_s) // SIZE_BUCKET_S), int(load.t // SIZE_BUCKET_S)
-            found[key].update(range(first, last + 2))
-    return found
+class _Buckets(NamedTuple):
+    """Numbered stretches of time of one length, from the first of anything that was measured on."""
+
+    seconds: float
+    first: int
+    size: int
+
+    @classmethod
+    def of(cls, seconds: float, *times: Floats) -> "_Buckets":
+        ends = [int(t // seconds) for one in times if len(one) for t in (one[0], one[-1])]
+        return cls(seconds, min(ends, default=0), max(ends, default=0) - min(ends, default=0) + 1)
+
+    def place(self, t: Floats) -> Ints:
+        """The bucket that each moment lies in."""
+        return (t // self.seconds).astype(np.int64) - self.first
+
+    def sums(self, subject: Ints, bucket: Ints, weights: Floats | None, subjects: int) -> Floats:
+        """Subjects x buckets: sums of the weights, without any how many there are."""
+        return sum_by(subject * self.size + bucket, weights, subjects * self.size).reshape(subjects, self.size)
 
 
-def _bytes_per_connection(rows: Iterable[Communication], crowded: AbstractSet[int] = frozenset()) -> float | None:
+def _sizes(past: Past) -> Iterator[tuple[Pair, float]]:
     """Size of a connection at times when many come: the upper quartile over connections, not over time.
 
     Surges may have sizes of their own, and they are what will be asked about. Quiet stretches that drain a queue hold
     few connections, so their odd ratios weigh little. Where bytes are counted before a congested link, what is sent
-    again counts twice: buckets that were not `crowded` speak alone when they are enough, and about as busy.
+    again counts twice: buckets that were not crowded speak alone when they are enough, and about as busy.
     """
-    sums: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-    for row in rows:
-        bucket = sums[int(row.t // SIZE_BUCKET_S)]
-        bucket[0] += row.bytes
-        bucket[1] += row.new_connections
-    every = [(total / count, count) for total, count in sums.values() if count > 0]
-    free = [(sums[one][0] / sums[one][1], sums[one][1]) for one in sums.keys() - crowded if sums[one][1] > 0]
-    return _upper(free if _speaks_for(free, every) else every, 0)
+    traffic, pairs = past.traffic, past.traffic.names.pairs
+    buckets = _Buckets.of(SIZE_BUCKET_S, traffic.t)
+    place = buckets.place(traffic.t)[traffic.batch]
+    sent = buckets.sums(traffic.pair, place, traffic.bytes, len(pairs))
+    count = buckets.sums(traffic.pair, place, traffic.connections, len(pairs))
+    size = _upper(np.divide(sent, count, out=np.zeros_like(sent), where=count > 0), count)
+    crowded = _crowded(past, buckets)
+    touched = [n for n, pair in enumerate(pairs) if crowded and size[n] > 0 and _on_way(past, crowded, pair).any()]
+    if touched:
+        held = np.array([_on_way(past, crowded, pairs[n]) for n in touched])
+        own, free = count[touched], np.where(held, 0.0, count[touched])
+        ratio = np.divide(sent[touched], own, out=np.zeros_like(own), where=own > 0)
+        enough = ((free > 0).sum(axis=1) >= ENOUGH_BUCKETS) & (free.sum(axis=1) >= ENOUGH_CONNECTIONS)
+        speaks = enough & (_upper(free, free) >= AS_BUSY_SHARE * _upper(own, own))
+        size[touched] = np.where(speaks, _upper(ratio, free), size[touched])
+    for n in np.flatnonzero(size > 0):
+        yield pairs[n], float(size[n])
 
 
-def _speaks_for(free: Sequence[tuple[float, int]], every: Sequence[tuple[float, int]]) -> bool:
-    enough = len(free) >= ENOUGH_BUCKETS and sum(count for _, count in free) >= ENOUGH_CONNECTIONS
-    return enough and (_upper(free, 1) or 0) >= AS_BUSY_SHARE * (_upper(every, 1) or 0)
+def _upper(values: Floats, weights: Floats) -> Floats:
+    """The upper quartile of each row's values, by weight; 0 where nothing has weight."""
+    order = np.argsort(np.where(weights > 0, values, np.inf), axis=1, kind="stable")
+    passed = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
+    place = (passed >= SIZE_QUANTILE * passed[:, -1:]).argmax(axis=1)[:, None]
+    found = np.take_along_axis(values, np.take_along_axis(order, place, axis=1), axis=1)[:, 0]
+    return np.where(passed[:, -1] > 0, found, 0.0)
 
 
-def _upper(samples: Sequence[tuple[float, int]], by: int) -> float | None:
-    """The upper quartile over connections of (bytes per connection, connections), in the column `by`."""
-    left = SIZE_QUANTILE * sum(count for _, count in samples)
-    for one in sorted(samples, key=lambda one: one[by]):
-        left -= one[1]
-        if left <= 0:
-            return one[by]
-    return None
+def _crowded(past: Past, buckets: _Buckets) -> dict[int, Bools]:
+    """Buckets in which a link was full or dropped packets, and the next one: what was lost is sent again later."""
+    rows, most = past.links, np.full(len(past.link_numbers), np.inf)
+    for key, capacity in past.capacities.items():
+        if key in past.link_numbers:
+            most[past.link_numbers[key]] = capacity
+    bad = rows[(rows["bytes"] >= FREE_SHARE * most[rows["link"]] * rows["interval_s"]) | (rows["drops"] > 0)]
+    found: dict[int, Bools] = {}
+    # All of (t - interval, t] was crowded.
+    first, last = buckets.place(bad["t"] - bad["interval_s"]), buckets.place(bad["t"]) + 2
+    for link, begin, end in zip(bad["link"].tolist(), first.tolist(), last.tolist(), strict=True):
+        own = found.setdefault(link, np.zeros(buckets.size, dtype=np.bool_))
+        own[max(0, begin) : max(0, end)] = True
+    return found
 
 
-def _both_kinds(past: Past) -> dict[str, tuple[tuple[CpuRelation, ...], tuple[MemoryRelation, ...]]]:
-    """Machine -> its CPU relations and its memory relations, one a feature as far as there is an opinion."""
-    communicated: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
-    for row in past.communications:
-        parts = {row.destination: 1.0} if row.destination else past.shares.get(row.virtual_ip, {})
-        for vm, share in parts.items():
-            sums = communicated[vm][int(row.t // BUCKET_S)]
-            sums[0] += share * row.new_connections
-            sums[1] += share * row.bytes
-    work: dict[str, dict[int, list[VmLoad]]] = defaultdict(lambda: defaultdict(list))
-    for load in past.vm_loads:
-        work[load.vm][int(load.t // BUCKET_S)].append(load)
+def _on_way(past: Past, crowded: Mapping[int, Bools], pair: Pair) -> Bools:
+    """Buckets in which a pair's way was crowded anywhere."""
+    links = (past.link_numbers.get(key, -1) for key in past.ways.get(pair, ()))
+    found = [crowded[one] for one in links if one in crowded]
+    return np.logical_or.reduce(found) if found else np.zeros(1, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _MachineSamples:
+    """Machines x buckets: what they were asked for, what they used and what they might, where both are `known`."""
+
+    connections: Floats
+    bytes: Floats
+    used: Floats
+    limit: Floats
+    memory_used: Floats
+    memory_limit: Floats
+    known: Bools
+
+
+def _samples(past: Past) -> _MachineSamples:
+    traffic, rows, count = past.traffic, past.machines, len(past.vms)
+    buckets = _Buckets.of(BUCKET_S, traffic.t, rows["t"])
+    vm, place = rows["vm"].astype(np.int64), buckets.place(rows["t"])
+    seen = buckets.sums(vm, place, None, count)
+    used = buckets.sums(vm, place, rows["used"], count)
+    limit, memory_limit = (_extreme(np.minimum, buckets, rows, name, count) for name in ("limit", "memory_limit"))
+    memory_used = _extreme(np.maximum, buckets, rows, "memory_used", count)
+    connections, sent, told = _called(past, buckets)
     # What lies in the newest bucket is still incomplete: load without the traffic that caused it would teach nonsense.
-    rows = (past.communications, past.vm_loads)
-    until = min((int(one[-1].t // BUCKET_S) for one in rows if one), default=0)
-    return {vm: _of_machine(_before(until, communicated[vm]), work[vm]) for vm in communicated if vm in work}
+    until = min((int(buckets.place(t[-1:])[0]) for t in (traffic.t, rows["t"]) if len(t)), default=0)
+    known = told & (seen > 0) & (np.arange(buckets.size) < until)
+    return _MachineSamples(connections, sent, used / np.maximum(seen, 1), limit, memory_used, memory_limit, known)
 
 
-def _before(until: int, communicated: Mapping[int, list[float]]) -> dict[int, list[float]]:
-    return {number: sums for number, sums in communicated.items() if number < until}
+def _extreme(which: np.ufunc, buckets: _Buckets, rows: LoadRows, name: str, count: int) -> Floats:
+    found = np.full(count * buckets.size, np.inf if which is np.minimum else -np.inf)
+    which.at(found, rows["vm"].astype(np.int64) * buckets.size + buckets.place(rows["t"]), rows[name].astype(float))
+    return found.reshape(count, buckets.size)
 
 
-def _of_machine(
-    communicated: Mapping[int, Sequence[float]], work: Mapping[int, Sequence[VmLoad]]
-) -> tuple[tuple[CpuRelation, ...], tuple[MemoryRelation, ...]]:
-    """Connections cost, and so do the bytes they bring."""
-    shared = sorted(set(communicated) & set(work))
-    cpu, memory = [], []
-    for index, feature in enumerate(FEATURES):
-        rates = [(communicated[number][index] / BUCKET_S, work[number]) for number in shared]
-        cpu.append(fit(feature, [_sample(x, loads) for x, loads in rates]))
-        memory.append(fit_memory(feature, [_filled(x, loads) for x, loads in rates]))
-    return tuple(one for one in cpu if one is not None), tuple(one for one in memory if one is not None)
+def _called(past: Past, buckets: _Buckets) -> tuple[Floats, Floats, Bools]:
+    """Connections and bytes of each machine by bucket, and where it is known how many: 0 is known as well.
+
+    An observer that tells all says with every batch that whom it has named before was not called.
+    """
+    traffic, names, count = past.traffic, past.traffic.names, len(past.vms)
+    to_vm = np.array([past.vms.get(name, -1) for name in names.destinations] + [-1], dtype=np.int64)
+    spread = sorted(past.shares)
+    to_spread = {address: count + n for n, address in enumerate(spread)}
+    of_pair = np.array([to_spread.get(one.virtual_ip, -1) for one in names.pairs], dtype=np.int64)
+    subject = np.where(traffic.destination >= 0, to_vm[traffic.destination], of_pair[traffic.pair])
+    named = subject >= 0
+    subject, batch = subject[named], traffic.batch[named]
+    place, subjects = buckets.place(traffic.t)[batch], count + len(spread)
+    sums = [buckets.sums(subject, place, column[named], subjects) for column in (traffic.connections, traffic.bytes)]
+    told = (buckets.sums(subject, place, None, subjects) > 0) | _told(traffic, buckets, subject, batch, subjects)
+    for address, row in to_spread.items():
+        for vm, share in past.shares[address].items():
+            if (number := past.vms.get(vm)) is not None:
+                for column in sums:
+                    column[number] += share * column[row]
+                told[number] |= told[row]
+    return sums[0][:count], sums[1][:count], told[:count]
 
 
-def _sample(x: float, loads: Sequence[VmLoad]) -> LoadSample:
-    used = sum(one.cpu_cores_used for one in loads) / len(loads)
-    return LoadSample(x, used, min(one.cpu_cores_limit for one in loads))
-
-
-def _filled(x: float, loads: Sequence[VmLoad]) -> LoadSample:
-    return LoadSample(x, max(one.memory_bytes_used for one in loads), min(one.memory_bytes_limit for one in loads))
+def _told(traffic: Traffic, buckets: _Buckets, subject: Ints, batch: Ints, subjects: int) -> Bools:
+    """Subjects x buckets: whether an observer that had named the subject before told all in it."""
+    place, found = buckets.place(traffic.t), np.zeros((subjects, buckets.size), dtype=np.bool_)
+    for observer in np.unique(traffic.observer[traffic.complete]):
+        told = np.zeros(buckets.size, dtype=np.bool_)
+        told[place[traffic.complete & (traffic.observer == observer)]] = True
+        own = traffic.observer[batch] == observer
+        first = np.full(subjects, buckets.size)
+        np.minimum.at(first, subject[own], place[batch[own]])
+        found |= told & (np.arange(buckets.size) >= first[:, None])
+    return found

@@ -1,14 +1,17 @@
 """Reads from the loads of the last seconds how each machine is: what it uses, whether it is starved or long calm."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from math import isnan
+from typing import NamedTuple, Protocol, TypeVar
 
-from cpdb import Seconds, VirtualIp, VmLoad
+import numpy as np
+
+from cpdb import Seconds, VirtualIp
 from orchestrator.config import CpuSettings, OrchestratorConfig
 from orchestrator.declared import VmSpec
 from orchestrator.observe.learn import Learnt
+from orchestrator.observe.window import Bools, Floats, Ints, LoadRows, MachineWindow, sum_by
 from orchestrator.relations import CpuRelation, MemoryRelation
 from orchestrator.world import MemoryState, VmState
 
@@ -27,45 +30,37 @@ class Counted(Protocol):
 Relation = TypeVar("Relation", bound=Counted)
 
 
-def cpu_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIp]) -> tuple[CpuRelation, ...]:
-    """The machine's own relations, or those of the peer that knows most, with a wider spread; () when nobody knows."""
-    known, peer = _nearest(vm, learnt.relations, services)
-    if peer is None:
-        return known
-    return tuple(replace(one, spread_cores=WIDER * one.spread_cores, peer=peer) for one in known)
+def cpu_relations(learnt: Learnt, services: Iterable[VirtualIp]) -> dict[str, tuple[CpuRelation, ...]]:
+    """Each machine's own relations, or those of the peer that knows most, with a wider spread."""
+    found = dict(learnt.relations)
+    for vm, peer in _peers(learnt.relations, services).items():
+        known = learnt.relations[peer]
+        found[vm] = tuple(replace(one, spread_cores=WIDER * one.spread_cores, peer=peer) for one in known)
+    return found
 
 
-def memory_relations(vm: str, learnt: Learnt, services: Iterable[VirtualIp]) -> tuple[MemoryRelation, ...]:
+def memory_relations(learnt: Learnt, services: Iterable[VirtualIp]) -> dict[str, tuple[MemoryRelation, ...]]:
     """The same for memory."""
-    known, peer = _nearest(vm, learnt.memory, services)
-    if peer is None:
-        return known
-    return tuple(replace(one, spread_bytes=WIDER * one.spread_bytes, peer=peer) for one in known)
+    found = dict(learnt.memory)
+    for vm, peer in _peers(learnt.memory, services).items():
+        known = learnt.memory[peer]
+        found[vm] = tuple(replace(one, spread_bytes=WIDER * one.spread_bytes, peer=peer) for one in known)
+    return found
 
 
-def _nearest(
-    vm: str, learnt: Mapping[str, tuple[Relation, ...]], services: Iterable[VirtualIp]
-) -> tuple[tuple[Relation, ...], str | None]:
-    """What the machine itself has learnt (None), or what a peer has, and that peer."""
-    own = learnt.get(vm, ())
-    if own:
-        return own, None
-    peer = _best(vm, {name: sum(one.samples for one in known) for name, known in learnt.items()}, services)
-    return learnt.get(peer or "", ()), peer
+def _peers(learnt: Mapping[str, tuple[Relation, ...]], services: Iterable[VirtualIp]) -> dict[str, str]:
+    """Machines that have learnt nothing themselves, and of those that serve with them the one that knows most."""
+    samples = {name: sum(one.samples for one in known) for name, known in learnt.items() if known}
+    found: dict[str, str] = {}
+    for service in services:
+        able = [one.name for one in service.destinations if one.name in samples]
+        best = max(able, key=lambda name: (samples[name], name), default=None)
+        for one in service.destinations if best is not None else ():
+            if one.name not in samples and best is not None:
+                found[one.name] = max(found.get(one.name, best), best, key=lambda name: (samples[name], name))
+    return found
 
 
-def _best(vm: str, samples: Mapping[str, int], services: Iterable[VirtualIp]) -> str | None:
-    found = {
-        one.name
-        for service in services
-        if any(one.name == vm for one in service.destinations)
-        for one in service.destinations
-        if one.name != vm and samples.get(one.name, 0) > 0
-    }
-    return max(found, key=lambda name: (samples[name], name), default=None)
-
-
-RUNNING = "running"
 RECENT_S = 3.0
 TYPICAL_S = 12.0
 STARVED_S = 5.0
@@ -76,84 +71,131 @@ STARVED_SHARE = 0.95
 class MachineFacts:
     """What machines are judged by besides their loads."""
 
-    learnt: Learnt
-    services: tuple[VirtualIp, ...]
+    relations: Mapping[str, tuple[CpuRelation, ...]]
+    memory: Mapping[str, tuple[MemoryRelation, ...]]
     config: OrchestratorConfig
 
 
-def vm_states(now: Seconds, loads: Iterable[VmLoad], known: MachineFacts) -> dict[str, VmState]:
+class _Loads:
+    """Rows of machines by number, oldest first; everything told of a machine is an array by its number."""
+
+    def __init__(self, rows: LoadRows, count: int) -> None:
+        self.rows, self.count = rows, count
+        self.vm = rows["vm"].astype(np.int64)
+        self.last = self._row_of(np.arange(len(rows)))
+        self.first = self._row_of(np.arange(len(rows))[::-1])
+
+    def _row_of(self, order: Ints) -> Ints:
+        found = np.full(self.count, -1)
+        found[self.vm[order]] = order  # of several the one written last stands
+        return found
+
+    def where(self, which: Bools) -> "_Loads":
+        """These rows alone."""
+        return _Loads(self.rows[which], self.count)
+
+    def after(self, since: Seconds) -> "_Loads":
+        """What was measured later."""
+        return self.where(self.rows["t"] > since)
+
+    def sums(self, name: str) -> Floats:
+        """By machine."""
+        return sum_by(self.vm, self.rows[name], self.count)
+
+    @property
+    def seen(self) -> Ints:
+        """Rows by machine."""
+        return np.bincount(self.vm, minlength=self.count)
+
+    def means(self, name: str, otherwise: Floats) -> Floats:
+        """By machine; where nothing was measured, `otherwise`."""
+        return np.where(self.seen > 0, self.sums(name) / np.maximum(1, self.seen), otherwise)
+
+    def reach_back(self, least_s: Seconds) -> Bools:
+        """Whether there are rows, so far apart."""
+        if not len(self.rows):
+            return np.zeros(self.count, dtype=np.bool_)
+        t = self.rows["t"]
+        found: Bools = (self.last >= 0) & (t[self.last] - t[self.first] >= least_s)
+        return found
+
+    def most(self, name: str) -> Ints:
+        """The largest value by machine."""
+        found = np.zeros(self.count, dtype=np.int64)
+        np.maximum.at(found, self.vm, self.rows[name])
+        return found
+
+
+def vm_states(now: Seconds, rows: LoadRows, window: MachineWindow, known: MachineFacts) -> dict[str, VmState]:
     """The machines by name, from loads of about the last `TYPICAL_S` seconds, oldest first."""
-    by_vm: dict[str, list[VmLoad]] = defaultdict(list)
-    for one in loads:
-        by_vm[one.vm].append(one)
-    newest = max((own[-1].t for own in by_vm.values()), default=now)
+    if not len(rows):
+        return {}
+    every = _Loads(rows, len(window.names))
+    newest = rows[every.last]
     # A machine that was not in the newest answers is gone, or its host is; one that was stopped is told as such.
-    alive = {
-        name: [one for one in own if one.state == RUNNING]
-        for name, own in by_vm.items()
-        if own[-1].t >= newest - RECENT_S and own[-1].state == RUNNING
+    alive = (every.last >= 0) & (newest["t"] >= rows["t"].max() - RECENT_S) & newest["running"]
+    if not alive.any():
+        return {}
+    specs = [known.config.declared.vm(name) for name in window.names]
+    told = _told(now, every.where(rows["running"] & alive[every.vm]), specs, known.config.cpu)
+    names = [name for name, number in window.names.items() if alive[number]]
+    columns = (column[alive].tolist() for column in (newest["host"], newest["limit"], newest["vcpus"], newest["t"]))
+    lines = zip(names, *columns, *(column[alive].tolist() for column in told), strict=True)
+    dirty = dict(zip(names, newest["dirty"][alive].tolist(), strict=True))
+    limits = dict(zip(names, newest["memory_limit"][alive].tolist(), strict=True))
+    return {
+        name: VmState(
+            name,
+            window.hosts[host],
+            used,
+            limit,
+            vcpus,
+            MemoryState(
+                limits[name],
+                memory_used if memory_told else None,
+                None if isnan(dirty[name]) else dirty[name],
+                known.memory.get(name, ()),
+                memory_calm,
+            ),
+            specs[window.names[name]],
+            known.relations.get(name, ()),
+            calm,
+            lately,
+            starved,
+            t,
+        )
+        for name, host, limit, vcpus, t, used, calm, lately, starved, memory_used, memory_told, memory_calm in lines
     }
-    return {name: _vm(now, own, known) for name, own in alive.items()}
 
 
-def _vm(now: Seconds, loads: Sequence[VmLoad], known: MachineFacts) -> VmState:
-    last = loads[-1]
-    spec = known.config.declared.vm(last.vm)
-    recent = [one for one in loads if one.t > now - RECENT_S] or [last]
-    return VmState(
-        name=last.vm,
-        host=last.host,
-        cores_used=_mean_used(recent),
-        cores_limit=last.cpu_cores_limit,
-        vcpus=last.vcpus,
-        memory=MemoryState(
-            last.memory_bytes_limit,
-            used_bytes=_memory_used(loads),
-            dirty_bytes_per_s=last.dirty_bytes_per_s,
-            relations=memory_relations(last.vm, known.learnt, known.services),
-            calm=_memory_calm(now, loads, known.config),
-        ),
-        spec=spec,
-        relations=cpu_relations(last.vm, known.learnt, known.services),
-        calm=spec is not None and _calm(now, loads, spec, known.config.cpu.calm_s, known.config.cpu),
-        lately_calm=spec is not None and _calm(now, loads, spec, known.config.cpu.calm_foreseen_s, known.config.cpu),
-        starved=_starved(now, loads),
-        seen_at=last.t,
+class _Told(NamedTuple):
+    """By machine: cores lately used, whether it is calm, lately calm and starved; the same of memory, if it tells."""
+
+    used: Floats
+    calm: Bools
+    lately_calm: Bools
+    starved: Bools
+    memory_used: Ints
+    memory_told: Bools
+    memory_calm: Bools
+
+
+def _told(now: Seconds, own: _Loads, specs: Sequence[VmSpec | None], settings: CpuSettings) -> _Told:
+    last = own.rows[own.last]
+    used = own.after(now - RECENT_S).means("used", last["used"])
+    least = np.array([-np.inf if one is None else one.cpu_cores_min for one in specs])
+    # Well below the everyday limit on average, and not rising: single seconds may exceed it by chance.
+    rising = used >= settings.headroom * least
+    calm, lately = (
+        ~rising & window.reach_back(0.8 * calm_s) & (window.means("used", used) < settings.calm_share * least)
+        for calm_s in (settings.calm_s, settings.calm_foreseen_s)
+        for window in (own.after(now - calm_s - 1),)
     )
-
-
-def _calm(now: Seconds, loads: Sequence[VmLoad], spec: VmSpec, calm_s: Seconds, settings: CpuSettings) -> bool:
-    """For so long well below the everyday limit on average, and not rising: single seconds may exceed it by chance."""
-    recent = [one for one in loads if one.t > now - RECENT_S] or loads[-1:]
-    window = _window(now, loads, calm_s)
-    quiet = bool(window) and _mean_used(window) < settings.calm_share * spec.cpu_cores_min
-    return quiet and _mean_used(recent) < settings.headroom * spec.cpu_cores_min
-
-
-def _window(now: Seconds, loads: Sequence[VmLoad], calm_s: Seconds) -> Sequence[VmLoad]:
-    """The loads by which calm is judged; none when they do not reach back far enough."""
-    window = [one for one in loads if one.t > now - calm_s - 1]
-    return window if window and window[-1].t - window[0].t >= 0.8 * calm_s else ()
-
-
-def _mean_used(loads: Sequence[VmLoad]) -> float:
-    return sum(one.cpu_cores_used for one in loads) / len(loads)
-
-
-def _starved(now: Seconds, loads: Sequence[VmLoad]) -> bool:
-    window = [one for one in loads if one.t > now - STARVED_S]
-    limit = sum(one.cpu_cores_limit for one in window)
-    return len(window) >= 3 and limit > 0 and sum(one.cpu_cores_used for one in window) >= STARVED_SHARE * limit
-
-
-def _memory_used(loads: Sequence[VmLoad]) -> int | None:
-    """The most that was used; a guest that seems to use everything all the time does not tell what it uses."""
-    told = any(one.memory_bytes_used < one.memory_bytes_limit for one in loads)
-    return max(one.memory_bytes_used for one in loads) if told else None
-
-
-def _memory_calm(now: Seconds, loads: Sequence[VmLoad], config: OrchestratorConfig) -> bool:
-    window = _window(now, loads, config.cpu.calm_s)
-    return bool(window) and all(
-        one.memory_bytes_used < config.cpu.calm_share * one.memory_bytes_limit for one in window
-    )
+    lately_own, long = own.after(now - STARVED_S), own.after(now - settings.calm_s - 1)
+    limit = lately_own.sums("limit")
+    starved = (lately_own.seen >= 3) & (limit > 0) & (lately_own.sums("used") >= STARVED_SHARE * limit)
+    full = long.rows["memory_used"] >= settings.calm_share * long.rows["memory_limit"]
+    # A guest that seems to use everything all the time does not tell what it uses.
+    tells = own.where(own.rows["memory_used"] < own.rows["memory_limit"]).seen > 0
+    roomy = long.reach_back(0.8 * settings.calm_s) & (long.where(full).seen == 0)
+    return _Told(used, calm, lately, starved, own.most("memory_used"), tells, roomy)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured_rows import LoadSample, fit_bytes, past, states_of
 from worlds import CONFIG, NOW, foreseen, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, VirtualIp, VmLoad
@@ -22,9 +23,9 @@ from orchestrator import (
     plan,
 )
 from orchestrator.context import PlanningContext
-from orchestrator.observe.learn import Learnt, Past, learn
-from orchestrator.observe.measured import MachineFacts, memory_relations, vm_states
-from orchestrator.relations import LoadSample, MemoryRelation, fit_memory
+from orchestrator.observe.learn import learn
+from orchestrator.observe.measured import memory_relations
+from orchestrator.relations import MemoryRelation
 from orchestrator.strategies.memory import memory_need
 
 MIB = 1 << 20
@@ -172,11 +173,11 @@ def test_the_need_rises_with_talk_and_level_and_is_never_below_what_is_measured(
 def test_the_line_is_learnt_from_machines_that_are_not_full() -> None:
     free = [LoadSample(float(x), (40 + 4 * x) * MIB, 256 * MIB) for x in range(5, 25)]
     full = [LoadSample(60.0, 250 * MIB, 256 * MIB)] * 20
-    found = fit_memory("connections_per_s", [*free, *full])
+    found = fit_bytes("connections_per_s", [*free, *full])
     assert found is not None
     assert found.slope == pytest.approx(4 * MIB, rel=0.01)
     assert found.base_bytes == pytest.approx(40 * MIB, rel=0.01)
-    assert fit_memory("connections_per_s", full) is None
+    assert fit_bytes("connections_per_s", full) is None
 
 
 def load(name: str, t: float, used: int, size: int = 256) -> VmLoad:
@@ -189,24 +190,23 @@ def test_a_new_machine_learns_from_its_peer_with_less_certainty() -> None:
         rate = 5 + 10 * (second % 40 >= 20)
         rows.append(Communication("c1", "10.0.0.1", "shop1", NOW + second, 1.0, rate * 1000, rate, rate))
         loads.append(load("shop1", NOW + second, 40 + 4 * rate))
-    learnt = learn(Past(rows, loads))
+    learnt = learn(past(rows, loads))
     both = (Destination("shop1", "10.0.0.11", "m"), Destination("shop2", "10.0.0.12", "m"))
     service = VirtualIp("10.0.0.1", "shop", 10, both)
-    (own,) = [one for one in memory_relations("shop1", learnt, [service]) if one.feature == "connections_per_s"]
-    (lent,) = [one for one in memory_relations("shop2", learnt, [service]) if one.feature == "connections_per_s"]
+    (own,) = [one for one in memory_relations(learnt, [service])["shop1"] if one.feature == "connections_per_s"]
+    (lent,) = [one for one in memory_relations(learnt, [service])["shop2"] if one.feature == "connections_per_s"]
     assert own.peer is None and lent.peer == "shop1"
     assert own.slope == lent.slope == pytest.approx(4 * MIB, rel=0.2)
     assert lent.spread_bytes >= own.spread_bytes
-    assert memory_relations("stranger", learnt, [service]) == ()
+    assert "stranger" not in memory_relations(learnt, [service])
 
 
 def test_use_and_calm_are_read_from_the_loads_and_a_silent_guest_tells_nothing() -> None:
-    known = MachineFacts(Learnt(), (), CONFIG)
-    seen = vm_states(NOW + 12, [load("a", NOW + n, 40 + n) for n in range(13)], known)["a"]
+    seen = states_of(NOW + 12, [load("a", NOW + n, 40 + n) for n in range(13)], CONFIG)["a"]
     assert (seen.memory.used_bytes, seen.memory.calm) == (52 * MIB, True)
-    busy = vm_states(NOW + 12, [load("a", NOW + n, 240 if n == 9 else 40) for n in range(13)], known)["a"]
+    busy = states_of(NOW + 12, [load("a", NOW + n, 240 if n == 9 else 40) for n in range(13)], CONFIG)["a"]
     assert (busy.memory.used_bytes, busy.memory.calm) == (240 * MIB, False)
-    silent = vm_states(NOW + 12, [load("a", NOW + n, 256) for n in range(13)], known)["a"]
+    silent = states_of(NOW + 12, [load("a", NOW + n, 256) for n in range(13)], CONFIG)["a"]
     assert (silent.memory.used_bytes, silent.memory.calm) == (None, False)
-    young = vm_states(NOW + 12, [load("a", NOW + n, 40) for n in range(8, 13)], known)["a"]
+    young = states_of(NOW + 12, [load("a", NOW + n, 40) for n in range(8, 13)], CONFIG)["a"]
     assert not young.memory.calm

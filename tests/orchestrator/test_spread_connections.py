@@ -4,12 +4,13 @@ import random
 from dataclasses import replace
 
 import pytest
+from measured_rows import past
 from worlds import CONFIG, RELATION, foreseen, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, Standing, VirtualIp, VmLoad
 from orchestrator import World
 from orchestrator.context import PlanningContext, served_demands, vm_need
-from orchestrator.observe.learn import Past, learn
+from orchestrator.observe.learn import learn
 
 
 def service(first: int = 100, second: int = 100, affinity: str = "connection") -> VirtualIp:
@@ -61,8 +62,8 @@ def test_relations_are_learnt_although_no_row_names_a_machine() -> None:
         for n, c in enumerate(counts)
         for name, share in (("a", 0.75), ("b", 0.25))
     ]
-    found = learn(Past(rows, loads, shares={"shop": {"a": 0.75, "b": 0.25}})).relations
+    found = learn(past(rows, loads, shares={"shop": {"a": 0.75, "b": 0.25}})).relations
     for name in ("a", "b"):
         (relation,) = [one for one in found[name] if one.feature == "connections_per_s"]
         assert relation.slope == pytest.approx(0.02, rel=0.1)
-    assert learn(Past(rows, loads)).relations == {}
+    assert learn(past(rows, loads)).relations == {}

@@ -226,3 +226,28 @@ def forecast(
     show("forecast", result, json)
     if peers and (lacking := missing()):
         errors.print(f"beside peers: not measured, because of {lacking}", highlight=False, markup=False)
+
+
+@bench.command()
+def orchestrate(
+    pairs: Annotated[int, typer.Option("--pairs", min=10, max=200_000, help="Pairs that talk")] = 10_000,
+    vms: Annotated[int, typer.Option("--vms", min=2, max=50_000, help="Number of virtual machines")] = 2000,
+    hosts: Annotated[int, typer.Option("--hosts", min=2, max=2000, help="Number of hosts")] = 200,
+    history: Annotated[int, typer.Option("--history", min=30, help="Seconds recorded before the first cycle")] = 300,
+    seed: SeedOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """Run the orchestrator's whole cycle, from the database to the plan: usual ones, and with hosts running short.
+
+    A database of some minutes is built first, which takes longer than the cycles. Among the cycles are some that learn.
+
+    Examples:
+        forepath bench orchestrate
+        forepath bench orchestrate --pairs 10000 --vms 2000 --hosts 200 --json -
+    """
+    from tools.bench.orchestrate import OrchestrateScale, measure
+
+    scale = OrchestrateScale(pairs, vms, hosts, history, seed)
+    with errors.status("orchestrate") as status:
+        result = measure(scale, lambda part: status.update(f"orchestrate: {part}"))
+    show("orchestrate", result, json)

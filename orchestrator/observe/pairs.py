@@ -1,0 +1,146 @@
+"""What is known of each pair: whom it talks to, how much lately, and what is foreseen of it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from cpdb import NO_MODEL, Forecast, ForecastBatch, Pair, Quantity, Seconds, Subject, SubjectKind
+from orchestrator.observe.window import Floats, Listed, Traffic, sum_by
+
+
+class Rates(NamedTuple):
+    """By number of the pair, 0 where nothing is known."""
+
+    bytes_per_s: Floats
+    connections_per_s: Floats
+
+
+def seen_pairs(traffic: Traffic, listed: Listed) -> list[int]:
+    """Numbers of the pairs that were listed, in the order in which they first were."""
+    first = np.full(len(traffic.names.pairs), len(traffic.batch))
+    np.minimum.at(first, listed.pair, listed.row)
+    order = np.argsort(first, kind="stable")
+    found: list[int] = order[first[order] < len(traffic.batch)].tolist()
+    return found
+
+
+def destinations_of(traffic: Traffic) -> list[int]:
+    """By number of the pair: the number of the destination that was named last, -1 for none."""
+    found = np.full(len(traffic.names.pairs), -1)
+    named = traffic.destination >= 0
+    found[traffic.pair[named]] = traffic.destination[named]  # of several the one written last stands
+    destinations: list[int] = found.tolist()
+    return destinations
+
+
+def mean_rates(traffic: Traffic, listed: Listed, since: Seconds) -> Rates:
+    """Means over what each pair's observers covered after `since`; time without a word is unknown, not silence.
+
+    A complete batch covers every pair that its observer listed before in this traffic, another one those that it lists.
+    """
+    pairs, first = len(traffic.names.pairs), int(np.searchsorted(traffic.t, since, side="right"))
+    late = traffic.batch >= first
+    covered_s = _silence_included(traffic, listed, first)
+    partial = late & ~traffic.complete[traffic.batch]
+    if partial.any():
+        # A pair with two destinations in a batch was covered once.
+        once = np.unique(traffic.batch[partial] * pairs + traffic.pair[partial])
+        covered_s += sum_by(once % pairs, traffic.interval_s[once // pairs], pairs)
+    sums = (sum_by(traffic.pair[late], one[late], pairs) for one in (traffic.bytes, traffic.connections))
+    return Rates(*(np.divide(one, covered_s, out=np.zeros(pairs), where=covered_s > 0) for one in sums))
+
+
+def _silence_included(traffic: Traffic, listed: Listed, first: int) -> Floats:
+    """Seconds by pair that complete batches from number `first` on say something about."""
+    observers, batches = len(traffic.names.observers), len(traffic.t)
+    intervals = np.zeros((observers, batches + 1))
+    told = np.flatnonzero(traffic.complete)
+    intervals[traffic.observer[told], told] = traffic.interval_s[told]
+    onward = intervals[:, ::-1].cumsum(axis=1)[:, ::-1]
+    seconds = onward[listed.observer, np.maximum(listed.batch, first)]
+    return sum_by(listed.pair, seconds, len(traffic.names.pairs))
+
+
+Cell = tuple[int, Quantity]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IssuedForecasts:
+    """One issue of forecasts of pairs, from which each pair's are made when they are asked for."""
+
+    batch: ForecastBatch
+    places: Mapping[Pair, int]
+    cells: Mapping[Cell, int]
+    values: "memoryview[float]"
+
+    @classmethod
+    def of(cls, batch: ForecastBatch, places: Mapping[Pair, int]) -> "IssuedForecasts":
+        """`places` are those of the pairs among the batch's subjects."""
+        cells = {key: number for number, key in enumerate(product(batch.horizons_s, batch.quantities))}
+        return cls(batch, places, cells, memoryview(batch.quantiles).cast("f"))
+
+    def of_pair(self, pair: Pair) -> Mapping[Cell, Forecast]:
+        """What is said of it; empty where nothing is."""
+        place = self.places.get(pair)
+        return {} if place is None else PairForecasts(self, pair, place)
+
+    def made(self, pair: Pair, place: int, key: Cell) -> Forecast | None:
+        """One of them, None where nothing is said."""
+        number = self.cells.get(key)
+        if number is None:
+            return None
+        batch, wide = self.batch, len(self.batch.levels)
+        cell = place * len(self.cells) + number
+        model = batch.chosen[cell]
+        known = zip(batch.levels, self.values[cell * wide : (cell + 1) * wide].tolist(), strict=True)
+        said = {level: value for level, value in known if value == value} if model != NO_MODEL else {}
+        return Forecast(pair, batch.issued_at, *key, batch.models[model], said) if said else None
+
+
+class PairForecasts(Mapping[Cell, Forecast]):
+    """A pair's forecasts by horizon and quantity, each made when it is asked for."""
+
+    __slots__ = ("_issued", "_pair", "_place")
+
+    def __init__(self, issued: IssuedForecasts, pair: Pair, place: int) -> None:
+        self._issued, self._pair, self._place = issued, pair, place
+
+    def get(self, key: Cell, default: Forecast | None = None) -> Forecast | None:  # type: ignore[override]
+        """The forecast, or `default` where nothing is said."""
+        return self._issued.made(self._pair, self._place, key) or default
+
+    def __getitem__(self, key: Cell) -> Forecast:
+        found = self.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[Cell]:
+        return (key for key in self._issued.cells if self.get(key) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(slots=True)
+class PairPlaces:
+    """Where pairs are in a list of subjects; found again only when the list is another one."""
+
+    _subjects: tuple[Subject, ...] = ()
+    _places: dict[Pair, int] = field(default_factory=dict)
+
+    def of(self, subjects: tuple[Subject, ...]) -> Mapping[Pair, int]:
+        """By pair."""
+        if subjects is not self._subjects:
+            known = enumerate(subjects)
+            self._places = {Pair(one.a, one.b): place for place, one in known if one.kind is SubjectKind.PAIR}
+            self._subjects = subjects
+        return self._places
