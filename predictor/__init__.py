@@ -12,6 +12,7 @@ from predictor.models import BASELINES, Adopting, Model, build_models, known_mod
 from predictor.service.cycle import Predictor, PredictorReport
 from predictor.service.loop import run
 from predictor.service.tiers import FAST, SLOW, Tiers, tier_of
+from predictor.service.workers import use_one_thread
 from predictor.trust.activity import rolling_probabilities
 from predictor.trust.scores import ModelScore, summarise_scores
 
@@ -45,4 +46,5 @@ __all__ = [
     "run",
     "summarise_scores",
     "tier_of",
+    "use_one_thread",
 ]

@@ -11,7 +11,7 @@ from backtest.whatif.records import EventKind, OfferedLoad, PolicyRun, ReplayPol
 from backtest.whatif.truth import TrueFuture
 from cpdb import Seconds, Store, open_store
 from orchestrator import Orchestrator, OrchestratorConfig, Timing
-from predictor import Predictor
+from predictor import Predictor, use_one_thread
 
 Progress = Callable[[float], None]
 # (number of the row that begins, the moment)
@@ -30,6 +30,8 @@ def replay(
     `static` keeps base limits, declared weights and shortest ways. Raises StoreError where no temporary file can be
     written.
     """
+    # As in the live predictor's process: threads for small arrays only wait for one another.
+    use_one_thread()
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="forepath-whatif-"))
         store = open_store(f"sqlite:///{Path(folder) / 'cpdb.db'}")
