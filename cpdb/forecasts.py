@@ -231,7 +231,11 @@ class ForecastBatch:
     def trust(self, subject: Subject) -> Trust:
         """How far the subject's forecasts are trusted, and why no farther."""
         place = next(iter(self._positions((subject,))), None)
-        if place is None or not self.horizon_s:
+        return UNTRUSTED if place is None else self.trust_at(place)
+
+    def trust_at(self, place: int) -> Trust:
+        """The same of the subject in this place."""
+        if not self.horizon_s:
             return UNTRUSTED
         horizon_s = int(_opened(self.horizon_s, "H")[place])
         if not self.doubts:

@@ -97,7 +97,9 @@ class IssuedForecasts:
         model = batch.chosen[cell]
         known = zip(batch.levels, self.values[cell * wide : (cell + 1) * wide].tolist(), strict=True)
         said = {level: value for level, value in known if value == value} if model != NO_MODEL else {}
-        return Forecast(pair, batch.issued_at, *key, batch.models[model], said) if said else None
+        if not said:
+            return None
+        return Forecast(pair, batch.issued_at, *key, batch.models[model], said, trust=batch.trust_at(place))
 
 
 class PairForecasts(Mapping[Cell, Forecast]):
