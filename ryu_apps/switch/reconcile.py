@@ -214,7 +214,7 @@ class RefusedChanges:
     def holds_back(self, change: Change, now: Seconds) -> bool:
         """Whether the same was refused a moment ago."""
         refusal = self._by_subject.get(subject(change)) if self._by_subject else None
-        return refusal is not None and _timeless(refusal.change) == _timeless(change) and now - refusal.t <= RETRY_S
+        return refusal is not None and _timeless(refusal.change) == _timeless(change) and now < refusal.t + RETRY_S
 
     def retry_times(self) -> list[Seconds]:
         """When each of them may be tried again."""

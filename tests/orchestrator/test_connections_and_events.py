@@ -12,7 +12,7 @@ from cpdb import DriverError
 from orchestrator import Finished, HostSpec, LibvirtHypervisors, SetMemory, SetNetworkRate, SetVcpus, VmAction
 from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import interfaces, network_rate, until, within
-from orchestrator.act.libvirt.measuring import Dirtying
+from orchestrator.act.libvirt.measuring import ANSWER_AFTER_S, EVERY_S, Dirtying
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 GIB = 1 << 30
@@ -201,6 +201,9 @@ def test_a_rate_is_known_for_a_while_and_the_newest_counts() -> None:
     dirtying.note("a", measured(20, 99.0), 130.0)
     assert dirtying.rate("a", 131.0) == 5e6
     assert dirtying.rate("a", 200.0) is None
+    # One that was begun when the guest's turn came may arrive as late as the next turn.
+    dirtying.note("b", measured(20, 99.0), 99.0 + EVERY_S + ANSWER_AFTER_S)
+    assert dirtying.rate("b", 113.0) == 20 * MIB
 
 
 def test_a_measurement_that_is_not_done_says_nothing() -> None:

@@ -113,8 +113,12 @@ class Answering:
 
     held: threading.Event = field(default_factory=threading.Event)
     cpu_ns: int = 0
+    # What it answers to who does not want to wait
+    refusing: Exception | None = None
 
-    def getAllDomainStats(self, _wanted: int, _flags: int) -> list[tuple[Any, dict[str, Any]]]:  # noqa: N802
+    def getAllDomainStats(self, _wanted: int, flags: int) -> list[tuple[Any, dict[str, Any]]]:  # noqa: N802
+        if self.refusing is not None and flags & libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT:
+            raise self.refusing
         if self.held.is_set():
             while self.held.is_set():
                 time.sleep(0.01)
@@ -176,6 +180,16 @@ def test_a_host_that_hangs_costs_neither_time_nor_the_others_loads(two: dict[str
     meter.loads(110.0)
     hosts, _ = meter.loads(111.0)
     assert {one.host for one in hosts} == {"h1", "h2"}
+
+
+@pytest.mark.parametrize("code", [libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED])
+def test_a_libvirt_that_cannot_answer_without_waiting_is_asked_to_wait(two: dict[str, Answering], code: int) -> None:
+    two["h1"].refusing = problem(code, "unsupported flags")
+    two["h2"].refusing = problem(libvirt.VIR_ERR_NO_SUPPORT, "this function is not supported")
+    meter = MachineMeter(Ready(two), lambda _vm: None)
+    meter.loads(100.0)
+    hosts, _ = meter.loads(101.0)
+    assert [load.host for load in hosts] == ["h1"]
 
 
 # -- what a dead process began

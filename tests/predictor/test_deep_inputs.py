@@ -91,6 +91,7 @@ def test_a_series_a_million_times_as_large_looks_the_same():
 
 def test_the_guess_from_the_cycle_before_is_that_window():
     rates = np.tile(np.arange(12.0, dtype=np.float32), 20)[None, None]
+    rates[..., 188:] *= 2
     inputs = network_inputs(with_period(rates), moments(1, 199), SHAPES, Calendar())
     said = inputs.guesses[0, :, -1] * inputs.unit[0] + inputs.centre[0]
     upcoming = rates[0, 0, 200:220]

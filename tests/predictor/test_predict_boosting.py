@@ -15,7 +15,7 @@ from predictor.models.boosting.features import (
     describe_rows,
     find_leaders,
 )
-from predictor.models.boosting.forests import BoostingEffort
+from predictor.models.boosting.forests import BoostingEffort, TrainingRows, grow_forest
 
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)
 SPEC = ForecastSpec((Target(0, 0, 1), Target(0, 4, 1), Target(0, 0, 5, peak=True)), LEVELS)
@@ -125,6 +125,15 @@ def test_effort_grows_with_the_budget_and_stays_within_reason(rows, groups):
     assert small.rows <= large.rows <= rows
     assert small.rows * small.rounds * small.members <= large.rows * large.rounds * large.members
     assert large.members <= 4
+
+
+def test_the_more_rounds_there_are_the_less_each_may_change():
+    rng = np.random.default_rng(1)
+    inputs = rng.standard_normal((400, 3))
+    lesson = TrainingRows(inputs, inputs.sum(axis=1), np.ones(400), moments=2000)
+    fitted = [grow_forest(lesson, BoostingEffort(400, rounds, 1), 1).members[0.5][0] for rounds in (60, 120)]
+    assert [trees.max_iter for trees in fitted] == [60, 120]
+    assert fitted[0].learning_rate == pytest.approx(2 * fitted[1].learning_rate)
 
 
 def test_too_little_history_says_nothing():

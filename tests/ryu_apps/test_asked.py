@@ -95,8 +95,11 @@ def test_a_refused_rule_is_told_and_tried_again_later_or_when_something_else_is_
     assert not talk.session.holds([HOST])
     assert talk.want(towards(1)) == []
     assert talk.want(towards(2)) == ["put rule (host)"]
-    talk.now += RETRY_S + 1
+    talk.now += RETRY_S - 0.5
     talk.wire.refuse.clear()
+    talk.want(towards(2))
+    assert not talk.session.holds([HOST])
+    talk.now += 0.5
     assert talk.want(towards(2)) == []
     assert talk.session.holds([HOST])
     assert talk.session.why_not([HOST]) is None
