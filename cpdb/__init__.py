@@ -99,7 +99,7 @@ from cpdb.settings import (
     without_password,
 )
 from cpdb.state.inventory import DestinationChange, Inventory, effective
-from cpdb.state.journal import Alarm, Alarms, Journal, Shortage, ShortageKind, WorkflowLog, WorkflowStep
+from cpdb.state.journal import Alarm, Alarms, Journal, ShortageKind, ShortageRecord, WorkflowLog, WorkflowStep
 from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
 from cpdb.state.wanted import FIRST_TAG, LAST_TAG, BandwidthRequest, Requests, RequestState, Wanted, WantedSplit, Watch
 from cpdb.telemetry.batches import Facts
@@ -251,8 +251,8 @@ __all__ = [
     "Section",
     "Series",
     "SettingsError",
-    "Shortage",
     "ShortageKind",
+    "ShortageRecord",
     "SplitReport",
     "Spool",
     "Standing",

@@ -48,6 +48,10 @@ def _table(name: str, *items: SchemaItem, **options: Any) -> Table:
     return Table(name, metadata, *items, **options)
 
 
+def _numbered(name: str, *items: SchemaItem, **options: Any) -> Table:
+    return _table(name, Column("id", BIG_ID, primary_key=True), *items, **options)
+
+
 nodes = _table(
     "nodes",
     Column("id", Integer, primary_key=True),
@@ -91,27 +95,24 @@ destinations = _table(
     UniqueConstraint("virtual_ip_id", "name"),
 )
 
-link_loads = _table(
+link_loads = _numbered(
     "link_loads",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(64), "from_node", "to_node"),
     *required(Float, "t", "interval_s"),
     *required(BigInteger, "bytes", "packets", "drops"),
     Index(None, "t"),
 )
 
-host_loads = _table(
+host_loads = _numbered(
     "host_loads",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(64), "host"),
     *required(Float, "t", "cpu_cores_used", "cpu_cores_capacity"),
     *required(BigInteger, "memory_bytes_used", "memory_bytes_capacity"),
     Index(None, "t"),
 )
 
-vm_loads = _table(
+vm_loads = _numbered(
     "vm_loads",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(64), "vm", "host"),
     *required(Float, "t", "cpu_cores_used", "cpu_cores_limit"),
     *required(String(16), "state"),
@@ -123,9 +124,8 @@ vm_loads = _table(
     Index(None, "t"),
 )
 
-scores = _table(
+scores = _numbered(
     "scores",
-    Column("id", BIG_ID, primary_key=True),
     Column("source_id", Integer, ForeignKey(nodes.c.id), nullable=False),
     Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
     *required(Float, "issued_at", "scored_at", "actual", "pinball"),
@@ -142,9 +142,8 @@ generations = _table(
     *required(BigInteger, "generation"),
 )
 
-reservations = _table(
+reservations = _numbered(
     "reservations",
-    Column("id", BIG_ID, primary_key=True),
     Column("key", String(128), nullable=False, unique=True),
     *required(String(64), "source", "virtual_ip", "owner"),
     *required(Float, "bytes_per_s", "created_at", "expires_at"),
@@ -164,9 +163,8 @@ wanted_weights = _table(
     *required(BigInteger, "generation"),
 )
 
-observed = _table(
+observed = _numbered(
     "observed",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(16), "kind", "status"),
     *required(String(128), "key"),
     *required(String(64), "node"),
@@ -177,9 +175,8 @@ observed = _table(
     UniqueConstraint("kind", "key", "node"),
 )
 
-actions = _table(
+actions = _numbered(
     "actions",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(32), "kind"),
     *required(String(128), "target"),
     *required(JSON, "body", "reason", "verdict"),
@@ -191,9 +188,8 @@ actions = _table(
 )
 
 # What ran short, whoever foresaw it.
-shortages = _table(
+shortages = _numbered(
     "shortages",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(16), "kind"),
     *required(String(128), "subject"),
     *required(Float, "began_at", "seconds"),
@@ -229,7 +225,6 @@ plans = _table(
     *required(JSON, "body"),
 )
 
-
 flow_keys = _table(
     "flow_keys",
     Column("id", Integer, primary_key=True),
@@ -240,9 +235,8 @@ flow_keys = _table(
     UniqueConstraint("source_id", "virtual_ip_id", "destination"),
 )
 
-batches = _table(
+batches = _numbered(
     "batches",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(80), "observer"),
     *required(Float, "t", "interval_s"),
     *required(Integer, "flow_keys"),
@@ -304,9 +298,8 @@ rosters = _table(
     *required(LargeBinary, "body"),
 )
 
-forecast_batches = _table(
+forecast_batches = _numbered(
     "forecast_batches",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(16), "tier"),
     *required(Float, "issued_at"),
     Column("roster_id", Integer, ForeignKey(rosters.c.id), nullable=False),
@@ -315,9 +308,8 @@ forecast_batches = _table(
     Index(None, "issued_at"),
 )
 
-score_batches = _table(
+score_batches = _numbered(
     "score_batches",
-    Column("id", BIG_ID, primary_key=True),
     *required(Float, "scored_at"),
     Column("roster_id", Integer, ForeignKey(rosters.c.id), nullable=False),
     *required(JSON, "head"),
@@ -325,9 +317,8 @@ score_batches = _table(
     Index(None, "scored_at"),
 )
 
-horizon_moves = _table(
+horizon_moves = _numbered(
     "horizon_moves",
-    Column("id", BIG_ID, primary_key=True),
     *required(Float, "t"),
     *required(String(16), "kind"),
     *required(String(64), "a", "b"),
@@ -344,7 +335,6 @@ memories = _table(
     *required(LargeBinary, "body"),
 )
 
-
 # What people and the orchestrator changed about the declared destinations.
 destination_changes = _table(
     "destination_changes",
@@ -360,9 +350,8 @@ destination_changes = _table(
 )
 
 # One open row for each (kind, key, node); cleared ones are kept.
-alarms = _table(
+alarms = _numbered(
     "alarms",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(32), "kind"),
     *required(String(128), "key"),
     *required(String(64), "node"),
@@ -386,9 +375,8 @@ wanted_splits = _table(
     UniqueConstraint("from_switch", "to_switch"),
 )
 
-bandwidth_requests = _table(
+bandwidth_requests = _numbered(
     "bandwidth_requests",
-    Column("id", BIG_ID, primary_key=True),
     *required(String(64), "source", "virtual_ip"),
     *required(Float, "bytes_per_s", "until", "asked_at", "granted_bytes_per_s"),
     *required(String, "reason", "why"),
@@ -401,9 +389,8 @@ bandwidth_requests = _table(
 )
 
 # How far an action of several steps has come, for whoever takes over.
-action_steps = _table(
+action_steps = _numbered(
     "action_steps",
-    Column("id", BIG_ID, primary_key=True),
     *required(BIG_ID, "action_id"),
     *required(String(32), "step"),
     *required(Float, "t"),

@@ -49,15 +49,16 @@ def predictor_config(settings: Settings) -> PredictorConfig:
     return PredictorConfig(**dict(settings.predictor))
 
 
-def orchestrator_config(settings: Settings, act: bool, policy: str | None = None) -> OrchestratorConfig:
-    """What the orchestrator is told; `policy` from the command line comes before the file's.
+def orchestrator_config(settings: Settings, act: bool | None, policy: str | None = None) -> OrchestratorConfig:
+    """What the orchestrator is told; `act` and `policy` of the command line come before the file's.
 
     Raises SettingsError with everything that does not fit together, a line each.
     """
     if policy not in (None, "predictive", "reactive"):
         raise SettingsError(f"--policy {policy!r}: write predictive or reactive")
     section = settings.orchestrator
-    values = dict(section) if policy is None else dict(section) | {"policy": policy}
+    told = {"policy": policy, "act": act}
+    values = dict(section) | {name: value for name, value in told.items() if value is not None}
     if "horizons_s" not in section.demand.model_fields_set:
         values["demand"] = section.demand.tuned(horizons_s=settings.predictor.horizons_s)
     if "poll_s" not in section.timing.model_fields_set:
@@ -71,7 +72,7 @@ def orchestrator_config(settings: Settings, act: bool, policy: str | None = None
         "tenant_caps": tuple(tenant_caps(settings)),
     }
     try:
-        return OrchestratorConfig(**values, act=act, declared=declared, routing=settings.routing)
+        return OrchestratorConfig(**values, declared=declared, routing=settings.routing)
     except ValidationError as error:
         raise SettingsError("\n".join(problem_lines(error))) from error
 
@@ -161,7 +162,7 @@ def make_orchestrator(
 ) -> Orchestrator:
     """An orchestrator on the declared libvirt hosts, or on the hypervisors given, and on the declared queues."""
     drivers = hypervisors or with_pools(_libvirt(config), store, config)
-    queues = QueueKeeper(OvsQueues(config.declared.queues), config.act) if config.declared.queues else None
+    queues = QueueKeeper(OvsQueues(config.declared.queues), bool(config.act)) if config.declared.queues else None
     return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock), queues)
 
 

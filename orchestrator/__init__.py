@@ -65,7 +65,7 @@ from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
 from orchestrator.strategies.destinations import PreCopy, pre_copy
 from orchestrator.strategies.requests import request_of
 from orchestrator.strategies.services import Candidate, candidates
-from orchestrator.verdicts import Verdict, VerdictCode, verdict_from_json
+from orchestrator.verdicts import PromiseVerdict, VerdictCode, verdict_from_json
 from orchestrator.world import LinkState, MemoryState, NetworkState, PairState, VmState, WantedState, World, apply
 
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "PoolSpec",
     "PreCopy",
     "Probe",
+    "PromiseVerdict",
     "QueueKeeper",
     "QueueSpec",
     "Reason",
@@ -129,7 +130,6 @@ __all__ = [
     "Step",
     "TenantCap",
     "Timing",
-    "Verdict",
     "VerdictCode",
     "VmAction",
     "VmSpec",

@@ -18,8 +18,11 @@ from pydantic import (
 
 from cpdb import BytesPerS, Seconds, Section
 from orchestrator.declared import DeclaredMachines
+from orchestrator.learning_rules import LearningSettings
 
 Policy = Literal["predictive", "reactive"]
+# Advice, everything, or each kind of action that is measured to pay.
+Act = bool | Literal["earned"]
 NOW = 0  # the horizon of what is measured
 # Under this name the orchestrator writes what it wants.
 OWNER = "orchestrator"
@@ -343,6 +346,7 @@ class OrchestratorSection(Section):
     }
 
     policy: Policy = "predictive"
+    act: Act = False
     demand: DemandSettings = DemandSettings()
     bandwidth: BandwidthSettings = BandwidthSettings()
     cpu: CpuSettings = CpuSettings()
@@ -350,13 +354,13 @@ class OrchestratorSection(Section):
     moves: MoveSettings = MoveSettings()
     weights: WeightSettings = WeightSettings()
     guard: GuardSettings = GuardSettings()
+    learning: LearningSettings = LearningSettings()
     timing: TimingSettings = TimingSettings()
 
 
 class OrchestratorConfig(OrchestratorSection):
-    """All that the orchestrator is told: its table and [routing], what is declared, and whether it may act."""
+    """All that the orchestrator is told: its table, [routing] and what is declared."""
 
-    act: bool = False
     declared: DeclaredMachines = DeclaredMachines()
     routing: RouteSettings = RouteSettings()
 

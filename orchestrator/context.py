@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
+from types import MappingProxyType
 from typing import TypeVar
 
 from cpdb import BytesPerS, Pair, Quantity, Seconds
@@ -17,6 +18,7 @@ from orchestrator.world import LinkKey, LinkState, VmState, World, apply
 # A starved machine shows only what it was given; asking for this much more finds out step by step.
 STARVED_FACTOR = 1.5
 CONNECTION = "connection"
+NOTHING_LEARNT: Mapping[str, float] = MappingProxyType({})
 Subject = TypeVar("Subject")
 
 
@@ -33,7 +35,8 @@ class PlanningContext:
     """What a plan depends on: the world, the demand and the settings; made once, and again after each proposal.
 
     `together` names the machines that are just being moved as one, `planned` what the plan holds already, `granted`
-    what was decided on request. Needs are kept: they do not depend on where machines are, so `moved` takes them along.
+    what was decided on request, `margins` are factors on the configured margin by kind of action. Needs are kept: they
+    do not depend on where machines are, so `moved` takes them along.
     """
 
     world: World
@@ -42,24 +45,31 @@ class PlanningContext:
     together: frozenset[str] = frozenset()
     planned: tuple[Action, ...] = ()
     granted: Mapping[Pair, Grant] = field(default_factory=dict)
+    margins: Mapping[str, float] = field(default_factory=dict)
     _cores: dict[tuple[str, int], float] = field(default_factory=dict, repr=False, compare=False)
     # Made anew for each snapshot of the world: who is where changes with it.
     _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _needed: dict[tuple[LinkKey, int], BytesPerS] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, world: World, config: OrchestratorConfig) -> "PlanningContext":
+    def of(
+        cls, world: World, config: OrchestratorConfig, margins: Mapping[str, float] = NOTHING_LEARNT
+    ) -> "PlanningContext":
         """A world with its demand."""
-        return cls(world, demands(world, config), config)
+        return cls(world, demands(world, config), config, margins=margins)
 
     def believing(self) -> "PlanningContext":
         """The same if every forecast were trusted: what is refused for want of trust is seen by it."""
-        return PlanningContext(self.world, demands(self.world, self.config, believing=True), self.config)
+        return replace(self, demand=demands(self.world, self.config, believing=True), _cores={})
+
+    def tuned(self, kind: str) -> "PlanningContext":
+        """The same with the margin that this kind of action has earned by its verdicts."""
+        factor = self.margins.get(kind, 1.0)
+        return self if factor == 1.0 else replace(self, demand=self.demand.scaled(factor), _cores={})
 
     def after(self, action: Action) -> "PlanningContext":
         """The context once an action is done."""
-        world = apply(self.world, action)
-        return PlanningContext(world, self.demand, self.config, self.together, (*self.planned, action), self.granted)
+        return replace(self, world=apply(self.world, action), planned=(*self.planned, action), _cores={})
 
     def moved(self, action: Action) -> "PlanningContext":
         """The same for an action that leaves what machines need as it is."""

@@ -14,6 +14,7 @@ from orchestrator.decide import Decider, Decision, QueueHealth, up_to_date
 from orchestrator.duty import Turn
 from orchestrator.judge.judge import Judge, is_open
 from orchestrator.judge.shortages import ShortageWatch
+from orchestrator.judge.standing import objection, with_standing
 from orchestrator.machine_actions import Resize
 from orchestrator.observe.gather import Paths
 from orchestrator.plan import Plan
@@ -111,10 +112,9 @@ class Orchestrator:
         self._note_refusals(decision.refused, recent, now)
         idle = self._idle(now)
         issued, renewed, advised = self._carry_out(decision.ready, recent, now, idle)
+        self._decider.standings.alarm(now)
         self._answers.tell(decision.plan.requests, decision.guarded.refused, decision.world, idle)
-        alone = self._turn.alone(now)
-        if alone:
-            self._shortages.watch(world, self._judge.foresaw, recent)
+        judged = self._look_back(decision, recent) if self._turn.alone(now) else ()
         return CycleReport(
             now,
             world.age_s,
@@ -125,19 +125,34 @@ class Orchestrator:
             advised,
             tuple(finished),
             decision.refused,
-            self._judge.judge(partial(lasts, decision), now) if alone else (),
+            judged,
         )
 
     def _carry_out(
         self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds, idle: str | None
     ) -> tuple[tuple[ActionRecord, ...], int, tuple[ActionRecord, ...]]:
-        if idle is not None:
-            return (), 0, tuple(self._advise(steps, recent, now, idle))
-        rows = [self._executor.begin(step, now) for step in steps]
-        issued = tuple(row for row in rows if row is not None)
-        for row in issued:
-            LOG.info("action", kind=row.kind, target=row.target, why=row.why)
-        return issued, len(rows) - len(issued), ()
+        issued: list[ActionRecord] = []
+        advised: list[ActionRecord] = []
+        renewed, known = 0, self._decider.standings.known
+        for step in (with_standing(one, known, self._config) for one in steps):
+            why = idle or objection(step.action, known, self._config)
+            if why is not None:
+                advised += self._advise(step, recent, now, why)
+                continue
+            row = self._executor.begin(step, now)
+            renewed += row is None
+            if row is not None:
+                issued.append(row)
+                LOG.info("action", kind=row.kind, target=row.target, why=row.why)
+        return tuple(issued), renewed, tuple(advised)
+
+    def _look_back(self, decision: Decision, recent: Sequence[ActionRecord]) -> tuple[ActionRecord, ...]:
+        """What is short, what has been judged, and what that teaches."""
+        now = decision.world.now
+        self._shortages.watch(decision.world, self._judge.foresaw, recent)
+        judged = self._judge.judge(partial(lasts, decision), now)
+        self._decider.standings.learn(judged, now)
+        return judged
 
     def _idle(self, now: Seconds) -> str | None:
         """Why nothing may be done, None when it may."""
@@ -146,18 +161,15 @@ class Orchestrator:
         pause = self._store.pauses.in_force(now)
         return f"paused by {pause.paused_by}" if pause else None
 
-    def _advise(
-        self, steps: Iterable[Step], recent: Sequence[ActionRecord], now: Seconds, why: str
-    ) -> Iterable[ActionRecord]:
-        for step in steps:
-            row = replace(record(step, self._config.policy, now), outcome=OutcomeKind.ADVISED)
-            row = replace(row, sentence=f"advice only: {why}")
-            # Once for each need: advice with a promise when the one before has been judged, other advice now and then.
-            known = self._judge.advised(row) if is_open(row) else self._told(step.action, row.outcome, recent, now)
-            if not known:
-                row = replace(row, id=self._store.journal.add_action(row))
-                self._judge.note([row], now)
-                yield row
+    def _advise(self, step: Step, recent: Sequence[ActionRecord], now: Seconds, why: str) -> Iterable[ActionRecord]:
+        row = replace(record(step, self._config.policy, now), outcome=OutcomeKind.ADVISED)
+        row = replace(row, sentence=f"advice only: {why}")
+        # Once for each need: advice with a promise when the one before has been judged, other advice now and then.
+        known = self._judge.advised(row) if is_open(row) else self._told(step.action, row.outcome, recent, now)
+        if not known:
+            row = replace(row, id=self._store.journal.add_action(row))
+            self._judge.note([row], now)
+            yield row
 
     def _note_refusals(self, refused: Iterable[Refusal], recent: Sequence[ActionRecord], now: Seconds) -> None:
         for one in refused:

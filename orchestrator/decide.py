@@ -8,6 +8,7 @@ from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetV
 from orchestrator.config import OrchestratorConfig
 from orchestrator.context import PlanningContext
 from orchestrator.guards.guard import Guarded, guard
+from orchestrator.judge.standing import StandingLedger
 from orchestrator.lead_times import LeadLedger
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, Strategy, plan, strategies_for
@@ -57,6 +58,7 @@ class Decider:
         self._queues = queues
         self._gatherer = Gatherer(store, config, paths)
         self._leads = LeadLedger(store)
+        self.standings = StandingLedger(store, config)
         self._strategies: tuple[Strategy, ...] = strategies_for(config)
 
     def recent(self, now: Seconds) -> list[ActionRecord]:
@@ -65,14 +67,16 @@ class Decider:
 
     def look(self, now: Seconds, in_flight: tuple[Action, ...], recent: Sequence[ActionRecord]) -> World:
         """The world as it was measured. Raises StoreError."""
+        self.standings.learn((), now)
         world = self._gatherer.world(now, in_flight, self._leads.times(recent, now))
         queues = self._queues(now)
         return replace(world, network=replace(world.network, queues=queues.ready, queue_losses=queues.losses))
 
     def decide(self, world: World, recent: Sequence[ActionRecord]) -> Decision:
         """What should be done about a world after what was done lately. Touches nothing."""
-        world = up_to_date(world, recent)
-        context = PlanningContext.of(world, self._config)
+        leads = replace(world.leads, earlier_s=self.standings.earlier_s)
+        world = replace(up_to_date(world, recent), leads=leads)
+        context = PlanningContext.of(world, self._config, self.standings.margins)
         wanted = plan(context, self._strategies)
         return Decision(world, wanted, guard(wanted, context, recent))
 

@@ -45,13 +45,22 @@ class PairDemand:
 class Demand:
     """Demands of the pairs of one snapshot, worked out when they are asked for and kept.
 
-    `believing`: what would be demanded if every forecast were trusted, whatever it has been worth.
+    `believing`: what would be demanded if every forecast were trusted, whatever it has been worth. `factor` is on the
+    configured margin; nothing less than what is forecast is ever asked for.
     """
 
     world: World
     config: OrchestratorConfig
     believing: bool = False
+    factor: float = 1.0
     _known: dict[tuple[Pair, int], PairDemand] = field(default_factory=dict, repr=False, compare=False)
+    _scaled: dict[float, "Demand"] = field(default_factory=dict, repr=False, compare=False)
+
+    def scaled(self, factor: float) -> "Demand":
+        """The same with a factor on the margin; kept, since kinds of action share factors."""
+        if factor not in self._scaled:
+            self._scaled[factor] = Demand(self.world, self.config, self.believing, factor)
+        return self._scaled[factor]
 
     def of(self, pair: Pair, horizon_s: int) -> PairDemand:
         """The demand of one pair within `horizon_s` seconds."""
@@ -122,7 +131,7 @@ def _rate(demand: Demand, fan: tuple[Forecast | None, Forecast | None], known: _
     if peak is None or not demand.believes(peak):
         return Rate(known.measured, known.typical, known.measured, 0.0)
     sound, settings = is_confident(peak, known.measured, demand.world.now, config), config.demand
-    wanted = margin(confident(quantile(peak, settings.level), sound), settings.margin)
+    wanted = margin(confident(quantile(peak, settings.level), sound), max(1.0, demand.factor * settings.margin))
     usual = mean.at(0.5) if sound and mean is not None else known.typical
     need = max(known.measured, min(known.cap, wanted))
     return Rate(known.measured, min(usual, known.cap), need, 0.0, peak if sound else None)

@@ -52,7 +52,7 @@ class Turn:
 
     def alone(self, now: Seconds) -> bool:
         """Whether what one who acts leaves to be done - measuring, following up - is this one's. Raises StoreError."""
-        return self.config.act or self.store.leases.holder(ACTING, now) is None
+        return bool(self.config.act) or self.store.leases.holder(ACTING, now) is None
 
     def heir(self, now: Seconds) -> bool:
         """Whether pending actions that are not this one's own have nobody else left. Raises StoreError."""

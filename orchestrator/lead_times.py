@@ -115,6 +115,8 @@ class LeadTimes:
 
     p95_s: Mapping[LeadGroup, Seconds] = field(default_factory=dict)
     longest_s: Mapping[str, Seconds] = field(default_factory=dict)
+    # What verdicts have taught to add, by kind of action.
+    earlier_s: Mapping[str, Seconds] = field(default_factory=dict)
 
     def p95(
         self, kind: str, about: Circumstances = NOWHERE, priors_s: Mapping[str, Seconds] = LEAD_PRIORS_S
@@ -126,8 +128,10 @@ class LeadTimes:
         return max(priors_s[kind], self.longest_s.get(kind, 0.0))
 
     def needed(self, kind: str, config: OrchestratorConfig, about: Circumstances = NOWHERE) -> Seconds:
-        """p95 plus half a poll plus the time to decide: a horizon shorter than this is too short."""
-        return self.p95(kind, about, config.timing.lead_priors_s) + config.timing.poll_s / 2 + config.timing.decision_s
+        """p95, half a poll, the time to decide, and what verdicts have taught to add; no shorter horizon will do."""
+        earlier_s = self.earlier_s.get(SCALE_OUT if kind.startswith(SCALE_OUT) else kind, 0.0)
+        usual_s = self.p95(kind, about, config.timing.lead_priors_s)
+        return usual_s + config.timing.poll_s / 2 + config.timing.decision_s + earlier_s
 
     def horizon_s(self, kind: str, config: OrchestratorConfig, about: Circumstances = NOWHERE) -> int | None:
         """The shortest forecast horizon that still leaves time for this kind of action; None when there is none."""

@@ -3,11 +3,12 @@
 Every prefix of a plan keeps each host within what it has, or no worse than it was.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
+from orchestrator.actions import MigrateVm, ReserveBandwidth, ScaleOut, SetCpuLimit, SetMemory, SetWeights
 from orchestrator.config import NOW, OrchestratorConfig
 from orchestrator.context import PlanningContext, load_now, vm_need
 from orchestrator.machine_actions import Resize
@@ -39,6 +40,17 @@ STRATEGIES: tuple[Strategy, ...] = (
     rearrange.propose,
     cpu.propose_after_moves,
 )
+# Whose verdicts move the margin of what a strategy asks for.
+MARGIN_OF: Mapping[Strategy, str] = {
+    bandwidth.propose: ReserveBandwidth.kind,
+    cpu.propose: SetCpuLimit.kind,
+    cpu.propose_after_moves: SetCpuLimit.kind,
+    memory.propose: SetMemory.kind,
+    weights.propose: SetWeights.kind,
+    scaling.propose: ScaleOut.kind,
+    placement.propose: MigrateVm.kind,
+    link_relief.propose: MigrateVm.kind,
+}
 # A solver's own tolerance is a millionth of a core for each machine.
 TOLERANCE_CORES = 1e-4
 
@@ -80,7 +92,8 @@ def _planned(context: PlanningContext, strategies: Sequence[Strategy]) -> Plan:
     context, steps, refusals = _applied(start, context, asked)
     context = replace(context, granted=asked.granted)
     for propose in strategies:
-        context, more, refused = _applied(start, context, propose(context))
+        tuned = context.tuned(MARGIN_OF.get(propose, ""))
+        context, more, refused = _applied(start, context, propose(tuned))
         steps, refusals = [*steps, *more], [*refusals, *refused]
     return Plan(tuple(steps), tuple(refusals), asked.handled)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from cpdb import ActionRecord, Json, LinkLoad, Seconds, show_rate
 from orchestrator.actions import MigrateVm, ReserveBandwidth, ScaleOut, SetCpuLimit, SetMemory
 from orchestrator.machine_actions import SetVcpus
-from orchestrator.verdicts import BEFORE_S, Case, Moment, Verdict, Words, timed, weigh
+from orchestrator.verdicts import BEFORE_S, Case, Moment, PromiseVerdict, Words, timed, weigh
 
 # After the time by which a need was expected, it is watched this long.
 WATCH_S = 10.0
@@ -38,7 +38,7 @@ class Promise(ABC):
     def describe(self) -> str:
         """What is promised, for people, without its time."""
 
-    def judge(self, case: Case, /) -> Verdict:
+    def judge(self, case: Case, /) -> PromiseVerdict:
         """What came of it."""
         moments = sorted(self.moments(case), key=lambda one: one.t)
         return weigh(case, moments, self.words(case, max((one.used for one in moments), default=0.0)))

@@ -35,7 +35,7 @@ class VerdictCode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PromiseVerdict:
     """What was measured of a promise; of advice: what acting would have done.
 
     `needed`, `enough` and `in_time` are None where nothing measured tells. `peak` is the largest need, in the promise's
@@ -76,18 +76,18 @@ class Verdict:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-NOTHING_MEASURED = Verdict(VerdictCode.UNKNOWN, "nothing was measured in the promise's window")
+NOTHING_MEASURED = PromiseVerdict(VerdictCode.UNKNOWN, "nothing was measured in the promise's window")
 _OLD_CODES = {True: VerdictCode.KEPT, False: VerdictCode.BROKEN, None: VerdictCode.UNKNOWN}
 
 
-def verdict_from_json(body: Json) -> Verdict | None:
+def verdict_from_json(body: Json) -> PromiseVerdict | None:
     """What `to_json` wrote; rows of older versions say only whether it was kept. None while nobody has judged."""
     if not body:
         return None
     if "code" not in body:
-        return Verdict(_OLD_CODES[body.get("kept")], str(body.get("sentence", "")))
-    known = {name: body[name] for name in Verdict.__dataclass_fields__ if name in body}
-    return Verdict(**(known | {"code": VerdictCode(body["code"])}))
+        return PromiseVerdict(_OLD_CODES[body.get("kept")], str(body.get("sentence", "")))
+    known = {name: body[name] for name in PromiseVerdict.__dataclass_fields__ if name in body}
+    return PromiseVerdict(**(known | {"code": VerdictCode(body["code"])}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def timed(rows: Sequence[Any], case: Case) -> Iterator[tuple[Any, Seconds]]:
         before = row.t
 
 
-def weigh(case: Case, moments: Sequence[Moment], words: "Words") -> Verdict:
+def weigh(case: Case, moments: Sequence[Moment], words: "Words") -> PromiseVerdict:
     """The verdict that follows from the moments; those before it was ready tell whether it came in time."""
     after = [one for one in moments if one.t > case.ready_at]
     watched = sum(one.seconds for one in after)
@@ -246,7 +246,7 @@ def weigh(case: Case, moments: Sequence[Moment], words: "Words") -> Verdict:
     left_s = sum(one.seconds for one in after if one.after >= 1)
     harm_s = sum(one.seconds * one.harm for one in after if one.after < 1)
     began = short[0].t - short[0].seconds if short else None
-    found = Verdict(
+    found = PromiseVerdict(
         VerdictCode.KEPT,
         "",
         needed=short_s >= NEEDED_S if told and words.grows else None,
@@ -277,7 +277,7 @@ class Words:
     doing_s: Seconds = 0.0
 
 
-def _coded(found: Verdict, case: Case, words: Words) -> Verdict:
+def _coded(found: PromiseVerdict, case: Case, words: Words) -> PromiseVerdict:
     code = VerdictCode.KEPT
     if not found.enough or found.in_time is False:
         code = VerdictCode.BROKEN
@@ -286,7 +286,7 @@ def _coded(found: Verdict, case: Case, words: Words) -> Verdict:
     return replace(found, code=code, sentence="; ".join(_said(found, case, words)))
 
 
-def _said(found: Verdict, case: Case, words: Words) -> Iterator[str]:
+def _said(found: PromiseVerdict, case: Case, words: Words) -> Iterator[str]:
     used = f" at most {words.peak} of {words.value} were used" if words.value else ""
     if found.needed is False:
         yield f"the need did not come:{used}" if used else "the need did not come"

@@ -24,7 +24,7 @@ class ShortageKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shortage:
+class ShortageRecord:
     """A machine, host or link was short for so many seconds; `foreseen_by` is the action or advice that foresaw it."""
 
     kind: ShortageKind
@@ -40,7 +40,7 @@ class Journal:
     """Append and amend; nothing is ever taken out."""
 
     def __init__(self, engine: Engine) -> None:
-        self._shortages = Repository(engine, shortages, Shortage)
+        self._shortages = Repository(engine, shortages, ShortageRecord)
         self._actions = Repository(engine, actions, ActionRecord)
         self._plans = Repository(engine, plans, PlanRecord)
 
@@ -67,18 +67,24 @@ class Journal:
         done = (actions.c.outcome == OutcomeKind.DONE.value) & actions.c.ready_at.is_not(None)
         return self._actions.read(actions.c.issued_at > since, done, order_by=NEWEST_FIRST, limit=limit)
 
+    def judged(self, since: Seconds, limit: int) -> list[ActionRecord]:
+        """Those with a verdict of the newest `limit` actions and pieces of advice since then, newest first."""
+        promised = actions.c.outcome.in_((OutcomeKind.DONE.value, OutcomeKind.ADVISED.value))
+        found = self._actions.read(actions.c.issued_at > since, promised, order_by=NEWEST_FIRST, limit=limit)
+        return [one for one in found if one.verdict]
+
     def action(self, number: int) -> ActionRecord | None:
         """The action with this number, or None."""
         return self._actions.read_first(actions.c.id == number)
 
-    def keep_shortage(self, item: Shortage) -> Shortage:
+    def keep_shortage(self, item: ShortageRecord) -> ShortageRecord:
         """Writes a shortage down, or what is known of it by now; returns it with its number."""
         if item.id is None:
             return replace(item, id=self._shortages.add(item))
         self._shortages.amend(item, shortages.c.id == item.id)
         return item
 
-    def shortages(self, since: Seconds) -> list[Shortage]:
+    def shortages(self, since: Seconds) -> list[ShortageRecord]:
         """Shortages that began after `since`, oldest first."""
         return self._shortages.read(shortages.c.began_at > since, order_by=[shortages.c.id])
 

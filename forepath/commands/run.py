@@ -21,8 +21,11 @@ from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.settings import Settings, declare, load_settings
 from forepath.supervisor import Supervisor, reload_on_hangup, stop_on_signals
 
-ActOption = Annotated[bool, typer.Option("--act", help="Act. Without it: advice only, nothing is touched")]
+ActOption = Annotated[
+    bool, typer.Option("--act", help="Act. Without it: as [orchestrator] act says, which is advice by default")
+]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="predictive or reactive [default: settings]")]
+MODES = {True: "acting", False: "advice only; --act to act", "earned": "acting where that is measured to pay"}
 RUN_DIRECTORY = Path(".run")
 RETAIN_EVERY_S = 5.0
 RETAIN_BUDGET_S = 2.0
@@ -63,7 +66,7 @@ def orchestrate(
     effective = load_settings(settings)
     store = open_store(effective.database.url)
     declare(effective, store)
-    config = processes.orchestrator_config(effective, act, policy)
+    config = processes.orchestrator_config(effective, act or None, policy)
     decider = processes.make_orchestrator(config, store, time.time)
     count: Counter[str] = Counter(cycles=0, issued=0, advised=0)
 
@@ -72,7 +75,7 @@ def orchestrate(
 
     failed = orchestrator_room.run(decider, config.timing.cycle_s, stop, told=told)
     store.close()
-    summary = {"command": "orchestrate", "policy": config.policy, "act": act, "began_at": began_at}
+    summary = {"command": "orchestrate", "policy": config.policy, "act": config.act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "failed_cycles": failed, **count}, json)
 
 
@@ -91,7 +94,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     pause = store.pauses.in_force(began_at)
     store.close()
     started = processes.programs(settings, act)
-    mode = "acting" if act else "advice only; --act to act"
+    mode = MODES[True if act else effective.orchestrator.act]
     names = [one.name for one in started]
     if json != "-":
         for line in pause_warnings(effective, pause, began_at):
@@ -107,7 +110,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
 
     with retaining(effective, stop):
         restarts = supervisor.run(stop, reload)
-    summary = {"command": "run", "programs": names, "act": act, "began_at": began_at}
+    summary = {"command": "run", "programs": names, "act": act or effective.orchestrator.act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "restarts": restarts}, json)
 
 

@@ -18,6 +18,7 @@ def explain(record: ActionRecord) -> list[str]:
         *_evidence(record),
         *_routes(record.reason),
         *_timing(record),
+        *_learnt(record.reason),
         *_considered(record.reason),
         *_end(record),
     ]
@@ -97,6 +98,15 @@ def _timing(record: ActionRecord) -> Iterator[str]:
         yield f"deadline: {far}" if left > 0 else "deadline: now, the need was already there"
     if record.timing.lead_s > 0:
         yield f"lead time: it takes up to {record.timing.lead_s:.1f} s from decision to effect"
+
+
+def _learnt(reason: Json) -> Iterator[str]:
+    """What earlier verdicts have changed about it."""
+    if learnt := reason.get("learnt"):
+        earlier = f", decided {learnt['earlier_s']:.1f} s earlier" if learnt["earlier_s"] else ""
+        yield f"learnt from verdicts: {learnt['margin']:.2f} times the margin{earlier}"
+    if earned := reason.get("earned"):
+        yield f"it may act: {earned}"
 
 
 def _considered(reason: Json) -> Iterator[str]:

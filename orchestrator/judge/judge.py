@@ -7,7 +7,7 @@ from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store, 
 from orchestrator.actions import ReserveBandwidth
 from orchestrator.judge.shortages import about
 from orchestrator.promises import WATCH_S, promise_of
-from orchestrator.verdicts import BEFORE_S, NOTHING_MEASURED, Case, Measured, Verdict
+from orchestrator.verdicts import BEFORE_S, NOTHING_MEASURED, Case, Measured, PromiseVerdict
 
 # What is still in effect when its time has passed, or still advised, is watched on, but no longer than this.
 LONGEST_WATCH_S = 120.0
@@ -104,7 +104,7 @@ def due(record: ActionRecord, lasts: Callable[[ActionRecord], bool], now: Second
     return now >= promise.by + LONGEST_WATCH_S or not lasts(record)
 
 
-def verdict(case: Case) -> Verdict:
+def verdict(case: Case) -> PromiseVerdict:
     """What came of the promise of a case's record."""
     promise = promise_of(case.record)
     return promise.judge(case) if promise else NOTHING_MEASURED

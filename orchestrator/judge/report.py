@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cpdb import ActionRecord, OutcomeKind, Seconds, Shortage, ShortageKind
+from cpdb import ActionRecord, OutcomeKind, Seconds, ShortageKind, ShortageRecord
 from orchestrator.judge.judge import is_open
-from orchestrator.verdicts import Verdict, VerdictCode, verdict_from_json
+from orchestrator.verdicts import PromiseVerdict, VerdictCode, verdict_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class KindReport:
     """One kind of action: how many were done or advised, what came of them (`wasteful` ones were kept), and seconds.
 
     Without them `short_s` would have been short (of advice: were); `spared_s` of those were spared, or would have been;
-    `cost_s` as in `Verdict`.
+    `cost_s` as in `PromiseVerdict`.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class MissedNeeds:
     missed_s: Seconds
     foreseen: int
     foreseen_s: Seconds
-    longest: Shortage | None = None
+    longest: ShortageRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class JudgementReport:
     shortages: Sequence[MissedNeeds] = field(default_factory=tuple)
 
 
-def sum_up(records: Iterable[ActionRecord], shortages: Iterable[Shortage]) -> JudgementReport:
+def sum_up(records: Iterable[ActionRecord], shortages: Iterable[ShortageRecord]) -> JudgementReport:
     """The report about records and shortages in any order."""
     by_kind: dict[str, list[ActionRecord]] = defaultdict(list)
     for one in records:
         if one.outcome in (OutcomeKind.DONE, OutcomeKind.ADVISED):
             by_kind[one.kind].append(one)
-    by_resource: dict[ShortageKind, list[Shortage]] = defaultdict(list)
+    by_resource: dict[ShortageKind, list[ShortageRecord]] = defaultdict(list)
     for short in shortages:
         by_resource[short.kind].append(short)
     return JudgementReport(
@@ -91,12 +91,12 @@ def _kind(kind: str, own: Sequence[ActionRecord]) -> KindReport:
     )
 
 
-def verdict_of(record: ActionRecord) -> Verdict | None:
+def verdict_of(record: ActionRecord) -> PromiseVerdict | None:
     """The record's verdict, None while nobody has judged."""
     return verdict_from_json(record.verdict)
 
 
-def _missed(kind: ShortageKind, own: Sequence[Shortage]) -> MissedNeeds:
+def _missed(kind: ShortageKind, own: Sequence[ShortageRecord]) -> MissedNeeds:
     missed = [one for one in own if one.foreseen_by is None]
     foreseen = [one for one in own if one.foreseen_by is not None]
     return MissedNeeds(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cpdb import ActionRecord, OutcomeKind, Seconds, Shortage, ShortageKind, Store, show_mebibytes, show_rate
+from cpdb import ActionRecord, OutcomeKind, Seconds, ShortageKind, ShortageRecord, Store, show_mebibytes, show_rate
 from orchestrator.config import OrchestratorConfig
 from orchestrator.context import ceiling
 from orchestrator.promises import FULL_SHARE, STARVED_SHARE
@@ -64,13 +64,13 @@ class ShortageWatch:
 
     store: Store
     config: OrchestratorConfig
-    _open: dict[Place, Shortage] = field(default_factory=dict)
+    _open: dict[Place, ShortageRecord] = field(default_factory=dict)
     _written_s: dict[Place, Seconds] = field(default_factory=dict)
     _at: Seconds | None = None
 
     def watch(
         self, world: World, foresaw: Callable[[str, Seconds], ActionRecord | None], recent: Sequence[ActionRecord]
-    ) -> tuple[Shortage, ...]:
+    ) -> tuple[ShortageRecord, ...]:
         """What has ended by now; `foresaw(name, now)` is who expected a need there. Raises StoreError."""
         passed = min(world.now - self._at, LONGEST_CYCLE_S) if self._at is not None else 0.0
         self._at, now = world.now, short_now(world, self.config)
@@ -82,14 +82,14 @@ class ShortageWatch:
             if before is None:
                 first = foresaw(place[1], world.now)
                 detail = text if first else f"{text}{_refused(place[1], recent)}"
-                self._open[place] = Shortage(*place, world.now, passed, detail, first.id if first else None)
+                self._open[place] = ShortageRecord(*place, world.now, passed, detail, first.id if first else None)
                 continue
             self._open[place] = replace(before, seconds=before.seconds + passed)
             if self._open[place].seconds - self._written_s.get(place, -WRITE_EVERY_S) >= WRITE_EVERY_S:
                 self._keep(place)
         return tuple(ended)
 
-    def _keep(self, place: Place) -> Shortage:
+    def _keep(self, place: Place) -> ShortageRecord:
         self._open[place] = self.store.journal.keep_shortage(self._open[place])
         self._written_s[place] = self._open[place].seconds
         return self._open[place]

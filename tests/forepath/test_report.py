@@ -5,16 +5,16 @@ from typing import Any
 
 from lab_on_paper import Forepath
 
-from cpdb import ActionRecord, ActionTiming, OutcomeKind, Shortage, ShortageKind, Store
+from cpdb import ActionRecord, ActionTiming, OutcomeKind, ShortageKind, ShortageRecord, Store
 from forepath.output import console
-from orchestrator import Verdict, VerdictCode
+from orchestrator import PromiseVerdict, VerdictCode
 
 PROMISE = {"what": "vm_not_starved", "vm": "shop1", "value": 0.6}
 
 
 def raised(age_s: float, outcome: OutcomeKind = OutcomeKind.ADVISED, **verdict: Any) -> ActionRecord:
     at = time.time() - age_s
-    said = Verdict(sentence="measured", **verdict).to_json() if verdict else {}
+    said = PromiseVerdict(sentence="measured", **verdict).to_json() if verdict else {}
     return ActionRecord(
         "set_cpu_limit", "shop1", {"vm": "shop1", "from": 0.2, "to": 0.6}, "why", {"promise": PROMISE | {"by": at}},
         "predictive", at, ActionTiming(at + 5, 1.0, at + 1), outcome, "", said,
@@ -34,10 +34,10 @@ def fill(store: Store) -> None:
         store.journal.add_action(row)
     now = time.time()
     for short in (
-        Shortage(ShortageKind.CPU, "shop1", now - 100, 12.0, "uses 0.20 of 0.20 cores"),
-        Shortage(ShortageKind.CPU, "shop2", now - 90, 3.0, "uses 0.20 of 0.20 cores"),
-        Shortage(ShortageKind.CPU, "shop1", now - 80, 20.0, "", foreseen_by=1),
-        Shortage(ShortageKind.LINK, "a>b", now - 9000, 20.0, ""),
+        ShortageRecord(ShortageKind.CPU, "shop1", now - 100, 12.0, "uses 0.20 of 0.20 cores"),
+        ShortageRecord(ShortageKind.CPU, "shop2", now - 90, 3.0, "uses 0.20 of 0.20 cores"),
+        ShortageRecord(ShortageKind.CPU, "shop1", now - 80, 20.0, "", foreseen_by=1),
+        ShortageRecord(ShortageKind.LINK, "a>b", now - 9000, 20.0, ""),
     ):
         store.journal.keep_shortage(short)
 

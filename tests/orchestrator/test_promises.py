@@ -11,7 +11,7 @@ from cpdb import ActionRecord, ActionTiming, Communication, HostLoad, LinkLoad, 
 from orchestrator import MigrateVm, ReserveBandwidth, SetCpuLimit, SetMemory, explain, promised, verdict_from_json
 from orchestrator.actions import Action
 from orchestrator.judge.judge import verdict
-from orchestrator.verdicts import Case, Measured, Verdict, VerdictCode
+from orchestrator.verdicts import Case, Measured, PromiseVerdict, VerdictCode
 
 MIB = 1 << 20
 T = 1_000.0
@@ -50,7 +50,7 @@ def record(
     )  # fmt: skip
 
 
-def judged(row: ActionRecord, *loads: Any) -> Verdict:
+def judged(row: ActionRecord, *loads: Any) -> PromiseVerdict:
     kinds = {VmLoad: "vm_loads", HostLoad: "host_loads", LinkLoad: "link_loads", Communication: "communications"}
     rows = {name: [one for one in loads if isinstance(one, kind)] for kind, name in kinds.items()}
     return verdict(Case(row, Measured(**rows), END))

@@ -1,0 +1,251 @@
+"""What verdicts change: by kind of action its margin, how early it is decided, and whether it may act at all.
+
+Margin and earliness follow adaptive conformal inference (Gibbs and Candes, Adaptive Conformal Inference Under
+Distribution Shift, NeurIPS 2021): after each promise x <- x + step * (broken - wanted share of broken ones), within
+bounds. Until it meets a bound, the share of broken promises comes to the wanted one whatever the world does.
+All of it is a fold over the journal, so a restart forgets nothing.
+"""
+
+import random
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from cpdb import ActionRecord, Alarm, OutcomeKind, Seconds, Store
+from orchestrator.actions import Action
+from orchestrator.config import OrchestratorConfig
+from orchestrator.proposal import Step
+from orchestrator.verdicts import PromiseVerdict, VerdictCode, verdict_from_json
+
+LOG = structlog.get_logger(__name__)
+BROKEN_PROMISES, NODE = "promises_broken", "orchestrator"
+NOT_EARNED = "no_longer_earned"
+PAST_S, MOST_RECORDS = 14 * 86_400.0, 2_000
+# Margins are used in steps of this size, so that a single verdict does not move every plan.
+GRAIN = 0.05
+# Of so many of the newest promises of a need, and from so few on, a kind is judged as a whole.
+WINDOW, FEWEST = 10, 6
+BACK_SHARE = 0.2
+# Bounds of the interval, and resamples of the bootstrap.
+LOW, HIGH, RESAMPLES = 0.05, 0.95, 400
+AGAIN_S = 60.0
+# Kinds that take back what others gave promise nothing: they stand or fall with those.
+TAKES_BACK: Mapping[str, str] = {"release_bandwidth": "reserve_bandwidth", "scale_in": "scale_out"}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One judged action or piece of advice."""
+
+    number: int
+    kind: str
+    acted: bool
+    issued_at: Seconds
+    verdict: PromiseVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Earnings:
+    """What acting spared, or would have, less its cost, in shortage seconds; with the interval of the sum."""
+
+    judged: int
+    gain_s: Seconds
+    low_s: Seconds
+    high_s: Seconds
+
+    def describe(self) -> str:
+        """For people."""
+        return f"net {self.gain_s:.0f} shortage seconds spared (interval {self.low_s:.0f} to {self.high_s:.0f})"
+
+
+@dataclass(frozen=True, slots=True)
+class KindStanding:
+    """Where a kind of action stands; `why` says what that rests on.
+
+    `margin` is a factor on the configured margin, `earlier_s` is added to its lead times; `keeps` says that its
+    promises hold, `earned` that acting is measured to pay, `acted` that it has acted before.
+    """
+
+    kind: str
+    margin: float = 1.0
+    earlier_s: Seconds = 0.0
+    keeps: bool = True
+    earned: bool = False
+    acted: bool = False
+    earnings: Earnings = field(default_factory=lambda: Earnings(0, 0.0, 0.0, 0.0))
+    why: str = ""
+
+
+def standing(kind: str, own: Sequence[Judgement], config: OrchestratorConfig, now: Seconds) -> KindStanding:
+    """Where a kind stands after its judgements, oldest first."""
+    rules, margin, earlier_s, keeps = config.learning, 1.0, 0.0, True
+    lately: deque[bool] = deque(maxlen=WINDOW)
+    for one in own:
+        found = one.verdict
+        if found.code is VerdictCode.UNKNOWN:
+            continue
+        short, late = found.enough is False, found.in_time is False
+        margin += rules.step * (short - rules.broken_share)
+        margin = min(rules.margin_most, max(rules.margin_least, margin))
+        if found.in_time is not None:
+            earlier_s += rules.step_s * (late - rules.broken_share)
+            earlier_s = min(rules.earlier_most_s, max(0.0, earlier_s))
+        if found.code is not VerdictCode.UNNEEDED:
+            lately.append(found.code is VerdictCode.BROKEN)
+            broken = sum(lately) / len(lately)
+            # It comes back by other bounds than it falls: one verdict must not turn it to and fro.
+            keeps = broken <= BACK_SHARE if not keeps and len(lately) == WINDOW else keeps
+            keeps = keeps and not (len(lately) >= FEWEST and broken > rules.fall_back_share)
+    recent = [one for one in own if one.issued_at > now - rules.earn_over_s]
+    earnings = earned(recent, config)
+    enough = earnings.judged >= rules.earn_least
+    found_standing = KindStanding(
+        kind,
+        round(round(margin / GRAIN) * GRAIN, 6),
+        round(earlier_s, 3),
+        keeps,
+        enough and earnings.low_s > 0,
+        any(one.acted for one in own),
+        earnings,
+    )
+    return replace(found_standing, why=_why(found_standing, sum(lately), len(lately), config))
+
+
+def _why(one: KindStanding, broken: int, of: int, config: OrchestratorConfig) -> str:
+    if not one.keeps:
+        return f"{broken} of its last {of} promises were broken"
+    least = config.learning.earn_least
+    if one.earnings.judged < least:
+        return f"not enough seen: {one.earnings.judged} of {least} judged in {config.learning.earn_over_s / 3600:g} h"
+    return f"{one.earnings.describe()} in the last {config.learning.earn_over_s / 3600:g} h"
+
+
+def earned(judged: Sequence[Judgement], config: OrchestratorConfig) -> Earnings:
+    """The sum of what judgements gained, oldest first, with a circular block bootstrap's interval.
+
+    Blocks of about n^(1/3) neighbours keep what hangs together together (Politis and Romano, 1992).
+    """
+    level = config.demand.level
+    told = [one.verdict for one in judged if one.verdict.code is not VerdictCode.UNKNOWN]
+    gains = [one.gain_s(level / max(1e-9, 1 - level)) for one in told]
+    if not gains:
+        return Earnings(0, 0.0, 0.0, 0.0)
+    rng, size = random.Random(len(gains)), max(1, round(len(gains) ** (1 / 3)))
+    ring = gains + gains[:size]
+    blocks = [sum(ring[first : first + size]) for first in range(len(gains))]
+    # A sum of whole blocks is brought to as many judgements as there are.
+    count = -(-len(gains) // size)
+    scale = len(gains) / (count * size)
+    sums = sorted(scale * sum(rng.choices(blocks, k=count)) for _ in range(RESAMPLES))
+    return Earnings(len(gains), sum(gains), sums[int(LOW * RESAMPLES)], sums[int(HIGH * RESAMPLES) - 1])
+
+
+def standings(judged: Iterable[Judgement], config: OrchestratorConfig, now: Seconds) -> Mapping[str, KindStanding]:
+    """Where each kind stands that has ever been judged; the order of judgements is that of the journal."""
+    by_kind: dict[str, list[Judgement]] = defaultdict(list)
+    for one in sorted(judged, key=lambda one: one.number):
+        by_kind[one.kind].append(one)
+    return {kind: standing(kind, own, config, now) for kind, own in sorted(by_kind.items())}
+
+
+def judgements(records: Iterable[ActionRecord]) -> list[Judgement]:
+    """What has been judged of the journal's records, in their order."""
+    read = ((one, verdict_from_json(one.verdict)) for one in records)
+    return [
+        Judgement(one.id or 0, one.kind, one.outcome is OutcomeKind.DONE, one.issued_at, found)
+        for one, found in read
+        if found is not None
+    ]
+
+
+def objection(action: Action, known: Mapping[str, KindStanding], config: OrchestratorConfig) -> str | None:
+    """Why an action of this kind stays advice, None when it may be done.
+
+    What a kind gave is given back also after it fell: a machine returns to what was declared for it.
+    """
+    kind = TAKES_BACK.get(action.kind, action.kind)
+    one = known.get(kind, KindStanding(kind, why="not enough seen: nothing of it was judged so far"))
+    if action.shrinks and one.acted:
+        return None
+    if not one.keeps and config.learning.enabled:
+        return f"{kind} fell back to advice: {one.why}"
+    if config.act == "earned" and not one.earned:
+        return f"{kind} has not earned to act: {one.why}"
+    return None
+
+
+def with_standing(step: Step, known: Mapping[str, KindStanding], config: OrchestratorConfig) -> Step:
+    """The step, saying what verdicts of its kind have changed, and in which evidence it acts where that is earned."""
+    one = known.get(step.action.kind)
+    if one is None or not config.learning.enabled:
+        return step
+    facts: dict[str, Any] = {}
+    if one.margin != 1.0 or one.earlier_s > 0:
+        facts["learnt"] = {"margin": one.margin, "earlier_s": one.earlier_s}
+    if config.act == "earned" and one.earned:
+        facts["earned"] = one.why
+    return replace(step, reason=replace(step.reason, facts={**step.reason.facts, **facts})) if facts else step
+
+
+@dataclass(slots=True)
+class StandingLedger:
+    """Standings from the journal: the past is read once, what is judged later comes with each cycle's judgements."""
+
+    store: Store
+    config: OrchestratorConfig
+    known: Mapping[str, KindStanding] = field(default_factory=dict)
+    _judged: dict[int, Judgement] = field(default_factory=dict)
+    _alarmed: dict[tuple[str, str], str] | None = None
+    _at: Seconds | None = None
+
+    @property
+    def margins(self) -> Mapping[str, float]:
+        """Factors on the margin by kind, where they are not 1."""
+        known = self.known.values() if self.config.learning.enabled else ()
+        return {one.kind: one.margin for one in known if one.margin != 1.0}
+
+    @property
+    def earlier_s(self) -> Mapping[str, Seconds]:
+        """What is added to lead times by kind, where that is anything."""
+        known = self.known.values() if self.config.learning.enabled else ()
+        return {one.kind: one.earlier_s for one in known if one.earlier_s > 0}
+
+    def learn(self, judged: Iterable[ActionRecord], now: Seconds) -> None:
+        """Takes in what was just judged. Raises StoreError."""
+        past = self.store.journal.judged(now - PAST_S, MOST_RECORDS)[::-1] if self._at is None else ()
+        news = judgements((*past, *judged))
+        if not news and self._at is not None and now - self._at < AGAIN_S:
+            return
+        self._judged |= {one.number: one for one in news}
+        self._judged = {
+            one.number: one
+            for one in sorted(self._judged.values(), key=lambda one: one.number)[-MOST_RECORDS:]
+            if one.issued_at > now - PAST_S
+        }
+        self.known, self._at = standings(self._judged.values(), self.config, now), now
+
+    def alarm(self, now: Seconds) -> None:
+        """Tells of kinds that fell back to advice, and takes it back when they return. Raises StoreError."""
+        if self._alarmed is None:
+            ours = (one for one in self.store.alarms.open() if one.kind in (BROKEN_PROMISES, NOT_EARNED))
+            self._alarmed = {(one.kind, one.key): one.detail for one in ours}
+        wanted = dict(_alarms(self.known, self.config))
+        for place, text in wanted.items():
+            if place not in self._alarmed:
+                self.store.alarms.raise_([Alarm(*place, NODE, text, now, now)])
+                LOG.warning("a kind of action falls back to advice", kind=place[1], because=text)
+        for place in self._alarmed.keys() - wanted.keys():
+            self.store.alarms.clear(*place, NODE, now)
+            LOG.info("a kind of action may act again", kind=place[1])
+        self._alarmed = wanted
+
+
+def _alarms(known: Mapping[str, KindStanding], config: OrchestratorConfig) -> Iterable[tuple[tuple[str, str], str]]:
+    for kind, one in known.items():
+        if not one.keeps and config.learning.enabled:
+            yield (BROKEN_PROMISES, kind), one.why
+        elif config.act == "earned" and one.acted and not one.earned:
+            yield (NOT_EARNED, kind), one.why
