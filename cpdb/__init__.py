@@ -64,6 +64,7 @@ from cpdb.model import (
 )
 from cpdb.observed import (
     CONTROLLER,
+    BlendReport,
     EventCount,
     HealthReport,
     InstallReport,
@@ -200,6 +201,7 @@ __all__ = [
     "Alarm",
     "BandwidthRequest",
     "Batch",
+    "BlendReport",
     "BytesPerS",
     "Communication",
     "DatabaseSection",

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from cpdb.model import DestinationHealth, HealthStatus, Json, Seconds
 
-CONTROLLER = "controller"
+CONTROLLER, PREDICTOR = "controller", "predictor"
 
 
 class ObservedKind(StrEnum):
     """Kinds of observed state; those from ALARM on count what went wrong."""
 
+    BLEND = "blend"
     HEALTH = "health"
     LIVE = "live"
     MACHINE = "machine"
@@ -194,6 +195,36 @@ class RefreshReport(ObservedRecord):
 
 
 @dataclass(frozen=True, slots=True)
+class BlendReport(ObservedRecord):
+    """How much say each model has in the forecasts of a tier: a mean over subjects and windows, 1 in all."""
+
+    kind: ClassVar = ObservedKind.BLEND
+    tier: str
+    shares: dict[str, float]
+    observed_at: Seconds = field(compare=False)
+
+    @property
+    def key(self) -> str:
+        """The tier."""
+        return self.tier
+
+    def describe(self) -> str:
+        """Who has most say first; who has less than a hundredth is left out."""
+        heard = sorted(((share, name) for name, share in self.shares.items() if share >= 0.01), reverse=True)
+        return ", ".join(f"{name} {share:.0%}" for share, name in heard)
+
+    def to_row(self) -> ObservedRow:
+        """As it is stored."""
+        body: Json = {"shares": self.shares}
+        return ObservedRow(self.kind, self.tier, PREDICTOR, 0, "measured", self.describe(), self.observed_at, body)
+
+    @classmethod
+    def from_row(cls, row: ObservedRow) -> Self:
+        """The inverse of `to_row`."""
+        return cls(row.key, {name: float(share) for name, share in row.body["shares"].items()}, row.observed_at)
+
+
+@dataclass(frozen=True, slots=True)
 class InstallReport(ObservedRecord):
     """What a switch (or the controller, for weights) made of something wanted, by the generation that it knows."""
 
@@ -282,7 +313,16 @@ class Withdrawal(ObservedRecord):
 
 _RECORDS: Mapping[str, type[ObservedRecord]] = {
     record.kind: record
-    for record in (HealthReport, LiveCount, MachineReport, RefreshReport, ReservationReport, SplitReport, WeightsReport)
+    for record in (
+        BlendReport,
+        HealthReport,
+        LiveCount,
+        MachineReport,
+        RefreshReport,
+        ReservationReport,
+        SplitReport,
+        WeightsReport,
+    )
 }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cpdb import (
+    BlendReport,
     ForecastBatch,
     HorizonMove,
     Quantity,
@@ -96,6 +97,12 @@ def scores(store: Store, since: float, kind: SubjectKind, tier: str) -> list[Mod
     # The last row stands for all together and carries the tier.
     batches = [batch for batch in store.forecasts.score_batches(since) if batch.subjects[-1].b == wanted]
     return summarise_scores(batches, None, REFERENCE)
+
+
+def blend(store: Store, kind: SubjectKind, tier: str) -> BlendReport | None:
+    """How much say each model had in the forecasts of a tier when it was last measured; None while it was not."""
+    wanted = tier_of(kind, tier)
+    return next((one for one in store.wanted.observed_of(BlendReport) if one.tier == wanted), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,24 @@ def _check_window(name: str, window_s: float, horizons_s: tuple[int, ...]) -> No
         raise ValueError(f"{name}: {window_s:g} must be at least {MIN_WINDOWS} times the longest horizon")
 
 
+def _check_models(names: tuple[str, ...]) -> tuple[str, ...]:
+    if set(names) - set(known_models()):
+        raise ValueError(f"known are {', '.join(known_models())}; got {', '.join(names)}")
+    if REFERENCE not in names:
+        raise ValueError(f"{REFERENCE} must be among them, the others are measured against it")
+    return names
+
+
 class WorkLimits(Section):
     """How much work forecasting may cost.
 
+    Fits in the background of one tier plan with `fit_share` of a core, less where the machine is busy;
     `fit_budget_s` is the CPU time that one fit of one model may take before it is ended, `max_pairs` a bound on memory;
     `threads` share the work of a cycle when there are thousands of pairs.
     """
 
     refit_every_s: AboveZero = 30.0
+    fit_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     fit_budget_s: AboveZero = 15.0
     max_pairs: Annotated[int, Field(ge=1)] = 120_000
     threads: Annotated[int, Field(ge=1)] = 2
@@ -49,11 +59,20 @@ class HistoryLimits(Section):
 
 
 class SlowTier(Section):
-    """The horizons of slow actions, in cells of `step_s`, forecast anew as often; no horizons = no such tier."""
+    """The horizons of slow actions, in cells of `step_s`, forecast anew as often; no horizons = no such tier.
+
+    `models` are those of pairs; without, they are those of the table above that need no fitting.
+    """
 
     horizons_s: Annotated[tuple[Horizon, ...], Field(max_length=16)] = (60, 120, 300, 600)
     step_s: Annotated[float, Field(ge=2, le=60)] = 10.0
     history_s: Annotated[float, Field(ge=240)] = 3600.0
+    models: tuple[str, ...] | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names if names is None else _check_models(names)
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:
@@ -93,11 +112,7 @@ class PredictorSection(Section):
     @field_validator("models")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if set(names) - set(known_models()):
-            raise ValueError(f"known are {', '.join(known_models())}; got {', '.join(names)}")
-        if REFERENCE not in names:
-            raise ValueError(f"{REFERENCE} must be among them, the others are measured against it")
-        return names
+        return _check_models(names)
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:

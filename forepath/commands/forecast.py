@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cpdb import (
     UNTRUSTED,
+    BlendReport,
     Communication,
     Forecast,
     Quantity,
@@ -62,7 +63,10 @@ def forecast(
     if who:
         _show_who(forecasts.who(store, now, horizon, top, tier), horizon, tier, json)
     elif scores:
-        _show_scores(forecasts.scores(store, now - SCORES_SINCE_S, subject or SubjectKind.PAIR, tier), json)
+        kind = subject or SubjectKind.PAIR
+        _show_scores(
+            forecasts.scores(store, now - SCORES_SINCE_S, kind, tier), forecasts.blend(store, kind, tier), json
+        )
     elif subject is not None or tier != "fast":
         _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, tier), json, source, service)
     elif source is not None:
@@ -93,12 +97,14 @@ def _show_who(found: list[forecasts.LikelyPair], horizon_s: int, tier: str, json
     console.print(table(f"who will be active within {horizon_s} s", columns, rows, left=3))
 
 
-def _show_scores(found: Sequence[Any], json: str | None) -> None:
-    if emit({"scores": [asdict(one) for one in found]}, json):
+def _show_scores(found: Sequence[Any], blend: BlendReport | None, json: str | None) -> None:
+    shares = {} if blend is None else blend.shares
+    if emit({"scores": [asdict(one) for one in found], "shares": shares}, json):
         return
     rows = [
         (
             one.model,
+            f"{shares[one.model]:.0%}" if one.model in shares else "-",
             f"{one.horizon_s} s",
             one.quantity.value,
             f"{one.relative:.2f}",
@@ -107,8 +113,9 @@ def _show_scores(found: Sequence[Any], json: str | None) -> None:
         )
         for one in sorted(found, key=lambda one: (one.horizon_s, list(Quantity).index(one.quantity), one.relative))
     ]
-    columns = ["model", "horizon", "quantity", "loss / ewma", "below q90", "windows"]
-    console.print(table("scores: pinball loss in units of EWMA's; 0.90 should lie below q90", columns, rows, left=3))
+    columns = ["model", "share", "horizon", "quantity", "loss / ewma", "below q90", "windows"]
+    title = "scores: share of the blend, pinball loss in units of EWMA's; 0.90 should lie below q90"
+    console.print(table(title, columns, rows, left=4))
 
 
 def _show_subjects(found: list[SubjectForecast], json: str | None, source: str | None, service: str | None) -> None:

@@ -11,6 +11,7 @@ from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate
 from forepath.settings import load_settings
 from forepath.views import alarm_lines
 from orchestrator import ACTING, ADVISING
+from predictor import FAST, SLOW
 
 
 def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
@@ -49,6 +50,9 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     console.print(f"last sample    {ago(now, payload['last_sample_at'])}")
     console.print(f"last forecast  {ago(now, payload['last_forecast_at'])}")
     _print_duty(payload, now)
+    for item in payload["observed"]:
+        if item["kind"] == "blend" and item["key"] in (FAST, SLOW):
+            console.print(f"models {item['key']:<8}{item['detail']}", markup=False, soft_wrap=True)
     _print_refreshes(payload, now)
     _print_machines(payload)
     _print_reservations(payload, now)

@@ -128,6 +128,13 @@ class Composition:
             final = widened(final, factor[:, None], self.levels)
         return make_monotone(final), np.where(anyone, weights.argmax(axis=0), NO_MODEL)
 
+    def shares(self, forecasts: Floats, rows: Rows) -> Floats:
+        """Say of each model in a blend of these forecasts (models x rows x targets x levels): means that sum to 1."""
+        able = ~np.isnan(forecasts[..., 0])
+        weights = self.scoreboard.weights(able, rows)
+        shares: Floats = weights.sum(axis=(1, 2)) / max(1, int(able.any(axis=0).sum()))
+        return shares
+
     def learn(self, forecasts: Floats, final: Floats, truth: Truth) -> tuple[Floats, Floats]:
         """Learns from truths about forecasts (models x rows x targets x levels) and the final one (without models).
 

@@ -124,16 +124,31 @@ class LossScoreboard:
         and Lugosi 2006, theorem 2.2; the pinball loss is convex, so the blend of quantiles loses no more than the
         average). B is not known here: the rate is SHARPNESS / sqrt(n) in units of the reference's mean loss. Fading
         makes n the number of windows that still count, so the bound holds against whoever was best lately.
+        Where the best loses little, the rate is that for small losses: with what the best has lost in all, L, in the
+        place of n the average loses about sqrt(2 L ln M) + ln M more than L (section 2.4 there).
         """
         count = self.count[:, rows]
         many = (self.pool[2] >= MIN_POOLED)[:, None]
         trusted = able & (self.baseline[:, None, None] | (count >= MIN_SCORES) | many)
         ratio = np.where(trusted, self.ratios(rows), np.inf)
         best = ratio.min(axis=0)
-        sharpness = SHARPNESS * np.sqrt(self._prior + count.max(axis=0))
+        lost = self._lost(ratio.argmin(axis=0)[None], rows)
+        sharpness = SHARPNESS * np.sqrt((self._prior + count.max(axis=0)) / np.minimum(lost, 1.0))
         say = np.exp(sharpness * (np.where(np.isfinite(best), best, 0.0) - ratio))
         shares: Floats = say / np.maximum(say.sum(axis=0), 1e-9)
         return shares
+
+    def _lost(self, models: Ints, rows: Rows) -> Floats:
+        """Mean loss of one model for each row and target (1 x rows x targets) in units of the reference's.
+
+        One window lost like the reference comes on top: few without a fault prove nothing.
+        """
+        loss, against, count = (
+            np.take_along_axis(of[:, rows], models, 0)[0] for of in (self.loss, self.against, self.count)
+        )
+        unit = against / np.maximum(count, 1e-9)
+        lost: Floats = (loss + unit) / np.maximum(against + unit, 1e-30)
+        return np.where(against > 0, lost, 1.0)
 
     def forget(self, series: Ints, share: float) -> None:
         """Leaves only `share` of what was noted about some series: they have begun to behave otherwise."""

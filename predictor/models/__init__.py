@@ -19,7 +19,7 @@ IN_THE_BOX = {
     "arima": "predictor.models.arima:Arima",
     "gradient_boosting": "predictor.models.boosting:GradientBoosting",
 }
-# Asked for by name only: they need the extra `deep` and, in the background, a good part of a core.
+# Asked for by name only: in the background they need a good part of a core.
 EXTRA = {
     "lstm": "predictor.models.deep:Lstm",
     "transformer": "predictor.models.deep:Transformer",
@@ -34,7 +34,7 @@ class Model(Protocol):
     `slow` fits run in another process on a copy, which then takes the place of the original, so a model must be
     picklable. `replayable` models may be judged on the past with what they know today, because they learn so
     little (a period, a band) that this flatters them hardly. A `costly` model is asked only about series for which
-    it has earned a say or may do so.
+    it has earned a say or may do so; it may say about how many a cycle at most (`most_asked`).
     """
 
     name: ClassVar[str]
@@ -62,6 +62,13 @@ class Adopting(Protocol):
 
     def adopt(self, old: Self) -> None:
         """Called once, when this model takes the place of `old`."""
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A model whose fit plans with so much CPU time."""
+
+    fit_budget_s: float
 
 
 Maker = Callable[[ForecastSpec, int], Model]

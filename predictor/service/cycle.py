@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import structlog
 
-from cpdb import NO_MODEL, Score, Store
+from cpdb import NO_MODEL, BlendReport, Score, Store
 from predictor.config import PredictorConfig
 from predictor.data.sources import FlowSeries, Source
 from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, make_spec
@@ -167,6 +167,13 @@ class Predictor:
         batch = self.tracker.scores(now, self.source.subjects)
         if batch is not None:
             store.forecasts.add_score_batch(batch)
+            store.wanted.observe([BlendReport(self.config.tier, self.shares(), now)])
+
+    def shares(self) -> dict[str, float]:
+        """How much say each model had among the series of the last cycle that are to be judged: 1 in all."""
+        issued = self._pending.newest
+        shares = self.forecaster.composition.shares(issued.forecasts, issued.rows)
+        return dict(zip(self.models, np.round(shares, 4).tolist(), strict=True))
 
     def _forecast_series(self, store: Store, view: SeriesView, report: PredictorReport) -> PredictorReport:
         installed = self._fits.collect()

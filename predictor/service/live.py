@@ -55,11 +55,14 @@ class SeriesRecency:
 
 
 class CostlySchedule:
-    """Which models promise what for which series: models x series, and how busy each series is."""
+    """Which models promise what for which series: models x series, and how busy each series is.
 
-    def __init__(self, slow: Ints) -> None:
-        self._most = np.where(slow, MAX_ASKED_SLOW, MAX_ASKED)[:, None]
-        self._promising = np.zeros((len(slow), 0), dtype=bool)
+    `most` (models) is about how many series each is asked at most where it has a say.
+    """
+
+    def __init__(self, most: Ints) -> None:
+        self._most = most[:, None]
+        self._promising = np.zeros((len(most), 0), dtype=bool)
         self._busy: Floats = np.zeros(0)
         self._asked = self._promising
 
@@ -171,6 +174,11 @@ class CycleForecast:
     costly: dict[int, CostlyAnswer] = field(default_factory=dict)  # by number of the model
 
 
+def most_asked(model: Model) -> int:
+    """About how many series a costly model is asked in a cycle where it has a say: what it says itself, or as usual."""
+    return int(getattr(model, "most_asked", MAX_ASKED_SLOW if model.slow else MAX_ASKED))
+
+
 class LiveForecaster:
     """A forecaster at work on a live view: who is renewed, asked and judged in which cycle."""
 
@@ -180,7 +188,7 @@ class LiveForecaster:
         self._threads = threads
         self._number = 0
         self._renewed: Ints = np.zeros(0, dtype=bool)
-        self._schedule = CostlySchedule(np.array([model.slow for model in forecaster.models.values()]))
+        self._schedule = CostlySchedule(np.array([most_asked(model) for model in forecaster.models.values()]))
         self._replayed: Floats = np.zeros(0)
         self._final: Floats = forecaster.spec.empty(1, 0)[0]
         self._chosen: Ints = np.zeros((0, len(forecaster.spec.targets)), dtype=np.uint8)

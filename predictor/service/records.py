@@ -50,6 +50,8 @@ class JudgedForecast:
 class PendingForecasts:
     """Forecasts whose windows have not all been judged yet. Targets that end together are judged together."""
 
+    newest: IssuedForecast
+
     def __init__(self, spec: ForecastSpec) -> None:
         self._spec = spec
         reaches = np.array([target.reach for target in spec.targets])
@@ -59,6 +61,7 @@ class PendingForecasts:
 
     def add(self, issued: IssuedForecast) -> None:
         """Waits for every target of this forecast."""
+        self.newest = issued
         for _, queue in self._waiting.values():
             queue.append(issued)
 

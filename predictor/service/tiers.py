@@ -1,6 +1,6 @@
 """All tiers of forecasts: pairs, their sums, links and machines, each seconds ahead and minutes ahead."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -90,6 +90,10 @@ def tier_of(kind: SubjectKind, speed: str = FAST) -> str:
     return f"{speed}/machine" if kind in MACHINES else f"{speed}/{kind.value}"
 
 
+def _light(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in LIGHT if name in names)
+
+
 def slow_config(fast: PredictorConfig) -> PredictorConfig:
     """What predictors of the slow tier are told: its own cells and horizons, and all spans longer as its cells are."""
     slow = fast.slow
@@ -103,7 +107,8 @@ def slow_config(fast: PredictorConfig) -> PredictorConfig:
             "half_life_s": slower * fast.history.half_life_s,
             "max_stale_s": slower * fast.history.max_stale_s,
         },
-        models=tuple(name for name in LIGHT if name in fast.models),
+        limits={"refit_every_s": slower * fast.limits.refit_every_s, "threads": 1},
+        models=_light(fast.models) if slow.models is None else slow.models,
         tier=SLOW,
     )
 
@@ -112,13 +117,14 @@ class Tiers:
     """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done."""
 
     def __init__(self, config: PredictorConfig, background: bool = True) -> None:
+        self._background = background
         self.pairs = Predictor(config, background)
         self._slow_every_s = config.slow.step_s
         self._slow_at: float | None = None
         self._number = 0
         self._looked_at: float | None = None
         self._told: set[str] = set()
-        light = config.tuned(models=tuple(name for name in LIGHT if name in config.models), limits={"threads": 1})
+        light = config.tuned(models=_light(config.models), limits={"threads": 1})
         machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.history.window_s)
         self._host_of = machines.host_of
         sources = {**dict(_sums(light)), tier_of(SubjectKind.VM): machines}
@@ -139,7 +145,9 @@ class Tiers:
                 destinations = made[tier_of(SubjectKind.DESTINATION, tier.split("/")[0])]
                 arrivals = MachineArrivals(destinations, source, self._host_of)
                 more = [partial(Communications, arrivals=arrivals)]
-            made[tier] = Predictor(config.tuned(tier=tier), background=False, source=source, more=more)
+            # Only pairs are worth models that have to be fitted.
+            own = config.tuned(tier=tier, models=config.models if tier == SLOW else _light(config.models))
+            made[tier] = Predictor(own, self._background, source=source, more=more)
         return made
 
     def cycle(self, store: Store, now: float) -> PredictorReport:

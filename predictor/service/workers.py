@@ -4,7 +4,9 @@ import copy
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -13,7 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from predictor.config import WorkLimits
 from predictor.data.view import Ints, SeriesView, fair_sample
-from predictor.models import Model
+from predictor.models import Budgeted, Model
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +26,10 @@ CLOSING_S = 2.0
 # Slow fits begin with this much history, of at most so many series.
 FIRST_FIT_CELLS = 60
 FITTED_SERIES = 1000
+# Fits of a round plan with at least so much CPU, whatever the machine has to spare, and one that takes so much tells.
+LEAST_FIT_S, TELLING_S = 1.2, 0.3
+# Share of the time after which a fit is ended that it may plan with.
+PLANNED_SHARE = 0.5
 # Each cycle in which something drifts brings the next fit so much nearer, as a share of the time between fits.
 SOONER = 0.5
 
@@ -42,8 +48,17 @@ def prepare_worker() -> None:
     use_one_thread()
 
 
-def fit_model(model: Model, view: SeriesView, cpu_budget_s: float) -> Model:
+class Fitted(NamedTuple):
+    """A fitted model, and what its fit took."""
+
+    model: Model
+    cpu_s: float
+    wall_s: float
+
+
+def fit_model(model: Model, view: SeriesView, cpu_budget_s: float) -> Fitted:
     """The fitted model. A fit over budget is ended by the kernel, and the process with it."""
+    cpu, wall = time.process_time(), time.monotonic()
     signal.setitimer(signal.ITIMER_PROF, cpu_budget_s)
     signal.setitimer(signal.ITIMER_REAL, WALL_SHARE * cpu_budget_s)
     try:
@@ -51,7 +66,17 @@ def fit_model(model: Model, view: SeriesView, cpu_budget_s: float) -> Model:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-    return model
+    return Fitted(model, time.process_time() - cpu, time.monotonic() - wall)
+
+
+def plan_budget_s(limits: WorkLimits, pace: float) -> float:
+    """CPU seconds that all fits of one round may plan with.
+
+    They take `fit_share` of a core and, as they give way to whoever else wants it, are over before the next round at
+    the pace (CPU seconds in a second) of the last; `fit_budget_s` is the end of the longest, and plans are not exact.
+    """
+    wanted = min(limits.fit_share, pace) * limits.refit_every_s
+    return max(LEAST_FIT_S, min(wanted, PLANNED_SHARE * limits.fit_budget_s))
 
 
 class FitWorker:
@@ -59,11 +84,13 @@ class FitWorker:
 
     def __init__(self, cpu_budget_s: float) -> None:
         self.failures = 0
+        # CPU seconds in a second that the last fit got: how much the machine has to spare.
+        self.pace = 1.0
         self._cpu_budget_s = cpu_budget_s
         # Spawned, not forked: this process has threads.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPool(max_workers=1, initializer=prepare_worker, context=context)
-        self._jobs: list[tuple[str, ProcessFuture[Model]]] = []
+        self._jobs: list[tuple[str, ProcessFuture[Fitted]]] = []
 
     @property
     def busy(self) -> bool:
@@ -87,7 +114,10 @@ class FitWorker:
         for name, answer in arrived:
             error = answer.exception()
             if error is None:
-                fitted.append(answer.result())
+                done = answer.result()
+                if done.cpu_s >= TELLING_S:
+                    self.pace = done.cpu_s / max(done.wall_s, done.cpu_s)
+                fitted.append(done.model)
                 continue
             self.failures += 1
             text = f"{type(error).__name__}: {error}"
@@ -108,7 +138,7 @@ class FitSchedule:
     within the cycle."""
 
     def __init__(self, limits: WorkLimits, seed: int, background: bool) -> None:
-        self._every_s = limits.refit_every_s
+        self._limits = limits
         self._worker = FitWorker(limits.fit_budget_s) if background else None
         self._fitted_at = -np.inf
         self._rng = np.random.default_rng(seed)
@@ -124,7 +154,7 @@ class FitSchedule:
 
     def begin_when_due(self, models: Iterable[Model], view: SeriesView, now: float) -> None:
         """Begins a fit of the slow ones among the models, unless the last one is too recent."""
-        if now - self._fitted_at >= self._every_s and view.cells >= FIRST_FIT_CELLS:
+        if now - self._fitted_at >= self._limits.refit_every_s and view.cells >= FIRST_FIT_CELLS:
             slow = [model for model in models if model.slow]
             if not slow or self._begin(slow, view):
                 self._fitted_at = now
@@ -132,6 +162,9 @@ class FitSchedule:
     def _begin(self, slow: Sequence[Model], view: SeriesView) -> bool:
         sample = view.part(self.sample_series(view))
         if self._worker:
+            budgeted: list[Budgeted] = [model for model in slow if isinstance(model, Budgeted)]
+            for one in budgeted:
+                one.fit_budget_s = plan_budget_s(self._limits, self._worker.pace) / len(budgeted)
             return self._worker.submit(slow, sample)
         for model in slow:
             model.fit(sample)
@@ -144,7 +177,7 @@ class FitSchedule:
 
     def hasten(self) -> None:
         """What was fitted to old ways is fitted again sooner."""
-        self._fitted_at -= SOONER * self._every_s
+        self._fitted_at -= SOONER * self._limits.refit_every_s
 
     def close(self) -> None:
         """Ends the fitting process."""

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from cpdb import (
     CONTROLLER,
+    BlendReport,
     DestinationHealth,
     EventCount,
     HealthReport,
@@ -46,6 +47,7 @@ records: st.SearchStrategy[ObservedRecord] = st.one_of(
     st.builds(LiveCount, plain, names, st.integers(0, 10**9), times),
     st.builds(MachineReport, names, names, plain, names, times),
     st.builds(RefreshReport, names, st.floats(0, 100), times),
+    st.builds(BlendReport, names, st.dictionaries(plain, st.floats(0, 1), max_size=4), times),
     st.builds(EventCount, st.sampled_from(COUNTS), names, st.integers(0, 10**12), times),
     *(
         installs.map(lambda values, made=made: made(*values))
@@ -76,6 +78,7 @@ def test_the_store_takes_and_gives_records(store: Store) -> None:
         LiveCount(VIP, "a", 17, 2.0),
         EventCount(ObservedKind.LOST, "rows", 3, 3.0),
         RefreshReport("leaf1", 1.05, 4.0),
+        BlendReport("fast", {"ewma": 0.25, "lstm": 0.75}, 4.0),
         ReservationReport("r", "leaf1", 2, *made),
         SplitReport(split_key("leaf1", "leaf2"), "leaf1", 3, *made),
         WeightsReport(VIP, CONTROLLER, 4, *made),

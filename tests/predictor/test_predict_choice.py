@@ -52,6 +52,15 @@ def test_a_few_lucky_windows_prove_nothing_and_many_good_ones_do():
     assert say(book, "clever") > 0.9
 
 
+def test_where_the_best_hardly_errs_the_second_best_is_soon_silent():
+    close, clear = scoreboard(), scoreboard()
+    play(clear, (0.15, 1.0, 0.03), range(30))
+    assert say(clear, "naive") < 0.05
+    # The same distance matters less where even the best loses nearly as much as the reference.
+    play(close, (1.02, 1.0, 0.9), range(30))
+    assert say(close, "naive") > say(clear, "naive")
+
+
 def test_a_model_that_fails_after_a_change_is_demoted_within_a_few_windows():
     book = scoreboard()
     play(book, (1.0, 1.0, 0.4), range(120))

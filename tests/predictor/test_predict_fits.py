@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from synthetic_models import Failing, Obedient, Sleeping, Spinning
 
+from predictor.config import WorkLimits
 from predictor.data.view import SeriesView
 from predictor.models import Model
-from predictor.service.workers import FitWorker
+from predictor.service.workers import LEAST_FIT_S, FitSchedule, FitWorker, plan_budget_s
 
 VIEW = SeriesView(np.ones((2, 3, 50), dtype=np.float32))
 PATIENCE_S = 60.0
@@ -49,6 +50,27 @@ def test_a_culprit_is_counted_and_the_next_model_is_fitted(background, culprit):
     fitted = collected(background, 2)
     assert [model.name for model in fitted] == ["obedient"]
     assert background.failures == 1
+
+
+def test_a_round_of_fits_plans_with_its_share_and_with_less_on_a_busy_machine():
+    usual = WorkLimits(refit_every_s=30.0, fit_share=0.2, fit_budget_s=15.0)
+    assert plan_budget_s(usual, pace=1.0) == pytest.approx(6.0)
+    assert plan_budget_s(usual, pace=0.1) == pytest.approx(3.0)
+    assert plan_budget_s(usual, pace=0.0) == pytest.approx(LEAST_FIT_S)
+    # A plan is not exact: well below the time after which a fit is ended.
+    assert plan_budget_s(WorkLimits(refit_every_s=600.0, fit_budget_s=15.0), pace=1.0) < 10.0
+
+
+def test_the_share_is_divided_among_those_who_plan_with_it():
+    budgets = [Obedient(), Obedient(), Obedient()]
+    for one in budgets[:2]:
+        one.fit_budget_s = 0.0
+    schedule = FitSchedule(WorkLimits(refit_every_s=30.0, fit_share=0.2), 1, background=True)
+    try:
+        schedule.begin_when_due(budgets, SeriesView(np.ones((2, 3, 60), dtype=np.float32)), 0.0)
+        assert [getattr(one, "fit_budget_s", None) for one in budgets] == [pytest.approx(3.0), pytest.approx(3.0), None]
+    finally:
+        schedule.close()
 
 
 def test_a_second_job_waits_for_its_turn(background):

@@ -68,7 +68,7 @@ def test_silent_series_cost_nothing_between_their_turns(monkeypatch):
 
 
 def test_a_costly_model_is_asked_where_it_promises_most_and_in_the_end_everywhere():
-    one = live.CostlySchedule(np.array([False, True]))
+    one = live.CostlySchedule(np.array([live.MAX_ASKED, live.MAX_ASKED_SLOW]))
     rates = np.arange(1, 2001, dtype=np.float32)[None, :, None].repeat(40, axis=2)
     one.update(SeriesView(rates), np.arange(2000), np.array([[True] * 2000, [True] * 2000]))
     judged = np.arange(0, 2000, 2)

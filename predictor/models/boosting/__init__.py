@@ -27,7 +27,7 @@ from predictor.models.boosting.forests import (
 )
 from predictor.models.seasonal import find_periods
 
-# CPU seconds of a live fit, well below the budget at which one is ended.
+# CPU seconds of a fit that nobody has given a budget.
 LIVE_BUDGET_S = 1.2
 # Beyond so many targets those of one channel share their trees, and how far ahead they reach is a feature.
 MAX_DIRECT = 8

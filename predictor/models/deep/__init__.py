@@ -43,6 +43,7 @@ class DeepModel:
     slow: ClassVar[bool] = True
     replayable: ClassVar[bool] = False
     costly: ClassVar[bool] = True
+    most_asked: ClassVar[int] = 1000
 
     def __init__(self, spec: ForecastSpec, seed: int = 0, steps: int = STEPS) -> None:
         self.spec = spec
