@@ -14,6 +14,8 @@ from backtest.whatif.cost import Hop, WayFinder, weigh_priorities
 from backtest.whatif.records import Flags, Floats, OfferedLoad, ReplayScene, RequestCost
 from cpdb import NodeKind, Pair
 
+# What the solver leaves of a cost that is 0.
+TOLERANCE = 1e-6
 Places = NDArray[np.int64]
 
 
@@ -142,7 +144,8 @@ class LeastCost:
             np.concatenate([getattr(part, field) for part in parts]) for field in ("rows", "columns", "values")
         )
         matrix = csr_array((values, (rows, columns)), shape=(len(limits), len(goal)))
-        return max(0.0, whole + float(linprog(goal, matrix, limits, bounds=self._bounds, method="highs").fun))
+        found = whole + float(linprog(goal, matrix, limits, bounds=self._bounds, method="highs").fun)
+        return found if found > TOLERANCE else 0.0
 
     def _link_rows(self, offered: Floats, first: int) -> Coefficients:
         links, choices = self._crossing.T

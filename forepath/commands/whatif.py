@@ -207,5 +207,5 @@ def _print(found: "Comparison") -> None:
     lines = [document["verdict"], *([f"The oracle costs {over:.3g} times the bound."] if over is not None else [])]
     if document["lower_bound"]:
         lines.append("What was recorded was held back in part: more may have been wanted, so this is a lower bound.")
-    for line in [*lines, *(f"Left out or mended: {note}" for note in document["left_out"])]:
+    for line in [*lines, *(f"Recording: {note}." for note in document["left_out"])]:
         console.print(line, width=80, highlight=False, markup=False)

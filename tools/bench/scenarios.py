@@ -1,5 +1,6 @@
 """Every scenario of the library under every policy: is foresight ever worse than reacting, and is it worth anything."""
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+import structlog
 
 from backtest.whatif import (
     ATTACKERS,
@@ -137,12 +139,17 @@ def run_all(families: Sequence[str], seeds: int, jobs: int, say: Callable[[str, 
     # Each replay is one thread's work; spawned processes read this before anything loads.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     found = {}
-    with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _be_quiet) as pool:
         futures = {pool.submit(run_scenario, *which): which for which in wanted}
         for done, future in enumerate(as_completed(futures), 1):
             found[futures[future]] = future.result()
             say(futures[future][0], done, len(wanted))
     return [found[which] for which in wanted]
+
+
+def _be_quiet() -> None:
+    # What planners say of each action would be millions of lines.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
 def judge_runs(runs: Sequence[ScenarioRun]) -> Result:
