@@ -149,9 +149,10 @@ class ForecastBatch:
     `chosen`: uint8, subjects x horizons x quantities: position in `models`, NO_MODEL = none.
     `quantiles`: float32, subjects x horizons x quantities x levels, NaN = nothing said.
     `activity`: float32, subjects x horizons: probability to be active within the horizon, NaN = unknown; or b"".
-    `horizon_s`: uint16, subjects: the trusted horizon, 0 = nothing is trusted (yet); or b"".
-    `doubts`: float32, subjects x 2: error and width as in `Trust`, NaN = too few scores; or b"". `allowed` bounds
-    both, () = not known.
+    `horizon_s`: uint16, subjects x channels: the trusted horizon, 0 = nothing is trusted (yet); or b"". A channel is a
+    peak and its mean, as they stand in `quantities`.
+    `doubts`: float32, subjects x channels x 2: error and width as in `Trust`, NaN = too few scores; or b"". `allowed`
+    bounds both, () = not known.
     Raises ValueError when an array has not its shape's size.
     """
 
@@ -176,13 +177,19 @@ class ForecastBatch:
         _sized("chosen", self.chosen, cells * UINT8)
         _sized("quantiles", self.quantiles, cells * len(self.levels) * FLOAT32)
         _sized("activity", self.activity or None, prod(self.shape[:2]) * FLOAT32)
-        _sized("horizon_s", self.horizon_s or None, len(self.subjects) * UINT16)
-        _sized("doubts", self.doubts or None, len(self.subjects) * 2 * FLOAT32)
+        if len(self.horizon_s) != len(self.subjects) * UINT16:  # versions before 9 trusted all channels by the first
+            _sized("horizon_s", self.horizon_s or None, len(self.subjects) * self.channels * UINT16)
+        _sized("doubts", self.doubts or None, len(self.subjects) * self.channels * 2 * FLOAT32)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Subjects, horizons, quantities, levels."""
         return len(self.subjects), len(self.horizons_s), len(self.quantities), len(self.levels)
+
+    @property
+    def channels(self) -> int:
+        """Peaks with their means."""
+        return -(-len(self.quantities) // 2)
 
     def array(self) -> memoryview:
         """The quantiles, subjects x horizons x quantities x levels: float32, not copied, NaN = nothing said."""
@@ -190,8 +197,12 @@ class ForecastBatch:
 
     def value(self, subject: Subject, horizon_s: int, quantity: Quantity, level: float) -> float | None:
         """The value at the known level nearest to `level`; None where nothing is said."""
-        found = next(self.rows((subject,), (horizon_s,), (quantity,)), None)
+        found = self.said(subject, horizon_s, quantity)
         return None if found is None else found.at(level)
+
+    def said(self, subject: Subject, horizon_s: int, quantity: Quantity) -> SubjectForecast | None:
+        """What is said about one quantity of one subject, None where that is nothing."""
+        return next(self.rows((subject,), (horizon_s,), (quantity,)), None)
 
     def rows(
         self,
@@ -225,24 +236,26 @@ class ForecastBatch:
         return None if isnan(chance) else float(chance)
 
     def trusted_s(self, subject: Subject) -> int:
-        """The trusted horizon of the subject, 0 = nothing is trusted (yet)."""
+        """The trusted horizon of the subject's first channel, 0 = nothing is trusted (yet)."""
         return self.trust(subject).horizon_s
 
-    def trust(self, subject: Subject) -> Trust:
-        """How far the subject's forecasts are trusted, and why no farther."""
+    def trust(self, subject: Subject, quantity: Quantity | None = None) -> Trust:
+        """How far the subject's forecasts of a quantity (else of the first) are trusted, and why no farther."""
         place = next(iter(self._positions((subject,))), None)
-        return UNTRUSTED if place is None else self.trust_at(place)
+        return UNTRUSTED if place is None else self.trust_at(place, quantity)
 
-    def trust_at(self, place: int) -> Trust:
-        """The same of the subject in this place."""
+    def trust_at(self, place: int, quantity: Quantity | None = None) -> Trust:
+        """The same of the subject at a place."""
         if not self.horizon_s:
             return UNTRUSTED
-        horizon_s = int(_opened(self.horizon_s, "H")[place])
+        horizons = _opened(self.horizon_s, "H")
+        channel = 0 if quantity is None else self.quantities.index(quantity) // 2
+        cell = place * self.channels + channel
         if not self.doubts:
-            return Trust(horizon_s)
-        numbers = _opened(self.doubts, "f", (len(self.subjects), 2))
-        error, width = (None if isnan(one) else float(one) for one in (numbers[place, 0], numbers[place, 1]))
-        return Trust(horizon_s, error, width, *self.allowed)
+            return Trust(int(horizons[place if len(horizons) == len(self.subjects) else cell]))
+        numbers = _opened(self.doubts, "f")
+        error, width = (None if isnan(one) else float(one) for one in (numbers[2 * cell], numbers[2 * cell + 1]))
+        return Trust(int(horizons[cell]), error, width, *self.allowed)
 
     def _positions(self, subjects: Collection[Subject] | None) -> Iterable[int]:
         if subjects is None:
@@ -339,10 +352,10 @@ def forecasts_of(batch: ForecastBatch, number: int | None = None) -> Iterator[Fo
     """Each pair's forecasts for which a model was chosen."""
     for subject in batch.subjects:
         if subject.kind is SubjectKind.PAIR:
-            pair, trust = Pair(subject.a, subject.b), batch.trust(subject)
+            pair, trusts = Pair(subject.a, subject.b), {one: batch.trust(subject, one) for one in batch.quantities}
             for row in batch.rows((subject,)):
                 about = pair, batch.issued_at, row.horizon_s, row.quantity
-                yield Forecast(*about, row.model, row.quantiles, number, trust)
+                yield Forecast(*about, row.model, row.quantiles, number, trusts[row.quantity])
 
 
 def batches_of(rows: Iterable[Forecast]) -> list[ForecastBatch]:
@@ -360,9 +373,10 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
     levels = sorted({level for row in rows for level in row.quantiles})
     models = list(dict.fromkeys(row.model for row in rows))
     by_cell = {(row.pair, row.horizon_s, row.quantity): row for row in rows}
-    trusts = {row.pair: row.trust for row in rows}
-    doubts = (number for one in trusts.values() for number in (one.error, one.width))
-    some = next(iter(trusts.values()))
+    told = {(row.pair, row.quantity): row.trust for row in rows}
+    trusts = [told.get(cell, UNTRUSTED) for cell in product(pairs, quantities[::2])]
+    doubts = (number for one in trusts for number in (one.error, one.width))
+    some = rows[0].trust
     chosen, values = bytearray(), array("f")
     for cell in product(pairs, horizons, quantities):
         row = by_cell.get(cell)
@@ -378,7 +392,7 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
         models=tuple(models),
         chosen=bytes(chosen),
         quantiles=values.tobytes(),
-        horizon_s=array("H", (one.horizon_s for one in trusts.values())).tobytes(),
+        horizon_s=array("H", (one.horizon_s for one in trusts)).tobytes(),
         doubts=array("f", (nan if number is None else number for number in doubts)).tobytes(),
         allowed=() if isnan(some.error_allowed) else (some.error_allowed, some.width_allowed),
     )

@@ -59,8 +59,9 @@ def orchestrator_config(settings: Settings, act: bool | None, policy: str | None
     section = settings.orchestrator
     told = {"policy": policy, "act": act}
     values = dict(section) | {name: value for name, value in told.items() if value is not None}
-    if "horizons_s" not in section.demand.model_fields_set:
-        values["demand"] = section.demand.tuned(horizons_s=settings.predictor.horizons_s)
+    own, foreseen = section.demand.model_fields_set, settings.predictor
+    known = {"horizons_s": foreseen.horizons_s, "slow_horizons_s": foreseen.slow.horizons_s}
+    values["demand"] = section.demand.tuned(**{name: far for name, far in known.items() if name not in own})
     if "poll_s" not in section.timing.model_fields_set:
         values["timing"] = section.timing.tuned(poll_s=settings.controller.poll_s)
     declared = {

@@ -4,6 +4,7 @@ Each section is handed as it is to what owns it, and is a table of the settings 
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -30,6 +31,11 @@ OWNER = "orchestrator"
 SAMPLES_A_DECISION = 25
 # The mark (expedited forwarding) that sends a packet into the guaranteed queue of a link that has one.
 QUEUE_DSCP = 46
+# A longer horizon that is trusted stands for one that is not up to so many times its length: farther ones would hold
+# for most of the time what nobody needs.
+FARTHEST_INSTEAD = 4
+# Forecasts of minutes are made of longer cells and less often: so much of their horizon is surely left.
+SLOW_SHARE = 0.8
 BUDGETS_PER_MINUTE: Mapping[str, int] = MappingProxyType(
     {
         "reserve_bandwidth": 30,
@@ -103,8 +109,8 @@ class DemandSettings(Section):
 
     `cost_of_short` is what being short costs, in units of what idling costs; it decides which quantile of a forecast
     counts as the need, unless `level` names that quantile itself. `margin` is a factor; `chance_sigmas` is how far a
-    peak second may exceed a mean m of arrivals by chance, in units of sqrt(m). Without `horizons_s` of its own the
-    orchestrator looks at those of the predictor.
+    peak second may exceed a mean m of arrivals by chance, in units of sqrt(m). Without `horizons_s` and
+    `slow_horizons_s` of its own the orchestrator looks at those of the predictor.
     """
 
     cost_of_short: Annotated[float, Field(ge=1, le=1000)] = 9.0
@@ -112,8 +118,10 @@ class DemandSettings(Section):
     margin: float = 1.15
     chance_sigmas: NotNegative = 2.5
     max_forecast_age_s: AboveZero = 5.0
+    max_slow_forecast_age_s: AboveZero = 120.0
     max_interval_ratio: AboveZero = 100.0
-    horizons_s: tuple[int, ...] = (5, 15, 30)
+    horizons_s: Annotated[tuple[int, ...], Field(min_length=1)] = (5, 15, 30)
+    slow_horizons_s: tuple[int, ...] = ()
 
     @field_validator("margin")
     @classmethod
@@ -122,12 +130,32 @@ class DemandSettings(Section):
             raise ValueError(f"{value} would ask for less than is forecast; write 1.2 for 20 % more")
         return value
 
-    @field_validator("horizons_s")
+    @field_validator("horizons_s", "slow_horizons_s")
     @classmethod
     def _check_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or sorted(set(value)) != list(value) or value[0] <= 0:
+        if sorted({0, *value}) != [0, *value]:
             raise ValueError(f"{value} must ascend from above 0, e.g. (5, 15, 30)")
         return value
+
+    @cached_property
+    def every_horizon_s(self) -> tuple[int, ...]:
+        """All horizons, ascending; one that both tiers have belongs to the fast one."""
+        return tuple(sorted({*self.horizons_s, *self.slow_horizons_s}))
+
+    @cached_property
+    def instead_of(self) -> Mapping[int, tuple[int, ...]]:
+        """Each horizon, and those that may stand for it where it is not trusted itself, the nearest first."""
+        every = self.every_horizon_s
+        return {one: tuple(far for far in every if one <= far <= FARTHEST_INSTEAD * one) for one in every}
+
+    def horizon_for(self, lead_s: Seconds) -> int | None:
+        """The shortest horizon that leaves time for what takes so long; None when there is none."""
+        left_s = ((one, one if one in self.horizons_s else SLOW_SHARE * one) for one in self.every_horizon_s)
+        return next((one for one, seconds in left_s if lead_s <= seconds), None)
+
+    def max_age_s(self, horizon_s: int) -> Seconds:
+        """How old a forecast so far ahead may be."""
+        return self.max_forecast_age_s if horizon_s in self.horizons_s else self.max_slow_forecast_age_s
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:
@@ -198,12 +226,16 @@ class MemorySettings(Section):
 class MoveSettings(Section):
     """Live migration: how fast memory is copied, whether that takes from the links between hosts, how many at a time.
 
+    How long a move may take follows from its estimate: it must be ready before the need, and a copy that takes three
+    times what was expected is broken off. `limit_s` is a bound beyond that, None for none. For a need that is there
+    already nothing is begun that takes longer than `unforeseen_s`, unless trusted forecasts say that it lasts.
     `follow_sources`: machines go nearer to those who will call them although nothing is short.
     """
 
     mbit_per_s: AboveZero = 1000.0
     over_links: bool = False
-    limit_s: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    limit_s: Annotated[float, Field(ge=1, le=86_400)] | None = None
+    unforeseen_s: AboveZero = 30.0
     at_once: Count = 2
     per_host: Count = 1
     per_link: Count = 1
@@ -367,7 +399,11 @@ class OrchestratorConfig(OrchestratorSection):
     @property
     def horizons_s(self) -> tuple[int, ...]:
         """Every moment that is looked at: now, and under the predictive policy each horizon of the forecasts."""
-        return (NOW, *self.demand.horizons_s) if self.policy == "predictive" else (NOW,)
+        return (NOW, *self.demand.every_horizon_s) if self.policy == "predictive" else (NOW,)
+
+    def horizons_up_to(self, horizon_s: int) -> tuple[int, ...]:
+        """Those of them up to this one: what looks farther acts earlier than it need."""
+        return tuple(one for one in self.horizons_s if one <= horizon_s)
 
     @model_validator(mode="after")
     def _check_lease(self) -> Self:

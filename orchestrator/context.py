@@ -9,7 +9,7 @@ from typing import TypeVar
 from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
-from orchestrator.demand import Demand, PairDemand, Rate, demands, together
+from orchestrator.demand import MEAN_OF, Demand, PairDemand, Rate, demands, together
 from orchestrator.lead_times import NOWHERE, Circumstances
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
 from orchestrator.relations import CpuRelation
@@ -17,6 +17,8 @@ from orchestrator.world import LinkKey, LinkState, VmState, World, apply
 
 # A starved machine shows only what it was given; asking for this much more finds out step by step.
 STARVED_FACTOR = 1.5
+# How long a need lasts is looked up within so many times the horizon at which it is seen.
+LASTING_WITHIN = 6
 CONNECTION = "connection"
 NOTHING_LEARNT: Mapping[str, float] = MappingProxyType({})
 Subject = TypeVar("Subject")
@@ -235,22 +237,22 @@ def until_back(context: PlanningContext, vm: VmState, kind: str) -> tuple[int, .
     if context.config.policy == "reactive":
         return (NOW,)
     least_s = max(context.lead_s(kind, on_host(context.world, vm.host)), context.config.guard.resize_cooldown_s)
-    nearer = sum(one < least_s for one in context.config.demand.horizons_s)
-    return (NOW, *context.config.demand.horizons_s[: nearer + 1])
+    horizons_s = context.config.demand.every_horizon_s
+    return (NOW, *horizons_s[: sum(one < least_s for one in horizons_s) + 1])
 
 
-def lasting_s(context: PlanningContext, pair: Pair) -> tuple[Seconds, int] | None:
-    """How long a pair's need will last within the longest trusted horizon, and that; None when no forecast says so.
+def lasting_s(context: PlanningContext, pair: Pair, horizons_s: Iterable[int]) -> tuple[Seconds, int] | None:
+    """How long a pair's need will last within the longest of these that is trusted, and that; None when none says so.
 
     A need that is there for a share s of a window has a mean of about s times its peak.
     """
     forecasts = context.world.pairs[pair].forecasts if pair in context.world.pairs else {}
-    for longest in reversed(context.config.demand.horizons_s):
-        peak = forecasts.get((longest, Quantity.CONNECTIONS_PEAK)) or forecasts.get((longest, Quantity.BYTES_PEAK))
-        mean = forecasts.get((longest, Quantity.CONNECTIONS_MEAN)) or forecasts.get((longest, Quantity.BYTES_MEAN))
-        if peak is not None and mean is not None and context.demand.believes(peak):
-            middle = peak.at(0.5)
-            return (longest * min(1.0, mean.at(0.5) / middle), longest) if middle > 0 else None
+    for longest in sorted(horizons_s, reverse=True):
+        for quantity in (Quantity.CONNECTIONS_PEAK, Quantity.BYTES_PEAK):
+            peak, mean = forecasts.get((longest, quantity)), forecasts.get((longest, MEAN_OF[quantity]))
+            if peak is not None and mean is not None and context.demand.believes(peak):
+                middle = peak.at(0.5)
+                return (longest * min(1.0, mean.at(0.5) / middle), longest) if middle > 0 else None
     return None
 
 
@@ -260,13 +262,14 @@ def too_short(context: PlanningContext, pair: Pair, name: str, lead_s: Seconds) 
     None when it pays, or when no forecast says how long the need lasts: one that begins at the end of the longest
     trusted window may last.
     """
-    found, least_s = lasting_s(context, pair), lead_s + context.config.timing.min_hold_s
-    if found is None:
+    least_s, begins_s = lead_s + context.config.timing.min_hold_s, context.config.demand.horizon_for(lead_s)
+    if begins_s is None:
+        return None
+    within = (one for one in context.config.demand.every_horizon_s if one <= LASTING_WITHIN * begins_s)
+    found = lasting_s(context, pair, within)
+    if found is None or found[0] >= min(least_s, found[1] - begins_s):
         return None
     lasts_s, longest = found
-    begins_s = next((one for one in context.config.demand.horizons_s if one >= lead_s), longest)
-    if lasts_s >= min(least_s, longest - begins_s):
-        return None
     return f"too short: about {lasts_s:.1f} s of the need lie within {longest} s, {name} pays from {least_s:.1f} s"
 
 

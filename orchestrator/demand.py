@@ -79,9 +79,17 @@ class Demand:
 
     @property
     def doubted(self) -> bool:
-        """Whether any forecast of a pair is not trusted as far as it speaks."""
-        states = self.world.pairs.values() if self.config.policy == "predictive" and not self.believing else ()
-        return any(not one.trusted for state in states for one in state.forecasts.values())
+        """Whether more would be needed of what was asked for, were every forecast trusted."""
+        if self.believing or self.config.policy != "predictive":
+            return False
+        believing = Demand(self.world, self.config, True, self.factor)
+        own = any(_more(one, believing.of(*key)) for key, one in self._known.items() if key[1])
+        return own or any(one.doubted for one in self._scaled.values())
+
+
+def _more(known: PairDemand, believed: PairDemand) -> bool:
+    pairs = (known.bytes, believed.bytes), (known.connections, believed.connections)
+    return any(other.need > one.need for one, other in pairs)
 
 
 def demands(world: World, config: OrchestratorConfig, believing: bool = False) -> Demand:
@@ -96,11 +104,11 @@ def _pair_demand(demand: Demand, state: PairState, horizon_s: int) -> PairDemand
     measured = _MeasuredRate(
         state.connections_per_s, state.typical_connections_per_s, cap / size if size else float("inf")
     )
-    connections = _rate(demand, _fan(state, horizon_s, Quantity.CONNECTIONS_PEAK), measured)
+    connections = _rate(demand, _fan(demand, state, horizon_s, Quantity.CONNECTIONS_PEAK), measured)
     noise = _chance(state.typical_connections_per_s, connections.typical, config)
     connections = replace(connections, chance=noise)
     measured = _MeasuredRate(state.bytes_per_s, state.typical_bytes_per_s, cap)
-    sent = _rate(demand, _fan(state, horizon_s, Quantity.BYTES_PEAK), measured)
+    sent = _rate(demand, _fan(demand, state, horizon_s, Quantity.BYTES_PEAK), measured)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
     need = min(max(sent.need, asked), max(cap, sent.measured))
@@ -121,14 +129,18 @@ class _MeasuredRate:
 MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}
 
 
-def _fan(state: PairState, horizon_s: int, peak: Quantity) -> tuple[Forecast | None, Forecast | None]:
-    """What is forecast of a peak and of its mean."""
-    return state.forecasts.get((horizon_s, peak)), state.forecasts.get((horizon_s, MEAN_OF[peak]))
+def _fan(demand: Demand, state: PairState, horizon_s: int, peak: Quantity) -> tuple[Forecast | None, Forecast | None]:
+    """What is forecast of a peak and of its mean within the nearest trusted horizon that is long enough."""
+    for far in demand.config.demand.instead_of.get(horizon_s, ()):
+        found = state.forecasts.get((far, peak))
+        if found is not None and demand.believes(found):
+            return found, state.forecasts.get((far, MEAN_OF[peak]))
+    return None, None
 
 
 def _rate(demand: Demand, fan: tuple[Forecast | None, Forecast | None], known: _MeasuredRate) -> Rate:
     config, (peak, mean) = demand.config, fan
-    if peak is None or not demand.believes(peak):
+    if peak is None:
         return Rate(known.measured, known.typical, known.measured, 0.0)
     sound, settings = is_confident(peak, known.measured, demand.world.now, config), config.demand
     wanted = margin(confident(quantile(peak, settings.level), sound), max(1.0, demand.factor * settings.margin))
@@ -157,7 +169,7 @@ def is_confident(forecast: Forecast, measured: float, now: Seconds, config: Orch
     age_s = now - forecast.issued_at
     low, middle, high = (forecast.at(level) for level in (OPTIMISTIC, 0.5, PESSIMISTIC))
     scale = max(middle, measured, LEAST.get(forecast.quantity, 1.0))
-    fresh = 0 <= age_s <= config.demand.max_forecast_age_s
+    fresh = 0 <= age_s <= config.demand.max_age_s(forecast.horizon_s)
     return fresh and isfinite(high) and high - low <= config.demand.max_interval_ratio * scale
 
 

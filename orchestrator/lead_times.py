@@ -135,8 +135,7 @@ class LeadTimes:
 
     def horizon_s(self, kind: str, config: OrchestratorConfig, about: Circumstances = NOWHERE) -> int | None:
         """The shortest forecast horizon that still leaves time for this kind of action; None when there is none."""
-        needed = self.needed(kind, config, about)
-        return next((one for one in config.demand.horizons_s if needed <= one), None)
+        return config.demand.horizon_for(self.needed(kind, config, about))
 
 
 def lead_times(samples: Iterable[Lasted], now: Seconds) -> LeadTimes:

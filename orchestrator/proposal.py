@@ -20,6 +20,7 @@ class RefusalCode(StrEnum):
     MOVES_AT_ONCE = "moves_at_once"
     TOO_SHORT = "too_short"
     TOO_LATE = "too_late"
+    TOO_EARLY = "too_early"
     NOT_TRUSTED = "not_trusted"
     NO_ROOM = "no_room"
     NO_CANDIDATE = "no_candidate"
@@ -39,7 +40,7 @@ class RefusalCode(StrEnum):
 
 
 # These only say 'wait a moment': the journal and who asked need not be told.
-WAITING = frozenset({RefusalCode.UNDER_WAY, RefusalCode.MOVES_AT_ONCE})
+WAITING = frozenset({RefusalCode.UNDER_WAY, RefusalCode.MOVES_AT_ONCE, RefusalCode.TOO_EARLY})
 
 
 @dataclass(frozen=True, slots=True)

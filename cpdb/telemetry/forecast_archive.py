@@ -28,16 +28,17 @@ from cpdb.schema import forecast_batches, horizon_moves, memories, nodes, roster
 from cpdb.state.repository import Condition, Repository, codec_of, transaction
 from cpdb.telemetry.names import Names, insert_ignore
 
+MOST_LISTS = 12
 KINDS = {kind.value: kind for kind in SubjectKind}
 
 
 class SubjectLists:
-    """Numbers of lists of subjects; the last list written and the last one read are remembered."""
+    """Numbers of lists of subjects; the last list written and the last ones read are remembered."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._written: tuple[tuple[Subject, ...], int] | None = None
-        self._read: tuple[int, tuple[Subject, ...]] | None = None
+        self._read: dict[int, tuple[Subject, ...]] = {}
 
     def number(self, subjects: tuple[Subject, ...]) -> int:
         """The list's number; an unknown list is added in a transaction of its own."""
@@ -54,18 +55,20 @@ class SubjectLists:
 
     def subjects(self, number: int) -> tuple[Subject, ...]:
         """The list with this number. The same object as last time when the number is."""
-        read = self._read
-        if read is not None and read[0] == number:
-            return read[1]
+        if number in self._read:
+            return self._read[number]
         with self.engine.connect() as connection:
             body = connection.execute(select(rosters.c.body).where(rosters.c.id == number)).scalar_one()
         subjects = tuple(Subject(KINDS[kind], a, b) for kind, a, b in json.loads(zlib.decompress(body)))
-        self._read = number, subjects
+        while len(self._read) >= MOST_LISTS:  # one for each tier, and some room for lists that change
+            del self._read[next(iter(self._read))]
+        self._read[number] = subjects
         return subjects
 
     def forget(self) -> None:
         """Lists may have been deleted: what is remembered no longer holds."""
-        self._written = self._read = None
+        self._written = None
+        self._read.clear()
 
 
 Packed = TypeVar("Packed", ForecastBatch, ScoreBatch)

@@ -22,7 +22,6 @@ LATENCIES_S: Mapping[str, Seconds] = {
     "migrate_vm": 2.5,
 }
 COPY_BYTES_PER_S = 125e6
-MIGRATION_LIMIT_S = 30.0
 # From the call to the first answer, by the state that a machine comes from.
 BOOT_S: Mapping[str, Seconds] = {PAUSED: 0.1, SAVED: 0.8, OFF: 3.0, ABSENT: 4.0}
 DoneChange = TypeVar("DoneChange", bound=VmAction)
@@ -249,7 +248,7 @@ class _MoveEffect(FakeEffect[MigrateVm]):
         if vm.dirty_bytes_per_s is None:
             return usual_s
         copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
-        return min(copied.total_s, overrun_s(MIGRATION_LIMIT_S, action.expected_s))
+        return min(copied.total_s, overrun_s(None, action.expected_s))
 
     def failed(self, vm: FakeVm, action: MigrateVm, among: FakeHypervisors) -> str | None:
         host = among.hosts.get(action.after)
@@ -265,7 +264,7 @@ class _MoveEffect(FakeEffect[MigrateVm]):
         if vm.dirty_bytes_per_s is None:
             return None
         copied = pre_copy(vm.memory_bytes, vm.dirty_bytes_per_s, action.bytes_per_s or COPY_BYTES_PER_S)
-        limit_s = overrun_s(MIGRATION_LIMIT_S, action.expected_s)
+        limit_s = overrun_s(None, action.expected_s)
         if copied.converges and copied.total_s <= limit_s:
             return None
         why = f"it took longer than {limit_s:.0f} s" if copied.converges else "it does not converge"

@@ -31,11 +31,13 @@ from orchestrator.observe.measured import (
     memory_relations,
     vm_states,
 )
-from orchestrator.observe.pairs import IssuedForecasts, PairPlaces, destinations_of, mean_rates, seen_pairs
+from orchestrator.observe.pairs import IssuedForecasts, TierIssue, destinations_of, forecasts_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
 from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
 from orchestrator.world import LinkKey, LinkState, NetworkState, Outlook, PairState, WantedState, World
 
+FAST, SLOWER = "fast", ("slow", "long")
+SLOW_AGAIN_S = 5.0
 FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
 # The slow tier is made anew every ten seconds or so; older than this it is no longer about now.
 SLOW_MAX_AGE_S = 60.0
@@ -88,7 +90,7 @@ class Gatherer:
     _traffic: TrafficWindow = field(init=False)
     _machines: MachineWindow = field(init=False)
     _links: LinkWindow = field(init=False)
-    _places: PairPlaces = field(default_factory=PairPlaces)
+    _issues: dict[str, TierIssue] = field(default_factory=dict)
     _ways: dict[tuple[str, ...], tuple[LinkKey, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -190,7 +192,7 @@ class Gatherer:
         routes: Mapping[Pair, tuple[str | None, tuple[LinkKey, ...]]],
         virtual_ips: Mapping[str, VirtualIp],
     ) -> dict[Pair, PairState]:
-        forecasts = self._forecasts(now)
+        issues = self._forecasts(now)
         # Rows come late by a poll or two: 'recent' is what was recent to them.
         newest = float(traffic.t[-1]) if len(traffic.t) else now
         rates = (mean_rates(traffic, listed, newest - one) for one in (RECENT_S, TYPICAL_S))
@@ -208,15 +210,22 @@ class Gatherer:
                 usual_sent,
                 usual_opened,
                 self._learnt.bytes_per_connection.get(pair),
-                forecasts.of_pair(pair) if forecasts else {},
+                forecasts_of(pair, issues),
             )
         return states
 
-    def _forecasts(self, now: Seconds) -> IssuedForecasts | None:
-        if self.config.policy != "predictive":
-            return None
-        batch = self.store.forecasts.batch(now, self.config.demand.max_forecast_age_s)
-        return None if batch is None else IssuedForecasts.of(batch, self._places.of(batch.subjects))
+    def _forecasts(self, now: Seconds) -> tuple[IssuedForecasts, ...]:
+        """The newest forecasts of pairs in each tier; those of minutes are read anew every few seconds only."""
+        demand = self.config.demand
+        tiers = (FAST, *(SLOWER if demand.slow_horizons_s else ())) if self.config.policy == "predictive" else ()
+        found = []
+        for tier in tiers:
+            known = self._issues.setdefault(tier, TierIssue())
+            if tier == FAST or known.read_at is None or not 0 <= now - known.read_at < SLOW_AGAIN_S:
+                age_s = demand.max_forecast_age_s if tier == FAST else demand.max_slow_forecast_age_s
+                known.take(self.store.forecasts.batch(now, age_s, tier), now)
+            found.append(known.issued)
+        return tuple(one for one in found if one is not None)
 
     def _recent_links(self, now: Seconds) -> LoadRows:
         rows = self._links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)

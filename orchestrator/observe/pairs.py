@@ -1,6 +1,6 @@
 """What is known of each pair: whom it talks to, how much lately, and what is foreseen of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
@@ -82,11 +82,6 @@ class IssuedForecasts:
         cells = {key: number for number, key in enumerate(product(batch.horizons_s, batch.quantities))}
         return cls(batch, places, cells, memoryview(batch.quantiles).cast("f"))
 
-    def of_pair(self, pair: Pair) -> Mapping[Cell, Forecast]:
-        """What is said of it; empty where nothing is."""
-        place = self.places.get(pair)
-        return {} if place is None else PairForecasts(self, pair, place)
-
     def made(self, pair: Pair, place: int, key: Cell) -> Forecast | None:
         """One of them, None where nothing is said."""
         number = self.cells.get(key)
@@ -99,20 +94,31 @@ class IssuedForecasts:
         said = {level: value for level, value in known if value == value} if model != NO_MODEL else {}
         if not said:
             return None
-        return Forecast(pair, batch.issued_at, *key, batch.models[model], said, trust=batch.trust_at(place))
+        return Forecast(pair, batch.issued_at, *key, batch.models[model], said, trust=batch.trust_at(place, key[1]))
+
+
+def forecasts_of(pair: Pair, issues: Sequence[IssuedForecasts]) -> Mapping[Cell, Forecast]:
+    """What the issues of all tiers say of a pair; empty where that is nothing."""
+    known = tuple((one, place) for one in issues if (place := one.places.get(pair)) is not None)
+    return PairForecasts(pair, known) if known else {}
 
 
 class PairForecasts(Mapping[Cell, Forecast]):
-    """A pair's forecasts by horizon and quantity, each made when it is asked for."""
+    """A pair's forecasts by horizon and quantity, each made when it is first asked for."""
 
-    __slots__ = ("_issued", "_pair", "_place")
+    __slots__ = ("_issues", "_made", "_pair")
 
-    def __init__(self, issued: IssuedForecasts, pair: Pair, place: int) -> None:
-        self._issued, self._pair, self._place = issued, pair, place
+    def __init__(self, pair: Pair, issues: Sequence[tuple[IssuedForecasts, int]]) -> None:
+        """`issues`: each with the pair's place in it."""
+        self._pair, self._issues = pair, issues
+        self._made: dict[Cell, Forecast | None] = {}
 
     def get(self, key: Cell, default: Forecast | None = None) -> Forecast | None:  # type: ignore[override]
         """The forecast, or `default` where nothing is said."""
-        return self._issued.made(self._pair, self._place, key) or default
+        if key not in self._made:
+            found = (one.made(self._pair, place, key) for one, place in self._issues)
+            self._made[key] = next((one for one in found if one is not None), None)
+        return self._made[key] or default
 
     def __getitem__(self, key: Cell) -> Forecast:
         found = self.get(key)
@@ -121,7 +127,7 @@ class PairForecasts(Mapping[Cell, Forecast]):
         return found
 
     def __iter__(self) -> Iterator[Cell]:
-        return (key for key in self._issued.cells if self.get(key) is not None)
+        return (key for one, _ in self._issues for key in one.cells if self.get(key) is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -146,3 +152,17 @@ class PairPlaces:
             self._places = {Pair(one.a, one.b): place for place, one in known if one.kind is SubjectKind.PAIR}
             self._subjects = subjects
         return self._places
+
+
+@dataclass(slots=True)
+class TierIssue:
+    """The newest issue of one tier that was read, and when."""
+
+    read_at: Seconds | None = None
+    issued: IssuedForecasts | None = None
+    _places: PairPlaces = field(default_factory=PairPlaces)
+
+    def take(self, batch: ForecastBatch | None, now: Seconds) -> None:
+        """What was read at `now`."""
+        self.read_at = now
+        self.issued = None if batch is None else IssuedForecasts.of(batch, self._places.of(batch.subjects))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from cpdb import BytesPerS, Pair, Seconds, show_rate
 from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.config import NOW
-from orchestrator.context import PlanningContext, needed_on, residents, too_short
+from orchestrator.context import PlanningContext, lasting_s, needed_on, residents, too_short
 from orchestrator.declared import HostSpec
 from orchestrator.proposal import Reason, Refusal, RefusalCode, Step, on_host, when
 from orchestrator.strategies.services import memory_left
@@ -151,8 +151,8 @@ def room(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) 
         total = host.memory_bytes_capacity - spare
         return f"{host.name} would need {total >> 20} of {host.memory_bytes_capacity >> 20} MiB memory"
     # Not only when the need comes: a host must not be made short on the way there either.
-    sooner = (one for one in context.config.demand.horizons_s if one < horizon_s)
-    taken = max(context.cores(vm, one) + context.served(host.name, one) for one in (NOW, *sooner, horizon_s))
+    until = {NOW, *context.config.horizons_up_to(horizon_s)}
+    taken = max(context.cores(vm, one) + context.served(host.name, one) for one in until)
     left = context.config.cpu.host_headroom * host.cpu_cores_capacity - taken
     if not host.closed and left < -1e-9:
         return f"{host.name} would be {-left:.2f} cores short itself"
@@ -160,22 +160,21 @@ def room(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) 
 
 
 def lasting_room(context: PlanningContext, host: HostSpec, vm: VmState) -> float | str:
-    """The least cores left at any horizon, or why the machine cannot go there: it would be there at all of them."""
+    """The least cores left at any horizon, or why the machine cannot go there: it would be there at all of them.
+
+    Looked at are the horizons of seconds, and as many of those of minutes as the move itself takes.
+    """
     capacity = context.config.cpu.host_headroom * host.cpu_cores_capacity
-    fits = all(
-        context.cores(vm, one) + context.served(host.name, one) <= capacity + 1e-9 for one in context.config.horizons_s
-    )
+    horizons_s = context.config.horizons_up_to(move_horizon_s(context, vm))
+    taken = {one: context.cores(vm, one) + context.served(host.name, one) for one in horizons_s}
+    tightest = max(horizons_s, key=lambda one: taken[one])
     least = float("inf")
-    for horizon_s in context.config.horizons_s if fits else (_tightest(context, host, vm),):
+    for horizon_s in horizons_s if taken[tightest] <= capacity + 1e-9 else (tightest,):
         found = room(context, host, vm, horizon_s)
         if isinstance(found, str):
             return found
         least = min(least, found)
     return least
-
-
-def _tightest(context: PlanningContext, host: HostSpec, vm: VmState) -> int:
-    return max(context.config.horizons_s, key=lambda one: context.cores(vm, one) + context.served(host.name, one))
 
 
 def closed_to(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: int) -> str | None:
@@ -225,9 +224,9 @@ def copy_of(context: PlanningContext, host: HostSpec, vm: VmState, horizon_s: in
         written = show_rate(vm.memory.dirty_bytes_per_s or 0.0)
         return f"it would not converge: {vm.name} writes {written} of memory and {show_rate(rate)} can be copied"
     limit_s = context.config.moves.limit_s
-    if found.total_s > limit_s:
+    if limit_s is not None and found.total_s > limit_s:
         took = f"copying {vm.name} would take {found.total_s:.0f} s at {show_rate(rate)}"
-        return f"{took}, it is aborted after {limit_s:g} s"
+        return f"{took}, it may take {limit_s:g} s"
     return found
 
 
@@ -262,6 +261,20 @@ def move_s(context: PlanningContext, vm: VmState, copied: PreCopy) -> Seconds:
     return context.lead_s(MigrateVm.kind, about) + max(0.0, copied.total_s - learnt_s)
 
 
+def move_horizon_s(context: PlanningContext, vm: VmState) -> int:
+    """The farthest horizon at which a move of the machine is decided: its copy taken to go at full speed."""
+    return decided_within(context, move_s(context, vm, _estimate(vm, context.config.moves.bytes_per_s)))
+
+
+def decided_within(context: PlanningContext, lead_s: Seconds) -> int:
+    """The nearest horizon that what takes so long fits into, but no nearer than those of seconds reach.
+
+    The longest of all where it fits into none.
+    """
+    demand = context.config.demand
+    return max(demand.horizons_s[-1], demand.horizon_for(lead_s) or demand.every_horizon_s[-1])
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why a machine should go where it should go: `why` for people, `reason` for the journal (with its promise).
@@ -288,6 +301,12 @@ def judged(context: PlanningContext, action: MigrateVm, cause: Cause) -> Step | 
     if cause.urgent and horizon_s != NOW and lead_s > horizon_s:
         text = f"too late: it takes up to {lead_s:.1f} s, the shortage is expected {when(horizon_s)}"
         return _refused(action, RefusalCode.TOO_LATE, text)
+    decided_s = decided_within(context, lead_s)
+    if cause.urgent and horizon_s > decided_s:
+        text = f"too early: the shortage is seen {when(horizon_s)}, a move of {lead_s:.1f} s is begun {when(decided_s)}"
+        return _refused(action, RefusalCode.TOO_EARLY, text)
+    if cause.urgent and horizon_s == NOW and (unsure := _may_pass(context, cause, lead_s)):
+        return _refused(action, RefusalCode.TOO_LATE, unsure)
     if horizon_s != NOW and cause.leading is not None:
         brief = too_short(context, cause.leading, "a move", lead_s)
         if brief is not None:
@@ -300,6 +319,21 @@ def judged(context: PlanningContext, action: MigrateVm, cause: Cause) -> Step | 
     )
     action = replace(action, bytes_per_s=copied.bytes_sent / copied.total_s, expected_s=copied.total_s)
     return Step(action, cause.why, reason, context.world.now + horizon_s, lead_s)
+
+
+def _may_pass(context: PlanningContext, cause: Cause, lead_s: Seconds) -> str | None:
+    """Why a long move is not begun for a need that is there already: it may have passed when the move is done.
+
+    What takes no longer than `moves.unforeseen_s` is tried; more only where a trusted forecast says that it lasts.
+    """
+    known_s = context.config.moves.unforeseen_s
+    if lead_s <= known_s:
+        return None
+    horizons_s = (one for one in context.config.demand.every_horizon_s if one >= lead_s)
+    found = lasting_s(context, cause.leading, horizons_s) if cause.leading else None
+    if found is not None and found[0] >= lead_s + context.config.timing.min_hold_s:
+        return None
+    return f"too late: it takes up to {lead_s:.1f} s, and no trusted forecast says that the need lasts so long"
 
 
 def no_room(host: str, why_not: str) -> Refusal:

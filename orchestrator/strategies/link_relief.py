@@ -11,9 +11,18 @@ from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.context import PlanningContext, needed_on
 from orchestrator.demand import PairDemand, together
 from orchestrator.promises import LinkRatePromise
-from orchestrator.proposal import Proposal, Reason, Refusal, Step, foreseen, when
-from orchestrator.strategies.destinations import Cause, detour, judged, lasting_room, movable, no_room, nowhere
-from orchestrator.world import LinkKey, LinkState, VmState
+from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
+from orchestrator.strategies.destinations import (
+    Cause,
+    detour,
+    judged,
+    lasting_room,
+    movable,
+    move_horizon_s,
+    no_room,
+    nowhere,
+)
+from orchestrator.world import Action, LinkKey, LinkState, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ def propose(context: PlanningContext) -> Proposal:
         for item in _relieve(context, short) if short else ():
             found.append(item)
             if isinstance(item, Step):
-                context = _rerouted(context, item)
+                context = _rerouted(context, item.action)
     return Proposal.of(found)
 
 
@@ -49,11 +58,14 @@ def _loaded(context: PlanningContext) -> set[LinkKey]:
 
 
 def _short(context: PlanningContext, link: LinkState) -> _Short | None:
-    """The nearest horizon at which the link is short."""
+    """The nearest horizon at which the link is short, as far as the slowest machine that could leave needs."""
     states = [one for one in context.world.pairs.values() if link.key in one.links]
     if not states or not link.capacity_bytes_per_s:
         return None
-    for horizon_s in context.config.horizons_s:
+    loading = {one.destination for one in states}
+    able = movable(context.world, (vm for vm in context.world.vms.values() if vm.name in loading))
+    farthest_s = max((move_horizon_s(context, vm) for vm in able), default=0)
+    for horizon_s in context.config.horizons_up_to(farthest_s):
         needed = needed_on(context, link, horizon_s)
         if needed > context.config.bandwidth.trigger * link.capacity_bytes_per_s:
             priority = max(one.priority for one in states)
@@ -70,8 +82,9 @@ def _relieve(context: PlanningContext, short: _Short) -> Iterator[Step | Refusal
             return
         found = _move(context, vm, short)
         yield found
-        if isinstance(found, Step):
-            context = _rerouted(context, found)
+        leaves = isinstance(found, Step) or found.code is RefusalCode.TOO_EARLY
+        if leaves and isinstance(found.action, MigrateVm):
+            context = _rerouted(context, found.action)
 
 
 def _candidates(context: PlanningContext, short: _Short) -> list[VmState]:
@@ -93,9 +106,9 @@ def _needed(context: PlanningContext, short: _Short) -> float:
     return needed_on(context, context.world.links[short.link.key], short.horizon_s)
 
 
-def _rerouted(context: PlanningContext, step: Step) -> PlanningContext:
+def _rerouted(context: PlanningContext, decided: Action) -> PlanningContext:
     """The world after a move, with the pairs of the machine on their new ways and off the links they leave."""
-    moves = moves_of([step.action])
+    moves = moves_of([decided])
     if not moves:
         return context
     action = moves[0]

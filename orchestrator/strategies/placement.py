@@ -18,6 +18,7 @@ from orchestrator.strategies.destinations import (
     lasting_room,
     mates,
     movable,
+    move_horizon_s,
     no_room,
     nowhere,
     units,
@@ -104,9 +105,14 @@ def _all_of(context: PlanningContext, moves: Iterable[PlannedMove]) -> list[Step
 
 
 def _shortage(context: PlanningContext, host: HostSpec) -> Shortage | None:
-    """The nearest horizon at which the host is short: the further away it shows, the more time is left."""
+    """The nearest horizon at which the host is short: the further away it shows, the more time is left.
+
+    No farther than the slowest machine that could leave needs: the copy of a large one is begun minutes ahead.
+    """
     limit = (context.config.cpu.host_headroom + context.config.cpu.host_deadband) * host.cpu_cores_capacity
-    for horizon_s in context.config.horizons_s:
+    able = movable(context.world, context.world.on_host(host.name))
+    farthest_s = max((move_horizon_s(context, vm) for vm in able), default=context.config.demand.horizons_s[-1])
+    for horizon_s in context.config.horizons_up_to(farthest_s):
         cores = context.served(host.name, horizon_s)
         if cores > limit:
             return Shortage(host, horizon_s, cores, _needy(context, host.name, horizon_s))
@@ -134,7 +140,9 @@ def _relieve(context: PlanningContext, shortage: Shortage) -> Iterator[Step | Re
             return
         found = _move(context, vm, shortage)
         yield found
-        if isinstance(found, Step):
+        # Who will leave later leaves as much room: nobody slower need go in its place.
+        leaves = isinstance(found, Step) or found.code is RefusalCode.TOO_EARLY
+        if leaves and isinstance(found.action, MigrateVm):
             context = context.moved(found.action)
 
 

@@ -13,6 +13,7 @@ from orchestrator.context import PlanningContext, ceiling, propose_each, too_sho
 from orchestrator.declared import RUNNING, PoolMember, PoolSpec
 from orchestrator.promises import CoresPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
+from orchestrator.strategies.destinations import decided_within
 from orchestrator.strategies.services import (
     Candidate,
     ServiceNeed,
@@ -202,7 +203,7 @@ def _fewer(service: PoolService) -> Iterator[Step | Refusal]:
     measured = service.need(NOW).cores
     if measured > service.context.config.cpu.calm_share * rest:
         return
-    ahead = _foreseen(service)
+    ahead = _foreseen(service, one)
     if ahead.cores > service.context.config.cpu.headroom * rest:
         text = f"{ahead.cores:.2f} cores will be needed {when(ahead.horizon_s)}, the others can get {rest:.2f}"
         yield Refusal(RefusalCode.STILL_NEEDED, service.name, f"a machine less for {service.name}", text)
@@ -210,9 +211,12 @@ def _fewer(service: PoolService) -> Iterator[Step | Refusal]:
     yield _in(service, one, f"{service.name} has long been calm at {measured:.2f} cores; the others can get {rest:.2f}")
 
 
-def _foreseen(service: PoolService) -> ServiceNeed:
-    needs = (service.need(horizon_s) for horizon_s in service.context.config.horizons_s)
-    return max(needs, key=lambda need: (need.cores, -need.horizon_s))
+def _foreseen(service: PoolService, one: PoolMember) -> ServiceNeed:
+    """The largest need until the machine, once it has left, could be back."""
+    about = on_host(service.context.world, one.host)
+    back_s = sum(service.context.lead_s(kind, about) for kind in (ScaleIn.kind, f"{ScaleOut.kind}_{one.how}"))
+    horizons_s = service.context.config.horizons_up_to(decided_within(service.context, back_s))
+    return max((service.need(far) for far in horizons_s), key=lambda need: (need.cores, -need.horizon_s))
 
 
 def _in(service: PoolService, member: PoolMember, why: str) -> Step:

@@ -216,9 +216,9 @@ class Predictor:
             final, chosen = final.copy(), chosen.copy()
             final[left_out], chosen[left_out] = np.nan, NO_MODEL
             final[:, refused], chosen[:, refused] = np.nan, NO_MODEL
-        ladder, trusted = self.tracker.horizons, self.tracker.trusted()
-        bounds = ladder.tolerance.error, ladder.tolerance.width
-        written_down = FinalForecasts(final, chosen, active, trusted, ladder.doubts(), bounds)
+        tolerance, trusted = self.tracker.horizons.tolerance, self.tracker.trusted()
+        bounds = tolerance.error, tolerance.width
+        written_down = FinalForecasts(final, chosen, active, trusted, self.tracker.doubts(), bounds)
         store.forecasts.add_batch(forecast_batch(now, written_down, places, self.names))
 
     def _issue(self, forecast: CycleForecast, written: Floats, now: float) -> IssuedForecast:

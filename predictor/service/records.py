@@ -99,8 +99,8 @@ class FinalForecasts:
     """What is written of each series in one cycle.
 
     `values` is series x targets x levels, `chosen` (series x targets) the heaviest models, `active` the probability to
-    be active at all (series x horizons), `horizon_s` how far ahead the series is trusted, `doubts` (series x 2) why no
-    farther; `allowed` bounds both.
+    be active at all (series x horizons), `horizon_s` (series x channels) how far ahead it is trusted, `doubts` why no
+    farther (series x channels x 2); `allowed` bounds both.
     """
 
     values: Floats

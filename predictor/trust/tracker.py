@@ -106,11 +106,13 @@ class JudgedWindows:
 class TrustTracker:
     """Gives each series its probabilities and horizon; is told cells and verdicts in the order of time.
 
-    Horizon and drift are judged by the first quantity: the peak of the first channel.
+    Horizons are judged channel by channel, by its peak; drift by the first channel's. On the ladder, the channels of a
+    series stand beside one another.
     """
 
     def __init__(self, shape: ScoreShape, horizons: tuple[int, ...], levels: Sequence[float]) -> None:
         self.shape = shape
+        self._channels = len(shape.quantities) // 2
         self.activity = ActivityModel(horizons)
         self.horizons = HorizonLadder(horizons, Tolerance())
         self.drift = DriftDetector(overlap=horizons[0])
@@ -128,32 +130,27 @@ class TrustTracker:
             self.activity.step(view.rates[0, :, cell - view.start])
         self._next = max(first, until)
         self.activity.resize(view.series)
-        self.horizons.resize(view.series)
+        self.horizons.resize(view.series * self._channels)
         self.drift.resize(view.series)
 
     def judged(self, verdicts: JudgedWindows) -> Floats:
         """Takes note of windows that are over; returns a mask of series that have drifted just now."""
         self._note_scores(verdicts)
-        drifted = np.zeros(self.horizons.series, dtype=bool)
-        quantities = len(self.shape.quantities)
-        rows = np.arange(self.horizons.series)[verdicts.rows]
+        series = self.horizons.series // self._channels
+        drifted = np.zeros(series, dtype=bool)
+        rows = np.arange(series)[verdicts.rows]
         for column, target in enumerate(verdicts.targets.tolist()):
-            if target % quantities:
-                continue
-            rung = target // quantities
+            rung, quantity = divmod(target, len(self.shape.quantities))
+            if quantity % 2:
+                continue  # a mean
             width = verdicts.final[:, column, self._upper] - verdicts.final[:, column, self._lower]
-            loss = self._spread(rows, verdicts.final_loss[:, column])
-            actual = self._spread(rows, verdicts.actual[:, column])
-            self.horizons.learn(rung, loss, actual, self._spread(rows, width))
-            if rung == 0:
-                drifted |= self.drift.step(loss)
+            loss, places = verdicts.final_loss[:, column], rows * self._channels + quantity // 2
+            known = (loss, verdicts.actual[:, column], width)
+            self.horizons.learn(rung, *(_spread(places, one, self.horizons.series) for one in known))
+            if target == 0:
+                drifted |= self.drift.step(_spread(rows, loss, series))
         self._drifted = np.union1d(self._drifted, np.flatnonzero(drifted))
         return drifted
-
-    def _spread(self, rows: Ints, values: Floats) -> Floats:
-        whole = np.full(self.horizons.series, np.nan, dtype=np.float32)
-        whole[rows] = values
-        return whole
 
     def _note_scores(self, verdicts: JudgedWindows) -> None:
         actual = verdicts.actual
@@ -163,22 +160,28 @@ class TrustTracker:
 
     def moves(self, now: Seconds, subjects: Sequence[Subject]) -> list[HorizonMove]:
         """One cycle later: which horizons have changed. What has drifted falls to the shortest at once."""
-        fallen = self.horizons.fall(np.isin(np.arange(self.horizons.series), self._drifted))
+        fallen = self.horizons.fall(np.isin(np.arange(self.horizons.series), self._drifted * self._channels))
         self._drifted = np.zeros(0, dtype=np.int64)
         return [self._named(move, now, subjects) for move in [*fallen, *self.horizons.climb()][:MAX_MOVES]]
 
     def _named(self, move: HorizonChange, now: Seconds, subjects: Sequence[Subject]) -> HorizonMove:
         before, after = (0 if rung == NOTHING else self.shape.horizons_s[rung] for rung in (move.before, move.after))
-        return HorizonMove(now, subjects[move.series], before, after, move.reason)
+        series, channel = divmod(move.series, self._channels)
+        named = self.shape.quantities[2 * channel].value.removesuffix("_peak")
+        return HorizonMove(now, subjects[series], before, after, f"{named}: {move.reason}")
 
     def scores(self, now: Seconds, subjects: Sequence[Subject]) -> ScoreBatch | None:
         """The roll-up of scores when it is due."""
         return self._board.due(now, subjects, self.activity.pulse.sizes[:, 1] * (self.activity.pulse.quiet < 60))
 
     def trusted(self) -> Ints:
-        """Trusted horizon per series, seconds, 0 = nothing is trusted (yet)."""
+        """Trusted horizons (series x channels), seconds, 0 = nothing is trusted (yet)."""
         ladder = np.array([*self.shape.horizons_s, 0], dtype=np.int64)
-        return ladder[self.horizons.rungs.now]
+        return ladder[self.horizons.rungs.now].reshape(-1, self._channels)
+
+    def doubts(self) -> Floats:
+        """Series x channels x 2: error and width of the first horizon that is not trusted; NaN = too few scores."""
+        return self.horizons.doubts().reshape(-1, self._channels, 2)
 
     def state(self) -> dict[str, Floats]:
         """What was learnt, as arrays; series keep their order."""
@@ -192,6 +195,12 @@ class TrustTracker:
             part.restore(section(state, key))
         following = int(state["next"][0])
         self._next = None if following < 0 else following
+
+
+def _spread(places: Ints, values: Floats, among: int) -> Floats:
+    whole = np.full(among, np.nan, dtype=np.float32)
+    whole[places] = values
+    return whole
 
 
 def score_shape(

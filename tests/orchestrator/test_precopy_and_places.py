@@ -25,7 +25,7 @@ from orchestrator.world import LinkKey
 
 MEMORY, RATE = st.floats(1e6, 1e12), st.floats(1e5, 1e10)
 DIRTY = st.floats(0, 2e10)
-PEAKS = {15: 20.0, 30: 20.0}
+PEAKS = {5: 2.0, 15: 20.0, 30: 20.0}
 
 
 # -- the estimate
@@ -112,9 +112,9 @@ def test_a_guest_that_writes_faster_than_it_can_be_copied_stays() -> None:
 def test_a_large_guest_is_too_late_before_it_was_ever_moved_and_a_huge_one_is_not_begun() -> None:
     assert moves(planned(crowded(GIB, 0.0)))
     assert refused(planned(crowded(2 * GIB, 20e6)), "too late")
-    assert refused(planned(crowded(16 * GIB, 0.0)), "aborted after 30 s")
-    patient = CONFIG.tuned(moves={"limit_s": 600.0})
-    assert refused(planned(crowded(16 * GIB, 0.0), patient), "too late")
+    assert refused(planned(crowded(16 * GIB, 0.0)), "too late")
+    bounded = CONFIG.tuned(moves={"limit_s": 30.0})
+    assert refused(planned(crowded(16 * GIB, 0.0), bounded), "it may take 30 s")
 
 
 ACCESS_1, ACCESS_2 = ("leaf", "h1"), ("leaf", "h2")
@@ -144,7 +144,7 @@ def test_a_copy_over_shared_links_takes_only_what_they_have_left() -> None:
 
 def test_a_copy_does_not_load_a_link_that_will_be_short() -> None:
     start = on_links(crowded(), 125e6, 1e6)
-    coming = foreseen(pair_state("c7", "v7", 10, 100.0, links=(ACCESS_2,)), {15: 3900.0, 30: 3900.0})
+    coming = foreseen(pair_state("c7", "v7", 10, 100.0, links=(ACCESS_2,)), {5: 100.0, 15: 3900.0, 30: 3900.0})
     start = replace(start, pairs={**start.pairs, coming.pair: coming})
     assert refused(planned(start, CONFIG.tuned(moves={"over_links": True})), "within 15 s")
 

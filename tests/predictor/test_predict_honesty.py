@@ -82,7 +82,7 @@ def test_a_pair_that_changes_its_ways_is_noticed_and_its_models_are_judged_anew(
     assert drifted >= 1
     moves = [one for one in store.forecasts.moves(START + 120) if one.subject.a == "c9"]
     assert moves[0].from_s > 5 and moves[-1].to_s == 0
-    horizons = predictor.tracker.trusted().tolist()
+    horizons = predictor.tracker.trusted()[:, 0].tolist()
     assert horizons[4] == 0 and min(horizons[:4]) >= 15
     steady, changed = np.array(fewest)[130:, :4].min(), np.array(fewest)[130:, 4].min()
     assert changed < 0.6 * steady

@@ -14,12 +14,11 @@ from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import RATE_TOLERANCE_BYTES_PER_S, Domain, network_rate, set_network_rate
 from orchestrator.act.libvirt.measuring import MachineMeter
 from orchestrator.act.libvirt.memory import set_memory
-from orchestrator.act.libvirt.migration import Moved, Mover
+from orchestrator.act.libvirt.migration import Moved, Mover, overrun_s
 from orchestrator.actions import MachineAction, MigrateVm, SetCpuLimit, SetMemory, SetNetworkRate, SetVcpus, VmAction
 from orchestrator.declared import HostSpec, VmSpec
 
 LOG = structlog.get_logger(__name__)
-MIGRATION_LIMIT_S = 30.0
 # The longest that a change of a running machine is waited for; a move has its own limit and as much again to look.
 CHANGE_LIMIT_S = 60.0
 # What is done to one machine is done one after the other; a change waits this long for what is under way.
@@ -43,7 +42,7 @@ class LibvirtHypervisors:
         self,
         hosts: Iterable[HostSpec],
         clock: Callable[[], Seconds] = time.time,
-        migration_limit_s: Seconds = MIGRATION_LIMIT_S,
+        migration_limit_s: Seconds | None = None,
         vms: Iterable[VmSpec] = (),
     ) -> None:
         """`clock` stamps the end of actions; a migration that takes longer than its limit is aborted.
@@ -97,7 +96,7 @@ class LibvirtHypervisors:
         return True
 
     def _copy(self, number: int, action: MigrateVm, how: Callable[[MigrateVm], Moved]) -> None:
-        limit_s = CHANGE_LIMIT_S + 2 * self._migration_limit_s
+        limit_s = CHANGE_LIMIT_S + 2 * overrun_s(self._migration_limit_s, action.expected_s)
         self._run(number, action, lambda: self._moved(action, how), limit_s)
 
     def _run(self, number: int, action: VmAction, deed: Callable[[], str], limit_s: Seconds = CHANGE_LIMIT_S) -> None:

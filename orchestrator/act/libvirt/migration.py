@@ -20,7 +20,7 @@ LOOK_EVERY_S = 0.1
 # Rounds shrink by their ratio of writing to copying. One that is hardly smaller than the smallest before got nowhere.
 STALLED_SHARE, STALLED_ROUNDS = 0.8, 2
 # An estimate may be wrong by this factor before the copy is broken off; short ones have a minimum.
-OVERRUN_FACTOR, OVERRUN_LEAST_S = 3.0, 15.0
+OVERRUN_FACTOR, OVERRUN_LEAST_S, UNESTIMATED_S = 3.0, 15.0, 30.0
 # A hypervisor that lost its daemon for a moment is asked again for this long where the machine is.
 FIND_S = 15.0
 
@@ -35,11 +35,10 @@ class Terms:
     post_copy: bool = False
 
 
-def overrun_s(limit_s: Seconds, expected_s: Seconds | None) -> Seconds:
+def overrun_s(limit_s: Seconds | None, expected_s: Seconds | None) -> Seconds:
     """When a copy is broken off: well after it should have ended, and never later than is allowed at all."""
-    if expected_s is None:
-        return limit_s
-    return min(limit_s, max(OVERRUN_LEAST_S, OVERRUN_FACTOR * expected_s))
+    usual_s = UNESTIMATED_S if expected_s is None else max(OVERRUN_LEAST_S, OVERRUN_FACTOR * expected_s)
+    return usual_s if limit_s is None else min(limit_s, usual_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +272,7 @@ class Mover:
     """Moves machines by the settings: what each may be subjected to, and how long a copy may take at most."""
 
     connections: Connections
-    limit_s: Seconds
+    limit_s: Seconds | None
     spec: Callable[[str], VmSpec | None]
 
     def move(self, action: MigrateVm) -> Moved:
