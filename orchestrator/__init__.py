@@ -56,6 +56,7 @@ from orchestrator.duty import ACTING, ADVISING
 from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
 from orchestrator.judge.report import JudgementReport, KindReport, MissedNeeds, sum_up
+from orchestrator.judge.standing import KindStanding, read_standings, told_standing
 from orchestrator.lead_times import LeadRow, lead_rows
 from orchestrator.loop import run
 from orchestrator.observe.gather import Gatherer, Paths
@@ -89,6 +90,7 @@ __all__ = [
     "Hypervisors",
     "JudgementReport",
     "KindReport",
+    "KindStanding",
     "LeadRow",
     "LibvirtHypervisors",
     "LibvirtPool",
@@ -152,11 +154,13 @@ __all__ = [
     "pre_copy",
     "problem_lines",
     "promised",
+    "read_standings",
     "request_bandwidth",
     "request_of",
     "run",
     "sum_up",
     "together",
+    "told_standing",
     "verdict_from_json",
     "whole",
 ]

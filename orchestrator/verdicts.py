@@ -283,7 +283,7 @@ def _coded(found: PromiseVerdict, case: Case, words: Words) -> PromiseVerdict:
         code = VerdictCode.BROKEN
     elif found.needed is False:
         code = VerdictCode.UNNEEDED
-    return replace(found, code=code, sentence="; ".join(_said(found, case, words)))
+    return replace(found, code=code, sentence="; ".join(_said(found, case, words)) or "it held")
 
 
 def _said(found: PromiseVerdict, case: Case, words: Words) -> Iterator[str]:

@@ -9,8 +9,9 @@ import typer
 
 from cpdb import open_store
 from forepath.output import JsonOption, SettingsOption, console, emit, seconds, span, table
+from forepath.processes import orchestrator_config
 from forepath.settings import load_settings
-from orchestrator import JudgementReport, KindReport, MissedNeeds, sum_up
+from orchestrator import JudgementReport, KindReport, MissedNeeds, read_standings, sum_up, told_standing
 
 DaySpan = Annotated[
     float, typer.Option("--since", metavar="SPAN", parser=seconds, show_default="1d", help="How far back, e.g. 10m")
@@ -20,20 +21,27 @@ DaySpan = Annotated[
 def report(since: DaySpan = 86_400.0, settings: SettingsOption = None, json: JsonOption = None) -> None:
     """What actions and advice promised and what came of it, by kind; what ran short unforeseen.
 
-    Advice is judged as actions are: what acting would have spared. Examples:
+    Advice is judged as actions are: what acting would have spared. The last lines say where each kind stands: what
+    verdicts have made of its margin, and whether acting is shown to pay. Examples:
         forepath report
         forepath report --since 1h
         forepath report --since 7d --json -
     """
-    store = open_store(load_settings(settings).database.url, create=False)
-    now = time.time()
+    effective, now = load_settings(settings), time.time()
+    store, config = open_store(effective.database.url, create=False), orchestrator_config(effective, act=None)
     found = sum_up(store.journal.actions(since=now - since), store.journal.shortages(now - since))
+    standings = read_standings(store, config, now)
     store.close()
     kinds = [asdict(one) | {"kept_share": one.kept_share} for one in found.kinds]
     missed = [asdict(one) for one in found.shortages]
-    if emit({"since": now - since, "now": now, "kinds": kinds, "shortages": missed}, json):
+    stand = {kind: asdict(one) for kind, one in standings.items()}
+    if emit({"since": now - since, "now": now, "kinds": kinds, "shortages": missed, "standings": stand}, json):
         return
     _print(found, span(since))
+    for kind, one in standings.items():
+        learnt = f"{one.margin:g} times the margin, {one.earlier_s:g} s earlier" if config.learning.enabled else ""
+        lines = (told_standing(one, config), learnt)
+        console.print(f"standing of {kind}: {'; '.join(filter(None, lines))}", markup=False, highlight=False)
 
 
 def _print(found: JudgementReport, long: str) -> None:

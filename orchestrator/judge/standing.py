@@ -177,6 +177,19 @@ def objection(action: Action, known: Mapping[str, KindStanding], config: Orchest
     return None
 
 
+def told_standing(one: KindStanding, config: OrchestratorConfig) -> str:
+    """Whether it may act, and why, for people."""
+    if config.learning.enabled and not one.keeps:
+        return f"fell back to advice: {one.why}"
+    pays = "it pays to act" if one.earned else "it is not shown that acting pays"
+    return f"{one.why}: {'act' if config.act == 'earned' and one.earned else pays}"
+
+
+def read_standings(store: Store, config: OrchestratorConfig, now: Seconds) -> Mapping[str, KindStanding]:
+    """Where each kind stands by the journal alone, as the orchestrator would find it. Raises StoreError."""
+    return standings(judgements(store.journal.judged(now - PAST_S, MOST_RECORDS)), config, now)
+
+
 def with_standing(step: Step, known: Mapping[str, KindStanding], config: OrchestratorConfig) -> Step:
     """The step, saying what verdicts of its kind have changed, and in which evidence it acts where that is earned."""
     one = known.get(step.action.kind)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from cpdb import Standing
 from orchestrator.actions import ScaleIn, ScaleOut
 from orchestrator.config import NOW
-from orchestrator.context import PlanningContext, ceiling, propose_each, too_short
+from orchestrator.context import PlanningContext, propose_each, too_short
 from orchestrator.declared import RUNNING, PoolMember, PoolSpec
-from orchestrator.promises import CoresPromise
+from orchestrator.promises import HeadroomPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
 from orchestrator.strategies.destinations import decided_within
 from orchestrator.strategies.services import (
@@ -164,7 +164,7 @@ def _out(service: PoolService, one: Candidate, need: ServiceNeed) -> Step:
         _reason(service, one.member, need, can),
         forecast=proof,
         alternatives=tuple(_alternative(service, other) for other in _open_ones(service) if other.member != one.member),
-        promise=_promise(service, need),
+        promise=_promise(service, need.horizon_s),
     )
     return Step(_out_action(service, one), why, reason, service.context.world.now + need.horizon_s, one.lead_s)
 
@@ -177,14 +177,11 @@ def _alternative(service: PoolService, one: Candidate) -> Refusal:
     return Refusal(code, one.member.vm, _out_action(service, one).describe(), text)
 
 
-def _promise(service: PoolService, need: ServiceNeed) -> CoresPromise | None:
-    """The busiest machine of today is not held back once there is another."""
+def _promise(service: PoolService, horizon_s: int, without: str | None = None) -> HeadroomPromise | None:
+    """None of the machines of today, but for one that leaves, is held back."""
     world = service.context.world
-    vms = [world.vms[name] for name in serving(world, service.pool) if name in world.vms]
-    if not vms:
-        return None
-    busiest = max(vms, key=lambda vm: (vm.cores_used, vm.name))
-    return CoresPromise(vm=busiest.name, value=ceiling(busiest), by=world.now + need.horizon_s)
+    names = tuple(name for name in serving(world, service.pool) if name in world.vms and name != without)
+    return HeadroomPromise(vms=names, by=world.now + horizon_s) if names else None
 
 
 # -- fewer
@@ -221,7 +218,8 @@ def _foreseen(service: PoolService, one: PoolMember) -> ServiceNeed:
 
 def _in(service: PoolService, member: PoolMember, why: str) -> Step:
     action = ScaleIn(service.pool.virtual_ip, member.vm, member.host, member.how)
-    reason = _reason(service, member, service.need(NOW), service.capacity())
+    found = _reason(service, member, service.need(NOW), service.capacity())
+    reason = replace(found, promise=_promise(service, NOW, without=member.vm))
     return Step(
         action, why, reason, service.context.world.now, service.context.lead_s(action.kind, reason.circumstances)
     )

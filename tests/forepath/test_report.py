@@ -1,6 +1,7 @@
 """`forepath report` counts what promises came to, and what nobody foresaw."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from lab_on_paper import Forepath
@@ -52,6 +53,8 @@ def test_counts_by_kind_and_missed_needs(forepath: Forepath, empty: Store) -> No
     (cpu,) = said["shortages"]
     assert (cpu["missed"], cpu["missed_s"], cpu["foreseen"], cpu["foreseen_s"]) == (2, 15.0, 1, 20.0)
     assert cpu["longest"]["subject"] == "shop1"
+    stand = said["standings"]["set_cpu_limit"]
+    assert stand["keeps"] and not stand["earned"] and stand["earnings"]["judged"] == 5
 
 
 def test_it_is_told_in_lines_that_fit_a_terminal(forepath: Forepath, empty: Store) -> None:
@@ -64,7 +67,22 @@ def test_it_is_told_in_lines_that_fit_a_terminal(forepath: Forepath, empty: Stor
     assert max(map(len, text.splitlines())) <= 80
     flat = " ".join(text.split())
     assert "set_cpu_limit: would have spared 32 of 139 shortage seconds" in flat
+    assert (
+        "standing of set_cpu_limit: not enough seen: 5 of 10 judged in 24 h: it is not shown that acting pays" in flat
+    )
     assert "missed needs, cpu: 2 times, 15 s; 1 foreseen (20 s); longest 12 s at shop1" in flat
+
+
+def test_a_kind_that_pays_and_one_that_breaks_its_promises_are_told(forepath: Forepath, empty: Store) -> None:
+    for age in range(12):
+        empty.journal.add_action(raised(600 - age, code=VerdictCode.KEPT, short_s=10.0, spared_s=9.0))
+        broken = raised(600 - age, code=VerdictCode.BROKEN, enough=False)
+        empty.journal.add_action(replace(broken, kind="set_memory"))
+    flat = " ".join(forepath("report").out.split())
+    assert "standing of set_cpu_limit: net 108 shortage seconds spared (interval 108 to 108)" in flat
+    assert "it pays to act" in flat
+    assert "standing of set_memory: fell back to advice: 10 of its last 10 promises were broken" in flat
+    assert "1.5 times the margin" in flat
 
 
 def test_nothing_to_tell_is_told(forepath: Forepath, empty: Store) -> None:

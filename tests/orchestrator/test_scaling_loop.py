@@ -36,12 +36,27 @@ def test_a_forecast_brings_it_in_before_the_need(store: Store) -> None:
     assert "web4" in str(records["web2"].reason["alternatives"])
 
 
+def test_coming_and_going_are_judged_by_those_who_served_without_them(store: Store) -> None:
+    PoolWorld(store, surge, foresee=True).run(180)
+    judged = {(one.kind, one.target): one.verdict for one in store.journal.actions() if one.verdict}
+    first = judged["scale_out", "web3"]
+    assert (first["code"], first["needed"], first["in_time"]) == ("kept", True, True)
+    assert first["spared_s"] > 5
+    assert {judged["scale_in", name]["code"] for name in ("web2", "web3")} == {"kept"}
+
+
 def test_without_permission_it_only_advises(store: Store) -> None:
     world = PoolWorld(store, surge, config=CONFIG.tuned(act=False))
     world.run(90)
     assert {one[1] for one in world.outcomes("scale_out")} == {"advised"}
     assert world.serving() == {"web1": 100}
     assert world.pool.calls == []
+
+
+def test_advice_to_bring_one_in_is_judged_by_the_service_without_it(store: Store) -> None:
+    PoolWorld(store, surge, foresee=True, config=CONFIG.tuned(act=False)).run(170)
+    told = [one.verdict for one in store.journal.actions() if one.kind == "scale_out" and one.verdict]
+    assert told[-1]["code"] == "kept" and told[-1]["spared_s"] > 5, "the first advice would have helped"
 
 
 def test_at_least_as_many_serve_as_are_asked_for(store: Store) -> None:
