@@ -38,9 +38,9 @@ class WorkLimits(Section):
     `threads` share the work of a cycle when there are thousands of pairs.
     """
 
-    refit_every_s: AboveZero = 30.0
+    refit_every_s: AboveZero = 60.0
     fit_share: Annotated[float, Field(gt=0, le=1)] = 0.2
-    fit_budget_s: AboveZero = 15.0
+    fit_budget_s: AboveZero = 30.0
     max_pairs: Annotated[int, Field(ge=1)] = 120_000
     threads: Annotated[int, Field(ge=1)] = 2
 

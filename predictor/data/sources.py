@@ -5,7 +5,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cpdb import IMPLAUSIBLE, FlowKey, HostLoad, LinkLoad, Quantity, Store, StoredBatch, Subject, SubjectKind, VmLoad
+from cpdb import (
+    IMPLAUSIBLE,
+    FlowKey,
+    HostLoad,
+    LinkLoad,
+    Pair,
+    Quantity,
+    Store,
+    StoredBatch,
+    Subject,
+    SubjectKind,
+    VmLoad,
+    Window,
+)
 from predictor.data.panel import IntervalAmounts, Panel
 from predictor.data.view import ALL, CHANNELS, QUANTITIES, Floats, Ints, Rows, SeriesView
 
@@ -93,6 +106,11 @@ class FlowSeries(PanelSource):
         """The usual source: a series for each pair, cells of `step_s`, at least `window_s` of them remembered."""
         return cls(Panel(step_s, window_s, len(CHANNELS), most), window_s)
 
+    @property
+    def of_pairs_only(self) -> bool:
+        """Does each series stand for one pair?"""
+        return self._key is pair_of
+
     def view(self, now: float) -> SeriesView | None:
         """See Source. Series whose subjects begin with the same name (the source of a pair) make a group."""
         for subject in self.subjects[len(self._group_of) :]:
@@ -154,6 +172,8 @@ MAX_INTERVAL_S = 5.0
 # Coarser cells are made of fine ones so many seconds old: late rows have arrived by then.
 SETTLED_S = 5.0
 MAX_SUBJECTS = 20_000
+# Roll-ups are of ten seconds and of minutes.
+ROLLED_UP_S = 10
 
 
 def virtual_ip_of(flow_key: FlowKey) -> Subject | None:
@@ -228,8 +248,16 @@ def _amounts(row: LinkLoad | HostLoad | VmLoad, interval_s: float) -> tuple[floa
     return row.cpu_cores_used * interval_s, float(row.memory_bytes_used) * interval_s
 
 
+# Of what was rolled up before the start no more values are read: a second's work or two.
+MAX_RECALLED = 1_000_000
+
+
 class CoarseSeries(PanelSource):
-    """Another source's series in longer cells: what is read once serves both tiers."""
+    """Another source's series in longer cells: what is read once serves both tiers.
+
+    What the fine source no longer holds at the start comes from the roll-ups of the store, where cells are multiples of
+    theirs: so hours and days before a restart, or of an import, count from the first forecast on.
+    """
 
     def __init__(self, fine: Source, step_s: float, window_s: float) -> None:
         super().__init__(Panel(step_s, window_s, len(fine.quantities) // 2, MAX_SUBJECTS), fine.quantities)
@@ -237,19 +265,42 @@ class CoarseSeries(PanelSource):
         self._window_s = window_s
         self._next: int | None = None
 
-    def read(self, store: Store, now: float) -> int:  # noqa: ARG002 - see below
-        """See Source. The fine source must have read already; `store` is not asked."""
+    def read(self, store: Store, now: float) -> int:
+        """See Source. The fine source must have read already; the store is asked at the first time only."""
         self.join(self._fine.subjects[len(self.subjects) :])
         step_s = self._fine.step_s
         until = int((now - SETTLED_S) / step_s)
+        rows = 0
         if self._next is None:
             view = self._fine.view(now)
             self._next = until if view is None else view.start
+            rows = self._recall(store, self._next * step_s)
         first, self._next = self._next, max(self._next, until)
-        rows = 0
         for cell in range(first, until):
             rates = self._fine.window(cell, 1)[..., 0]
             known = np.flatnonzero(~np.isnan(rates[0, : len(self.subjects)]))
             rows += len(known)
             self.panel.put(IntervalAmounts(known, rates[:, known] * step_s, known[:0], (cell + 1) * step_s, step_s))
         return rows
+
+    def _recall(self, store: Store, until: float) -> int:
+        """Takes what was rolled up in the window before `until`; returns how many values. Of pairs only."""
+        step_s = round(self.step_s)
+        if not isinstance(self._fine, FlowSeries) or not self._fine.of_pairs_only or step_s % ROLLED_UP_S:
+            return 0
+        end = int(until // step_s) * step_s
+        pairs = max(1, len(store.series.pairs(Window(step_s, end - self._window_s, end))))
+        since = end - step_s * min(self.panel.cells, MAX_RECALLED // pairs)
+        taken = 0
+        channels = (store.series.rows(Window(step_s, since, end, quantity)) for quantity in CHANNELS)
+        for (t, sizes), (_, packets), (_, connections) in zip(*channels, strict=True):
+            places = np.array([self.panel.row_of(_pair(pair)) for pair in sizes], dtype=np.int64)
+            rates = np.array([[kind.get(pair, 0.0) for pair in sizes] for kind in (sizes, packets, connections)])
+            good = places >= 0
+            self.panel.put(IntervalAmounts(places[good], rates[:, good] * step_s, places[:0], t, step_s))
+            taken += int(good.sum())
+        return taken
+
+
+def _pair(pair: Pair) -> Subject:
+    return Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip)

@@ -69,13 +69,14 @@ def fit_model(model: Model, view: SeriesView, cpu_budget_s: float) -> Fitted:
     return Fitted(model, time.process_time() - cpu, time.monotonic() - wall)
 
 
-def plan_budget_s(limits: WorkLimits, pace: float) -> float:
-    """CPU seconds that all fits of one round may plan with.
+def plan_budget_s(limits: WorkLimits, pace: float, since_s: float) -> float:
+    """CPU seconds that all fits of one round may plan with, `since_s` after the last was begun (0 = there was none).
 
     They take `fit_share` of a core and, as they give way to whoever else wants it, are over before the next round at
     the pace (CPU seconds in a second) of the last; `fit_budget_s` is the end of the longest, and plans are not exact.
+    The first round is short: something learnt soon is worth more than more of it later.
     """
-    wanted = min(limits.fit_share, pace) * limits.refit_every_s
+    wanted = min(limits.fit_share, pace) * min(since_s, limits.refit_every_s)
     return max(LEAST_FIT_S, min(wanted, PLANNED_SHARE * limits.fit_budget_s))
 
 
@@ -141,6 +142,7 @@ class FitSchedule:
         self._limits = limits
         self._worker = FitWorker(limits.fit_budget_s) if background else None
         self._fitted_at = -np.inf
+        self._begun_at: float | None = None
         self._rng = np.random.default_rng(seed)
 
     @property
@@ -156,15 +158,16 @@ class FitSchedule:
         """Begins a fit of the slow ones among the models, unless the last one is too recent."""
         if now - self._fitted_at >= self._limits.refit_every_s and view.cells >= FIRST_FIT_CELLS:
             slow = [model for model in models if model.slow]
-            if not slow or self._begin(slow, view):
-                self._fitted_at = now
+            since_s = 0.0 if self._begun_at is None else now - self._begun_at
+            if not slow or self._begin(slow, view, since_s):
+                self._fitted_at = self._begun_at = now
 
-    def _begin(self, slow: Sequence[Model], view: SeriesView) -> bool:
+    def _begin(self, slow: Sequence[Model], view: SeriesView, since_s: float) -> bool:
         sample = view.part(self.sample_series(view))
         if self._worker:
             budgeted: list[Budgeted] = [model for model in slow if isinstance(model, Budgeted)]
             for one in budgeted:
-                one.fit_budget_s = plan_budget_s(self._limits, self._worker.pace) / len(budgeted)
+                one.fit_budget_s = plan_budget_s(self._limits, self._worker.pace, since_s) / len(budgeted)
             return self._worker.submit(slow, sample)
         for model in slow:
             model.fit(sample)

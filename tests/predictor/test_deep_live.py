@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deep_series import alternating
 
-from cpdb import BlendReport, Communication, Quantity, Subject, SubjectKind, open_store
+from cpdb import BlendReport, Communication, Quantity, Store, Subject, SubjectKind, open_store
 from forepath.settings import load_settings
 from predictor import Predictor, PredictorConfig, SlowTier, Tiers
 
@@ -37,14 +37,12 @@ def test_named_in_the_settings_it_earns_a_share_of_what_is_written(tmp_path):
     predictor = Predictor(config)
     rates = alternating(1, series=12, cells=WARM_UP_S + JUDGED_S)[0]
     try:
-        for second in range(WARM_UP_S):
+        for second in range(WARM_UP_S + 16):
             store.facts.add_communications(spoken(rates, second))
-        installed, until = predictor.cycle(store, START + WARM_UP_S).installed, time.monotonic() + PATIENCE_S
-        while not installed and time.monotonic() < until:
-            time.sleep(0.2)
-            installed = predictor.cycle(store, START + WARM_UP_S).installed
-        assert installed == ("lstm",)
-        for second in range(WARM_UP_S, WARM_UP_S + JUDGED_S):
+        # The first fit is short, the second has its share of the time since.
+        assert fitted(predictor, store, START + WARM_UP_S) == ("lstm",)
+        assert fitted(predictor, store, START + WARM_UP_S + 16) == ("lstm",)
+        for second in range(WARM_UP_S + 16, WARM_UP_S + JUDGED_S):
             store.facts.add_communications(spoken(rates, second))
             predictor.cycle(store, START + second + 1)
         (blend,) = store.wanted.observed_of(BlendReport)
@@ -56,6 +54,15 @@ def test_named_in_the_settings_it_earns_a_share_of_what_is_written(tmp_path):
     finally:
         predictor.close()
         store.close()
+
+
+def fitted(predictor: Predictor, store: Store, now: float) -> tuple[str, ...]:
+    """Begins a fit at this moment of the tale and waits for it."""
+    installed, until = predictor.cycle(store, now).installed, time.monotonic() + PATIENCE_S
+    while not installed and time.monotonic() < until:
+        time.sleep(0.2)
+        installed = predictor.cycle(store, now).installed
+    return installed
 
 
 def spoken(rates: np.ndarray, second: int) -> list[Communication]:

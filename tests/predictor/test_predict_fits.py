@@ -54,11 +54,15 @@ def test_a_culprit_is_counted_and_the_next_model_is_fitted(background, culprit):
 
 def test_a_round_of_fits_plans_with_its_share_and_with_less_on_a_busy_machine():
     usual = WorkLimits(refit_every_s=30.0, fit_share=0.2, fit_budget_s=15.0)
-    assert plan_budget_s(usual, pace=1.0) == pytest.approx(6.0)
-    assert plan_budget_s(usual, pace=0.1) == pytest.approx(3.0)
-    assert plan_budget_s(usual, pace=0.0) == pytest.approx(LEAST_FIT_S)
+    assert plan_budget_s(usual, pace=1.0, since_s=30.0) == pytest.approx(6.0)
+    assert plan_budget_s(usual, pace=0.1, since_s=30.0) == pytest.approx(3.0)
+    assert plan_budget_s(usual, pace=0.0, since_s=30.0) == pytest.approx(LEAST_FIT_S)
+    assert plan_budget_s(usual, pace=1.0, since_s=0.0) == pytest.approx(LEAST_FIT_S)
+    # What has changed is learnt sooner, for less; a long pause is not made up for.
+    assert plan_budget_s(usual, pace=1.0, since_s=15.0) == pytest.approx(3.0)
+    assert plan_budget_s(usual, pace=1.0, since_s=900.0) == pytest.approx(6.0)
     # A plan is not exact: well below the time after which a fit is ended.
-    assert plan_budget_s(WorkLimits(refit_every_s=600.0, fit_budget_s=15.0), pace=1.0) < 10.0
+    assert plan_budget_s(WorkLimits(refit_every_s=600.0, fit_budget_s=15.0), pace=1.0, since_s=600.0) < 10.0
 
 
 def test_the_share_is_divided_among_those_who_plan_with_it():
@@ -68,7 +72,7 @@ def test_the_share_is_divided_among_those_who_plan_with_it():
     schedule = FitSchedule(WorkLimits(refit_every_s=30.0, fit_share=0.2), 1, background=True)
     try:
         schedule.begin_when_due(budgets, SeriesView(np.ones((2, 3, 60), dtype=np.float32)), 0.0)
-        assert [getattr(one, "fit_budget_s", None) for one in budgets] == [pytest.approx(3.0), pytest.approx(3.0), None]
+        assert [getattr(one, "fit_budget_s", None) for one in budgets] == [LEAST_FIT_S / 2, LEAST_FIT_S / 2, None]
     finally:
         schedule.close()
 
