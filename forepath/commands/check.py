@@ -146,15 +146,18 @@ def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
         effective = load_settings(settings)
     except SettingsError as error:
         problems = [*str(error).splitlines(), *_beside_wrong_settings(content)]
-        if not emit({"ok": False, "problems": problems, "settings": {}}, json):
+        if not emit({"ok": False, "problems": problems, "notes": [], "settings": {}}, json):
             errors.print("\n".join(problems), highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_SETTINGS) from error
     problems = find_problems(effective)
     shown = in_force(effective)
-    payload = {"ok": not problems, "problems": problems, "settings": _masked(shown.model_dump(mode="json"))}
+    notes = list(find_notes(effective))
+    masked = _masked(shown.model_dump(mode="json"))
+    payload = {"ok": not problems, "problems": problems, "notes": notes, "settings": masked}
     if not emit(payload, json):
         rows = [(path, _shown(path, value), _origin(path, value, content)) for path, value in flatten(shown)]
         console.print(table("effective settings", ["setting", "value", "origin"], rows, left=3))
+        console.print("\n".join(f"note: {line}" for line in notes), end="\n" if notes else "", markup=False)
         console.print("\n".join(f"problem: {line}" for line in problems) or "no problem found", markup=False)
     if problems:
         raise typer.Exit(EXIT_FAILED)
@@ -190,6 +193,17 @@ def find_problems(settings: Settings) -> list[str]:
         *_hypervisors(settings),
         *_programs(),
     ]
+
+
+def find_notes(settings: Settings) -> Iterator[str]:
+    """One line for what is right as it is, but may not be what was meant."""
+    ranks = {one.priority for one in settings.virtual_ip}
+    if len(settings.virtual_ip) > 1 and len(ranks) == 1:
+        yield (
+            f"all {len(settings.virtual_ip)} virtual IPs have priority {ranks.pop()}: on a full link whoever sends "
+            "more than a fair share gives way to the others; with a higher `priority` for one, all others "
+            "would give way to that"
+        )
 
 
 def _together(settings: Settings) -> list[str]:

@@ -31,6 +31,7 @@ from orchestrator.observe.measured import (
     memory_relations,
     vm_states,
 )
+from orchestrator.observe.offered import OfferedBefore
 from orchestrator.observe.pairs import IssuedForecasts, TierIssue, destinations_of, forecasts_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
 from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
@@ -87,6 +88,7 @@ class Gatherer:
     _learnt: Learnt = field(default_factory=Learnt)
     _learnt_at: Seconds | None = None
     _fabric: FabricReader = field(init=False)
+    _offered: OfferedBefore = field(init=False)
     _traffic: TrafficWindow = field(init=False)
     _machines: MachineWindow = field(init=False)
     _links: LinkWindow = field(init=False)
@@ -94,6 +96,7 @@ class Gatherer:
     _ways: dict[tuple[str, ...], tuple[LinkKey, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._offered = OfferedBefore(self.store)
         self._fabric = FabricReader(self.store, self.config.routing)
         longest_s = max(self.config.timing.history_s, FORGET_PAIR_S, RECENT_S + self.config.guard.max_world_age_s)
         self._traffic, self._machines = TrafficWindow(longest_s), MachineWindow(longest_s)
@@ -115,10 +118,14 @@ class Gatherer:
         services = tuple(declared.virtual_ips.values())
         relations, memory = cpu_relations(self._learnt, services), memory_relations(self._learnt, services)
         requests = tuple(self.store.requests.since(now - JUST_OVER_S))
+        pairs, held = (
+            self._pairs(now, traffic, listed, routes, declared.virtual_ips),
+            self.store.wanted.reservations(now),
+        )
         world = World(
             now=now,
             age_s=_age(now, self._reported(traffic), machines["t"].tolist()[-1:], bool(self.config.declared.vms)),
-            pairs=self._pairs(now, traffic, listed, routes, declared.virtual_ips),
+            pairs=self._offered.recall(pairs, held, now),
             links=links,
             vms=vm_states(now, machines, self._machines, MachineFacts(relations, memory, self.config)),
             hosts={one.name: one for one in self.config.declared.hosts},
@@ -126,7 +133,7 @@ class Gatherer:
             in_flight=tuple(in_flight),
             leads=leads,
             wanted=WantedState(
-                reservations={item.key: item for item in self.store.wanted.reservations(now)},
+                reservations={item.key: item for item in held},
                 requests=requests,
                 weights=declared.weights,
                 observed=declared.observed,

@@ -97,7 +97,8 @@ def _sizes(past: Past) -> Iterator[tuple[Pair, float]]:
 
     Surges may have sizes of their own, and they are what will be asked about. Quiet stretches that drain a queue hold
     few connections, so their odd ratios weigh little. Where bytes are counted before a congested link, what is sent
-    again counts twice: buckets that were not crowded speak alone when they are enough, and about as busy.
+    again counts twice: buckets that were not crowded speak alone when they are enough, and about as busy. Else what is
+    larger counts: who starves before a full link does not send what its connections would carry.
     """
     traffic, pairs = past.traffic, past.traffic.names.pairs
     buckets = _Buckets.of(SIZE_BUCKET_S, traffic.t)
@@ -113,7 +114,8 @@ def _sizes(past: Past) -> Iterator[tuple[Pair, float]]:
         ratio = np.divide(sent[touched], own, out=np.zeros_like(own), where=own > 0)
         enough = ((free > 0).sum(axis=1) >= ENOUGH_BUCKETS) & (free.sum(axis=1) >= ENOUGH_CONNECTIONS)
         speaks = enough & (_upper(free, free) >= AS_BUSY_SHARE * _upper(own, own))
-        size[touched] = np.where(speaks, _upper(ratio, free), size[touched])
+        alone = _upper(ratio, free)
+        size[touched] = np.where(speaks, alone, np.maximum(size[touched], alone))
     for n in np.flatnonzero(size > 0):
         yield pairs[n], float(size[n])
 

@@ -22,7 +22,7 @@ from orchestrator.optimise.scenarios import (
     of_quantiles,
     scenarios,
 )
-from orchestrator.optimise.shares import Rows, best_shares
+from orchestrator.optimise.shares import Rows, best_shares, fair_shares
 from orchestrator.optimise.split_strategies import (
     Ewma,
     Fixed,
@@ -65,6 +65,7 @@ __all__ = [
     "best_shares",
     "blended",
     "cost",
+    "fair_shares",
     "first_batch",
     "hedge",
     "history_for",

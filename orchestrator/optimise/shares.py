@@ -68,3 +68,16 @@ def _round(rows: Rows, left: np.ndarray, floors: Floats, least: float) -> tuple[
 def smallest(headrooms: Sequence[float] | Floats) -> float:
     """The least headroom; all of it where there is no place at all."""
     return float(min(headrooms, default=1.0))
+
+
+def fair_shares(wanted: Sequence[float], room: float) -> list[float]:
+    """Max-min fair shares of `room`: nobody gets more than is wanted, or could get more but from one who has less.
+
+    All in one unit, e.g. bytes/s. Progressive filling (Bertsekas & Gallager, Data Networks, 1992, section 6.5.2) for
+    one place: the least wants first, each of those left an equal part of what is left. They take at most `room`.
+    """
+    shares, left = [0.0] * len(wanted), max(0.0, room)
+    for rank, place in enumerate(sorted(range(len(wanted)), key=lambda one: wanted[one])):
+        shares[place] = min(max(0.0, wanted[place]), left / (len(wanted) - rank))
+        left -= shares[place]
+    return shares

@@ -1,190 +1,152 @@
-"""Strategy: where predicted bandwidth exceeds what a link has, keep free what the more important pairs need."""
+"""Strategy: where predicted bandwidth exceeds what a link has, keep free what the more important pairs will carry.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+No more than that, and no longer: limits follow the need from cycle to cycle, and end with it.
+"""
 
-from cpdb import BytesPerS, Limit, Reservation, show_rate
-from orchestrator.actions import ReserveBandwidth
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from cpdb import BytesPerS, Limit, Pair, Reservation, show_rate
+from orchestrator.actions import ReleaseBandwidth, ReserveBandwidth
 from orchestrator.config import NOW, QUEUE_DSCP, BandwidthSettings
-from orchestrator.context import PlanningContext, copying_on, too_short
-from orchestrator.demand import PairDemand, together
+from orchestrator.context import PlanningContext, too_short
 from orchestrator.promises import PairRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_link, when
-from orchestrator.world import LinkState, PairState
+from orchestrator.strategies.link_use import LinkSubject, LinkUse, link_use, most_needed, ranked, still_needed
+from orchestrator.world import LinkState
 
-# While a pair still needs this share of what is kept free for it, the reservation stays.
-STILL_NEEDED_SHARE = 0.7
-# A pair that needs less than this share of a link is left alone.
-MATTERS_SHARE = 0.01
-# Held limits may be this much tighter than needed before a renewal loosens them.
-TIGHT_SHARE = 0.75
-
-
-@dataclass(frozen=True, slots=True)
-class _Shortage:
-    """One link that will not carry what its pairs need; all rates in bytes/s.
-
-    `company` is what pairs need that are as important as the leader, but are not it.
-    """
-
-    link: LinkState
-    capacity: float
-    horizon_s: int
-    needed: float
-    protected: float
-    company: float
-    leader: PairDemand
-    limited: tuple[PairDemand, ...]
+# Held limits may be this much tighter than needed before they are loosened.
+TIGHT_SHARE = 0.95
 
 
 def propose(context: PlanningContext) -> Proposal:
-    """Reservations to make or renew, link by link, and why others were not."""
-    return Proposal.of(
-        found for key in sorted(context.world.links) for found in _on_link(context, context.world.links[key])
-    )
+    """Reservations to make, change or end, link by link, and why others were not.
+
+    The fullest link first: who is limited there brings less to the others, which then may need nothing.
+    """
+    everywhere = dict(context.world.wanted.reservations)
+    known = [_subject(context, link) for _, link in sorted(context.world.links.items()) if link.capacity_bytes_per_s]
+    open_ones = [one for one in known if one.pairs and _may_be_short(context, one)]
+    found: list[Step | Refusal] = []
+    for subject in sorted(open_ones, key=lambda one: -_fullness(context, one)):
+        ours = _ours(context, subject.link)
+        beside = tightest(one for key, one in everywhere.items() if key not in {own.key for own in ours})
+        for item in _on_link(context, replace(subject, limits=beside), ours):
+            found.append(item)
+            if isinstance(item, Step) and isinstance(item.action, ReserveBandwidth):
+                everywhere[item.action.key] = item.action.reservation("plan", "", context.world.now)
+            elif isinstance(item, Step):
+                everywhere.pop(item.action.target, None)
+    return Proposal.of(found)
 
 
-def _on_link(context: PlanningContext, link: LinkState) -> Iterator[Step | Refusal]:
-    states = [_ranked(context, context.world.pairs[pair]) for pair in context.world.pairs_on(link.key)]
-    if not states or not link.capacity_bytes_per_s:
-        return
-    ours = [one for _, one in sorted(context.world.wanted.reservations.items()) if one.key.endswith(f"@{link.name}")]
-    held = max(ours, key=lambda one: one.expires_at, default=None)
-    shortages = [
-        _shortage(
-            link,
-            states,
-            context.demand.at(horizon_s, [one.pair for one in states]),
-            held,
-            copying_on(context, link.key),
-        )
-        for horizon_s in context.acting_horizons(ReserveBandwidth.kind, on_link(link))
-    ]
-    found = _decided(context, shortages, held)
-    brief = _too_short(context, found, shortages)
-    if brief is not None:
-        yield brief
-        found = _decided(context, [one for one in shortages if one.horizon_s == NOW], held)
-    if found is not None:
-        yield found
+def tightest(reservations: Iterable[Reservation]) -> Mapping[Pair, BytesPerS]:
+    """The lowest limit that holds for each limited pair."""
+    found: dict[Pair, BytesPerS] = {}
+    for limit in (limit for one in reservations for limit in one.limits):
+        found[limit.pair] = min(limit.bytes_per_s, found.get(limit.pair, float("inf")))
+    return found
 
 
-def _too_short(
-    context: PlanningContext, found: Step | Refusal | None, shortages: Sequence[_Shortage]
-) -> Refusal | None:
-    """Refuses a new reservation for a foreseen need that has passed before it pays."""
-    if not isinstance(found, Step) or not isinstance(found.action, ReserveBandwidth):
-        return None
-    if found.renewal or found.needed_at <= context.world.now:
-        return None
-    why_not = too_short(context, found.action.pair, "a reservation", found.lead_s)
-    link = shortages[0].link.name
-    return Refusal(RefusalCode.TOO_SHORT, link, f"reserve on {link}", why_not, found.action) if why_not else None
+def _ours(context: PlanningContext, link: LinkState) -> list[Reservation]:
+    """What this strategy holds on a link, the last to end first."""
+    own = (one for one in context.world.wanted.reservations.values() if one.key.endswith(f"@{link.name}"))
+    return sorted(own, key=lambda one: (-one.expires_at, one.key))
 
 
-def _decided(
-    context: PlanningContext, shortages: Sequence[_Shortage], held: Reservation | None
-) -> Step | Refusal | None:
-    worst = max(shortages, key=lambda one: (one.needed, -one.horizon_s))
-    if worst.needed > context.config.bandwidth.trigger * worst.capacity:
-        return _step(context, worst, held)
-    if held and any(_still_needed(one, held, context.config.bandwidth) for one in shortages):
-        return _prolonged(context, worst, held)
-    return None
+def _subject(context: PlanningContext, link: LinkState) -> LinkSubject:
+    states = {pair: ranked(context.world.pairs[pair], context.granted) for pair in context.world.pairs_on(link.key)}
+    lead_s = context.lead_s(ReserveBandwidth.kind, on_link(link))
+    return LinkSubject(link, states, next(iter(_ours(context, link)), None), lead_s, {})
 
 
-def _still_needed(shortage: _Shortage, held: Reservation, settings: BandwidthSettings) -> bool:
-    # A competitor that backs off under its limit hides the shortage; the protected pair's need does not.
-    matters = held.bytes_per_s >= settings.floor * shortage.capacity
-    return matters and shortage.leader.pair == held.pair and _needs(shortage.leader, held)
+def _may_be_short(context: PlanningContext, subject: LinkSubject) -> bool:
+    least = context.config.bandwidth.trigger * subject.capacity
+    horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))
+    return subject.held is not None or any(most_needed(context, subject, one) > least for one in horizons)
 
 
-def _needs(one: PairDemand, held: Reservation) -> bool:
-    return one.bytes.need >= STILL_NEEDED_SHARE * held.bytes_per_s
+def _fullness(context: PlanningContext, subject: LinkSubject) -> float:
+    """The share of its capacity that a link would have to carry without any limit."""
+    return max(use.needed for use in _uses(context, subject)) / subject.capacity
 
 
-def _shortage(
-    link: LinkState,
-    states: Sequence[PairState],
-    wants: Sequence[PairDemand],
-    held: Reservation | None,
-    copying: BytesPerS,
-) -> _Shortage:
-    priorities = {state.pair: state.priority for state in states}
-    lowest = min(priorities.values())
-    rising = [one for one in wants if priorities[one.pair] > lowest] or list(wants)
-    kept = (one for one in rising if held and one.pair == held.pair and _needs(one, held))
-    leader = next(kept, None) or max(rising, key=lambda one: one.bytes.need)
-    # Who hardly speaks has nothing to give: a limit in proportion to its need would only cut it off.
-    least = MATTERS_SHARE * (link.capacity_bytes_per_s or 0.0)
-    limited = tuple(one for one in wants if priorities[one.pair] < priorities[leader.pair] and one.bytes.need >= least)
-    important = [one for one in wants if priorities[one.pair] >= priorities[leader.pair]]
-    protected = [one.bytes for one in important]
-    other = max(0.0, link.bytes_per_s - sum(one.bytes.measured for one in wants), copying)
-    return _Shortage(
-        link=link,
-        capacity=link.capacity_bytes_per_s or 0.0,
-        horizon_s=wants[0].horizon_s,
-        # Those who would give way count with what they usually take: they get no margin to be kept from.
-        needed=together(protected) + sum(max(one.bytes.typical, one.bytes.measured) for one in limited) + other,
-        protected=together(protected) + other,
-        company=together([one.bytes for one in important if one is not leader]),
-        leader=leader,
-        limited=limited,
-    )
+def _uses(context: PlanningContext, subject: LinkSubject) -> list[LinkUse]:
+    horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))
+    return [link_use(context, subject, horizon_s) for horizon_s in horizons]
 
 
-def _step(context: PlanningContext, shortage: _Shortage, held: Reservation | None) -> Step | Refusal | None:
-    name = shortage.link.name
+def _on_link(context: PlanningContext, subject: LinkSubject, ours: Sequence[Reservation]) -> Iterator[Step | Refusal]:
+    uses = _uses(context, subject)
+    short = _short(context, subject, uses)
+    action = _action(context, short, subject.held) if short else None
+    if short and action and not subject.held and short.horizon_s != NOW:
+        why_not = too_short(context, action.pair, "a reservation", subject.lead_s)
+        if why_not:
+            yield Refusal(RefusalCode.TOO_SHORT, subject.link.name, f"reserve on {subject.link.name}", why_not, action)
+            short = _short(context, subject, [one for one in uses if one.horizon_s == NOW])
+            action = _action(context, short, None) if short else None
+    if short and action is None:
+        yield _nobody_gives_way(short)
+    if short and action and _changes(context, subject.held, action):
+        yield _described(context, short, action, subject.held is not None and subject.held.key == action.key)
+    kept = {one.key for one in ours}
+    for one in ours:
+        # What is in force ends only when its successor is.
+        if action is None or (one.key != action.key and action.key in kept):
+            yield _released(context, one)
+
+
+def _short(context: PlanningContext, subject: LinkSubject, uses: Sequence[LinkUse]) -> LinkUse | None:
+    """The horizon at which most is needed, if that is too much; who holds a reservation needs less to keep it.
+
+    A mark alone takes nothing from anybody, and may be why others have backed off: it stays while its pair needs it.
+    """
+    settings, held = context.config.bandwidth, subject.held
+    worst = max(uses, key=lambda one: (one.needed, -one.horizon_s))
+    if worst.needed > (settings.headroom if held else settings.trigger) * worst.capacity:
+        return worst
+    marked = held is not None and held.dscp is not None and not held.limits
+    return next((one for one in uses if held and marked and still_needed(one, held, settings)), None)
+
+
+def _action(context: PlanningContext, short: LinkUse, held: Reservation | None) -> ReserveBandwidth | None:
+    """What keeps free what the leader will carry: a mark alone, or limits on others; None where nobody gives way."""
+    name, settings = short.link.name, context.config.bandwidth
     queue = context.config.declared.queue(name) if name in context.world.network.queues else None
-    by_mark_alone = queue is not None and _alone(shortage, held, context.config.bandwidth)
-    if not shortage.limited and not by_mark_alone:
-        text = f"{name} will be short, but all its pairs have the same priority: none of them gives way"
-        return Refusal(RefusalCode.EQUAL_PRIORITY, name, f"reserve on {name}", text)
-    pair, amount = shortage.leader.pair, shortage.leader.bytes.need
-    key = f"{pair}@{name}"
-    if held is not None and held.key == key:
-        amount = max(amount, held.bytes_per_s)  # or a fading need would lower, step by step, what counts as needed
-    limits = () if by_mark_alone else _spared(context, _limits(shortage, context.config.bandwidth))
+    by_mark_alone = queue is not None and _alone(short, held, settings)
+    if not short.offered and not by_mark_alone:
+        return None
+    limits = () if by_mark_alone else _spared(context, short.limits(settings))
+    # A link can keep no more free than it has beside what the others may send.
+    left = short.capacity - sum(one.bytes_per_s for one in limits)
+    pair, amount = short.leader.pair, max(0.0, min(short.leader.bytes.need, left))
     if queue is not None and by_mark_alone:
         amount = min(amount, queue.guaranteed_bytes_per_s)
-    action = ReserveBandwidth(
-        key, pair, amount, limits, context.config.bandwidth.lease_s, QUEUE_DSCP if queue else None
-    )
-    if held is not None and held.key == key:
-        if held.dscp == action.dscp and fits(held.limits, action.limits, context.config.bandwidth):
-            return _prolonged(context, shortage, held)
-        return _described(context, shortage, action, True)
-    return _described(context, shortage, action, False)
+    return ReserveBandwidth(f"{pair}@{name}", pair, amount, limits, settings.lease_s, QUEUE_DSCP if queue else None)
 
 
-def _alone(shortage: _Shortage, held: Reservation | None, settings: BandwidthSettings) -> bool:
+def _alone(short: LinkUse, held: Reservation | None, settings: BandwidthSettings) -> bool:
     """Whether the leader is all that matters. If not, the others share with the rest, which must then be limited."""
     # Twice the company is borne before limits come to a mark that stands alone, or both ways would take turns.
     borne = settings.floor * (1 if held is None or held.dscp is None or held.limits else 2)
-    return shortage.company <= borne * shortage.capacity
-
-
-def _limits(shortage: _Shortage, settings: BandwidthSettings) -> tuple[Limit, ...]:
-    """What is left within headroom, shared in proportion to need; nobody is cut off altogether."""
-    free = settings.headroom * shortage.capacity - shortage.protected
-    share = max(free, settings.floor * shortage.capacity)
-    total = sum(one.bytes.need for one in shortage.limited)
-    if total <= 0:
-        return tuple(Limit(one.pair, share / len(shortage.limited)) for one in shortage.limited)
-    return tuple(Limit(one.pair, share * one.bytes.need / total) for one in shortage.limited if one.bytes.need > 0)
-
-
-def _ranked(context: PlanningContext, state: PairState) -> PairState:
-    """Who was granted something ranks as high as the request."""
-    grant = context.granted.get(state.pair)
-    return state if grant is None else replace(state, priority=max(state.priority, grant.priority))
+    return short.company <= borne * short.capacity
 
 
 def _spared(context: PlanningContext, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
     """Nobody is cut below what was granted on request."""
     granted = {pair: grant.bytes_per_s for pair, grant in context.granted.items()}
     return tuple(replace(limit, bytes_per_s=max(limit.bytes_per_s, granted.get(limit.pair, 0.0))) for limit in limits)
+
+
+def _changes(context: PlanningContext, held: Reservation | None, action: ReserveBandwidth) -> bool:
+    """Whether it must be written: it is new, its lease is half over, or what is held is clearly something else."""
+    settings = context.config.bandwidth
+    if held is None or held.key != action.key or held.expires_at - context.world.now < settings.lease_s / 2:
+        return True
+    apart = abs(held.bytes_per_s - action.bytes_per_s)
+    same = apart <= settings.deadband * max(held.bytes_per_s, action.bytes_per_s)
+    return not same or held.dscp != action.dscp or not fits(held.limits, action.limits, settings)
 
 
 def fits(held: Sequence[Limit], wanted: Sequence[Limit], settings: BandwidthSettings) -> bool:
@@ -195,33 +157,42 @@ def fits(held: Sequence[Limit], wanted: Sequence[Limit], settings: BandwidthSett
     )
 
 
-def _prolonged(context: PlanningContext, shortage: _Shortage, held: Reservation) -> Step | None:
-    if held.expires_at - context.world.now >= context.config.bandwidth.lease_s / 2:
-        return None
-    action = ReserveBandwidth(
-        held.key, held.pair, held.bytes_per_s, held.limits, context.config.bandwidth.lease_s, held.dscp
+def _nobody_gives_way(short: LinkUse) -> Refusal:
+    name = short.link.name
+    because = (
+        "all its pairs have the same priority, and not one of them has more than its fair share at the cost of another"
+        if short.fair
+        else "who is less important sends hardly anything"
     )
-    return _described(context, shortage, action, True)
+    return Refusal(RefusalCode.EQUAL_PRIORITY, name, f"reserve on {name}", f"{name} will be short, but {because}")
 
 
-def _described(context: PlanningContext, shortage: _Shortage, action: ReserveBandwidth, renewal: bool) -> Step:
-    leader, horizon_s, name = shortage.leader, shortage.horizon_s, shortage.link.name
+def _released(context: PlanningContext, held: Reservation) -> Step:
+    left_s = max(0.0, held.expires_at - context.world.now)
+    action = ReleaseBandwidth(held.key, held.pair, held.bytes_per_s, held.limits, left_s, held.dscp)
+    link = held.key.rpartition("@")[2]
+    return Step(action, f"{link} has room for everybody again", Reason(where={"link": link}), context.world.now, 0.0)
+
+
+def _described(context: PlanningContext, short: LinkUse, action: ReserveBandwidth, renewal: bool) -> Step:
+    leader, horizon_s, name = short.leader, short.horizon_s, short.link.name
     proof = context.evidence(leader.bytes, horizon_s)
     givers = ", ".join(str(one.pair) for one in action.limits)
     queued = f"it goes through the queue that {name} has for it" if action.dscp is not None else ""
-    means = " and ".join(one for one in (queued, f"{givers} gives way" if givers else "") if one)
+    gives = f"{givers} {'has more than a fair share and ' if short.fair else ''}gives way" if givers else ""
     why = (
         f"{leader.pair} needs {show_rate(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
-        f"to carry {show_rate(shortage.needed)} of {show_rate(shortage.capacity)}, so {means}"
+        f"to carry {show_rate(short.needed)} of {show_rate(short.capacity)}, so "
+        f"{' and '.join(one for one in (queued, gives) if one)}"
     )
     needed_at = context.world.now + horizon_s
-    about = on_link(shortage.link)
+    about = on_link(short.link)
     reason = Reason(
         where={"link": name},
-        need=shortage.needed,
-        available=context.config.bandwidth.headroom * shortage.capacity,
-        capacity=shortage.capacity,
-        measured={"pair_bytes_per_s": leader.bytes.measured, "link_bytes_per_s": shortage.link.bytes_per_s},
+        need=short.needed,
+        available=context.config.bandwidth.headroom * short.capacity,
+        capacity=short.capacity,
+        measured={"pair_bytes_per_s": leader.bytes.measured, "link_bytes_per_s": short.link.bytes_per_s},
         forecast=proof,
         circumstances=about,
         promise=PairRatePromise(pair=str(leader.pair), value=action.bytes_per_s, by=needed_at),

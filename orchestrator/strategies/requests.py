@@ -30,7 +30,7 @@ from orchestrator.strategies.admission import (
     rate_of,
     spoken_for,
 )
-from orchestrator.strategies.bandwidth import fits
+from orchestrator.strategies.bandwidth import fits, tightest
 from orchestrator.world import LinkKey, LinkState, World
 
 # From this share of its capacity on a link may be what holds a pair back.
@@ -79,18 +79,9 @@ def _overflow(world: World, link: LinkState, pairs: list[Pair]) -> float:
     capacity = link.capacity_bytes_per_s
     if not capacity or link.bytes_per_s < FULL_SHARE * capacity:
         return 0.0
-    limits = tightest(world)
+    limits = tightest(world.wanted.reservations.values())
     sent = sum(min(world.pairs[one].bytes_per_s, limits.get(one, float("inf"))) for one in pairs)
     return 1 - link.bytes_per_s / sent if sent > NOISE_SHARE * link.bytes_per_s else 0.0
-
-
-def tightest(world: World) -> Mapping[Pair, BytesPerS]:
-    """The lowest limit that holds for each limited pair."""
-    found: dict[Pair, BytesPerS] = {}
-    for item in world.wanted.reservations.values():
-        for one in item.limits:
-            found[one.pair] = min(one.bytes_per_s, found.get(one.pair, float("inf")))
-    return found
 
 
 PREFIX = "request-"

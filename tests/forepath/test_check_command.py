@@ -40,6 +40,18 @@ def test_json_is_one_document(forepath: Forepath) -> None:
     assert payload["settings"]["controller"]["port"] == 6653
 
 
+def test_equal_priorities_are_noted_with_what_others_would_change(tmp_path: Path, forepath: Forepath) -> None:
+    to = 'destination = [{{name = "vm{1}", address = "10.9.1.{1}", mac = "52:54:00:00:00:0{1}"}}]\n'
+    vip = '[[virtual_ip]]\nname = "{0}"\naddress = "10.9.0.{1}"\npriority = {2}\n' + to
+    settings = tmp_path / "forepath.toml"
+    settings.write_text(vip.format("shop", 1, 5) + vip.format("backup", 2, 5))
+    (note,) = forepath("check", "--json", "-").json()["notes"]
+    assert "all 2 virtual IPs have priority 5" in note and "fair share" in note
+    assert forepath("check").code == 0
+    settings.write_text(vip.format("shop", 1, 5) + vip.format("backup", 2, 0))
+    assert forepath("check", "--json", "-").json()["notes"] == []
+
+
 def test_json_goes_to_a_file_and_nothing_to_the_screen(tmp_path: Path, forepath: Forepath) -> None:
     said = forepath("check", "--json", "out.json")
     assert said.out == "" and '"ok": true' in (tmp_path / "out.json").read_text()

@@ -93,6 +93,8 @@ def test_a_restarted_orchestrator_judges_what_the_old_one_advised(store: Store) 
 def test_every_action_can_be_explained_and_is_held_to_its_promise(store: Store) -> None:
     Simulation(store, surges=SURGES).run(120)
     done = [one for one in store.journal.actions() if one.outcome is OutcomeKind.DONE and one.issued_at < START + 90]
+    # What only gives back promises nothing.
+    done = [one for one in done if one.kind != "release_bandwidth"]
     assert len(done) >= 3
     for one in done:
         assert one.verdict["sentence"]

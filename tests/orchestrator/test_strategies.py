@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from worlds import CONFIG, GIB, LINK, NOW, RELATION, changed, foreseen, machines, pair_state, vm, world
 
-from cpdb import Reservation
+from cpdb import Pair, Reservation
 from orchestrator import (
     HostSpec,
     MigrateVm,
     OrchestratorConfig,
     Plan,
+    ReleaseBandwidth,
     ReserveBandwidth,
     SetCpuLimit,
     SetVcpus,
@@ -60,8 +61,22 @@ def test_nobody_is_held_back_before_the_lead_time_asks_for_it() -> None:
     assert [one.needed_at for one in planned(slow).steps] == [NOW + 15]
 
 
-def test_pairs_of_equal_priority_do_not_limit_each_other() -> None:
-    found = planned(world([foreseen(QUIET, {5: 25.0}), replace(FLOOD, priority=10)]))
+def test_equals_share_a_full_link_fairly_and_only_who_takes_more_gives_way() -> None:
+    flood, quiet = replace(FLOOD, priority=10), pair_state("c3", "shop", 10, 1.0)
+    (step,) = planned(world([foreseen(QUIET, {5: 14.0}), flood, quiet])).steps
+    assert isinstance(step.action, ReserveBandwidth)
+    (limit,) = step.action.limits
+    assert limit.pair == FLOOD.pair
+    # What the others need is theirs; the rest is left to who wants more than an equal part.
+    assert 0.9 * 1_500_000 - 600_000 < limit.bytes_per_s < 1_060_000
+    assert "more than a fair share" in step.why
+    room = world([foreseen(QUIET, {5: 5.0}), flood, quiet])
+    assert planned(room).steps == ()
+
+
+def test_equals_who_all_want_more_than_a_fair_share_are_left_alone() -> None:
+    floods = [replace(FLOOD, pair=Pair(f"c{n}", "backup"), priority=10) for n in range(3)]
+    found = planned(world(floods))
     assert found.steps == ()
     assert "same priority" in found.refusals[0].why_not
 
@@ -79,7 +94,8 @@ def test_a_lease_is_renewed_at_half_time_while_needed_and_not_after() -> None:
     (step,) = planned(half).steps
     assert step.renewal
     over = replace(half, pairs={**held.pairs, QUIET.pair: QUIET})
-    assert planned(over).steps == ()
+    (end,) = planned(over).steps
+    assert isinstance(end.action, ReleaseBandwidth)
 
 
 def fresh(state, peak: float, issued_at: float):
@@ -90,12 +106,16 @@ def test_a_competitor_that_backs_off_does_not_end_the_reservation() -> None:
     start = world([foreseen(QUIET, {5: 25.0}), FLOOD])
     (step,) = planned(start).steps
     held = apply(start, step.action)
-    meek = replace(FLOOD, bytes_per_s=100_000.0, typical_bytes_per_s=100_000.0)
+    # What it sent before it was limited is what is typical of it (see orchestrator/observe/offered.py).
+    meek = replace(FLOOD, bytes_per_s=100_000.0)
     pairs = {QUIET.pair: fresh(QUIET, 25.0, NOW + 6), FLOOD.pair: meek}
     link = {LINK: replace(held.links[LINK], bytes_per_s=160_000.0)}
     (renewal,) = planned(replace(held, now=NOW + 6, pairs=pairs, links=link)).steps
     assert renewal.renewal
     assert renewal.action == step.action
+    gone = {**pairs, FLOOD.pair: replace(meek, typical_bytes_per_s=100_000.0)}
+    (end,) = planned(replace(held, now=NOW + 6, pairs=gone, links=link)).steps
+    assert isinstance(end.action, ReleaseBandwidth)
 
 
 def test_a_lower_limit_that_becomes_necessary_is_set_at_once() -> None:
@@ -111,7 +131,7 @@ def test_a_lower_limit_that_becomes_necessary_is_set_at_once() -> None:
 
 
 def test_other_traffic_on_the_link_counts() -> None:
-    start = world([foreseen(QUIET, {5: 12.0}), replace(FLOOD, bytes_per_s=5e5, typical_bytes_per_s=5e5)])
+    start = world([foreseen(QUIET, {5: 12.0, 30: 12.0}), replace(FLOOD, bytes_per_s=5e5, typical_bytes_per_s=5e5)])
     assert planned(start).steps == ()
     busy = replace(start, links={LINK: replace(start.links[LINK], bytes_per_s=1_450_000.0)})
     assert len(planned(busy).steps) == 1
@@ -125,7 +145,8 @@ def test_a_reservation_for_a_pair_that_calmed_down_is_not_prolonged_for_another(
     assert key.startswith(str(QUIET.pair))
     calm = {**held.pairs, FLOOD.pair: FLOOD}
     link = {LINK: replace(held.links[LINK], bytes_per_s=0.0)}
-    assert planned(replace(held, now=NOW + 6, pairs=calm, links=link)).steps == ()
+    (end,) = planned(replace(held, now=NOW + 6, pairs=calm, links=link)).steps
+    assert isinstance(end.action, ReleaseBandwidth)
 
 
 # -- compute

@@ -28,6 +28,8 @@ LINK = ("leaf", "h1")
 CONFIG = OrchestratorConfig(act=True, demand={"margin": 1.2}, bandwidth={"headroom": 0.9}, cpu={"host_headroom": 0.9})
 RELATION = CpuRelation("connections_per_s", 0.01, 0.02, 0.0, 50)
 GIB = 1 << 30
+# What is foreseen at a horizon is there for this share of it
+LASTS_SHARE = 0.7
 
 
 def pair_state(source: str, vip: str, priority: int, rate: float = 0.0, **more: Any) -> PairState:
@@ -47,15 +49,19 @@ def pair_state(source: str, vip: str, priority: int, rate: float = 0.0, **more: 
 def foreseen(
     state: PairState, peaks: Mapping[int, float], issued_at: float = NOW, longest_share: float = 0.4
 ) -> PairState:
-    """The pair with forecasts: connections/s at their peak by horizon, there for a share of the longest window."""
+    """The pair with forecasts: connections/s at their peak by horizon, there for a share of the longest window.
+
+    Shorter windows hold more of it: it begins within the lead time of a reservation.
+    """
     found: dict[tuple[int, Quantity], Forecast] = {}
     for horizon_s, peak in peaks.items():
-        usual = state.typical_connections_per_s if horizon_s < max(peaks) else longest_share * peak
+        lasts = longest_share if horizon_s == max(peaks) else LASTS_SHARE
+        usual = max(state.typical_connections_per_s, lasts * peak)
         for quantity, value in (
             (Quantity.CONNECTIONS_PEAK, peak),
             (Quantity.CONNECTIONS_MEAN, usual),
             (Quantity.BYTES_PEAK, peak * 30_000),
-            (Quantity.BYTES_MEAN, state.typical_bytes_per_s),
+            (Quantity.BYTES_MEAN, usual * 30_000),
         ):
             found[horizon_s, quantity] = fan(state.pair, issued_at, horizon_s, quantity, value)
     return replace(state, forecasts=found)
