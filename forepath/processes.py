@@ -60,7 +60,8 @@ def orchestrator_config(settings: Settings, act: bool | None, policy: str | None
     told = {"policy": policy, "act": act}
     values = dict(section) | {name: value for name, value in told.items() if value is not None}
     own, foreseen = section.demand.model_fields_set, settings.predictor
-    known = {"horizons_s": foreseen.horizons_s, "slow_horizons_s": foreseen.slow.horizons_s}
+    slow = sorted({*foreseen.slow.horizons_s, *foreseen.long.horizons_s})
+    known = {"horizons_s": foreseen.horizons_s, "slow_horizons_s": tuple(slow)}
     values["demand"] = section.demand.tuned(**{name: far for name, far in known.items() if name not in own})
     if "poll_s" not in section.timing.model_fields_set:
         values["timing"] = section.timing.tuned(poll_s=settings.controller.poll_s)

@@ -4,7 +4,7 @@ The door of the room. A `Predictor` makes one cycle at a time, `Tiers` are sever
 `forepath predict`; a `Forecaster` is the same without a database, for backtests.
 """
 
-from predictor.config import MODELS, HistoryLimits, PredictorConfig, PredictorSection, SlowTier, WorkLimits
+from predictor.config import MODELS, HistoryLimits, LongTier, PredictorConfig, PredictorSection, SlowTier, WorkLimits
 from predictor.data.sources import FlowSeries, Source
 from predictor.data.view import ForecastSpec, SeriesView, Target
 from predictor.ensemble.forecaster import ForecastBlock, Forecaster, ForecasterOptions
@@ -28,6 +28,7 @@ __all__ = [
     "Forecaster",
     "ForecasterOptions",
     "HistoryLimits",
+    "LongTier",
     "Model",
     "ModelScore",
     "Predictor",

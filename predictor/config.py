@@ -14,7 +14,7 @@ LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 MIN_WINDOWS = 4
 AboveZero = Annotated[float, Field(gt=0)]
 Level = Annotated[float, Field(gt=0, lt=1)]
-Horizon = Annotated[int, Field(ge=1, le=3600)]
+Horizon = Annotated[int, Field(ge=1, le=43_200)]
 
 
 def _check_window(name: str, window_s: float, horizons_s: tuple[int, ...]) -> None:
@@ -82,6 +82,14 @@ class SlowTier(Section):
         return self
 
 
+class LongTier(SlowTier):
+    """The same for pairs up to hours ahead, in cells of a minute."""
+
+    horizons_s: Annotated[tuple[Horizon, ...], Field(max_length=16)] = (1200, 3600, 7200)
+    step_s: Annotated[float, Field(ge=2, le=60)] = 60.0
+    history_s: Annotated[float, Field(ge=240)] = 28_800.0
+
+
 class PredictorSection(Section):
     """What is forecast, how often, and from how much history; `seed` moves whatever is random in the models."""
 
@@ -101,6 +109,7 @@ class PredictorSection(Section):
     history: HistoryLimits = HistoryLimits()
     limits: WorkLimits = WorkLimits()
     slow: SlowTier = SlowTier()
+    long: LongTier = LongTier()
 
     @field_validator("levels", "horizons_s")
     @classmethod

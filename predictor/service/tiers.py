@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from math import inf
 
 import numpy as np
 import structlog
@@ -17,7 +18,7 @@ from predictor.trust.horizon import refreshes, too_short, usable
 
 log = structlog.get_logger(__name__)
 
-FAST, SLOW = "fast", "slow"
+FAST, SLOW, LONG = "fast", "slow", "long"
 # Tiers beside the pairs' fast one make do with models that need no fitting in the background.
 LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
 # Sums, links and machines are looked at in turn, each in every second cycle: that halves what they cost.
@@ -94,9 +95,9 @@ def _light(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in LIGHT if name in names)
 
 
-def slow_config(fast: PredictorConfig) -> PredictorConfig:
-    """What predictors of the slow tier are told: its own cells and horizons, and all spans longer as its cells are."""
-    slow = fast.slow
+def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
+    """What predictors of a slower tier are told: its own cells and horizons, and all spans longer as its cells are."""
+    slow = fast.slow if tier == SLOW else fast.long
     slower = slow.step_s / fast.step_s
     return fast.tuned(
         horizons_s=slow.horizons_s,
@@ -109,7 +110,7 @@ def slow_config(fast: PredictorConfig) -> PredictorConfig:
         },
         limits={"refit_every_s": slower * fast.limits.refit_every_s, "threads": 1},
         models=_light(fast.models) if slow.models is None else slow.models,
-        tier=SLOW,
+        tier=tier,
     )
 
 
@@ -119,8 +120,8 @@ class Tiers:
     def __init__(self, config: PredictorConfig, background: bool = True) -> None:
         self._background = background
         self.pairs = Predictor(config, background)
-        self._slow_every_s = config.slow.step_s
-        self._slow_at: float | None = None
+        self._every_s = {SLOW: config.slow.step_s, LONG: config.long.step_s}
+        self._cycled_at: dict[str, float] = {}
         self._number = 0
         self._looked_at: float | None = None
         self._told: set[str] = set()
@@ -135,6 +136,11 @@ class Tiers:
             both = {SLOW: self.pairs.source, **{tier.replace(FAST, SLOW, 1): one for tier, one in sources.items()}}
             coarse = {tier: CoarseSeries(one, slowly.step_s, slowly.history.window_s) for tier, one in both.items()}
             self.slow = self._beside(slowly, coarse)
+        self.long: dict[str, Predictor] = {}
+        if config.long.horizons_s:
+            hours = slow_config(config, LONG)
+            coarse = {LONG: CoarseSeries(self.pairs.source, hours.step_s, hours.history.window_s)}
+            self.long = self._beside(hours, coarse)
 
     def _beside(self, config: PredictorConfig, sources: Mapping[str, Source]) -> dict[str, Predictor]:
         """A predictor for each tier; that of machines knows what is forecast to arrive at them."""
@@ -146,7 +152,7 @@ class Tiers:
                 arrivals = MachineArrivals(destinations, source, self._host_of)
                 more = [partial(Communications, arrivals=arrivals)]
             # Only pairs are worth models that have to be fitted.
-            own = config.tuned(tier=tier, models=config.models if tier == SLOW else _light(config.models))
+            own = config.tuned(tier=tier, models=config.models if tier in (SLOW, LONG) else _light(config.models))
             made[tier] = Predictor(own, self._background, source=source, more=more)
         return made
 
@@ -161,10 +167,11 @@ class Tiers:
         for turn, predictor in enumerate(self.fast.values()):
             if (turn + self._number) % TURNS == 0:
                 predictor.cycle(store, now)
-        if self.slow and (self._slow_at is None or now - self._slow_at >= self._slow_every_s):
-            self._slow_at = now
-            for predictor in self.slow.values():
-                predictor.cycle(store, now)
+        for tier, predictors in ((SLOW, self.slow), (LONG, self.long)):
+            if now - self._cycled_at.get(tier, -inf) >= self._every_s[tier]:
+                self._cycled_at[tier] = now
+                for predictor in predictors.values():
+                    predictor.cycle(store, now)
         return report
 
     def _look_at_switches(self, store: Store, now: float) -> None:
@@ -192,7 +199,7 @@ class Tiers:
             predictor.close()
 
     def _all(self) -> tuple[Predictor, ...]:
-        return (self.pairs, *self.fast.values(), *self.slow.values())
+        return (self.pairs, *self.fast.values(), *self.slow.values(), *self.long.values())
 
 
 def _sums(config: PredictorConfig) -> Iterator[tuple[str, Source]]:

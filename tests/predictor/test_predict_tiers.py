@@ -7,7 +7,7 @@ import pytest
 from synthetic_traffic import START, Recipe, make
 
 from cpdb import HostLoad, LinkLoad, Quantity, Subject, SubjectKind, VmLoad, open_store
-from predictor import PredictorConfig, SlowTier, Tiers, tier_of
+from predictor import LongTier, PredictorConfig, SlowTier, Tiers, tier_of
 
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))
 SLOW = SlowTier(horizons_s=(60, 120), history_s=480)
@@ -29,9 +29,12 @@ def loads(t, cores):
     ]
 
 
+HOURS = LongTier(horizons_s=(80, 160), step_s=20, history_s=640)
+
+
 def lived(store, seconds, slow=SLOW):
     traffic = make(5, Recipe(pairs=6, surging=0, seconds=seconds))
-    tiers = Tiers(CONFIG.tuned(slow=slow), background=False)
+    tiers = Tiers(CONFIG.tuned(slow=slow, long=HOURS), background=False)
     rng = np.random.default_rng(1)
     for second in range(1, seconds + 1):
         store.facts.add_communications(traffic.rows(second - 1))
@@ -87,6 +90,14 @@ def test_minutes_ahead_from_the_same_rows(store):
         assert median == pytest.approx(traffic.sizes[number, -200:].mean(), rel=0.5)
         assert upper >= median
     assert said(store, 420, SubjectKind.HOST, "slow")[Subject(SubjectKind.HOST, "hA")]
+    hours = said(store, 420, SubjectKind.PAIR, "long")
+    assert {horizon_s for one in hours.values() for horizon_s, _ in one} == {80, 160}
+
+
+def test_by_default_pairs_are_forecast_up_to_two_hours_ahead():
+    tiers = Tiers(CONFIG, background=False)
+    assert [one.config.horizons_s for one in tiers.long.values()] == [(1200, 3600, 7200)]
+    tiers.close()
 
 
 def test_without_slow_horizons_there_is_no_slow_lane(store):
