@@ -12,7 +12,7 @@ COUNT ?= 24
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m tools.lab.stage --
 
-.PHONY: help setup demo test test-long check mutants bench bench-forecast bench-route fuzz clean
+.PHONY: help setup demo test test-long check mutants bench bench-forecast bench-route bench-whatif fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ fuzz: setup
 ## make bench-route DATA=DIR   replays recorded traffic matrices and writes docs/results/route.md
 bench-route: setup
 	$(BIN)/python -m tools.route_page $(DATA) docs/results/route.md
+
+## make bench-whatif DATA=DIR   replays scenarios and recorded traffic under all policies and writes docs/results/whatif.md
+bench-whatif: setup
+	$(BIN)/python -m tools.whatif_page docs/results/whatif.md $(DATA)
 
 ## make clean   removes what was built or fetched, and .run with the last demo's data; no other database
 clean:

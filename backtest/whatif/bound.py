@@ -76,6 +76,9 @@ class LeastCost:
         self._price = np.array([weights[pair.virtual_ip] for pair in load.pairs]) / np.maximum(widest, 1e-9)
         self._fixed = self._machine_rows()
         most = [spec.cpu_cores_max if spec else 0.0 for spec in self._vms]
+        self._most, self._cores = np.array(most), np.array([host.cpu_cores_capacity for host in scene.hosts])
+        self._host_of = np.array([self._hosts.index(scene.host_of[name]) for name in load.vms], dtype=np.int64)
+        self._served = np.array([choice.vm for choice in self._choices], dtype=np.int64)
         tops = [*[1.0] * 2 * len(self._choices), *[math.inf] * len(most), *most, *[math.inf] * len(self._hosts)]
         self._bounds = [(0.0, top) for top in tops]
 
@@ -123,7 +126,7 @@ class LeastCost:
         wanted = self._load.cores[second]
         work = (connections[self._pair_of] * self._ms + offered[self._pair_of] * self._ms_mb / 1e6) / 1e3
         whole = self._short * float(offered @ self._price)
-        if whole + float(wanted.sum()) + float(work.sum()) == 0:
+        if self._fits(offered, work, wanted):
             return 0.0
         pairs, machines, choices = len(self._load.pairs), len(self._vms), len(self._choices)
         first = 2 * pairs + len(self._room)
@@ -134,8 +137,8 @@ class LeastCost:
             *self._need_rows(work, first),
             Coefficients(self._fixed.rows + first + machines, self._fixed.columns, self._fixed.values),
         ]
-        capacities = [host.cpu_cores_capacity for host in self._scene.hosts]
-        limits = np.concatenate([np.ones(pairs), -np.ones(pairs), np.ones(len(self._room)), -wanted, capacities, [0.0]])
+        once, links = np.ones(pairs), np.ones(len(self._room))
+        limits = np.concatenate([once, -once, links, -wanted, self._cores, [0.0]])
         saved = -self._short * (offered * self._price)[self._pair_of]
         goal = np.concatenate(
             [saved, np.zeros(choices), np.full(machines, self._short), np.zeros(machines + len(self._hosts))]
@@ -147,15 +150,25 @@ class LeastCost:
         found = whole + float(linprog(goal, matrix, limits, bounds=self._bounds, method="highs").fun)
         return found if found > TOLERANCE else 0.0
 
+    def _fits(self, offered: Floats, work: Floats, wanted: Floats) -> bool:
+        """Whether nothing is short with all pairs spread evenly and all machines where they begin: nearly always so."""
+        links, choices = self._crossing.T
+        share = 1.0 / np.bincount(self._pair_of, minlength=len(offered))[self._pair_of]
+        carried = np.bincount(links, (offered[self._pair_of] * share)[choices], len(self._room))
+        # A last place for destinations that are no machines.
+        need = np.append(wanted, 0.0) + np.bincount(self._served % (len(wanted) + 1), work * share, len(wanted) + 1)
+        on_hosts = np.bincount(self._host_of, need[:-1], len(self._hosts))
+        within = (carried <= self._room).all() and (need[:-1] <= self._most).all()
+        return bool(within and (on_hosts <= self._cores).all())
+
     def _link_rows(self, offered: Floats, first: int) -> Coefficients:
         links, choices = self._crossing.T
         return Coefficients(links + first, choices, offered[self._pair_of[choices]] / self._room[links])
 
     def _need_rows(self, work: Floats, first: int) -> Iterator[Coefficients]:
         machines, choices = len(self._vms), len(self._choices)
-        served = np.array([choice.vm for choice in self._choices], dtype=np.int64)
-        on_vm = np.flatnonzero(served >= 0)
-        yield Coefficients(served[on_vm] + first, on_vm + len(served), work[on_vm])
+        on_vm = np.flatnonzero(self._served >= 0)
+        yield Coefficients(self._served[on_vm] + first, on_vm + choices, work[on_vm])
         for block in range(2):
             columns = np.arange(machines) + 2 * choices + block * machines
             yield Coefficients(np.arange(machines) + first, columns, -np.ones(machines))

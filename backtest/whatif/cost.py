@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backtest.whatif.records import Floats, ObjectSeries, OfferedLoad, PolicyRun, ReplayScene
 from cpdb import SettingsError, VirtualIp
@@ -140,23 +139,23 @@ def _way_capacities(scene: ReplayScene, load: OfferedLoad, run: PolicyRun) -> Fl
     """The narrowest link of each pair's shortest way to where its destination is, (seconds, pairs)."""
     ways = WayFinder(scene)
     result = np.full(run.waiting_bytes.shape, math.inf)
-    host_columns = {name: column for column, name in enumerate(run.vms.names)}
+    columns = {name: column for column, name in enumerate(run.vms.names)}
     for number, pair in enumerate(load.pairs):
-        chosen = _destinations(scene, run.pairs, number, pair.virtual_ip)
-        for destination in np.unique(chosen):
-            rows, column = chosen == destination, host_columns.get(destination)
-            hosts = np.full(len(chosen), scene.host_of.get(destination, destination), dtype=object)
-            if column is not None and run.vms.where is not None:
-                hosts = np.array([*run.vms.places, hosts[0]], dtype=object)[run.vms.where[:, column]]
-            for host in np.unique(hosts[rows]):
-                result[rows & (hosts == host), number] = ways.narrowest(pair.source, host)
+        first = _first_destination(scene, pair.virtual_ip)
+        # -1 is nowhere: the pair has not spoken yet.
+        names = (*run.pairs.places, first)
+        chosen = np.full(load.seconds, -1) if run.pairs.where is None else run.pairs.where[:, number]
+        for destination in np.unique(chosen).tolist():
+            name = names[destination]
+            rows, column = np.flatnonzero(chosen == destination), columns.get(name)
+            places = (*run.vms.places, scene.host_of.get(name, name))
+            where = run.vms.where if column is not None else None
+            hosts = np.full(len(rows), -1) if where is None else where[rows, column]
+            for host in np.unique(hosts).tolist():
+                result[rows[hosts == host], number] = ways.narrowest(pair.source, places[host])
     return result
 
 
-def _destinations(scene: ReplayScene, pairs: ObjectSeries, number: int, virtual_ip: str) -> NDArray[np.object_]:
+def _first_destination(scene: ReplayScene, virtual_ip: str) -> str:
     declared = next(vip for vip in scene.virtual_ips if vip.address == virtual_ip).destinations
-    first = max(declared, key=lambda item: item.weight).name
-    if pairs.where is None:
-        return np.full(len(pairs.need), first, dtype=object)
-    # -1 is nowhere: the pair has not spoken yet.
-    return np.array([*pairs.places, first], dtype=object)[pairs.where[:, number]]
+    return max(declared, key=lambda item: item.weight).name

@@ -5,7 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
@@ -51,6 +51,7 @@ class ScenarioRun:
     unneeded: int
     oscillates: bool
     attacker_gain: float | None
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -64,6 +65,7 @@ class ScenarioRun:
             "family": self.family, "seed": self.seed, "costs": dict(self.costs), "ratio": self.ratio,
             "gain_share": self.gain_share, "actions": self.actions, "unneeded": self.unneeded,
             "oscillates": self.oscillates, "attacker_gain": self.attacker_gain,
+            "parts": self.parts,
         }  # fmt: skip
 
 
@@ -84,6 +86,7 @@ def run_scenario(family: str, seed: int) -> ScenarioRun:
         sum(action.needed is False for action in acted),
         any(oscillates(run, config) for run in found.runs.values()),
         _attacker_gain(found, family),
+        {name: figures["cost_by_part"] for name, figures in found.document()["policies"].items()},
     )
 
 
@@ -139,7 +142,7 @@ def run_all(families: Sequence[str], seeds: int, jobs: int, say: Callable[[str, 
     # Each replay is one thread's work; spawned processes read this before anything loads.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     found = {}
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _be_quiet) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), be_quiet) as pool:
         futures = {pool.submit(run_scenario, *which): which for which in wanted}
         for done, future in enumerate(as_completed(futures), 1):
             found[futures[future]] = future.result()
@@ -147,7 +150,8 @@ def run_all(families: Sequence[str], seeds: int, jobs: int, say: Callable[[str, 
     return [found[which] for which in wanted]
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
+    """No logs of planners from here on."""
     # What planners say of each action would be millions of lines.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
