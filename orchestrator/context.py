@@ -1,5 +1,6 @@
 """The planning context that every strategy is given, and what is needed in it: on machines, hosts and links."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -52,6 +53,10 @@ class PlanningContext:
     # Made anew for each snapshot of the world: who is where changes with it.
     _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _needed: dict[tuple[LinkKey, int], BytesPerS] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # By horizon and link: what its pairs may need if all needed their most at once, and what is measured of them.
+    _at_most: dict[int, Mapping[LinkKey, Sequence[BytesPerS]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(
@@ -110,6 +115,25 @@ class PlanningContext:
         if (key, horizon_s) not in self._needed:
             self._needed[key, horizon_s] = needed_on(self, self.world.links[key], horizon_s)
         return self._needed[key, horizon_s]
+
+    def fits(self, link: LinkState, horizon_s: int) -> bool:
+        """Whether a link carries all that is asked of it even if every pair needed its most at once.
+
+        True for most links most of the time, and cheap: who acts where `needed` exceeds the trigger asks this first.
+        """
+        if horizon_s not in self._at_most:
+            sums: dict[LinkKey, list[BytesPerS]] = defaultdict(lambda: [0.0, 0.0])
+            for state in self.world.pairs.values():
+                rate = self.demand.of(state.pair, horizon_s).bytes
+                most = max(rate.need, rate.typical, rate.measured)
+                for key in state.links:
+                    total = sums[key]
+                    total[0] += most
+                    total[1] += rate.measured
+            self._at_most[horizon_s] = sums
+        most, measured = self._at_most[horizon_s].get(link.key, (0.0, 0.0))
+        needed = most + max(0.0, link.bytes_per_s - measured, copying_on(self, link.key))
+        return needed <= self.config.bandwidth.trigger * (link.capacity_bytes_per_s or 0.0)
 
     def lead_s(self, kind: str, about: Circumstances = NOWHERE) -> Seconds:
         """How long that kind of action takes from decision to effect, half a poll and the decision included."""

@@ -21,6 +21,8 @@ from orchestrator import MigrateVm
 # Any moment will do: time is virtual. This one is 2023-11-14 22:13:20 UTC.
 EPOCH_S = 1_700_000_000.0
 STEP_S = 1.0
+# The place of a pair that no machine of the scene serves.
+NOWHERE = -1
 
 
 class ReplayEngine:
@@ -112,10 +114,10 @@ class ReplayEngine:
 
     def _record_network(self, second: int, flows: FlowTable, offered: Floats, sent: SentSecond) -> None:
         self.recorder.pairs.put(second, offered, sent.allowed, sent.sent)
-        where = np.zeros(len(offered), dtype=np.int64)
+        where = np.full(len(offered), NOWHERE)
         # The last one written stands: the machine with the largest share, of equals the last one.
         order = np.argsort(flows.shares, kind="stable")
-        where[flows.pairs[order]] = np.minimum(flows.vms[order], len(self.stage.vms) - 1)
+        where[flows.pairs[order]] = np.where(flows.vms < len(self.stage.vms), flows.vms, NOWHERE)[order]
         self.recorder.pairs.place(second, where)
         self.recorder.links.put(second, sent.link_need, self._wiring.capacities, sent.link_used)
 

@@ -11,7 +11,7 @@ from backtest.whatif.records import EventKind, OfferedLoad, PolicyRun, ReplayPol
 from backtest.whatif.truth import TrueFuture
 from cpdb import Seconds, Store, open_store
 from orchestrator import Orchestrator, OrchestratorConfig, Timing
-from predictor import Predictor, use_one_thread
+from predictor import Tiers, use_one_thread
 
 Progress = Callable[[float], None]
 # (number of the row that begins, the moment)
@@ -60,8 +60,11 @@ def _turns(stack: ExitStack, engine: ReplayEngine, store: Store, policy: ReplayP
 def _foresees(stack: ExitStack, engine: ReplayEngine, store: Store, policy: ReplayPolicy) -> Turn:
     """The live predictor, or the truth; neither says anything while forecasts are missing."""
     config = engine.scene.predictor
+    if not engine.scene.orchestrator.demand.slow_horizons_s:
+        config = config.tuned(slow={"horizons_s": ()})
     truth = TrueFuture(engine.load, config)
-    predictor = None if policy is ReplayPolicy.ORACLE else Predictor(config, background=False)
+    # The planner reads forecasts of pairs alone.
+    predictor = None if policy is ReplayPolicy.ORACLE else Tiers(config, background=False, pairs_only=True)
     if predictor is not None:
         stack.callback(predictor.close)
 

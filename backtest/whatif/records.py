@@ -103,7 +103,7 @@ class ReplayScene:
 class ObjectSeries:
     """Need, allowance and use of objects of one kind, each of shape (seconds, objects); units as in the timeline.
 
-    `where` names a machine's host or a pair's destination each second, as indices into `places`.
+    `where` names a machine's host or a pair's destination each second, as indices into `places`; -1 is none of them.
     """
 
     names: tuple[str, ...]

@@ -50,30 +50,32 @@ class Wiring:
         services = [one for vip in scene.virtual_ips for one in vip.destinations]
         self._addresses = {one.name: one for one in services}
 
-    def nodes(self, host_of: Mapping[str, str]) -> list[Node]:
-        """All nodes, machines where their hosts are plugged in."""
-        machines = [self._machine(name, host) for name, host in host_of.items()]
+    def nodes(self, host_of: Mapping[str, str], lost: Collection[str] = ()) -> list[Node]:
+        """All nodes, machines where their hosts are plugged in, as far as that link is not lost."""
+        machines = [self._machine(name, host, lost) for name, host in host_of.items()]
         return [*self._nodes.values(), *machines]
 
-    def _machine(self, name: str, host: str) -> Node:
+    def _machine(self, name: str, host: str, lost: Collection[str]) -> Node:
         node, known = self._nodes.get(name, Node(name, NodeKind.VM)), self._addresses.get(name)
         if known is not None and node.address is None:
             node = replace(node, address=known.address, mac=known.mac)
         place = self._place_of.get(host)
-        return node if place is None else replace(node, attached_to=place.a, port=place.a_port)
+        if place is None or _is_lost(place, lost):
+            return node
+        return replace(node, attached_to=place.a, port=place.a_port)
 
     def routed(
         self, host_of: Mapping[str, str], lost: Collection[str], splits: Iterable[WantedSplit], now: Seconds
     ) -> Routed:
         """Paths as the controller would install them while the links `lost` (`a>b`, either way round) are down."""
-        nodes = {node.name: node for node in self.nodes(host_of)}
+        nodes = {node.name: node for node in self.nodes(host_of, lost)}
         topology = Topology.of(nodes.values(), self.links_now(lost))
         addresses = {name: node.address for name, node in nodes.items()}
         return Routed(topology, find_split_paths(splits, topology, now), addresses)
 
     def links_now(self, lost: Collection[str]) -> list[Link]:
         """All links, those that are lost marked as down."""
-        return [replace(link, up=not {f"{link.a}>{link.b}", f"{link.b}>{link.a}"} & set(lost)) for link in self.links]
+        return [replace(link, up=not _is_lost(link, lost)) for link in self.links]
 
     def hops(self, nodes: Iterable[str]) -> tuple[int, ...]:
         """Numbers of the declared links on a path; what lies inside a host is no link."""
@@ -82,6 +84,10 @@ class Wiring:
     def narrowest(self, nodes: Iterable[str]) -> float:
         """Capacity of the narrowest link on a path, bytes/s; inf where it crosses none."""
         return float(min((self.capacities[number] for number in self.hops(nodes)), default=np.inf))
+
+
+def _is_lost(link: Link, lost: Collection[str]) -> bool:
+    return f"{link.a}>{link.b}" in lost or f"{link.b}>{link.a}" in lost
 
 
 def _with_ports(link: Link, number: int, switches: Collection[str]) -> Link:

@@ -42,6 +42,14 @@ class FakeVm:
     network_bytes_per_s: float = 0.0
 
 
+def _as_usual(_action: VmAction, usual_s: Seconds) -> Seconds:
+    return usual_s
+
+
+def _not_broken(_action: VmAction, _t: Seconds) -> None:
+    return None
+
+
 @dataclass(slots=True)
 class FakeHypervisors:
     """`work(vm, now)` says how many cores a machine would like; it gets its limit and its share of the host at most.
@@ -55,8 +63,8 @@ class FakeHypervisors:
     machines: dict[str, FakeVm]
     work: Callable[[str, Seconds], float]
     latencies_s: Mapping[str, Seconds] = field(default_factory=lambda: LATENCIES_S)
-    lasts: Callable[[VmAction, Seconds], Seconds] = lambda _action, usual_s: usual_s
-    breaks: Callable[[VmAction, Seconds], str | None] = lambda _action, _t: None
+    lasts: Callable[[VmAction, Seconds], Seconds] = _as_usual
+    breaks: Callable[[VmAction, Seconds], str | None] = _not_broken
     away: set[str] = field(default_factory=set)
     fail: dict[tuple[str, str], str] = field(default_factory=dict)
     pending: dict[tuple[str, str], Seconds] = field(default_factory=dict)

@@ -115,9 +115,12 @@ def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
 
 
 class Tiers:
-    """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done."""
+    """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done.
 
-    def __init__(self, config: PredictorConfig, background: bool = True) -> None:
+    With `pairs_only` nothing else is forecast: for who has no use for more.
+    """
+
+    def __init__(self, config: PredictorConfig, background: bool = True, pairs_only: bool = False) -> None:
         self._background = background
         self.pairs = Predictor(config, background)
         self._every_s = {SLOW: config.slow.step_s, LONG: config.long.step_s}
@@ -128,7 +131,7 @@ class Tiers:
         light = config.tuned(models=_light(config.models), limits={"threads": 1})
         machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.history.window_s)
         self._host_of = machines.host_of
-        sources = {**dict(_sums(light)), tier_of(SubjectKind.VM): machines}
+        sources = {} if pairs_only else {**dict(_sums(light)), tier_of(SubjectKind.VM): machines}
         self.fast = self._beside(light, sources)
         self.slow: dict[str, Predictor] = {}
         if config.slow.horizons_s:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 
 from cpdb import Quantity
-from orchestrator import demands, together
+from orchestrator import PlanningContext, demands, together
 from orchestrator.demand import Rate
 
 RATES = st.floats(0, 40)
@@ -75,3 +75,16 @@ def test_together_lies_between_the_measured_sum_and_the_sum_of_all_needs(values)
     total = together(rates)
     assert total >= sum(one.measured for one in rates) - 1e-9
     assert total <= sum(one.need for one in rates) + 1e-6
+
+
+@given(st.lists(st.tuples(RATES, RATES), min_size=1, max_size=4), st.floats(1, 4e6), st.sampled_from([0, 5]))
+def test_what_is_said_to_fit_is_never_needed_beyond_the_trigger(rates, capacity, horizon_s) -> None:
+    pairs = [foreseen(pair_state(f"c{n}", "v", n, rate), {5: peak}) for n, (rate, peak) in enumerate(rates)]
+    context = PlanningContext.of(world(pairs, capacity=capacity), CONFIG)
+    link = context.world.links[LINK]
+    allowed = CONFIG.bandwidth.trigger * capacity
+    assert not context.fits(link, horizon_s) or context.needed(LINK, horizon_s) <= allowed * (1 + 1e-9)
+    # One pair alone needs what it needs: then both say the same.
+    alone = PlanningContext.of(world(pairs[:1], capacity=capacity), CONFIG)
+    link, need = alone.world.links[LINK], alone.demand.of(pairs[0].pair, horizon_s).bytes
+    assert alone.fits(link, horizon_s) == (max(need.need, need.typical, need.measured) <= allowed)
