@@ -61,7 +61,6 @@ def main(words: list[str]) -> int:
         print("usage: python -m tools.whatif_page PAGE [DATA [SEEDS]]", file=sys.stderr)
         return 2
     seeds = int(words[2]) if len(words) == 3 else SEEDS
-    be_quiet()
     try:
         recorded = list(_recorded(Path(words[1]))) if len(words) > 1 else []
     except ForepathError as error:
@@ -169,7 +168,7 @@ def _meta(data: Path) -> ReplayTask:
     )
     pairs = [Pair(f"n{source}", f"pod{to}") for source, _, to in (name.partition(">") for name in found.names)]
     rates = 100.0 * _middle(found.values)
-    return _task("meta_pod_db", star, Offered(pairs, rates, np.zeros(rates.shape), {}))
+    return mapped_task("meta_pod_db", star, Offered(pairs, rates, np.zeros(rates.shape), {}))
 
 
 def _llm(data: Path) -> ReplayTask:
@@ -187,7 +186,7 @@ def _llm(data: Path) -> ReplayTask:
     sizes = np.stack([4.0 * rows[f"{name}_ctx"] for name in names], axis=1)
     requests = np.stack([rows[f"{name}_req"] for name in names], axis=1)
     cores = {"batch1": np.full(ROWS, 0.75), "cron1": np.full(ROWS, 0.2)}
-    return _task("azure_llm2023", star, Offered([Pair("users", name) for name in names], sizes, requests, cores))
+    return mapped_task("azure_llm2023", star, Offered([Pair("users", name) for name in names], sizes, requests, cores))
 
 
 def _machines(data: Path) -> ReplayTask:
@@ -198,7 +197,7 @@ def _machines(data: Path) -> ReplayTask:
     vms = [VmSpec(name, at % 3, 0.5, 1.0, movable=at % 3 == 0) for at, name in enumerate(cores)]
     star = Star(["users"], {"web": vms[0].name}, vms, {vm.name: f"h{at % 10}" for at, vm in enumerate(vms)}, 3.0)
     nothing = np.zeros((ROWS, 1))
-    return _task("azure_v1_vmcpu", star, Offered([Pair("users", "web")], nothing, nothing, cores))
+    return mapped_task("azure_v1_vmcpu", star, Offered([Pair("users", "web")], nothing, nothing, cores))
 
 
 def _middle(values: Values) -> Values:
@@ -217,7 +216,8 @@ class Offered:
     cores: Mapping[str, Values]
 
 
-def _task(name: str, star: Star, offered: Offered) -> ReplayTask:
+def mapped_task(name: str, star: Star, offered: Offered) -> ReplayTask:
+    """A recording on its scene, the second half of it judged."""
     vms = tuple(vm.name for vm in star.vms)
     own = np.stack([offered.cores.get(vm, np.zeros(ROWS)) for vm in vms], axis=1)
     known = np.ones(ROWS, dtype=np.bool_)
@@ -231,6 +231,7 @@ MAPPED: tuple[Callable[[Path], ReplayTask], ...] = (_meta, _llm, _machines)
 def _recorded(data: Path) -> Iterator[tuple[str, ...]]:
     for mapped in MAPPED:
         task = mapped(data)
+        be_quiet()
         found = compare_runs(task, [replay(task.scene, task.load, policy, task.seed) for policy in ReplayPolicy])
         gain = "-" if found.gain_share is None else f"{found.gain_share:.2f}"
         costs = (f"{cost:.4g}" for cost in (*(found.cost(policy) for policy in ReplayPolicy), found.bound.sum()))
