@@ -170,6 +170,16 @@ def test_a_budget_stops_the_work_and_the_next_call_goes_on(store: Store) -> None
     assert total(store, 10) == 99
 
 
+def test_partitions_are_made_ahead_of_what_falls_into_them(store: Store) -> None:
+    if store.engine.dialect.name != "postgresql":
+        pytest.skip("only PostgreSQL has partitions")
+    retain(store, T0)
+    store.facts.add_batches([batch(T0 + n, {C1: 1}) for n in (1, 3601)])
+    with store.engine.connect() as connection:
+        places = connection.execute(text("SELECT tableoid::regclass::text FROM batches ORDER BY t")).scalars().all()
+    assert places == [f"batches_from_{int((T0 + n) // 3600) * 3600}" for n in (1, 3601)]
+
+
 def test_each_tier_lasts_its_time(store: Store) -> None:
     policy = RetentionPolicy(second_s=120, ten_seconds_s=600, minute_s=1800)
     store.facts.add_batches([batch(T0 + n, {C1: 1}) for n in range(1, 61)])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from measured_rows import LoadSample, fit, past
-from worlds import CONFIG, machines, pair_state, vm, world
+from worlds import CONFIG, NOW, foreseen, machines, pair_state, vm, world
 
 from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIp, VmLoad
 from orchestrator import SetCpuLimit, plan
@@ -129,6 +129,16 @@ def test_a_machine_without_a_history_borrows_from_its_peer_and_is_less_sure() ->
     assert (own.peer, lent.peer) == (None, "vm1")
     assert lent.cores(30) > own.cores(30) > 0.5
     assert "vm3" not in cpu_relations(learnt, [service])
+
+
+def test_a_raise_for_what_is_foreseen_names_its_forecast() -> None:
+    relation = CpuRelation("connections_per_s", 0.01, 0.02, 0.0, 50)
+    talk = foreseen(pair_state("c1", "shop", 10, 2.0, destination="shop", links=()), {5: 25.0, 15: 25.0, 30: 25.0})
+    shop = vm("shop", "h1", 0.05, 0.2, cpu_cores_max=0.8, relation=relation)
+    (step,) = plan(PlanningContext.of(world([talk], **machines(shop)), CONFIG)).steps
+    assert step.action.kind == "set_cpu_limit"
+    assert step.reason.forecast is not None
+    assert step.needed_at == NOW + step.reason.forecast.horizon_s
 
 
 def test_a_relation_that_knows_too_little_does_not_hide_that_a_machine_is_starved() -> None:

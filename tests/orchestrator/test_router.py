@@ -7,7 +7,19 @@ import pytest
 from fake_world import fan
 from worlds import changed, pair_state
 
-from cpdb import FIRST_TAG, InstallStatus, Link, Node, NodeKind, Pair, Quantity, SplitReport, Store
+from cpdb import (
+    FIRST_TAG,
+    Communication,
+    InstallStatus,
+    Link,
+    LinkLoad,
+    Node,
+    NodeKind,
+    Pair,
+    Quantity,
+    SplitReport,
+    Store,
+)
 from orchestrator import LinkState, OrchestratorConfig, World
 from orchestrator.act import Executor, FakeHypervisors
 from orchestrator.actions import RouteChange, SetRoutes, from_json
@@ -190,3 +202,16 @@ def test_back_is_the_way_it_came() -> None:
     assert removed == []
     assert action.inverse().wanted("o", "why", 10.0) == ([], [("a", "b")])
     assert "50% directly, 50% over c" in action.describe()
+
+
+def test_what_was_recorded_of_links_between_switches_is_background_and_nothing_else_is(net: Store) -> None:
+    settings, now = RouteSettings(enabled=True), 10_000.0
+    t = now - 1.5 * settings.sample_s
+    net.facts.add_communications([Communication("c1", "v", "s", t, 1.0, 1000, 2, 1)])
+    net.facts.add_loads(
+        LinkLoad(a, b, t, 1.0, size, 10) for a, b, size in (("leaf1", "spine1", 5_000), ("c", "leaf1", 7_000))
+    )
+    first, *_ = FabricReader(net, settings).read_fabric(world(now, 8)).matrices
+    assert first.t < now
+    # The pair says 1,000 of it.
+    assert first.background == {("leaf1", "spine1"): 4_000.0}

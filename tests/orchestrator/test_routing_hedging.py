@@ -139,6 +139,16 @@ def test_splits_are_renewed_when_the_world_is_not_what_it_was() -> None:
     assert after < before
 
 
+def test_whoever_would_hardly_move_stays() -> None:
+    net, before = diamond(upper=10.0, lower=5.0), np.array([1.0, 0.0, 1.0])
+    # A third of the first pair should take the longer way.
+    for deadband, stays in ((0.5, True), (0.1, False)):
+        strategy = Hedged(net, habits=Habits(every=1, deadband=deadband, deadband_cost=100.0))
+        strategy.take(before)
+        strategy.see(measured(net, 0, np.array([15.0, 0.1])))
+        assert np.array_equal(strategy.decide(), before) == stays
+
+
 def test_auto_is_hedged_and_adds_up() -> None:
     rng = np.random.default_rng(8)
     net = random_net(rng)

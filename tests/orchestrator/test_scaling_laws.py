@@ -186,3 +186,25 @@ def test_an_unknown_state_is_left_alone(case: tuple[World, OrchestratorConfig]) 
     stale = changed(found, observed=tuple(replace(one, observed_at=NOW - 100) for one in found.wanted.observed))
     actions, _ = planned(stale, config)
     assert not any(isinstance(one, ScaleOut) for one in actions)
+
+
+def test_what_is_not_known_or_under_way_is_nobodys_left_over() -> None:
+    (member,) = members = (PoolMember("p0", "10.0.0.1", "52:54:00:00:00:01", "h0", "paused"),)
+    pool = PoolSpec(VIP, members, 1, 2, cpu_cores_min=0.2, cpu_cores_max=0.5)
+    hosts = (HostSpec("h0", "", "", 2.0, 8 * 128 * MIB),)
+    config = OrchestratorConfig(
+        act=True, declared={"hosts": hosts, "vms": (VmSpec("own", 5, 0.2, 0.5),), "pools": (pool,)}
+    )
+    own = Destination("own", "10.0.1.1", "52:54:00:00:00:09")
+    left = Destination(member.vm, member.address, member.mac, 100, Standing.JOINING)
+    start = world(
+        [pair_state("c1", VIP, 5, 1.0, destination="own")],
+        vms={"own": VmState("own", "h0", 0.1, 0.2, 1, MemoryState(128 * MIB), config.declared.vm("own"), (), False)},
+        hosts={"h0": hosts[0]},
+        virtual_ips={VIP: VirtualIp(VIP, "shop", 5, (own, left))},
+        observed=(MachineReport("p0", "h0", "running", "", NOW),),
+    )
+    actions, _ = planned(start, config)
+    assert [action.target for action in actions] == ["p0"]
+    assert planned(changed(start, observed=()), config)[0] == []
+    assert planned(changed(start, in_flight=tuple(actions)), config)[0] == []
