@@ -32,7 +32,7 @@ from orchestrator.observe.measured import (
     vm_states,
 )
 from orchestrator.observe.offered import OfferedBefore
-from orchestrator.observe.pairs import IssuedForecasts, TierIssue, destinations_of, forecasts_of, mean_rates, seen_pairs
+from orchestrator.observe.pairs import TierIssue, destinations_of, forecasts_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
 from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
 from orchestrator.world import LinkKey, LinkState, NetworkState, Outlook, PairState, WantedState, World
@@ -69,6 +69,8 @@ def peaks(
 
 
 Paths = Callable[[str, str], Sequence[str]]
+Routes = dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]
+SILENT = (0.0, 0.0, 0.0, 0.0)
 FORGET_PAIR_S = 30.0
 NO_FACTS_AGE_S = 1e9
 # Requests that ended so lately are still looked at: what is held for them may have to be given back.
@@ -112,6 +114,7 @@ class Gatherer:
         )
         declared, listed = DeclaredState.read(self.store), traffic.listed()
         links = link_states(self.store.inventory.links(), self._recent_links(now), self._links.names)
+        self._read_forecasts(now)
         routes = self._routes(traffic, seen_pairs(traffic, listed), declared, self._hosts(machines))
         ways = {pair: way for pair, (_, way) in routes.items()}
         self._refresh(now, links, ways, declared.spread)
@@ -153,12 +156,16 @@ class Gatherer:
 
     def _routes(
         self, traffic: Traffic, numbers: Sequence[int], declared: DeclaredState, hosts_of: Mapping[str, str]
-    ) -> dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]:
-        """Each pair's destination (the newest seen, else the first that gets new ones) and the links towards it."""
+    ) -> Routes:
+        """Each pair's destination (the newest seen, else the first that gets new ones) and the links towards it.
+
+        Pairs that have spoken lately, and those that are expected to speak.
+        """
         destinations, names = destinations_of(traffic), [*traffic.names.destinations]
-        found: dict[Pair, tuple[str | None, tuple[LinkKey, ...]]] = {}
-        for number in numbers:
-            pair, seen = traffic.names.pairs[number], destinations[number]
+        asked = {traffic.names.pairs[number]: destinations[number] for number in numbers}
+        expected = (pair for one in self._issues.values() for pair in one.expected if one.issued)
+        found: Routes = {}
+        for pair, seen in (dict.fromkeys(expected, -1) | asked).items():
             destination = names[seen] if seen >= 0 else declared.first(pair.virtual_ip)
             found[pair] = (destination, self._way_to(pair.source, destination, hosts_of.get(destination or "")))
         return found
@@ -192,26 +199,22 @@ class Gatherer:
         self._ways.clear()  # those that are not taken any more
 
     def _pairs(
-        self,
-        now: Seconds,
-        traffic: Traffic,
-        listed: Listed,
-        routes: Mapping[Pair, tuple[str | None, tuple[LinkKey, ...]]],
-        virtual_ips: Mapping[str, VirtualIp],
+        self, now: Seconds, traffic: Traffic, listed: Listed, routes: Routes, virtual_ips: Mapping[str, VirtualIp]
     ) -> dict[Pair, PairState]:
-        issues = self._forecasts(now)
+        issues = tuple(one.issued for one in self._issues.values() if one.issued is not None)
         # Rows come late by a poll or two: 'recent' is what was recent to them.
         newest = float(traffic.t[-1]) if len(traffic.t) else now
         rates = (mean_rates(traffic, listed, newest - one) for one in (RECENT_S, TYPICAL_S))
         lines = np.array([column for pair in rates for column in pair]).T.tolist()
+        known = {traffic.names.pairs[number]: lines[number] for number in seen_pairs(traffic, listed)}
         states = {}
-        for number in seen_pairs(traffic, listed):
-            pair, (sent, opened, usual_sent, usual_opened) = traffic.names.pairs[number], lines[number]
+        for pair, route in routes.items():
+            sent, opened, usual_sent, usual_opened = known.get(pair, SILENT)
             service = virtual_ips.get(pair.virtual_ip)
             states[pair] = PairState(
                 pair,
                 service.priority if service else 0,
-                *routes[pair],
+                *route,
                 sent,
                 opened,
                 usual_sent,
@@ -221,18 +224,14 @@ class Gatherer:
             )
         return states
 
-    def _forecasts(self, now: Seconds) -> tuple[IssuedForecasts, ...]:
+    def _read_forecasts(self, now: Seconds) -> None:
         """The newest forecasts of pairs in each tier; those of minutes are read anew every few seconds only."""
         demand = self.config.demand
-        tiers = (FAST, *(SLOWER if demand.slow_horizons_s else ())) if self.config.policy == "predictive" else ()
-        found = []
-        for tier in tiers:
+        for tier in (FAST, *(SLOWER if demand.slow_horizons_s else ())) if self.config.policy == "predictive" else ():
             known = self._issues.setdefault(tier, TierIssue())
             if tier == FAST or known.read_at is None or not 0 <= now - known.read_at < SLOW_AGAIN_S:
                 age_s = demand.max_forecast_age_s if tier == FAST else demand.max_slow_forecast_age_s
-                known.take(self.store.forecasts.batch(now, age_s, tier), now)
-            found.append(known.issued)
-        return tuple(one for one in found if one is not None)
+                known.take(self.store.forecasts.batch(now, age_s, tier), now, demand.level)
 
     def _recent_links(self, now: Seconds) -> LoadRows:
         rows = self._links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cpdb import NO_MODEL, Forecast, ForecastBatch, Pair, Quantity, Seconds, Subject, SubjectKind
+from cpdb import NO_MODEL, Forecast, ForecastBatch, Pair, Quantity, Seconds, Subject, SubjectKind, nearest_level
 from orchestrator.observe.window import Floats, Listed, Traffic, sum_by
 
 
@@ -65,6 +65,8 @@ def _silence_included(traffic: Traffic, listed: Listed, first: int) -> Floats:
 
 
 Cell = tuple[int, Quantity]
+# Less than a packet in some seconds is nothing that anybody would have to be ready for.
+LEAST_BYTES_PER_S = 64.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +97,22 @@ class IssuedForecasts:
         if not said:
             return None
         return Forecast(pair, batch.issued_at, *key, batch.models[model], said, trust=batch.trust_at(place, key[1]))
+
+
+def expected_pairs(issued: IssuedForecasts, level: float) -> list[Pair]:
+    """Pairs of which a trusted forecast says that they will send anything, however long they have been silent.
+
+    A forecast's quantile counts the chance of silence in: it is above 0 where a pair talks with more than 1 - `level`.
+    """
+    batch = issued.batch
+    if not batch.subjects or not batch.horizon_s or Quantity.BYTES_PEAK not in batch.quantities:
+        return []
+    quantity, at = batch.quantities.index(Quantity.BYTES_PEAK), nearest_level(batch.levels, level)
+    peaks = np.nan_to_num(np.asarray(batch.array())[:, :, quantity, at])
+    far = np.frombuffer(batch.horizon_s, dtype="<u2").reshape(len(batch.subjects), -1)[:, 0]
+    told = np.where(np.array(batch.horizons_s) <= far[:, None], peaks, 0.0).max(axis=1) >= LEAST_BYTES_PER_S
+    subjects = (batch.subjects[place] for place in np.flatnonzero(told).tolist())
+    return [Pair(one.a, one.b) for one in subjects if one.kind is SubjectKind.PAIR]
 
 
 def forecasts_of(pair: Pair, issues: Sequence[IssuedForecasts]) -> Mapping[Cell, Forecast]:
@@ -160,9 +178,11 @@ class TierIssue:
 
     read_at: Seconds | None = None
     issued: IssuedForecasts | None = None
+    expected: list[Pair] = field(default_factory=list)
     _places: PairPlaces = field(default_factory=PairPlaces)
 
-    def take(self, batch: ForecastBatch | None, now: Seconds) -> None:
-        """What was read at `now`."""
+    def take(self, batch: ForecastBatch | None, now: Seconds, level: float) -> None:
+        """What was read at `now`; `level` is that of the quantile that counts as the need."""
         self.read_at = now
         self.issued = None if batch is None else IssuedForecasts.of(batch, self._places.of(batch.subjects))
+        self.expected = expected_pairs(self.issued, level) if self.issued else []

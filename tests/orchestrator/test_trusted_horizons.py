@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
-from fake_world import Simulation
+from fake_world import CONFIG as LOOP_CONFIG
+from fake_world import SHOP, START, TRUSTED, Simulation, declare, fan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import CONFIG, RELATION, foreseen, machines, pair_state, vm, world, worlds
 
-from cpdb import OutcomeKind, Store, Trust
-from orchestrator import OrchestratorConfig, Plan, ReserveBandwidth, World, explain, plan
+from cpdb import Communication, OutcomeKind, Pair, Quantity, Store, Trust
+from orchestrator import Gatherer, OrchestratorConfig, Plan, ReserveBandwidth, World, explain, plan
 from orchestrator.context import PlanningContext
 from orchestrator.lead_times import LeadGroup, LeadTimes
 from orchestrator.proposal import RefusalCode
@@ -126,3 +127,26 @@ def test_the_loop_waits_for_the_measured_need_where_forecasts_were_worth_nothing
     done = [one for one in store.journal.actions() if one.outcome is OutcomeKind.DONE]
     assert {one.kind for one in done} >= {"reserve_bandwidth", "set_cpu_limit"}
     assert all(one.reason["forecast"] is None for one in done)
+
+
+@pytest.mark.parametrize(
+    ("trust", "peak", "there"), [(TRUSTED, 50_000.0, True), (NOTHING, 50_000.0, False), (TRUSTED, 0.0, False)]
+)
+def test_a_silent_pair_that_is_expected_to_talk_is_planned_for(
+    store: Store, trust: Trust, peak: float, there: bool
+) -> None:
+    """It has not been heard of at all; what its trusted forecast says of it is demanded, on its way."""
+    declare(store)
+    sleeper, now = Pair("c9", SHOP), START + 100.0
+    store.facts.add_communications([Communication("c1", SHOP, "shop1", now, 1.0, 8_000, 6, 2)])
+    store.forecasts.add_forecasts(
+        [fan(sleeper, now, 5, one, peak, trust=trust) for one in (Quantity.BYTES_PEAK, Quantity.BYTES_MEAN)]
+    )
+    found = Gatherer(store, LOOP_CONFIG, lambda source, end: (source, "leaf1", end)).world(now, (), LeadTimes())
+    assert (sleeper in found.pairs) is there
+    if there:
+        assert (found.pairs[sleeper].destination, found.pairs[sleeper].links[0]) == ("shop1", ("c9", "leaf1"))
+        need = PlanningContext.of(found, LOOP_CONFIG).demand.of(sleeper, 5).bytes.need
+        assert need == pytest.approx(1.2 * 1.16 * peak, rel=0.02)
+    reactive = Gatherer(store, LOOP_CONFIG.tuned(policy="reactive"), lambda source, end: (source, end))
+    assert set(reactive.world(now, (), LeadTimes()).pairs) == {Pair("c1", SHOP)}
