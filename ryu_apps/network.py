@@ -4,7 +4,7 @@ Events come in as plain data, effects go out as plain data; there is no framewor
 """
 
 from ryu_apps.declared import Declared
-from ryu_apps.effects import Effect, Resubmit
+from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.paths.routing import Routes, RouteTiming
 from ryu_apps.rules import ETH_IPV4, ETH_IPV6, ETH_LLDP, Kind, Match, PortId, Table, kind_of
@@ -24,6 +24,13 @@ Seconds = float
 LLDP_EVERY_S = 2.0
 PROBE_EVERY_S = 2.0
 RESUBMIT_EVERY_S = 0.02
+OVERFULL = Alert(
+    "pairs_full",
+    "controller",
+    "",
+    "there are as many pairs as controller.pairs.max_pairs allows: whoever comes now is served connection by "
+    "connection, and counted in a sum of its switch and virtual IP; allow more",
+)
 
 
 class Network:
@@ -63,7 +70,8 @@ class Network:
         """What is due: LLDP frames, probes for hosts not found yet, things too old."""
         self.topology.grow_older(now)
         self.held.expire(now)
-        effects = self.services.tick(self.topology.hosts, self.topology.kind_at, now)
+        overfull = [OVERFULL] if self.services.pairs.overfull else []
+        effects = overfull + self.services.tick(self.topology.hosts, self.topology.kind_at, now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
@@ -138,11 +146,11 @@ class Network:
                 place = DropPlace(at.dpid, Table.FORWARD, Match(eth_dst=frame.eth_dst))
                 return self._hold(HeldFrame(at, arrival.data, to, now + HOLD_S), place, now)
             return self.arp.forward(arrival)
-        pair = self.services.pairs.meet(source, vip, now)
-        if vip.affinity == BY_CONNECTION:
+        pair = self.services.meet(source, vip, now)
+        if vip.affinity == BY_CONNECTION or pair is None:
             # A copy, when the switch knows what to do; else it learns it now.
             return [] if met else self._again(at, arrival.data, frozenset((at.dpid,)), now)
-        if pair is None or pair.destination is None:
+        if pair.destination is None:
             return []
         host = hosts.of_mac(pair.destination.mac)
         if host is None:

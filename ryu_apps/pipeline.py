@@ -39,7 +39,7 @@ from ryu_apps.rules import (
     virtual_mac,
 )
 from ryu_apps.services.buckets import BucketPlacement, placement_rules, probe_answer_rule
-from ryu_apps.services.pairs import TrackedPair
+from ryu_apps.services.pairs import TrackedPair, sum_number
 from ryu_apps.topology.arp import DropRule
 from ryu_apps.topology.flooding import FloodPorts
 from ryu_apps.topology.state import port_towards, spare_port
@@ -48,6 +48,8 @@ DEFAULT_PRIORITY = 0
 GROUP_PRIORITY, FLOOD_PRIORITY, KNOWN_PRIORITY, BRIDGE_PRIORITY = 5, 6, 7, 8
 HOST_PRIORITY = 10
 DROP_PRIORITY = 15
+# Above what is told to the controller (`services/buckets.py`), below every pair
+SUM_PRIORITY = 14
 PAIR_PRIORITY = 20
 SYN_PRIORITY = 30
 LISTEN_PRIORITY = 100
@@ -80,6 +82,8 @@ class PlacingShare:
 
     spreads: tuple[BucketPlacement, ...] = ()
     curious: bool = True
+    # Where traffic to virtual IPs that belongs to no pair is counted in sums: this switch
+    sums_at: int | None = None
     asked: tuple[str, ...] = ()
 
 
@@ -123,6 +127,7 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *_flood(flood, meter_numbers),
         *(rule for address in share.virtual_ips for rule in _virtual_ip(address)),
         *(rule for pair in share.accounts for rule in _account(*pair)),
+        *_sums(share),
         *(_police(one, meter_numbers) for one in limits),
         *(_towards(one) for one in share.towards),
         *(_back(one) for one in share.back),
@@ -204,6 +209,19 @@ def _account(source: str, virtual_ip: str) -> Iterable[Rule]:
     table = Table.ACCOUNT
     yield Rule(table, PAIR_PRIORITY, every, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR, number))
     yield Rule(table, SYN_PRIORITY, first, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR_SYN, number))
+
+
+def _sums(share: Share) -> Iterable[Rule]:
+    """Below the pairs: all that enters here for a virtual IP and is no pair's, so that nothing goes by uncounted."""
+    dpid, table = share.placing.sums_at, Table.ACCOUNT
+    if dpid is None:
+        return
+    for address in share.virtual_ips:
+        number = sum_number(dpid, address)
+        every = Match(eth_type=ETH_IPV4, ipv4_dst=address)
+        first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=address, syn=True)
+        yield Rule(table, SUM_PRIORITY, every, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR, number))
+        yield Rule(table, SUM_PRIORITY + 1, first, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR_SYN, number))
 
 
 def policer_key(source_address: str, virtual_ip: str) -> RuleKey:
@@ -341,7 +359,8 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
         placing=PlacingShare(
             # Only where somebody may open a connection
             spreads=tuple(services.destinations.spreads) if here else (),
-            curious=not services.pairs.full,
+            curious=not services.pairs.overfull,
+            sums_at=dpid if here and services.pairs.overfull else None,
             asked=services.destinations.probed_by_tcp(),
         ),
         flood=FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s),

@@ -53,7 +53,7 @@ class ConnectionsSection(Section):
 
 
 class PairsSection(Section):
-    """The rule budget: pairs beyond `max_pairs` are neither accounted nor steered.
+    """The rule budget: sources beyond `max_pairs` pairs are counted in sums, and placed connection by connection.
 
     After `idle_s` of silence changed weights may move a pair, after `forget_s` it is forgotten. A pair that never falls
     silent is moved to its new path after `path_timeout_s`; its packets may overtake each other then.

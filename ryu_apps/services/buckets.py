@@ -289,11 +289,13 @@ class BucketPlacements:
         """The spread of a virtual IP."""
         return self._spreads.get(virtual_ip)
 
-    def update(self, virtual_ips: Mapping[str, VirtualIp]) -> None:
-        """Divides buckets by the weights of now."""
+    def update(self, virtual_ips: Mapping[str, VirtualIp], everyone: bool = False) -> None:
+        """Divides buckets by the weights of now; of `everyone`, not only of those whose connections are placed so."""
         before = self._spreads
         self._spreads = {
-            address: self._kept(one) for address, one in virtual_ips.items() if one.affinity == BY_CONNECTION
+            address: self._kept(one)
+            for address, one in virtual_ips.items()
+            if everyone or one.affinity == BY_CONNECTION
         }
         self.revision += len(before) != len(self._spreads) or any(
             before.get(address) is not one for address, one in self._spreads.items()

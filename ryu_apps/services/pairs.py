@@ -30,6 +30,8 @@ def _uniform(*parts: str) -> float:
 
 
 BY_CONNECTION = "connection"
+# Once there was no room for another pair, sums are counted until so much of it is free again.
+ROOM_AGAIN_SHARE = 0.9
 
 Seconds = float
 
@@ -64,6 +66,8 @@ class Pairs:
         # What `refresh` looked at last, and until when nothing changes by the mere passing of time
         self._refreshed: Mapping[str, VirtualIp] | None = None
         self._due = float("inf")
+        # Whether there was no room for another pair, and hardly any has come since
+        self.overfull = False
 
     def __iter__(self) -> Iterator[TrackedPair]:
         return iter(list(self._pairs.values()))
@@ -89,6 +93,7 @@ class Pairs:
         known = self._pairs.get((source, vip.address))
         if known is None:
             if self.full:
+                self._weigh()
                 return None
             known = TrackedPair(source, vip.address, None, (), now, now)
             self._add(known)
@@ -99,8 +104,14 @@ class Pairs:
     def _add(self, pair: TrackedPair) -> None:
         self._pairs[pair.source_address, pair.virtual_ip] = pair
         self._by_number[pair.number] = pair
+        self._weigh()
         self._due = min(self._due, pair.active + min(self.idle_s, self._forget_s))
         self.revision += 1
+
+    def _weigh(self) -> None:
+        before, share = self.overfull, len(self) / self._max_pairs
+        self.overfull = share >= 1.0 or (before and share > ROOM_AGAIN_SHARE)
+        self.revision += self.overfull != before
 
     def _choose(self, pair: TrackedPair, vip: VirtualIp) -> None:
         before = pair.destination
@@ -137,6 +148,7 @@ class Pairs:
                 self._let_go(pair, vip, now)
             elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
                 self._choose(pair, vip)
+        self._weigh()
         self._due = min((self._changes_at(pair, vips[pair.virtual_ip]) for pair in self), default=float("inf"))
 
     def _changes_at(self, pair: TrackedPair, vip: VirtualIp) -> Seconds:
@@ -152,6 +164,11 @@ class Pairs:
 
     def _may_move(self, pair: TrackedPair, vip: VirtualIp, now: Seconds) -> bool:
         return pair.chosen_from != vip.destinations and now - pair.active > self.idle_s
+
+
+def sum_number(dpid: int, virtual_ip: str) -> int:
+    """The number, in cookies, of all that enters at a switch for a virtual IP and belongs to no pair."""
+    return pair_number(f"{dpid:016x}", virtual_ip)
 
 
 def _serves(vip: VirtualIp, destination: Destination | None) -> bool:

@@ -9,7 +9,7 @@ from ryu_apps.rules import PortId, Rule, virtual_mac
 from ryu_apps.services.buckets import BucketPlacements
 from ryu_apps.services.conflicts import Conflicts
 from ryu_apps.services.health import Health, ProbeTarget, targets_of
-from ryu_apps.services.pairs import BY_CONNECTION, Pairs
+from ryu_apps.services.pairs import BY_CONNECTION, Pairs, TrackedPair
 from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Frame, Segment
@@ -76,11 +76,14 @@ class Destinations:
         """Virtual IPs in whose name services are asked whether they answer."""
         return tuple(sorted(address for address, vip in self._wanted.items() if vip.probe.startswith("tcp:")))
 
-    def serving(self, now: Seconds) -> dict[str, VirtualIp]:
-        """The virtual IPs with weight 0 for whoever gets nothing new at this moment."""
+    def serving(self, now: Seconds, overfull: bool = False) -> dict[str, VirtualIp]:
+        """The virtual IPs with weight 0 for whoever gets nothing new at this moment.
+
+        While there is no room for another pair (`overfull`), who is none is placed connection by connection.
+        """
         self.due = float("inf")
         serving = {address: self._serving(vip, now) for address, vip in self._wanted.items()}
-        self.spreads.update(serving)
+        self.spreads.update(serving, overfull)
         return serving
 
     def _serving(self, vip: VirtualIp, now: Seconds) -> VirtualIp:
@@ -195,7 +198,7 @@ class Services:
         self.pairs = pairs
         # Weights are as wanted for whoever is well, and 0 for whoever gets nothing new now.
         self.virtual_ips: Mapping[str, VirtualIp] = {}
-        self._served = -1
+        self._served = -1, False
         self._changes = 0
 
     @property
@@ -209,13 +212,20 @@ class Services:
         self._serve(now)
 
     def _serve(self, now: Seconds) -> None:
-        if self.destinations.revision != self._served or now > self.destinations.due:
-            serving = self.destinations.serving(now)
+        wanted = self.destinations.revision, self.pairs.overfull
+        if wanted != self._served or now > self.destinations.due:
+            serving = self.destinations.serving(now, self.pairs.overfull)
             if serving != self.virtual_ips:
                 self.virtual_ips = serving
                 self._changes += 1
-            self._served = self.destinations.revision
+            self._served = self.destinations.revision, self.pairs.overfull
         self.pairs.refresh(self.virtual_ips, now)
+
+    def meet(self, source: str, vip: VirtualIp, now: Seconds) -> TrackedPair | None:
+        """The pair of a source that speaks; None when it has none: then switches place its connections."""
+        pair = self.pairs.meet(source, vip, now)
+        self._serve(now)
+        return pair
 
     def tick(self, hosts: HostTable, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
         """Questions that are due, after what time has changed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import structlog
@@ -11,7 +12,7 @@ from ryu_apps.network import Network
 from ryu_apps.openflow import FlowColumns
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind, PortId, number_of
-from ryu_apps.services.pairs import TrackedPair
+from ryu_apps.services.pairs import TrackedPair, sum_number
 from ryu_apps.telemetry.collector import Answer
 from ryu_apps.telemetry.counters import CounterDelta, PollDelta
 from ryu_apps.telemetry.rows import LinkEnds, SampleSource
@@ -152,7 +153,8 @@ class PairAttribution:
         def judge(talks: Sequence[FlowKey], sizes: Sequence[int], seconds: Seconds) -> Collection[int]:
             return self._judge(talks, sizes, now - seconds, now)
 
-        return SampleSource(f"switch/{self._network.topology.snapshot.directory.switch(dpid)}", self.account, judge)
+        account = partial(self.account, dpid=dpid)
+        return SampleSource(f"switch/{self._network.topology.snapshot.directory.switch(dpid)}", account, judge)
 
     # ---- for the collector
 
@@ -186,9 +188,12 @@ class PairAttribution:
 
     # ---- whose
 
-    def account(self, cookie: int) -> tuple[FlowKey, bool] | None:
-        """The talk that an accounting entry counts, and whether its packets are openings of connections."""
-        talk = self._flow_key(cookie & NUMBER_MASK)
+    def account(self, cookie: int, dpid: int | None = None) -> tuple[FlowKey, bool] | None:
+        """The talk that an accounting entry of a switch counts, and whether its packets are openings of connections.
+
+        What belongs to no pair is told under the switch's name, as the source of a sum.
+        """
+        talk = self._flow_key(cookie & NUMBER_MASK) or self._sum(cookie & NUMBER_MASK, dpid)
         return None if talk is None else (talk, cookie >> KIND_SHIFT & _KIND_MASK == Kind.PAIR_SYN)
 
     def _flow_key(self, number: int) -> FlowKey | None:
@@ -203,6 +208,11 @@ class PairAttribution:
         talk = self._same.setdefault(talk, talk)
         self._flow_keys[number], self._pairs[talk] = (talk, pair.destination, directory), pair
         return talk
+
+    def _sum(self, number: int, dpid: int | None) -> FlowKey | None:
+        vips = self._network.services.virtual_ips if dpid is not None else ()
+        address = next((one for one in vips if sum_number(dpid or 0, one) == number), None)
+        return None if address is None else FlowKey(self.name_of(dpid or 0), address, None)
 
     def sampled(self, source: str, destination: str) -> FlowKey | None:
         """The talk of a sampled packet; only packets to a virtual IP are counted, and only where they enter."""

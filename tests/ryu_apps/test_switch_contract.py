@@ -56,8 +56,10 @@ from ryu_apps.rules import (
     cookie,
     failover,
     is_ours,
+    pair_number,
 )
 from ryu_apps.services.buckets import BucketPlacement, divide_buckets
+from ryu_apps.services.pairs import sum_number
 
 VIP, CLIENT, SERVER = "10.0.0.100", "10.0.0.1", "10.0.0.11"
 MAC, SERVER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:11"
@@ -264,6 +266,24 @@ def placement_rules(first: int, second: int) -> list[Rule]:
     ports = {MAC: 1, SERVER_MAC: 2}
     share = Share((OTHER_VIP,), ports, placing=PlacingShare((spread,), asked=(OTHER_VIP,)))
     return list(desired(share, {}).rules.values())
+
+
+def test_what_belongs_to_no_pair_is_counted_in_a_sum(switch: Switch) -> None:
+    share = Share((VIP,), {MAC: 1, SERVER_MAC: 2}, ((CLIENT, VIP),), placing=PlacingShare(sums_at=1))
+    assert switch.apply(list(map(PutRule, desired(share, {}).rules.values()))) == []
+    for source, flags in ((CLIENT, "S"), (CLIENT, "A"), ("10.0.0.8", "S"), ("10.0.0.9", "S"), ("10.0.0.9", "A")):
+        transport = Transport(1000, 80, flags)
+        switch.receive(Packet(MAC, SERVER_MAC, ipv4_src=source, ipv4_dst=VIP, ip_proto=6, transport=transport), 3)
+    counts = switch.counts()
+    of_sum, of_pair = sum_number(1, VIP), pair_number(CLIENT, VIP)
+    found = {
+        (number, kind): counts[cookie(Table.ACCOUNT, kind, number)]
+        for number in (of_sum, of_pair)
+        for kind in (Kind.PAIR, Kind.PAIR_SYN)
+    }
+    assert found == {
+        (of_sum, Kind.PAIR): 1, (of_sum, Kind.PAIR_SYN): 2, (of_pair, Kind.PAIR): 1, (of_pair, Kind.PAIR_SYN): 1,
+    }  # fmt: skip
 
 
 def test_rules_that_place_connections_are_accepted_and_read_back(switch: Switch) -> None:
