@@ -1,11 +1,13 @@
 """`forepath bench`: what one part costs on this machine, next to a peer or a limit in the same run."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import structlog
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -289,3 +291,32 @@ def orchestrate(
     with errors.status("orchestrate") as status:
         result = measure(scale, lambda part: status.update(f"orchestrate: {part}"))
     show("orchestrate", result, json)
+
+
+@bench.command()
+def replay(
+    pairs: Annotated[int, typer.Option("--pairs", min=10, max=20_000, help="Pairs that talk")] = 1000,
+    vms: Annotated[int, typer.Option("--vms", min=2, max=10_000, help="Number of virtual machines")] = 200,
+    hosts: Annotated[int, typer.Option("--hosts", min=2, max=2000, help="Number of hosts")] = 50,
+    seconds: Annotated[int, typer.Option("--seconds", min=2, max=86_400, help="Seconds that are replayed")] = 60,
+    policy: Annotated[str, typer.Option("--policy", help="static, reactive, predictive or oracle")] = "reactive",
+    seed: SeedOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """What an hour of `forepath whatif` costs at size under one policy, and in which rooms: CPU of this process.
+
+    It is replayed twice, the second time under a profiler, for the shares by room.
+
+    Examples:
+        forepath bench replay
+        forepath bench replay --policy predictive --pairs 12 --vms 8 --hosts 3 --seconds 300 --json -
+    """
+    from backtest.whatif import ReplayPolicy
+    from tools.bench.replay import ReplayScale, measure
+
+    if policy not in list(ReplayPolicy):
+        raise typer.BadParameter(f"{policy}: write one of {', '.join(ReplayPolicy)}", param_hint="--policy")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with errors.status("replay"):
+        result = measure(ReplayScale(pairs, hosts, vms, seconds, ReplayPolicy(policy), seed))
+    show("replay", result, json)
