@@ -28,52 +28,52 @@ FRONT, BACK, PILE = PAIRS[0], PAIRS[3], PAIRS[4]
 SURGE = {FRONT: 55.0, BACK: 60.0, PILE: 18.0}
 
 
+HOSTS = tuple(HostSpec(name, "", "", 1.6, 4096 * MIB) for name in ("hA", "hB", "hC"))
+VMS = (
+    VmSpec("shop1", 10, 0.4, 1.3, 2, 256 * MIB),
+    VmSpec("api1", 5, 0.4, 1.0, 1, 256 * MIB),
+    VmSpec("api2", 5, 0.4, 1.0, 1, 256 * MIB),
+    VmSpec("bulk1", 0, 0.3, 0.6, 1, 256 * MIB),
+    VmSpec("batch1", 0, 0.4, 0.4, 1, 256 * MIB, movable=True),
+    VmSpec("batch2", 0, 0.4, 0.4, 1, 256 * MIB, movable=True),
+    VmSpec("cron1", 0, 0.3, 0.3, 1, 256 * MIB, movable=True),
+)
+PLACES = ("hA", "hB", "hC", "hA", "hA", "hB", "hC")
+COSTS = {
+    "shop1": RequestCost(12.0, 20.0), "api1": RequestCost(10.0), "api2": RequestCost(10.0),
+    "bulk1": RequestCost(5.0, 100.0),
+}  # fmt: skip
+SWITCHES = ("edge", "mid1", "mid2", "core")
+WAYS = (("edge", "mid1"), ("mid1", "core"), ("edge", "mid2"), ("mid2", "core"))
+MACHINES = {vm.name: Destination(vm.name, f"10.20.0.{at}", f"52:54:00:20:00:{at:02x}") for at, vm in enumerate(VMS, 11)}
+
+
 def scenario_scene() -> ReplayScene:
     """Four clients behind one switch, two ways to three hosts behind another, seven machines, three services."""
-    hosts = tuple(HostSpec(name, "", "", 1.6, 4096 * MIB) for name in ("hA", "hB", "hC"))
-    vms = (
-        VmSpec("shop1", 10, 0.4, 1.3, 2, 256 * MIB),
-        VmSpec("api1", 5, 0.4, 1.0, 1, 256 * MIB),
-        VmSpec("api2", 5, 0.4, 1.0, 1, 256 * MIB),
-        VmSpec("bulk1", 0, 0.3, 0.6, 1, 256 * MIB),
-        VmSpec("batch1", 0, 0.4, 0.4, 1, 256 * MIB, movable=True),
-        VmSpec("batch2", 0, 0.4, 0.4, 1, 256 * MIB, movable=True),
-        VmSpec("cron1", 0, 0.3, 0.3, 1, 256 * MIB, movable=True),
-    )
-    places = ("hA", "hB", "hC", "hA", "hA", "hB", "hC")
-    switches = ("edge", "mid1", "mid2", "core")
-    ways = [("edge", "mid1"), ("mid1", "core"), ("edge", "mid2"), ("mid2", "core")]
-    links = [Link(a, 1 + at, b, 1 + at, 60 * MBIT, declared=True) for at, (a, b) in enumerate(ways)]
-    links += [Link("edge", 10 + at, f"c{at}", 0, 60 * MBIT, declared=True) for at in range(1, 5)]
-    links += [Link("core", 20 + at, host.name, 0, 16 * MBIT, declared=True) for at, host in enumerate(hosts)]
-    addresses = {vm.name: f"10.20.0.{11 + at}" for at, vm in enumerate(vms)}
-
-    def behind(*names: str) -> tuple[Destination, ...]:
-        return tuple(Destination(name, addresses[name], f"52:54:00:20:00:{at:02x}") for at, name in enumerate(names))
-
     return ReplayScene(
         nodes=(
-            *(Node(name, NodeKind.SWITCH, dpid=1 + at) for at, name in enumerate(switches)),
+            *(Node(name, NodeKind.SWITCH, dpid=at) for at, name in enumerate(SWITCHES, 1)),
             *(Node(f"c{at}", NodeKind.CLIENT, f"10.20.1.{at}") for at in range(1, 5)),
-            *(Node(host.name, NodeKind.HYPERVISOR) for host in hosts),
-            *(Node(name, NodeKind.VM, address) for name, address in addresses.items()),
+            *(Node(host.name, NodeKind.HYPERVISOR) for host in HOSTS),
+            *(Node(item.name, NodeKind.VM, item.address, item.mac) for item in MACHINES.values()),
         ),
-        links=tuple(links),
+        links=(
+            *(Link(a, at, b, at, 60 * MBIT, declared=True) for at, (a, b) in enumerate(WAYS, 1)),
+            *(Link("edge", 10 + at, f"c{at}", 0, 60 * MBIT, declared=True) for at in range(1, 5)),
+            *(Link("core", 20 + at, host.name, 0, 16 * MBIT, declared=True) for at, host in enumerate(HOSTS)),
+        ),
         virtual_ips=(
-            VirtualIp(SHOP, "shop", 10, behind("shop1")),
-            VirtualIp(API, "api", 5, behind("api1", "api2")),
-            VirtualIp(BULK, "bulk", 0, behind("bulk1")),
+            VirtualIp(SHOP, "shop", 10, (MACHINES["shop1"],)),
+            VirtualIp(API, "api", 5, (MACHINES["api1"], MACHINES["api2"])),
+            VirtualIp(BULK, "bulk", 0, (MACHINES["bulk1"],)),
         ),
-        hosts=hosts,
-        vms=vms,
-        host_of=dict(zip((vm.name for vm in vms), places, strict=True)),
-        costs={
-            "shop1": RequestCost(12.0, 20.0), "api1": RequestCost(10.0), "api2": RequestCost(10.0),
-            "bulk1": RequestCost(5.0, 100.0),
-        },
-        orchestrator=OrchestratorConfig.model_validate({"act": True, "declared": {"hosts": hosts, "vms": vms}}),
+        hosts=HOSTS,
+        vms=VMS,
+        host_of=dict(zip(MACHINES, PLACES, strict=True)),
+        costs=COSTS,
+        orchestrator=OrchestratorConfig.model_validate({"act": True, "declared": {"hosts": HOSTS, "vms": VMS}}),
         predictor=PredictorConfig(),
-    )  # fmt: skip
+    )
 
 
 @dataclass(slots=True)

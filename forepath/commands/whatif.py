@@ -4,7 +4,7 @@ import csv
 import gzip
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,72 +29,83 @@ DEFAULT_FILE = "forepath.toml"
 SQLITE = b"SQLite format 3\0"
 Step = Callable[[str, float], None]
 FROM_HELP = "First second, in the recording's own time; below 0: before its end"
+OUT_HELP = "Every figure by second, as CSV"
+FromOption = Annotated[float | None, typer.Option("--from", metavar="T", help=FROM_HELP)]
+ToOption = Annotated[float | None, typer.Option("--to", metavar="T", help="End, not included; as --from")]
+PoliciesOption = Annotated[str, typer.Option("--policies", help="Which, comma-separated")]
+WarmUpOption = Annotated[float, typer.Option("--warm-up", min=0, help="Share that is not judged; from 1: seconds")]
+ScenarioOption = Annotated[str | None, typer.Option("--scenario", metavar="NAME", help="Instead of a recording")]
+ListOption = Annotated[bool, typer.Option("--list", help="Name the scenarios and end")]
+OutOption = Annotated[str | None, typer.Option("--timeline", metavar="OUT.csv.gz", help=OUT_HELP, callback=writable)]
+HtmlOption = Annotated[str | None, typer.Option("--html", metavar="OUT", help="A page", callback=writable)]
 
 
 def whatif(
-    recording: Annotated[
-        str | None, typer.Argument(metavar="[RECORDING]", help="CSV, SQLite file or database URL")
-    ] = None,
+    recording: Annotated[str | None, typer.Argument(help="CSV, SQLite file or database URL")] = None,
     settings: SettingsOption = None,
-    since: Annotated[float | None, typer.Option("--from", metavar="T", help=FROM_HELP)] = None,
-    until: Annotated[float | None, typer.Option("--to", metavar="T", help="End, not included; as --from")] = None,
-    policies: Annotated[str, typer.Option("--policies", help="Which, comma-separated")] = ",".join(POLICIES),
-    warm_up: Annotated[float, typer.Option("--warm-up", min=0, help="Share that is not judged; from 1: seconds")] = 0.5,
+    since: FromOption = None,
+    until: ToOption = None,
+    policies: PoliciesOption = ",".join(POLICIES),
+    warm_up: WarmUpOption = 0.5,
     seed: Annotated[int, typer.Option("--seed", help="Of whatever is random")] = 1,
-    scenario: Annotated[str | None, typer.Option("--scenario", metavar="NAME", help="Instead of a recording")] = None,
-    list_scenarios: Annotated[bool, typer.Option("--list", help="Name the scenarios and end")] = False,
+    scenario: ScenarioOption = None,
+    list_scenarios: ListOption = False,
     json: JsonOption = None,
-    timeline: Annotated[
-        str | None, typer.Option("--timeline", metavar="OUT.csv.gz", help="Every figure by second", callback=writable)
-    ] = None,
-    html: Annotated[str | None, typer.Option("--html", metavar="OUT", help="A page", callback=writable)] = None,
+    timeline: OutOption = None,
+    html: HtmlOption = None,
 ) -> None:
     """Replay a recording under several policies: would forepath have helped, and what would it have cost?
 
-    Predictor, planner and guards are the live ones; switches and machines are simulated, and nothing is touched.
-    A CSV has t (seconds), a column SOURCE>VIP (bytes/s) for each pair, and may have SOURCE>VIP:connections (new
-    ones/s) and vm:NAME:cores (CPU beside requests), with the names of the settings file.
-
-    Exit codes: 1 the recording cannot be read or judged; 2 wrong arguments; 3 wrong settings, or something that
-    the replay needs is not declared there; 4 the database is unreachable or outdated.
+    Predictor, planner and guards are the live ones, all else is simulated. A CSV has t, SOURCE>VIP (bytes/s), and
+    may have SOURCE>VIP:connections (1/s) and vm:NAME:cores. Exit codes: 1 the recording cannot be read or judged;
+    2 wrong arguments; 3 wrong settings, or something that is needed is not declared; 4 the database is out of reach.
 
     Examples:
         forepath whatif load.csv --settings site.toml
         forepath whatif cpdb.db --from -3600 --html page.html --timeline seconds.csv.gz
         forepath whatif --scenario flash_crowd --seed 2 --json -
-        forepath whatif --list
     """
-    # A replay is one thread's work: others that wait by turning round in circles would only take cores from each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     chosen = _policies(policies)
-    from backtest.whatif import TimeSpan, compare_runs, describe_scenarios, replay, whatif_page
-
     if list_scenarios:
-        _print_scenarios(describe_scenarios(), json)
+        _print_scenarios(json)
         return
     if (recording is None) == (scenario is None):
         raise typer.BadParameter("name a recording or --scenario NAME (see --list), one of them")
-    # What the live planner says of each action is told by the actions themselves.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with _progress() as step:
-        if scenario is not None:
-            task = _invented(scenario, seed, warm_up)
-        else:
-            task = _recorded(str(recording), settings, TimeSpan(since, until), warm_up, step)
-            task = replace(task, seed=seed)
-        runs = []
-        for policy in chosen:
-            runs.append(replay(task.scene, task.load, policy, seed, partial(step, policy.value)))
-        found = compare_runs(task, runs, lambda doing: step(doing, 0.0))
+        task = _invented(scenario, seed) if scenario else _recorded(str(recording), settings, _span(since, until), step)
+        found = _replayed(_judged(task, warm_up, seed), chosen, step)
         if timeline is not None:
             _write_timeline(timeline, found, step)
     if html is not None:
-        _write(html, whatif_page(found))
+        _write_page(html, found)
     if not emit(found.document(), json):
         _print(found)
 
 
+def _span(since: float | None, until: float | None) -> "TimeSpan":
+    from backtest.whatif import TimeSpan
+
+    return TimeSpan(since, until)
+
+
+def _replayed(task: "ReplayTask", policies: "Sequence[ReplayPolicy]", step: Step) -> "Comparison":
+    from backtest.whatif import compare_runs, replay
+
+    # What the live planner says of each action is told by the actions themselves.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    runs = [replay(task.scene, task.load, policy, task.seed, partial(step, policy.value)) for policy in policies]
+    return compare_runs(task, runs, lambda doing: step(doing, 0.0))
+
+
+def _judged(task: "ReplayTask", warm_up: float, seed: int) -> "ReplayTask":
+    from backtest.whatif import warm_up_seconds
+
+    return replace(task, warm_up_s=warm_up_seconds(task.recording, task.load, warm_up), seed=seed)
+
+
 def _policies(text: str) -> "tuple[ReplayPolicy, ...]":
+    # A replay is one thread's work: others that wait by turning round in circles would only take cores from each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from backtest.whatif import ReplayPolicy
 
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -103,24 +114,27 @@ def _policies(text: str) -> "tuple[ReplayPolicy, ...]":
     return tuple(ReplayPolicy(name) for name in POLICIES if name in names)
 
 
-def _print_scenarios(scenarios: Mapping[str, str], json: str | None) -> None:
+def _print_scenarios(json: str | None) -> None:
+    from backtest.whatif import describe_scenarios
+
+    scenarios = describe_scenarios()
     if not emit({"scenarios": dict(scenarios)}, json):
         for name, sentence in scenarios.items():
             console.print(f"{name}\n    {sentence}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _invented(name: str, seed: int, warm_up: float) -> "ReplayTask":
+def _invented(name: str, seed: int) -> "ReplayTask":
     """A scenario of the library on its own scene."""
-    from backtest.whatif import ReplayTask, make_scenario, scenario_scene, warm_up_seconds
+    from backtest.whatif import ReplayTask, describe_scenarios, make_scenario, scenario_scene
 
-    load = make_scenario(name, seed)
-    shown = f"scenario {name}, seed {seed}"
-    return ReplayTask(shown, "scenario", scenario_scene(), load, warm_up_seconds(shown, load, warm_up), seed)
+    if name not in describe_scenarios():
+        raise typer.BadParameter(f"{name!r}: there is none of that name; see --list", param_hint="--scenario")
+    return ReplayTask(f"scenario {name}, seed {seed}", "scenario", scenario_scene(), make_scenario(name, seed), 0)
 
 
-def _recorded(recording: str, settings: Path | None, span: "TimeSpan", warm_up: float, step: Step) -> "ReplayTask":
+def _recorded(recording: str, settings: Path | None, span: "TimeSpan", step: Step) -> "ReplayTask":
     """The load of a file or a database, on the scene of the settings file."""
-    from backtest.whatif import ReplayTask, check_ways, read_load, recorded_durations, recorded_load, warm_up_seconds
+    from backtest.whatif import ReplayTask, check_ways, read_load, recorded_durations, recorded_load
 
     scene = replay_scene(load_settings(settings))
     told = partial(_told_rows, step)
@@ -134,9 +148,8 @@ def _recorded(recording: str, settings: Path | None, span: "TimeSpan", warm_up: 
         finally:
             store.close()
     shown = without_password(recording) if "://" in recording else recording
-    warm_up_s = warm_up_seconds(shown, load, warm_up)
     check_ways(scene, load)
-    return ReplayTask(shown, str(settings or DEFAULT_FILE), scene, load, warm_up_s)
+    return ReplayTask(shown, str(settings or DEFAULT_FILE), scene, load, 0)
 
 
 def _told_rows(step: Step, rows: int) -> None:
@@ -176,9 +189,11 @@ def _write_timeline(target: str, found: "Comparison", step: Step) -> None:
         raise ForepathError(f"--timeline {target}: {error.strerror}; name a file that can be written") from error
 
 
-def _write(target: str, text: str) -> None:
+def _write_page(target: str, found: "Comparison") -> None:
+    from backtest.whatif import whatif_page
+
     try:
-        Path(target).write_text(text, encoding="utf-8")
+        Path(target).write_text(whatif_page(found), encoding="utf-8")
     except OSError as error:
         raise ForepathError(f"--html {target}: {error.strerror}; name a file that can be written") from error
 

@@ -84,7 +84,7 @@ def test_scenarios_are_named(forepath: Forepath) -> None:
         (("load.csv", "--from", "900"), 1, "no row lies within"),
         (("load.csv", "-c", "missing.toml"), 3, "No such file"),
         (("missing.csv",), 1, "No such file"),
-        (("--scenario", "doomsday"), 1, "there is none of that name; there are recurring_surge"),
+        (("--scenario", "doomsday"), 2, "there is none of that name"),
         (("wrong.csv",), 1, "'moon' is no declared node"),
         (("lonely.csv", "-c", "lonely.toml"), 3, "nothing leads from c9 to"),
         (("load.csv", "-c", "bare.toml"), 3, "vm: nothing is declared"),
