@@ -37,14 +37,15 @@ class Trust:
     def describe(self) -> str:
         """For people, e.g. 'trusted 15 s ahead: error 0.41 of 0.25 allowed beyond'."""
         far = f"trusted {self.horizon_s} s ahead" if self.horizon_s else "not trusted yet"
-        return f"{far}: {self._numbers()}"
+        return f"{far}: {self.numbers()}"
 
     def doubt(self) -> str:
         """Why no more is trusted, for people, e.g. 'not trusted beyond 15 s: error 0.41 of 0.25 allowed'."""
         far = f"not trusted beyond {self.horizon_s} s" if self.horizon_s else "not trusted"
-        return f"{far}: {self._numbers()}"
+        return f"{far}: {self.numbers()}"
 
-    def _numbers(self) -> str:
+    def numbers(self) -> str:
+        """What speaks for or against the next horizon, for people, e.g. 'error 0.41 of 0.25 allowed'."""
         if self.error is None or self.width is None:
             return "too few scores"
         if self.error <= self.error_allowed < inf and self.width > self.width_allowed:

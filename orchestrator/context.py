@@ -159,15 +159,14 @@ class PlanningContext:
             quantity=forecast.quantity.value,
             model=forecast.model,
             issued_at=forecast.issued_at,
-            horizon_s=horizon_s,
+            horizon_s=forecast.horizon_s,
             level=level,
             q05=forecast.at(0.05),
             q50=forecast.at(0.5),
             q90=forecast.at(0.9),
             value=forecast.at(level),
             trusted_s=forecast.trust.horizon_s,
-            trust=forecast.trust.describe(),
-            doubt=forecast.trust.doubt(),
+            trust=forecast.trust.numbers(),
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import isfinite, sqrt
+from typing import NamedTuple
 
 from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
@@ -129,16 +130,23 @@ class _MeasuredRate:
 MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}
 
 
-def _fan(demand: Demand, state: PairState, horizon_s: int, peak: Quantity) -> tuple[Forecast | None, Forecast | None]:
-    """What is forecast of a peak and of its mean within the nearest trusted horizon that is long enough."""
+class _Fan(NamedTuple):
+    """What is forecast of a peak, and of its mean."""
+
+    peak: Forecast | None = None
+    mean: Forecast | None = None
+
+
+def _fan(demand: Demand, state: PairState, horizon_s: int, peak: Quantity) -> _Fan:
+    """What is forecast within the nearest trusted horizon that is long enough."""
     for far in demand.config.demand.instead_of.get(horizon_s, ()):
         found = state.forecasts.get((far, peak))
         if found is not None and demand.believes(found):
-            return found, state.forecasts.get((far, MEAN_OF[peak]))
-    return None, None
+            return _Fan(found, state.forecasts.get((far, MEAN_OF[peak])))
+    return _Fan()
 
 
-def _rate(demand: Demand, fan: tuple[Forecast | None, Forecast | None], known: _MeasuredRate) -> Rate:
+def _rate(demand: Demand, fan: _Fan, known: _MeasuredRate) -> Rate:
     config, (peak, mean) = demand.config, fan
     if peak is None:
         return Rate(known.measured, known.typical, known.measured, 0.0)

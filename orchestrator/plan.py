@@ -108,8 +108,8 @@ def _not_trusted(context: PlanningContext, planned: Sequence[Step]) -> Iterator[
     done = {(step.action.kind, step.action.target) for step in planned}
     for step in _planned(context.believing(), STRATEGIES).steps:
         action, proof = step.action, step.reason.forecast
-        doubted = proof is not None and proof.trusted_s is not None and proof.trusted_s < proof.horizon_s
-        if proof is not None and doubted and (action.kind, action.target) not in done and not step.renewal:
+        known = step.renewal or (action.kind, action.target) in done
+        if proof is not None and proof.doubt and not known:
             subject = f"{action.describe()} for what {proof.pair} may need {when(proof.horizon_s)}"
             about = step.reason.where.get("link", action.target)
             yield Refusal(RefusalCode.NOT_TRUSTED, about, subject, proof.doubt, action, step.lead_s)

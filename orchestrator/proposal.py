@@ -83,7 +83,7 @@ def refusal_from_json(body: Json) -> Refusal:
 class Evidence:
     """The forecast behind a need: quantiles of one quantity of one pair, and the level whose `value` counts.
 
-    `trusted_s` is how far ahead such forecasts have held, `trust` and `doubt` say so with numbers.
+    `trusted_s` is how far ahead such forecasts have held, `trust` are the numbers for or against it.
     """
 
     pair: str
@@ -98,17 +98,24 @@ class Evidence:
     q05: float | None = None
     trusted_s: int | None = None
     trust: str = ""
-    doubt: str = ""
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the forecast may not be planned on, None when it may: it speaks farther ahead than it is trusted."""
+        if self.trusted_s is None or self.horizon_s <= self.trusted_s:
+            return None
+        return f"not trusted{(self.trusted_s and f' beyond {self.trusted_s} s') or ''}: {self.trust}"
 
     def describe(self, decided_at: Seconds) -> str:
         """The forecast for people, as it was when the action was decided."""
         number = number_of(self.quantity)
         age = "" if self.issued_at is None else f", {decided_at - self.issued_at:.1f} s old"
+        trusted = f"; trusted {self.trusted_s} s ahead: {self.trust}" if self.trust else ""
         low = "" if self.q05 is None else f"5 % below {number(self.q05)}, "
         return (
             f"forecast: {self.pair} {self.quantity} within {self.horizon_s} s by {self.model}{age}: "
             f"median {number(self.q50)}, {low}90 % below {number(self.q90)}, "
-            f"used {number(self.value)} (level {self.level:g}){self.trust and f'; {self.trust}'}"
+            f"used {number(self.value)} (level {self.level:g}){trusted}"
         )
 
 
