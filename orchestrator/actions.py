@@ -204,6 +204,10 @@ class ReserveBandwidth(BandwidthAction):
 
     kind: ClassVar[str] = "reserve_bandwidth"
 
+    @property
+    def gives(self) -> bool:
+        return True
+
     def inverse(self) -> "ReleaseBandwidth":
         return ReleaseBandwidth(self.key, self.pair, self.bytes_per_s, self.limits, self.lease_s, self.dscp)
 

@@ -8,14 +8,13 @@ import structlog
 
 from cpdb import ActionRecord, OutcomeKind, Seconds, SettingsError, Store, StoreError
 from orchestrator.act import Executor, Hypervisors, QueueKeeper
-from orchestrator.actions import Action, ReserveBandwidth, ScaleOut, from_json
+from orchestrator.actions import Action, from_json
 from orchestrator.config import OrchestratorConfig
 from orchestrator.decide import Decider, Decision, QueueHealth, up_to_date
 from orchestrator.duty import Turn
 from orchestrator.judge.judge import Judge, is_open
 from orchestrator.judge.shortages import ShortageWatch
 from orchestrator.judge.standing import objection, with_standing
-from orchestrator.machine_actions import Resize
 from orchestrator.observe.gather import Paths
 from orchestrator.plan import Plan
 from orchestrator.proposal import WAITING, Reason, Refusal, Step, record
@@ -209,6 +208,5 @@ def lasts(decision: Decision, one: ActionRecord) -> bool:
         action = from_json(one.kind, one.body)
     except SettingsError:
         return False
-    # What is given can be taken back; a place, or what was given back, is watched for its time alone.
-    given = isinstance(action, ReserveBandwidth | ScaleOut) or (isinstance(action, Resize) and not action.shrinks)
-    return given and action.shown_by(decision.world)
+    # A place, or what was given back, is watched for its time alone.
+    return action.gives and action.shown_by(decision.world)

@@ -97,6 +97,14 @@ class Resize(VmChange[Amount]):
     def shrinks(self) -> bool:
         return self.after < self.before
 
+    @property
+    def gives(self) -> bool:
+        return not self.shrinks
+
+    @property
+    def had(self) -> float | None:
+        return float(self.before)
+
     def turns(self, before: Action, /) -> bool:
         return before.shrinks != self.shrinks
 
@@ -270,6 +278,10 @@ class ScaleOut(ScalingChange):
 
     kind: ClassVar[str] = "scale_out"
     comes: ClassVar[bool] = True
+
+    @property
+    def gives(self) -> bool:
+        return True
 
     def inverse(self) -> "ScaleIn":
         return ScaleIn(self.virtual_ip, self.vm, self.host, self.how)

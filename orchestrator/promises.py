@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from cpdb import ActionRecord, Json, LinkLoad, Seconds, show_rate
-from orchestrator.actions import MigrateVm, ReserveBandwidth, ScaleOut, SetCpuLimit, SetMemory
-from orchestrator.machine_actions import SetVcpus
+from cpdb import ActionRecord, Json, LinkLoad, Pair, Seconds, show_rate
+from orchestrator.actions import MigrateVm, ScalingChange, moves_of, scalings_of
 from orchestrator.verdicts import BEFORE_S, Case, Moment, PromiseVerdict, Words, timed, weigh
 
 # After the time by which a need was expected, it is watched this long.
@@ -60,8 +59,9 @@ class _GivingWay:
     usual: Mapping[str, float]
 
     @classmethod
-    def of(cls, case: Case, action: ReserveBandwidth) -> "_GivingWay":
-        limits = {str(one.pair): one.bytes_per_s for one in action.limits}
+    def of(cls, case: Case) -> "_GivingWay":
+        rows = case.record.body.get("limits", ())
+        limits = {str(Pair(row["source"], row["virtual_ip"])): float(row["bytes_per_s"]) for row in rows}
         since = case.record.issued_at - BEFORE_S
         before = {
             pair: [rate for t, rate in case.measured.pairs.get(pair, ()) if since < t <= case.record.issued_at]
@@ -102,12 +102,11 @@ class PairRatePromise(Promise):
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
         loads = case.measured.links.get(case.record.reason.get("where", {}).get("link", ""), ())
-        action = case.action
-        if not isinstance(action, ReserveBandwidth) or not case.record.reason.get("capacity") or not loads:
+        if not case.record.reason.get("capacity") or not loads:
             # Where nobody measures the link, a need of half of what was promised counts as one that would be short.
             yield from _sent(case, self.pair, self.value)
             return
-        giving = _GivingWay.of(case, action)
+        giving = _GivingWay.of(case)
         for load, seconds in timed(loads, case):
             yield self._on_link(case, load, seconds, giving)
 
@@ -174,8 +173,9 @@ class HeadroomPromise(Promise):
         return Words(" and ".join(self.vms), "", f"{peak:.2f} cores")
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
-        if isinstance(case.action, ScaleOut):
-            yield from self._joined(case, case.action)
+        coming = [one for one in scalings_of(case.actions) if one.comes]
+        if coming:
+            yield from self._joined(case, coming[0])
             return
         for name in self.vms:
             room = case.record.reason.get("headrooms", {}).get(name)
@@ -187,7 +187,7 @@ class HeadroomPromise(Promise):
                 part = seconds / len(self.vms)
                 yield Moment(load.t, part, without if more is not None else None, after, load.cpu_cores_used)
 
-    def _joined(self, case: Case, action: ScaleOut) -> Iterator[Moment]:
+    def _joined(self, case: Case, action: ScalingChange) -> Iterator[Moment]:
         others = {name: {load.t: load for load in case.measured.vms.get(name, ())} for name in self.vms}
         comer = {load.t: load for load in case.measured.vms.get(action.vm, ())}
         first = next(iter(others.values()), {})
@@ -225,7 +225,7 @@ class CoresPromise(Promise):
         return Words(self.vm, f"{self.value:.2f} cores", f"{peak:.2f}", grows)
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
-        before = float(case.action.before) if isinstance(case.action, SetCpuLimit | SetVcpus) else None
+        before = case.had
         for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
             now, need = _cpu_load(load.cpu_cores_used, load.cpu_cores_limit), load.cpu_cores_used
             if now >= 1:
@@ -251,7 +251,7 @@ class MemoryPromise(Promise):
         return Words(self.vm, f"{self.value >> 20} MiB", f"{peak / (1 << 20):.0f}", grows)
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
-        before = case.action.before if isinstance(case.action, SetMemory) else None
+        before = case.had
         for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
             used = load.memory_bytes_used
             now = used / (FULL_SHARE * max(1, load.memory_bytes_limit))
@@ -294,13 +294,13 @@ class LinkRatePromise(Promise):
         return Words(self.link, show_rate(self.value), show_rate(peak), doing_s=_copying_s(case))
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
-        full = FULL_SHARE * self.value
+        full, moving = FULL_SHARE * self.value, moves_of(case.actions)
         for load, seconds in timed(case.measured.links.get(self.link, ()), case):
             rate = load.bytes / load.interval_s
-            if not isinstance(case.action, MigrateVm):
+            if not moving:
                 yield Moment(load.t, seconds, None, rate / full, rate)
                 continue
-            moved = case.measured.served_at(case.action.vm, load.t, "bytes_per_s")
+            moved = case.measured.served_at(moving[0].vm, load.t, "bytes_per_s")
             with_it, without = (rate, rate + moved) if case.acted else (rate - moved, rate)
             yield Moment(load.t, seconds, without / full, with_it / full, without)
 
@@ -324,8 +324,7 @@ class HostCoresPromise(Promise):
         return Words(self.host, f"{self.value:.2f} cores", f"{peak:.2f}", doing_s=_copying_s(case))
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
-        action = case.action
-        mover, goal = (action.vm, action.after) if isinstance(action, MigrateVm) else ("", "")
+        mover, goal = next(((one.vm, one.after) for one in moves_of(case.actions)), ("", ""))
         there = {load.t: load for load in case.measured.host_loads if load.host == goal}
         own = [load for load in case.measured.host_loads if load.host == self.host]
         for load, seconds in timed(own, case):

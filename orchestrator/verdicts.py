@@ -188,12 +188,17 @@ class Case:
     lapsed_at: Seconds | None = None
 
     @cached_property
-    def action(self) -> Action | None:
-        """What was done or advised; None where another version wrote it."""
+    def actions(self) -> tuple[Action, ...]:
+        """What was done or advised; () where another version wrote it."""
         try:
-            return from_json(self.record.kind, self.record.body)
+            return (from_json(self.record.kind, self.record.body),)
         except SettingsError:
-            return None
+            return ()
+
+    @property
+    def had(self) -> float | None:
+        """How much there was of what it changed, where that is an amount."""
+        return next((one.had for one in self.actions), None)
 
     @property
     def acted(self) -> bool:

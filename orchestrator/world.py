@@ -195,6 +195,16 @@ class Action(ABC):
         """Whether it makes something smaller that has a size."""
         return False
 
+    @property
+    def gives(self) -> bool:
+        """Whether it gives something that is taken back when it is no longer needed."""
+        return False
+
+    @property
+    def had(self) -> float | None:
+        """How much there was of what it changes, where that is an amount."""
+        return None
+
     def turns(self, _before: "Action", /) -> bool:
         """Whether it goes back on an earlier change of the same thing."""
         return False

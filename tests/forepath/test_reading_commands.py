@@ -16,10 +16,8 @@ COMMANDS = sorted(
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    told = (
-        "actions apply check demo explain forecast orchestrate pairs paths pause plan predict reservations resume run"
-    )
-    assert " ".join(COMMANDS) == told + " status"
+    told = "actions apply check demo explain forecast orchestrate pairs paths pause plan predict report reservations"
+    assert " ".join(COMMANDS) == told + " resume run status whatif"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
