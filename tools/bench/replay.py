@@ -15,7 +15,7 @@ from orchestrator import HostSpec, OrchestratorConfig, VmSpec
 from predictor import PredictorConfig
 from tools.bench.figures import BenchTarget, Result
 
-LEAVES, SPINES, CLIENTS_A_PAIR = 10, 4, 10
+LEAVES, SPINES, PAIRS_A_CLIENT = 10, 4, 10
 FABRIC_BYTES_PER_S, ACCESS_BYTES_PER_S = 1.25e9, 1.25e8
 HOUR_S, HOUR_LIMIT_S = 3600, 120.0
 BYTES_PER_CONNECTION, USUAL_BYTES_PER_S = 1e5, 1.2e6
@@ -33,6 +33,11 @@ class ReplayScale:
     seconds: int = 60
     policy: ReplayPolicy = ReplayPolicy.REACTIVE
     seed: int = 1
+
+    @property
+    def clients(self) -> int:
+        """Each talks to ten services, or to all there are."""
+        return -(-self.pairs // min(PAIRS_A_CLIENT, self.vms))
 
 
 def measure(scale: ReplayScale) -> Result:
@@ -76,12 +81,11 @@ def _shares(profile: cProfile.Profile) -> dict[str, float]:
 
 def _scene(scale: ReplayScale) -> ReplayScene:
     """Leaves and spines; clients and hosts at the leaves in turn, machines on the hosts in turn, a service for each."""
-    clients = max(1, scale.pairs // CLIENTS_A_PAIR)
     leaves, spines = [f"leaf{n}" for n in range(LEAVES)], [f"spine{n}" for n in range(SPINES)]
     nodes = [Node(name, NodeKind.SWITCH, dpid=number) for number, name in enumerate(leaves + spines, 1)]
-    nodes += [Node(f"c{n}", NodeKind.CLIENT) for n in range(clients)]
+    nodes += [Node(f"c{n}", NodeKind.CLIENT) for n in range(scale.clients)]
     links = [Link(leaf, 0, spine, 0, FABRIC_BYTES_PER_S) for leaf in leaves for spine in spines]
-    ends = [f"c{n}" for n in range(clients)] + [f"h{n}" for n in range(scale.hosts)]
+    ends = [f"c{n}" for n in range(scale.clients)] + [f"h{n}" for n in range(scale.hosts)]
     links += [Link(leaves[n % LEAVES], 0, name, 0, ACCESS_BYTES_PER_S) for n, name in enumerate(ends)]
     hosts = tuple(HostSpec(f"h{n}", "", "", 16.0, 64 * GIB) for n in range(scale.hosts))
     vms = tuple(
@@ -115,8 +119,7 @@ def _address(net: int, number: int) -> str:
 def _load(scale: ReplayScale) -> OfferedLoad:
     """Waves of five minutes, each pair's in its own phase and height, with noise."""
     rng = np.random.default_rng(scale.seed)
-    clients = max(1, scale.pairs // CLIENTS_A_PAIR)
-    chosen = rng.choice(clients * scale.vms, scale.pairs, replace=False).tolist()
+    chosen = rng.choice(scale.clients * scale.vms, scale.pairs, replace=False).tolist()
     pairs = tuple(Pair(f"c{one // scale.vms}", _address(1, one % scale.vms)) for one in chosen)
     t = np.arange(scale.seconds)[:, None]
     waves = 1.0 + 0.8 * np.sin(2 * np.pi * (t / 300.0 + rng.random(scale.pairs)))
