@@ -21,6 +21,8 @@ POOL_SLOWER = 4.0
 WORST = 10.0
 # Learning rate: sharpness grows with the root of the number of windows, see `LossScoreboard.weights`.
 SHARPNESS = 1.5
+# Who loses so many times the reference's loss more than the best has no say, and less than so much is no loss.
+HOPELESS, FAULTLESS = 1e6, 1e-3
 # A half life is at least so many lengths of the window, or luck would choose.
 MIN_WINDOWS = 4
 NEVER = -(10**9)
@@ -134,7 +136,8 @@ class LossScoreboard:
         best = ratio.min(axis=0)
         lost = self._lost(ratio.argmin(axis=0)[None], rows)
         sharpness = SHARPNESS * np.sqrt((self._prior + count.max(axis=0)) / np.minimum(lost, 1.0))
-        say = np.exp(sharpness * (np.where(np.isfinite(best), best, 0.0) - ratio))
+        ahead = np.where(np.isfinite(best), best, 0.0) - ratio
+        say = np.exp(sharpness * np.maximum(ahead, -HOPELESS))
         shares: Floats = say / np.maximum(say.sum(axis=0), 1e-9)
         return shares
 
@@ -148,7 +151,7 @@ class LossScoreboard:
         )
         unit = against / np.maximum(count, 1e-9)
         lost: Floats = (loss + unit) / np.maximum(against + unit, 1e-30)
-        return np.where(against > 0, lost, 1.0)
+        return np.where(against > 0, np.maximum(lost, FAULTLESS), 1.0)
 
     def forget(self, series: Ints, share: float) -> None:
         """Leaves only `share` of what was noted about some series: they have begun to behave otherwise."""

@@ -96,7 +96,11 @@ def test_minutes_ahead(forepath: Forepath, foreseen: Store) -> None:
 
 
 def test_scores_tell_each_model_beside_ewma(forepath: Forepath, foreseen: Store) -> None:
-    scores = forepath("forecast", "--scores", "--json", "-").json()["scores"]
+    told = forepath("forecast", "--scores", "--json", "-").json()
+    scores, shares = told["scores"], told["shares"]
+    assert set(shares) == {"naive", "ewma", "train_mean"} and sum(shares.values()) == pytest.approx(1.0, abs=0.01)
+    heaviest = max(shares, key=lambda name: shares[name])
+    assert f"models fast    {heaviest} {shares[heaviest]:.0%}" in forepath("status").out
     assert {one["model"] for one in scores} == {"naive", "ewma", "train_mean", "auto"}
     assert all(one["relative"] == pytest.approx(1.0) for one in scores if one["model"] == "ewma" and one["pinball"])
     assert all(0 <= one["covered_q90"] <= 1 and one["count"] > 0 for one in scores)

@@ -61,6 +61,14 @@ def test_where_the_best_hardly_errs_the_second_best_is_soon_silent():
     assert say(close, "naive") > say(clear, "naive")
 
 
+def test_next_to_nothing_and_very_much_are_losses_too():
+    for losses in ((1e-30, 1e-30, 0.0), (1e30, 1e-8, 1e-8), (0.0, 0.0, 0.0)):
+        book = scoreboard()
+        play(book, losses, range(30))
+        weights = book.weights(np.ones(book.loss.shape, dtype=bool))
+        assert np.isfinite(weights).all() and np.allclose(weights.sum(axis=0), 1.0)
+
+
 def test_a_model_that_fails_after_a_change_is_demoted_within_a_few_windows():
     book = scoreboard()
     play(book, (1.0, 1.0, 0.4), range(120))
