@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import sqrt
+from math import inf, sqrt
+from typing import Any
 
 from cpdb import (
     HealthReport,
@@ -60,6 +61,43 @@ def routed(store: Store, now: float) -> Routed:
     topology = Topology.of(nodes, store.inventory.links())
     splits = find_split_paths(store.wanted.splits(), topology, now)
     return Routed(topology, splits, {node.name: node.address for node in nodes})
+
+
+@dataclass(slots=True)
+class PathReader:
+    """A path function that looks at topology and splits again when what it knows is older than `seconds_fresh`.
+
+    Where neither has changed, the paths that it has found stay.
+    """
+
+    store: Store
+    seconds_fresh: float
+    clock: Callable[[], float]
+    _read_at: float = -inf
+    _facts: tuple[list[Any], ...] = ()
+    _ways: Routed | None = None
+    _known: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+
+    def __call__(self, source: str, destination: str) -> tuple[str, ...]:
+        """Names of the nodes on the way, both ends included; empty when there is none."""
+        now = self.clock()
+        if self._ways is None or now - self._read_at > self.seconds_fresh:
+            self._ways = self._looked_at(now)
+        found = self._known.get((source, destination))
+        if found is None:
+            found = self._known[source, destination] = self._ways.path(source, destination)
+        return found
+
+    def _looked_at(self, now: float) -> Routed:
+        inventory, self._read_at = self.store.inventory, now
+        places = [(one.name, one.kind, one.address, one.attached_to, one.port) for one in inventory.nodes()]
+        splits = [one for one in self.store.wanted.splits() if one.expires_at is None or one.expires_at > now]
+        facts = places, inventory.links(), splits
+        if self._ways is not None and facts == self._facts:
+            return self._ways
+        self._facts = facts
+        self._known.clear()
+        return routed(self.store, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from cpdb import FILE_VARIABLE, MBIT, SettingsError, Store
-from forepath.paths import routed
+from forepath.paths import PathReader
 from forepath.settings import (
     Settings,
     declared_links,
@@ -38,7 +38,6 @@ from orchestrator import (
     whole,
 )
 from predictor import PredictorConfig
-from ryu_apps import Routed
 
 if TYPE_CHECKING:
     from backtest.whatif import ReplayScene
@@ -144,34 +143,19 @@ def queue_specs(settings: Settings) -> Iterator[QueueSpec]:
             yield QueueSpec(f"{one.a}>{one.b}", one.queue_device, capacity, one.guaranteed_share)
 
 
-def path_reader(
-    store: Store, seconds_fresh: float, clock: Callable[[], float]
-) -> Callable[[str, str], tuple[str, ...]]:
-    """A path function that reads topology and splits again when what it knows is older than `seconds_fresh`."""
-    known: list[tuple[float, Routed]] = []
-
-    def path(source: str, destination: str) -> tuple[str, ...]:
-        now = clock()
-        if not known or now - known[0][0] > seconds_fresh:
-            known[:] = [(now, routed(store, now))]
-        return known[0][1].path(source, destination)
-
-    return path
-
-
 def make_orchestrator(
     config: OrchestratorConfig, store: Store, clock: Callable[[], float], hypervisors: Hypervisors | None = None
 ) -> Orchestrator:
     """An orchestrator on the declared libvirt hosts, or on the hypervisors given, and on the declared queues."""
     drivers = hypervisors or with_pools(_libvirt(config), store, config)
     queues = QueueKeeper(OvsQueues(config.declared.queues), bool(config.act)) if config.declared.queues else None
-    return Orchestrator(config, store, drivers, path_reader(store, 1.0, clock), queues)
+    return Orchestrator(config, store, drivers, PathReader(store, 1.0, clock), queues)
 
 
 def make_approval(config: OrchestratorConfig, store: Store, clock: Callable[[], float]) -> Approval:
     """Plans for a person to read and apply, on the declared libvirt hosts."""
     queues = OvsQueues(config.declared.queues)
-    paths = path_reader(store, 1.0, clock)
+    paths = PathReader(store, 1.0, clock)
     return Approval(config, store, with_pools(_libvirt(config), store, config), paths, lambda: whole(queues))
 
 

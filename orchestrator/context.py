@@ -53,6 +53,7 @@ class PlanningContext:
     # Made anew for each snapshot of the world: who is where changes with it.
     _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _needed: dict[tuple[LinkKey, int], BytesPerS] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _tight: dict[int, frozenset[LinkKey]] = field(default_factory=dict, init=False, repr=False, compare=False)
     # By horizon and link: what its pairs may need if all needed their most at once, and what is measured of them.
     _at_most: dict[int, Mapping[LinkKey, Sequence[BytesPerS]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -115,6 +116,20 @@ class PlanningContext:
         if (key, horizon_s) not in self._needed:
             self._needed[key, horizon_s] = needed_on(self, self.world.links[key], horizon_s)
         return self._needed[key, horizon_s]
+
+    def tight_links(self, horizon_s: int) -> frozenset[LinkKey]:
+        """Links that might have less left than weights are to leave, if one service sent everything over them."""
+        if horizon_s not in self._tight:
+            world, settings = self.world, self.config
+            all_of = (self.demand.at(horizon_s, world.pairs_of(address)) for address in world.virtual_ips)
+            most = max((sum(one.bytes.need for one in own) for own in all_of), default=0.0)
+            share = (1.0 - settings.weights.below) * settings.bandwidth.headroom
+            self._tight[horizon_s] = frozenset(
+                key
+                for key, link in world.links.items()
+                if link.capacity_bytes_per_s and self.needed(key, horizon_s) + most > share * link.capacity_bytes_per_s
+            )
+        return self._tight[horizon_s]
 
     def fits(self, link: LinkState, horizon_s: int) -> bool:
         """Whether a link carries all that is asked of it even if every pair needed its most at once.

@@ -1,7 +1,7 @@
 """Turns forecasts and measurements into what each pair must be able to get, and pairs into what they need together."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from typing import NamedTuple
 
@@ -56,6 +56,12 @@ class Demand:
     factor: float = 1.0
     _known: dict[tuple[Pair, int], PairDemand] = field(default_factory=dict, repr=False, compare=False)
     _scaled: dict[float, "Demand"] = field(default_factory=dict, repr=False, compare=False)
+    # Of whom a forecast that is not trusted was passed over: of all others, trust in everything would ask for the same.
+    _passed_over: set[tuple[Pair, int]] = field(default_factory=set, repr=False, compare=False)
+
+    def pass_over(self, pair: Pair, horizon_s: int) -> None:
+        """Notes that a forecast was not made use of because it is not trusted."""
+        self._passed_over.add((pair, horizon_s))
 
     def scaled(self, factor: float) -> "Demand":
         """The same with a factor on the margin; kept, since kinds of action share factors."""
@@ -84,7 +90,7 @@ class Demand:
         if self.believing or self.config.policy != "predictive":
             return False
         believing = Demand(self.world, self.config, True, self.factor)
-        own = any(_more(one, believing.of(*key)) for key, one in self._known.items() if key[1])
+        own = any(_more(self.of(*key), believing.of(*key)) for key in self._passed_over)
         return own or any(one.doubted for one in self._scaled.values())
 
 
@@ -107,7 +113,7 @@ def _pair_demand(demand: Demand, state: PairState, horizon_s: int) -> PairDemand
     )
     connections = _rate(demand, _fan(demand, state, horizon_s, Quantity.CONNECTIONS_PEAK), measured)
     noise = _chance(state.typical_connections_per_s, connections.typical, config)
-    connections = replace(connections, chance=noise)
+    connections = Rate(connections.measured, connections.typical, connections.need, noise, connections.forecast)
     measured = _MeasuredRate(state.bytes_per_s, state.typical_bytes_per_s, cap)
     sent = _rate(demand, _fan(demand, state, horizon_s, Quantity.BYTES_PEAK), measured)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
@@ -143,6 +149,8 @@ def _fan(demand: Demand, state: PairState, horizon_s: int, peak: Quantity) -> _F
         found = state.forecasts.get((far, peak))
         if found is not None and demand.believes(found):
             return _Fan(found, state.forecasts.get((far, MEAN_OF[peak])))
+        if found is not None:
+            demand.pass_over(state.pair, horizon_s)
     return _Fan()
 
 

@@ -254,6 +254,12 @@ class _WorldIndex:
     pairs_of: dict[str, list[Pair]] = field(default_factory=dict)
     pairs_on: dict[LinkKey, list[Pair]] = field(default_factory=dict)
 
+    def keep_pairs(self, before: "_WorldIndex") -> None:
+        """Takes over what another snapshot with the same pairs has found of them."""
+        self.pairs_to.update(before.pairs_to)
+        self.pairs_of.update(before.pairs_of)
+        self.pairs_on.update(before.pairs_on)
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -314,4 +320,7 @@ class World:
 
 def apply(world: World, action: Action) -> World:
     """The world as it is once `action` is done."""
-    return action.applied_to(world)
+    after = action.applied_to(world)
+    if after is not world and after.pairs is world.pairs:
+        after._index.keep_pairs(world._index)
+    return after

@@ -7,7 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cpdb import NO_MODEL, Forecast, ForecastBatch, Pair, Quantity, Seconds, Subject, SubjectKind, nearest_level
+from cpdb import (
+    NO_MODEL,
+    Forecast,
+    ForecastBatch,
+    Pair,
+    Quantity,
+    Seconds,
+    Subject,
+    SubjectKind,
+    Trust,
+    nearest_level,
+)
 from orchestrator.observe.window import Floats, Listed, Traffic, sum_by
 
 
@@ -77,6 +88,7 @@ class IssuedForecasts:
     places: Mapping[Pair, int]
     cells: Mapping[Cell, int]
     values: "memoryview[float]"
+    _trust: dict[tuple[int, Quantity], Trust] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, batch: ForecastBatch, places: Mapping[Pair, int]) -> "IssuedForecasts":
@@ -96,7 +108,13 @@ class IssuedForecasts:
         said = {level: value for level, value in known if value == value} if model != NO_MODEL else {}
         if not said:
             return None
-        return Forecast(pair, batch.issued_at, *key, batch.models[model], said, trust=batch.trust_at(place, key[1]))
+        return Forecast(pair, batch.issued_at, *key, batch.models[model], said, None, self._trusted(place, key[1]))
+
+    def _trusted(self, place: int, quantity: Quantity) -> Trust:
+        found = self._trust.get((place, quantity))
+        if found is None:
+            found = self._trust[place, quantity] = self.batch.trust_at(place, quantity)
+        return found
 
 
 def expected_pairs(issued: IssuedForecasts, level: float) -> list[Pair]:

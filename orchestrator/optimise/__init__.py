@@ -22,7 +22,7 @@ from orchestrator.optimise.scenarios import (
     of_quantiles,
     scenarios,
 )
-from orchestrator.optimise.shares import Rows, best_shares, fair_shares
+from orchestrator.optimise.shares import Rows, best_shares, fair_shares, headroom_bound
 from orchestrator.optimise.split_strategies import (
     Ewma,
     Fixed,
@@ -67,6 +67,7 @@ __all__ = [
     "cost",
     "fair_shares",
     "first_batch",
+    "headroom_bound",
     "hedge",
     "history_for",
     "improve",

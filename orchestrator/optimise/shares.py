@@ -26,6 +26,28 @@ class Rows:
         return np.asarray(1.0 - self.base - self.per_share @ shares, dtype=np.float64)
 
 
+def headroom_bound(rows: Rows, least: float) -> float:
+    """No shares leave the tightest place more than this: it costs no program to know.
+
+    By weak duality: any weights of places give a bound. Tried are each place alone, and those that are loaded through
+    one destination only, in proportion to how little a share adds there: the answer, where there is nothing else.
+    """
+    room, per_share, count = 1.0 - rows.base, rows.per_share, rows.per_share.shape[1]
+    if count * least >= 1.0 or not len(room):
+        return float("inf")
+    weights = np.eye(len(room))
+    alone = (per_share > 0).sum(axis=1) == 1
+    # Of each destination's own places the one that has least.
+    found = (np.flatnonzero(alone & (column > 0)) for column in per_share.T)
+    if own := [int(places[np.argmin(room[places])]) for places in found if len(places)]:
+        together = np.zeros(len(room))
+        together[own] = 1.0 / per_share[own].sum(axis=1)
+        weights = np.vstack([weights, together / together.sum()])
+    loads = weights @ per_share
+    most = weights @ room - least * loads.sum(axis=1) - (1.0 - count * least) * loads.min(axis=1)
+    return float(most.min())
+
+
 def best_shares(rows: Rows, least: float) -> Floats:
     """The shares (destinations, summing to 1, none below `least`) with the largest smallest headroom.
 

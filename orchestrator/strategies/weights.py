@@ -1,6 +1,7 @@
 """Strategy: where a destination will run short, new communications go to those that will have most left."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -89,8 +90,10 @@ def _pinned(world: World, vip: VirtualIp, names: Sequence[str], wants: Sequence[
     return found
 
 
-def places(context: PlanningContext, service: Service, horizon_s: int) -> Places:
-    """Every place that the service's shares load differently."""
+def places(
+    context: PlanningContext, service: Service, horizon_s: int, among: AbstractSet[LinkKey] | None = None
+) -> Places:
+    """Every place that the service's shares load differently; of links only those `among` these, if that is given."""
     table = Places(service)
     cores = {name: _cores(context, service, name) for name in service.names}
     known = [one for one in cores.values() if one is not None]
@@ -98,7 +101,8 @@ def places(context: PlanningContext, service: Service, horizon_s: int) -> Places
         vm, cost = context.world.vms.get(name), cores[name]
         if vm is not None and known:
             _compute(table, _Machine(context, service, vm, horizon_s), max(known) if cost is None else cost)
-        _ways(context, table, name, vm.host if vm else name, horizon_s)
+        if among is None or among:
+            _ways(context, table, name, vm.host if vm else name, horizon_s)
     # A place that the shares do not load more or less says nothing about them.
     idle = [place for place, own in table.per_share.items() if _flat(own, len(service.names))]
     for place in idle:
@@ -191,6 +195,8 @@ def _for_service(context: PlanningContext, vip: VirtualIp) -> Iterator[Step | Re
         return
     settings = context.config.weights
     horizons = context.acting_horizons(SetWeights.kind, Circumstances(vip.address))
+    if not context.world.wanted.weights.get(vip.address) and _roomy(context, vip, names, horizons):
+        return
     tables = {one: places(context, service_of(context, vip, names, one), one) for one in horizons}
     if not any(table.base for table in tables.values()):
         return
@@ -200,13 +206,24 @@ def _for_service(context: PlanningContext, vip: VirtualIp) -> Iterator[Step | Re
     if now >= settings.below:
         yield from _back(context, table, worst)
         return
-    best = _best(table)
+    # numpy and scipy take half a second to import, which most commands need not spend.
+    from orchestrator.optimise import headroom_bound
+
+    rows = _rows(table)
+    # Whoever cannot gain enough by any split needs no program to say so.
+    best = _best(table, rows) if headroom_bound(rows, LEAST_SHARE) - now >= settings.min_gain else shares
     if table.least(best) - now < settings.min_gain:
         fullest = min(table.base, key=lambda one: (table.left(shares, one), one))
         text = f"{fullest} has {now:.0%} left, and no split leaves {settings.min_gain:.0%} more"
         yield Refusal(RefusalCode.NO_GAIN, vip.address, f"other weights for {vip.name}", text)
     elif max(abs(best[name] - shares[name]) for name in names) >= settings.min_gain:
         yield _step(context, table, best, worst)
+
+
+def _roomy(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizons: Sequence[int]) -> bool:
+    """Whether all of a service's places have enough: links that have it whatever the shares are not looked at."""
+    tables = (places(context, service_of(context, vip, names, one), one, context.tight_links(one)) for one in horizons)
+    return all(table.least(table.service.shares) >= context.config.weights.below for table in tables)
 
 
 def _back(context: PlanningContext, table: Places, horizon_s: int) -> Iterator[Step]:
@@ -218,11 +235,10 @@ def _back(context: PlanningContext, table: Places, horizon_s: int) -> Iterator[S
         yield _step(context, table, service.declared, horizon_s)
 
 
-def _best(table: Places) -> dict[str, float]:
-    # numpy and scipy take half a second to import, which most commands need not spend.
+def _best(table: Places, rows: "Rows") -> dict[str, float]:
     from orchestrator.optimise import best_shares
 
-    found = best_shares(_rows(table), LEAST_SHARE)
+    found = best_shares(rows, LEAST_SHARE)
     return {name: float(share) for name, share in zip(table.service.names, found, strict=True)}
 
 

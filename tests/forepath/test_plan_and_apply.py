@@ -10,6 +10,7 @@ from cpdb import OutcomeKind, SettingsError, Store
 from forepath import processes
 from forepath.demo.layout import LabLayout
 from forepath.demo.simulated import SimulatedController
+from forepath.paths import PathReader
 from forepath.settings import Settings
 from orchestrator import Approval, FakeHypervisors, FakeVm
 
@@ -34,7 +35,7 @@ class Stage:
         self.hypervisors = FakeHypervisors(
             {host.name: host for host in config.declared.hosts}, self.machines, lambda _vm, _now: 0.05
         )
-        paths = processes.path_reader(self.store, 1.0, self.clock)
+        paths = PathReader(self.store, 1.0, self.clock)
         self.approval = Approval(config, self.store, self.hypervisors, paths)
 
     def clock(self) -> float:

@@ -14,7 +14,8 @@ import pytest
 from cpdb import HealthReport, MachineReport, OutcomeKind, Standing, Store, open_store
 from forepath.demo.layout import LabLayout, LabVm, ServiceSpec
 from forepath.demo.scene import scene
-from forepath.processes import orchestrator_config, path_reader, with_pools
+from forepath.paths import PathReader
+from forepath.processes import orchestrator_config, with_pools
 from forepath.settings import Settings, declare
 from orchestrator import LibvirtHypervisors, LibvirtPool, MigrateVm, Orchestrator, OrchestratorConfig
 from tools.lab.stage import on_stage
@@ -52,7 +53,7 @@ class Scaled:
 
     def fresh(self, config: OrchestratorConfig) -> Orchestrator:
         drivers = with_pools(LibvirtHypervisors(config.declared.hosts), self.store, config)
-        return Orchestrator(config, self.store, drivers, path_reader(self.store, 1.0, time.time))
+        return Orchestrator(config, self.store, drivers, PathReader(self.store, 1.0, time.time))
 
     def with_least(self, least: int) -> None:
         """Another orchestrator, as after a change of the settings file."""

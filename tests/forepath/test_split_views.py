@@ -5,8 +5,8 @@ import time
 from lab_on_paper import SHOP, Forepath, place
 
 from cpdb import FIRST_TAG, Store, WantedSplit
-from forepath.paths import PathFinder
-from forepath.processes import orchestrator_config, path_reader
+from forepath.paths import PathFinder, PathReader
+from forepath.processes import orchestrator_config
 from forepath.settings import Settings
 
 UPPER, LOWER = ("leaf1", "spine1", "leaf2"), ("leaf1", "spine2", "leaf2")
@@ -25,7 +25,7 @@ def test_paths_follow_the_split_in_force_and_show_all_of_it(empty: Store) -> Non
         way = PathFinder.of(empty, NOW).to_service("c1", "shop", NOW)
         assert way.hops == ("c1", "leaf1", middle, "leaf2", "hA", "shop1")
         assert [(one.share, one.taken) for one in way.split] == [(1.0, True)]
-        assert path_reader(empty, 1.0, lambda: NOW)("c1", "shop1")[2] == middle
+        assert PathReader(empty, 1.0, lambda: NOW)("c1", "shop1")[2] == middle
     want(empty, (0.25, 0.75))
     way = PathFinder.of(empty, NOW).to_service("c1", "shop", NOW)
     assert [one.share for one in way.split] == [0.25, 0.75]

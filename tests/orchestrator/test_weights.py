@@ -23,7 +23,7 @@ from cpdb import (
 )
 from orchestrator import HostSpec, LinkState, SetWeights, World, apply, explain, guard, plan
 from orchestrator.context import PlanningContext
-from orchestrator.optimise import Rows, best_shares
+from orchestrator.optimise import Rows, best_shares, headroom_bound
 from orchestrator.proposal import Proposal
 from orchestrator.strategies.weights import propose
 
@@ -204,3 +204,19 @@ def test_in_the_loop_weights_are_wanted_before_a_foreseen_surge_and_judged_after
     assert wanted.virtual_ip == SHOP
     assert rows[-1].verdict["sentence"]
     assert "headroom" in "\n".join(explain(rows[-1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 5), st.integers(0, 10_000))
+def test_no_split_leaves_more_than_the_bound_says(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    own = np.diag(rng.uniform(0.05, 0.6, count))
+    shared = rng.uniform(0, 0.5, (int(rng.integers(0, 4)), count)) * rng.integers(0, 2, count)
+    rows = Rows(rng.uniform(0.2, 1.1, count + len(shared)), np.vstack([own, shared]))
+    best = float(rows.headroom(best_shares(rows, 0.02)).min())
+    assert best <= headroom_bound(rows, 0.02) + 1e-6
+    # Where each destination has a place of its own and nothing else, it is what the best split leaves, or little more.
+    alone = Rows(rows.base[:count], own)
+    answer = best_shares(alone, 0.0)
+    if answer.min() > 1e-6:
+        assert headroom_bound(alone, 0.0) == pytest.approx(float(alone.headroom(answer).min()), abs=1e-5)

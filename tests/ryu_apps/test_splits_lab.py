@@ -12,7 +12,7 @@ import pytest
 from controller_lab import ADDRESS, VIP, Net, eventually, network
 
 from cpdb import OutcomeKind, SplitReport, WantedSplit
-from forepath.processes import path_reader
+from forepath.paths import PathReader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
 from orchestrator.config import OWNER
 from ryu_apps.paths.splits import SplitPath, choose_path
@@ -136,7 +136,7 @@ def test_a_dead_link_leaves_its_share_to_the_others(net: Net) -> None:
 def test_the_orchestrator_relieves_a_full_path_by_itself(net: Net) -> None:
     config = OrchestratorConfig(act=True, routing=RouteSettings(enabled=True, every_s=5.0, trigger=0.002))
     hosts = FakeHypervisors((), (), lambda _vm, _now: 0.0)
-    loop = Orchestrator(config, net.store, hosts, path_reader(net.store, 1.0, time.time))
+    loop = Orchestrator(config, net.store, hosts, PathReader(net.store, 1.0, time.time))
     with net.background("s1", *MANY, "echo", "9000") as server:
         assert server.stdout is not None and server.stdout.readline()
         with net.background("c1", *MANY, "ask", VIP, "9000", str(SOURCES), "40") as client:

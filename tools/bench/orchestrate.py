@@ -186,7 +186,7 @@ class Neighbourhood:
             VmLoad(f"vm{n}", f"h{self.host_of(n)}", t, "running", float(cores[n]), 0.5, 1, int(memory[n]), GIB >> 1)
             for n in range(len(called))
         ]
-        rows += [HostLoad(f"h{n}", t, float(by_host[n]), 4.0, 8 * GIB, 16 * GIB) for n in range(self.scale.hosts)]
+        rows += [HostLoad(f"h{n}", t, float(by_host[n]), 5.0, 8 * GIB, 16 * GIB) for n in range(self.scale.hosts)]
         each = int(carried.sum() / max(1, self.scale.leaves * SPINES))
         for a, _, b, _, _ in self._links():
             size = each if b.startswith("spine") else int(each / 10)
@@ -199,10 +199,10 @@ class Neighbourhood:
         factor = np.where(self.machine % self.scale.hosts < surging, SURGE, 1.0)
         pairs = tuple(Subject(SubjectKind.PAIR, one.source, one.virtual_ip) for one in self.talks)
         links = tuple(Subject(SubjectKind.LINK, a, b) for a, _, b, _, _ in self._links())
-        self._issue("fast", pairs, FAST, self.base * factor * 0.7, t)
+        self._issue("fast", pairs, FAST, self.base * factor * 0.5, t)
         self._issue("fast/link", links, FAST, np.full(len(links), 50.0), t)
         if second % 10 == 0:
-            self._issue("slow", pairs, SLOW, self.base * 0.7, t)
+            self._issue("slow", pairs, SLOW, self.base * 0.5, t)
             self._issue("slow/link", links, SLOW, np.full(len(links), 50.0), t)
 
     def _issue(
@@ -222,7 +222,7 @@ class Neighbourhood:
 
     def config(self) -> OrchestratorConfig:
         """What an operator would have declared: half of the machines may move, a quarter has memory to be given."""
-        hosts = tuple(HostSpec(f"h{n}", "fake://", "fake://", 4.0, 16 * GIB) for n in range(self.scale.hosts))
+        hosts = tuple(HostSpec(f"h{n}", "fake://", "fake://", 5.0, 16 * GIB) for n in range(self.scale.hosts))
         vms = tuple(
             VmSpec(
                 f"vm{n}", 10 * (n // DESTINATIONS % 2), 0.5, 1.5, 2, movable=n % 2 == 0,
@@ -309,13 +309,13 @@ def judge(found: OrchestrateCosts) -> Result:
 
 
 def _cycles(url: str, scale: OrchestrateScale) -> OrchestrateCosts:
-    from forepath.processes import path_reader
+    from forepath.paths import PathReader
 
     store = open_store(url, create=False)
     try:
         world, clock = Neighbourhood(scale, store), [START_S]
         config = world.config()
-        decider = Decider(config, store, path_reader(store, 1.0, lambda: clock[0]), lambda _now: QueueHealth())
+        decider = Decider(config, store, PathReader(store, 1.0, lambda: clock[0]), lambda _now: QueueHealth())
         second = scale.history_s
         costs: list[CycleCost] = []
         for surging in [0] * (1 + USUAL) + [scale.hosts // 2] * HALF + [scale.hosts] * ALL:

@@ -1,0 +1,34 @@
+"""What seldom changes is made into records once; a row that is another one is made anew."""
+
+from cpdb import Destination, DestinationHealth, HealthReport, HealthStatus, Link, Node, NodeKind, Store, VirtualIp
+
+
+def test_of_what_is_as_it_was_the_same_records_are_told(store: Store) -> None:
+    store.inventory.put_nodes([Node("s1", NodeKind.SWITCH, dpid=1), Node("c1", NodeKind.CLIENT)])
+    store.inventory.put_links([Link("c1", 0, "s1", 1, 1e6), Link("c2", 0, "s1", 2, 1e6)])
+    nodes, links = store.inventory.nodes(), store.inventory.links()
+    store.inventory.put_links([Link("c2", 0, "s1", 2, 1e6, up=False)])
+    again = store.inventory.links()
+    assert all(one is before for one, before in zip(store.inventory.nodes(), nodes, strict=True))
+    assert again[0] is links[0]
+    assert (again[1].up, links[1].up) == (False, True)
+
+
+def test_what_was_observed_is_read_anew_where_it_says_something_new(store: Store) -> None:
+    up, down = (DestinationHealth(one, answered=True) for one in (HealthStatus.UP, HealthStatus.DOWN))
+    store.wanted.observe([HealthReport("10.0.0.1", name, up, "", 5.0) for name in ("a", "b")])
+    before = store.wanted.observed()
+    store.wanted.observe([HealthReport("10.0.0.1", "b", down, "silent", 6.0)])
+    (first, second) = store.wanted.observed()
+    assert first is before[0]
+    assert (second.status, before[1].status) == (HealthStatus.DOWN, HealthStatus.UP)
+    assert store.wanted.observed_of(HealthReport) == [first, second]
+
+
+def test_virtual_ips_follow_what_is_declared(store: Store) -> None:
+    shop = VirtualIp("10.0.0.1", "shop", 5, (Destination("a", "10.0.1.1", "m"),))
+    store.inventory.declare_virtual_ips([shop])
+    assert store.inventory.virtual_ips() == store.inventory.virtual_ips() == [shop]
+    store.inventory.declare_virtual_ips([])
+    (found,) = store.inventory.virtual_ips()
+    assert (found.declared, found.destinations) == (False, ())
