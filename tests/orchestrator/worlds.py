@@ -55,8 +55,8 @@ def foreseen(
     """
     found: dict[tuple[int, Quantity], Forecast] = {}
     for horizon_s, peak in peaks.items():
-        lasts = longest_share if horizon_s == max(peaks) else LASTS_SHARE
-        usual = max(state.typical_connections_per_s, lasts * peak)
+        nearer = max(state.typical_connections_per_s, LASTS_SHARE * peak)
+        usual = longest_share * peak if horizon_s == max(peaks) else nearer
         for quantity, value in (
             (Quantity.CONNECTIONS_PEAK, peak),
             (Quantity.CONNECTIONS_MEAN, usual),
