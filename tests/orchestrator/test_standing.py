@@ -115,13 +115,13 @@ def test_in_the_loop_a_kind_that_broke_its_promises_only_advises_and_raises_an_a
 
 
 def asked_for(store: Store, verdicts: Sequence[PromiseVerdict]) -> float:
-    """Bytes/s that the first reservation keeps free after such verdicts."""
-    past(store, "reserve_bandwidth", verdicts)
+    """Cores that are said to be needed when a limit is first raised after such verdicts."""
+    past(store, KIND, verdicts)
     Simulation(store, config=CONFIG.tuned(learning={"fall_back_share": 1.0}), surges=SURGE).run(58)
-    first = rows(store, "reserve_bandwidth")[0]
+    first = rows(store)[0]
     learnt = first.reason.get("learnt", {}).get("margin", 1.0)
     assert ("learnt from verdicts" in "\n".join(explain(first))) == (learnt != 1.0)
-    return float(first.body["bytes_per_s"])
+    return float(first.reason["need"])
 
 
 def test_in_the_loop_broken_promises_ask_for_more_and_unneeded_ones_for_less(tmp_path: Path) -> None:
