@@ -1,7 +1,6 @@
 """Strategy: where a destination will run short, new communications go to those that will have most left."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -90,10 +89,8 @@ def _pinned(world: World, vip: VirtualIp, names: Sequence[str], wants: Sequence[
     return found
 
 
-def places(
-    context: PlanningContext, service: Service, horizon_s: int, among: AbstractSet[LinkKey] | None = None
-) -> Places:
-    """Every place that the service's shares load differently; of links only those `among` these, if that is given."""
+def places(context: PlanningContext, service: Service, horizon_s: int, links: bool = True) -> Places:
+    """Every place that the service's shares load differently, or without `links` the machines and hosts among them."""
     table = Places(service)
     cores = {name: _cores(context, service, name) for name in service.names}
     known = [one for one in cores.values() if one is not None]
@@ -101,7 +98,7 @@ def places(
         vm, cost = context.world.vms.get(name), cores[name]
         if vm is not None and known:
             _compute(table, _Machine(context, service, vm, horizon_s), max(known) if cost is None else cost)
-        if among is None or among:
+        if links:
             _ways(context, table, name, vm.host if vm else name, horizon_s)
     # A place that the shares do not load more or less says nothing about them.
     idle = [place for place, own in table.per_share.items() if _flat(own, len(service.names))]
@@ -221,8 +218,10 @@ def _for_service(context: PlanningContext, vip: VirtualIp) -> Iterator[Step | Re
 
 
 def _roomy(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizons: Sequence[int]) -> bool:
-    """Whether all of a service's places have enough: links that have it whatever the shares are not looked at."""
-    tables = (places(context, service_of(context, vip, names, one), one, context.tight_links(one)) for one in horizons)
+    """Whether all of a service's places have enough: links are not looked at where all have it whatever the shares."""
+    tables = (
+        places(context, service_of(context, vip, names, one), one, bool(context.tight_links(one))) for one in horizons
+    )
     return all(table.least(table.service.shares) >= context.config.weights.below for table in tables)
 
 
