@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from cpdb.engine import reported
 from cpdb.model import Destination, Link, Node, Seconds, Standing, VirtualIp
+from cpdb.repository import Repository, codec_of, transaction
 from cpdb.schema import destination_changes, destinations, links, nodes, virtual_ips
-from cpdb.state.repository import Repository, codec_of, transaction
 from cpdb.state.wanted import WantedRepository
 from cpdb.telemetry.names import Names
 

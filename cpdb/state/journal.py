@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from cpdb.model import ActionRecord, Json, OutcomeKind, PlanRecord, Seconds
+from cpdb.repository import Condition, Repository, transaction
 from cpdb.schema import action_steps, actions, alarms, plans, shortages
-from cpdb.state.repository import Condition, Repository, transaction
 
 NEWEST_FIRST = (actions.c.issued_at.desc(), actions.c.id.desc())
 

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Connection, Engine
 
 from cpdb.model import Seconds
+from cpdb.repository import Condition, Repository, insert_ignore, transaction
 from cpdb.schema import holders, pauses
-from cpdb.state.repository import Condition, Repository, transaction
-from cpdb.telemetry.names import insert_ignore
 
 
 @dataclass(frozen=True, slots=True)

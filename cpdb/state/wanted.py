@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from cpdb.engine import connect, reported
 from cpdb.model import BytesPerS, Reservation, Seconds, WantedWeights
 from cpdb.observed import ObservedKind, ObservedRecord, ObservedRow, Withdrawal, kinds_of, read_row
+from cpdb.repository import Condition, Repository, transaction
 from cpdb.schema import bandwidth_requests, generations, observed, reservations, wanted_splits, wanted_weights
-from cpdb.state.repository import Condition, Repository, transaction
 
 # Tags are VLAN numbers of a range of our own; 4095 is reserved.
 FIRST_TAG, LAST_TAG = 3072, 4094

@@ -12,10 +12,10 @@ from sqlalchemy.dialects import sqlite
 from cpdb.engine import reported
 from cpdb.errors import StoreError
 from cpdb.model import Communication, HostLoad, LinkLoad, Pair, Seconds, VmLoad
+from cpdb.repository import Repository, insert_ignore, transaction
 from cpdb.schema import batches, host_loads, link_loads, observations, pending, vm_loads
-from cpdb.state.repository import Repository, transaction
 from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
-from cpdb.telemetry.names import Names, insert_ignore
+from cpdb.telemetry.names import Names
 
 # Any number that nothing else in this database locks with.
 ORDER_LOCK, LOADS_LOCK = 7_301, 7_302

@@ -24,9 +24,9 @@ from cpdb.forecasts import (
     forecasts_of,
 )
 from cpdb.model import Quantity, Seconds
+from cpdb.repository import Condition, Repository, codec_of, insert_ignore, transaction
 from cpdb.schema import forecast_batches, horizon_moves, memories, nodes, rosters, score_batches, scores, virtual_ips
-from cpdb.state.repository import Condition, Repository, codec_of, transaction
-from cpdb.telemetry.names import Names, insert_ignore
+from cpdb.telemetry.names import Names
 
 MOST_LISTS = 12
 KINDS = {kind.value: kind for kind in SubjectKind}

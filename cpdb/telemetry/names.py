@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, Table, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Engine, Select, Table, select
 
 from cpdb.model import NodeKind
+from cpdb.repository import insert_ignore
 from cpdb.schema import flow_keys, nodes, virtual_ips
 from cpdb.telemetry.columns import FlowKey
 
@@ -21,13 +21,6 @@ FLOW_KEY_QUERY = (
     .join(nodes, nodes.c.id == flow_keys.c.source_id)
     .join(virtual_ips, virtual_ips.c.id == flow_keys.c.virtual_ip_id)
 )
-
-
-def insert_ignore(connection: Connection, table: Table, rows: list[dict[str, object]]) -> None:
-    """Inserts rows and passes over those that break a uniqueness rule: two processes may name the same thing."""
-    if rows:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
 class Names:

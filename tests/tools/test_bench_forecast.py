@@ -7,7 +7,7 @@ import pytest
 
 from forepath.cli import main
 from tools.bench import forecast_peers
-from tools.bench.forecast_peers import Traffic
+from tools.bench.forecast_peers import SyntheticTraffic
 
 SMALL = ["--pairs", "50", "--history", "70", "--warm-up", "2", "--models", "naive,ewma,seasonal_naive"]
 
@@ -36,8 +36,8 @@ def test_without_its_peers_it_measures_forepath_and_names_the_command_that_insta
 
 
 def test_the_same_seed_makes_the_same_traffic_also_in_parts():
-    whole = Traffic(20, 3).seconds(30)
-    parts = Traffic(20, 3)
+    whole = SyntheticTraffic(20, 3).seconds(30)
+    parts = SyntheticTraffic(20, 3)
     assert (parts.seconds(10) == whole[:, :10]).all()
     assert (parts.seconds(20) == whole[:, 10:]).all()
-    assert (whole != Traffic(20, 4).seconds(30)).any()
+    assert (whole != SyntheticTraffic(20, 4).seconds(30)).any()

@@ -15,7 +15,16 @@ import numpy as np
 from cpdb import Batch, FlowKey, ForepathError, Store, open_store
 from predictor import HistoryLimits, Predictor, PredictorConfig, SeriesView, WorkLimits
 from tools.bench.figures import BenchTarget, Result, median
-from tools.bench.forecast_peers import LEVELS, Floats, PeerAnswer, PeerJob, Traffic, missing, mlforecast, statsforecast
+from tools.bench.forecast_peers import (
+    LEVELS,
+    Floats,
+    PeerAnswer,
+    PeerJob,
+    SyntheticTraffic,
+    missing,
+    mlforecast,
+    statsforecast,
+)
 
 START_S = 1_700_000_000.0
 HORIZONS = (5, 15, 30)
@@ -122,7 +131,7 @@ def _statsforecast(asked: ForecastLoad) -> PeerAnswer:
 
 def _job(asked: ForecastLoad) -> PeerJob:
     until = _issued_after(asked)
-    return PeerJob(Traffic(asked.pairs, asked.seed).seconds(until), until, HORIZONS)
+    return PeerJob(SyntheticTraffic(asked.pairs, asked.seed).seconds(until), until, HORIZONS)
 
 
 def _issued_after(asked: ForecastLoad) -> int:
@@ -131,7 +140,7 @@ def _issued_after(asked: ForecastLoad) -> int:
 
 def _accuracy(name: str, fan: Floats, asked: ForecastLoad) -> dict[str, float]:
     """WAPE of the medians and wQL over mean bytes/s of each window, all horizons together, held-out seconds."""
-    traffic = Traffic(asked.pairs, asked.seed)
+    traffic = SyntheticTraffic(asked.pairs, asked.seed)
     traffic.seconds(_issued_after(asked))
     held = traffic.seconds(HORIZONS[-1])[: len(fan)]
     truth = np.stack([held[:, :horizon].mean(axis=1) for horizon in HORIZONS], axis=1)
@@ -153,7 +162,7 @@ def _forepath(asked: ForecastLoad) -> dict[str, Any]:
     )  # fmt: skip
     predictor = Predictor(config, background=False)
     talks = tuple(FlowKey(f"c{n // 10}", f"10.{n % 10}.0.1", f"vm{n % 50}") for n in range(asked.pairs))
-    traffic = Traffic(asked.pairs, asked.seed)
+    traffic = SyntheticTraffic(asked.pairs, asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:///{folder}/forecast.db")
         try:
@@ -183,7 +192,7 @@ def _network(asked: ForecastLoad) -> float:
     """CPU of asking the last of the models about NETWORK_PAIRS pairs. What it learnt does not matter: nothing."""
     predictor = Predictor(PredictorConfig(models=asked.models), background=False)
     network: Any = predictor.models[asked.models[-1]]
-    traffic = Traffic(NETWORK_PAIRS, asked.seed)
+    traffic = SyntheticTraffic(NETWORK_PAIRS, asked.seed)
     cells = np.stack([traffic.second() for _ in range(NETWORK_CELLS)], axis=-1)
     view = SeriesView(cells.astype(np.float32), lead=2)
     network.fit_budget_s = 1e-3
@@ -207,7 +216,7 @@ def _write(store: Store, talks: tuple[FlowKey, ...], amounts: Floats, second: in
 
 
 def _cycle(
-    predictor: Predictor, store: Store, talks: tuple[FlowKey, ...], traffic: Traffic, second: int
+    predictor: Predictor, store: Store, talks: tuple[FlowKey, ...], traffic: SyntheticTraffic, second: int
 ) -> tuple[float, float]:
     _write(store, talks, traffic.second(), second)
     cpu, wall = time.process_time(), time.perf_counter()

@@ -20,7 +20,7 @@ BYTES_PER_PACKET, BYTES_PER_CONNECTION = 900.0, 20_000.0
 
 
 @dataclass(slots=True)
-class Traffic:
+class SyntheticTraffic:
     """Seconds of traffic, one after the other; the same for the same seed and number of pairs."""
 
     pairs: int

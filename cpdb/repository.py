@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cpdb.engine import reported
 
@@ -135,6 +136,13 @@ def transaction(engine: Engine, doing: str) -> Iterator[Connection]:
     """One transaction; what fails in it raises StoreError with what was being done."""
     with reported(engine, doing), engine.begin() as connection:
         yield connection
+
+
+def insert_ignore(connection: Connection, table: Table, rows: list[dict[str, object]]) -> None:
+    """Inserts rows and passes over those that break a uniqueness rule: two processes may name the same thing."""
+    if rows:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
 def _as_it_is(record: Any) -> Any:
