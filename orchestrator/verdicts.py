@@ -41,7 +41,8 @@ class PromiseVerdict:
     `needed`, `enough` and `in_time` are None where nothing measured tells. `peak` is the largest need, in the promise's
     unit, `ahead_s` how long before the need it was (or would have been) ready. Of `watched_s` seconds, `short_s` would
     have been short without it, `spared_s` of those were not with it: below 0 it did harm. `cost_s` are seconds times
-    the share of what it gave that nobody used, and what doing it cost; `waste` is that share alone.
+    the share of what it gave that nobody used, and what doing it cost; `waste` is that share alone. `eased`: at least
+    for some time what was short was less short with it.
     """
 
     code: VerdictCode
@@ -56,6 +57,7 @@ class PromiseVerdict:
     spared_s: Seconds = 0.0
     cost_s: Seconds = 0.0
     waste: float = 0.0
+    eased: bool = False
 
     @property
     def wasteful(self) -> bool:
@@ -264,6 +266,7 @@ def weigh(case: Case, moments: Sequence[Moment], words: "Words") -> PromiseVerdi
         spared_s=short_s - late_s - left_s - harm_s if told else 0.0,
         cost_s=sum(one.seconds * one.idle for one in after) + words.doing_s,
         waste=sum(one.seconds * one.idle for one in after) / watched,
+        eased=any(one.without is not None and one.without >= 1 and one.after < one.without for one in after),
     )
     return _coded(found, case, words)
 

@@ -94,7 +94,8 @@ def standing(kind: str, own: Sequence[Judgement], config: OrchestratorConfig, no
             earlier_s += rules.step_s * (late - rules.broken_share)
             earlier_s = min(rules.earlier_most_s, max(0.0, earlier_s))
         if found.code is not VerdictCode.UNNEEDED:
-            lately.append(found.code is VerdictCode.BROKEN)
+            # Too little, where no more was to be had, is still better than advice.
+            lately.append(found.code is VerdictCode.BROKEN and not found.eased)
             broken = sum(lately) / len(lately)
             # It comes back by other bounds than it falls: one verdict must not turn it to and fro.
             keeps = broken <= BACK_SHARE if not keeps and len(lately) == WINDOW else keeps
@@ -116,7 +117,7 @@ def standing(kind: str, own: Sequence[Judgement], config: OrchestratorConfig, no
 
 def _why(one: KindStanding, broken: int, of: int, config: OrchestratorConfig) -> str:
     if not one.keeps:
-        return f"{broken} of its last {of} promises were broken"
+        return f"{broken} of its last {of} promises were broken and eased nothing"
     least = config.learning.earn_least
     if one.earnings.judged < least:
         return f"not enough seen: {one.earnings.judged} of {least} judged in {config.learning.earn_over_s / 3600:g} h"

@@ -60,6 +60,7 @@ def test_a_kind_that_keeps_breaking_promises_falls_back_and_comes_back_by_anothe
     assert not after([SHORT] * 6 + [KEPT] * 7).keeps
     assert after([SHORT] * 6 + [KEPT] * 8).keeps
     assert after([UNNEEDED] * 20).keeps, "what nobody needed broke no promise"
+    assert after([replace(SHORT, eased=True)] * 20).keeps, "too little is better than nothing"
 
 
 @given(VERDICTS, st.booleans())
