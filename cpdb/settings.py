@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cpdb.errors import SettingsError
 from cpdb.telemetry.retention import RetentionPolicy
@@ -26,6 +26,30 @@ SECRET_KEY = re.compile("pass|secret|token", re.IGNORECASE)
 # Between scheme:// and the last @ of one word, and in a URL's parameters
 URL_USER = re.compile(r"(\w://)[^\s'\"]*@")
 URL_PASSWORD = re.compile(r"(pass\w*=)[^&\s'\"]*", re.IGNORECASE)
+
+
+def _check_share(value: float) -> float:
+    if not 0 < value <= 1:
+        raise ValueError(f"{value} is not a share between 0 and 1, e.g. 0.9")
+    return value
+
+
+def _check_positive(value: float) -> float:
+    if not value > 0:
+        raise ValueError(f"{value} must be above 0, e.g. 5")
+    return value
+
+
+def _check_not_negative(value: float) -> float:
+    if not value >= 0:
+        raise ValueError(f"{value} must be 0 or more, e.g. 5")
+    return value
+
+
+ShareOf1 = Annotated[float, AfterValidator(_check_share)]
+AboveZero = Annotated[float, AfterValidator(_check_positive)]
+NotNegative = Annotated[float, AfterValidator(_check_not_negative)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):

@@ -37,7 +37,7 @@ from orchestrator.actions import (
     from_json,
 )
 from orchestrator.approval import Approval
-from orchestrator.config import OrchestratorConfig, OrchestratorSection, RouteSettings, critical_level, problem_lines
+from orchestrator.config import OrchestratorConfig, OrchestratorSection, RouteSettings, problem_lines
 from orchestrator.context import PlanningContext
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.declared import (
@@ -53,6 +53,7 @@ from orchestrator.declared import (
 )
 from orchestrator.demand import Demand, demands, together
 from orchestrator.duty import ACTING, ADVISING
+from orchestrator.foresight_settings import critical_level
 from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
 from orchestrator.judge.report import JudgementReport, KindReport, MissedNeeds, sum_up

@@ -1,7 +1,6 @@
 """The command that shows what is expected: of pairs, links and machines; who will be active; how good it was so far."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,6 @@ from rich.text import Text
 
 from cpdb import (
     UNTRUSTED,
-    BlendReport,
     Communication,
     Forecast,
     Quantity,
@@ -63,10 +61,7 @@ def forecast(
     if who:
         _show_who(forecasts.who(store, now, horizon, top, tier), horizon, tier, json)
     elif scores:
-        kind = subject or SubjectKind.PAIR
-        _show_scores(
-            forecasts.scores(store, now - SCORES_SINCE_S, kind, tier), forecasts.blend(store, kind, tier), json
-        )
+        _show_scores(store, now, subject or SubjectKind.PAIR, tier, json)
     elif subject is not None or tier != "fast":
         _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, tier), json, source, service)
     elif source is not None:
@@ -97,7 +92,8 @@ def _show_who(found: list[forecasts.LikelyPair], horizon_s: int, tier: str, json
     console.print(table(f"who will be active within {horizon_s} s", columns, rows, left=3))
 
 
-def _show_scores(found: Sequence[Any], blend: BlendReport | None, json: str | None) -> None:
+def _show_scores(store: Store, now: float, kind: SubjectKind, tier: Tier, json: str | None) -> None:
+    found, blend = forecasts.scores(store, now - SCORES_SINCE_S, kind, tier), forecasts.blend(store, kind, tier)
     shares = {} if blend is None else blend.shares
     if emit({"scores": [asdict(one) for one in found], "shares": shares}, json):
         return

@@ -23,22 +23,12 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     """
     effective, now = load_settings(settings), time.time()
     store = open_store(effective.database.url, create=False)
-    span = store.facts.span()
-    pause = store.pauses.in_force(now)
-    latest = store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
-    alarms = store.alarms.open()
-    payload: dict[str, Any] = {
+    pause, alarms = store.pauses.in_force(now), store.alarms.open()
+    payload = {
         "now": now,
         "paused": asdict(pause) if pause else None,
         "stop_file": stop_file(effective),
-        "on_duty": {name: asdict(one) for name, one in _on_duty(store, now).items()},
-        "last_sample_at": span[1] if span else None,
-        "last_forecast_at": latest[0].issued_at if latest else None,
-        "reservations": [asdict(item) for item in store.wanted.reservations(now)],
-        "observed": [show_record(item) for item in store.wanted.observed()],
-        "vms": [asdict(item) for item in views.newest_vm_loads(store, now)],
-        "hosts": [asdict(item) for item in views.newest_host_loads(store, now)],
-        "actions": [asdict(item) for item in store.journal.actions(limit=5)],
+        **_known(store, now),
         "alarms": [asdict(item) for item in alarms],
     }
     if emit(payload, json):
@@ -57,6 +47,21 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     _print_machines(payload)
     _print_reservations(payload, now)
     _print_actions(payload, now)
+
+
+def _known(store: Store, now: float) -> dict[str, Any]:
+    """The newest of each sort that the store holds."""
+    span, latest = store.facts.span(), store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
+    return {
+        "on_duty": {name: asdict(one) for name, one in _on_duty(store, now).items()},
+        "last_sample_at": span[1] if span else None,
+        "last_forecast_at": latest[0].issued_at if latest else None,
+        "reservations": [asdict(item) for item in store.wanted.reservations(now)],
+        "observed": [show_record(item) for item in store.wanted.observed()],
+        "vms": [asdict(item) for item in views.newest_vm_loads(store, now)],
+        "hosts": [asdict(item) for item in views.newest_host_loads(store, now)],
+        "actions": [asdict(item) for item in store.journal.actions(limit=5)],
+    }
 
 
 def _on_duty(store: Store, now: float) -> dict[str, LeaseHolder]:

@@ -247,7 +247,7 @@ class PairAttribution:
         made_from = self._network.topology.revision, dict(speeds)
         if made_from != self._speeds_from:
             self._speeds_from = made_from
-            self._speeds.declare(self._line_speeds(speeds))
+            self._speeds.declare(_line_speeds(self._network, speeds))
         before = self._ends.doubted
         if self._ends.judge(self._network.topology.links.peer, now):
             self._doubtful = {}
@@ -255,15 +255,6 @@ class PairAttribution:
             for at in sorted(self._ends.doubted - before):
                 _log.warning("both ends of a link count differently", switch=names.switch(at.dpid), port=at.port)
         self.forget()
-
-    def _line_speeds(self, ports: Mapping[PortId, BytesPerS]) -> dict[str, BytesPerS]:
-        directory, declared = self._network.topology.snapshot.directory, self._network.declared
-        speeds = {
-            directory.host(host.address, host.mac): ports[host.at]
-            for host in self._network.topology.hosts
-            if host.at in ports
-        }
-        return speeds | edge_capacities(declared.links, directory)
 
     def _judge(self, talks: Sequence[FlowKey], sizes: Sequence[int], since: Seconds, now: Seconds) -> Collection[int]:
         sources = self._speeds.impossible(talks, sizes, since, now)
@@ -298,6 +289,13 @@ def _ports_between(topology: TopologyState, pair: TrackedPair | None) -> set[Por
         for here, there in ((a, b), (b, a))
         if (dpid := snapshot.directory.dpid(here)) is not None
     }
+
+
+def _line_speeds(network: Network, ports: Mapping[PortId, BytesPerS]) -> dict[str, BytesPerS]:
+    """Of each host and machine whose line is known: as its port says, else as declared."""
+    directory, hosts = network.topology.snapshot.directory, network.topology.hosts
+    speeds = {directory.host(host.address, host.mac): ports[host.at] for host in hosts if host.at in ports}
+    return speeds | edge_capacities(network.declared.links, directory)
 
 
 def edge_capacities(links: Sequence[Link], directory: Directory) -> dict[str, BytesPerS]:

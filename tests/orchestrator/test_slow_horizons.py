@@ -11,8 +11,8 @@ from worlds import CONFIG, GIB, NOW, RELATION, machines, pair_state, vm, world
 from cpdb import Quantity, Trust
 from orchestrator import HostSpec, MemoryState, MigrateVm, OrchestratorConfig, PairState, Plan, World, plan, pre_copy
 from orchestrator.act.libvirt.migration import overrun_s
-from orchestrator.config import SLOW_SHARE, DemandSettings
 from orchestrator.context import PlanningContext
+from orchestrator.foresight_settings import SLOW_SHARE, DemandSettings
 from orchestrator.proposal import RefusalCode
 
 SLOW = (60, 120, 300, 600, 1200, 3600, 7200)
