@@ -10,7 +10,16 @@ from orchestrator.act.hypervisors import Finished, SeenMachine, change_of_one
 from orchestrator.act.libvirt.domain import SETTLE_S
 from orchestrator.act.libvirt.memory import MEMORY_FLOOR_BYTES, floor_bytes
 from orchestrator.act.libvirt.migration import overrun_s
-from orchestrator.actions import MachineAction, MigrateVm, SetCpuLimit, SetMemory, SetNetworkRate, SetVcpus, VmAction
+from orchestrator.actions import (
+    MachineAction,
+    MigrateVm,
+    SetCpuLimit,
+    SetMemory,
+    SetNetworkRate,
+    SetVcpus,
+    VmAction,
+    moves_of,
+)
 from orchestrator.declared import ABSENT, OFF, PAUSED, RESTS_AS, RUNNING, SAVED, HostSpec, How, PoolMember, PoolSpec
 from orchestrator.strategies.destinations import pre_copy
 
@@ -131,7 +140,7 @@ class FakeHypervisors:
 
     def moving(self) -> tuple[MigrateVm, ...]:
         """The moves under way."""
-        return tuple(action for _, _, action in self._waiting if isinstance(action, MigrateVm))
+        return tuple(moves_of(action for _, _, action in self._waiting))
 
     def follow(self, number: int, action: MachineAction, now: Seconds) -> bool:
         """What is not measured is looked up; all else the world will show."""
@@ -186,7 +195,7 @@ class FakeHypervisors:
 
 
 def _hosts_of(action: VmAction) -> tuple[str, ...]:
-    return (action.before, action.after) if isinstance(action, MigrateVm) else ()
+    return tuple(host for move in moves_of([action]) for host in (move.before, move.after))
 
 
 class FakeEffect(Generic[DoneChange]):

@@ -24,19 +24,18 @@ def propose(context: PlanningContext) -> Proposal:
 
     The fullest link first: who is limited there brings less to the others, which then may need nothing.
     """
-    everywhere = dict(context.world.wanted.reservations)
+    world = context.world
     known = [_subject(context, link) for _, link in sorted(context.world.links.items()) if link.capacity_bytes_per_s]
     open_ones = [one for one in known if one.pairs and _may_be_short(context, one)]
     found: list[Step | Refusal] = []
     for subject in sorted(open_ones, key=lambda one: -_fullness(context, one)):
         ours = _ours(context, subject.link)
-        beside = tightest(one for key, one in everywhere.items() if key not in {own.key for own in ours})
+        everywhere, own = world.wanted.reservations, {one.key for one in ours}
+        beside = tightest(one for key, one in everywhere.items() if key not in own)
         for item in _on_link(context, replace(subject, limits=beside), ours):
             found.append(item)
-            if isinstance(item, Step) and isinstance(item.action, ReserveBandwidth):
-                everywhere[item.action.key] = item.action.reservation("plan", "", context.world.now)
-            elif isinstance(item, Step):
-                everywhere.pop(item.action.target, None)
+            if isinstance(item, Step):
+                world = item.action.applied_to(world)
     return Proposal.of(found)
 
 

@@ -336,6 +336,12 @@ def _may_pass(context: PlanningContext, cause: Cause, lead_s: Seconds) -> str | 
     return f"too late: it takes up to {lead_s:.1f} s, and no trusted forecast says that the need lasts so long"
 
 
+def leaving(found: Step | Refusal) -> list[MigrateVm]:
+    """The move that was found, if any: who will leave later leaves as much room, and nobody slower need go instead."""
+    leaves = isinstance(found, Step) or found.code is RefusalCode.TOO_EARLY
+    return moves_of([found.action]) if leaves and found.action else []
+
+
 def no_room(host: str, why_not: str) -> Refusal:
     """Why a machine does not go to one host."""
     return Refusal(RefusalCode.NO_ROOM, host, f"move to {host}", why_not)

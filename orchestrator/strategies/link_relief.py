@@ -11,18 +11,19 @@ from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.context import PlanningContext, needed_on
 from orchestrator.demand import PairDemand, together
 from orchestrator.promises import LinkRatePromise
-from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
+from orchestrator.proposal import Proposal, Reason, Refusal, Step, foreseen, when
 from orchestrator.strategies.destinations import (
     Cause,
     detour,
     judged,
     lasting_room,
+    leaving,
     movable,
     move_horizon_s,
     no_room,
     nowhere,
 )
-from orchestrator.world import Action, LinkKey, LinkState, VmState
+from orchestrator.world import LinkKey, LinkState, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ def propose(context: PlanningContext) -> Proposal:
         short = _short(context, context.world.links[key])
         for item in _relieve(context, short) if short else ():
             found.append(item)
-            if isinstance(item, Step):
-                context = _rerouted(context, item.action)
+            for move in moves_of([item.action]) if isinstance(item, Step) else ():
+                context = _rerouted(context, move)
     return Proposal.of(found)
 
 
@@ -84,9 +85,8 @@ def _relieve(context: PlanningContext, short: _Short) -> Iterator[Step | Refusal
             return
         found = _move(context, vm, short)
         yield found
-        leaves = isinstance(found, Step) or found.code is RefusalCode.TOO_EARLY
-        if leaves and isinstance(found.action, MigrateVm):
-            context = _rerouted(context, found.action)
+        for move in leaving(found):
+            context = _rerouted(context, move)
 
 
 def _candidates(context: PlanningContext, short: _Short) -> list[VmState]:
@@ -108,12 +108,8 @@ def _needed(context: PlanningContext, short: _Short) -> float:
     return needed_on(context, context.world.links[short.link.key], short.horizon_s)
 
 
-def _rerouted(context: PlanningContext, decided: Action) -> PlanningContext:
+def _rerouted(context: PlanningContext, action: MigrateVm) -> PlanningContext:
     """The world after a move, with the pairs of the machine on their new ways and off the links they leave."""
-    moves = moves_of([decided])
-    if not moves:
-        return context
-    action = moves[0]
     pairs, links = dict(context.world.pairs), dict(context.world.links)
     for one in context.world.pairs_to(action.vm):
         way = context.world.network.ways(one.pair.source, action.after)

@@ -16,6 +16,7 @@ from orchestrator.strategies.destinations import (
     detour,
     judged,
     lasting_room,
+    leaving,
     mates,
     movable,
     move_horizon_s,
@@ -140,10 +141,8 @@ def _relieve(context: PlanningContext, shortage: Shortage) -> Iterator[Step | Re
             return
         found = _move(context, vm, shortage)
         yield found
-        # Who will leave later leaves as much room: nobody slower need go in its place.
-        leaves = isinstance(found, Step) or found.code is RefusalCode.TOO_EARLY
-        if leaves and isinstance(found.action, MigrateVm):
-            context = context.moved(found.action)
+        for move in leaving(found):
+            context = context.moved(move)
 
 
 def _candidates(context: PlanningContext, shortage: Shortage) -> list[VmState]:

@@ -185,7 +185,7 @@ def between(source: str, destination: str) -> tuple[LinkKey, ...]:
     return ((source, "leaf"), ("leaf", destination))
 
 
-def short_link(bulk_priority: int = 0, bulk_rate: float = 25.0, capacity: float = 1_500_000.0) -> World:
+def short_link(bulk_priority: int = 0, bulk_rate: float = 25.0, capacity: float = 1_300_000.0) -> World:
     """shop's surge and bulk's pairs share the link to h1; both machines are calm."""
     links = (("c1", "leaf"), ACCESS_1)
     surge = foreseen(pair_state("c1", "shop", 10, 2.0, destination="shop", links=links), PEAKS, longest_share=0.8)
