@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from lab_on_paper import COPYING, SHOPPING, fill
+from lab_on_paper import BY_HAND_BYTES_PER_S, COPYING, SHOPPING, fill
 
 from cpdb import OutcomeKind, SettingsError, Store
 from forepath import processes
@@ -79,7 +79,7 @@ def test_a_plan_is_carried_out_once_and_its_outcome_is_recorded(stage: Stage) ->
     assert [one.outcome for one in done] == [OutcomeKind.DONE] * len(done) and done
     assert [stage.store.journal.action(one.id or 0) for one in done] == done
     assert kept_free(stage)
-    assert stage.controller.limits[COPYING] < 1_060_000
+    assert stage.controller.limits[COPYING] < 0.99 * BY_HAND_BYTES_PER_S
     with pytest.raises(SettingsError, match=f"plan {number}: is applied already"):
         stage.approval.carry_out(number, stage.clock, stage.sleep)
 

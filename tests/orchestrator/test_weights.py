@@ -148,7 +148,7 @@ def test_with_affinity_to_sources_those_who_speak_are_counted_where_they_are() -
 
 
 def test_changed_weights_rest_for_a_while() -> None:
-    start = serving(10.0, 45.0)
+    start = serving(10.0, 50.0)
     (step,) = [one for one in planned(start).steps if isinstance(one.action, SetWeights)]
     before = ActionRecord(
         "set_weights",
