@@ -29,6 +29,7 @@ from cpdb.forecasts import (
     SubjectForecast,
     SubjectKind,
     Trust,
+    TrustArrays,
     nearest_level,
 )
 from cpdb.model import (
@@ -276,6 +277,7 @@ __all__ = [
     "SubjectForecast",
     "SubjectKind",
     "Trust",
+    "TrustArrays",
     "VirtualIp",
     "VmLoad",
     "WantedSplit",

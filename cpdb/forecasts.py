@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from cpdb.model import Pair, Quantity, Seconds
 
 FLOAT32, UINT32, UINT16, UINT8 = 4, 4, 2, 1
-# In `chosen`: nothing is said
-NO_MODEL = 255
+NO_MODEL = 255  # in `chosen`: nothing is said
 FAST = "fast"
 
 
@@ -144,16 +143,26 @@ class SubjectForecast(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class TrustArrays:
+    """How far ahead an issue's subjects are trusted, for each of its channels: a peak and its mean.
+
+    `horizon_s`: uint16, subjects x channels, 0 = nothing is trusted (yet); or b"".
+    `doubts`: float32, subjects x channels x 2: error and width as in `Trust`, NaN = too few scores; or b"".
+    `allowed` bounds both, () = not known.
+    """
+
+    horizon_s: bytes = b""
+    doubts: bytes = b""
+    allowed: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ForecastBatch:
     """One issue of forecasts for all subjects of a tier ("fast" or "slow"). Arrays are little endian, C order.
 
     `chosen`: uint8, subjects x horizons x quantities: position in `models`, NO_MODEL = none.
     `quantiles`: float32, subjects x horizons x quantities x levels, NaN = nothing said.
     `activity`: float32, subjects x horizons: probability to be active within the horizon, NaN = unknown; or b"".
-    `horizon_s`: uint16, subjects x channels: the trusted horizon, 0 = nothing is trusted (yet); or b"". A channel is a
-    peak and its mean, as they stand in `quantities`.
-    `doubts`: float32, subjects x channels x 2: error and width as in `Trust`, NaN = too few scores; or b"". `allowed`
-    bounds both, () = not known.
     Raises ValueError when an array has not its shape's size.
     """
 
@@ -167,9 +176,7 @@ class ForecastBatch:
     chosen: bytes
     quantiles: bytes
     activity: bytes = b""
-    horizon_s: bytes = b""
-    doubts: bytes = b""
-    allowed: tuple[float, ...] = ()
+    trusts: TrustArrays = TrustArrays()
     # Made when somebody first asks for a subject by its name
     _places: dict[Subject, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -178,9 +185,10 @@ class ForecastBatch:
         _sized("chosen", self.chosen, cells * UINT8)
         _sized("quantiles", self.quantiles, cells * len(self.levels) * FLOAT32)
         _sized("activity", self.activity or None, prod(self.shape[:2]) * FLOAT32)
-        if len(self.horizon_s) != len(self.subjects) * UINT16:  # versions before 9 trusted all channels by the first
-            _sized("horizon_s", self.horizon_s or None, len(self.subjects) * self.channels * UINT16)
-        _sized("doubts", self.doubts or None, len(self.subjects) * self.channels * 2 * FLOAT32)
+        horizon_s, channels = self.trusts.horizon_s, len(self.subjects) * self.channels
+        if len(horizon_s) != len(self.subjects) * UINT16:  # versions before 9 trusted all channels by the first
+            _sized("horizon_s", horizon_s or None, channels * UINT16)
+        _sized("doubts", self.trusts.doubts or None, channels * 2 * FLOAT32)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -247,16 +255,15 @@ class ForecastBatch:
 
     def trust_at(self, place: int, quantity: Quantity | None = None) -> Trust:
         """The same of the subject at a place."""
-        if not self.horizon_s:
+        if not self.trusts.horizon_s:
             return UNTRUSTED
-        horizons = _opened(self.horizon_s, "H")
-        channel = 0 if quantity is None else self.quantities.index(quantity) // 2
-        cell = place * self.channels + channel
-        if not self.doubts:
+        horizons = _opened(self.trusts.horizon_s, "H")
+        cell = place * self.channels + (0 if quantity is None else self.quantities.index(quantity) // 2)
+        if not self.trusts.doubts:
             return Trust(int(horizons[place if len(horizons) == len(self.subjects) else cell]))
-        numbers = _opened(self.doubts, "f")
+        numbers = _opened(self.trusts.doubts, "f")
         error, width = (None if isnan(one) else float(one) for one in (numbers[2 * cell], numbers[2 * cell + 1]))
-        return Trust(int(horizons[cell]), error, width, *self.allowed)
+        return Trust(int(horizons[cell]), error, width, *self.trusts.allowed)
 
     def _positions(self, subjects: Collection[Subject] | None) -> Iterable[int]:
         if subjects is None:
@@ -298,12 +305,8 @@ class ScoreBatch:
 
     def __post_init__(self) -> None:
         cells = prod(self.shape)
-        for name, item, size in (
-            ("pinball", self.pinball, FLOAT32),
-            ("covered", self.covered, FLOAT32),
-            ("count", self.count, UINT32),
-        ):
-            _sized(name, item, cells * size)
+        for name, size in (("pinball", FLOAT32), ("covered", FLOAT32), ("count", UINT32)):
+            _sized(name, getattr(self, name), cells * size)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -312,10 +315,8 @@ class ScoreBatch:
 
     def rows(self, subjects: Collection[Subject] | None = None) -> Iterator[ModelScoreRow]:
         """What was scored, of all subjects or of these; cells without any forecast behind them are left out."""
-        pinball, covered, count = (
-            _opened(part, form, self.shape)
-            for part, form in ((self.pinball, "f"), (self.covered, "f"), (self.count, "I"))
-        )
+        parts = zip((self.pinball, self.covered, self.count), "ffI", strict=True)
+        pinball, covered, count = (_opened(part, form, self.shape) for part, form in parts)
         places = [place for place, subject in enumerate(self.subjects) if subjects is None or subject in subjects]
         for place, model, horizon, quantity in product(places, *map(range, self.shape[1:])):
             cell = place, model, horizon, quantity
@@ -376,8 +377,10 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
     by_cell = {(row.pair, row.horizon_s, row.quantity): row for row in rows}
     told = {(row.pair, row.quantity): row.trust for row in rows}
     trusts = [told.get(cell, UNTRUSTED) for cell in product(pairs, quantities[::2])]
-    doubts = (number for one in trusts for number in (one.error, one.width))
+    far = array("H", (one.horizon_s for one in trusts))
+    doubts = array("f", (nan if number is None else number for one in trusts for number in (one.error, one.width)))
     some = rows[0].trust
+    allowed = () if isnan(some.error_allowed) else (some.error_allowed, some.width_allowed)
     chosen, values = bytearray(), array("f")
     for cell in product(pairs, horizons, quantities):
         row = by_cell.get(cell)
@@ -393,7 +396,5 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
         models=tuple(models),
         chosen=bytes(chosen),
         quantiles=values.tobytes(),
-        horizon_s=array("H", (one.horizon_s for one in trusts)).tobytes(),
-        doubts=array("f", (nan if number is None else number for number in doubts)).tobytes(),
-        allowed=() if isnan(some.error_allowed) else (some.error_allowed, some.width_allowed),
+        trusts=TrustArrays(far.tobytes(), doubts.tobytes(), allowed),
     )

@@ -19,6 +19,7 @@ from ryu_apps.rules import (
     NEIGHBOUR_ADVERTISEMENT,
     PROTO_ICMPV6,
     PROTO_TCP,
+    TCP_OPENING,
     Action,
     AnswerArp,
     Desired,
@@ -154,7 +155,7 @@ def _defaults() -> Iterable[Rule]:
     yield _listen(LISTEN_PRIORITY, Match(eth_type=ETH_ARP, eth_dst=MULTICAST), 1)
     # Neighbours that know each other confirm it directly: that must work while the controller is dead.
     yield replace(_listen(LISTEN_PRIORITY - 1, Match(eth_type=ETH_ARP), 2), goto=Table.POLICER)
-    tells = Match(eth_type=ETH_IPV6, ip_proto=PROTO_ICMPV6, icmpv6_type=NEIGHBOUR_ADVERTISEMENT)
+    tells = Match(eth_type=ETH_IPV6, ip_proto=PROTO_ICMPV6, message_type=NEIGHBOUR_ADVERTISEMENT)
     yield replace(_listen(LISTEN_PRIORITY - 1, tells, 3), goto=Table.POLICER)
 
 
@@ -205,7 +206,7 @@ def _virtual_ip(address: str) -> Iterable[Rule]:
 def _account(source: str, virtual_ip: str) -> Iterable[Rule]:
     number = pair_number(source, virtual_ip)
     every = Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=virtual_ip)
-    first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_src=source, ipv4_dst=virtual_ip, syn=True)
+    first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_src=source, ipv4_dst=virtual_ip, message_type=TCP_OPENING)
     table = Table.ACCOUNT
     yield Rule(table, PAIR_PRIORITY, every, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR, number))
     yield Rule(table, SYN_PRIORITY, first, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR_SYN, number))
@@ -219,7 +220,7 @@ def _sums(share: Share) -> Iterable[Rule]:
     for address in share.virtual_ips:
         number = sum_number(dpid, address)
         every = Match(eth_type=ETH_IPV4, ipv4_dst=address)
-        first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=address, syn=True)
+        first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=address, message_type=TCP_OPENING)
         yield Rule(table, SUM_PRIORITY, every, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR, number))
         yield Rule(table, SUM_PRIORITY + 1, first, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR_SYN, number))
 

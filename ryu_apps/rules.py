@@ -34,11 +34,12 @@ NEIGHBOUR_ADVERTISEMENT = 136
 # Reserved port of OpenFlow 1.3: the controller. Real ports are below PORT_MAX.
 CONTROLLER = 0xFFFFFFFD
 PORT_MAX = 0xFFFFFF00
-# What `Match.eth_dst` and `Match.label` may be besides one address and one label
+# What `Match.eth_dst`, `Match.label` and `Match.message_type` may be besides one address, one label, one type
 MULTICAST = "multicast"
 # Addresses that end at the next bridge, never beyond: IEEE 802.1Q, table 8-1
 BRIDGE_GROUPS = "bridge groups"
 ANY_LABEL = -1
+TCP_OPENING = -1
 
 
 class Table(IntEnum):
@@ -89,9 +90,10 @@ class DestinationMatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Fields that must be equal; None matches anything. `syn` means TCP with SYN set and ACK clear.
+    """Fields that must be equal; None matches anything.
 
     `eth_dst` may be MULTICAST (every group address) or BRIDGE_GROUPS. `label` is one of our labels, or ANY_LABEL.
+    `message_type` is a type of ICMPv6, or TCP_OPENING: SYN set and ACK clear.
     `arp_request_for` is the address that an ARP request asks for. `register` is what this switch has noted about the
     packet on its way.
     """
@@ -104,10 +106,9 @@ class Match:
     ipv4_src: str | None = None
     ipv4_dst: str | None = None
     arp_request_for: str | None = None
-    syn: bool = False
     label: int | None = None
     tcp_dst: int | None = None
-    icmpv6_type: int | None = None
+    message_type: int | None = None
     register: BucketMatch | DestinationMatch | None = None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest.whatif.records import Floats, OfferedLoad
-from cpdb import ForecastBatch, Quantity, Seconds, Store, Subject, SubjectKind
+from cpdb import ForecastBatch, Quantity, Seconds, Store, Subject, SubjectKind, TrustArrays
 from predictor import FAST, SLOW, PredictorConfig
 
 MODEL = "truth"
@@ -44,7 +44,7 @@ class TrueFuture:
             models=(MODEL,),
             chosen=bytes(len(pairs) * len(horizons_s) * len(QUANTITIES)),
             quantiles=values.tobytes(),
-            horizon_s=array("H", [max(horizons_s)] * len(pairs)).tobytes(),
+            trusts=TrustArrays(array("H", [max(horizons_s)] * len(pairs)).tobytes()),
         )
 
     def _ahead(self, second: int, horizon_s: int) -> Floats:

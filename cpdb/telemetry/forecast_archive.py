@@ -4,7 +4,8 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Engine, Table, insert, select
@@ -75,19 +76,26 @@ Packed = TypeVar("Packed", ForecastBatch, ScoreBatch)
 
 
 class PackedBatches(Generic[Packed]):
-    """One table of batches, a row each: subjects as the number of their list, arrays as bytes, the rest in `head`."""
+    """One table of batches, a row each: subjects as the number of their list, arrays as bytes, the rest in `head`.
+
+    A field that is itself a record lies in the places of its own fields.
+    """
 
     def __init__(self, lists: SubjectLists, table: Table, record: type[Packed]) -> None:
         self._lists, self._table = lists, table
         self._record: Any = record
-        names = [item.name for item in fields(record) if item.init and item.name != "subjects"]
-        self._own = [name for name in names if name in table.c]
-        self._head = [name for name in names if name not in table.c]
+        stored = [item for item in fields(record) if item.init and item.name != "subjects"]
+        self._parts: dict[str, Any] = {item.name: item.type for item in stored if is_dataclass(item.type)}
+        paths = {item.name: item.name for item in stored if item.name not in self._parts}
+        paths |= {one.name: f"{part}.{one.name}" for part, kind in self._parts.items() for one in fields(kind)}
+        # Column, or name in `head` -> how it is taken from a batch
+        self._own = {name: attrgetter(path) for name, path in paths.items() if name in table.c}
+        self._head = {name: attrgetter(path) for name, path in paths.items() if name not in table.c}
 
     def add(self, batch: Packed) -> None:
         """Appends a batch, whatever its number of subjects, as one row."""
-        row = {name: getattr(batch, name) for name in self._own}
-        row["head"] = {name: getattr(batch, name) for name in self._head}
+        row = {name: take(batch) for name, take in self._own.items()}
+        row["head"] = {name: take(batch) for name, take in self._head.items()}
         with reported(self._lists.engine, f"writing {self._table.name}"):
             try:
                 self._insert(row, batch.subjects)
@@ -112,8 +120,10 @@ class PackedBatches(Generic[Packed]):
     def _batch(self, row: Mapping[Any, Any]) -> Any:
         head = {name: tuple(row["head"].get(name, ())) for name in self._head}  # rows of older versions lack some
         head["quantities"] = tuple(map(Quantity, head["quantities"]))
-        own = {name: row[name] for name in self._own}
-        return self._record(subjects=self._lists.subjects(row["roster_id"]), **own, **head)
+        values = head | {name: row[name] for name in self._own}
+        for part, kind in self._parts.items():
+            values[part] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
+        return self._record(subjects=self._lists.subjects(row["roster_id"]), **values)
 
 
 class Memory(NamedTuple):

@@ -123,11 +123,11 @@ def expected_pairs(issued: IssuedForecasts, level: float) -> list[Pair]:
     A forecast's quantile counts the chance of silence in: it is above 0 where a pair talks with more than 1 - `level`.
     """
     batch = issued.batch
-    if not batch.subjects or not batch.horizon_s or Quantity.BYTES_PEAK not in batch.quantities:
+    if not batch.subjects or not batch.trusts.horizon_s or Quantity.BYTES_PEAK not in batch.quantities:
         return []
     quantity, at = batch.quantities.index(Quantity.BYTES_PEAK), nearest_level(batch.levels, level)
     peaks = np.nan_to_num(np.asarray(batch.array())[:, :, quantity, at])
-    far = np.frombuffer(batch.horizon_s, dtype="<u2").reshape(len(batch.subjects), -1)[:, 0]
+    far = np.frombuffer(batch.trusts.horizon_s, dtype="<u2").reshape(len(batch.subjects), -1)[:, 0]
     told = np.where(np.array(batch.horizons_s) <= far[:, None], peaks, 0.0).max(axis=1) >= LEAST_BYTES_PER_S
     subjects = (batch.subjects[place] for place in np.flatnonzero(told).tolist())
     return [Pair(one.a, one.b) for one in subjects if one.kind is SubjectKind.PAIR]

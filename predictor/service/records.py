@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cpdb import ForecastBatch, Pair, Quantity, Score, Subject, SubjectKind, nearest_level
+from cpdb import ForecastBatch, Pair, Quantity, Score, Subject, SubjectKind, TrustArrays, nearest_level
 from predictor.config import PredictorConfig
 from predictor.data.sources import Source
 from predictor.data.view import Floats, ForecastSpec, Ints, window_values
@@ -126,9 +126,11 @@ def forecast_batch(now: float, final: FinalForecasts, places: Ints, names: Forec
         chosen=(final.chosen if everyone else final.chosen[places]).astype(np.uint8, copy=False).tobytes(),
         quantiles=(final.values if everyone else final.values[places]).astype("<f4", copy=False).tobytes(),
         activity=final.active[places].astype("<f4", copy=False).tobytes(),
-        horizon_s=final.horizon_s[places].astype("<u2").tobytes(),
-        doubts=final.doubts[places].astype("<f4").tobytes(),
-        allowed=final.allowed,
+        trusts=TrustArrays(
+            final.horizon_s[places].astype("<u2").tobytes(),
+            final.doubts[places].astype("<f4").tobytes(),
+            final.allowed,
+        ),
     )
 
 

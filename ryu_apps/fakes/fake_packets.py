@@ -14,6 +14,7 @@ from ryu_apps.rules import (
     MULTICAST,
     PROTO_TCP,
     PROTO_UDP,
+    TCP_OPENING,
     AnswerArp,
     BucketMatch,
     ChooseDestination,
@@ -78,8 +79,6 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
     """Whether a packet that came in at `in_port` has all fields of a match."""
     if match.in_port not in (None, in_port):
         return False
-    if match.syn and not (packet.ip_proto == PROTO_TCP and set(packet.transport.flags) & {"S", "A"} == {"S"}):
-        return False
     if match.eth_dst == MULTICAST and not int(packet.eth_dst[:2], 16) & 1:
         return False
     if match.eth_dst == BRIDGE_GROUPS and not packet.eth_dst.startswith("01:80:c2:00:00:0"):
@@ -89,7 +88,9 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
     if match.arp_request_for is not None and not _asks_for(packet, match.arp_request_for):
         return False
     transport = packet.transport
-    if match.tcp_dst not in (None, transport.dport) or match.icmpv6_type not in (None, transport.icmpv6_type):
+    opens = packet.ip_proto == PROTO_TCP and set(transport.flags) & {"S", "A"} == {"S"}
+    kind = TCP_OPENING if opens else transport.icmpv6_type
+    if match.tcp_dst not in (None, transport.dport) or match.message_type not in (None, kind):
         return False
     if not _is_noted(match, packet.registers):
         return False

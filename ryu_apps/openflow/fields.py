@@ -12,7 +12,7 @@ from socket import inet_aton, inet_ntoa
 from typing import Any, NamedTuple
 
 from cpdb import FIRST_TAG
-from ryu_apps.rules import ANY_LABEL, BRIDGE_GROUPS, MULTICAST, BucketMatch, DestinationMatch, Match
+from ryu_apps.rules import ANY_LABEL, BRIDGE_GROUPS, MULTICAST, TCP_OPENING, BucketMatch, DestinationMatch, Match
 
 _TYPE_LENGTH = struct.Struct("!HH")
 _HEADER = struct.Struct("!I").unpack_from
@@ -171,8 +171,7 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "ipv4_dst": _plain(IPV4_DST),
     "tcp_dst": _plain(TCP_DST),
     "arp_request_for": _encode_arp_request,
-    "icmpv6_type": _plain(ICMPV6_TYPE),
-    "syn": lambda syn: _SYN if syn else b"",
+    "message_type": lambda kind: _SYN if kind == TCP_OPENING else ICMPV6_TYPE.encode(kind),
 }
 assert _ENCODERS.keys() == {field.name for field in fields(Match)}
 _values = attrgetter(*_ENCODERS)
@@ -208,7 +207,9 @@ def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
     elif field.code == _DESTINATION_CODE:
         yield "register", DestinationMatch(int.from_bytes(field.value))
     elif field.code in (_TCP_FLAGS, _TCP_FLAGS_CODE):
-        yield "syn", True
+        yield "message_type", TCP_OPENING
+    elif field.type is ICMPV6_TYPE:
+        yield "message_type", int.from_bytes(field.value)
     elif field.type is VLAN_VID:
         label = int.from_bytes(field.value) & ~LABEL_PRESENT
         yield "label", label if field.mask is None else ANY_LABEL

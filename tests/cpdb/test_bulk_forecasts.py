@@ -18,6 +18,7 @@ from cpdb import (
     Subject,
     SubjectKind,
     Trust,
+    TrustArrays,
     open_store,
 )
 
@@ -33,9 +34,7 @@ ISSUE = ForecastBatch(
     chosen=bytes([1, 255, 0, 0]),
     quantiles=array("f", [1.0, 3.0, math.nan, math.nan, 5.0, 6.0, 7.0, 8.0]).tobytes(),
     activity=array("f", [0.5, 0.25, math.nan, math.nan]).tobytes(),
-    horizon_s=array("H", [5, 0]).tobytes(),
-    doubts=array("f", [0.5, 1.0, math.nan, math.nan]).tobytes(),
-    allowed=(0.25, 1.5),
+    trusts=TrustArrays(array("H", [5, 0]).tobytes(), array("f", [0.5, 1.0, math.nan, math.nan]).tobytes(), (0.25, 1.5)),
 )
 SCORES = ScoreBatch(
     scored_at=20.0,
@@ -74,9 +73,9 @@ def test_the_latest_forecasts_are_the_pairs_of_the_fast_lane(store: Store) -> No
 def test_an_issue_says_how_far_each_subject_is_trusted_and_why_no_farther() -> None:
     assert ISSUE.trust(PAIR).doubt() == "not trusted beyond 5 s: error 0.50 of 0.25 allowed"
     assert ISSUE.trust(VM).doubt() == "not trusted: too few scores"
-    old = replace(ISSUE, doubts=b"", allowed=())
+    old = replace(ISSUE, trusts=TrustArrays(ISSUE.trusts.horizon_s))
     assert (old.trust(PAIR).reaches(5), old.trust(PAIR).reaches(15)) == (True, False)
-    assert not replace(ISSUE, horizon_s=b"").trust(PAIR).reaches(5)
+    assert not replace(ISSUE, trusts=replace(ISSUE.trusts, horizon_s=b"")).trust(PAIR).reaches(5)
 
 
 def test_subjects_are_those_of_the_issue_also_when_they_change(store: Store, url: str) -> None:
@@ -88,8 +87,7 @@ def test_subjects_are_those_of_the_issue_also_when_they_change(store: Store, url
         chosen=b"\0\0",
         quantiles=bytes(16),
         activity=b"",
-        horizon_s=b"",
-        doubts=b"",
+        trusts=TrustArrays(),
     )
     store.forecasts.add_batch(ISSUE)
     assert reader.forecasts.batch(12.0, 5.0) == ISSUE
@@ -156,7 +154,7 @@ def test_values_are_asked_by_name() -> None:
     assert ISSUE.value(VM, 15, peak, 0.9) == 8.0
     assert (ISSUE.active(PAIR, 15), ISSUE.active(VM, 15), ISSUE.active(PAIR, 60)) == (0.25, None, None)
     assert (ISSUE.trusted_s(PAIR), ISSUE.trusted_s(VM), ISSUE.trusted_s(Subject(SubjectKind.VM, "other"))) == (5, 0, 0)
-    bare = replace(ISSUE, activity=b"", horizon_s=b"")
+    bare = replace(ISSUE, activity=b"", trusts=replace(ISSUE.trusts, horizon_s=b""))
     assert (bare.active(PAIR, 5), bare.trusted_s(PAIR)) == (None, 0)
 
 
@@ -175,7 +173,7 @@ def test_rows_and_the_array_say_the_same() -> None:
         assert row.at(0.6) == row.quantiles[0.5]
     assert list(ISSUE.rows((VM,), (15,))) == rows[2:]
     assert list(ISSUE.rows(quantities=(Quantity.CPU_PEAK,))) == []
-    nobody = replace(ISSUE, subjects=(), chosen=b"", quantiles=b"", activity=b"", horizon_s=b"", doubts=b"")
+    nobody = replace(ISSUE, subjects=(), chosen=b"", quantiles=b"", activity=b"", trusts=TrustArrays())
     assert (list(nobody.rows()), nobody.array().nbytes) == ([], 0)
 
 

@@ -29,6 +29,7 @@ from ryu_apps.rules import (
     OWNER_SHIFT,
     PROTO_TCP,
     PROTO_UDP,
+    TCP_OPENING,
     Action,
     AnswerArp,
     BucketMatch,
@@ -55,7 +56,7 @@ from ryu_apps.rules import (
     virtual_mac,
 )
 
-PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "tcp_dst", "icmpv6_type")
+PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "tcp_dst")
 ANY_VLAN = (ofproto.OFPVID_PRESENT | FIRST_TAG, ofproto.OFPVID_PRESENT | FIRST_TAG)
 METER_FLAGS = ofproto.OFPMF_KBPS | ofproto.OFPMF_BURST | ofproto.OFPMF_STATS
 GROUP_TYPES = {GroupKind.SELECT: ofproto.OFPGT_SELECT, GroupKind.FAST_FAILOVER: ofproto.OFPGT_FF}
@@ -150,8 +151,10 @@ def bucket_message(bucket: GroupBucket, kind: GroupKind) -> Any:
 
 def match_message(match: Match) -> Any:
     fields = {name: value for name in PLAIN if (value := getattr(match, name)) is not None}
-    if match.syn:
+    if match.message_type == TCP_OPENING:
         fields["tcp_flags"] = (0x002, 0x012)
+    elif match.message_type is not None:
+        fields["icmpv6_type"] = match.message_type
     if match.eth_dst == BRIDGE_GROUPS:
         fields["eth_dst"] = ("01:80:c2:00:00:00", "ff:ff:ff:ff:ff:f0")
     if match.eth_dst == MULTICAST:

@@ -46,6 +46,7 @@ from ryu_apps.rules import (
     CONTROLLER,
     MULTICAST,
     PORT_MAX,
+    TCP_OPENING,
     Action,
     AnswerArp,
     BucketMatch,
@@ -98,10 +99,9 @@ matches = st.builds(
     ipv4_src=maybe(addresses),
     ipv4_dst=maybe(addresses),
     arp_request_for=maybe(addresses),
-    syn=st.booleans(),
     label=maybe(labels | st.just(ANY_LABEL)),
     tcp_dst=maybe(bytes_2),
-    icmpv6_type=maybe(bytes_1),
+    message_type=maybe(bytes_1 | st.just(TCP_OPENING)),
     register=maybe(bucket_matches | st.builds(DestinationMatch, bytes_4)),
 )
 actions: st.SearchStrategy[Action] = st.one_of(
@@ -275,7 +275,9 @@ def test_what_a_switch_can_do_is_read_from_its_features() -> None:
 NICIRA_FIELDS = {
     "0001000c 00010004 0000000c 00000000": Match(register=BucketMatch(12, 0xFFFF_FFFF)),
     "0001000f 00000602 0800 00000c01 06 00": Match(eth_type=0x0800, ip_proto=6),
-    "0001001b 80000a02 0800 80001401 06 00014504 0002 0012 0000000000": Match(eth_type=0x0800, ip_proto=6, syn=True),
+    "0001001b 80000a02 0800 80001401 06 00014504 0002 0012 0000000000": Match(
+        eth_type=0x0800, ip_proto=6, message_type=TCP_OPENING
+    ),
 }
 
 

@@ -31,6 +31,7 @@ from cpdb import (
     Store,
     Subject,
     SubjectKind,
+    TrustArrays,
     VirtualIp,
     VmLoad,
     open_store,
@@ -216,7 +217,7 @@ class Neighbourhood:
             t, tier, subjects, horizons, QUANTITIES, LEVELS, ("ewma",),
             bytes(len(subjects) * len(horizons) * len(QUANTITIES)), values.astype("<f4").tobytes(),
             np.full((len(subjects), len(horizons)), 0.9, dtype="<f4").tobytes(),
-            np.full(len(subjects), horizons[-1], dtype="<u2").tobytes(),
+            TrustArrays(np.full(len(subjects), horizons[-1], dtype="<u2").tobytes()),
         )  # fmt: skip
         self.store.forecasts.add_batch(batch)
 
