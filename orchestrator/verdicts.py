@@ -41,8 +41,8 @@ class PromiseVerdict:
     `needed`, `enough` and `in_time` are None where nothing measured tells. `peak` is the largest need, in the promise's
     unit, `ahead_s` how long before the need it was (or would have been) ready. Of `watched_s` seconds, `short_s` would
     have been short without it, `spared_s` of those were not with it: below 0 it did harm. `cost_s` are seconds times
-    the share of what it gave that nobody used, and what doing it cost; `waste` is that share alone. `eased`: at least
-    for some time what was short was less short with it.
+    the share of what it gave that nobody used, and what doing it cost. `eased`: for some time at least, what was short
+    was less short with it.
     """
 
     code: VerdictCode
@@ -56,8 +56,12 @@ class PromiseVerdict:
     short_s: Seconds = 0.0
     spared_s: Seconds = 0.0
     cost_s: Seconds = 0.0
-    waste: float = 0.0
     eased: bool = False
+
+    @property
+    def waste(self) -> float:
+        """The share of the watched time that it cost."""
+        return min(1.0, self.cost_s / self.watched_s) if self.watched_s > 0 else 0.0
 
     @property
     def wasteful(self) -> bool:
@@ -265,7 +269,6 @@ def weigh(case: Case, moments: Sequence[Moment], words: "Words") -> PromiseVerdi
         short_s=short_s,
         spared_s=short_s - late_s - left_s - harm_s if told else 0.0,
         cost_s=sum(one.seconds * one.idle for one in after) + words.doing_s,
-        waste=sum(one.seconds * one.idle for one in after) / watched,
         eased=any(one.without is not None and one.without >= 1 and one.after < one.without for one in after),
     )
     return _coded(found, case, words)

@@ -18,8 +18,8 @@ import networkx as nx
 ROOT = Path(__file__).parent.parent
 ROOMS = ("cpdb", "ryu_apps", "predictor", "orchestrator", "mininet_topos", "backtest", "forepath", "tools")
 CODE = {".py", ".c", ".h", ".sh"}
-# Lines are a ratchet: what comes in is paid for by what goes out. 43,700 are aimed at.
-MAX_FILES, MAX_LINES = 290, 50_000
+# A ratchet: a capability raises them by what it needs, docs/decisions/0022-what-a-new-room-may-add.md tells which.
+MAX_FILES, MAX_LINES = 335, 58_500
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_FUNCTION_LINES = 400, 40, 8
 MAX_FIELDS, MAX_METHODS, MAX_PARAMETERS = 12, 15, 5
 TOURS = {"The tour of a sample": 14, "The tour of a forecast": 25}

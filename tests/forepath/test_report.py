@@ -24,8 +24,8 @@ def raised(age_s: float, outcome: OutcomeKind = OutcomeKind.ADVISED, **verdict: 
 
 def fill(store: Store) -> None:
     for row in (
-        raised(60, code=VerdictCode.KEPT, short_s=20.0, spared_s=18.0, waste=0.2),
-        raised(50, code=VerdictCode.KEPT, short_s=10.0, spared_s=10.0, waste=0.9, cost_s=9.0),
+        raised(60, code=VerdictCode.KEPT, short_s=20.0, spared_s=18.0),
+        raised(50, code=VerdictCode.KEPT, short_s=10.0, spared_s=10.0, watched_s=10.0, cost_s=9.0),
         raised(40, code=VerdictCode.BROKEN, short_s=10.0, spared_s=4.0),
         raised(30, code=VerdictCode.UNNEEDED, cost_s=15.0),
         raised(20),
