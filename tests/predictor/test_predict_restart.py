@@ -88,8 +88,8 @@ def test_what_cannot_be_read_is_left_alone(store, kept):
 def test_horizons_are_written_and_moves_recorded(store):
     lived(store, until=140)
     batch = store.forecasts.batch(START + 140, 5)
-    assert batch is not None and len(batch.horizon_s) == 2 * 5 * 3
-    assert set(np.frombuffer(batch.horizon_s, "<u2").tolist()) <= {0, 5, 15, 30}
+    assert batch is not None and len(batch.trusts.horizon_s) == 2 * 5 * 3
+    assert set(np.frombuffer(batch.trusts.horizon_s, "<u2").tolist()) <= {0, 5, 15, 30}
     moves = store.forecasts.moves(0)
     assert {one.subject.kind for one in moves} == {SubjectKind.PAIR}
     assert all(one.from_s != one.to_s and one.reason for one in moves)
