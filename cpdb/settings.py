@@ -1,9 +1,10 @@
 """How every process reads its part of the one settings file: a class a table, all problems at once, a line each."""
 
+import codecs
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
@@ -20,12 +21,24 @@ URL_VARIABLE = "FOREPATH_DATABASE_URL"
 # All tables of the file. A process that owns only some of them leaves the others to those who do.
 BEHAVIOUR = ("database", "controller", "predictor", "orchestrator", "routing")
 TABLES = (*BEHAVIOUR, "node", "link", "virtual_ip", "host", "vm", "pool", "tenant")
-IPV4 = r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$"
 HOUR_S, DAY_S = 3600.0, 86_400.0
 SECRET_KEY = re.compile("pass|secret|token", re.IGNORECASE)
 # Between scheme:// and the last @ of one word, and in a URL's parameters
 URL_USER = re.compile(r"(\w://)[^\s'\"]*@")
 URL_PASSWORD = re.compile(r"(pass\w*=)[^&\s'\"]*", re.IGNORECASE)
+# What the library says of types means Python's; people write TOML.
+WORDS = {
+    "tuple_type": "must be a list, e.g. [1, 2]",
+    "list_type": "must be a list, e.g. [1, 2]",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "dict_type": "must be a table",
+    "mapping_type": "must be a table",
+    "string_type": 'must be text in quotes, e.g. "text"',
+    "finite_number": "must be a finite number",
+    "path_type": "must be a path in quotes",
+}
+NUMBERS = {"int": "must be a whole number", "float": "must be a number", "bool": "must be true or false"}
 
 
 def _check_share(value: float) -> float:
@@ -58,7 +71,7 @@ class Section(BaseModel):
     `RENAMED` holds the names that settings of this table had before, each with its new place in the file.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     RENAMED: ClassVar[Mapping[str, str]] = {}
 
     def tuned(self, **changes: Any) -> Self:
@@ -130,7 +143,7 @@ def read_settings(
     try:
         return tree.model_validate(own)
     except ValidationError as error:
-        lines = list(_problem_lines(error, tree))
+        lines = list(_problem_lines(error, tree, own))
         if all(item["loc"] for item in error.errors()):
             # Single values come first; what concerns the whole file was not looked at yet.
             lines += [f"file: {line}" for line in also(content)]
@@ -152,19 +165,30 @@ def read_tables(path: Path | None) -> dict[str, Any]:
             return {}
         path = DEFAULT_FILE
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(_text(path.read_bytes()))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; name an existing file with --settings") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
 
 
-def _problem_lines(error: ValidationError, tree: type[Section]) -> Iterator[str]:
+def _text(content: bytes) -> str:
+    """What a file says; some editors put a byte order mark before it. Raises ValueError."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:2]:
+        raise ValueError("the file is in UTF-16; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not in UTF-8; save the file as UTF-8") from None
+
+
+def _problem_lines(error: ValidationError, tree: type[Section], content: Mapping[str, Any]) -> Iterator[str]:
     items = [dict(item) for item in error.errors()]
     for item in items:
         if not _follows(item, items):
-            yield without_password(_problem_line(item, tree))
+            for line in _problem_line(item, tree, content).splitlines():
+                yield without_password(line)
 
 
 def _follows(item: dict[str, Any], items: list[dict[str, Any]]) -> bool:
@@ -175,8 +199,8 @@ def _follows(item: dict[str, Any], items: list[dict[str, Any]]) -> bool:
     )
 
 
-def _problem_line(item: dict[str, Any], tree: type[Section]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "file"
+def _problem_line(item: dict[str, Any], tree: type[Section], content: Mapping[str, Any]) -> str:
+    where = place_of(item["loc"], content) or "file"
     if item["type"] == "extra_forbidden":
         section = _section_at(item["loc"][:-1], tree)
         value = "***" if SECRET_KEY.search(str(item["loc"][-1])) else repr(item["input"])
@@ -186,8 +210,44 @@ def _problem_line(item: dict[str, Any], tree: type[Section]) -> str:
     if item["type"] == "missing":
         return f"{where}: is missing; add it, `forepath check` shows every setting"
     if item["type"] == "value_error":
-        return f"{where}: {item['ctx']['error']}"
-    return f"{where} = {item['input']!r}: {item['msg']}"
+        return "\n".join(f"{where}: {line}" for line in str(item["ctx"]["error"]).splitlines())
+    if item["type"] == "tuple_type" and tree.model_fields.keys() >= {*item["loc"]} and item["loc"][0] in TABLES:
+        return f"{where}: must be declared in a table of its own for each: write [[{where}]]"
+    return f"{where} = {item['input']!r}: {in_words(item)}"
+
+
+def in_words(item: Mapping[str, Any]) -> str:
+    """What one error of the library says, for who writes the file."""
+    kind, _, how = str(item["type"]).partition("_")
+    if how in ("type", "parsing", "from_float") and kind in NUMBERS:
+        return NUMBERS[kind]
+    said = re.sub(r"^(Input|Value) should", "must", str(item["msg"]))
+    return WORDS.get(item["type"], re.sub(r"^(String|Tuple|List) should", "must", said))
+
+
+def place_of(location: Sequence[str | int], content: Any) -> str:
+    """Where in the file something stands: an entry of a table by its name, where it has one, else by its number."""
+    where = join = ""
+    for part in location:
+        content = _within(content, part)
+        if isinstance(part, str):
+            where, join = f"{where}{join}{part}", "."
+            continue
+        join = ": "
+        if isinstance(content, Mapping) and isinstance(content.get("name"), str):
+            where += f" {content['name']!r}"
+        elif isinstance(content, Mapping) and {"a", "b"} <= content.keys():
+            where += f" {content['a']}>{content['b']}"
+        else:
+            where += f" no. {part + 1}"
+    return where
+
+
+def _within(content: Any, part: str | int) -> Any:
+    try:
+        return content[part]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def _section_at(location: tuple[Any, ...], tree: type[Section]) -> type[Section]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from cpdb import AboveZero, BytesPerS, Count, NotNegative, Seconds, Section, ShareOf1
+from cpdb import AboveZero, BytesPerS, Count, NotNegative, Seconds, Section, ShareOf1, in_words
 from orchestrator.declared import DeclaredMachines
 from orchestrator.foresight_settings import DemandSettings, LearningSettings
 
@@ -317,5 +317,5 @@ def problem_lines(error: ValidationError) -> list[str]:
         if item["type"] == "value_error":
             lines.append(f"{where}: {item['ctx']['error']}")
         else:
-            lines.append(f"{where} = {item['input']!r}: {item['msg']}")
+            lines.append(f"{where} = {item['input']!r}: {in_words(item)}")
     return lines

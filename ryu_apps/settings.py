@@ -12,9 +12,10 @@ from pydantic import Field, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from cpdb import FILE_VARIABLE, IPV4, DatabaseSection, Section, SettingsError, read_settings
+from cpdb import FILE_VARIABLE, Address, DatabaseSection, Section, SettingsError, read_settings
 
 GROUP = "forepath"
+EXAMPLE_AGENTS = "agents = { leaf1 = '10.0.0.2' }"
 # Where the settings of Ryu's own file went, whose group [forepath] names nothing but the settings file by now.
 MOVED = {
     "database_url": "database.url",
@@ -95,11 +96,14 @@ class SflowSection(Section):
         try:
             addresses = self.by_address()
         except ValueError as error:
-            raise ValueError(f"agents: {error}; write e.g. agents = {{ leaf1 = '10.0.0.2' }}") from None
+            raise ValueError(f"agents: {error}; write e.g. {EXAMPLE_AGENTS}") from None
         if len(addresses) != len(self.agents) or not all(self.agents):
             raise ValueError("agents: each needs a name and an address of its own")
-        if self.listen and not (addresses and self.listen.rpartition(":")[2].isdigit()):
-            raise ValueError(f"listen = {self.listen!r} needs the form HOST:PORT, e.g. 127.0.0.1:6343, and agents")
+        _, _, port = (self.listen or ":1").rpartition(":")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError(f"listen = {self.listen!r} needs the form HOST:PORT, e.g. 127.0.0.1:6343")
+        if self.listen and not addresses:
+            raise ValueError(f"listen = {self.listen!r} needs agents, who may send; write e.g. {EXAMPLE_AGENTS}")
         return self
 
     def by_address(self) -> dict[str, str]:
@@ -113,7 +117,7 @@ class ControllerSection(Section):
     Of broadcast and multicast a port with hosts may send `group_mbit_per_s`; 0 is no limit.
     """
 
-    listen: Annotated[str, Field(pattern=IPV4)] = "127.0.0.1"
+    listen: Address = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 6653
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     wanted_s: Annotated[float, Field(ge=0.1, le=60)] = 0.5

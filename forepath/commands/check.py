@@ -223,8 +223,8 @@ def _references(settings: Settings) -> list[str]:
     )
     machines = {item.name for item in settings.vm}
     lines = [
-        f"link.{number}.{end} = {name!r}: no node or host of that name; declare it with [[node]]"
-        for number, link in enumerate(settings.link)
+        f"link {link.a}>{link.b}: {end} = {name!r}: no node or host of that name; declare it with [[node]]"
+        for link in settings.link
         for end, name in (("a", link.a), ("b", link.b))
         if name not in known
     ]
@@ -277,7 +277,7 @@ def flatten(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _origin(path: str, value: Any, content: Mapping[str, Any]) -> str:
     """Who said so: the file, the environment, another setting of the file, or nobody."""
-    if path == "database.url" and URL_VARIABLE in os.environ:
+    if path == "database.url" and os.environ.get(URL_VARIABLE):
         return "environment"
     if _at(path, content) is not None:
         return "file"

@@ -1,14 +1,13 @@
 """Virtual IPs at run time: what is behind them, and destinations added, drained and removed by people."""
 
-import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 
 from cpdb import (
-    IPV4,
     DestinationChange,
     ForepathError,
     HealthReport,
@@ -18,11 +17,12 @@ from cpdb import (
     VirtualIp,
     open_store,
     read_health,
+    read_mac,
+    read_unicast,
 )
 from forepath.commands.pause import who
 from forepath.output import JsonOption, SettingsOption, console, emit, table
-from forepath.settings import load_settings
-from forepath.settings.sections import MAC
+from forepath.settings import Claim, load_settings, place_problems
 from forepath.views import ServiceView, alarm_lines, change_of, service, services
 
 app = typer.Typer(
@@ -33,11 +33,12 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the destination")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; shown to whoever asks")]
 
 
-def _matching(pattern: str, example: str) -> Any:
+def _read_by(read: Callable[[Any], str]) -> Any:
     def check(text: str | None) -> str | None:
-        if text is not None and not re.fullmatch(pattern, text.lower()):
-            raise typer.BadParameter(f"{text!r} is not of the form {example}")
-        return text.lower() if text is not None else None
+        try:
+            return text if text is None else read(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
 
     return check
 
@@ -89,11 +90,9 @@ def add(
     vip: VipArgument,
     name: NameArgument,
     address: Annotated[
-        str | None, typer.Option("--address", help="IPv4 address", callback=_matching(IPV4, "10.0.0.11"))
+        str | None, typer.Option("--address", help="IPv4 address", callback=_read_by(read_unicast))
     ] = None,
-    mac: Annotated[
-        str | None, typer.Option("--mac", help="Its MAC", callback=_matching(MAC, "52:54:00:00:00:0b"))
-    ] = None,
+    mac: Annotated[str | None, typer.Option("--mac", help="Its MAC", callback=_read_by(read_mac))] = None,
     weight: Annotated[int, typer.Option("--weight", min=0, max=1000, help="Against those of the others")] = 100,
     reason: ReasonOption = "added by hand",
     settings: SettingsOption = None,
@@ -110,7 +109,7 @@ def add(
     if name in {one.name for one in found.destinations}:
         raise ForepathError(f"{name} is behind {found.name} already; forepath vip list shows how it stands")
     address, mac = _place(store, found, name, address, mac)
-    _unused(found, name, address)
+    _unused(store, found, name, address, mac)
     change = DestinationChange(found.address, name, address, mac, weight, Standing.JOINING, who(), reason, time.time())
     _put(store, change, f"forepath vip remove {found.name} {name}", json)
 
@@ -128,12 +127,17 @@ def _place(store: Store, vip: VirtualIp, name: str, address: str | None, mac: st
     return address, mac
 
 
-def _unused(vip: VirtualIp, name: str, address: str) -> None:
-    if address == vip.address:
-        raise SettingsError(f"--address {address} is the virtual IP itself; give the destination's own address")
-    for one in vip.destinations:
-        if one.address == address and one.name != name:
-            raise SettingsError(f"--address {address} is {one.name}'s; give {name} an address of its own")
+def _unused(store: Store, vip: VirtualIp, name: str, address: str, mac: str) -> None:
+    services = [one for one in store.inventory.virtual_ips() if one.declared]
+    others = [
+        Claim(f"destination {one.name} of {service.name}", one.name, one.address, one.mac, service.name)
+        for service in services
+        for one in service.destinations
+    ]
+    claims, names = [*others, Claim(name, name, address, mac, vip.name)], {one.address: one.name for one in services}
+    before = set(place_problems(others, names))
+    if problems := [line for line in place_problems(claims, names) if line not in before]:
+        raise SettingsError("; ".join(problems))
 
 
 @app.command()

@@ -4,13 +4,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from cpdb import IPV4, NodeKind, Section
+from cpdb import Dpid, Mac, MachineAddress, NodeKind, Section
 
-MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
-PROBE = r"^(arp|none|tcp:[1-9]\d{0,4})$"
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:-]+$")]
+LONGEST_NAME = 64
+
+
+def _check_name(name: str) -> str:
+    """What libvirt allows as a domain's name, as far as the database has room for it."""
+    if not name.strip():
+        raise ValueError("is empty; give it a name, e.g. web1")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"{name[:16]!r}... has {len(name)} characters; a name may have {LONGEST_NAME}")
+    if "/" in name or not name.isprintable() or name != name.strip():
+        raise ValueError(f"{name!r}: a name has no slash, no control characters and no space at its ends")
+    return name
+
+
+def _check_node(name: str) -> str:
+    if ">" in name:
+        raise ValueError(f"{name!r}: the name of a node has no >, which stands between the ends of a link")
+    return _check_name(name)
+
+
+def _check_probe(probe: str) -> str:
+    kind, _, port = probe.partition(":")
+    if probe in ("arp", "none") or (kind == "tcp" and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        return probe
+    raise ValueError(f'{probe!r} is no probe; write "arp", "none" or "tcp:PORT", e.g. "tcp:80"')
+
+
+def _check_pool_probe(probe: str) -> str:
+    if probe == "arp":
+        raise ValueError('"arp" is asked by the controller; write "agent", "none" or "tcp:PORT", e.g. "tcp:80"')
+    return probe if probe == "agent" else _check_probe(probe)
+
+
+def _check_device(name: str) -> str:
+    if not 0 < len(name) < 16 or "/" in name or any(map(str.isspace, name)):
+        raise ValueError(f"{name!r} is no interface of Linux: 1 to 15 characters, no slash, no space, e.g. leaf1-eth2")
+    return name
+
+
+def _check_image(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r} must begin at /: it is a path on every host of the pool")
+    return path
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+NodeName = Annotated[str, AfterValidator(_check_node)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -18,11 +62,11 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class NodeSection(Section):
     """A switch, client or hypervisor with a name of its own."""
 
-    name: Name
+    name: NodeName
     kind: NodeKind
-    address: Annotated[str, Field(pattern=IPV4)] | None = None
-    mac: Annotated[str, Field(pattern=MAC)] | None = None
-    dpid: Annotated[int, Field(ge=1)] | None = None
+    address: MachineAddress | None = None
+    mac: Mac | None = None
+    dpid: Dpid | None = None
 
 
 class LinkSection(Section):
@@ -31,12 +75,12 @@ class LinkSection(Section):
     `queue_device` is the interface with which switch `a` sends to `b`: there, a share of capacity can be guaranteed.
     """
 
-    a: Name
-    b: Name
+    a: NodeName
+    b: NodeName
     a_port: Annotated[int, Field(ge=0)] = 0
     b_port: Annotated[int, Field(ge=0)] = 0
     capacity_mbit_per_s: Positive
-    queue_device: Annotated[str, Field(pattern=r"^[^\s/]{1,15}$")] | None = None
+    queue_device: Annotated[str, AfterValidator(_check_device)] | None = None
     guaranteed_share: Annotated[float, Field(gt=0, lt=1)] = 0.8
 
     @model_validator(mode="after")
@@ -50,8 +94,8 @@ class DestinationSection(Section):
     """One of the alternative destinations of a virtual IP. `name` is the VM's name; weight 0 means stand-by."""
 
     name: Name
-    address: Annotated[str, Field(pattern=IPV4)]
-    mac: Annotated[str, Field(pattern=MAC)]
+    address: MachineAddress
+    mac: Mac
     weight: Annotated[int, Field(ge=0, le=1000)] = 100
 
 
@@ -63,11 +107,11 @@ class VirtualIpSection(Section):
     """
 
     name: Name
-    address: Annotated[str, Field(pattern=IPV4)]
+    address: MachineAddress
     priority: int = 0
     tenant: Name | None = None
     affinity: Literal["source", "connection"] = "source"
-    probe: Annotated[str, Field(pattern=PROBE)] = "arp"
+    probe: Annotated[str, AfterValidator(_check_probe)] = "arp"
     destination: Annotated[tuple[DestinationSection, ...], Field(min_length=1)]
 
 
@@ -88,7 +132,7 @@ class TenantSection(Section):
 class HostSection(Section):
     """A hypervisor host: how to reach its libvirtd, and what it can carry."""
 
-    name: Name
+    name: NodeName
     uri: str
     migration_uri: str | None = None
     cpu_cores: Positive
@@ -159,8 +203,8 @@ class PoolMemberSection(Section):
     """One machine of a pool. `how` it rests while it does not serve, where that differs from the pool's."""
 
     name: Name
-    address: Annotated[str, Field(pattern=IPV4)]
-    mac: Annotated[str, Field(pattern=MAC)]
+    address: MachineAddress
+    mac: Mac
     host: Name
     how: How | None = None
 
@@ -172,7 +216,7 @@ class PoolMachineSection(Section):
     cpu_cores_max: Positive = 1.0
     vcpus: Annotated[int, Field(ge=1)] = 1
     memory_mib: Annotated[int, Field(gt=0)] = 1024
-    image: Annotated[str, Field(pattern=r"^/")] | None = None
+    image: Annotated[str, AfterValidator(_check_image)] | None = None
     template: Path | None = None
 
     @model_validator(mode="after")
@@ -232,7 +276,7 @@ class PoolSection(Section):
     min_destinations: Annotated[int, Field(ge=1)] = 1
     max_destinations: Annotated[int, Field(ge=1)] = 2
     weight: Annotated[int, Field(ge=1, le=1000)] = 100
-    probe: Annotated[str, Field(pattern=r"^(agent|none|tcp:\d{1,5})$")] = "none"
+    probe: Annotated[str, AfterValidator(_check_pool_probe)] = "none"
     machine: PoolMachineSection = PoolMachineSection()
     arrival: PoolArrivalSection = PoolArrivalSection()
     departure: PoolDepartureSection = PoolDepartureSection()

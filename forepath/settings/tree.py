@@ -1,12 +1,13 @@
 """The one settings file: what is declared about the network and the machines, and how forepath shall behave."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import model_validator
 
 from cpdb import DatabaseSection, Section, read_settings
+from forepath.settings.places import Claim, link_problems, named_twice, place_problems
 from forepath.settings.sections import (
     HostSection,
     LinkSection,
@@ -40,11 +41,31 @@ class Settings(Section):
     tenant: tuple[TenantSection, ...] = ()
 
     @model_validator(mode="after")
-    def _each_named_once(self) -> "Settings":
+    def _each_once(self) -> "Settings":
         tables = {table: [{"name": item.name} for item in getattr(self, table)] for table in NAMED}
-        if problems := _twice(tables):
-            raise ValueError("; ".join(problems))
+        if problems := _twice(tables) or list(self._in_one_place()):
+            raise ValueError("\n".join(problems))
         return self
+
+    def _in_one_place(self) -> Iterator[str]:
+        services = [(one.name, one.address) for one in self.virtual_ip]
+        switches = [(one.name, f"dpid {one.dpid:#x}") for one in self.node if one.dpid is not None]
+        yield from named_twice("virtual_ip", services, "give each virtual IP an address of its own")
+        yield from named_twice("node", switches, "give each switch the dpid that it says")
+        yield from place_problems(tuple(self._claims()), {address: name for name, address in services})
+        yield from link_problems((one.a, one.b, one.a_port, one.b_port) for one in self.link)
+
+    def _claims(self) -> Iterator[Claim]:
+        for node in self.node:
+            yield Claim(f"node {node.name!r}", node.name, node.address, node.mac)
+        for vip in self.virtual_ip:
+            for one in vip.destination:
+                where = f"virtual_ip {vip.name!r}, destination {one.name!r}"
+                yield Claim(where, one.name, one.address, one.mac, vip.name)
+        for pool in self.pool:
+            for member in pool.member:
+                where = f"pool of {pool.virtual_ip!r}, member {member.name!r}"
+                yield Claim(where, member.name, member.address, member.mac)
 
 
 def load_settings(path: Path | None) -> Settings:

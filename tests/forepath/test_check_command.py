@@ -99,8 +99,8 @@ def test_problems_of_all_kinds_are_found_together(tmp_path: Path, forepath: Fore
     for words in (
         "history.window_s: 60 must be at least 4 times the longest horizon",
         "orchestrator.bandwidth.lease_s: 1.0 ends before it can be renewed; write at least 2",
-        "link.0.a = 'nobody'",
-        "link.0.b = 'noone'",
+        "link nobody>noone: a = 'nobody'",
+        "link nobody>noone: b = 'noone'",
         "/nowhere/at/all.db",
     ):
         assert words in said.err, words

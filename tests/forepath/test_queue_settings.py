@@ -35,6 +35,6 @@ def test_no_device_is_no_queue(tmp_path: Path) -> None:
     ids=["a share without a device", "not an interface", "nothing left for the rest"],
 )
 def test_what_makes_no_sense_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
-    with pytest.raises(SettingsError, match=r"link\.0") as caught:
+    with pytest.raises(SettingsError, match="link leaf2>hA: ") as caught:
         load_settings(written(tmp_path, f"{LINK}{line}\n"))
     assert str(caught.value).count("\n") == 0

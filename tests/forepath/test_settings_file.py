@@ -56,8 +56,8 @@ def test_every_problem_comes_at_once_each_with_path_value_and_mend(tmp_path: Pat
     assert "controller.port = 99999: " in told and "65535" in told
     assert "controller.pol_s = 1: no such setting; known here: listen, port, poll_s" in told
     assert "orchestrator.policy = 'psychic': " in told and "reactive" in told
-    assert "link.0.b: is missing; add it" in told
-    assert "link.0.capacity_mbit_per_s = -3: " in told and "greater than 0" in told
+    assert "link no. 1: b: is missing; add it" in told
+    assert "link no. 1: capacity_mbit_per_s = -3: " in told and "greater than 0" in told
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_every_problem_comes_at_once_each_with_path_value_and_mend(tmp_path: Pat
     [
         ("colour = 1", "colour", "database"),
         ("[database]\nfile = 1", "database.file", "url"),
-        ("[[host]]\nname='h'\nuri='u'\ncpu_cores=1\nmemory_mib=1\nsize=2", "host.0.size", "cordoned"),
+        ("[[host]]\nname='h'\nuri='u'\ncpu_cores=1\nmemory_mib=1\nsize=2", "host 'h': size", "cordoned"),
         (
             "[[virtual_ip]]\nname='v'\naddress='10.0.0.1'\n[[virtual_ip.destination]]\n"
             "name='d'\naddress='10.0.0.2'\nmac='52:54:00:00:00:01'\nheight=2",
-            "virtual_ip.0.destination.0.height",
+            "virtual_ip 'v': destination 'd': height",
             "weight",
         ),
     ],
@@ -90,7 +90,7 @@ def test_names_must_be_unique_and_are_told_beside_other_problems(tmp_path: Path)
 
 def test_limits_of_a_machine_must_be_in_order(tmp_path: Path) -> None:
     (line,) = refused(tmp_path, "[[vm]]\nname='v'\ncpu_cores_base=2\ncpu_cores_max=1\n")
-    assert "vm.0" in line and "cpu_cores_max 1.0 is below cpu_cores_base 2.0" in line
+    assert "vm 'v': " in line and "cpu_cores_max 1.0 is below cpu_cores_base 2.0" in line
 
 
 @pytest.mark.parametrize("content", [b"[database\nurl = 1", b"\xff\xfe\x00", b"a = 1\na = 2"])
@@ -183,7 +183,10 @@ def test_an_old_name_is_refused_with_the_new_one(
     assert name in dict(sections(Settings))[place].model_fields
     repeated = table.partition(".")[0] not in BEHAVIOUR
     lines = refused(tmp_path, f"[[{table}]]\n{old} = 1\n" if repeated else f"[{table}]\n{old} = 1\n")
-    assert [line.partition(": ")[2] for line in lines if f".{old} = 1" in line] == [f"has a new name; write {new}"]
+    told = [line.removeprefix(f"{table} no. 1: " if repeated else f"{table}.") for line in lines]
+    assert [line.partition(": ")[2] for line in told if line.startswith(f"{old} = 1")] == [
+        f"has a new name; write {new}"
+    ]
 
 
 def test_a_file_of_the_version_before_is_refused_with_every_new_name_at_once(tmp_path: Path) -> None:

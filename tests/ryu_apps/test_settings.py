@@ -99,7 +99,7 @@ def test_the_url_of_the_environment_comes_before_the_file_s(tmp_path: Path, monk
         ("", "leaf1 = 'nowhere'", "nowhere"),
         ("", "leaf1 = '127.0.0.1', leaf2 = '127.0.0.1'", "of its own"),
         ("", "'' = '127.0.0.1'", "of its own"),
-        ("127.0.0.1:6343", "", "and agents"),
+        ("127.0.0.1:6343", "", "needs agents"),
         ("6343", "leaf1 = ''", "agents"),
         ("localhost", "leaf1 = '127.0.0.1'", "HOST:PORT"),
     ],
