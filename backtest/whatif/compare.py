@@ -143,8 +143,8 @@ class Comparison:
             "short_bandwidth_s": int((short_bytes > SHORT_BYTES).any(axis=1).sum()),
             "short_cpu_s": int((short_cores(run.vms)[judged] > SHORT_CORES).any(axis=1).sum()),
             "offered_bytes": float(offered.sum()),
-            "delivered_bytes": float(delivered.sum()),
-            "p95_latency_s": _quantile(run.latency_s[judged], run.latency_bytes[judged], 0.95),
+            "delivered_bytes": float(_delivered(offered, delivered).sum()),
+            "p95_latency_s": _quantile(run.latency_s[judged], delivered, 0.95),
             "competitors_delivered_share": _delivered_share(task, offered, delivered),
             "actions": count_actions(self.judged_actions(policy)),
             "cost_by_part": {
@@ -178,7 +178,7 @@ class Comparison:
 
 def compare_runs(task: ReplayTask, runs: Sequence[PolicyRun], told: Callable[[str], None] | None = None) -> Comparison:
     """Prices each run and the bound. Raises SettingsError where a way or a capacity is not declared."""
-    costs = {run.policy: price_run(task.scene, task.load, run) for run in runs}
+    costs = {run.policy: price_run(task.scene, task.load, run, task.judged) for run in runs}
     if told is not None:
         told("bound")
     bound = least_costs(task.scene, task.load, task.judged)
@@ -220,13 +220,18 @@ def _quantile(values: Floats, weights: Floats, level: float) -> float:
     return float(values.ravel()[order][np.searchsorted(total, level * total[-1])])
 
 
+def _delivered(offered: Floats, delivered: Floats) -> Floats:
+    """By pair (pairs,), at most what was offered: what waited when judging began may come on top."""
+    return np.asarray(np.minimum(offered.sum(axis=0), delivered.sum(axis=0)))
+
+
 def _delivered_share(task: ReplayTask, offered: Floats, delivered: Floats) -> float:
-    """Delivered over offered bytes of the pairs whose virtual IP has not the highest priority, at most 1."""
+    """Delivered over offered bytes of the pairs whose virtual IP has not the highest priority."""
     priorities = {vip.address: vip.priority for vip in task.scene.virtual_ips}
     highest = max(priorities.values())
     columns = [column for column, pair in enumerate(task.load.pairs) if priorities[pair.virtual_ip] < highest]
     asked = float(offered[:, columns].sum())
-    return min(1.0, float(delivered[:, columns].sum()) / asked) if asked > 0 else 1.0
+    return float(_delivered(offered, delivered)[columns].sum()) / asked if asked > 0 else 1.0
 
 
 TIMELINE_COLUMNS = ("policy", "t", "kind", "name", "need", "allowed", "used", "where")

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.whatif.records import Floats, ObjectSeries, OfferedLoad, PolicyRun, ReplayScene
+from backtest.whatif.records import Flags, Floats, ObjectSeries, OfferedLoad, PolicyRun, ReplayScene
+from backtest.whatif.waiting import WaitingLine
 from cpdb import SettingsError, VirtualIp
 from ryu_apps import Topology
 
@@ -108,12 +109,13 @@ class RunCost:
         return np.asarray(sum(self.by_part(cost_of_short).values()), dtype=np.float64)
 
 
-def price_run(scene: ReplayScene, load: OfferedLoad, run: PolicyRun) -> RunCost:
-    """The cost of one run in every second, judged or not. Raises SettingsError where a way is not declared."""
+def price_run(scene: ReplayScene, load: OfferedLoad, run: PolicyRun, judged: Flags) -> RunCost:
+    """The cost of one run in every second; pairs' in judged ones. Raises SettingsError where a way is not declared."""
     vms = run.vms
     base = base_limits(scene, vms.names)
     weights = weigh_priorities(scene.virtual_ips)
-    short_link_s = run.waiting_bytes / _way_capacities(scene, load, run)
+    short = short_bytes(load, run.pairs, judged)
+    short_link_s = short / _way_capacities(scene, load, run)
     copied, paused = np.zeros(load.seconds), np.zeros(load.seconds)
     for action in run.actions:
         if 0 <= action.t < load.seconds:
@@ -122,7 +124,7 @@ def price_run(scene: ReplayScene, load: OfferedLoad, run: PolicyRun) -> RunCost:
     return RunCost(
         short_cores=short_cores(vms).sum(axis=1),
         idle_cores=np.maximum(0.0, vms.allowed - np.maximum(vms.need, base)).sum(axis=1),
-        short_bytes=run.waiting_bytes,
+        short_bytes=short,
         short_link_s=short_link_s,
         weighted_link_s=short_link_s @ np.array([weights[pair.virtual_ip] for pair in load.pairs], dtype=np.float64),
         copy_link_s=copied,
@@ -135,10 +137,27 @@ def short_cores(vms: ObjectSeries) -> Floats:
     return np.maximum(0.0, vms.need - vms.allowed)
 
 
+def short_bytes(load: OfferedLoad, pairs: ObjectSeries, judged: Flags) -> Floats:
+    """Bytes of each pair that wait or are given up at the end of each judged second, as its need and use say.
+
+    The oldest are carried first. What waited when judging began, or begins again after a gap, is not counted.
+    """
+    found = np.zeros(pairs.need.shape)
+    streams = np.array([pair in load.streams for pair in load.pairs], dtype=bool)
+    for second in np.flatnonzero(judged).tolist():
+        if not second or not judged[second - 1]:
+            line = WaitingLine(len(pairs.names))
+        line.join(pairs.need[second]).serve(pairs.used[second])
+        found[second] = line.total
+        line.give_up()
+        line.ages[:, streams] = 0.0
+    return found
+
+
 def _way_capacities(scene: ReplayScene, load: OfferedLoad, run: PolicyRun) -> Floats:
     """The narrowest link of each pair's shortest way to where its destination is, (seconds, pairs)."""
     ways = WayFinder(scene)
-    result = np.full(run.waiting_bytes.shape, math.inf)
+    result = np.full(run.pairs.need.shape, math.inf)
     columns = {name: column for column, name in enumerate(run.vms.names)}
     for number, pair in enumerate(load.pairs):
         first = _first_destination(scene, pair.virtual_ip)

@@ -73,7 +73,7 @@ class ReplayEngine:
         need = own + sum_by(flows.vms, cost, len(own) + 1)[: len(own)]
         self.recorder.vms.put(second, need, worked.allowed, worked.used)
         self.recorder.vms.place(second, host_of)
-        self.recorder.waited(second, sent.waiting, delivery)
+        self.recorder.deliver(second, delivery)
         self._record_network(second, flows, offered, sent)
         self._record_hosts(second, host_of, need, worked.used)
         self.stage.note_use(worked.used)

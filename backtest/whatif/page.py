@@ -111,7 +111,7 @@ def _short_machines(run: PolicyRun, second: int) -> Iterator[tuple[float, str, s
 def _short_pairs(found: Comparison, run: PolicyRun, second: int) -> Iterator[tuple[float, str, str]]:
     lacking = found.costs[run.policy].short_link_s[second]
     for column, pair in enumerate(found.task.load.pairs):
-        waiting, allowed = run.waiting_bytes[second, column], run.pairs.allowed[second, column]
+        waiting, allowed = found.costs[run.policy].short_bytes[second, column], run.pairs.allowed[second, column]
         if waiting > SHORT_BYTES:
             name = show_pair(pair, found.task.scene)
             text = f"{name} may send {show_rate(allowed)} and {waiting / 1e3:.3g} kB wait or are given up"

@@ -50,17 +50,17 @@ class RunRecorder:
     pairs: SeriesRecorder
     links: SeriesRecorder
     hosts: SeriesRecorder
-    _waits: Floats = field(init=False)
+    _delivered: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        self._waits = np.zeros((4, self.pairs.seconds, len(self.pairs.names)))
+        self._delivered = np.zeros((2, self.pairs.seconds, len(self.pairs.names)))
 
-    def waited(self, second: int, waiting: Floats, delivery: Delivery) -> None:
-        """What waited at the end of a second, and what was delivered in it."""
-        self._waits[:, second] = waiting, delivery.bytes, delivery.delay_s, delivery.bytes
+    def deliver(self, second: int, delivery: Delivery) -> None:
+        """What was delivered in a second, and after how long."""
+        self._delivered[:, second] = delivery.bytes, delivery.delay_s
 
     def run(self, policy: ReplayPolicy, actions: tuple[DoneAction, ...]) -> PolicyRun:
         """The run that was recorded."""
-        waiting, delivered, delay_s, delayed = self._waits
+        delivered, delay_s = self._delivered
         vms, pairs, links, hosts = (one.series() for one in (self.vms, self.pairs, self.links, self.hosts))
-        return PolicyRun(policy, vms, pairs, links, hosts, waiting, delivered, delay_s, delayed, actions)
+        return PolicyRun(policy, vms, pairs, links, hosts, delivered, delay_s, actions)

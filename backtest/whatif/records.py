@@ -138,8 +138,7 @@ class DoneAction:
 class PolicyRun:
     """What one policy made of a load; every series covers all seconds, judged or not.
 
-    `waiting_bytes` (seconds, pairs) is what waits or was given up at each second's end; `latency_s` are the delays of
-    delivered bytes by second, weighted by `latency_bytes`.
+    `delivered_bytes` are (seconds, pairs); `latency_s` are their delays, means of a second.
     """
 
     policy: ReplayPolicy
@@ -147,8 +146,6 @@ class PolicyRun:
     pairs: ObjectSeries
     links: ObjectSeries
     hosts: ObjectSeries
-    waiting_bytes: Floats
     delivered_bytes: Floats
     latency_s: Floats
-    latency_bytes: Floats
     actions: tuple[DoneAction, ...] = field(default_factory=tuple)

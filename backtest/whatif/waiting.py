@@ -32,7 +32,7 @@ class WaitingLine:
         return self
 
     def serve(self, amounts: Floats) -> None:
-        """Takes away so much of each, the oldest first; at most what waits."""
+        """Takes away so much of each, the oldest first; what is more than waits takes nothing."""
         left = amounts.copy()
         for row in reversed(self.ages):
             taken = np.minimum(row, left)

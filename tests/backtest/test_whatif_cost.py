@@ -20,7 +20,7 @@ def test_short_and_idle_cores_by_hand() -> None:
     load = small_load(SCENE)
     # shop1 (base 0.5): short by 0.3; fits; 0.2 above base and need; below base nothing idles that is not above it.
     run = small_run(SCENE, load, need=[1.0, 0.6, 0.2, 0.1], allowed=[0.7, 0.6, 0.7, 0.5])
-    cost = price_run(SCENE, load, run)
+    cost = price_run(SCENE, load, run, load.known)
     assert cost.short_cores == pytest.approx([0.3, 0, 0, 0])
     assert cost.idle_cores == pytest.approx([0, 0, 0.2, 0])
     assert cost.by_second(R) == pytest.approx([2.7, 0, 0.2, 0])
@@ -29,8 +29,8 @@ def test_short_and_idle_cores_by_hand() -> None:
 def test_waiting_bytes_weigh_by_the_narrowest_link_and_by_priority() -> None:
     load = small_load(SCENE)
     run = small_run(SCENE, load)
-    run.waiting_bytes[1] = [1 * MBIT, 2 * MBIT]
-    cost = price_run(SCENE, load, run)
+    run.pairs.need[1], run.pairs.used[2] = [1 * MBIT, 2 * MBIT], [1 * MBIT, 2 * MBIT]
+    cost = price_run(SCENE, load, run, load.known)
     # Both go to hA over 8 Mbit/s; of two priorities the higher one weighs 1, the lower one half.
     assert cost.short_link_s[1] == pytest.approx([1 / 8, 2 / 8])
     assert cost.weighted_link_s == pytest.approx([0, 1 / 8 + 1 / 8, 0, 0])
@@ -44,7 +44,7 @@ def test_actions_cost_what_they_copy_and_how_long_they_stop_a_machine() -> None:
         small_run(SCENE, load),
         actions=(moved, DoneAction(2.5, "set_weights", "shop", "", "cooldown"), replace(moved, t=99.0)),
     )
-    cost = price_run(SCENE, load, run)
+    cost = price_run(SCENE, load, run, load.known)
     assert cost.copy_link_s == pytest.approx([0, 0, 3, 0])
     assert cost.pause_core_s == pytest.approx([0, 0, 0.4, 0])
     assert cost.by_second(R) == pytest.approx([0, 0, 3.4, 0])
@@ -54,10 +54,10 @@ def test_the_way_follows_a_machine_that_moves() -> None:
     scene = small_scene(links=(*SCENE.links[:3], replace(SCENE.links[3], capacity_bytes_per_s=2 * MBIT)))
     load = small_load(scene)
     run = small_run(scene, load)
-    run.waiting_bytes[:, 0] = 1 * MBIT
+    run.pairs.need[0, 0], run.pairs.need[1:, 0], run.pairs.used[1:, 0] = [1 * MBIT] * 3
     assert run.vms.where is not None
     run.vms.where[2:, 0] = 1
-    assert price_run(scene, load, run).short_link_s[:, 0] == pytest.approx([1 / 8, 1 / 8, 1 / 2, 1 / 2])
+    assert price_run(scene, load, run, load.known).short_link_s[:, 0] == pytest.approx([1 / 8, 1 / 8, 1 / 2, 1 / 2])
 
 
 def test_ranks_of_priorities() -> None:
@@ -69,7 +69,7 @@ def test_a_way_that_nothing_declares_is_asked_for() -> None:
     scene = small_scene(links=SCENE.links[1:])
     load = small_load(scene)
     with pytest.raises(SettingsError, match=r"nothing leads from c1 to hA; add the \[\[link\]\]s"):
-        price_run(scene, load, small_run(scene, load))
+        price_run(scene, load, small_run(scene, load), load.known)
 
 
 def test_the_bound_of_what_fits_is_nothing() -> None:
@@ -128,7 +128,7 @@ def test_no_schedule_costs_less_than_the_bound(seed: int) -> None:
     served = rng.uniform(0, 1, load.bytes_per_s.shape)
     total = np.maximum(1.0, (served * load.bytes_per_s).sum(axis=1, keepdims=True) / (8 * MBIT))
     carried = served / total * load.bytes_per_s
-    run.waiting_bytes[:] = load.bytes_per_s - carried
+    run.pairs.used[:] = carried
     need = load.cores.copy()
     for column, name in enumerate(("shop1", "bulk1")):
         price = scene.costs[name]
@@ -143,5 +143,5 @@ def test_no_schedule_costs_less_than_the_bound(seed: int) -> None:
         over = np.maximum(1.0, limits[:, here].sum(axis=1, keepdims=True) / scene.hosts[host].cpu_cores_capacity)
         limits[:, here] /= over
     run.vms.need[:], run.vms.allowed[:] = need, limits
-    cost = price_run(scene, load, run).by_second(R)
+    cost = price_run(scene, load, run, load.known).by_second(R)
     assert (least_costs(scene, load, load.known) <= cost + 1e-6).all()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from replay_scenes import BACKUP, FORESEEING, NARROW, PAIRS, SHOP, WIDE, offered, two_hosts, vip
 
+from backtest.whatif.cost import short_bytes
 from backtest.whatif.engine import EPOCH_S, ReplayEngine
 from backtest.whatif.policies import replay
 from backtest.whatif.records import EventKind, OfferedLoad, PolicyRun, ReplayPolicy, ReplayScene, SceneEvent
@@ -41,7 +42,8 @@ def test_a_full_link_is_shared_and_what_waits_is_given_up_after_four_seconds() -
     # Nobody needs the rest of what c1 was left: 1 - 0.8.
     assert run.pairs.allowed[:, 0] == pytest.approx(2e5)
     # 0.5 MB more each second; after 4 s what is left of the first second's 1.3 MB has long been sent, nothing goes.
-    assert run.waiting_bytes[:, 1] == pytest.approx([5e5, 1e6, 1.5e6, 2e6, 2.5e6, 3e6])
+    load = offered(6, pairs)
+    assert short_bytes(load, run.pairs, load.known)[:, 1] == pytest.approx([5e5, 1e6, 1.5e6, 2e6, 2.5e6, 3e6])
     link = run.links.names.index("s1>hA")
     assert run.links.need[:, link] == pytest.approx(1.5e6)
     assert run.links.used[:, link] == pytest.approx(NARROW)
@@ -64,7 +66,7 @@ def check_series(run: PolicyRun, seconds: int) -> None:
         assert series.need.shape == series.allowed.shape == series.used.shape == (seconds, len(series.names))
         assert np.isfinite(series.allowed).all()
         assert (series.used <= series.allowed * (1 + 1e-9) + 1e-6).all()
-    assert run.waiting_bytes.shape == run.delivered_bytes.shape == (seconds, len(run.pairs.names))
+    assert run.delivered_bytes.shape == (seconds, len(run.pairs.names))
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_streams_do_not_yield_and_do_not_wait(store: Store) -> None:
     run = play(start(store, two_hosts(), load), 2)
     assert run.pairs.used[0].tolist() == pytest.approx([9.5e5, 5e4])
     # Lost at once: counted once a second, never carried over.
-    assert run.waiting_bytes[:, 0] == pytest.approx([2.05e6, 2.05e6])
+    assert short_bytes(load, run.pairs, load.known)[:, 0] == pytest.approx([2.05e6, 2.05e6])
     # Switches count it where it enters, and what they dropped of it.
     rows = store.facts.communications(EPOCH_S, EPOCH_S + 1)
     assert {row.pair: row.bytes for row in rows} == {flood: 3_000_000, asks: 50_000}
@@ -180,11 +182,12 @@ def test_a_lost_link_is_gone_round_where_there_is_a_way(store: Store) -> None:
     switches = tuple(Node(name, NodeKind.SWITCH, dpid=number) for number, name in enumerate(("s1", "s2", "s3"), 1))
     scene = replace(scene, nodes=(*switches, *scene.nodes[1:]), links=(*scene.links[:3], moved, scene.links[4], *spare))
     events = (SceneEvent(EventKind.LINK_LOST, 2, 4, "s3>s1"), SceneEvent(EventKind.LINK_LOST, 4, 5, "hA>s3"))
-    run = play(start(store, scene, offered(6, {Pair("c1", SHOP): 1e5}, events=events)), 6)
+    load = offered(6, {Pair("c1", SHOP): 1e5}, events=events)
+    run = play(start(store, scene, load), 6)
     direct, around = (run.links.names.index(name) for name in ("s1>s3", "s1>s2"))
     assert run.links.used[:, direct].tolist() == pytest.approx([1e5, 1e5, 0, 0, 0, 2e5])
     assert run.links.used[:, around].tolist() == pytest.approx([0, 0, 1e5, 1e5, 0, 0])
-    assert run.waiting_bytes[:, 0].tolist() == pytest.approx([0, 0, 0, 0, 1e5, 0])
+    assert short_bytes(load, run.pairs, load.known)[:, 0].tolist() == pytest.approx([0, 0, 0, 0, 1e5, 0])
     assert run.pairs.allowed[4, 0] == 0
 
 
@@ -234,7 +237,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     first, second = runs
     assert first.actions == second.actions != ()
     assert (first.vms.allowed == second.vms.allowed).all()
-    assert (first.waiting_bytes == second.waiting_bytes).all()
+    assert (first.pairs.used == second.pairs.used).all()
 
 
 def test_without_forecasts_the_oracle_only_reacts() -> None:

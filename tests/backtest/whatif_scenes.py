@@ -93,8 +93,6 @@ def small_run(
         ObjectSeries(names, offered.copy(), offered.copy(), offered.copy(), ends, ("shop1", "bulk1")),
         ObjectSeries(links, none, room, none.copy()),
         ObjectSeries(hosts, np.zeros(cores.shape), cores, np.zeros(cores.shape)),
-        np.zeros(offered.shape),
         offered.copy(),
         np.zeros(offered.shape),
-        offered.copy(),
     )
