@@ -80,9 +80,12 @@ def _numbered(name: str, *items: SchemaItem, **options: Any) -> Table:
     return _table(name, Column("id", BIG_ID, primary_key=True), *items, **options)
 
 
-nodes = _table(
+def _keyed(name: str, *items: SchemaItem) -> Table:
+    return _table(name, Column("id", Integer, primary_key=True), *items)
+
+
+nodes = _keyed(
     "nodes",
-    Column("id", Integer, primary_key=True),
     Column("name", String(64), nullable=False, unique=True),
     *required(String(16), "kind"),
     *optional(String(64), "address", "attached_to"),
@@ -92,9 +95,8 @@ nodes = _table(
     *optional(Float, "last_seen"),
 )
 
-links = _table(
+links = _keyed(
     "links",
-    Column("id", Integer, primary_key=True),
     *required(String(64), "a", "b"),
     *required(PORT, "a_port", "b_port"),
     *optional(Float, "capacity_bytes_per_s"),
@@ -102,9 +104,8 @@ links = _table(
     UniqueConstraint("a", "b"),
 )
 
-virtual_ips = _table(
+virtual_ips = _keyed(
     "virtual_ips",
-    Column("id", Integer, primary_key=True),
     Column("address", String(64), nullable=False, unique=True),
     *required(String(64), "name"),
     *required(Integer, "priority"),
@@ -113,9 +114,8 @@ virtual_ips = _table(
     Column("probe", String(32), nullable=False, server_default="arp"),
 )
 
-destinations = _table(
+destinations = _keyed(
     "destinations",
-    Column("id", Integer, primary_key=True),
     Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
     *required(String(64), "name", "address"),
     *required(String(17), "mac"),
@@ -164,26 +164,29 @@ scores = _numbered(
 )
 
 # One row: each change of what is wanted takes the next number from here.
-generations = _table(
-    "generations",
-    Column("id", Integer, primary_key=True),
-    *required(BigInteger, "generation"),
-)
+generations = _keyed("generations", *required(BigInteger, "generation"))
 
-reservations = _numbered(
-    "reservations",
-    Column("key", String(128), nullable=False, unique=True),
-    *required(String(64), "source", "virtual_ip", "owner"),
-    *required(Float, "bytes_per_s", "created_at", "expires_at"),
-    *required(JSON, "limits"),
-    *optional(Integer, "dscp"),
-    *required(String, "reason"),
-    *required(BigInteger, "generation"),
-)
 
-wanted_weights = _table(
+def _reservations(name: str, *items: SchemaItem) -> Table:
+    return _numbered(
+        name,
+        *required(String(128), "key"),
+        *required(String(64), "source", "virtual_ip", "owner"),
+        *required(Float, "bytes_per_s", "created_at", "expires_at"),
+        *required(JSON, "limits"),
+        *optional(Integer, "dscp"),
+        *required(String, "reason"),
+        *required(BigInteger, "generation"),
+        *items,
+    )
+
+
+reservations = _reservations("reservations", UniqueConstraint("key"))
+# As they were until they were withdrawn or changed, or made anew after their end.
+past_reservations = _reservations("past_reservations", Index(None, "expires_at"))
+
+wanted_weights = _keyed(
     "wanted_weights",
-    Column("id", Integer, primary_key=True),
     Column("virtual_ip", String(64), nullable=False, unique=True),
     *required(JSON, "weights"),
     *required(String(64), "owner"),
@@ -227,9 +230,8 @@ shortages = _numbered(
 )
 
 # A pause without an end is in force until somebody resumes.
-pauses = _table(
+pauses = _keyed(
     "pauses",
-    Column("id", Integer, primary_key=True),
     *required(Float, "paused_at"),
     *required(String(128), "paused_by"),
     *required(String, "reason"),
@@ -245,17 +247,15 @@ holders = _table(
     *required(Float, "since", "expires_at"),
 )
 
-plans = _table(
+plans = _keyed(
     "plans",
-    Column("id", Integer, primary_key=True),
     *required(Float, "created_at", "expires_at"),
     *required(String(16), "state"),
     *required(JSON, "body"),
 )
 
-flow_keys = _table(
+flow_keys = _keyed(
     "flow_keys",
-    Column("id", Integer, primary_key=True),
     Column("source_id", Integer, ForeignKey(nodes.c.id), nullable=False),
     Column("virtual_ip_id", Integer, ForeignKey(virtual_ips.c.id), nullable=False),
     # Empty, not NULL, when it is not known: NULLs would never be equal to one another.
@@ -279,7 +279,7 @@ batches = _numbered(
 )
 
 # Batches that are not rolled up yet. In by the batch's transaction, out by the roll-up's: exactly once.
-pending = _table("pending", Column("batch_id", BIG_ID, primary_key=True), Column("t", Float, nullable=False))
+pending = _table("pending", Column("batch_id", BIG_ID, primary_key=True), *required(Float, "t"))
 
 # Which observer ever listed which flow key: from `since` on, its complete batches prove the flow key's silence.
 observations = _table(
@@ -319,9 +319,8 @@ covered = _table(
 progress = _table("progress", Column("name", String(32), primary_key=True), Column("value", Float, nullable=False))
 
 # Lists of subjects, each kept once: a bulk forecast refers to the list by number.
-rosters = _table(
+rosters = _keyed(
     "rosters",
-    Column("id", Integer, primary_key=True),
     Column("digest", String(64), nullable=False, unique=True),
     *required(LargeBinary, "body"),
 )
@@ -364,9 +363,8 @@ memories = _table(
 )
 
 # What people and the orchestrator changed about the declared destinations.
-destination_changes = _table(
+destination_changes = _keyed(
     "destination_changes",
-    Column("id", Integer, primary_key=True),
     *required(String(64), "virtual_ip", "name", "address", "owner"),
     *required(String(17), "mac"),
     *required(Integer, "weight"),
@@ -391,9 +389,8 @@ alarms = _numbered(
 )
 
 # How traffic from one switch to another is to be split over paths.
-wanted_splits = _table(
+wanted_splits = _keyed(
     "wanted_splits",
-    Column("id", Integer, primary_key=True),
     *required(String(64), "from_switch", "to_switch", "owner"),
     *required(JSON, "paths", "ratios", "tags"),
     *required(String, "reason"),

@@ -88,14 +88,14 @@ def trust(store: Store, now: float, subject: Subject, since: float) -> TrustHist
     """The trusted horizons of one subject, in every tier that says anything about it."""
     issues = {tier: issue(store, now, subject.kind, tier) for tier in (FAST, SLOW)}
     tiers = {tier: found.trust(subject) for tier, found in issues.items() if found and subject in found.subjects}
-    return TrustHistory(tiers, [move for move in store.forecasts.moves(since) if move.subject == subject])
+    return TrustHistory(tiers, [move for move in store.forecasts.moves(since, now) if move.subject == subject])
 
 
-def scores(store: Store, since: float, kind: SubjectKind, tier: str) -> list[ModelScore]:
-    """How each model did since then on all subjects of a kind together, in units of the reference's loss."""
+def scores(store: Store, since: float, until: float, kind: SubjectKind, tier: str) -> list[ModelScore]:
+    """How each model did in that time on all subjects of a kind together, in units of the reference's loss."""
     wanted = tier_of(kind, tier)
     # The last row stands for all together and carries the tier.
-    batches = [batch for batch in store.forecasts.score_batches(since) if batch.subjects[-1].b == wanted]
+    batches = [batch for batch in store.forecasts.score_batches(since, until) if batch.subjects[-1].b == wanted]
     return summarise_scores(batches, None, REFERENCE)
 
 

@@ -206,7 +206,7 @@ def _moved(store: Store, now: float, then: float) -> dict[str, str]:
     """Machines that are being migrated and, by their lead time, will have arrived by `then`, with their new hosts."""
     return {
         one.target: str(one.body["to"])
-        for one in reversed(store.journal.actions(since=now - UNDER_WAY_S))
+        for one in reversed(store.journal.actions(since=now - UNDER_WAY_S, until=now))
         if one.kind == "migrate_vm" and one.outcome is OutcomeKind.PENDING and one.issued_at + one.timing.lead_s <= then
     }
 
@@ -272,7 +272,7 @@ def links(store: Store, now: float, foreseen: Ahead, path_of: PathOf) -> list[Li
     for part, hops in _parts(store, now, foreseen, path_of):
         for hop in pairwise(hops):
             crossing[hop].append(part)
-    measured = link_rates(store.facts.loads(LinkLoad, now - RECENT_S, now))
+    measured = link_rates(store.facts.loads_at(LinkLoad, now, RECENT_S))
     views = [
         LinkView(
             *hop,

@@ -13,6 +13,7 @@ from cpdb import (
     Forecast,
     HealthReport,
     HostLoad,
+    LeaseHolder,
     LinkLoad,
     LiveCount,
     Pair,
@@ -23,7 +24,9 @@ from cpdb import (
     VmLoad,
     destination_key,
     read_health,
+    show_record,
 )
+from orchestrator import ACTING, ADVISING
 
 RECENT_S = 10.0
 FORECAST_MAX_AGE_S = 30.0
@@ -56,7 +59,7 @@ def spoken(store: Store, now: float) -> list[PairView]:
 
 def _views(store: Store, now: float, forecasts: Iterable[Forecast]) -> list[PairView]:
     recent: dict[Pair, list[Communication]] = defaultdict(list)
-    for row in store.facts.communications(now - RECENT_S, now):
+    for row in store.series.communications_at(now, RECENT_S):
         recent[row.pair].append(row)
     expected: dict[Pair, dict[int, Forecast]] = defaultdict(dict)
     for forecast in forecasts:
@@ -100,17 +103,43 @@ def link_rates(rows: Iterable[LinkLoad]) -> dict[tuple[str, str], float]:
 
 def newest_vm_loads(store: Store, now: float) -> list[VmLoad]:
     """The newest row of each VM within the last seconds, by name."""
-    newest = {row.vm: row for row in store.facts.loads(VmLoad, now - RECENT_S, now)}
+    newest = {row.vm: row for row in store.facts.loads_at(VmLoad, now, RECENT_S)}
     return [newest[name] for name in sorted(newest)]
 
 
 def newest_host_loads(store: Store, now: float) -> list[HostLoad]:
     """The newest row of each host within the last seconds, by name."""
-    newest = {row.host: row for row in store.facts.loads(HostLoad, now - RECENT_S, now)}
+    newest = {row.host: row for row in store.facts.loads_at(HostLoad, now, RECENT_S)}
     return [newest[name] for name in sorted(newest)]
 
 
-RECENT_S = 10.0
+def observed_at(store: Store, t: float) -> list[dict[str, Any]]:
+    """What had been observed at `t` and still stands: the newest word on each thing is all that is kept."""
+    return [row for row in map(show_record, store.wanted.observed()) if row["observed_at"] <= t]
+
+
+def on_duty(store: Store, t: float) -> dict[str, LeaseHolder]:
+    """The orchestrators at work at `t`, by what they may do: of each sort one works, others stand by."""
+    held = {name: store.leases.holder(lease, t) for name, lease in (("acting", ACTING), ("advising", ADVISING))}
+    return {name: one for name, one in held.items() if one is not None and one.since <= t}
+
+
+def overview(store: Store, t: float) -> dict[str, Any]:
+    """The newest of each sort that the store holds of the moment `t`, as plain data."""
+    issued, pause = store.forecasts.batch(t, FORECAST_MAX_AGE_S), store.pauses.at(t)
+    return {
+        "now": t,
+        "paused": asdict(pause) if pause else None,
+        "on_duty": {name: asdict(one) for name, one in on_duty(store, t).items()},
+        "last_sample_at": store.series.newest(t),
+        "last_forecast_at": issued.issued_at if issued else None,
+        "reservations": [asdict(item) for item in store.wanted.reservations_at(t)],
+        "observed": observed_at(store, t),
+        "vms": [asdict(item) for item in newest_vm_loads(store, t)],
+        "hosts": [asdict(item) for item in newest_host_loads(store, t)],
+        "actions": [asdict(item) for item in store.journal.actions(limit=5, until=t)],
+        "alarms": [asdict(item) for item in store.alarms.at(t)],
+    }
 
 
 @dataclass(frozen=True, slots=True)

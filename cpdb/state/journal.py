@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import inf
 from typing import Any
 
 from sqlalchemy import Engine
@@ -54,9 +55,10 @@ class Journal:
             raise ValueError("an action without a number was never added")
         self._actions.amend(item, actions.c.id == item.id)
 
-    def actions(self, since: Seconds = 0.0, limit: int | None = None) -> list[ActionRecord]:
-        """Actions with issued_at > since, newest first."""
-        return self._actions.read(actions.c.issued_at > since, order_by=NEWEST_FIRST, limit=limit)
+    def actions(self, since: Seconds = 0.0, limit: int | None = None, until: Seconds = inf) -> list[ActionRecord]:
+        """Actions with since < issued_at <= until, newest first."""
+        at = actions.c.issued_at
+        return self._actions.read(at > since, at <= until, order_by=NEWEST_FIRST, limit=limit)
 
     def pending(self) -> list[ActionRecord]:
         """Every action without an outcome, however old, oldest first."""
@@ -172,6 +174,10 @@ class Alarms:
     def open(self) -> list[Alarm]:
         """All open alarms, newest first."""
         return self._read(alarms.c.cleared_at.is_(None))
+
+    def at(self, t: Seconds) -> list[Alarm]:
+        """Alarms that were open at `t`, with what was last said of them, newest first."""
+        return self._read((alarms.c.first_at <= t) & (alarms.c.cleared_at.is_(None) | (alarms.c.cleared_at > t)))
 
     def since(self, t: Seconds) -> list[Alarm]:
         """All alarms that were raised or seen again after `t`, newest first."""

@@ -94,6 +94,12 @@ class Pauses:
         """The pause in force at `now`, or None."""
         return self._pauses.read_first(_in_force(now), order_by=[pauses.c.id.desc()])
 
+    def at(self, t: Seconds) -> Pause | None:
+        """The pause that was in force at `t`, as it was made, or None."""
+        ended = pauses.c.ends_at.is_not(None) & (pauses.c.ends_at <= t)
+        lifted = pauses.c.resumed_at.is_not(None) & (pauses.c.resumed_at <= t)
+        return self._pauses.read_first(pauses.c.paused_at <= t, ~ended, ~lifted, order_by=[pauses.c.id.desc()])
+
     def _lift(self, connection: Connection, now: Seconds, by: str) -> None:
         self._pauses.change({"resumed_at": now, "resumed_by": by}, _in_force(now), within=connection)
 

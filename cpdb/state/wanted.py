@@ -14,7 +14,15 @@ from cpdb.engine import connect, reported
 from cpdb.model import BytesPerS, Reservation, Seconds, WantedWeights
 from cpdb.observed import ObservedKind, ObservedRecord, ObservedRow, Withdrawal, kinds_of, read_row
 from cpdb.repository import Condition, Repository, transaction
-from cpdb.schema import bandwidth_requests, generations, observed, reservations, wanted_splits, wanted_weights
+from cpdb.schema import (
+    bandwidth_requests,
+    generations,
+    observed,
+    past_reservations,
+    reservations,
+    wanted_splits,
+    wanted_weights,
+)
 
 # Tags are VLAN numbers of a range of our own; 4095 is reserved.
 FIRST_TAG, LAST_TAG = 3072, 4094
@@ -68,6 +76,7 @@ class Wanted:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reservations = WantedRepository(engine, reservations, Reservation)
+        self._past = Repository(engine, past_reservations, Reservation)
         self._weights = WantedRepository(engine, wanted_weights, WantedWeights)
         self._splits = WantedRepository(engine, wanted_splits, WantedSplit)
         self._observed = Repository(engine, observed, ObservedRow)
@@ -79,19 +88,41 @@ class Wanted:
 
     def reserve(self, item: Reservation) -> int:
         """Adds the reservation or renews the one with the same key, which keeps its birth; returns its generation."""
-        alive = (reservations.c.key == item.key) & (reservations.c.expires_at > item.created_at)
         with transaction(self._engine, f"reserving {item.key}") as connection:
-            before = self._reservations.read_first(alive, within=connection)
-            born = item if before is None else replace(item, created_at=min(before.created_at, item.created_at))
+            before = self._reservations.read_first(reservations.c.key == item.key, within=connection)
+            alive = before is not None and before.expires_at > item.created_at
+            if before is not None and not (alive and _same_reservation(before, item)):
+                self._remember(before, item.created_at, connection)
+            born = replace(item, created_at=min(before.created_at, item.created_at)) if before and alive else item
             return self._reservations.put([born], connection)
 
-    def release(self, key: str) -> bool:
+    def _remember(self, item: Reservation, ended_at: Seconds, connection: Connection) -> None:
+        self._past.add(replace(item, expires_at=min(item.expires_at, ended_at)), within=connection)
+
+    def release(self, key: str, now: Seconds) -> bool:
         """Withdraws a reservation before its time; False when there was none."""
-        return self._reservations.withdraw(reservations.c.key == key)
+        with transaction(self._engine, f"releasing {key}") as connection:
+            held = self._reservations.read_first(reservations.c.key == key, within=connection)
+            if held is not None:
+                self._remember(held, now, connection)
+                self._reservations.delete(reservations.c.key == key, within=connection)
+                next_generation(connection)
+            return held is not None
 
     def reservations(self, now: Seconds) -> list[Reservation]:
         """Reservations that are still alive at `now`, by key."""
         return self._reservations.read(reservations.c.expires_at > now, order_by=[reservations.c.key])
+
+    def reservations_at(self, t: Seconds) -> list[Reservation]:
+        """Reservations that were alive at `t`, as they were then, by key."""
+        found: dict[str, Reservation] = {}
+        for known in (self._reservations, self._past):
+            at = known.table.c
+            for item in known.read(at.created_at <= t, at.expires_at > t):
+                # One that was changed begins at its birth in each version: at `t` that held which ended first.
+                if item.key not in found or item.expires_at < found[item.key].expires_at:
+                    found[item.key] = item
+        return [found[key] for key in sorted(found)]
 
     def want_weights(self, item: WantedWeights) -> int:
         """Sets the weights wanted for a virtual IP; returns the generation."""
@@ -101,9 +132,12 @@ class Wanted:
         """All wanted weights, by virtual IP."""
         return self._weights.read(order_by=[wanted_weights.c.virtual_ip])
 
-    def clear(self) -> None:
+    def clear(self, now: Seconds) -> None:
         """Withdraws everything that is wanted."""
+        held = self._reservations.read()
         with transaction(self._engine, "clearing what is wanted") as connection:
+            for item in held:
+                self._remember(item, now, connection)
             self._reservations.delete(within=connection)
             self._weights.delete(within=connection)
             next_generation(connection)
@@ -147,6 +181,10 @@ class Wanted:
     def clear_splits(self) -> None:
         """Withdraws all of it: everything goes the shortest way again."""
         self._splits.withdraw()
+
+
+def _same_reservation(one: Reservation, other: Reservation) -> bool:
+    return (one.bytes_per_s, one.limits, one.dscp) == (other.bytes_per_s, other.limits, other.dscp)
 
 
 def next_generation(connection: Connection) -> int:
@@ -226,6 +264,11 @@ class Requests:
     def open(self, now: Seconds) -> list[BandwidthRequest]:
         """Requests that are asked or granted and not over at `now`, oldest first."""
         return self._read((bandwidth_requests.c.until > now) & ALIVE)
+
+    def at(self, t: Seconds) -> list[BandwidthRequest]:
+        """Requests that were open at `t`, with what has become of them since, oldest first; none that was refused."""
+        at = bandwidth_requests.c
+        return self._read((at.asked_at <= t) & (at.until > t) & (at.state != RequestState.REFUSED.value))
 
     def since(self, t: Seconds) -> list[BandwidthRequest]:
         """Requests that were asked after `t`, or are not over before it, oldest first."""

@@ -16,6 +16,7 @@ from cpdb.repository import Repository, insert_ignore, transaction
 from cpdb.schema import batches, host_loads, link_loads, observations, pending, vm_loads
 from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
 from cpdb.telemetry.names import Names
+from cpdb.telemetry.retention import COARSE_S, bucket_end
 
 # Any number that nothing else in this database locks with.
 ORDER_LOCK, LOADS_LOCK = 7_301, 7_302
@@ -257,6 +258,12 @@ class Facts:
         at = LOAD_TABLES[kind].c
         times = (at.t > since,) if until is None else (at.t > since, at.t <= until)
         return self._loads[kind].read(*times, order_by=[at.t, at.id])
+
+    def loads_at(self, kind: type[Load], t: Seconds, recent_s: Seconds) -> list[Load]:
+        """Loads of the last `recent_s` before `t`, oldest first; where only minutes are left, of the minute of `t`."""
+        at = LOAD_TABLES[kind].c
+        minute = [at.t == bucket_end(t, COARSE_S)]
+        return self.loads(kind, t - recent_s, t) or self._loads[kind].read(*minute, order_by=[at.id])
 
     def load_parts(self, kind: type[Any], after_id: int, since: Seconds) -> Iterator[Sequence[Sequence[Any]]]:
         """Loads of one kind numbered above `after_id` with t > since, as rows of (number, *fields), part by part.

@@ -19,6 +19,7 @@ from cpdb.schema import (
     covered,
     forecast_batches,
     horizon_moves,
+    past_reservations,
     pending,
     plans,
     progress,
@@ -95,7 +96,8 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
         (actions.c.issued_at, now - policy.journal_s),
         (shortages.c.began_at, now - policy.journal_s),
         (plans.c.created_at, now - policy.journal_s),
-        (reservations.c.expires_at, now - policy.second_s),
+        (reservations.c.expires_at, now - policy.journal_s),
+        (past_reservations.c.expires_at, now - policy.journal_s),
     ):
         yield ExpiryStep(column.table.name, partial(_rows, at=column, before=before))
     yield ExpiryStep("old loads", lambda connection: _old_loads(connection, now - policy.minute_s))

@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from math import inf
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -207,18 +208,20 @@ class ForecastArchive:
         """Appends the scores of one moment as one row."""
         self._scores.add(batch)
 
-    def score_batches(self, since: Seconds) -> list[ScoreBatch]:
-        """Score batches with scored_at > since, oldest first."""
+    def score_batches(self, since: Seconds, until: Seconds = inf) -> list[ScoreBatch]:
+        """Score batches with since < scored_at <= until, oldest first."""
         at = score_batches.c
-        return [batch for _, batch in self._scores.read(at.scored_at > since, order_by=[at.scored_at, at.id])]
+        scored = (at.scored_at > since) & (at.scored_at <= until)
+        return [batch for _, batch in self._scores.read(scored, order_by=[at.scored_at, at.id])]
 
     def add_moves(self, moves: Sequence[HorizonMove]) -> None:
         """Records changes of adaptive horizons in one transaction."""
         self._moves.add_all(moves)
 
-    def moves(self, since: Seconds) -> list[HorizonMove]:
-        """Changes of adaptive horizons with t > since, oldest first."""
-        return self._moves.read(horizon_moves.c.t > since, order_by=[horizon_moves.c.t, horizon_moves.c.id])
+    def moves(self, since: Seconds, until: Seconds = inf) -> list[HorizonMove]:
+        """Changes of adaptive horizons with since < t <= until, oldest first."""
+        at = horizon_moves.c
+        return self._moves.read(at.t > since, at.t <= until, order_by=[at.t, at.id])
 
     def remember(self, key: str, blob: bytes, now: Seconds) -> None:
         """Keeps `blob` under `key` in place of what was kept there; it survives a restart."""

@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from cpdb.engine import reported
-from cpdb.model import Pair, Seconds
-from cpdb.schema import PATTERN_TABLES, covered, observations
-from cpdb.telemetry.batches import Batches
+from cpdb.model import Communication, Pair, Seconds
+from cpdb.schema import PATTERN_TABLES, batches, covered, observations
+from cpdb.telemetry.batches import Batches, as_rows
 from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import COARSE_S, FINE_S, bucket_end
 
@@ -60,6 +60,29 @@ class Series:
         with reported(self._engine, "reading pairs"):
             numbers = self._numbers(window)
             return sorted({self._pair(number) for number in numbers}, key=lambda pair: (pair.source, pair.virtual_ip))
+
+    def newest(self, until: Seconds) -> Seconds | None:
+        """When somebody last looked, not after `until`; of what is rolled up, the bucket's end. Raises StoreError."""
+        times = [batches.c.t, covered.c.t, *(table.c.t for table in PATTERN_TABLES.values())]
+        with reported(self._engine, "reading communications"), self._engine.connect() as connection:
+            found = [connection.execute(select(func.max(at)).where(at <= until)).scalar() for at in times]
+        return max((float(one) for one in found if one is not None), default=None)
+
+    def communications_at(self, t: Seconds, recent_s: Seconds) -> list[Communication]:
+        """Rows of the last `recent_s` before `t`, oldest first; where those are gone, of the bucket in which `t` lies.
+
+        In a bucket only who spoke has a row. Raises StoreError.
+        """
+        if found := self._batches.read(0, t - recent_s, t):
+            return as_rows(found, self._names)
+        for step_s, table in PATTERN_TABLES.items():
+            at, end = table.c, bucket_end(t, step_s)
+            columns = (at.flow_key_id, at.covered_s, at.bytes, at.packets, at.connections, at.flags)
+            with reported(self._engine, "reading communications"), self._engine.connect() as connection:
+                rows = connection.execute(select(*columns).where(at.t == end)).all()
+            if rows:
+                return [Communication(*self._names.flow_key_of(number), float(end), *rest) for number, *rest in rows]
+        return []
 
     def _numbers(self, window: Window) -> set[int]:
         tier = tier_of(window.step_s)

@@ -10,6 +10,7 @@ import typer
 
 from cpdb import ActionRecord, OutcomeKind, SettingsError, Store, open_store
 from forepath import processes
+from forepath.moments import MomentOption, moment
 from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, span, table
 from forepath.settings import declare, load_settings
 from orchestrator import KINDS, LeadRow, described, explained, kept, lead_rows, passed, promised
@@ -125,21 +126,25 @@ def actions(
     lead_times: Annotated[
         bool, typer.Option("--lead-times", help="How long each kind took, by host, size and load, instead")
     ] = False,
+    at: MomentOption = None,
     settings: SettingsOption = None,
     json: JsonOption = None,
 ) -> None:
     """What was done, advised or refused: outcome, promise, and what came of the promise.
 
+    With --at: what was issued until then, with all that has become of it since.
+
     Examples:
         forepath actions
         forepath actions --since 10m --outcome failed
+        forepath actions --since 10m --at last
         forepath actions --since 1d --kind migrate_vm --json -
     """
     store = open_store(load_settings(settings).database.url, create=False)
-    now = time.time()
+    now = moment(at, store)
     found = [
         one
-        for one in store.journal.actions(since=now - since)
+        for one in store.journal.actions(since=now - since, until=now)
         if kind in (None, one.kind) and outcome in (None, one.outcome)
     ]
     store.close()

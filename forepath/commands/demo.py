@@ -118,3 +118,4 @@ def _explain_last() -> None:
         console.print(f"\n$ forepath explain --last --policy predictive --settings {RUN_DIRECTORY}/forepath.toml")
         console.print("\n".join(explain(record)), markup=False, highlight=False)
     store.close()
+    console.print(f"\nits recording: forepath status --at last --settings {RUN_DIRECTORY}/forepath.toml", markup=False)

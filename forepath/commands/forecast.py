@@ -1,6 +1,5 @@
 """The command that shows what is expected: of pairs, links and machines; who will be active; how good it was so far."""
 
-import time
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from cpdb import (
     show_mebibytes,
 )
 from forepath import forecasts, views
+from forepath.moments import MomentOption, moment
 from forepath.output import JsonOption, SettingsOption, console, emit, rate, table
 from forepath.settings import load_settings
 
@@ -42,6 +42,7 @@ def forecast(
     ] = None,
     tier: Annotated[Tier, typer.Option("--tier", help="fast: seconds ahead; slow: minutes ahead")] = "fast",
     scores: Annotated[bool, typer.Option("--scores", help="How good each model was in the last minutes")] = False,
+    at: MomentOption = None,
     settings: SettingsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -52,12 +53,13 @@ def forecast(
         forepath forecast c1 shop
         forepath forecast --who --top 10
         forepath forecast --subject vm --tier slow
+        forepath forecast c1 shop --at last
         forepath forecast --scores --json -
     """
     if sum((source is not None, who, subject is not None and not scores, scores)) > 1:
         raise typer.BadParameter("choose one of SOURCE, --who, --subject and --scores")
     store = open_store(load_settings(settings).database.url, create=False)
-    now = time.time()
+    now = moment(at, store)
     if who:
         _show_who(forecasts.who(store, now, horizon, top, tier), horizon, tier, json)
     elif scores:
@@ -93,7 +95,8 @@ def _show_who(found: list[forecasts.LikelyPair], horizon_s: int, tier: str, json
 
 
 def _show_scores(store: Store, now: float, kind: SubjectKind, tier: Tier, json: str | None) -> None:
-    found, blend = forecasts.scores(store, now - SCORES_SINCE_S, kind, tier), forecasts.blend(store, kind, tier)
+    found = forecasts.scores(store, now - SCORES_SINCE_S, now, kind, tier)
+    blend = forecasts.blend(store, kind, tier)
     shares = {} if blend is None else blend.shares
     if emit({"scores": [asdict(one) for one in found], "shares": shares}, json):
         return

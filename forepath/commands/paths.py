@@ -1,6 +1,5 @@
 """The command about paths: which way traffic will go, how full each link will be, and because of whom."""
 
-import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Annotated, Any
@@ -9,24 +8,24 @@ import typer
 
 from cpdb import open_store
 from forepath.forecasts import Ahead, QuantileBand, ahead
-from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, seconds, span, table
+from forepath.moments import MomentOption, moment
+from forepath.output import SPAN, JsonOption, SettingsOption, ago, console, emit, rate, seconds, span, table
 from forepath.paths import LINK, LinkView, Part, PathFinder, Way, links
 from forepath.settings import load_settings
 
 DEFAULT_AHEAD_S = 15.0
 MOST_PARTS = 10
-AtOption = Annotated[
+AheadOption = Annotated[
     float,
-    typer.Option(
-        "--at", "--horizon", metavar="+SPAN", parser=seconds, show_default="+15s", help="How far ahead, e.g. +5m"
-    ),
+    typer.Option("--horizon", metavar="+SPAN", parser=seconds, show_default="+15s", help="How far ahead, e.g. +5m"),
 ]
 
 
 def paths(
     source: Annotated[str | None, typer.Option("--from", help="Source node")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Virtual IP (name or address) or node")] = None,
-    at: AtOption = DEFAULT_AHEAD_S,
+    horizon: AheadOption = DEFAULT_AHEAD_S,
+    at: MomentOption = None,
     every: Annotated[
         bool, typer.Option("--links", help="Every link, most congested first (also without --from)")
     ] = False,
@@ -37,9 +36,12 @@ def paths(
 ) -> None:
     """The path that traffic will take, hop by hop, or every link: measured and predicted load against capacity.
 
+    --at SPAN is the same as --horizon; with a past moment, what was foreseen then, on the topology as it is now.
+
     Examples:
         forepath paths --links --top 10
         forepath paths --links --at +5m --why
+        forepath paths --links --at last --horizon +5s
         forepath paths --from c1 --to shop --at +15s
         forepath paths --from c1 --to shop --json -
     """
@@ -47,9 +49,12 @@ def paths(
         raise typer.BadParameter("give both --from and --to, or neither")
     if every and source is not None:
         raise typer.BadParameter("--links shows every link: leave it out, or --from and --to")
-    store, now = open_store(load_settings(settings).database.url, create=False), time.time()
-    foreseen = ahead(store, now, at)
-    finder = PathFinder.of(store, now, at)
+    if at is not None and SPAN.fullmatch(at):
+        horizon, at = seconds(at), None
+    store = open_store(load_settings(settings).database.url, create=False)
+    now = moment(at, store)
+    foreseen = ahead(store, now, horizon)
+    finder = PathFinder.of(store, now, horizon)
     found, way = links(store, now, foreseen, finder.path), None
     if source is not None and to is not None:
         way = finder.to_service(source, to, now)

@@ -78,11 +78,11 @@ def _begun(item: Pause, now: float) -> str:
     return f"paused {ago(now, item.paused_at)} by {item.paused_by}{why}"
 
 
-def pause_warnings(settings: Settings, item: Pause | None, now: float) -> Iterator[str]:
-    """What keeps the orchestrator from acting, a line each."""
+def pause_warnings(item: Pause | None, stopped: str | None, now: float) -> Iterator[str]:
+    """What keeps the orchestrator from acting, a line each; `stopped` is the file that does."""
     if item is not None:
         yield f"{told(item, now)}: nothing is started"
-    if stopped := stop_file(settings):
+    if stopped:
         yield f"stopped by {stopped} in this folder; remove that file to go on"
 
 

@@ -24,6 +24,7 @@ from cpdb import (
     show_record,
 )
 from forepath.commands.pause import who
+from forepath.moments import MomentOption, moment
 from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, rate, seconds, span, table
 from forepath.settings import load_settings
 from orchestrator import ACTING, NOT_OBTAINED, Asker, request_bandwidth, request_of
@@ -205,9 +206,9 @@ def requested(
 
 def leases_of(store: Store, now: float) -> tuple[list[Held], list[dict[str, Any]]]:
     """Everything that is held, and the open requests with what is held for each."""
-    wanted: list[Reservation] = store.wanted.reservations(now)
-    found = held(wanted, store.wanted.observed_of(ReservationReport))
-    return found, list(requested(store.requests.open(now), found, store.alarms.open()))
+    wanted: list[Reservation] = store.wanted.reservations_at(now)
+    found = held(wanted, (one for one in store.wanted.observed_of(ReservationReport) if one.observed_at <= now))
+    return found, list(requested(store.requests.at(now), found, store.alarms.at(now)))
 
 
 def _service(store: Store, name: str) -> VirtualIp:
@@ -229,19 +230,20 @@ def _say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def reservations(settings: SettingsOption = None, json: JsonOption = None) -> None:
+def reservations(at: MomentOption = None, settings: SettingsOption = None, json: JsonOption = None) -> None:
     """Every reservation that is held: what, for whom, why, until when, and what each switch has made of it.
 
     Below them the open requests: asked, granted, held by which leases, and obtained.
 
     Examples:
         forepath reservations
+        forepath reservations --at 2026-11-28T03:00
         forepath reservations --json -
     """
     store = open_store(load_settings(settings).database.url, create=False)
-    now = time.time()
+    now = moment(at, store)
     found, asked = leases_of(store, now)
-    generation, open_ones = store.wanted.generation(), store.requests.open(now)
+    generation, open_ones = store.wanted.generation(), store.requests.at(now)
     services = {one.address: one.name for one in store.inventory.virtual_ips()}
     store.close()
     told = {"reservations": [_held_json(one, now) for one in found], "requests": asked}

@@ -16,7 +16,7 @@ import orchestrator as orchestrator_room
 import predictor as predictor_room
 from cpdb import ForepathError, RetentionPolicy, SettingsError, Store, open_store
 from forepath import processes
-from forepath.commands.pause import pause_warnings
+from forepath.commands.pause import pause_warnings, stop_file
 from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.settings import Settings, declare, load_settings
 from forepath.supervisor import Supervisor, reload_on_hangup, stop_on_signals
@@ -97,7 +97,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     mode = MODES[True if act else effective.orchestrator.act]
     names = [one.name for one in started]
     if json != "-":
-        for line in pause_warnings(effective, pause, began_at):
+        for line in pause_warnings(pause, stop_file(effective), began_at):
             console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
         console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
     supervisor, wanted = Supervisor(started, RUN_DIRECTORY), reload_on_hangup()

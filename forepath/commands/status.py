@@ -1,41 +1,37 @@
 """Commands that only read: status, pairs."""
 
-import time
 from dataclasses import asdict
 from typing import Any
 
-from cpdb import LeaseHolder, Store, open_store, show_record
+from cpdb import open_store
 from forepath import views
 from forepath.commands.pause import pause_warnings, stop_file
+from forepath.moments import MomentOption, moment, shown
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
 from forepath.settings import load_settings
 from forepath.views import alarm_lines
-from orchestrator import ACTING, ADVISING
 from predictor import FAST, SLOW
 
 
-def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
+def status(at: MomentOption = None, settings: SettingsOption = None, json: JsonOption = None) -> None:
     """How fresh everything is, and whether it is paused: samples, forecasts, reservations, machines, last actions.
 
     Examples:
         forepath status
+        forepath status --at 03:00
         forepath status --json -
     """
-    effective, now = load_settings(settings), time.time()
+    effective = load_settings(settings)
     store = open_store(effective.database.url, create=False)
-    pause, alarms = store.pauses.in_force(now), store.alarms.open()
-    payload = {
-        "now": now,
-        "paused": asdict(pause) if pause else None,
-        "stop_file": stop_file(effective),
-        **_known(store, now),
-        "alarms": [asdict(item) for item in alarms],
-    }
+    now = moment(at, store)
+    payload = views.overview(store, now) | {"stop_file": stop_file(effective) if at is None else None}
     if emit(payload, json):
         return
-    for line in pause_warnings(effective, pause, now):
+    if at is not None:
+        console.print(f"as it was at   {shown(now)}")
+    for line in pause_warnings(store.pauses.at(now), payload["stop_file"], now):
         console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
-    for line in alarm_lines(alarms, {one.address: one.name for one in store.inventory.virtual_ips()}):
+    for line in alarm_lines(store.alarms.at(now), {one.address: one.name for one in store.inventory.virtual_ips()}):
         console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"last sample    {ago(now, payload['last_sample_at'])}")
     console.print(f"last forecast  {ago(now, payload['last_forecast_at'])}")
@@ -47,27 +43,6 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
     _print_machines(payload)
     _print_reservations(payload, now)
     _print_actions(payload, now)
-
-
-def _known(store: Store, now: float) -> dict[str, Any]:
-    """The newest of each sort that the store holds."""
-    span, latest = store.facts.span(), store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
-    return {
-        "on_duty": {name: asdict(one) for name, one in _on_duty(store, now).items()},
-        "last_sample_at": span[1] if span else None,
-        "last_forecast_at": latest[0].issued_at if latest else None,
-        "reservations": [asdict(item) for item in store.wanted.reservations(now)],
-        "observed": [show_record(item) for item in store.wanted.observed()],
-        "vms": [asdict(item) for item in views.newest_vm_loads(store, now)],
-        "hosts": [asdict(item) for item in views.newest_host_loads(store, now)],
-        "actions": [asdict(item) for item in store.journal.actions(limit=5)],
-    }
-
-
-def _on_duty(store: Store, now: float) -> dict[str, LeaseHolder]:
-    """The orchestrators at work, by what they may do: of each sort one works, others stand by."""
-    held = {name: store.leases.holder(lease, now) for name, lease in (("acting", ACTING), ("advising", ADVISING))}
-    return {name: one for name, one in held.items() if one is not None}
 
 
 def _print_duty(payload: dict[str, Any], now: float) -> None:
@@ -119,14 +94,16 @@ def _print_reservations(payload: dict[str, Any], now: float) -> None:
     console.print(table("reservations", ["pair", "rate", "ends in", "why"], rows))
 
 
-def pairs(settings: SettingsOption = None, json: JsonOption = None) -> None:
+def pairs(at: MomentOption = None, settings: SettingsOption = None, json: JsonOption = None) -> None:
     """Who talks to which virtual IP, how much, how often, and what is expected.
 
     Examples:
         forepath pairs
+        forepath pairs --at -10m
         forepath pairs --json pairs.json
     """
-    found = views.pairs(open_store(load_settings(settings).database.url, create=False), time.time())
+    store = open_store(load_settings(settings).database.url, create=False)
+    found = views.pairs(store, moment(at, store))
     if emit({"pairs": [asdict(view) for view in found]}, json):
         return
     horizons = sorted({horizon for view in found for horizon in view.expected_q90})

@@ -116,7 +116,7 @@ class SimulatedTrial:
         )
 
     def _play(self, segment: PolicySegment, predictor: Predictor) -> None:
-        self.store.wanted.clear()
+        self.store.wanted.clear(self.now)
         hypervisors = self._hypervisors()
         orchestrator = self._orchestrator(segment.name, hypervisors)
         while self.now - EPOCH_S < segment.end_s:

@@ -139,8 +139,8 @@ class _ReserveChannel(ActionChannel[ReserveBandwidth]):
 class _ReleaseChannel(ActionChannel[ReleaseBandwidth]):
     at_once = "withdrawn; the switches follow at the next poll"
 
-    def start(self, action: ReleaseBandwidth, order: ActionOrder, through: Effectors) -> None:  # noqa: ARG002
-        through.store.wanted.release(action.key)
+    def start(self, action: ReleaseBandwidth, order: ActionOrder, through: Effectors) -> None:
+        through.store.wanted.release(action.key, order.now)
 
 
 class _WeightsChannel(ActionChannel[SetWeights]):

@@ -146,8 +146,8 @@ def test_renewing_replaces_and_every_change_has_a_generation_of_its_own(store: S
     assert first < second < third == store.wanted.generation()
     assert [one.expires_at for one in store.wanted.reservations(now=100.0)] == [120.0]
     assert store.wanted.weights()[0].weights == {"shop1": 50, "shop2": 50}
-    assert store.wanted.release(LEASE.key)
-    assert not store.wanted.release(LEASE.key)
+    assert store.wanted.release(LEASE.key, 105.0)
+    assert not store.wanted.release(LEASE.key, 105.0)
     assert store.wanted.generation() == third + 1
 
 

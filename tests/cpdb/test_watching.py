@@ -32,7 +32,7 @@ def test_every_change_of_what_is_wanted_is_noticed_once(store: Store, url: str) 
             DestinationChange("10.0.0.100", "d", "10.0.0.1", "02:00:00:00:00:01", 1, Standing.JOINING, "o", "why", 1.0)
         )
         assert watch.changed()
-        store.wanted.release("s")
+        store.wanted.release("s", 1.0)
         assert watch.changed()
     finally:
         watch.close()

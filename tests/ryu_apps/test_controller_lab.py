@@ -47,7 +47,7 @@ def net(_network: Net) -> Iterator[Net]:
             _network.log()
         )
     yield _network
-    _network.store.wanted.clear()
+    _network.store.wanted.clear(time.time())
 
 
 def flows(switch: str, *more: str) -> str:
@@ -138,7 +138,7 @@ def test_a_withdrawn_reservation_is_removed_with_its_meter(net: Net) -> None:
     generation = reserve(net, 60, 250_000.0)
     assert eventually(lambda: installed(net, generation)), net.log()
     assert "rate=2000" in meters("leaf1")
-    net.store.wanted.release("r1")
+    net.store.wanted.release("r1", time.time())
     assert eventually(lambda: "meter" not in flows("leaf1", "table=1"))
     assert "rate=2000" not in meters("leaf1")
     assert eventually(
@@ -157,7 +157,7 @@ def test_weights_for_new_sources_are_told_as_taken_into_account(net: Net) -> Non
     assert eventually(lambda: told() == [(generation, "installed")]), (told(), net.log())
     generation = net.store.wanted.want_weights(WantedWeights(VIP, {"s1": 60, "s9": 1}, "test", "a test"))
     assert eventually(lambda: told() == [(generation, "refused")]), (told(), net.log())
-    net.store.wanted.clear()
+    net.store.wanted.clear(time.time())
     assert eventually(lambda: told() == [(generation, "removed")]), (told(), net.log())
 
 

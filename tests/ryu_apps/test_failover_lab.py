@@ -125,7 +125,7 @@ def test_what_a_switch_refuses_is_told_with_its_reason_and_set_right(net: Net) -
     assert eventually(lambda: told("switch error", "add meter: .*METER_EXISTS") == "counted"), net.log()
     assert "rate=2000" in ofctl("dump-meters", "leaf1")
     assert "group_id=1," in ofctl("dump-groups", "leaf1")
-    net.store.wanted.clear()
+    net.store.wanted.clear(time.time())
 
 
 def test_forged_and_relayed_lldp_makes_no_link_and_raises_alarms(net: Net) -> None:

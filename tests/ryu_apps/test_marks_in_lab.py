@@ -67,7 +67,7 @@ def test_a_marked_pair_gets_its_guarantee_through_the_real_switches(net: Net) ->
 
         assert eventually(installed), net.log()
         assert arrived(net) > 0.95
-        net.store.wanted.release("m")
+        net.store.wanted.release("m", time.time())
         assert eventually(
             lambda: any(one.status == "removed" for one in net.store.wanted.observed_of(ReservationReport))
         )

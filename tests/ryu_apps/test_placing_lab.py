@@ -63,7 +63,7 @@ def net(_network: Net) -> Iterator[Net]:
         yield _network
     for name in ("s1", "s2"):
         _network.store.inventory.forget_change(VIP, name)
-    _network.store.wanted.clear()
+    _network.store.wanted.clear(time.time())
 
 
 @contextlib.contextmanager

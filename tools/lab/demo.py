@@ -114,7 +114,7 @@ class RealTrial:
         self.screen.step(f"{segment}: putting the lab back to where it began")
         self._end_orchestrator()
         assert self.store is not None
-        self.store.wanted.clear()
+        self.store.wanted.clear(time.time())
         self.lab.machines.reset()
         self._sunk.append(self._sink_bytes())
         acting = ["--act", "--policy", segment] if segment in ("predictive", "reactive") else []
