@@ -15,7 +15,7 @@ from cpdb.addresses import (
     read_mac,
     read_unicast,
 )
-from cpdb.engine import check_version, connect, migrate, versions
+from cpdb.engine import check_version, connect, database_file, migrate, versions
 from cpdb.errors import (
     DriverError,
     ForepathError,
@@ -123,7 +123,7 @@ from cpdb.telemetry.expiry import RetentionRunner
 from cpdb.telemetry.forecast_archive import ForecastArchive
 from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
-from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
+from cpdb.telemetry.series import QUANTITIES, RatePoint, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool
 
 
@@ -157,13 +157,14 @@ class Store:
         self.engine.dispose()
 
 
-def open_store(url: str = DEFAULT_URL, create: bool = True) -> Store:
+def open_store(url: str = DEFAULT_URL, create: bool = True, read_only: bool = False) -> Store:
     """Opens the database at `url`; `create` brings the schema up to date first, else it must already be.
 
-    Raises StoreUnreachable or StoreOutdated, each with one line that says how to mend it.
+    With `read_only` nothing is created, and every write raises StoreError. Raises StoreUnreachable or StoreOutdated,
+    each with one line that says how to mend it.
     """
-    engine = connect(url)
-    if create:
+    engine = connect(url, read_only)
+    if create and not read_only:
         migrate(engine)
     else:
         check_version(engine)
@@ -260,6 +261,7 @@ __all__ = [
     "PlanRecord",
     "Publisher",
     "Quantity",
+    "RatePoint",
     "RefreshReport",
     "RequestState",
     "Reservation",
@@ -299,6 +301,7 @@ __all__ = [
     "Window",
     "Withdrawal",
     "WorkflowStep",
+    "database_file",
     "destination_key",
     "effective",
     "in_words",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from alembic import command
 from alembic.config import Config
@@ -23,17 +24,24 @@ SQLITE_BUSY_S = 10.0
 POSTGRES_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 # PostgreSQL's own words for going down, and class 08: the connection broke.
 AWAY_STATES = ("57P01", "57P02", "57P03", "08")
+READ_ONLY_OPTION = "-c default_transaction_read_only=on"
 
 
-def connect(url: str) -> Engine:
-    """An engine for `url`; nothing is opened yet. Raises StoreUnreachable when the URL makes no sense."""
+def connect(url: str, read_only: bool = False) -> Engine:
+    """An engine for `url`; nothing is opened yet. Raises StoreUnreachable when the URL makes no sense.
+
+    With `read_only` the database itself refuses every change, and no file is made where there is none.
+    """
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
             # psycopg 3 is the driver that ships; users should not have to name it.
             limits = {key: value for key, value in POSTGRES_LIMITS.items() if key not in parsed.query}
             parsed = parsed.set(drivername="postgresql+psycopg")
-            return create_engine(parsed, pool_pre_ping=True, connect_args=limits)
+            refusing: dict[str, Any] = {"options": READ_ONLY_OPTION} if read_only else {}
+            return create_engine(parsed, pool_pre_ping=True, connect_args=limits | refusing)
+        if read_only and parsed.database not in (None, "", ":memory:"):
+            parsed = parsed.set(database=f"file:{quote(str(parsed.database))}", query={"mode": "ro", "uri": "true"})
         engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_S})
     except (ArgumentError, SQLAlchemyError, ImportError, ValueError) as error:
         # The URL may hold a password: only its beginning is shown.
@@ -41,7 +49,7 @@ def connect(url: str) -> Engine:
             f"database URL {url.split('@', maxsplit=1)[0].split(':', maxsplit=1)[0]!r}...: {error}; "
             "write sqlite:///FILE.db or postgresql://USER@HOST/NAME"
         ) from error
-    event.listen(engine, "connect", _tune_sqlite)
+    event.listen(engine, "connect", _ask_only if read_only else _tune_sqlite)
     return engine
 
 
@@ -53,16 +61,26 @@ def _tune_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _ask_only(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.execute("PRAGMA query_only=ON")
+
+
 @contextmanager
 def reported(engine: Engine, doing: str) -> Iterator[None]:
     """Turns a driver's error into one StoreError line that says what was being done, and where."""
     try:
         yield
     except SQLAlchemyError as error:
-        where = engine.url.render_as_string(hide_password=True)
+        where = _shown(engine)
         text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         kind = StoreUnreachable if _away(engine, error) else StoreError
         raise kind(f"database {where}: {doing}: {text}") from error
+
+
+def _shown(engine: Engine) -> str:
+    """Where the database is, for people."""
+    file = database_file(engine) if "uri" in engine.url.query else None
+    return f"sqlite:///{file}" if file else engine.url.render_as_string(hide_password=True)
 
 
 def _away(engine: Engine, error: SQLAlchemyError) -> bool:
@@ -83,7 +101,7 @@ def _alembic(engine: Engine) -> Config:
 
 def migrate(engine: Engine) -> None:
     """Brings the schema to this program's version; creates it in an empty database."""
-    where = engine.url.render_as_string(hide_password=True)
+    where = _shown(engine)
     try:
         command.upgrade(_alembic(engine), "head")
     except SQLAlchemyError as error:
@@ -107,17 +125,23 @@ def versions(engine: Engine) -> tuple[str | None, str]:
 
 def _file_is_missing(engine: Engine) -> bool:
     # Connecting would leave an empty file behind.
+    file = database_file(engine)
+    return bool(file and file.parent.is_dir() and not file.exists())
+
+
+def database_file(engine: Engine) -> Path | None:
+    """The file that holds the database; None for a server and for one in memory."""
     file = engine.url.database if engine.dialect.name == "sqlite" else None
-    return bool(file and file != ":memory:" and Path(file).parent.is_dir() and not Path(file).exists())
+    return Path(unquote(file.removeprefix("file:"))) if file and file != ":memory:" else None
 
 
 def check_version(engine: Engine) -> None:
     """Raises StoreOutdated when the schema is not the one that this program was written for."""
     if _file_is_missing(engine):
-        raise StoreOutdated(f"database {engine.url.database}: there is none yet; forepath db init makes it")
+        raise StoreOutdated(f"database {database_file(engine)}: there is none yet; forepath db init makes it")
     present, wanted = versions(engine)
     if present != wanted:
-        where = engine.url.render_as_string(hide_password=True)
+        where = _shown(engine)
         raise StoreOutdated(
             f"database {where}: schema {present or 'missing'}, this program needs {wanted}; "
             "forepath db migrate brings it up to date"

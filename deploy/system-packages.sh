@@ -34,6 +34,9 @@ xz-utils                   unpacks kernel modules where Debian compresses them
 binutils                   strip: keeps the guest's modules small
 postgresql                 the larger database engine, started privately by the tests
 libpq5                     client library of PostgreSQL
+chromium                   the browser in which the page is tested
+chromium-driver            by which tests drive it
+fonts-dejavu-core          letters and figures for the browser, where a machine has no fonts
 "
 names() { awk 'NF {print $1}' <<<"$PACKAGES"; }
 if [ "${1:-}" = --list ]; then printf '%s\n' "$PACKAGES"; exit 0; fi

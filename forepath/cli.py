@@ -22,6 +22,7 @@ from forepath.commands import (
     run,
     status,
     vip,
+    web,
     whatif,
 )
 from forepath.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, set_up_logs
@@ -84,6 +85,7 @@ for command in (
     decisions.actions,
     report.report,
     requests.reservations,
+    web.web,
     whatif.whatif,
     pause.pause,
     pause.resume,

@@ -38,14 +38,15 @@ def moment(text: str | None, store: Store) -> float:
         if newest is None:
             raise SettingsError("--at last: nothing was measured so far; is the controller running?")
         return newest
-    found = _past(text.strip(), now)
+    found = read_past(text.strip(), now)
     if found is None or not 0 <= found <= now:
         problem = "is no moment" if found is None else "is not in the past"
         raise typer.BadParameter(f"{text!r} {problem}; write e.g. 2026-11-28T03:00, 03:00, -10m or {LAST}")
     return found
 
 
-def _past(text: str, now: float) -> float | None:
+def read_past(text: str, now: float) -> float | None:
+    """Unix seconds of a date and time, a time of day or -SPAN; None when the text is none. Raises BadParameter."""
     if text.startswith("-"):
         return now - seconds(text[1:])
     try:

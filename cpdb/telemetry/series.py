@@ -1,15 +1,17 @@
 """Reads rolled-up or raw memory as evenly spaced series, one a pair: what an export writes and a backtest reads."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, true
 
 from cpdb.engine import reported
 from cpdb.model import Communication, Pair, Seconds
 from cpdb.schema import PATTERN_TABLES, batches, covered, observations
 from cpdb.telemetry.batches import Batches, as_rows
+from cpdb.telemetry.columns import StoredBatch
 from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import COARSE_S, FINE_S, bucket_end
 
@@ -25,6 +27,14 @@ class _Bucket:
     sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     listed_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     complete_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+class RatePoint(NamedTuple):
+    """A mean rate up to `t`; connections only where seconds are still known one by one."""
+
+    t: Seconds
+    bytes_per_s: float
+    connections_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +147,17 @@ class Series:
                     bucket.listed_s[number] += item.interval_s
         return buckets
 
-    def _of_rows(self, window: Window, start: int, end: int, tier: int) -> dict[int, _Bucket]:
+    def _of_rows(
+        self, window: Window, start: int, end: int, tier: int, only: Collection[int] | None = None
+    ) -> dict[int, _Bucket]:
         buckets: dict[int, _Bucket] = defaultdict(_Bucket)
         table = PATTERN_TABLES[tier]
+        asked = true() if only is None else table.c.flow_key_id.in_(list(only))
         columns = (table.c.t, table.c.flow_key_id, table.c.covered_s, table.c[window.quantity])
         times = covered.c.t > start, covered.c.t <= end, covered.c.step_s == tier
         with self._engine.connect() as connection:
             for t, number, listed_s, value in connection.execute(
-                select(*columns).where(table.c.t > start, table.c.t <= end)
+                select(*columns).where(table.c.t > start, table.c.t <= end, asked)
             ):
                 bucket = buckets[bucket_end(t, window.step_s)]
                 bucket.sums[number] += value
@@ -170,6 +183,43 @@ class Series:
             sums[self._pair(number)] += value
         return {pair: sums[pair] / covered_s for pair, covered_s in seconds.items() if covered_s > 0}
 
+    def history(self, pair: Pair, since: Seconds, until: Seconds) -> list[RatePoint]:
+        """What one pair did with since < t <= until, oldest first: each second, or each bucket where those are gone.
+
+        Silence that an observer has proved is 0; where nobody looked there is no point. Raises StoreError.
+        """
+        with reported(self._engine, "reading communications"):
+            own = {
+                number
+                for number, key in self._names.flow_keys().items()
+                if key.source == pair.source and key.virtual_ip == pair.virtual_ip
+            }
+            if found := self._batches.read(0, since, until):
+                return list(_of_pair(found, own))
+            step_s = FINE_S if self._covers(FINE_S, since, until) else COARSE_S
+            buckets = self._of_rows(Window(step_s, since, until), int(since), int(until), step_s, own)
+        listed = ((t, bucket) for t, bucket in sorted(buckets.items()) if bucket.listed_s or bucket.complete_s)
+        return [RatePoint(float(t), sum(one.sums.values()) / step_s) for t, one in listed]
+
+    def _covers(self, step_s: int, since: Seconds, until: Seconds) -> bool:
+        at = PATTERN_TABLES[step_s].c.t
+        with self._engine.connect() as connection:
+            return connection.execute(select(at).where(at > since, at <= until).limit(1)).first() is not None
+
     def _pair(self, number: int) -> Pair:
         flow_key = self._names.flow_key_of(number)
         return Pair(flow_key.source, flow_key.virtual_ip)
+
+
+def _of_pair(found: Iterable[StoredBatch], own: Collection[int]) -> Iterator[RatePoint]:
+    """The points of one pair; who has once listed it proves its silence from then on."""
+    listing: set[str] = set()
+    for item in found:
+        places = [place for place, number in enumerate(item.key_ids.tolist()) if number in own]
+        if places:
+            listing.add(item.observer)
+        elif not (item.complete and item.observer in listing):
+            continue
+        if item.interval_s > 0:
+            size, connections = (sum(column[place] for place in places) for column in (item.bytes, item.connections))
+            yield RatePoint(item.t, size / item.interval_s, connections / item.interval_s)

@@ -1,0 +1,75 @@
+"""The process of `forepath web`: one server for page and API, on loopback unless told otherwise."""
+
+import ipaddress
+import signal
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from nicegui import ui
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from cpdb import SettingsError
+from forepath.settings import Settings
+from forepath.web.page import add_pages
+from forepath.web.reader import Reader
+
+# Nothing is loaded from elsewhere; the page kit compiles its templates in the browser.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss:; frame-ancestors 'none'"
+)
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT. Raises SettingsError."""
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise SettingsError(f"listen {listen!r}: write HOST:PORT, e.g. 127.0.0.1:8080")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def make_app(reader: Reader, host: str) -> FastAPI:
+    """The page, as one application; a loopback address answers to no other name (DNS rebinding)."""
+    app = FastAPI(title="forepath", docs_url=None, redoc_url=None, openapi_url=None)
+    add_pages(reader)
+
+    @app.middleware("http")
+    async def guarded(request: Request, go_on: Any) -> Response:
+        response: Response = await go_on(request)
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "same-origin"
+        return response
+
+    if is_loopback(host):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "::1", "[::1]", host])
+    ui.run_with(
+        app, title="forepath", dark=None, language="en-US", tailwind=False, binding_refresh_interval=None,
+        show_welcome_message=False, reconnect_timeout=10.0, message_history_length=100, favicon="🔭",
+    )  # fmt: skip
+    return app
+
+
+def serve(settings: Settings, listen: str) -> None:
+    """Serves until SIGINT or SIGTERM. Raises SettingsError for an address that makes no sense."""
+    host, port = split_listen(listen)
+    reader = Reader(settings)
+    config = uvicorn.Config(make_app(reader, host), host=host, port=port, log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    try:
+        server.run()
+    finally:
+        reader.close()
