@@ -15,7 +15,7 @@ from cpdb.addresses import (
     read_mac,
     read_unicast,
 )
-from cpdb.engine import check_version, connect, database_file, migrate, versions
+from cpdb.engine import check_version, connect, database_file, database_problem, migrate, versions
 from cpdb.errors import (
     DriverError,
     ForepathError,
@@ -23,6 +23,7 @@ from cpdb.errors import (
     SettingsError,
     StoreError,
     StoreOutdated,
+    StoreRefused,
     StoreUnreachable,
 )
 from cpdb.forecasts import (
@@ -124,7 +125,7 @@ from cpdb.telemetry.forecast_archive import ForecastArchive
 from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
 from cpdb.telemetry.series import QUANTITIES, RatePoint, Series, Window, tier_of
-from cpdb.telemetry.spool import Spool
+from cpdb.telemetry.spool import Spool, spool_in_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +286,7 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreOutdated",
+    "StoreRefused",
     "StoreUnreachable",
     "StoredBatch",
     "Subject",
@@ -302,6 +304,7 @@ __all__ = [
     "Withdrawal",
     "WorkflowStep",
     "database_file",
+    "database_problem",
     "destination_key",
     "effective",
     "in_words",
@@ -319,6 +322,7 @@ __all__ = [
     "show_rate",
     "show_record",
     "split_key",
+    "spool_in_use",
     "tier_of",
     "without_password",
 ]

@@ -1,5 +1,6 @@
 """Opens the database: one URL, SQLite in WAL mode by default, PostgreSQL by changing the URL."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +13,29 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    SQLAlchemyError,
+    StatementError,
+)
 
-from cpdb.errors import StoreError, StoreOutdated, StoreUnreachable
+from cpdb.errors import StoreError, StoreOutdated, StoreRefused, StoreUnreachable
+from cpdb.schema import metadata
 
 # A writer may hold the file for a while on a busy disk; others wait instead of failing.
 SQLITE_BUSY_S = 10.0
 # A server that does not answer must be known to be away before its clients' queues are full.
 POSTGRES_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+# Whatever encoding the database has: without it, one in SQL_ASCII would speak in bytes.
+POSTGRES_SPEAKS = {"client_encoding": "utf8"}
+# Tables that older versions had.
+OLD_TABLES = ("communications", "forecasts", "talks")
 # PostgreSQL's own words for going down, and class 08: the connection broke.
 AWAY_STATES = ("57P01", "57P02", "57P03", "08")
 READ_ONLY_OPTION = "-c default_transaction_read_only=on"
@@ -36,11 +50,12 @@ def connect(url: str, read_only: bool = False) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
             # psycopg 3 is the driver that ships; users should not have to name it.
-            limits = {key: value for key, value in POSTGRES_LIMITS.items() if key not in parsed.query}
+            given = POSTGRES_LIMITS | POSTGRES_SPEAKS
+            limits = {key: value for key, value in given.items() if key not in parsed.query}
             parsed = parsed.set(drivername="postgresql+psycopg")
             refusing: dict[str, Any] = {"options": READ_ONLY_OPTION} if read_only else {}
             return create_engine(parsed, pool_pre_ping=True, connect_args=limits | refusing)
-        if read_only and parsed.database not in (None, "", ":memory:"):
+        if read_only and "uri" not in parsed.query and parsed.database not in (None, "", ":memory:"):
             parsed = parsed.set(database=f"file:{quote(str(parsed.database))}", query={"mode": "ro", "uri": "true"})
         engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_S})
     except (ArgumentError, SQLAlchemyError, ImportError, ValueError) as error:
@@ -70,11 +85,19 @@ def reported(engine: Engine, doing: str) -> Iterator[None]:
     """Turns a driver's error into one StoreError line that says what was being done, and where."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, OverflowError, UnicodeError) as error:
         where = _shown(engine)
-        text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        kind = StoreUnreachable if _away(engine, error) else StoreError
-        raise kind(f"database {where}: {doing}: {text}") from error
+        said = (str(getattr(error, "orig", None) or error).strip() or repr(error)).splitlines()[0]
+        kind = StoreUnreachable if _away(engine, error) else StoreRefused if _refused(error) else StoreError
+        raise kind(f"database {where}: {doing}: {said}") from error
+
+
+def _refused(error: Exception) -> bool:
+    """Whether it is about what was to be written, and something else could be."""
+    if isinstance(error, OverflowError | UnicodeError | DataError | IntegrityError):
+        return True
+    # A value that could not even be handed to the driver
+    return isinstance(error, StatementError) and not isinstance(error, DBAPIError)
 
 
 def _shown(engine: Engine) -> str:
@@ -83,11 +106,13 @@ def _shown(engine: Engine) -> str:
     return f"sqlite:///{file}" if file else engine.url.render_as_string(hide_password=True)
 
 
-def _away(engine: Engine, error: SQLAlchemyError) -> bool:
+def _away(engine: Engine, error: Exception) -> bool:
     if getattr(error, "connection_invalidated", False):
         return True
-    if engine.dialect.name != "postgresql" or not isinstance(error, OperationalError):
+    if not isinstance(error, OperationalError):
         return False
+    if engine.dialect.name != "postgresql":
+        return getattr(error.orig, "sqlite_errorname", None) == "SQLITE_CANTOPEN"
     state = getattr(error.orig, "sqlstate", None)
     return state is None or str(state).startswith(AWAY_STATES)
 
@@ -100,14 +125,19 @@ def _alembic(engine: Engine) -> Config:
 
 
 def migrate(engine: Engine) -> None:
-    """Brings the schema to this program's version; creates it in an empty database."""
+    """Brings the schema to this program's version; creates it in an empty database.
+
+    Raises StoreError before anything is made where another program has tables of the same names.
+    """
     where = _shown(engine)
+    if problem := _foreign(engine):
+        raise StoreError(f"database {where}: {problem}")
     try:
         command.upgrade(_alembic(engine), "head")
     except SQLAlchemyError as error:
-        text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise StoreUnreachable(
-            f"database {where}: {text}; check that its folder or server exists and is writable"
+            f"database {where}: {said}; check that its folder or server exists and is writable"
         ) from error
     except CommandError as error:
         # The schema names a migration that this program has never heard of.
@@ -121,6 +151,72 @@ def versions(engine: Engine) -> tuple[str | None, str]:
         with reported(engine, "reading the schema version"), engine.connect() as connection:
             present = MigrationContext.configure(connection).get_current_revision()
     return present, str(ScriptDirectory.from_config(_alembic(engine)).get_current_head())
+
+
+def _foreign(engine: Engine) -> str | None:
+    """Why our tables cannot be made here: their names are taken, and not by us."""
+    if _file_is_missing(engine) or (engine.dialect.name == "sqlite" and database_file(engine) is None):
+        return None
+    # Not even its way of writing is changed for a look.
+    reader = connect(engine.url.render_as_string(hide_password=False), read_only=True)
+    try:
+        if versions(reader)[0] is not None:
+            return None
+        with reported(engine, "looking for tables"):
+            taken = sorted({*inspect(reader).get_table_names()} & {*metadata.tables, *OLD_TABLES})
+    finally:
+        reader.dispose()
+    if not taken:
+        return None
+    return f"another program's tables are there ({', '.join(taken[:4])}); name another database, it is left as it is"
+
+
+def database_problem(url: str) -> str | None:
+    """One line about a database that could not be made or used as it is, None when nothing is wrong; makes nothing."""
+    engine = connect(url, read_only=True)
+    try:
+        problem = _unwritable(engine) or _foreign(engine) or _newer(engine) or _narrow(engine)
+    finally:
+        engine.dispose()
+    return problem and f"database {_shown(engine)}: {problem}"
+
+
+def _unwritable(engine: Engine) -> str | None:
+    if engine.dialect.name == "postgresql":
+        present, wanted = versions(engine)
+        with reported(engine, "looking at rights"), engine.connect() as connection:
+            may = connection.execute(text("SELECT has_schema_privilege(current_schema(), 'CREATE')")).scalar()
+        need = "GRANT CREATE, USAGE ON SCHEMA public TO this user"
+        return None if may or present == wanted else f"this user may make no tables here; {need}"
+    file = database_file(engine)
+    if file is None:
+        return None
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}; make it, or name another file"
+    # Beside the file, SQLite makes two more while it writes.
+    closed = next((path for path in (file, folder) if path.exists() and not os.access(path, os.W_OK)), None)
+    return None if closed is None else f"{closed} cannot be written; change its rights, or name another file"
+
+
+def _newer(engine: Engine) -> str | None:
+    present, _ = versions(engine)
+    try:
+        ScriptDirectory.from_config(_alembic(engine)).get_revision(present or "base")
+    except CommandError:
+        return f"schema {present} is unknown here: it was made by a newer forepath, use that one"
+    return None
+
+
+def _narrow(engine: Engine) -> str | None:
+    """What of names a PostgreSQL database cannot hold; SQL_ASCII keeps all bytes as they come."""
+    if engine.dialect.name != "postgresql":
+        return None
+    with reported(engine, "looking at the encoding"), engine.connect() as connection:
+        encoding = str(connection.execute(text("SHOW server_encoding")).scalar())
+    if encoding in ("UTF8", "SQL_ASCII"):
+        return None
+    return f"its encoding is {encoding}: names in other letters are left out; make one with ENCODING 'UTF8'"
 
 
 def _file_is_missing(engine: Engine) -> bool:

@@ -3,7 +3,8 @@
 ForepathError                what, where, and how to mend, in one line
 ├── StoreError               the Communication Pattern Database
 │   ├── StoreUnreachable     cannot connect, or the file cannot be opened
-│   └── StoreOutdated        the schema is older or newer than this program
+│   ├── StoreOutdated        the schema is older or newer than this program
+│   └── StoreRefused         what was to be written cannot be held; the rest can
 ├── SettingsError            the settings file (forepath/)
 ├── DriverError              a hypervisor or switch refused or is gone (orchestrator/)
 └── LabError                 the lab could not be built (mininet_topos/)
@@ -24,6 +25,10 @@ class StoreUnreachable(StoreError):
 
 class StoreOutdated(StoreError):
     """The database's schema does not fit this program's version."""
+
+
+class StoreRefused(StoreError):
+    """The database cannot hold what was given: a name in letters that it lacks, a number too large."""
 
 
 class SettingsError(ForepathError):

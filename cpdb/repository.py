@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cpdb.engine import reported
+from cpdb.refusals import refusals_of
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -165,7 +166,7 @@ class Repository(Generic[R]):
         """Records that meet all conditions, in this order."""
         query = select(*self._columns).where(*where).order_by(*order_by).limit(limit)
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
-            return [self._codec.decode(row) for row in connection.execute(query)]
+            return [*self._readable(connection.execute(query).all(), self._codec.decode)]
 
     def read_again(
         self, *where: Condition, order_by: Iterable[Any] = (), then: Callable[[R], S] = _as_it_is
@@ -175,10 +176,20 @@ class Repository(Generic[R]):
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(query)]
         before = self._known
-        known = {row: then(self._codec.decode(self._parsed(row))) if row not in before else before[row] for row in rows}
+        fresh = [row for row in rows if row not in before]
+        made = self._readable(fresh, lambda row: (row, then(self._codec.decode(self._parsed(row)))))
+        known = {row: before[row] for row in rows if row in before} | dict(made)
         # Others may read another part of the table in turn.
         self._known = known if len(before) > FORGOTTEN_FROM + 3 * len(known) else before | known
-        return [known[row] for row in rows]
+        return [known[row] for row in rows if row in known]
+
+    def _readable(self, rows: Iterable[Any], read: Callable[[Any], S]) -> Iterator[S]:
+        """What becomes of the rows; one that makes no sense to this program is set aside."""
+        for row in rows:
+            try:
+                yield read(row)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                refusals_of(self.engine).note(f"{self._what} {str(row[0])[:40]}", f"cannot be read: {error!r}")
 
     def _parsed(self, row: Sequence[Any]) -> list[Any]:
         pairs = zip(row, self._columns, strict=True)

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from backtest.whatif import ReplayScene
 
 
+# Exit codes of wrong settings; for `ryu-manager` also of a port that another program has.
+WRONG_SETTINGS, NOT_HEARD = (3,), (2,)
+
+
 def predictor_config(settings: Settings) -> PredictorConfig:
     """What the predictor is told."""
     return PredictorConfig(**dict(settings.predictor))
@@ -179,8 +183,8 @@ def programs(settings_file: Path | None, act: bool) -> list[Program]:
     acting = ["--act"] if act else []
     return [
         controller_program(settings_file),
-        Program("predictor", (*own, "predict", *with_settings)),
-        Program("orchestrator", (*own, "orchestrate", *with_settings, *acting)),
+        Program("predictor", (*own, "predict", *with_settings), hopeless=WRONG_SETTINGS),
+        Program("orchestrator", (*own, "orchestrate", *with_settings, *acting), hopeless=WRONG_SETTINGS),
     ]
 
 
@@ -207,4 +211,4 @@ def controller_program(settings_file: Path | None) -> Program:
         raise SettingsError("ryu-manager is not installed beside this Python; run make setup")
     # The controller's words are Ryu's own; what it is told of the file goes through the environment.
     environment = {FILE_VARIABLE: str(settings_file)} if settings_file else {}
-    return Program("controller", (manager, "ryu_apps.controller"), environment)
+    return Program("controller", (manager, "ryu_apps.controller"), environment, hopeless=NOT_HEARD)

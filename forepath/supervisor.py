@@ -14,12 +14,15 @@ from pathlib import Path
 
 import structlog
 
+from cpdb import ForepathError
+
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 # A process that lived this long was healthy: its next failure is a new one, not a continuation.
 HEALTHY_AFTER_S = 60.0
+HOPELESS_AFTER = 3
 GRACE_S = 5.0
 LOOK_EVERY_S = 0.2
 LOOK_AGAIN_S = 0.02
@@ -32,6 +35,8 @@ class Program:
     name: str
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    # Exit codes that mean: as things are, starting it again will not help
+    hopeless: Collection[int] = ()
 
 
 def pause_before_restart(failures: int) -> float:
@@ -59,6 +64,8 @@ class Supervisor:
 
     def run(self, stop: threading.Event, between: Callable[[], None] = lambda: None) -> int:
         """Supervises until `stop` is set; on return every program is gone. Returns how often one was restarted.
+
+        Raises ForepathError when a program ended so often with an exit code that restarting does not mend.
 
         `between` is called a few times a second. To be run in the main thread: the programs end with the thread that
         started them.
@@ -100,11 +107,18 @@ class Supervisor:
             watched.failures = 1 if healthy else watched.failures + 1
             watched.restart_at = now + pause_before_restart(watched.failures)
             log.warning("ended", program=watched.program.name, code=watched.process.returncode)
+            if watched.process.returncode in watched.program.hopeless and watched.failures >= HOPELESS_AFTER:
+                raise ForepathError(f"{watched.program.name} cannot run: {self._last_words(watched.program)}")
         elif now >= watched.restart_at:
             watched.process = self._start(watched.program)
             self._restarts += 1
             watched.started_at = now
             watched.restart_at = None
+
+    def _last_words(self, program: Program) -> str:
+        file = self._logs / f"{program.name}.log"
+        lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"{lines[-1] if lines else 'it said nothing'} ({file})"
 
     def renew(self, names: Collection[str]) -> None:
         """Ends these programs in order and starts them again at once; the others are left alone."""

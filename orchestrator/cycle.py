@@ -9,7 +9,7 @@ import structlog
 from cpdb import ActionRecord, OutcomeKind, Seconds, SettingsError, Store, StoreError
 from orchestrator.act import Executor, Hypervisors, QueueKeeper
 from orchestrator.actions import Action, from_json
-from orchestrator.config import OrchestratorConfig
+from orchestrator.config import OWNER, OrchestratorConfig
 from orchestrator.decide import Decider, Decision, QueueHealth, up_to_date
 from orchestrator.duty import Turn
 from orchestrator.judge.judge import Judge, is_open
@@ -77,6 +77,7 @@ class Orchestrator:
             return
         hosts, vms = self._hypervisors.loads(now)
         self._store.facts.add_loads([*hosts, *vms])
+        self._store.alarms.tell_refusals(OWNER, now)
 
     def world(self, now: Seconds) -> World:
         """The world as a plan would see it now. Raises StoreError."""

@@ -10,13 +10,14 @@ from ryu_apps.paths.splits import Routed, SplitPath, choose_path, find_split_pat
 from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
 from ryu_apps.services.pairs import choose
-from ryu_apps.settings import ControllerSection
+from ryu_apps.settings import ControllerSection, ControllerSettings, listen_problem
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [
     "Attachment",
     "ControllerSection",
+    "ControllerSettings",
     "Desired",
     "FakeSwitch",
     "Holding",
@@ -36,5 +37,6 @@ __all__ = [
     "desired",
     "difference",
     "find_split_paths",
+    "listen_problem",
     "virtual_mac",
 ]

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import structlog
 
-from cpdb import ForepathError, Spool, Store, Watch, open_store
+from cpdb import CONTROLLER, ForepathError, Spool, Store, Watch, open_store
 from ryu_apps.declared import Declared, read_declared, read_wanted
 from ryu_apps.framework import Loops, alarm_clock, beside, off_loop, sleep
 from ryu_apps.settings import ControllerSettings
@@ -129,8 +129,14 @@ class Database:
     def _hurry(self) -> None:
         self._loops.attempt("reading what has changed", self._reader.wanted)
 
-    def _write(self, _now: Seconds) -> None:
-        self.writer.flush(partial(store_rows, self.store) if self.store is not None else None)
+    def _write(self, now: Seconds) -> None:
+        store = self.store
+        self.writer.flush(partial(store_rows, store) if store is not None else None)
+        if store is not None:
+            try:
+                off_loop(store.alarms.tell_refusals, CONTROLLER, now)
+            except ForepathError as error:
+                _log.debug("what was set aside is told later", reason=str(error))
 
 
 def make_writer(settings: ControllerSettings) -> Writer:

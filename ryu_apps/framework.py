@@ -19,6 +19,7 @@ with warnings.catch_warnings():
         # Ryu 4.34 imports this name, for websockets only; eventlet 0.31 dropped it.
         eventlet.wsgi.ALREADY_HANDLED = []
 
+    import eventlet
     from eventlet import patcher, tpool
     from eventlet.green import socket as green_socket
     from oslo_config import cfg
@@ -94,6 +95,12 @@ def sleep(seconds: float) -> None:
     hub.sleep(seconds)
 
 
+def exclusive_listen(address: tuple[str, int]) -> Any:
+    """A listening socket that no other program shares. Raises OSError."""
+    family = green_socket.AF_INET6 if ":" in address[0] else green_socket.AF_INET
+    return eventlet.listen(address, family=family, reuse_port=False)
+
+
 def alarm_clock() -> Any:
     """Something to wait for with `wait(seconds)`, that `set()` ends early; `clear()` readies it again."""
     return hub.Event()
@@ -157,6 +164,7 @@ __all__ = [
     "alarm_clock",
     "beside",
     "cfg",
+    "exclusive_listen",
     "handles",
     "hub",
     "kill",

@@ -1,6 +1,8 @@
 """What may be set of the controller: the tables [controller] and [database] of forepath.toml, checked at the door."""
 
+import errno
 import os
+import socket
 from collections.abc import Iterator
 from configparser import ConfigParser
 from configparser import Error as ParseError
@@ -153,6 +155,30 @@ class ControllerSettings(Section):
         if url.get_backend_name() != "sqlite":
             return Path("forepath-controller")
         return Path(f"{url.database}.controller") if url.database not in (None, "", ":memory:") else None
+
+
+def listen_problem(host: str, port: int) -> str | None:
+    """Why no switch could be served there now, with the mend; None when nothing is in the way."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            return cannot_listen(host, port, error)
+    return None
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> str:
+    """One line about a port that cannot be listened at."""
+    mends = {
+        errno.EADDRINUSE: f"another program has it (ss -ltnp 'sport = :{port}' names it): end that, or set another "
+        "controller.port",
+        errno.EADDRNOTAVAIL: "this machine has no such address: set controller.listen to one that it has, or 0.0.0.0",
+        errno.EACCES: "ports below 1024 need more rights: set another controller.port",
+    }
+    mend = mends.get(error.errno or 0, "set controller.listen and controller.port")
+    return f"no switch can connect to {host}:{port}, {(error.strerror or str(error)).lower()}; {mend}"
 
 
 def load_controller() -> ControllerSettings:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from cpdb.engine import reported
 from cpdb.model import Destination, Link, Node, Seconds, Standing, VirtualIp
+from cpdb.refusals import refusals_of
 from cpdb.repository import Repository, codec_of, transaction
 from cpdb.schema import destination_changes, destinations, links, nodes, virtual_ips
 from cpdb.state.wanted import WantedRepository
@@ -64,6 +65,7 @@ class Inventory:
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
+        self._refusals = refusals_of(engine)
         self._kept: tuple[list[Any], list[VirtualIp]] = [], []
         self._nodes = Repository(engine, nodes, Node)
         self._links = Repository(engine, links, Link)
@@ -71,6 +73,9 @@ class Inventory:
 
     def put_nodes(self, items: Iterable[Node]) -> None:
         """Adds or updates nodes by name; a field that is None leaves what is stored."""
+        self._refusals.write_apart("node", self._put_nodes, list(items))
+
+    def _put_nodes(self, items: Sequence[Node]) -> None:
         rows = {item.name: codec_of(Node).encode(item) for item in items}
         with reported(self._engine, "writing nodes"):
             self._names.node_ids(rows)
@@ -88,6 +93,9 @@ class Inventory:
 
         A declared capacity stays when the same link is discovered without one.
         """
+        self._refusals.write_apart("link", self._put_links, list(items))
+
+    def _put_links(self, items: Sequence[Link]) -> None:
         with transaction(self._engine, "writing links") as connection:
             for item in items:
                 self._put_link(connection, item if item.a <= item.b else _turned(item))
@@ -115,10 +123,12 @@ class Inventory:
                 number = ids[item.address]
                 values: dict[str, Any] = {key: getattr(item, key) for key in VIRTUAL_IP_COLUMNS}
                 values["declared"] = True
-                connection.execute(update(virtual_ips).where(virtual_ips.c.id == number).values(values))
+                with self._refusals.aside(connection, f"virtual IP {item.name}"):
+                    connection.execute(update(virtual_ips).where(virtual_ips.c.id == number).values(values))
                 for destination in item.destinations:
                     row = {column.name: getattr(destination, column.name) for column in DESTINATION_COLUMNS}
-                    connection.execute(insert(destinations).values(row | {"virtual_ip_id": number}))
+                    with self._refusals.aside(connection, f"destination {destination.name} of {item.address}"):
+                        connection.execute(insert(destinations).values(row | {"virtual_ip_id": number}))
 
     def virtual_ips(self, declared_only: bool = False) -> list[VirtualIp]:
         """All virtual IPs by address, with their destinations in the order declared.

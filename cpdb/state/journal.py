@@ -9,9 +9,12 @@ from typing import Any
 from sqlalchemy import Engine
 
 from cpdb.model import ActionRecord, Json, OutcomeKind, PlanRecord, Seconds
+from cpdb.refusals import refusals_of
 from cpdb.repository import Condition, Repository, transaction
 from cpdb.schema import action_steps, actions, alarms, plans, shortages
 
+# A row that could not be stored or read; everything else goes on.
+SET_ASIDE = "set_aside"
 NEWEST_FIRST = (actions.c.issued_at.desc(), actions.c.id.desc())
 
 
@@ -159,8 +162,9 @@ class Alarms:
 
     def raise_(self, items: Sequence[Alarm]) -> None:
         """Opens alarms; one that is open already gets the new detail and time, and a higher count."""
-        if not items:
-            return
+        refusals_of(self._alarms.engine).write_apart("alarm", self._raise, items)
+
+    def _raise(self, items: Sequence[Alarm]) -> None:
         with transaction(self._alarms.engine, "raising alarms") as connection:
             for item in items:
                 news = {"detail": item.detail, "last_at": item.last_at, "count": alarms.c.count + item.count}
@@ -170,6 +174,13 @@ class Alarms:
     def clear(self, kind: str, key: str, node: str, now: Seconds) -> bool:
         """Closes an alarm; False when none was open."""
         return self._alarms.change({"cleared_at": now}, _same_open(kind, key, node)) > 0
+
+    def tell_refusals(self, node: str, now: Seconds) -> None:
+        """What this process had to set aside becomes an alarm of `node` while that goes on."""
+        fresh, over = refusals_of(self._alarms.engine).news(now)
+        self.raise_([Alarm(SET_ASIDE, what, node, why, now, now, count) for what, (why, count) in fresh.items()])
+        for what in over:
+            self.clear(SET_ASIDE, what, node, now)
 
     def open(self) -> list[Alarm]:
         """All open alarms, newest first."""

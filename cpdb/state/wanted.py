@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cpdb.engine import connect, reported
 from cpdb.model import BytesPerS, Reservation, Seconds, WantedWeights
 from cpdb.observed import ObservedKind, ObservedRecord, ObservedRow, Withdrawal, kinds_of, read_row
+from cpdb.refusals import refusals_of
 from cpdb.repository import Condition, Repository, transaction
 from cpdb.schema import (
     bandwidth_requests,
@@ -144,6 +145,9 @@ class Wanted:
 
     def observe(self, records: Sequence[ObservedRecord]) -> None:
         """Records what is observed; the newest word for each (kind, key, node) stands, a withdrawal takes it away."""
+        refusals_of(self._observed.engine).write_apart("observed", self._observe, records)
+
+    def _observe(self, records: Sequence[ObservedRecord]) -> None:
         rows = ((record, record.to_row()) for record in records)
         latest = {(row.kind, row.key, row.node): (record, row) for record, row in rows}
         if not latest:

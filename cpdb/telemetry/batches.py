@@ -10,8 +10,9 @@ from sqlalchemy import Connection, Engine, Table, func, insert, select, text
 from sqlalchemy.dialects import sqlite
 
 from cpdb.engine import reported
-from cpdb.errors import StoreError
+from cpdb.errors import StoreRefused
 from cpdb.model import Communication, HostLoad, LinkLoad, Pair, Seconds, VmLoad
+from cpdb.refusals import refusals_of
 from cpdb.repository import Repository, insert_ignore, transaction
 from cpdb.schema import batches, host_loads, link_loads, observations, pending, vm_loads
 from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
@@ -68,7 +69,7 @@ class Batches:
         try:
             body = pack(ids, (item.bytes, item.packets, item.connections), item.flags)
         except ValueError as error:
-            raise StoreError(f"batch of {item.observer} at {item.t}: {error}; it was not written") from error
+            raise StoreRefused(f"batch of {item.observer} at {item.t}: {error}; it was not written") from error
         row: dict[str, object] = {
             "observer": item.observer,
             "t": item.t,
@@ -212,6 +213,7 @@ class Facts:
     def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
         self._names = names
+        self._refusals = refusals_of(engine)
         self._batches = Batches(engine, names)
         self._loads: dict[type[Any], Repository[Any]] = {
             kind: Repository(engine, table, kind) for kind, table in LOAD_TABLES.items()
@@ -219,7 +221,9 @@ class Facts:
 
     def add_batches(self, items: Sequence[Batch]) -> int:
         """Appends batches in one transaction, each (writer, seq) once; returns how many were new."""
-        return self._batches.add(items)
+        added: list[int] = []
+        self._refusals.write_apart("batch", lambda some: added.append(self._batches.add(some)), items)
+        return sum(added)
 
     def batches(self, after_id: int, since: Seconds, until: Seconds | None = None) -> list[StoredBatch]:
         """Batches numbered above `after_id` with since < t <= until, in the order in which they were written."""
@@ -243,6 +247,9 @@ class Facts:
 
     def add_loads(self, rows: Iterable[LinkLoad | HostLoad | VmLoad]) -> None:
         """Appends link, host and VM loads, mixed as they come, in one transaction."""
+        self._refusals.write_apart("load of", self._add_loads, list(rows))
+
+    def _add_loads(self, rows: Sequence[LinkLoad | HostLoad | VmLoad]) -> None:
         by_kind: dict[type[Any], list[Any]] = defaultdict(list)
         for row in rows:
             by_kind[type(row)].append(row)

@@ -186,6 +186,18 @@ class Spool:
         self._lock.close()
 
 
+def spool_in_use(folder: Path) -> bool:
+    """Whether a process has this folder open; makes nothing."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _locked(folder: Path) -> IO[bytes]:
     try:
         folder.mkdir(parents=True, exist_ok=True)

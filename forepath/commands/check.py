@@ -16,14 +16,15 @@ from cpdb import (
     URL_VARIABLE,
     SettingsError,
     StoreError,
-    StoreOutdated,
-    open_store,
+    database_problem,
     read_tables,
+    spool_in_use,
     without_password,
 )
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
 from forepath.processes import controller_manager, orchestrator_config, predictor_config
 from forepath.settings import Settings, load_settings
+from ryu_apps import ControllerSettings, listen_problem
 
 ANSWER_S = 5.0
 # https://libvirt.org/uri.html
@@ -192,6 +193,7 @@ def find_problems(settings: Settings) -> list[str]:
         *_database(settings),
         *_hypervisors(settings),
         *_programs(),
+        *_port(settings),
     ]
 
 
@@ -238,12 +240,19 @@ def _references(settings: Settings) -> list[str]:
 
 def _database(settings: Settings) -> list[str]:
     try:
-        open_store(settings.database.url, create=False).close()
-    except StoreOutdated:
-        return []  # the first command that writes creates it or brings it up to date
+        # One that is outdated is brought up to date by the first command that writes.
+        problem = database_problem(settings.database.url)
     except StoreError as error:
-        return [str(error)]
-    return []
+        problem = str(error)
+    return [problem] if problem else []
+
+
+def _port(settings: Settings) -> list[str]:
+    section = settings.controller
+    problem = listen_problem(section.listen, section.port)
+    folder = ControllerSettings(database=settings.database, controller=section).state_directory()
+    # Taken by our own controller at work, that is as it should be.
+    return [problem] if problem and not (folder and spool_in_use(folder / "spool")) else []
 
 
 def _hypervisors(settings: Settings) -> list[str]:

@@ -20,6 +20,7 @@ from forepath.commands.pause import pause_warnings, stop_file
 from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.settings import Settings, declare, load_settings
 from forepath.supervisor import Supervisor, reload_on_hangup, stop_on_signals
+from ryu_apps import listen_problem
 
 ActOption = Annotated[
     bool, typer.Option("--act", help="Act. Without it: as [orchestrator] act says, which is advice by default")
@@ -89,6 +90,8 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     """
     stop, began_at = stop_on_signals(), time.time()
     effective = load_settings(settings)
+    if problem := listen_problem(effective.controller.listen, effective.controller.port):
+        raise ForepathError(problem)
     store = open_store(effective.database.url)
     declare(effective, store)
     pause = store.pauses.in_force(began_at)

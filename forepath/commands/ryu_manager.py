@@ -5,6 +5,8 @@ import importlib
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches as find_close
 
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ryu\..*")
@@ -26,6 +28,8 @@ from ryu.cmd import manager as stock  # isort: skip
 from cpdb import ForepathError
 from forepath.logs import set_up_logs
 
+APPLICATIONS = ("ryu_apps.controller", "ryu_apps.flow_mirror")
+
 
 def main() -> int:
     """Runs Ryu's manager with the arguments of the command line; a wrong setting is one line and exit status 2."""
@@ -35,9 +39,24 @@ def main() -> int:
     except ForepathError as error:
         print(f"ryu-manager: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        if (line := _unknown_module(sys.argv[1:], error)) is None:
+            raise
+        print(f"ryu-manager: {line}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _unknown_module(words: Sequence[str], error: ImportError) -> str | None:
+    """A line when the module itself that was to be run is not there; None when it is, and something else is wrong."""
+    missing = error.name or ""
+    asked = next((word for word in words if word == missing or word.startswith(f"{missing}.")), None)
+    if not missing or asked is None:
+        return None
+    known = find_close(asked, APPLICATIONS, n=1, cutoff=0.5) or APPLICATIONS
+    return f"there is no module {asked}; run e.g. ryu-manager {known[0]}, or name a file with its .py"
 
 
 if __name__ == "__main__":

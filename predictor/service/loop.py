@@ -29,6 +29,7 @@ def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.E
         while not stop.wait(max(0.0, next_at - time.monotonic())):
             try:
                 report = predictor.cycle(store, time.time())
+                store.alarms.tell_refusals("predictor", time.time())
                 log.debug("cycle", pairs=report.pairs, forecasts=report.forecasts, chosen=dict(report.chosen))
             except Exception as error:  # noqa: BLE001 - the one outer catch of this loop
                 failed += 1

@@ -1,8 +1,10 @@
 """Serves the connections of switches: each message is checked before the framework sees it, each peer is bounded."""
 
 import contextlib
+import os
 import ssl
 import struct
+import sys
 import time
 from collections import Counter
 from socket import SHUT_RDWR, SHUT_WR
@@ -15,6 +17,7 @@ from ryu_apps.framework import (
     DEAD_DISPATCHER,
     HANDSHAKE_DISPATCHER,
     MAIN_DISPATCHER,
+    exclusive_listen,
     hub,
     ofp_event,
     ofproto,
@@ -32,7 +35,7 @@ from ryu_apps.openflow import (
     plain_hello,
     read_head,
 )
-from ryu_apps.settings import ConnectionsSection
+from ryu_apps.settings import ConnectionsSection, cannot_listen
 from ryu_apps.switch.errors import refusals
 
 _HEADER_BYTES = ofproto.OFP_MULTIPART_REPLY_SIZE
@@ -180,6 +183,8 @@ _TURN_S = 0.005
 _WATCH_EVERY_S = 1.0
 _TLS_HANDSHAKE_S = 5.0
 _ACCEPT_AGAIN_S = 0.2
+# As for a wrong setting
+EXIT_UNHEARD = 2
 
 
 def overdue(phase: Phase, bounds: ConnectionsSection, connected_s: Seconds, silent_s: Seconds) -> str | None:
@@ -302,7 +307,15 @@ class GuardedServer(hub.StreamServer):
     bounds = ConnectionsSection()
 
     def __init__(self, listen_info: Any, handle: Any, **tls: Any) -> None:
-        super().__init__(listen_info, handle)
+        try:
+            # The framework would share the port with any other that shares it, and each would get some switches.
+            self.server = exclusive_listen(listen_info)
+        except OSError as error:
+            # In a green thread of the framework, where raising ends nobody.
+            sys.stderr.write(f"ryu-manager: {cannot_listen(listen_info[0], listen_info[1], error)}\n")
+            sys.stderr.flush()
+            os._exit(EXIT_UNHEARD)
+        self.handle = handle
         self._connected: Counter[str] = Counter()
         self._context = _tls_context(tls) if tls else None
 

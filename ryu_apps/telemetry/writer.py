@@ -227,10 +227,10 @@ class Writer:
             return False
         try:
             self.run(self._write, write, rows)
-        except ForepathError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rows must not be lost for it
             kind = _kind(rows[0])
             if not self._tries.get(kind):
-                _log.warning("the database does not take rows, they wait", kind=kind.__name__, reason=str(error))
+                _log.warning("the database does not take rows, they wait", kind=kind.__name__, reason=repr(error))
             self._tries[kind] = self._tries.get(kind, 0) + 1
             return False
         if self._tries.pop(_kind(rows[0]), 0):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpdb import Batch, Communication, FlowKey, Store, StoreError, open_store
+from cpdb import Batch, Communication, FlowKey, Store, open_store
 from cpdb.telemetry.columns import pack, unpack
 
 SHOP = "10.0.0.101"
@@ -81,8 +81,10 @@ def test_a_number_taken_back_is_not_used_again(url: str) -> None:
     """The talk's transaction stands even when the batch's fails, so that a cached number is always a real one."""
     with_rows, other = open_store(url), open_store(url)
     broken = replace(batch(1.0, {C1: 1}), bytes=array("q", [-1]))
-    with pytest.raises(StoreError, match="negative"):
-        with_rows.facts.add_batches([broken])
+    assert with_rows.facts.add_batches([broken]) == 0
+    with_rows.alarms.tell_refusals("tester", 1.0)
+    (told,) = with_rows.alarms.open()
+    assert told.kind == "set_aside" and "negative" in told.detail
     other.facts.add_batches([batch(1.0, {C2: 2}, observer="other")])
     with_rows.facts.add_batches([batch(2.0, {C1: 3})])
     assert said(other) == [(1.0, "c2", 2), (2.0, "c1", 3)]

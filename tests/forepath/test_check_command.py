@@ -1,10 +1,15 @@
 """`forepath check`: what is in force and where it comes from, every problem at once, and no password ever."""
 
+import contextlib
+import socket
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab_on_paper import Forepath
 
+from cpdb import Spool
 from forepath import processes
 
 
@@ -131,3 +136,57 @@ def test_a_hypervisor_that_does_not_answer_is_a_problem(tmp_path: Path, forepath
     (tmp_path / "forepath.toml").write_text(host)
     said = forepath("check")
     assert said.code == 1 and "host h1: " in said.out and "is its libvirtd running?" in said.out
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    """A port of loopback that somebody else has."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield int(other.getsockname()[1])
+
+
+def test_a_port_that_somebody_else_has_is_a_problem_and_ends_run_at_once(
+    tmp_path: Path, forepath: Forepath, busy: int
+) -> None:
+    (tmp_path / "forepath.toml").write_text(f"controller.port = {busy}\n")
+    (problem,) = forepath("check", "--json", "-").json()["problems"]
+    assert f"127.0.0.1:{busy}" in problem and "controller.port" in problem
+    said = forepath("run")
+    assert said.code == 1 and said.err.count("\n") == 1 and f"127.0.0.1:{busy}" in said.err
+    # Our own controller at work is no problem.
+    spool = Spool(tmp_path / "forepath.db.controller" / "spool")
+    assert forepath("check", "--json", "-").json()["problems"] == []
+    spool.close()
+
+
+def test_an_address_that_this_machine_lacks_is_a_problem(tmp_path: Path, forepath: Forepath) -> None:
+    (tmp_path / "forepath.toml").write_text("controller.listen = '192.0.2.1'\n")
+    (problem,) = forepath("check", "--json", "-").json()["problems"]
+    assert "controller.listen" in problem
+
+
+@pytest.mark.parametrize("command", [("db", "init"), ("check",)])
+def test_a_file_with_another_program_s_tables_is_left_as_it_is(
+    tmp_path: Path, forepath: Forepath, command: tuple[str, ...]
+) -> None:
+    file = tmp_path / "forepath.db"
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE nodes (a TEXT)")
+        other.commit()
+    said = forepath(*command)
+    assert said.code == (4 if command == ("db", "init") else 1)
+    assert "another program's tables are there (nodes); name another database" in said.out + said.err
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("nodes",)]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("sqlite:////nowhere/at/all.db", "there is no folder /nowhere/at"), ("sqlite:////proc", "unable to open")],
+)
+def test_a_database_that_cannot_be_made_is_a_problem(tmp_path: Path, forepath: Forepath, url: str, words: str) -> None:
+    (tmp_path / "forepath.toml").write_text(f"database.url = '{url}'\n")
+    (problem,) = forepath("check", "--json", "-").json()["problems"]
+    assert words in problem

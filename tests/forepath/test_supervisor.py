@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cpdb import ForepathError
 from forepath import supervisor
 from forepath.supervisor import Program, Supervisor, pause_before_restart
 
@@ -206,3 +207,16 @@ def test_a_closed_terminal_ends_all_and_a_hangup_without_one_renews(
     terminal.send_signal(signal.SIGHUP)
     os.close(ours)
     wait_for(lambda: all_gone(tmp_path))
+
+
+def test_what_no_restart_mends_is_given_up_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0.01)
+    code = "import sys; print('the port is taken', file=sys.stderr); sys.exit(2)"
+    programs = [
+        Program("deaf", (sys.executable, "-c", code), hopeless=(2,)),
+        Program("other", (sys.executable, "-c", SLEEP, str(tmp_path / "other"))),
+    ]
+    with pytest.raises(ForepathError, match="deaf cannot run: the port is taken"):
+        Supervisor(programs, tmp_path / "logs").run(threading.Event())
+    file = tmp_path / "other"
+    assert not [pid for pid in (file.read_text().split() if file.exists() else []) if alive(int(pid))]
