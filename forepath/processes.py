@@ -108,6 +108,7 @@ def replay_scene(settings: Settings) -> "ReplayScene":
         costs=costs,
         orchestrator=orchestrator_config(settings, act=True),
         predictor=predictor_config(settings),
+        streams=frozenset(vip.address for vip in settings.virtual_ip if vip.streams),
     )
 
 

@@ -5,16 +5,20 @@ The door of this part: `read_load` what was offered, run each `ReplayPolicy`, an
 
 from backtest.whatif.bound import least_costs
 from backtest.whatif.compare import (
+    SHORT_BYTES,
+    SHORT_CORES,
     TIMELINE_COLUMNS,
     Comparison,
     ReplayTask,
     compare_runs,
     timeline_rows,
     warm_up_seconds,
+    weighted_quantile,
 )
-from backtest.whatif.cost import RunCost, WayFinder, check_ways, price_run, weigh_priorities
+from backtest.whatif.cost import RunCost, WayFinder, check_ways, price_run, short_cores, weigh_priorities
+from backtest.whatif.engine import EPOCH_S, ReplayEngine
 from backtest.whatif.page import explain_second, whatif_page
-from backtest.whatif.policies import replay
+from backtest.whatif.policies import play_policy, replay
 from backtest.whatif.recorded import recorded_durations, recorded_load
 from backtest.whatif.recording import TimeSpan, read_load, show_pair
 from backtest.whatif.records import (
@@ -39,8 +43,11 @@ from backtest.whatif.scenarios import (
 
 __all__ = [
     "ATTACKERS",
+    "EPOCH_S",
     "FAMILIES",
     "FORESEEABLE",
+    "SHORT_BYTES",
+    "SHORT_CORES",
     "TIMELINE_COLUMNS",
     "Comparison",
     "DoneAction",
@@ -48,6 +55,7 @@ __all__ = [
     "ObjectSeries",
     "OfferedLoad",
     "PolicyRun",
+    "ReplayEngine",
     "ReplayPolicy",
     "ReplayScene",
     "ReplayTask",
@@ -62,15 +70,18 @@ __all__ = [
     "explain_second",
     "least_costs",
     "make_scenario",
+    "play_policy",
     "price_run",
     "read_load",
     "recorded_durations",
     "recorded_load",
     "replay",
     "scenario_scene",
+    "short_cores",
     "show_pair",
     "timeline_rows",
     "warm_up_seconds",
     "weigh_priorities",
+    "weighted_quantile",
     "whatif_page",
 ]

@@ -144,7 +144,7 @@ class Comparison:
             "short_cpu_s": int((short_cores(run.vms)[judged] > SHORT_CORES).any(axis=1).sum()),
             "offered_bytes": float(offered.sum()),
             "delivered_bytes": float(_delivered(offered, delivered).sum()),
-            "p95_latency_s": _quantile(run.latency_s[judged], delivered, 0.95),
+            "p95_latency_s": weighted_quantile(run.latency_s[judged], delivered, 0.95),
             "competitors_delivered_share": _delivered_share(task, offered, delivered),
             "actions": count_actions(self.judged_actions(policy)),
             "cost_by_part": {
@@ -211,7 +211,7 @@ def _resampled(costs: Floats, rng: np.random.Generator) -> Floats:
     return np.asarray((reactive - predictive)[useful] / possible[useful], dtype=np.float64)
 
 
-def _quantile(values: Floats, weights: Floats, level: float) -> float:
+def weighted_quantile(values: Floats, weights: Floats, level: float) -> float:
     """The smallest value that `level` of the weight does not exceed; 0 where nothing has a weight."""
     order = np.argsort(values, axis=None)
     total = np.cumsum(weights.ravel()[order])

@@ -29,7 +29,7 @@ class ReplayEngine:
     """Plays an offered load on a scene, a second at each `advance`; the store is told what live switches would tell."""
 
     def __init__(self, scene: ReplayScene, load: OfferedLoad, store: Store, seed: int) -> None:
-        self.scene, self.load, self._store = scene, load, store
+        self.scene, self.load, self.store = scene, load, store
         self.stage = ReplayStage(scene, load, EPOCH_S, seed)
         self._wiring = Wiring(scene)
         self.switches = ReplaySwitches(scene, self._wiring, load.pairs, store)
@@ -92,9 +92,9 @@ class ReplayEngine:
     def _tell_inventory(self, state: SceneState) -> None:
         """Where machines are plugged in, and which links are up: as the controller finds out."""
         if self._told is None or state.host_of != self._told.host_of:
-            self._store.inventory.put_nodes(self._wiring.nodes(state.host_of))
+            self.store.inventory.put_nodes(self._wiring.nodes(state.host_of))
         if self._told is None or state.lost_links != self._told.lost_links:
-            self._store.inventory.put_links(self._wiring.links_now(state.lost_links))
+            self.store.inventory.put_links(self._wiring.links_now(state.lost_links))
         self._told = state
 
     def _order(self, flows: FlowTable, offered: Floats) -> SendOrder:

@@ -30,21 +30,27 @@ def replay(
     `static` keeps base limits, declared weights and shortest ways. Raises StoreError where no temporary file can be
     written.
     """
-    # As in the live predictor's process: threads for small arrays only wait for one another.
-    use_one_thread()
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="forepath-whatif-"))
         store = open_store(f"sqlite:///{Path(folder) / 'cpdb.db'}")
         stack.callback(store.close)
         store.inventory.declare_virtual_ips(scene.virtual_ips)
-        engine = ReplayEngine(scene, load, store, seed)
-        turns = _turns(stack, engine, store, policy)
-        for second in range(load.seconds):
+        return play_policy(ReplayEngine(scene, load, store, seed), policy, progress)
+
+
+def play_policy(engine: ReplayEngine, policy: ReplayPolicy, progress: Progress = lambda _share: None) -> PolicyRun:
+    """The same on an engine that nothing has been played on yet, and in its store."""
+    # As in the live predictor's process: threads for small arrays only wait for one another.
+    use_one_thread()
+    seconds = engine.load.seconds
+    with ExitStack() as stack:
+        turns = _turns(stack, engine, engine.store, policy)
+        for second in range(seconds):
             engine.advance(second)
             for turn in turns:
                 turn(second + 1, EPOCH_S + second + 1)
-            progress((second + 1) / load.seconds)
-        return engine.recorder.run(policy, done_actions(store, engine))
+            progress((second + 1) / seconds)
+        return engine.recorder.run(policy, done_actions(engine.store, engine))
 
 
 def _turns(stack: ExitStack, engine: ReplayEngine, store: Store, policy: ReplayPolicy) -> tuple[Turn, ...]:

@@ -66,6 +66,7 @@ class DeclaredNames:
     sources: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, str] = field(default_factory=dict)
     vms: tuple[str, ...] = ()
+    streams: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, scene: ReplayScene) -> "DeclaredNames":
@@ -74,7 +75,8 @@ class DeclaredNames:
                    for key in (node.address, node.name) if key}  # fmt: skip
         services = {key: vip.address for vip in scene.virtual_ips for key in (vip.address, vip.name)}
         members = [member.vm for pool in scene.orchestrator.declared.pools for member in pool.members]
-        return cls(sources, services, tuple(dict.fromkeys([*(vm.name for vm in scene.vms), *members])))
+        machines = dict.fromkeys([*(vm.name for vm in scene.vms), *members])
+        return cls(sources, services, tuple(machines), scene.streams)
 
     def pair(self, source: str, virtual_ip: str) -> Pair | None:
         """The pair that these names mean, None where one of them is not declared."""
@@ -227,6 +229,7 @@ def fill_load(grid: GridLoad, names: DeclaredNames) -> OfferedLoad:
         known,
         left_out=grid.notes,
         lower_bound=grid.lower_bound,
+        streams=frozenset(pair for pair in pairs if pair.virtual_ip in names.streams),
     )
     pair_places = {pair: place for place, pair in enumerate(pairs)}
     for number, column in enumerate(grid.columns):

@@ -84,7 +84,8 @@ class ReplayScene:
     """The network and machines of a settings file, and how forepath is set there; `host_of` is where machines start.
 
     `costs` are by machine. `durations_s` are those of a recorded journal's actions by kind, of which each action's is
-    drawn; a kind without any takes about as long as in the lab.
+    drawn; a kind without any takes about as long as in the lab. `streams` are virtual IPs whose pairs do not
+    yield or wait.
     """
 
     nodes: tuple[Node, ...]
@@ -97,6 +98,7 @@ class ReplayScene:
     orchestrator: OrchestratorConfig
     predictor: PredictorConfig
     durations_s: Mapping[str, tuple[Seconds, ...]] = field(default_factory=dict)
+    streams: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The demo's result: one document for programs, two tables for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from forepath.demo.cpu_need import CpuAccount, Price
 from forepath.demo.schedule import JudgedWindow
 from forepath.output import table
 
-POLICIES = ("static", "reactive", "predictive")
+POLICIES = ("static", "reactive", "predictive", "oracle")
 # From this many columns on there is room for each action's reason; else `forepath explain NUMBER` tells it.
 WIDE = 140
 
@@ -34,10 +34,18 @@ class PolicyFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayedTrial:
+    """The same traffic in a replay: figures by policy, the oracle's too, and the document of `forepath whatif`."""
+
+    policies: dict[str, PolicyFigures]
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class TrialResult:
     """Everything that a demo measured. `windows` are the surges, in Unix seconds, of all segments.
 
-    `price` is what requests cost in CPU, of their nominal work.
+    `price` is what requests cost in CPU, of their nominal work; `replayed` what a replay makes of the traffic.
     """
 
     seed: int
@@ -47,6 +55,7 @@ class TrialResult:
     actions: tuple[ActionRecord, ...]
     windows: tuple[JudgedWindow, ...] = field(default_factory=tuple)
     price: Price = field(default_factory=Price)
+    replayed: ReplayedTrial | None = None
 
 
 def document(result: TrialResult) -> dict[str, Any]:
@@ -58,6 +67,7 @@ def document(result: TrialResult) -> dict[str, Any]:
         "cpu_price": {"factor": result.price.factor, "measured": result.price.measured},
         "policies": {name: _figures(one) for name, one in result.policies.items()},
         "actions": [action_row(action, result.windows) for action in taken(result.actions)],
+        "whatif": None if result.replayed is None else result.replayed.document,
     }
 
 
@@ -118,7 +128,27 @@ def gives_back(action: ActionRecord) -> bool:
 
 def tables(result: TrialResult, width: int) -> Group:
     """The two tables: what each policy delivered, and how early each action was ready; reasons where `width` allows."""
-    return Group(_policy_table(result), *_price_line(result), "", _action_table(result, width >= WIDE))
+    made = "SIMULATED switches and machines" if result.simulated else "measured in the lab"
+    title = f"during surges, {made} (seed {result.seed}, {result.scenario})"
+    return Group(
+        _policy_table(title, result.policies),
+        *_price_line(result),
+        "",
+        _action_table(result, width >= WIDE),
+        *(_whatif(result.replayed, result.simulated) if result.replayed else ()),
+    )
+
+
+def _whatif(replayed: ReplayedTrial, simulated: bool) -> Iterator[Table | str]:
+    """What `forepath whatif` says of the same traffic; beside measured figures also those that it simulates."""
+    if not simulated:
+        yield ""
+        yield _policy_table("what if: the same traffic, replayed on simulated switches and machines", replayed.policies)
+    found = replayed.document
+    costs = ", ".join(f"{name} {one['cost']:.4g}" for name, one in found["policies"].items())
+    yield f"\nwhat it costs in a replay: {costs}; no schedule could cost less than {found['bound']['cost']:.4g}"
+    yield found["verdict"]
+    yield f"$ forepath whatif {found['recording']} --settings {found['settings']} --warm-up {found['warm_up_s']}"
 
 
 def _price_line(result: TrialResult) -> list[str]:
@@ -130,14 +160,13 @@ def _price_line(result: TrialResult) -> list[str]:
     return [f"each request cost {result.price.factor:.2f} times its nominal CPU"]
 
 
-def _policy_table(result: TrialResult) -> Table:
-    made = "SIMULATED switches and machines" if result.simulated else "measured in the lab"
-    rows = [_policy_row(name, result.policies[name]) for name in POLICIES if name in result.policies]
+def _policy_table(title: str, policies: Mapping[str, PolicyFigures]) -> Table:
+    rows = [_policy_row(name, policies[name]) for name in POLICIES if name in policies]
     columns = [
         "policy", "delivered of offered", "p95 latency", "short of bandwidth", "short of CPU", "competing service",
         "VM shortage", "vCPU-seconds",
     ]  # fmt: skip
-    return table(f"during surges, {made} (seed {result.seed}, {result.scenario})", columns, rows)
+    return table(title, columns, rows)
 
 
 def _policy_row(name: str, one: PolicyFigures) -> tuple[str, ...]:

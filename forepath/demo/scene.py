@@ -1,10 +1,12 @@
 """The settings of the demo: what an operator of the lab would declare. Nothing here knows when a surge comes."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from backtest.whatif import RequestCost
 from cpdb import MBIT, MIB
 from forepath.demo.layout import LabLayout
 from forepath.settings import Settings
@@ -13,8 +15,17 @@ from forepath.settings import Settings
 GROWTH = 3.0
 
 
-def scene(layout: LabLayout, database: Path, uris: dict[str, str], migration_uris: dict[str, str]) -> Settings:
-    """Settings for the lab: its switches, links, virtual IPs, hosts and VMs; behaviour is left at its defaults."""
+def scene(
+    layout: LabLayout,
+    database: Path,
+    uris: dict[str, str],
+    migration_uris: dict[str, str],
+    cost: RequestCost = RequestCost(),
+) -> Settings:
+    """Settings for the lab: its switches, links, virtual IPs, hosts and VMs; behaviour is left at its defaults.
+
+    `cost` is what requests of its interactive services cost, where that is known.
+    """
     return Settings.model_validate(
         {
             "database": {"url": f"sqlite:///{database}"},
@@ -39,6 +50,8 @@ def scene(layout: LabLayout, database: Path, uris: dict[str, str], migration_uri
                     "cpu_cores_max": vm.quota_cores * (GROWTH if vm.priority > 0 else 1.0),
                     "vcpus_max": vm.max_vcpus,
                     "movable": vm.service is None,
+                    "host": vm.host,
+                    **(asdict(cost) if vm.service is not None and vm.priority > 0 else {}),
                 }
                 for vm in layout.vms
             ],
@@ -75,6 +88,8 @@ def _virtual_ips(layout: LabLayout) -> list[dict[str, Any]]:
             "name": service.name,
             "address": service.address,
             "priority": service.priority,
+            # What is copied at low priority are datagrams: they yield to nobody.
+            "streams": service.priority == 0,
             "destination": [
                 {"name": name, "address": layout.vm(name).address, "mac": layout.vm(name).mac, "weight": weight}
                 for name, weight in service.weights.items()

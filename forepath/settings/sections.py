@@ -103,7 +103,8 @@ class VirtualIpSection(Section):
     """A service address; competitors of lower priority may be limited for the sake of a higher one.
 
     `affinity` "source" keeps all connections of a source at one destination, "connection" places each new one anew.
-    `probe` says how destinations are asked whether they live: "arp", "tcp:PORT" or "none".
+    `probe` says how destinations are asked whether they live: "arp", "tcp:PORT" or "none". Only a replay asks whether
+    what is sent to it are `streams`, which neither yield to others nor wait.
     """
 
     name: Name
@@ -112,6 +113,7 @@ class VirtualIpSection(Section):
     tenant: Name | None = None
     affinity: Literal["source", "connection"] = "source"
     probe: Annotated[str, AfterValidator(_check_probe)] = "arp"
+    streams: bool = False
     destination: Annotated[tuple[DestinationSection, ...], Field(min_length=1)]
 
 

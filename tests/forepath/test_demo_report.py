@@ -55,7 +55,7 @@ def test_how_fast_the_machine_was_is_told_below_the_table() -> None:
 
 def test_the_document_has_exactly_the_documented_keys() -> None:
     told = document(result(action(95.0, 96.0)))
-    assert list(told) == ["seed", "scenario", "simulated", "cpu_price", "policies", "actions"]
+    assert list(told) == ["seed", "scenario", "simulated", "cpu_price", "policies", "actions", "whatif"]
     for figures in told["policies"].values():
         assert list(figures) == [
             "offered_bytes", "delivered_bytes", "p95_latency_s", "short_bandwidth_s", "short_cpu_s", "competing_share",

@@ -2,16 +2,16 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
+from lab_on_paper import Forepath
 from rich.console import Console
 
-from cpdb import OutcomeKind, Store
+from cpdb import Store
 from forepath.demo.report import TrialResult, action_row, document, taken
 from forepath.demo.screen import Screen
 from forepath.demo.simulated import Rehearsal, SimulatedTrial
-from predictor import Predictor, PredictorConfig
+from predictor import PredictorConfig, Tiers
 
 # Without the two slow models a trial costs seconds instead of minutes.
 FORESEEING = PredictorConfig(models=("naive", "ewma", "train_mean", "seasonal_naive"))
@@ -19,11 +19,7 @@ FORESEEING = PredictorConfig(models=("naive", "ewma", "train_mean", "seasonal_na
 
 def play(folder: Path, scenario: str) -> TrialResult:
     screen = Screen(Console(file=io.StringIO()))
-    trial = SimulatedTrial(1, scenario, folder, screen, Rehearsal(predictor=FORESEEING))
-    try:
-        return trial.run()
-    finally:
-        trial.store.close()
+    return SimulatedTrial(1, scenario, folder, screen, Rehearsal(predictor=FORESEEING)).run()
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +32,8 @@ def test_foreseeing_is_ahead_of_reacting_which_is_ahead_of_nothing(surge: TrialR
     assert static.offered_bytes > 5e6
     assert reactive.delivered_bytes > 1.1 * static.delivered_bytes
     assert predictive.delivered_bytes >= reactive.delivered_bytes
-    assert predictive.p95_latency_s and reactive.p95_latency_s and static.p95_latency_s
-    assert predictive.p95_latency_s < 0.9 * reactive.p95_latency_s < 0.9 * static.p95_latency_s
+    assert predictive.p95_latency_s is not None and reactive.p95_latency_s and static.p95_latency_s
+    assert 10 * predictive.p95_latency_s < reactive.p95_latency_s <= static.p95_latency_s
 
 
 def test_foreseeing_halves_the_shortage_of_cpu_without_allotting_much_more(surge: TrialResult) -> None:
@@ -53,10 +49,17 @@ def test_two_kinds_of_action_are_ready_before_a_surge(surge: TrialResult) -> Non
     assert len(early) >= 2, rows
 
 
-def test_the_static_policy_only_gives_advice(surge: TrialResult) -> None:
-    start = min(one.start_s for one in surge.windows if one.segment == "static")
-    late = [one for one in surge.actions if one.issued_at > start]
-    assert {one.outcome for one in late} <= {OutcomeKind.ADVISED, OutcomeKind.SKIPPED}
+def test_nobody_acts_under_the_static_policy(surge: TrialResult) -> None:
+    assert {one.policy for one in taken(surge.actions)} == {"predictive", "reactive"}
+
+
+def test_the_trial_is_a_replay_that_anyone_can_repeat(surge: TrialResult, forepath: Forepath) -> None:
+    assert surge.replayed is not None
+    found = surge.replayed.document
+    assert found["bound"]["cost"] <= found["policies"]["oracle"]["cost"] < found["policies"]["static"]["cost"]
+    words = ("--settings", found["settings"], "--warm-up", found["warm_up_s"], "--policies", "static")
+    again = forepath("whatif", found["recording"], *words, "--json", "-").json()
+    assert again["policies"]["static"] == found["policies"]["static"]
 
 
 def test_the_result_is_labelled_as_simulated(surge: TrialResult) -> None:
@@ -74,21 +77,14 @@ def test_who_foresees_is_given_the_database_and_the_time_and_nothing_else(
 ) -> None:
     given: list[tuple[object, ...]] = []
 
-    told: list[object] = []
-
-    class Onlooker(Predictor):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            told.extend([*arguments, *named.values()])
-            super().__init__(*arguments, **named)
-
+    class Onlooker(Tiers):
         def cycle(self, *arguments: object, **named: object) -> None:  # type: ignore[override]
             given.append((*arguments, *named.values()))
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("forepath.demo.simulated.Predictor", Onlooker)
+    monkeypatch.setattr("backtest.whatif.policies.Tiers", Onlooker)
     with pytest.raises(KeyboardInterrupt):
         play(tmp_path, "surge")
     ((store, now),) = given
     assert isinstance(store, Store) and isinstance(now, float)
-    assert all(isinstance(one, PredictorConfig | bool) for one in told) and told
     assert "surge" not in (tmp_path / "forepath.toml").read_text()

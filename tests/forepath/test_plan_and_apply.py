@@ -6,15 +6,29 @@ from dataclasses import dataclass, field
 import pytest
 from lab_on_paper import BY_HAND_BYTES_PER_S, COPYING, SHOPPING, fill
 
-from cpdb import OutcomeKind, SettingsError, Store
+from cpdb import InstallStatus, OutcomeKind, Pair, ReservationReport, SettingsError, Store
 from forepath import processes
 from forepath.demo.layout import LabLayout
-from forepath.demo.simulated import SimulatedController
 from forepath.paths import PathReader
 from forepath.settings import Settings
 from orchestrator import Approval, FakeHypervisors, FakeVm
 
 NOW = 1_000_000.0
+
+
+@dataclass
+class SwitchesOnPaper:
+    """Meters stand while their lease does, and are reported."""
+
+    store: Store
+    limits: dict[Pair, float] = field(default_factory=dict)
+
+    def poll(self, now: float) -> None:
+        held = self.store.wanted.reservations(now)
+        limits = sorted((limit for one in held for limit in one.limits), key=lambda one: -one.bytes_per_s)
+        self.limits = {limit.pair: limit.bytes_per_s for limit in limits}
+        made = InstallStatus.INSTALLED, "on paper", now
+        self.store.wanted.observe([ReservationReport(one.key, "leaf1", one.generation, *made) for one in held])
 
 
 @dataclass
@@ -29,7 +43,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         fill(self.store, self.now)
-        self.controller = SimulatedController(self.store)
+        self.controller = SwitchesOnPaper(self.store)
         config = processes.orchestrator_config(self.settings, act=True)
         self.machines = {vm.name: FakeVm(vm.name, vm.host, vm.quota_cores) for vm in LabLayout().vms}
         self.hypervisors = FakeHypervisors(
