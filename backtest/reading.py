@@ -1,25 +1,23 @@
 """Reads a table of any series from a CSV file onto a regular grid, so that it can be replayed as if it happened now."""
 
-import csv
-import gzip
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cpdb import ForepathError
+from cpdb import ForepathError, TableError, open_table, show_time
 
 Floats = NDArray[Any]
 
 # A time stamp may lie this share of a step beside its place in the grid.
 JITTER = 0.25
-# Seconds without rows become missing cells; beyond this many cells a row the step is surely wrong.
-SPARSEST = 50
+# Seconds without rows become missing cells, days of them; beyond this many cells a row and in all the step is wrong.
+SPARSEST, MOST_HOLES = 50, 500_000
 FEWEST_ROWS = 20
 
 
@@ -56,121 +54,93 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A table as it was read: `times` (rows,) in seconds, `values` rows x columns (float64, NaN = missing)."""
+    """A table as it was read: `times` (rows,) in seconds, `values` rows x columns (float64, NaN = missing).
+
+    `lines` (rows,) are the numbers of the lines of the file.
+    """
 
     names: tuple[str, ...]
     times: Floats
     values: Floats
+    lines: NDArray[np.int64]
+
+    def place(self, name: str, row: int) -> str:
+        """File, line and time of a row, for people."""
+        return f"{name}:{self.lines[row]}: t = {show_time(float(self.times[row]))}"
 
 
 def read(path: Path, step_s: float, exclude: Sequence[str] = (), say: Callable[[int], None] | None = None) -> Recording:
-    """Reads `path` (.csv or .csv.gz): column `t` in seconds, every other column a series, a blank cell missing.
+    """Reads `path` (.csv or .csv.gz): column `t` (seconds, ISO 8601), every other column a series, blank: missing.
 
     Rows that are left out become missing cells; `exclude` names columns that are no series (shell style patterns).
     `say` is told the number of rows read now and then. Raises RecordingError with one line.
     """
     if not step_s > 0 or not math.isfinite(step_s):
         raise RecordingError(f"--step {step_s}: must be above 0 seconds")
-    return _on_grid(path.name, step_s, read_cells(path, exclude, say))
+    return _on_grid(path.name, step_s, read_cells(path, _left_in(path, exclude), say))
 
 
-def read_cells(path: Path, exclude: Sequence[str] = (), say: Callable[[int], None] | None = None) -> Cells:
-    """Reads `path` as it stands, whatever its times are. Raises RecordingError with one line."""
+def read_cells(path: Path, wanted: Callable[[str], bool] = bool, say: Callable[[int], None] | None = None) -> Cells:
+    """Reads the wanted columns of `path` as they stand, whatever its times are. Raises RecordingError with one line."""
     try:
-        with _opened(path) as text:
-            return _parsed(path, text, exclude, say)
-    except OSError as error:
-        # gzip reports a file that is none as an OSError without strerror.
-        raise RecordingError(f"{path}: {error.strerror or error}; name a readable .csv or .csv.gz file") from error
-    except (UnicodeDecodeError, EOFError) as error:
-        raise RecordingError(f"{path}: is not (whole) text in UTF-8: {error}") from error
-    except csv.Error as error:
-        raise RecordingError(f"{path}: is no CSV: {error}") from error
+        with open_table(path, wanted) as table:
+            times, rows, numbers = [], [], []
+            for line in table.lines:
+                times.append(line.t)
+                rows.append([math.nan if value is None else value for value in line.values])
+                numbers.append(line.number)
+                if say and len(rows) % 500 == 0:
+                    say(len(rows))
+    except TableError as error:
+        raise RecordingError(str(error)) from error
+    values = np.array(rows, dtype=np.float64).reshape(len(times), len(table.names))
+    return Cells(table.names, np.array(times, dtype=np.float64), values, np.array(numbers, dtype=np.int64))
 
 
-def _opened(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _parsed(path: Path, text: IO[str], exclude: Sequence[str], say: Callable[[int], None] | None) -> Cells:
-    lines = csv.reader(text)
-    header = [name.strip().lstrip("\ufeff") for name in next(lines, [])]
-    columns = _columns(path, header, exclude)
-    times, rows = [], []
-    for line in lines:
-        if not line:
-            continue
-        if len(line) != len(header):
-            raise RecordingError(f"{path}:{lines.line_num}: has {len(line)} cells, the header {len(header)}")
-        place = f"{path}:{lines.line_num}"
-        times.append(_number(place, "t", line[0]))
-        rows.append([_number(place, header[column], line[column], blank=True) for column in columns])
-        if say and len(rows) % 500 == 0:
-            say(len(rows))
-    return Cells(
-        tuple(header[column] for column in columns),
-        np.array(times, dtype=np.float64),
-        np.array(rows, dtype=np.float64).reshape(len(times), len(columns)),
-    )
-
-
-def _columns(path: Path, header: list[str], exclude: Sequence[str]) -> list[int]:
-    if not header or header[0] != "t":
-        raise RecordingError(
-            f"{path}:1: the first column must be t (seconds), it is {header[0] if header else 'empty'!r}"
-        )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice or "" in header:
-        raise RecordingError(
-            f"{path}:1: every column needs a name of its own; mend {', '.join(twice) or 'the empty one'}"
-        )
+def _left_in(path: Path, exclude: Sequence[str]) -> Callable[[str], bool]:
+    """Which columns are wanted. Raises RecordingError for a pattern that leaves out nothing, or all."""
+    try:
+        with open_table(path) as table:
+            columns = table.columns
+    except TableError as error:
+        raise RecordingError(str(error)) from error
     for pattern in exclude:
-        if not any(fnmatchcase(name, pattern) for name in header[1:]):
-            raise RecordingError(f"{path}: --exclude {pattern}: no such column; there are {_some(header[1:])}")
-    columns = [i for i, name in enumerate(header) if i and not any(fnmatchcase(name, p) for p in exclude)]
-    if not columns:
+        if not any(fnmatchcase(name, pattern) for name in columns):
+            raise RecordingError(f"{path}: --exclude {pattern}: no such column; there are {_some(columns)}")
+    left = [name for name in columns if not any(fnmatchcase(name, pattern) for pattern in exclude)]
+    if not left:
         raise RecordingError(f"{path}:1: there is no series beside t")
-    return columns
-
-
-def _number(place: str, column: str, cell: str, blank: bool = False) -> float:
-    cell = cell.strip()
-    if not cell and blank:
-        return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.inf
-    if math.isinf(value) or (math.isnan(value) and not blank):
-        raise RecordingError(f"{place}: column {column}: {cell!r} is no number; leave the cell blank if it is missing")
-    return value
+    return frozenset(left).__contains__
 
 
 def _on_grid(name: str, step_s: float, cells_read: Cells) -> Recording:
     names, times, rows = cells_read.names, cells_read.times, cells_read.values
     if len(times) < FEWEST_ROWS:
         raise RecordingError(f"{name}: has {len(times)} rows; a backtest needs at least {FEWEST_ROWS}")
+    backwards = np.flatnonzero(np.diff(times) <= 0)
+    if len(backwards):
+        raise RecordingError(
+            f"{cells_read.place(name, int(backwards[0]) + 1)} {_out_of_order(times, int(backwards[0]))}"
+        )
     exact = (times - times[0]) / step_s
     cells = np.round(exact)
-    beside = np.flatnonzero(np.abs(exact - cells) > JITTER)
+    beside = np.flatnonzero((np.abs(exact - cells) > JITTER) | (np.diff(cells, prepend=-1) <= 0))
     if len(beside):
-        at = int(beside[0])
-        raise RecordingError(f"{name}: row {at + 1}: t = {times[at]:g} is not on a grid of --step {step_s:g} seconds")
-    backwards = np.flatnonzero(np.diff(cells) <= 0)
-    if len(backwards):
-        at = int(backwards[0]) + 1
-        raise RecordingError(
-            f"{name}: row {at + 1}: t = {times[at]:g} does not come --step {step_s:g} after the row before"
-        )
-    if cells[-1] + 1 > SPARSEST * len(times):
+        place = cells_read.place(name, int(beside[0]))
+        raise RecordingError(f"{place} is not on a grid of --step {step_s:g} seconds that begins with the first row")
+    if cells[-1] + 1 > max(SPARSEST * len(times), MOST_HOLES):
         raise RecordingError(
             f"{name}: {len(times)} rows for {cells[-1] + 1:.0f} steps of {step_s:g} s; is --step right?"
         )
     values = np.full((len(names), int(cells[-1]) + 1), np.nan)
     values[:, cells.astype(np.int64)] = rows.T
     return Recording(name, names, step_s, float(times[0]), values)
+
+
+def _out_of_order(times: Floats, before: int) -> str:
+    if times[before] == times[before + 1]:
+        return "is the time of the row before, too; leave one of them"
+    return f"comes after t = {show_time(times[before])}; sort the rows by t"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,19 +1,17 @@
 """Reads traffic matrices and the network that carried them, and names everything that is wrong with either at once."""
 
-import csv
-import gzip
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from backtest.reading import RecordingError
+from backtest.reading import Cells, RecordingError, read_cells
 from orchestrator.optimise import RoutingError, Tunnels, shortest_paths, tunnels
 
 Floats = NDArray[np.float64]
@@ -49,8 +47,8 @@ def read_matrices(path: Path, topology: Path) -> Matrices:
 
     Raises RecordingError with one line that names every problem.
     """
-    header, rows = _table(path)
-    columns = [name for name in header if ">" in name]
+    cells = read_cells(path, lambda name: ">" in name or name == ORACLE)
+    columns = [name for name in cells.names if ">" in name]
     net = _topology(topology)
     capacity, problems = _capacity(net)
     nodes = {str(node): node for link in capacity for node in link}
@@ -63,10 +61,10 @@ def read_matrices(path: Path, topology: Path) -> Matrices:
         used = tunnels({pair: paths[pair] for pair in pairs}, capacity)
     except RoutingError as error:
         raise RecordingError(_line(topology, str(error).split("; "))) from error
-    values, times = _numbers(path, header, rows, columns)
-    oracle = _numbers(path, header, rows, [ORACLE])[0][:, 0] if ORACLE in header else None
+    values = _numbers(cells, path, columns)
+    oracle = _numbers(cells, path, [ORACLE])[:, 0] if ORACLE in cells.names else None
     keys = tuple(name.replace(">", "-", 1) for name in columns)
-    return Matrices(path.name, net.name or topology.name, times, values, used, keys, oracle)
+    return Matrices(path.name, net.name or topology.name, cells.times, values, used, keys, oracle)
 
 
 def _line(path: Path, problems: Sequence[str]) -> str:
@@ -127,55 +125,13 @@ def _paths(given: dict[str, list[list[Node]]], columns: Sequence[str], nodes: di
     return found
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with _opened(path) as text:
-            lines = csv.reader(text)
-            header = [name.strip().lstrip("\ufeff") for name in next(lines, [])]
-            rows = [line for line in lines if line]
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RecordingError(f"{path}: {reason}; name a readable .csv or .csv.gz file") from error
-    except UnicodeDecodeError as error:
-        raise RecordingError(f"{path}: is no text; name a .csv or .csv.gz file") from error
-    if not header or header[0] != "t":
-        raise RecordingError(f"{path}:1: the first column must be t (seconds)")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise RecordingError(f"{path}:1: every column needs a name of its own; mend {', '.join(twice)}")
-    return header, rows
-
-
-def _opened(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
-
-
-def _numbers(path: Path, header: list[str], rows: list[list[str]], columns: Sequence[str]) -> tuple[Floats, Floats]:
-    places = [header.index(name) for name in columns]
-    values, times = np.empty((len(rows), len(places))), np.empty(len(rows))
-    problems: list[str] = []
-    for number, row in enumerate(rows):
-        if len(row) != len(header):
-            problems.append(f"row {number}: has {len(row)} cells, the header {len(header)}")
-            continue
-        times[number] = _number(row[0], f"row {number}, t", problems)
-        for at, place in enumerate(places):
-            values[number, at] = _number(row[place], f"row {number}, {columns[at]}", problems)
+def _numbers(cells: Cells, path: Path, columns: Sequence[str]) -> Floats:
+    """Those columns, rows x columns. Raises RecordingError with all that is below 0."""
+    values = cells.values[:, [cells.names.index(name) for name in columns]]
+    problems = [
+        f"line {cells.lines[row]}, {columns[at]}: {values[row, at]:g} is below 0; leave the cell blank if it is missing"
+        for row, at in np.argwhere(values < 0)[: MOST_PROBLEMS + 1]
+    ]
     if problems:
         raise RecordingError(_line(path, problems))
-    return values, times
-
-
-def _number(cell: str, where: str, problems: list[str]) -> float:
-    cell = cell.strip()
-    if not cell:
-        return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        value = -math.inf
-    if not value >= 0 or math.isinf(value):
-        problems.append(f"{where}: {cell!r} is no number from 0 on; leave the cell blank if it is missing")
-    return value
+    return values

@@ -118,6 +118,7 @@ from cpdb.state.inventory import DestinationChange, Inventory, effective
 from cpdb.state.journal import Alarm, Alarms, Journal, ShortageKind, ShortageRecord, WorkflowLog, WorkflowStep
 from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
 from cpdb.state.wanted import FIRST_TAG, LAST_TAG, BandwidthRequest, Requests, RequestState, Wanted, WantedSplit, Watch
+from cpdb.tables import TableError, open_table, show_time
 from cpdb.telemetry.batches import Facts
 from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey, StoredBatch
 from cpdb.telemetry.expiry import RetentionRunner
@@ -292,6 +293,7 @@ __all__ = [
     "Subject",
     "SubjectForecast",
     "SubjectKind",
+    "TableError",
     "Trust",
     "TrustArrays",
     "VirtualIp",
@@ -310,6 +312,7 @@ __all__ = [
     "in_words",
     "nearest_level",
     "open_store",
+    "open_table",
     "place_of",
     "read_health",
     "read_mac",
@@ -321,6 +324,7 @@ __all__ = [
     "show_mebibytes",
     "show_rate",
     "show_record",
+    "show_time",
     "split_key",
     "spool_in_use",
     "tier_of",

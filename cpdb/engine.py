@@ -191,6 +191,8 @@ def _unwritable(engine: Engine) -> str | None:
     file = database_file(engine)
     if file is None:
         return None
+    if file.is_dir():
+        return f"{file} is a folder; name a file in it, e.g. sqlite:///{file}/forepath.db"
     folder = file.absolute().parent
     if not folder.is_dir():
         return f"there is no folder {folder}; make it, or name another file"

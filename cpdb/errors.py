@@ -7,6 +7,7 @@ ForepathError                what, where, and how to mend, in one line
 │   └── StoreRefused         what was to be written cannot be held; the rest can
 ├── SettingsError            the settings file (forepath/)
 ├── DriverError              a hypervisor or switch refused or is gone (orchestrator/)
+├── TableError               a file of series that cannot be read (cpdb/tables.py)
 └── LabError                 the lab could not be built (mininet_topos/)
 """
 

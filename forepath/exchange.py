@@ -1,23 +1,23 @@
 """Between the database and CSV: first column t (Unix seconds), then one column a series, blank where it is missing."""
 
 import csv
-import gzip
 import hashlib
-import io
 import math
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
-from cpdb import QUANTITIES, Batch, FlowKey, ForepathError, Store, VmLoad, Window
+from cpdb import QUANTITIES, Batch, FlowKey, Store, TableError, VmLoad, Window, open_table, show_time
 
 OBSERVER = "import"
 BATCHES_AT_ONCE = 200
+# Clocks differ; what is later than this was not measured yet.
+FUTURE_S = 86_400.0
+MOST_COUNTED = 2.0**63
 Told = Callable[[float], None]
 
 
@@ -65,13 +65,14 @@ def _number(value: float | None) -> str:
 class Wish:
     """How to read a CSV: rates of which quantity, their step (None: from t), and what to shift times by.
 
-    `virtual_ip` is taken for columns that do not name one.
+    `virtual_ip` is taken for columns that do not name one. Nothing may be later than `now`, where that is given.
     """
 
     quantity: str = "bytes"
     step_s: float | None = None
     virtual_ip: str | None = None
     ending_at: float | None = None
+    now: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +86,20 @@ class SeriesColumn:
 def load(store: Store, path: Path, wish: Wish, told: Told) -> tuple[int, int]:
     """Reads a CSV into batches, each row one; read twice, it is stored once. Returns (rows, values).
 
-    Raises ForepathError with file, line and what is wrong, before anything of a wrong row is written; StoreError.
+    Raises TableError with file, line and what is wrong, before anything of a wrong row is written; StoreError.
     """
-    times = [t for t, _ in _rows(path)]
+    times = [t for t, _ in _rows(path, wish)]
     step_s, shift_s = _spacing(path, times, wish), 0.0
     if wish.ending_at is not None:
         shift_s = math.floor(wish.ending_at - times[-1])
     identity = f"{OBSERVER}/{_digest(path)}/{wish.quantity}/{shift_s:.0f}"
     columns = _columns(path, wish)
     values, waiting = 0, []
-    for number, (t, cells) in enumerate(_rows(path), 1):
+    for number, (t, cells) in enumerate(_rows(path, wish), 1):
         known = {column: cell for column, cell in zip(columns, cells, strict=True) if column and cell is not None}
         values += len(known)
+        if any(cell * step_s >= MOST_COUNTED for cell in known.values()):
+            raise TableError(f"{path}: t = {show_time(t)}: more than any counter holds in {step_s:g} s; leave it blank")
         waiting.append(replace(_batch(t + shift_s, step_s, known), writer=identity, seq=number))
         if len(waiting) == BATCHES_AT_ONCE or number == len(times):
             store.facts.add_batches(waiting)
@@ -120,14 +123,14 @@ def _spacing(path: Path, times: Sequence[float], wish: Wish) -> float:
         return wish.step_s
     gaps = sorted(after - before for before, after in pairwise(times))
     if not gaps:
-        raise ForepathError(f"{path}: a single row does not tell its step; give --step SECONDS")
+        raise TableError(f"{path}: a single row does not tell its step; give --step SECONDS")
     return gaps[len(gaps) // 2]
 
 
 def _columns(path: Path, wish: Wish) -> list[SeriesColumn | None]:
     """What each column holds; None for CPU of machines, which is measured where they run and not read in."""
-    with _opened(path) as file:
-        names = next(csv.reader(file))[1:]
+    with open_table(path) as table:
+        names = table.names
     found: list[SeriesColumn | None] = []
     unclear = []
     for name in names:
@@ -142,52 +145,32 @@ def _columns(path: Path, wish: Wish) -> list[SeriesColumn | None]:
         found.append(SeriesColumn(flow_key, CONNECTIONS if connections else wish.quantity))
     if unclear:
         shown = ", ".join(unclear[:3]) + ("..." if len(unclear) > 3 else "")
-        raise ForepathError(f"{path}: {shown}: not source>virtual_ip; rename the columns or give --virtual-ip ADDRESS")
+        raise TableError(f"{path}: {shown}: not source>virtual_ip; rename the columns or give --virtual-ip ADDRESS")
     if any(len(word) > 64 for column in found if column for word in column.flow_key[:2] if word):
-        raise ForepathError(f"{path}: a source or virtual IP has more than 64 letters; rename the column")
+        raise TableError(f"{path}: a source or virtual IP has more than 64 letters; rename the column")
     return found
 
 
-def _rows(path: Path) -> Iterator[tuple[float, list[float | None]]]:
+def _rows(path: Path, wish: Wish) -> Iterator[tuple[float, list[float | None]]]:
     before = -math.inf
-    with _opened(path) as file:
-        reader = csv.reader(file)
-        head = next(reader, [])
-        if len(head) < 2 or head[0] != "t":
-            raise ForepathError(f"{path}: the first column must be t, then one column a series")
-        for cells in reader:
-            where = f"{path}, line {reader.line_num}"
-            if len(cells) != len(head):
-                raise ForepathError(f"{where}: {len(cells)} cells where the first line has {len(head)}")
-            t, values = _value(where, cells[0]), [_value(where, cell) for cell in cells[1:]]
-            if t is None or t <= before:
-                raise ForepathError(f"{where}: t is {cells[0] or 'blank'}; it must rise from line to line")
-            before = t
-            yield t, values
+    with open_table(path) as table:
+        for line in table.lines:
+            where = f"{path}:{line.number}"
+            if line.t <= before:
+                raise TableError(f"{where}: t = {show_time(line.t)} does not come after the line before; sort by t")
+            if line.t < 0:
+                raise TableError(f"{where}: t = {show_time(line.t)} is before 1970")
+            if wish.ending_at is None and wish.now is not None and line.t > wish.now + FUTURE_S:
+                raise TableError(f"{where}: t = {show_time(line.t)} lies in the future; --ending-now shifts all times")
+            for name, value in zip(table.names, line.values, strict=True):
+                if value is not None and value < 0:
+                    raise TableError(
+                        f"{where}: column {name}: {value:g} is below 0; leave it blank where it is missing"
+                    )
+            before = line.t
+            yield line.t, line.values
     if before == -math.inf:
-        raise ForepathError(f"{path}: no rows")
-
-
-def _value(where: str, cell: str) -> float | None:
-    if not cell.strip():
-        return None
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ForepathError(f"{where}: {cell!r} is not a number from 0 up; leave it blank where it is missing")
-    return value
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as raw:
-            yield io.TextIOWrapper(raw, encoding="utf-8", newline="")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ForepathError(f"{path}: {reason}; name a CSV file, or one packed with gzip as .gz") from error
+        raise TableError(f"{path}: no rows below the header")
 
 
 def _digest(path: Path) -> str:

@@ -92,7 +92,7 @@ def read_load(
     `say` is told the number of rows read. Raises RecordingError with one line: what, where and the mend.
     """
     names = DeclaredNames.of(scene)
-    cells = read_cells(path, (), say)
+    cells = read_cells(path, say=say)
     columns = tuple(_column(path, name, names) for name in cells.names)
     seen: dict[tuple[str, Pair | None, str], str] = {}
     for column in columns:
@@ -138,9 +138,9 @@ def _chosen(path: Path, cells: Cells, span: TimeSpan) -> Cells:
     negative = np.argwhere(within[:, None] & (cells.values < 0))
     if len(negative):
         row, column = negative[0]
-        where = f"{path}: t = {cells.times[row]:.10g}, column {cells.names[column]}"
+        where = f"{cells.place(str(path), int(row))}, column {cells.names[column]}"
         raise RecordingError(f"{where}: {cells.values[row, column]:g} is below 0; leave blank what is not known")
-    return Cells(cells.names, cells.times[within], cells.values[within])
+    return Cells(cells.names, cells.times[within], cells.values[within], cells.lines[within])
 
 
 def _on_whole_seconds(path: Path, columns: tuple[Column, ...], cells: Cells) -> GridLoad:

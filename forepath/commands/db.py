@@ -141,7 +141,8 @@ def load_csv(
         forepath db import traffic.csv.gz
         forepath db import demand.csv --virtual-ip 10.0.0.101 --ending-now --json -
     """
-    wish = Wish(_quantity(quantity), step, virtual_ip, time.time() if ending_now else None)
+    now = time.time()
+    wish = Wish(_quantity(quantity), step, virtual_ip, now if ending_now else None, now)
     effective = load_settings(settings)
     store = open_store(effective.database.url)
     try:

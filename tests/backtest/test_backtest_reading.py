@@ -31,6 +31,12 @@ def test_rows_that_are_left_out_become_missing_cells(tmp_path):
     assert np.isnan(found.values).sum() == 4
 
 
+def test_a_hole_of_days_is_missing_cells_and_is_judged_around(tmp_path):
+    rows = [[1_700_000_000 + 60 * n, n] for n in range(15)] + [[1_700_173_700 + 60 * n, n] for n in range(15)]
+    found = read(write(tmp_path / "a.csv", ["one"], rows), 60)
+    assert found.rows == 2910 and np.isfinite(found.values).sum() == 30
+
+
 def test_columns_can_be_left_out_and_series_chosen(tmp_path):
     found = read(write(tmp_path / "a.csv", ["x_avg", "oracle"], ROWS), 10, exclude=["orac*"])
     assert found.names == ("x_avg",)
@@ -49,7 +55,8 @@ def test_columns_can_be_left_out_and_series_chosen(tmp_path):
         ([[0, 1, 2]], ["one", "one"], "name of its own; mend one"),
         (ROWS[:5], ["one", "two"], "at least 20"),
         ([*ROWS, [297, 1, 1]], ["one", "two"], "not on a grid"),
-        ([*ROWS, [290, 1, 1]], ["one", "two"], "does not come --step 10 after"),
+        ([*ROWS, [290, 1, 1]], ["one", "two"], "a.csv:32: t = 290 is the time of the row before"),
+        ([*ROWS[:20], [50, 1, 1]], ["one", "two"], "a.csv:22: t = 50 comes after t = 190; sort the rows by t"),
         ([*ROWS, [9_000_000, 1, 1]], ["one", "two"], "is --step right"),
     ],
 )

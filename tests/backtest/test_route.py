@@ -162,7 +162,8 @@ def test_every_problem_of_a_topology_is_named(tmp_path: Path, topology: dict[str
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"), [("x", "row 3, 0>1: 'x'"), ("-1", "row 3, 0>1: '-1'"), ("inf", "'inf'"), ("1,2", "has 5 cells")]
+    ("cell", "said"),
+    [("x", ":5: column 0>1: 'x'"), ("-1", "line 5, 0>1: -1"), ("inf", "'inf'"), ("1,2", "has 5 cells")],
 )
 def test_wrong_cells_are_named(tmp_path: Path, cell: str, said: str) -> None:
     table, net = write(tmp_path, matrices())

@@ -80,7 +80,7 @@ def test_a_part_is_read(tmp_path: Path) -> None:
         (["c1>shop"], [[0, -1], [1, 2]], "t = 0, column c1>shop: -1 is below 0; leave"),
         (["c1>shop"], [[0, 1], [0, 2]], "t = 0 stands in two rows; leave one"),
         (["c1>shop"], [[0, 1], [1, "many"]], "'many' is no number; leave"),
-        (["c1>shop"], [["", 1], [1, 1]], "column t: '' is no number"),
+        (["c1>shop"], [["", 1], [1, 1]], "column t: '' is no time"),
         (["c1>shop"], [], "has no rows; write"),
         (["c1>shop"], [[t / 2, 1] for t in range(20)], "0.5 s apart; give one row"),
         (["c1>shop"], [[t, 1] for t in [0, 1, 2, 3, 3.5, 4.5, 5.5]], "t = 3.5 is not on the grid.*two steps"),

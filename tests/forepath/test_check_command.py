@@ -184,7 +184,7 @@ def test_a_file_with_another_program_s_tables_is_left_as_it_is(
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("sqlite:////nowhere/at/all.db", "there is no folder /nowhere/at"), ("sqlite:////proc", "unable to open")],
+    [("sqlite:////nowhere/at/all.db", "there is no folder /nowhere/at"), ("sqlite:////proc", "/proc is a folder")],
 )
 def test_a_database_that_cannot_be_made_is_a_problem(tmp_path: Path, forepath: Forepath, url: str, words: str) -> None:
     (tmp_path / "forepath.toml").write_text(f"database.url = '{url}'\n")
