@@ -115,7 +115,16 @@ from cpdb.settings import (
     without_password,
 )
 from cpdb.state.inventory import DestinationChange, Inventory, effective
-from cpdb.state.journal import Alarm, Alarms, Journal, ShortageKind, ShortageRecord, WorkflowLog, WorkflowStep
+from cpdb.state.journal import (
+    Alarm,
+    Alarms,
+    AuditRecord,
+    Journal,
+    ShortageKind,
+    ShortageRecord,
+    WorkflowLog,
+    WorkflowStep,
+)
 from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
 from cpdb.state.wanted import FIRST_TAG, LAST_TAG, BandwidthRequest, Requests, RequestState, Wanted, WantedSplit, Watch
 from cpdb.tables import TableError, open_table, show_time
@@ -217,6 +226,7 @@ __all__ = [
     "ActionTiming",
     "Address",
     "Alarm",
+    "AuditRecord",
     "BandwidthRequest",
     "Batch",
     "BlendReport",

@@ -229,6 +229,16 @@ shortages = _numbered(
     Index(None, "began_at"),
 )
 
+# What people had changed through the API.
+audits = _numbered(
+    "audits",
+    *required(Float, "t"),
+    *required(String(128), "who", "what"),
+    *required(String(64), "origin"),
+    *required(JSON, "detail"),
+    Index(None, "t"),
+)
+
 # A pause without an end is in force until somebody resumes.
 pauses = _keyed(
     "pauses",

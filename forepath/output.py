@@ -67,7 +67,7 @@ def emit(payload: dict[str, Any], target: str | None) -> bool:
     """
     if target is None:
         return False
-    text = json.dumps(_finite(payload), indent=2, default=str)
+    text = json.dumps(finite(payload), indent=2, default=str)
     if target == "-":
         sys.stdout.write(text + "\n")
     else:
@@ -78,14 +78,14 @@ def emit(payload: dict[str, Any], target: str | None) -> bool:
     return True
 
 
-def _finite(value: Any) -> Any:
-    # JSON has no NaN and no infinity: what is not known is null.
+def finite(value: Any) -> Any:
+    """The same for JSON, which has no NaN and no infinity: what is not known is null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -202,6 +202,14 @@ def service(store: Store, named: str) -> VirtualIp:
     raise SettingsError(f"{named} is no declared virtual IP; there are: {names}")
 
 
+def known_source(store: Store, name: str) -> str:
+    """The name or address of a node as it is; "" stands for every source. Raises SettingsError for unknown ones."""
+    nodes = store.inventory.nodes()
+    if name and name not in {one.name for one in nodes} | {one.address for one in nodes}:
+        raise SettingsError(f"{name}: no such node is known; forepath pairs shows who has spoken")
+    return name
+
+
 def services(store: Store, now: float) -> list[ServiceView]:
     """All declared virtual IPs."""
     changes = {(one.virtual_ip, one.name): one for one in store.inventory.changes()}

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from cpdb.model import ActionRecord, Json, OutcomeKind, PlanRecord, Seconds
 from cpdb.refusals import refusals_of
 from cpdb.repository import Condition, Repository, transaction
-from cpdb.schema import action_steps, actions, alarms, plans, shortages
+from cpdb.schema import action_steps, actions, alarms, audits, plans, shortages
 
 # A row that could not be stored or read; everything else goes on.
 SET_ASIDE = "set_aside"
@@ -40,10 +40,22 @@ class ShortageRecord:
     id: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """Who had something changed through the API, from which address, what, and with which words."""
+
+    t: Seconds
+    who: str
+    origin: str
+    what: str
+    detail: Json
+
+
 class Journal:
     """Append and amend; nothing is ever taken out."""
 
     def __init__(self, engine: Engine) -> None:
+        self._audits = Repository(engine, audits, AuditRecord)
         self._shortages = Repository(engine, shortages, ShortageRecord)
         self._actions = Repository(engine, actions, ActionRecord)
         self._plans = Repository(engine, plans, PlanRecord)
@@ -92,6 +104,16 @@ class Journal:
     def shortages(self, since: Seconds) -> list[ShortageRecord]:
         """Shortages that began after `since`, oldest first."""
         return self._shortages.read(shortages.c.began_at > since, order_by=[shortages.c.id])
+
+    def add_audit(self, item: AuditRecord) -> int:
+        """Writes down who has something changed, before it is; returns its number."""
+        return self._audits.add(item)
+
+    def audits(self, since: Seconds, until: Seconds = inf) -> list[AuditRecord]:
+        """What people had changed with since < t <= until, newest first."""
+        return self._audits.read(
+            audits.c.t > since, audits.c.t <= until, order_by=[audits.c.t.desc(), audits.c.id.desc()]
+        )
 
     def add_plan(self, item: PlanRecord) -> int:
         """Keeps a plan; older open plans become superseded. Returns its number."""

@@ -15,6 +15,7 @@ from cpdb.model import Seconds
 from cpdb.schema import (
     PATTERN_TABLES,
     actions,
+    audits,
     batches,
     covered,
     forecast_batches,
@@ -95,6 +96,7 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
         (horizon_moves.c.t, now - policy.minute_s),
         (actions.c.issued_at, now - policy.journal_s),
         (shortages.c.began_at, now - policy.journal_s),
+        (audits.c.t, now - policy.journal_s),
         (plans.c.created_at, now - policy.journal_s),
         (reservations.c.expires_at, now - policy.journal_s),
         (past_reservations.c.expires_at, now - policy.journal_s),

@@ -27,6 +27,7 @@ from forepath.commands.pause import who
 from forepath.moments import MomentOption, moment
 from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, rate, seconds, span, table
 from forepath.settings import load_settings
+from forepath.views import known_source
 from orchestrator import ACTING, NOT_OBTAINED, Asker, request_bandwidth, request_of
 
 
@@ -115,7 +116,10 @@ def bandwidth(
     store = open_store(load_settings(settings).database.url, create=False)
     now = time.time()
     vip = _service(store, to)
-    _known_source(store, source)
+    try:
+        known_source(store, source)
+    except SettingsError as error:
+        raise SettingsError(f"--from {error}") from error
     asker = Asker(store, who(), now, priority, tenant)
     number = request_bandwidth(asker, Pair(source, vip.address), wanted, now + lasting, reason[:LONGEST_REASON])
     acting = store.leases.holder(ACTING, now) is not None
@@ -218,12 +222,6 @@ def _service(store: Store, name: str) -> VirtualIp:
         known = ", ".join(one.name for one in services) or "none"
         raise SettingsError(f"--to {name}: no such virtual IP is declared; declared are {known}")
     return found
-
-
-def _known_source(store: Store, name: str) -> None:
-    known = {one.name for one in store.inventory.nodes()} | {one.address for one in store.inventory.nodes()}
-    if name and name not in known:
-        raise SettingsError(f"--from {name}: no such node is known; forepath pairs shows who has spoken")
 
 
 def _say(text: str) -> None:

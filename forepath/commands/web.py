@@ -7,11 +7,11 @@ import typer
 from forepath.output import SettingsOption, console
 from forepath.settings import load_settings
 
-DEFAULT_LISTEN = "127.0.0.1:8080"
-
 
 def web(
-    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve")] = DEFAULT_LISTEN,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve", show_default="settings")
+    ] = None,
     settings: SettingsOption = None,
 ) -> None:
     """Show everything in a browser: the network as it will be, each pair, link and machine, the journal. Read-only.
@@ -23,6 +23,7 @@ def web(
     from forepath.web import serve, split_listen
 
     effective = load_settings(settings)
+    listen = listen or effective.web.listen
     host, port = split_listen(listen)
     shown = f"[{host}]" if ":" in host else host
     console.print(f"the page: http://{shown}:{port}/ (Ctrl-C ends)", markup=False, highlight=False, soft_wrap=True)

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from cpdb import Dpid, Mac, MachineAddress, NodeKind, Section
 
 LONGEST_NAME = 64
+# HOST:PORT, an IPv6 address in brackets
+LISTEN = r"^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[1-9]\d{0,4}$"
 
 
 def _check_name(name: str) -> str:
@@ -115,6 +117,25 @@ class VirtualIpSection(Section):
     probe: Annotated[str, AfterValidator(_check_probe)] = "arp"
     streams: bool = False
     destination: Annotated[tuple[DestinationSection, ...], Field(min_length=1)]
+
+
+class WebSection(Section):
+    """The page and the API: whether `forepath run` starts them, where they listen, and who may change something.
+
+    The token stands in a file or in an environment variable, never here; without one nothing can be changed.
+    """
+
+    enabled: bool = True
+    listen: Annotated[str, Field(pattern=LISTEN)] = "127.0.0.1:8080"
+    token_file: Path | None = None
+    token_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = None
+    requests_per_s: Positive = 20.0
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token_file is not None and self.token_variable is not None:
+            raise ValueError("token_file and token_variable are both given; the token stands in one of them")
+        return self
 
 
 class TenantSection(Section):

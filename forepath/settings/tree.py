@@ -16,6 +16,7 @@ from forepath.settings.sections import (
     TenantSection,
     VirtualIpSection,
     VmSection,
+    WebSection,
 )
 from orchestrator import OrchestratorSection, RouteSettings
 from predictor import PredictorSection
@@ -24,14 +25,9 @@ from ryu_apps import ControllerSection
 NAMED = ("node", "virtual_ip", "host", "vm", "tenant")
 
 
-class Settings(Section):
-    """Everything, with defaults; tables of the file are named in the singular, like [[link]]."""
+class DeclaredTables(Section):
+    """What is declared about the network and the machines; tables are named in the singular, like [[link]]."""
 
-    database: DatabaseSection = DatabaseSection()
-    controller: ControllerSection = ControllerSection()
-    predictor: PredictorSection = PredictorSection()
-    orchestrator: OrchestratorSection = OrchestratorSection()
-    routing: RouteSettings = RouteSettings()
     node: tuple[NodeSection, ...] = ()
     link: tuple[LinkSection, ...] = ()
     virtual_ip: tuple[VirtualIpSection, ...] = ()
@@ -39,6 +35,17 @@ class Settings(Section):
     vm: tuple[VmSection, ...] = ()
     pool: tuple[PoolSection, ...] = ()
     tenant: tuple[TenantSection, ...] = ()
+
+
+class Settings(DeclaredTables):
+    """Everything, with defaults."""
+
+    database: DatabaseSection = DatabaseSection()
+    controller: ControllerSection = ControllerSection()
+    predictor: PredictorSection = PredictorSection()
+    orchestrator: OrchestratorSection = OrchestratorSection()
+    routing: RouteSettings = RouteSettings()
+    web: WebSection = WebSection()
 
     @model_validator(mode="after")
     def _each_once(self) -> "Settings":

@@ -16,6 +16,17 @@ THEMES = {"dark": True, "light": False}
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """Something that may be chosen: a word where `default` is one, else a number from 0 to `most`."""
+
+    name: str
+    about: str
+    default: str | float = ""
+    most: float = 0.0
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PageAddress:
     """A path and its parameters; what all views share is carried from one to the next."""
 
@@ -29,23 +40,20 @@ class PageAddress:
             raise SettingsError(f"?{name}=: more than {LONGEST_WORD} letters")
         return found
 
-    def number(self, name: str, default: float, most: float) -> float:
-        """A parameter as a number from 0 to `most`. Raises SettingsError when it is none."""
-        text = self.word(name)
+    def value(self, one: Parameter) -> Any:
+        """A parameter as what it is. Raises SettingsError when it is something else."""
+        text = self.word(one.name) or str(one.default)
+        if one.options and text not in one.options:
+            raise SettingsError(f"?{one.name}={text}: write one of {', '.join(filter(None, one.options))}")
+        if isinstance(one.default, str):
+            return text
         try:
-            value = float(text) if text else default
+            value = float(text)
         except ValueError:
-            raise SettingsError(f"?{name}={text}: write a number, e.g. {default:g}") from None
-        if not 0 <= value <= most:
-            raise SettingsError(f"?{name}={text}: write a number from 0 to {most:g}")
+            raise SettingsError(f"?{one.name}={text}: write a number, e.g. {one.default:g}") from None
+        if not 0 <= value <= one.most:
+            raise SettingsError(f"?{one.name}={text}: write a number from 0 to {one.most:g}")
         return value
-
-    def choice(self, name: str, options: Any, default: str) -> str:
-        """A parameter that is one of `options`. Raises SettingsError when it is another."""
-        text = self.word(name, default)
-        if text not in list(options):
-            raise SettingsError(f"?{name}={text}: write one of {', '.join(options)}")
-        return text
 
     def at(self, now: float, newest: float | None) -> float | None:
         """The past moment that is looked at; None is the present. Raises SettingsError when it is no moment.
@@ -76,8 +84,13 @@ class PageAddress:
         return _joined(path, kept | words)
 
     def here(self, **words: Any) -> str:
-        """This view with some parameters changed; None takes one away."""
+        """The address of this view with some parameters changed; None takes one away."""
         return _joined(self.path, dict(self.words) | words)
+
+    def changed(self, **words: str | None) -> "PageAddress":
+        """The same with some parameters changed; None takes one away."""
+        kept = {name: word for name, word in (dict(self.words) | words).items() if word is not None}
+        return PageAddress(self.path, kept)
 
 
 def _joined(path: str, words: Mapping[str, Any]) -> str:

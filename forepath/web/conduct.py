@@ -16,8 +16,8 @@ from cpdb import (
 from forepath import forecasts, views
 from forepath.processes import orchestrator_config
 from forepath.web.accuracy import said_errors
-from forepath.web.network import next_shortage, tell_action
-from forepath.web.reader import Moment
+from forepath.web.network import Slice, next_shortage, tell_action
+from forepath.web.reader import StoreMoment
 from orchestrator import explained, passed, read_standings, sum_up, told_standing
 from predictor import FAST, SLOW
 
@@ -28,12 +28,12 @@ STANDINGS_S = 86_400.0
 TIMELINE_MOST = 500
 
 
-def tell_newest(at: Moment) -> float | None:
+def tell_newest(at: StoreMoment) -> float | None:
     """When somebody measured last; None: never."""
     return at.store.series.newest(at.now)
 
 
-def tell_strip(at: Moment) -> Json:
+def tell_strip(at: StoreMoment) -> Json:
     """What every view shows on top: whether forepath acts, the age of everything, the next shortage."""
     known = views.overview(at.store, at.now)
     lately = [one.outcome for one in at.store.journal.actions(since=at.now - LATELY_S, until=at.now)]
@@ -56,7 +56,7 @@ def tell_strip(at: Moment) -> Json:
     }
 
 
-def _mode(at: Moment, known: Json, lately: list[OutcomeKind]) -> str:
+def _mode(at: StoreMoment, known: Json, lately: list[OutcomeKind]) -> str:
     """In a word: paused, acts, earned, advises or idle; leases tell of the present, the journal of the past."""
     if known["paused"]:
         return "paused"
@@ -65,44 +65,45 @@ def _mode(at: Moment, known: Json, lately: list[OutcomeKind]) -> str:
     return "advises" if "advising" in known["on_duty"] or lately else "idle"
 
 
-def _standings(at: Moment) -> Json:
+def _standings(at: StoreMoment) -> Json:
     config = orchestrator_config(at.settings, act=None)
     found = read_standings(at.store, config, at.now)
     return {kind: asdict(one) | {"sentence": told_standing(one, config)} for kind, one in found.items()}
 
 
-def tell_journal(at: Moment, since_s: float, kind: str, outcome: str, limit: int, offset: int) -> Json:
+def tell_journal(at: StoreMoment, since_s: float, kind: str, outcome: str, part: Slice) -> Json:
     """Actions, advice and refusals as a timeline, newest first, each with why and what came of it."""
     found = [
         one
         for one in at.store.journal.actions(since=at.now - since_s, until=at.now)
         if kind in ("", one.kind) and outcome in ("", one.outcome.value)
     ]
-    shown = [explained(one) for one in found[offset : offset + limit]]
+    shown = [explained(one) for one in part.of(found)]
     return {
         "now": at.now,
         "since_s": since_s,
         "total": len(found),
-        "limit": limit,
-        "offset": offset,
+        **part._asdict(),
         "kinds": sorted({one.kind for one in found}),
         "outcomes": [one.value for one in OutcomeKind],
         "actions": shown,
         "timeline": [tell_action(one) for one in found[:TIMELINE_MOST]],
         "shortages": [asdict(one) for one in at.store.journal.shortages(at.now - since_s) if one.began_at <= at.now],
+        "audits": [asdict(one) for one in at.store.journal.audits(at.now - since_s, at.now)],
     }
 
 
-def tell_explanation(at: Moment, number: int) -> Json:
+def tell_explanation(at: StoreMoment, number: float) -> Json:
     """One action: what `forepath explain NUMBER` tells. Raises SettingsError."""
-    record = at.store.journal.action(number)
+    record = at.store.journal.action(int(number))
     if record is None:
-        raise SettingsError(f"no action {number}; the journal lists them")
-    return explained(record) | {"now": at.now, "steps": passed(at.store.workflow.steps_of(number))}
+        raise SettingsError(f"no action {number:.0f}; the journal lists them")
+    return explained(record) | {"now": at.now, "steps": passed(at.store.workflow.steps_of(int(number)))}
 
 
-def tell_accuracy(at: Moment, kind: SubjectKind, tier: str) -> Json:
+def tell_accuracy(at: StoreMoment, about: str, tier: str) -> Json:
     """How good forecasts were: errors of what was said, and of each model beside the reference; models' shares."""
+    kind = SubjectKind(about)
     blend = forecasts.blend(at.store, kind, tier)
     errors = said_errors(at.store, at.now, tier) if kind is SubjectKind.PAIR else []
     return {
@@ -117,14 +118,14 @@ def tell_accuracy(at: Moment, kind: SubjectKind, tier: str) -> Json:
     }
 
 
-def _judged(at: Moment) -> tuple[list[ActionRecord], list[ShortageRecord]]:
+def _judged(at: StoreMoment) -> tuple[list[ActionRecord], list[ShortageRecord]]:
     since, journal = at.now - STANDINGS_S, at.store.journal
     return journal.actions(since=since, until=at.now), [
         one for one in journal.shortages(since) if one.began_at <= at.now
     ]
 
 
-def tell_health(at: Moment) -> Json:
+def tell_health(at: StoreMoment) -> Json:
     """How the processes are: age of samples and forecasts, switches, what was counted, alarms, size of the memory."""
     known = views.overview(at.store, at.now)
     issues = {tier: forecasts.issue(at.store, at.now, SubjectKind.PAIR, tier) for tier in (FAST, SLOW)}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpdb import (
     HostLoad,
@@ -23,7 +23,7 @@ from cpdb import (
 )
 from forepath import forecasts, views
 from forepath.paths import LinkView, PathFinder, links
-from forepath.web.reader import Moment
+from forepath.web.reader import StoreMoment
 from orchestrator import described
 from predictor import FAST, SLOW
 
@@ -37,7 +37,18 @@ MOST_ROWS = 200
 Json = dict[str, Any]
 
 
-def tell_topology(at: Moment, ahead_s: float) -> Json:
+class Slice(NamedTuple):
+    """Which rows of many: at most `limit`, after the first `offset`."""
+
+    limit: int
+    offset: int
+
+    def of(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """Those rows."""
+        return rows[self.offset : self.offset + self.limit]
+
+
+def tell_topology(at: StoreMoment, ahead_s: float) -> Json:
     """Nodes and links with their use now and `ahead_s` seconds ahead, and what forepath is doing about it."""
     foreseen, note = _ahead(at, ahead_s)
     finder = PathFinder.of(at.store, at.now, ahead_s)
@@ -61,7 +72,7 @@ def tell_topology(at: Moment, ahead_s: float) -> Json:
     }
 
 
-def _ahead(at: Moment, ahead_s: float) -> tuple[forecasts.Ahead, str]:
+def _ahead(at: StoreMoment, ahead_s: float) -> tuple[forecasts.Ahead, str]:
     """What is foreseen, and what is to be said about it; nothing is where no forecast reaches so far."""
     try:
         foreseen = forecasts.ahead(at.store, at.now, ahead_s)
@@ -72,7 +83,7 @@ def _ahead(at: Moment, ahead_s: float) -> tuple[forecasts.Ahead, str]:
     return foreseen, ""
 
 
-def _horizons(at: Moment) -> list[int]:
+def _horizons(at: StoreMoment) -> list[int]:
     issues = (forecasts.issue(at.store, at.now, SubjectKind.PAIR, tier) for tier in (FAST, SLOW))
     return sorted({far for one in issues if one for far in one.horizons_s}) or list(USUAL_HORIZONS_S)
 
@@ -82,7 +93,7 @@ def _shown(nodes: Iterable[Node], wires: Sequence[Link], machines: dict[str, VmL
     return (one for one in nodes if one.name in ends or one.name in machines or one.attached_to)
 
 
-def _cpu_needs(at: Moment, horizon_s: int, tier: str) -> dict[str, SubjectForecast]:
+def _cpu_needs(at: StoreMoment, horizon_s: int, tier: str) -> dict[str, SubjectForecast]:
     """The peak of CPU foreseen of each machine and host within the horizon, where something is."""
     found: dict[str, SubjectForecast] = {}
     for kind in (SubjectKind.VM, SubjectKind.HOST):
@@ -137,7 +148,7 @@ def tell_link_use(view: LinkView, ahead_s: float) -> Json:
     }
 
 
-def tell_doing(at: Moment) -> list[Json]:
+def tell_doing(at: StoreMoment) -> list[Json]:
     """What forepath does or has just done or advised, newest first."""
     found = at.store.journal.actions(since=at.now - DOING_S, until=at.now, limit=DOING_MOST)
     return [tell_action(one) for one in found]
@@ -157,7 +168,7 @@ def tell_action(one: Any) -> Json:
     }
 
 
-def next_shortage(at: Moment) -> Json | None:
+def next_shortage(at: StoreMoment) -> Json | None:
     """The need that comes first of those that planning has named in the last minute and that is still to come."""
     ahead = [
         one
@@ -171,14 +182,14 @@ def next_shortage(at: Moment) -> Json | None:
     return tell_action(first) | kept
 
 
-def tell_pairs(at: Moment, limit: int, offset: int) -> Json:
+def tell_pairs(at: StoreMoment, part: Slice) -> Json:
     """All pairs that spoke or are expected to, busiest expectation first."""
     found = views.pairs(at.store, at.now)
-    shown = [asdict(one) for one in found[offset : offset + limit]]
-    return {"now": at.now, "total": len(found), "limit": limit, "offset": offset, "pairs": shown}
+    shown = [asdict(one) for one in part.of(found)]
+    return {"now": at.now, "total": len(found), **part._asdict(), "pairs": shown}
 
 
-def tell_pair(at: Moment, source: str, virtual_ip: str) -> Json:
+def tell_pair(at: StoreMoment, source: str, virtual_ip: str) -> Json:
     """One pair: what it did, what is expected, how far that is trusted, and what had been expected of the past.
 
     Raises SettingsError when nobody has ever heard of it.
@@ -207,7 +218,7 @@ def tell_pair(at: Moment, source: str, virtual_ip: str) -> Json:
     }
 
 
-def tell_fans(at: Moment, subject: Subject, quantity: Quantity) -> Json:
+def tell_fans(at: StoreMoment, subject: Subject, quantity: Quantity) -> Json:
     """By tier: what is expected of a subject within each horizon, as quantiles, and which model has most say."""
     issues = {tier: forecasts.issue(at.store, at.now, subject.kind, tier) for tier in (FAST, SLOW)}
     found = {tier: list(one.rows((subject,), None, (quantity,))) for tier, one in issues.items() if one}
@@ -218,7 +229,7 @@ def tell_fans(at: Moment, subject: Subject, quantity: Quantity) -> Json:
     }
 
 
-def _foreseen(at: Moment, subject: Subject, quantity: Quantity) -> list[Json]:
+def _foreseen(at: StoreMoment, subject: Subject, quantity: Quantity) -> list[Json]:
     """What issues of the last minutes had said of windows that are over by now: of the shortest horizon."""
     found = []
     for step in range(int(HISTORY_S // FORESEEN_EVERY_S), 0, -1):
@@ -231,14 +242,14 @@ def _foreseen(at: Moment, subject: Subject, quantity: Quantity) -> list[Json]:
     return found
 
 
-def _path(at: Moment, source: str, to: str) -> Json | None:
+def _path(at: StoreMoment, source: str, to: str) -> Json | None:
     try:
         return asdict(PathFinder.of(at.store, at.now).to_service(source, to, at.now))
     except SettingsError:
         return None
 
 
-def tell_link(at: Moment, from_node: str, to_node: str, ahead_s: float) -> Json:
+def tell_link(at: StoreMoment, from_node: str, to_node: str, ahead_s: float) -> Json:
     """One direction of a link: who loads it now and ahead, what is reserved across it, which splits use it.
 
     Raises SettingsError when there is no such link.
@@ -278,13 +289,13 @@ def _split_hops(one: WantedSplit) -> set[tuple[str, str]]:
     return {hop for path in one.paths for hop in pairwise(path)}
 
 
-def tell_machines(at: Moment) -> Json:
+def tell_machines(at: StoreMoment) -> Json:
     """Every host and machine as it was measured last."""
     hosts, machines = views.newest_host_loads(at.store, at.now), views.newest_vm_loads(at.store, at.now)
     return {"now": at.now, "hosts": [asdict(one) for one in hosts], "machines": [asdict(one) for one in machines]}
 
 
-def tell_machine(at: Moment, name: str) -> Json:
+def tell_machine(at: StoreMoment, name: str) -> Json:
     """A machine or a host: CPU and memory against its limit, what is expected of it, and what was done about it.
 
     Raises SettingsError when nothing of that name was ever measured or declared.
@@ -309,19 +320,19 @@ def tell_machine(at: Moment, name: str) -> Json:
     }
 
 
-def _about(at: Moment, name: str) -> list[Json]:
+def _about(at: StoreMoment, name: str) -> list[Json]:
     """What was done or advised about a machine or a host, newest first."""
     past = at.store.journal.actions(since=at.now - ABOUT_S, until=at.now, limit=ABOUT_MOST)
     about = (one for one in past if name in (one.target, one.body.get("from"), one.body.get("to")))
     return [tell_action(one) for one in about][:DOING_MOST]
 
 
-def tell_services(at: Moment) -> Json:
+def tell_services(at: StoreMoment) -> Json:
     """Every declared virtual IP with its destinations, as `forepath vip` tells it."""
     return {"now": at.now, "services": [one.to_json() for one in views.services(at.store, at.now)]}
 
 
-def tell_service(at: Moment, name: str) -> Json:
+def tell_service(at: StoreMoment, name: str) -> Json:
     """One virtual IP: destinations with health and weights, and who speaks to it. Raises SettingsError."""
     known = views.services(at.store, at.now)
     found = next((one for one in known if name in (one.name, one.address)), None)

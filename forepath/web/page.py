@@ -2,8 +2,6 @@
 
 import asyncio
 import html
-from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,14 @@ from forepath.output import span
 from forepath.web.address import PageAddress
 from forepath.web.conduct import tell_newest, tell_strip
 from forepath.web.paper import clock, write_view
-from forepath.web.reader import Answer, Reader
-from forepath.web.views import VIEWS, View
+from forepath.web.reader import PageAnswer, Reader
+from forepath.web.time_controls import TimeControls
+from forepath.web.views import AHEAD, VIEWS, View
 
 REFRESH_S = 2.0
 # How long the first answer may hold the page back; what comes later is filled in.
 PATIENCE_S = 1.5
-STEPS_S = (-60, -10, 10, 60)
-# A recording is played so much faster than it was.
-PLAY_S = 5.0 * REFRESH_S
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-# The newest sample is so old: nobody is measuring, it is a recording.
-RECORDING_S = 60.0
 NO_DATA = "nothing is known yet; the database is asked again every second"
 
 
@@ -53,20 +47,24 @@ class LivePage:
 
     def __init__(self, reader: Reader, view: View, address: PageAddress) -> None:
         self._reader, self._view, self.address = reader, view, address
+        self._time = TimeControls(reader.clock, self.change)
         self._charts: list[ui.echart] = []
-        self._held = self._playing = self._inside = False
-        self._shown: list[Any] = []
-        self._at: float | None = None
+        self._drawn: list[Any] = []
+        self._inside = False
 
     def build(self) -> None:
         """The frame: menu, strip, time, charts, and a place for the text."""
         ui.add_css(STYLE)
-        self._dark = ui.dark_mode(self.address.dark)
+        dark = ui.dark_mode(self.address.dark)
         self._menu = ui.html("", sanitize=False, tag="header")
         self._trouble = ui.html("", sanitize=False).props('role="status" aria-live="polite"')
-        self._strip = ui.html("", sanitize=False).classes("strip-place")
+        self._strip = ui.html("", sanitize=False)
         with ui.element("main").props('id="main"'):
-            self._controls()
+            self._time.build(dark)
+            if AHEAD in self._view.takes:
+                with ui.element("div").classes("controls").props('role="group" aria-label="how far ahead"'):
+                    ui.label("ahead")
+                    self._ahead = ui.toggle({0: "now"}, value=0, on_change=self._look_ahead).props("dense no-caps")
             for chart in self._view.charts:
                 with ui.element("figure").props(f'aria-label="{chart.name}"'):
                     ui.html(chart.name, sanitize=False, tag="figcaption")
@@ -74,10 +72,10 @@ class LivePage:
                     self._charts.append(drawn.style(f"height: {chart.height}px"))
             self._text = ui.html("", sanitize=False).classes("text")
             # Who reads a table with the keyboard must not lose the place: it stands still meanwhile.
-            self._text.on("focusin", lambda: self._stand(True), []).on("focusout", lambda: self._stand(False), [])
+            self._text.on("focusin", partial(self._stand, True), []).on("focusout", partial(self._stand, False), [])
         self._write_menu()
 
-    def _stand(self, inside: bool) -> None:
+    def _stand(self, inside: bool, _event: Any = None) -> None:
         self._inside = inside
 
     def _write_menu(self) -> None:
@@ -91,36 +89,18 @@ class LivePage:
         skip = '<a class="skip" href="#main">to the content</a>'
         self._menu.content = f'{skip}<nav aria-label="views"><strong>forepath</strong>{"".join(items)}</nav>{title}'
 
-    def _controls(self) -> None:
-        with ui.element("div").classes("controls").props('role="group" aria-label="time and theme"'):
-            self._when = ui.label().classes("when")
-            for step_s in STEPS_S[:2]:
-                _button(f"−{span(-step_s)}", partial(self._step, step_s))
-            self._slider = ui.slider(min=0, max=1, step=1, value=1).props('aria-label="moment" dense')
-            self._slider.on("change", lambda event: self._go_to(float(event.args)))
-            for step_s in STEPS_S[2:]:
-                _button(f"+{span(step_s)}", partial(self._step, step_s))
-            self._play_button = _button("play", self._play)
-            _button("now", lambda: self._go_to(None))
-            self._hold_button = _button("hold", self._hold)
-            _button("theme", self._turn)
-        if self._view.path in ("/", "/link"):
-            with ui.element("div").classes("controls").props('role="group" aria-label="how far ahead"'):
-                ui.label("ahead").classes("when")
-                self._ahead = ui.toggle({0: "now"}, value=0, on_change=self._look_ahead).props("dense no-caps")
-
     async def tick(self) -> None:
         """What happens every few seconds."""
-        if self._playing:
-            await self._step(PLAY_S)
-        elif not self._held:
+        if self._time.playing:
+            await self._time.play_on()
+        elif not self._time.held:
             await self.refresh()
 
     async def refresh(self) -> None:
         """Reads, and shows what is new."""
         try:
-            at = self._at = await self._moment()
-            arguments = self._view.takes(self.address)
+            at = await self._moment()
+            arguments = self._view.arguments(self.address)
             strip, answer = await asyncio.gather(
                 self._reader.ask(tell_strip, at=at), self._reader.ask(self._view.question, *arguments, at=at)
             )
@@ -129,27 +109,26 @@ class LivePage:
             return
         self._tell_trouble(answer if answer.trouble else strip)
         if strip.value is not None:
-            self._show_time(strip.value, at)
+            self._time.show(strip.value, at)
             self._strip.content = write_view("strip", strip.value, self.address)
         if answer.value is None:
             self._text.content = f'<p class="note">{NO_DATA}</p>'
         elif not self._inside:
-            self._show(answer)
+            self._show(answer.value)
 
     async def _moment(self) -> float | None:
         newest = (await self._reader.ask(tell_newest)).value if self.address.word("at") == LAST else None
         return self.address.at(self._reader.clock(), newest)
 
-    def _show(self, answer: Answer) -> None:
-        told = answer.value
+    def _show(self, told: Any) -> None:
         self._text.content = write_view(self._view.template, told, self.address)
-        for place, (chart, drawn) in enumerate(zip(self._view.charts, self._charts, strict=True)):
-            options = chart.draw(told)
-            if len(self._shown) <= place or self._shown[place] != options:
+        options = [chart.draw(told) for chart in self._view.charts]
+        for place, (drawn, new) in enumerate(zip(self._charts, options, strict=True)):
+            if not self._drawn or self._drawn[place] != new:
                 drawn.options.clear()
-                drawn.options.update(options)
+                drawn.options.update(new)
                 drawn.update()
-                self._shown[place : place + 1] = [options]
+        self._drawn = options
         if "horizons_s" in told:
             self._offer(told["horizons_s"], told["ahead_s"])
 
@@ -157,7 +136,7 @@ class LivePage:
         """One line in place of what cannot be shown."""
         self._trouble.content = f'<p class="note">{html.escape(text)}</p>'
 
-    def _tell_trouble(self, answer: Answer) -> None:
+    def _tell_trouble(self, answer: PageAnswer) -> None:
         if answer.trouble is None:
             self._trouble.content = ""
             return
@@ -168,53 +147,19 @@ class LivePage:
             "It is tried again every second.</p>"
         )
 
-    def _show_time(self, strip: Any, at: float | None) -> None:
-        first, last = strip["first_at"], strip["last_at"]
-        old = at is None and last is not None and strip["now"] - last > RECORDING_S
-        kind = "as it was at" if at is not None else "the last sample is old; now" if old else "live,"
-        self._when.text = f"{kind} {clock(strip['now'])}"
-        if first is not None and last is not None:
-            self._slider.props(f"min={int(first)} max={int(max(last, first + 1))}")
-            self._slider.set_value(int(min(last, strip["now"])))
-
     def _offer(self, horizons_s: list[int], ahead_s: float) -> None:
         options = {far: "now" if far == 0 else f"+{span(far)}" for far in horizons_s}
-        nearest = min(horizons_s, key=lambda far: abs(far - ahead_s))
         if self._ahead.options != options:
-            self._ahead.set_options(options, value=nearest)
+            self._ahead.set_options(options, value=min(horizons_s, key=lambda far: abs(far - ahead_s)))
 
     async def _look_ahead(self, event: Any) -> None:
-        if event.value is not None and float(event.value) != self.address.number("ahead", 15.0, 7200.0):
-            await self._change(ahead=event.value)
+        if event.value is not None and event.value != self.address.value(AHEAD):
+            await self.change(ahead=str(event.value))
 
-    async def _go_to(self, t: float | None) -> None:
-        self._playing = self._playing and t is not None
-        text = None if t is None else f"{datetime.fromtimestamp(round(t), UTC):%Y-%m-%dT%H:%M:%SZ}"
-        await self._change(at=text)
-
-    async def _step(self, step_s: float) -> None:
-        now = self._reader.clock()
-        there = (self._at or now) + step_s
-        self._playing = self._playing and there < now
-        await self._go_to(there if there < now else None)
-
-    def _play(self) -> None:
-        self._playing = not self._playing
-        self._play_button.text = "pause" if self._playing else "play"
-
-    def _hold(self) -> None:
-        self._held = not self._held
-        self._hold_button.text = "go on" if self._held else "hold"
-
-    async def _turn(self) -> None:
-        self._dark.value = not self._dark.value
-        await self._change(theme="dark" if self._dark.value else "light")
-
-    async def _change(self, **words: Any) -> None:
-        address = self.address.here(**words)
-        kept = {name: str(word) for name, word in (dict(self.address.words) | words).items() if word is not None}
-        self.address = PageAddress(self.address.path, kept)
-        ui.navigate.history.replace(address)
+    async def change(self, **words: str | None) -> None:
+        """Looks at something else: the address says what."""
+        self.address = self.address.changed(**words)
+        ui.navigate.history.replace(self.address.here())
         self._write_menu()
         await self.refresh()
 
@@ -226,7 +171,3 @@ class LivePage:
             ui.navigate.to(self.address.to("/link", **{"from": data["from"], "to": data["to"]}))
         elif data.get("kind") in ("vm", "hypervisor"):
             ui.navigate.to(self.address.to("/machine", name=data["name"]))
-
-
-def _button(text: str, then: Callable[[], Any]) -> ui.button:
-    return ui.button(text, on_click=then).props("flat dense no-caps")

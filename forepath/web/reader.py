@@ -25,7 +25,7 @@ THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class StoreMoment:
     """The database as it was at `now`, and the settings; `live` says that this is the present."""
 
     store: Store
@@ -38,7 +38,7 @@ Question = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PageAnswer:
     """What was read last, and `trouble`: why nothing newer could be read (None: it could); `since` when that is so."""
 
     value: Any = None
@@ -59,10 +59,10 @@ class Reader:
         self._file: tuple[int, int] | None = None
         self._lock = Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
-        self._answers: dict[Hashable, Answer] = {}
-        self._under_way: dict[Hashable, asyncio.Task[Answer]] = {}
+        self._answers: dict[Hashable, PageAnswer] = {}
+        self._under_way: dict[Hashable, asyncio.Task[PageAnswer]] = {}
 
-    async def ask(self, question: Question, *arguments: Hashable, at: Seconds | None = None) -> Answer:
+    async def ask(self, question: Question, *arguments: Hashable, at: Seconds | None = None) -> PageAnswer:
         """The answer for the moment `at` (None: now), from the database or from memory where that is fresh enough."""
         key = (question, arguments, at)
         now = self.clock()
@@ -76,14 +76,14 @@ class Reader:
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
         return await asyncio.shield(self._under_way[key])
 
-    def _due(self, known: Answer, at: Seconds | None, now: Seconds) -> bool:
+    def _due(self, known: PageAnswer, at: Seconds | None, now: Seconds) -> bool:
         if known.trouble is not None or known.read_at is None:
             return now - known.tried_at >= FRESH_S
         asked = sum(now - one.asked_at < ASKED_LATELY_S for one in self._answers.values())
         fresh_s = FRESH_S if at is None else PAST_FRESH_S
         return now - known.read_at >= max(fresh_s, known.cost_s * max(1, asked) / CPU_SHARE)
 
-    async def _read(self, key: Any, known: Answer | None) -> Answer:
+    async def _read(self, key: Any, known: PageAnswer | None) -> PageAnswer:
         question, arguments, at = key
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._threads, self.answer, question, arguments, at)
@@ -97,19 +97,19 @@ class Reader:
             del self._answers[next(iter(self._answers))]
         return answer
 
-    def answer(self, question: Question, arguments: tuple[Any, ...], at: Seconds | None) -> Answer:
+    def answer(self, question: Question, arguments: tuple[Any, ...], at: Seconds | None) -> PageAnswer:
         """Reads at once, in the caller's thread; trouble is told in the answer."""
         began, now = time.thread_time(), self.clock()
         try:
-            moment = Moment(self.open(), self._settings, now if at is None else at, at is None)
+            moment = StoreMoment(self.open(), self._settings, now if at is None else at, at is None)
             value = question(moment, *arguments)
         except SettingsError:
             # What was asked for is not there: the database itself is well.
             raise
         except StoreError as error:
             self.close()
-            return Answer(trouble=str(error), since=now, tried_at=now)
-        return Answer(value, now, time.thread_time() - began, tried_at=now)
+            return PageAnswer(trouble=str(error), since=now, tried_at=now)
+        return PageAnswer(value, now, time.thread_time() - began, tried_at=now)
 
     def open(self) -> Store:
         """The store, opened anew where its file is gone or another one. Raises StoreError."""

@@ -6,14 +6,18 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from nicegui import ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cpdb import SettingsError
 from forepath.settings import Settings
+from forepath.web.api import PREFIX, RateLimit, make_api
+from forepath.web.changes import ChangeDesk
 from forepath.web.page import add_pages
 from forepath.web.reader import Reader
 
+MOST_BODY_BYTES = 64 * 1024
 # Nothing is loaded from elsewhere; the page kit compiles its templates in the browser.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -38,13 +42,21 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def make_app(reader: Reader, host: str) -> FastAPI:
-    """The page, as one application; a loopback address answers to no other name (DNS rebinding)."""
-    app = FastAPI(title="forepath", docs_url=None, redoc_url=None, openapi_url=None)
+def make_app(reader: Reader, settings: Settings, host: str) -> FastAPI:
+    """Page and API, as one application; a loopback address answers to no other name (DNS rebinding)."""
+    app = FastAPI(title="forepath", docs_url=None, redoc_url=None, openapi_url=f"{PREFIX}/openapi.json")
+    app.include_router(make_api(reader, ChangeDesk(settings)))
     add_pages(reader)
+    limit = RateLimit(settings.web.requests_per_s)
 
     @app.middleware("http")
     async def guarded(request: Request, go_on: Any) -> Response:
+        origin = request.client.host if request.client else "unknown"
+        if request.url.path.startswith(PREFIX) and not limit.admits(origin):
+            return JSONResponse({"error": "too many requests; ask more slowly"}, 429, {"Retry-After": "1"})
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MOST_BODY_BYTES:
+            return JSONResponse({"error": "too large"}, 413)
         response: Response = await go_on(request)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -64,7 +76,9 @@ def serve(settings: Settings, listen: str) -> None:
     """Serves until SIGINT or SIGTERM. Raises SettingsError for an address that makes no sense."""
     host, port = split_listen(listen)
     reader = Reader(settings)
-    config = uvicorn.Config(make_app(reader, host), host=host, port=port, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        make_app(reader, settings, host), host=host, port=port, log_level="warning", access_log=False
+    )
     server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

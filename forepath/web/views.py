@@ -1,4 +1,4 @@
-"""The views: what each asks of the database, the template and the charts that show it, and how it is addressed."""
+"""The views: what each asks of the database, the template and the charts that show it, and what may be chosen."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -6,14 +6,10 @@ from typing import Any
 
 from cpdb import OutcomeKind, SubjectKind
 from forepath.web import charts, conduct, network
-from forepath.web.address import PageAddress
+from forepath.web.address import PageAddress, Parameter
+from forepath.web.network import Slice
 from forepath.web.reader import Question
 from predictor import FAST, SLOW
-
-PAGE_ROWS = 50
-FARTHEST_S = 7200.0
-LONGEST_S = 90 * 86_400.0
-MOST_OFFSET = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,60 +23,61 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One view. `takes` gives the question's arguments from the address; raises SettingsError for wrong ones."""
+    """One view, of the page and of the API: a question whose arguments are `takes` in this order.
+
+    Where `sliced`, the last argument is a Slice of the rows.
+    """
 
     path: str
     title: str
     question: Question
-    takes: Callable[[PageAddress], tuple[Hashable, ...]]
     template: str
+    takes: tuple[Parameter, ...] = ()
     charts: tuple[Chart, ...] = ()
     in_menu: bool = False
+    sliced: bool = False
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All that may be chosen."""
+        return (*self.takes, *SLICE) if self.sliced else self.takes
+
+    def arguments(self, address: PageAddress) -> tuple[Hashable, ...]:
+        """The question's arguments from an address. Raises SettingsError for wrong ones."""
+        values = [address.value(one) for one in self.parameters]
+        return (*values[:-2], Slice(int(values[-2]), int(values[-1]))) if self.sliced else tuple(values)
 
 
-def _ahead(address: PageAddress) -> float:
-    return address.number("ahead", 15.0, FARTHEST_S)
-
-
-def _paged(address: PageAddress) -> tuple[int, int]:
-    return int(address.number("limit", PAGE_ROWS, 500)), int(address.number("offset", 0, MOST_OFFSET))
-
-
-def _journal(address: PageAddress) -> tuple[Hashable, ...]:
-    outcome = address.choice("outcome", ["", *(one.value for one in OutcomeKind)], "")
-    return address.number("since", 3600.0, LONGEST_S), address.word("kind"), outcome, *_paged(address)
-
-
-def _accuracy(address: PageAddress) -> tuple[Hashable, ...]:
-    kind = address.choice("kind", [one.value for one in SubjectKind], SubjectKind.PAIR.value)
-    return SubjectKind(kind), address.choice("tier", (FAST, SLOW), FAST)
-
-
-def _nothing(_: PageAddress) -> tuple[Hashable, ...]:
-    return ()
-
-
-def _machine(address: PageAddress) -> tuple[Hashable, ...]:
-    return (address.word("name"),)
-
-
+SLICE = (Parameter("limit", "rows at most", 50, most=500), Parameter("offset", "rows left out before", 0, most=1e6))
+AHEAD = Parameter("ahead", "seconds ahead; 0 is what is measured", 15, most=7200)
+NAME = Parameter("name", "name of it")
+VIRTUAL_IP = Parameter("virtual_ip", "virtual IP, by name or address")
+JOURNAL = (
+    Parameter("since", "how far back, seconds", 3600, most=90 * 86_400),
+    Parameter("kind", "only this kind of action"),
+    Parameter("outcome", "only those that ended so", options=("", *(one.value for one in OutcomeKind))),
+)
+ACCURACY = (
+    Parameter("kind", "of what", SubjectKind.PAIR.value, options=tuple(one.value for one in SubjectKind)),
+    Parameter("tier", "how far ahead", FAST, options=(FAST, SLOW)),
+)
 VIEWS = (
-    View("/", "Topology", network.tell_topology, lambda at: (_ahead(at),), "topology",
+    View("/", "Topology", network.tell_topology, "topology", (AHEAD,),
          (Chart("The network and its use", charts.draw_topology, 420),), True),
-    View("/pairs", "Pairs", network.tell_pairs, _paged, "pairs", (), True),
-    View("/pair", "Pair", network.tell_pair, lambda at: (at.word("source"), at.word("virtual_ip")), "pair",
+    View("/pairs", "Pairs", network.tell_pairs, "pairs", in_menu=True, sliced=True),
+    View("/pair", "Pair", network.tell_pair, "pair", (Parameter("source", "source node"), VIRTUAL_IP),
          (Chart("What the pair sent and is expected to send", charts.draw_rates),)),
-    View("/link", "Link", network.tell_link, lambda at: (at.word("from"), at.word("to"), _ahead(at)), "link",
+    View("/link", "Link", network.tell_link, "link", (Parameter("from", "node"), Parameter("to", "node"), AHEAD),
          (Chart("What crossed the link and is expected to cross it", charts.draw_rates),)),
-    View("/machines", "Machines", network.tell_machines, _nothing, "machines", (), True),
-    View("/machine", "Machine", network.tell_machine, _machine, "machine",
+    View("/machines", "Machines", network.tell_machines, "machines", in_menu=True),
+    View("/machine", "Machine", network.tell_machine, "machine", (NAME,),
          (Chart("CPU and its limit", charts.draw_cpu, 240), Chart("Memory and its limit", charts.draw_memory, 240))),
-    View("/services", "Virtual IPs", network.tell_services, _nothing, "services", (), True),
-    View("/service", "Virtual IP", network.tell_service, _machine, "service"),
-    View("/journal", "Journal", conduct.tell_journal, _journal, "journal",
-         (Chart("Actions by kind and time", charts.draw_timeline, 220),), True),
-    View("/action", "Action", conduct.tell_explanation, lambda at: (int(at.number("number", 0, 2**53)),), "action"),
-    View("/accuracy", "Accuracy", conduct.tell_accuracy, _accuracy, "accuracy",
+    View("/services", "Virtual IPs", network.tell_services, "services", in_menu=True),
+    View("/service", "Virtual IP", network.tell_service, "service", (NAME,)),
+    View("/journal", "Journal", conduct.tell_journal, "journal", JOURNAL,
+         (Chart("Actions by kind and time", charts.draw_timeline, 220),), in_menu=True, sliced=True),
+    View("/action", "Action", conduct.tell_explanation, "action", (Parameter("number", "its number", 0, most=2**53),)),
+    View("/accuracy", "Accuracy", conduct.tell_accuracy, "accuracy", ACCURACY,
          (Chart("Errors by horizon", charts.draw_errors, 220), Chart("Models' shares", charts.draw_shares, 220)), True),
-    View("/health", "Health", conduct.tell_health, _nothing, "health", (), True),
+    View("/health", "Health", conduct.tell_health, "health", in_menu=True),
 )  # fmt: skip

@@ -71,7 +71,8 @@ def serve(folder: Path, filled: bool, *more: str) -> Iterator[Site]:
     (folder / "forepath.toml").write_text(as_toml(made) + "".join(more), encoding="utf-8")
     store = open_store(made.database.url)
     declare(made, store)
-    filled_at = fill(store, time.time() - 1.0) if filled else time.time() - 1.0
+    began_at = float(int(time.time()) - 1)
+    filled_at = fill(store, began_at) if filled else began_at
     store.close()
     listen = f"127.0.0.1:{free_port()}"
     words = [sys.executable, "-m", "forepath", "web", "--settings", "forepath.toml", "--listen", listen]
