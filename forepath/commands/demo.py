@@ -4,6 +4,7 @@ import importlib
 import logging
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -12,7 +13,7 @@ import structlog
 import typer
 
 from cpdb import open_store
-from forepath.demo.report import TrialResult, document, tables
+from forepath.demo.report import TrialResult, document, tables, whatif_lines
 from forepath.demo.screen import Screen
 from forepath.output import EXIT_INTERRUPTED, JsonOption, console, emit, errors
 
@@ -87,8 +88,11 @@ def _real(seed: int, scenario: str) -> TrialResult:
     real = tool("lab.demo")
     assert real is not None
     with Screen(console) as screen:
-        result: TrialResult = real.RealTrial(seed, scenario, _fresh_directory(), screen).run()
-    return result
+        trial = real.RealTrial(seed, scenario, _fresh_directory(), screen)
+        result: TrialResult = trial.run()
+        # What is replayed says in the log what it does, second by second.
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+        return replace(result, replayed=trial.replay(result.price))
 
 
 def _simulated(seed: int, scenario: str) -> TrialResult:
@@ -106,6 +110,8 @@ def _show(result: TrialResult, json: str | None) -> None:
         return
     console.print(tables(result, console.width))
     _explain_last()
+    for part in whatif_lines(result):
+        console.print(part, markup=False, highlight=False)
 
 
 def _explain_last() -> None:

@@ -135,18 +135,19 @@ def tables(result: TrialResult, width: int) -> Group:
         *_price_line(result),
         "",
         _action_table(result, width >= WIDE),
-        *(_whatif(result.replayed, result.simulated) if result.replayed else ()),
     )
 
 
-def _whatif(replayed: ReplayedTrial, simulated: bool) -> Iterator[Table | str]:
-    """What `forepath whatif` says of the same traffic; beside measured figures also those that it simulates."""
-    if not simulated:
-        yield ""
+def whatif_lines(result: TrialResult) -> Iterator[Table | str]:
+    """What a replay says of the same traffic; beside measured figures also those that it simulates."""
+    if (replayed := result.replayed) is None:
+        return
+    yield ""
+    if not result.simulated:
         yield _policy_table("what if: the same traffic, replayed on simulated switches and machines", replayed.policies)
     found = replayed.document
     costs = ", ".join(f"{name} {one['cost']:.4g}" for name, one in found["policies"].items())
-    yield f"\nwhat it costs in a replay: {costs}; no schedule could cost less than {found['bound']['cost']:.4g}"
+    yield f"what it costs in a replay: {costs}; no schedule could cost less than {found['bound']['cost']:.4g}"
     yield found["verdict"]
     yield f"$ forepath whatif {found['recording']} --settings {found['settings']} --warm-up {found['warm_up_s']}"
 

@@ -8,7 +8,7 @@ import tomli_w
 
 from backtest.whatif import RequestCost
 from cpdb import MBIT, MIB
-from forepath.demo.layout import LabLayout
+from forepath.demo.layout import LabLayout, LabVm
 from forepath.settings import Settings
 
 # An interactive VM may grow to three times its base; a batch VM keeps what it has.
@@ -42,21 +42,21 @@ def scene(
                 }
                 for host in layout.hypervisors
             ],
-            "vm": [
-                {
-                    "name": vm.name,
-                    "priority": vm.priority,
-                    "cpu_cores_base": vm.quota_cores,
-                    "cpu_cores_max": vm.quota_cores * (GROWTH if vm.priority > 0 else 1.0),
-                    "vcpus_max": vm.max_vcpus,
-                    "movable": vm.service is None,
-                    "host": vm.host,
-                    **(asdict(cost) if vm.service is not None and vm.priority > 0 else {}),
-                }
-                for vm in layout.vms
-            ],
+            "vm": [_vm(vm) | (asdict(cost) if vm.service is not None and vm.priority > 0 else {}) for vm in layout.vms],
         }
     )
+
+
+def _vm(vm: LabVm) -> dict[str, Any]:
+    return {
+        "name": vm.name,
+        "priority": vm.priority,
+        "cpu_cores_base": vm.quota_cores,
+        "cpu_cores_max": vm.quota_cores * (GROWTH if vm.priority > 0 else 1.0),
+        "vcpus_max": vm.max_vcpus,
+        "movable": vm.service is None,
+        "host": vm.host,
+    }
 
 
 def _nodes(layout: LabLayout) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Predictor, orchestrator and database are the live ones; time is virtual, so noth
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from forepath.demo.layout import LabLayout
 from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import TIMEOUT_S, at_unix
 from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import JudgedWindow, Phases, Schedule, make_schedule, nominal_cost
+from forepath.demo.schedule import WARM_UP, JudgedWindow, Phases, PolicySegment, Schedule, make_schedule, nominal_cost
 from forepath.demo.screen import Screen, state_table
 from forepath.settings import Settings, declare
 from predictor import PredictorConfig
@@ -78,7 +79,7 @@ class SimulatedTrial:
                 actions += store.journal.actions()
             finally:
                 store.close()
-        replayed = replay_trial(task, self.schedule, self.layout, runs, self.screen)
+        replayed = replay_trial(task, self.schedule, runs, self.screen)
         windows = tuple(at_unix(_windows(self.schedule), EPOCH_S))
         measured = {name: figures for name, figures in replayed.policies.items() if name != ReplayPolicy.ORACLE}
         own = tuple(one for one in actions if one.issued_at >= EPOCH_S + task.warm_up_s)
@@ -103,19 +104,28 @@ class SimulatedTrial:
         return play_policy(ReplayEngine(task.scene, task.load, store, SEED), policy, told)
 
 
-def replay_task(schedule: Schedule, settings: Settings, directory: Path) -> ReplayTask:
-    """Warm-up and first segment as a recording, `offered.csv` and `forepath.toml` there: all segments are alike."""
-    segment = schedule.segments[1] if len(schedule.segments) > 1 else schedule.segments[0]
+def replay_task(schedule: Schedule, settings: Settings, directory: Path, idle_cores: float = 0.0) -> ReplayTask:
+    """Warm-up and first segment as a recording, `offered.csv` and `forepath.toml` there: all segments are alike.
+
+    `idle_cores` are those that a serving machine takes beside its requests.
+    """
+    segment = _judged(schedule)
     recording, file = directory / "offered.csv", directory / "forepath.toml"
     file.write_text(as_toml(settings), encoding="utf-8")
-    write_offered(schedule, LabLayout(), recording, int(segment.end_s))
+    layout = LabLayout()
+    served = {vm.name: idle_cores for vm in layout.vms if vm.service is not None and vm.priority > 0 and idle_cores}
+    cores = served | {vm.name: BURN_CORES for vm in layout.vms if vm.burn_percent > 0}
+    write_offered(schedule, cores, recording, int(segment.end_s))
     replayed = processes.replay_scene(settings)
     load = read_load(recording, replayed)
     return ReplayTask(str(recording), str(file), replayed, load, ceil(segment.start_s), SEED)
 
 
-def write_offered(schedule: Schedule, layout: LabLayout, path: Path, seconds: int) -> None:
-    """What the clients ask for in each second, whatever becomes of it, as `forepath whatif` reads it."""
+def write_offered(schedule: Schedule, cores: Mapping[str, float], path: Path, seconds: int) -> None:
+    """What the clients ask for in each second, whatever becomes of it, as `forepath whatif` reads it.
+
+    `cores` are those that machines want beside requests, by name.
+    """
     rows: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
     for client, requests in schedule.requests.items():
         for request in requests:
@@ -125,8 +135,7 @@ def write_offered(schedule: Schedule, layout: LabLayout, path: Path, seconds: in
                 rows.setdefault(f"{name}:connections", np.zeros(seconds))[t] += 1
     for stream in schedule.streams:
         rows[f"{stream.client}>{stream.service}"] = np.array([stream.rate_at(t) for t in range(seconds)])
-    burning = (vm.name for vm in layout.vms if vm.burn_percent > 0)
-    rows |= {f"vm:{name}:cores": np.full(seconds, BURN_CORES) for name in burning}
+    rows |= {f"vm:{name}:cores": np.full(seconds, wanted) for name, wanted in cores.items()}
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["t", *rows])
@@ -134,17 +143,26 @@ def write_offered(schedule: Schedule, layout: LabLayout, path: Path, seconds: in
 
 
 def replay_trial(
-    task: ReplayTask, schedule: Schedule, layout: LabLayout, runs: Sequence[PolicyRun], screen: Screen
+    task: ReplayTask,
+    schedule: Schedule,
+    runs: Sequence[PolicyRun],
+    screen: Screen,
+    policies: Sequence[ReplayPolicy] = tuple(ReplayPolicy),
 ) -> ReplayedTrial:
     """What each policy makes of a trial's traffic in a replay; those that `runs` lacks are replayed here."""
     done = {run.policy: run for run in runs}
-    for policy in ReplayPolicy:
+    for number, policy in enumerate(policies):
         if policy not in done:
-            screen.step(f"what if: replaying the traffic under {policy.value}")
-            done[policy] = replay(task.scene, task.load, policy, SEED)
-    found = compare_runs(task, [done[policy] for policy in ReplayPolicy])
-    figures = {policy.value: replayed_figures(found, policy, schedule, layout) for policy in ReplayPolicy}
+            say = f"what if: replaying the traffic under {policy.value}"
+            told = partial(_told_share, screen, say, number / len(policies), len(policies))
+            done[policy] = replay(task.scene, task.load, policy, SEED, told)
+    found = compare_runs(task, [done[policy] for policy in policies])
+    figures = {policy.value: replayed_figures(found, policy, schedule, LabLayout()) for policy in policies}
     return ReplayedTrial(figures, found.document())
+
+
+def _told_share(screen: Screen, say: str, before: float, parts: int, share: float) -> None:
+    screen.step(say, before + share / parts)
 
 
 def replayed_figures(found: Comparison, policy: ReplayPolicy, schedule: Schedule, layout: LabLayout) -> PolicyFigures:
@@ -189,11 +207,13 @@ def _account(found: Comparison, run: PolicyRun, layout: LabLayout) -> CpuAccount
     )
 
 
+def _judged(schedule: Schedule) -> PolicySegment:
+    """The first segment after the warm-up; all others repeat its traffic."""
+    return next(segment for segment in schedule.segments if segment.name != WARM_UP)
+
+
 def _windows(schedule: Schedule) -> list[JudgedWindow]:
-    """The surges of the first segment, which all others repeat."""
-    first = schedule.windows[0].segment if schedule.windows else ""
-    names = [segment.name for segment in schedule.segments[1:2]] or [first]
-    return [window for window in schedule.windows if window.segment in names]
+    return [window for window in schedule.windows if window.segment == _judged(schedule).name]
 
 
 def _service(schedule: Schedule, address: str) -> str:

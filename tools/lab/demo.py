@@ -4,17 +4,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from backtest.whatif import ReplayPolicy, recorded_durations
 from cpdb import LabError, Store, open_store
 from forepath import processes
-from forepath.demo.cpu_need import Span, account, offered, price, rooms
-from forepath.demo.report import PolicyFigures, TrialResult
+from forepath.demo.cpu_need import Price, Span, account, offered, price, rooms
+from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import at_unix, delivered_share, read_played, read_samples, shortage, summarise
 from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import Phases, Schedule, make_schedule
+from forepath.demo.schedule import WARM_UP, Phases, Schedule, make_schedule, nominal_cost
 from forepath.demo.screen import Screen, state_table
-from forepath.settings import declare
+from forepath.demo.simulated import replay_task, replay_trial
+from forepath.settings import Settings, declare
 from tools.lab.lab import Lab, Sampler
 
 # The predictive policy is measured first: it has then seen the warm-up, whose draws differ, and nothing of the test.
@@ -30,12 +34,15 @@ PYTHON = sys.executable
 class RealTrial:
     """One run of the demo. Use inside a stage; everything is started through the lab and ends with it."""
 
-    def __init__(self, seed: int, scenario: str, directory: Path, screen: Screen) -> None:
+    def __init__(
+        self, seed: int, scenario: str, directory: Path, screen: Screen, phases: Phases = Phases(policies=ORDER)
+    ) -> None:
         self.directory = directory.resolve()
         self.screen = screen
         self.lab = Lab(run_directory=self.directory)
-        self.schedule: Schedule = make_schedule(seed, scenario, Phases(policies=ORDER), self.lab.layout)
+        self.schedule: Schedule = make_schedule(seed, scenario, phases, self.lab.layout)
         self.store: Store | None = None
+        self.settings: Settings | None = None
         self.start_at = 0.0
         self._orchestrator: subprocess.Popen[bytes] | None = None
         self._sunk: list[int] = []
@@ -54,7 +61,8 @@ class RealTrial:
 
     def _declare(self) -> None:
         database = self.directory / "cpdb.db"
-        settings = scene(self.lab.layout, database, self.lab.uris, self.lab.migration_uris)
+        cost = nominal_cost(self.schedule)
+        settings = self.settings = scene(self.lab.layout, database, self.lab.uris, self.lab.migration_uris, cost)
         (self.directory / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.schedule.save(self.directory / "schedule.json")
         self.store = open_store(settings.database.url)
@@ -142,6 +150,17 @@ class RealTrial:
         if process is not None and process.poll() not in (None, 0):
             raise LabError(f"the orchestrator ended with {process.returncode}; see {self.directory}/orchestrator.log")
 
+    def replay(self, price: Price, policies: Sequence[ReplayPolicy] = tuple(ReplayPolicy)) -> ReplayedTrial:
+        """What a replay makes of the traffic that was played, with the CPU and the lead times that were measured."""
+        assert self.store is not None and self.settings is not None
+        nominal = nominal_cost(self.schedule)
+        paid = {name: price.factor * ms for name, ms in asdict(nominal).items()}
+        vms = [vm.model_copy(update=paid) if vm.cpu_ms_per_connection else vm for vm in self.settings.vm]
+        settings = self.settings.model_copy(update={"vm": tuple(vms)})
+        task = replay_task(self.schedule, settings, self.directory, price.idle_cores)
+        task = replace(task, scene=replace(task.scene, durations_s=recorded_durations(self.store)))
+        return replay_trial(task, self.schedule, (), self.screen, policies)
+
     def _result(self) -> TrialResult:
         assert self.store is not None
         windows = at_unix(self.schedule.windows, self.start_at)
@@ -150,7 +169,9 @@ class RealTrial:
         works = offered(self.schedule, self.lab.layout, self.start_at)
         cost = price(samples, works)
         figures = {}
-        for number, segment in enumerate(self.schedule.segments[1:], start=1):
+        for number, segment in enumerate(self.schedule.segments):
+            if segment.name == WARM_UP:
+                continue
             own = [window for window in windows if window.segment == segment.name]
             summary = summarise(played, own)
             short = shortage(samples, played, own, self.lab.layout)
