@@ -1,18 +1,19 @@
 """The settings of the demo: what an operator of the lab would declare. Nothing here knows when a surge comes."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
 
-from backtest.whatif import RequestCost
 from cpdb import MBIT, MIB
 from forepath.demo.layout import LabLayout, LabVm
 from forepath.settings import Settings
 
 # An interactive VM may grow to three times its base; a batch VM keeps what it has.
 GROWTH = 3.0
+NO_COST: Mapping[str, float] = MappingProxyType({})
 
 
 def scene(
@@ -20,11 +21,11 @@ def scene(
     database: Path,
     uris: dict[str, str],
     migration_uris: dict[str, str],
-    cost: RequestCost = RequestCost(),
+    cost_ms: Mapping[str, float] = NO_COST,
 ) -> Settings:
     """Settings for the lab: its switches, links, virtual IPs, hosts and VMs; behaviour is left at its defaults.
 
-    `cost` is what requests of its interactive services cost, where that is known.
+    `cost_ms` says what requests of its interactive services cost, where that is known.
     """
     return Settings.model_validate(
         {
@@ -42,7 +43,9 @@ def scene(
                 }
                 for host in layout.hypervisors
             ],
-            "vm": [_vm(vm) | (asdict(cost) if vm.service is not None and vm.priority > 0 else {}) for vm in layout.vms],
+            "vm": [
+                _vm(vm) | (dict(cost_ms) if vm.service is not None and vm.priority > 0 else {}) for vm in layout.vms
+            ],
         }
     )
 

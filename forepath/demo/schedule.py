@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backtest.whatif import RequestCost
 from cpdb import MBIT
 from forepath.demo.layout import LabLayout
 
@@ -169,11 +168,11 @@ def _cpu_ms(character: Character, size: int) -> float:
     return spare * size / character.request_bytes
 
 
-def nominal_cost(schedule: Schedule) -> RequestCost:
-    """The same as `request_cpu_s` of all its requests, by connection and by megabyte."""
+def nominal_ms(schedule: Schedule) -> dict[str, float]:
+    """The same as `request_cpu_s` of all its requests, as settings say it: by connection and by megabyte."""
     sample = next((one for requests in schedule.requests.values() for one in requests if one.bytes), None)
     by_byte = sample.cpu_ms / sample.bytes if sample else 0.0
-    return RequestCost(_FIXED_MS, 1e6 * by_byte + 1e3 * _MS_PER_KB)
+    return {"cpu_ms_per_connection": _FIXED_MS, "cpu_ms_per_mb": 1e6 * by_byte + 1e3 * _MS_PER_KB}
 
 
 def request_cpu_s(request: Request) -> float:

@@ -35,7 +35,7 @@ from forepath.demo.layout import LabLayout
 from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import TIMEOUT_S, at_unix
 from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import WARM_UP, JudgedWindow, Phases, PolicySegment, Schedule, make_schedule, nominal_cost
+from forepath.demo.schedule import WARM_UP, JudgedWindow, Phases, PolicySegment, Schedule, make_schedule, nominal_ms
 from forepath.demo.screen import Screen, state_table
 from forepath.settings import Settings, declare
 from predictor import PredictorConfig
@@ -63,7 +63,7 @@ class SimulatedTrial:
         self.layout, self.screen, self.directory = LabLayout(), screen, directory.resolve()
         self.schedule = make_schedule(seed, scenario, rehearsal.phases, self.layout)
         uris = {host.name: f"simulated:///{host.name}" for host in self.layout.hypervisors}
-        self.settings = scene(self.layout, self.directory / "cpdb.db", uris, {}, nominal_cost(self.schedule))
+        self.settings = scene(self.layout, self.directory / "cpdb.db", uris, {}, nominal_ms(self.schedule))
         self._predictor = rehearsal.predictor
 
     def run(self) -> TrialResult:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from backtest.whatif import ReplayPolicy, recorded_durations
@@ -15,7 +15,7 @@ from forepath.demo.cpu_need import Price, Span, account, offered, price, rooms
 from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import at_unix, delivered_share, read_played, read_samples, shortage, summarise
 from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import WARM_UP, Phases, Schedule, make_schedule, nominal_cost
+from forepath.demo.schedule import WARM_UP, Phases, Schedule, make_schedule, nominal_ms
 from forepath.demo.screen import Screen, state_table
 from forepath.demo.simulated import replay_task, replay_trial
 from forepath.settings import Settings, declare
@@ -61,7 +61,7 @@ class RealTrial:
 
     def _declare(self) -> None:
         database = self.directory / "cpdb.db"
-        cost = nominal_cost(self.schedule)
+        cost = nominal_ms(self.schedule)
         settings = self.settings = scene(self.lab.layout, database, self.lab.uris, self.lab.migration_uris, cost)
         (self.directory / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.schedule.save(self.directory / "schedule.json")
@@ -153,8 +153,7 @@ class RealTrial:
     def replay(self, price: Price, policies: Sequence[ReplayPolicy] = tuple(ReplayPolicy)) -> ReplayedTrial:
         """What a replay makes of the traffic that was played, with the CPU and the lead times that were measured."""
         assert self.store is not None and self.settings is not None
-        nominal = nominal_cost(self.schedule)
-        paid = {name: price.factor * ms for name, ms in asdict(nominal).items()}
+        paid = {name: price.factor * ms for name, ms in nominal_ms(self.schedule).items()}
         vms = [vm.model_copy(update=paid) if vm.cpu_ms_per_connection else vm for vm in self.settings.vm]
         settings = self.settings.model_copy(update={"vm": tuple(vms)})
         task = replay_task(self.schedule, settings, self.directory, price.idle_cores)
