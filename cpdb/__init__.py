@@ -26,6 +26,7 @@ from cpdb.errors import (
     StoreRefused,
     StoreUnreachable,
 )
+from cpdb.exposition import Durations, Figures, FiguresCollector, MetricSpec, MetricsSection, serve_metrics
 from cpdb.forecasts import (
     NO_MODEL,
     UNTRUSTED,
@@ -239,7 +240,10 @@ __all__ = [
     "DestinationHealth",
     "Dpid",
     "DriverError",
+    "Durations",
     "EventCount",
+    "Figures",
+    "FiguresCollector",
     "FlowKey",
     "Forecast",
     "ForecastBatch",
@@ -261,6 +265,8 @@ __all__ = [
     "Mac",
     "MachineAddress",
     "MachineReport",
+    "MetricSpec",
+    "MetricsSection",
     "News",
     "Node",
     "NodeKind",
@@ -331,6 +337,7 @@ __all__ = [
     "read_unicast",
     "schema_versions",
     "section_of",
+    "serve_metrics",
     "show_mebibytes",
     "show_rate",
     "show_record",

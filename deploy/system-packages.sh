@@ -33,6 +33,7 @@ lz4                        unpacks kernels compressed with lz4
 xz-utils                   unpacks kernel modules where Debian compresses them
 binutils                   strip: keeps the guest's modules small
 postgresql                 the larger database engine, started privately by the tests
+prometheus                 promtool and the server itself, started privately by the tests
 libpq5                     client library of PostgreSQL
 chromium                   the browser in which the page is tested
 chromium-driver            by which tests drive it
@@ -65,3 +66,5 @@ apt-get update -qq
 mkdir -p /etc/postgresql-common/createcluster.d
 echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/forepath.conf
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Nor at the next boot: the tests start their own server.
+if [[ " ${missing[*]} " == *" prometheus "* ]]; then systemctl disable -q prometheus 2>/dev/null || true; fi

@@ -75,6 +75,7 @@ for command in (
     run.run,
     run.predict,
     run.orchestrate,
+    run.metrics,
     status.status,
     status.pairs,
     forecast.forecast,

@@ -192,7 +192,7 @@ def programs(settings_file: Path | None, act: bool) -> list[Program]:
 def changed_programs(before: Settings, after: Settings) -> dict[str, tuple[str, ...]]:
     """Which programs a change of settings is about, and by which tables of the file; `database` is about all."""
     changed = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
-    read = {"controller": {"controller"}, "predictor": {"predictor"}}
+    read = {"controller": {"controller", "metrics"}, "predictor": {"predictor", "metrics"}}
     own = {name: tuple(table for table in changed if table in {*tables, "database"}) for name, tables in read.items()}
     # The orchestrator knows what is declared, and the predictor's horizons.
     own["orchestrator"] = tuple(table for table in changed if table != "controller")

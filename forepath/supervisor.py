@@ -51,6 +51,7 @@ class _Watched:
     started_at: float
     failures: int = 0
     restart_at: float | None = None
+    restarts: int = 0
 
 
 class Supervisor:
@@ -60,7 +61,6 @@ class Supervisor:
         self._programs = programs
         self._logs = log_directory
         self._watched: list[_Watched] = []
-        self._restarts = 0
 
     def run(self, stop: threading.Event, between: Callable[[], None] = lambda: None) -> int:
         """Supervises until `stop` is set; on return every program is gone. Returns how often one was restarted.
@@ -81,7 +81,17 @@ class Supervisor:
                     self._look_after(watched, time.monotonic())
         finally:
             self.stop()
-        return self._restarts
+        return sum(self.restarts.values())
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """How often each program was started again because it had ended."""
+        return {watched.program.name: watched.restarts for watched in self._watched}
+
+    @property
+    def running(self) -> Mapping[str, bool]:
+        """Which programs run now."""
+        return {watched.program.name: watched.restart_at is None for watched in self._watched}
 
     def _start(self, program: Program) -> subprocess.Popen[bytes]:
         if shutil.which(program.argv[0]) is None:
@@ -111,7 +121,7 @@ class Supervisor:
                 raise ForepathError(f"{watched.program.name} cannot run: {self._last_words(watched.program)}")
         elif now >= watched.restart_at:
             watched.process = self._start(watched.program)
-            self._restarts += 1
+            watched.restarts += 1
             watched.started_at = now
             watched.restart_at = None
 

@@ -1,6 +1,6 @@
 """One turn of the loop: settle what ended, look, demand, plan, guard, act or advise, judge."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,7 +14,7 @@ from orchestrator.decide import Decider, Decision, QueueHealth, up_to_date
 from orchestrator.duty import Turn
 from orchestrator.judge.judge import Judge, is_open
 from orchestrator.judge.shortages import ShortageWatch
-from orchestrator.judge.standing import objection, with_standing
+from orchestrator.judge.standing import KindStanding, objection, with_standing
 from orchestrator.observe.gather import Paths
 from orchestrator.plan import Plan
 from orchestrator.proposal import WAITING, Reason, Refusal, Step, record
@@ -83,6 +83,11 @@ class Orchestrator:
         """The world as a plan would see it now. Raises StoreError."""
         recent = self._decider.recent(now)
         return up_to_date(self._decider.look(now, self._executor.in_flight(), recent), recent)
+
+    @property
+    def standings(self) -> Mapping[str, KindStanding]:
+        """Where each kind of action stands by the verdicts so far."""
+        return self._decider.standings.known
 
     def _queue_health(self, now: Seconds) -> QueueHealth:
         if self._queues is None:

@@ -17,9 +17,9 @@ def run(
     cycle_s: Seconds,
     stop: threading.Event,
     clock: Callable[[], Seconds] = time.time,
-    told: Callable[[CycleReport], None] = lambda _report: None,
+    told: Callable[[CycleReport | None], None] = lambda _report: None,
 ) -> int:
-    """Cycles until `stop` is set, then closes; `told` hears of every good cycle. Returns how many cycles failed."""
+    """Cycles until `stop` is set, then closes; `told` hears of every cycle, None: it failed. Returns how many did."""
     failed = 0
     due = clock()
     while not stop.is_set():
@@ -28,9 +28,11 @@ def run(
             told(orchestrator.cycle(clock()))
         except ForepathError as error:
             failed += 1
+            told(None)
             LOG.warning("cycle failed", error=str(error), failed=failed)
         except Exception:  # one bad cycle must not end the loop
             failed += 1
+            told(None)
             LOG.exception("cycle failed", failed=failed)
         due = max(due + cycle_s, clock())  # a late cycle is not made up for by a burst
         stop.wait(max(0.0, due - clock()))

@@ -14,10 +14,11 @@ from predictor.service.loop import run
 from predictor.service.tiers import FAST, SLOW, Tiers, tier_of
 from predictor.service.workers import use_one_thread
 from predictor.trust.activity import rolling_probabilities
-from predictor.trust.scores import ModelScore, summarise_scores
+from predictor.trust.scores import BLENDED, ModelScore, summarise_scores
 
 __all__ = [
     "BASELINES",
+    "BLENDED",
     "FAST",
     "MODELS",
     "SLOW",

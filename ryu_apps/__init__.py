@@ -11,10 +11,12 @@ from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
 from ryu_apps.services.pairs import choose
 from ryu_apps.settings import ControllerSection, ControllerSettings, listen_problem
+from ryu_apps.status.metrics import CONTROLLER_METRICS
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [
+    "CONTROLLER_METRICS",
     "Attachment",
     "ControllerSection",
     "ControllerSettings",

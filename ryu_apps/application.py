@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cpdb import Figures, serve_metrics
 from ryu_apps.database import Database
 from ryu_apps.declared import Declared
 from ryu_apps.framework import (
@@ -19,6 +20,7 @@ from ryu_apps.framework import (
 )
 from ryu_apps.settings import load_controller
 from ryu_apps.status.alarms import EventCountPublisher
+from ryu_apps.status.metrics import controller_figures
 from ryu_apps.switch.connections import harden
 from ryu_apps.switch.errors import SwitchError, SwitchErrors, refusals, unmatched
 from ryu_apps.switch.wire import Wire
@@ -41,7 +43,7 @@ class SwitchApp(RyuApp):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = load_controller()
-        self.settings = settings.controller
+        self.settings, self._metrics = settings.controller, settings.metrics
         harden(self.settings.connections)
         self.loops = Loops()
         self.database = Database(settings, self.loops, self.declare)
@@ -57,6 +59,7 @@ class SwitchApp(RyuApp):
         # What is loaded by now stays: looking through it for garbage would only hold everybody up.
         gc.freeze()
         self.database.start()
+        serve_metrics(self._metrics, "controller", self._figures)
         self.loops.every(WATCH_EVERY_S, "watching the switches' counters", self.watch)
         return super().start()
 
@@ -80,8 +83,13 @@ class SwitchApp(RyuApp):
     def watch(self, now: Seconds) -> None:
         """Once a second: what the counters themselves are worth, and what went wrong so far."""
         self.collector.watch(now)
-        counts = {place: count for source in self.counts for place, count in source().items()}
-        self.writer.offer(self._publisher.news(counts, now), now)
+        self.writer.offer(self._publisher.news(self._all_counts(), now), now)
+
+    def _all_counts(self) -> dict[tuple[str, str], int]:
+        return {place: count for source in self.counts for place, count in source().items()}
+
+    def _figures(self) -> Figures:
+        return controller_figures(self.wires, self.writer, self.collector, self._all_counts())
 
     def _own_counts(self) -> dict[tuple[str, str], int]:
         spool = self.writer.spool

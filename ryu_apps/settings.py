@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from cpdb import FILE_VARIABLE, Address, DatabaseSection, Section, SettingsError, read_settings
+from cpdb import FILE_VARIABLE, Address, DatabaseSection, MetricsSection, Section, SettingsError, read_settings
 
 GROUP = "forepath"
 EXAMPLE_AGENTS = "agents = { leaf1 = '10.0.0.2' }"
@@ -137,6 +137,7 @@ class ControllerSettings(Section):
 
     database: DatabaseSection = DatabaseSection()
     controller: ControllerSection = ControllerSection()
+    metrics: MetricsSection = MetricsSection()
 
     @model_validator(mode="after")
     def _sound(self) -> "ControllerSettings":

@@ -14,9 +14,11 @@ import typer
 
 import orchestrator as orchestrator_room
 import predictor as predictor_room
-from cpdb import ForepathError, RetentionPolicy, SettingsError, Store, open_store
+from cpdb import Figures, ForepathError, RetentionPolicy, SettingsError, Store, open_store, serve_metrics
 from forepath import processes
 from forepath.commands.pause import pause_warnings, stop_file
+from forepath.metrics.loops import LOADED, RESTARTS, RUNNING, OrchestratorTally, PredictorTally
+from forepath.metrics.stored import StoredFigures
 from forepath.output import JsonOption, SettingsOption, console, emit
 from forepath.settings import Settings, declare, load_settings
 from forepath.supervisor import Supervisor, reload_on_hangup, stop_on_signals
@@ -46,7 +48,9 @@ def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
     store = open_store(effective.database.url)
     declare(effective, store)
     config = processes.predictor_config(effective)
-    failed = predictor_room.run(store, config, config.cycle_s, stop)
+    tally = PredictorTally()
+    serve_metrics(effective.metrics, "predictor", tally.figures)
+    failed = predictor_room.run(store, config, config.cycle_s, stop, lambda report: tally.add(report, time.time()))
     store.close()
     emit({"command": "predict", "began_at": began_at, "ended_at": time.time(), "failed_cycles": failed}, json)
 
@@ -70,9 +74,13 @@ def orchestrate(
     config = processes.orchestrator_config(effective, act or None, policy)
     decider = processes.make_orchestrator(config, store, time.time)
     count: Counter[str] = Counter(cycles=0, issued=0, advised=0)
+    tally = OrchestratorTally(config.act)
+    serve_metrics(effective.metrics, "orchestrator", tally.figures)
 
-    def told(report: orchestrator_room.CycleReport) -> None:
-        count.update(cycles=1, issued=len(report.issued), advised=len(report.advised))
+    def told(report: orchestrator_room.CycleReport | None) -> None:
+        tally.add(report, decider.standings, time.time())
+        if report is not None:
+            count.update(cycles=1, issued=len(report.issued), advised=len(report.advised))
 
     failed = orchestrator_room.run(decider, config.timing.cycle_s, stop, told=told)
     store.close()
@@ -111,6 +119,9 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
             wanted.clear()
             reloading.reload()
 
+    store = open_store(effective.database.url)
+    stored = StoredFigures(store, effective.metrics.top)
+    serve_metrics(effective.metrics, "metrics", lambda: {**stored.figures(), **run_figures(supervisor, reloading)})
     with retaining(effective, stop):
         restarts = supervisor.run(stop, reload)
     summary = {"command": "run", "programs": names, "act": act or effective.orchestrator.act, "began_at": began_at}
@@ -124,6 +135,7 @@ class Reloading:
     settings: Settings
     file: Path | None
     supervisor: Supervisor
+    sound: bool = True
 
     def reload(self) -> None:
         """Reads the file again; says in the log what became of it."""
@@ -137,14 +149,38 @@ class Reloading:
             declare(new, store)
             store.close()
         except ForepathError as error:
+            self.sound = False
             log.error("settings not reloaded, the old stay in force", reason=str(error))
             return
         # Switches would lose their connection; they go on with what they hold, but nobody would change it.
         if changed.pop("controller", None):
             log.warning("[controller] is read at the next start of forepath run")
-        self.settings = new
+        self.settings, self.sound = new, True
         self.supervisor.renew(list(changed))
         log.info("settings reloaded", renewed=sorted(changed))
+
+
+def run_figures(supervisor: Supervisor, reloading: Reloading) -> Figures:
+    """What `forepath run` knows of its programs: whether they run, and by which settings."""
+    return {
+        LOADED: {(): reloading.sound},
+        RUNNING: {(name,): up for name, up in supervisor.running.items()},
+        RESTARTS: {(name,): count for name, count in supervisor.restarts.items()},
+    }
+
+
+def metrics(settings: SettingsOption = None) -> None:
+    """Serve Prometheus what the database knows, until interrupted; `forepath run` does it by itself.
+
+    Controller, predictor and orchestrator each serve their own figures on the ports before. Examples:
+        forepath metrics
+        forepath metrics --settings lab.toml
+    """
+    stop, effective = stop_on_signals(), load_settings(settings)
+    store = open_store(effective.database.url, create=False)
+    if serve_metrics(effective.metrics, "metrics", StoredFigures(store, effective.metrics.top).figures) is None:
+        raise SettingsError("no metrics are served; set [metrics] port to one of four free ports in a row")
+    stop.wait()
 
 
 @contextmanager

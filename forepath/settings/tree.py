@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from cpdb import DatabaseSection, Section, read_settings
+from cpdb import DatabaseSection, MetricsSection, Section, read_settings
 from forepath.settings.places import Claim, link_problems, named_twice, place_problems
 from forepath.settings.sections import (
     HostSection,
@@ -25,8 +25,20 @@ from ryu_apps import ControllerSection
 NAMED = ("node", "virtual_ip", "host", "vm", "tenant")
 
 
-class DeclaredTables(Section):
-    """What is declared about the network and the machines; tables are named in the singular, like [[link]]."""
+class BehaviourTables(Section):
+    """How forepath shall behave, whatever network it is."""
+
+    database: DatabaseSection = DatabaseSection()
+    controller: ControllerSection = ControllerSection()
+    predictor: PredictorSection = PredictorSection()
+    orchestrator: OrchestratorSection = OrchestratorSection()
+    routing: RouteSettings = RouteSettings()
+    web: WebSection = WebSection()
+    metrics: MetricsSection = MetricsSection()
+
+
+class Settings(BehaviourTables):
+    """Everything, with defaults; tables of what is declared are named in the singular, like [[link]]."""
 
     node: tuple[NodeSection, ...] = ()
     link: tuple[LinkSection, ...] = ()
@@ -35,17 +47,6 @@ class DeclaredTables(Section):
     vm: tuple[VmSection, ...] = ()
     pool: tuple[PoolSection, ...] = ()
     tenant: tuple[TenantSection, ...] = ()
-
-
-class Settings(DeclaredTables):
-    """Everything, with defaults."""
-
-    database: DatabaseSection = DatabaseSection()
-    controller: ControllerSection = ControllerSection()
-    predictor: PredictorSection = PredictorSection()
-    orchestrator: OrchestratorSection = OrchestratorSection()
-    routing: RouteSettings = RouteSettings()
-    web: WebSection = WebSection()
 
     @model_validator(mode="after")
     def _each_once(self) -> "Settings":

@@ -3,22 +3,31 @@
 import ctypes
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
 from cpdb import Store, StoreError
 from predictor.config import PredictorConfig
+from predictor.service.cycle import PredictorReport
 from predictor.service.tiers import Tiers
 from predictor.service.workers import use_one_thread
 
 log = structlog.get_logger(__name__)
 
 
-def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.Event) -> int:
+def run(
+    store: Store,
+    config: PredictorConfig,
+    cycle_s: float,
+    stop: threading.Event,
+    told: Callable[[PredictorReport | None], None] = lambda _report: None,
+) -> int:
     """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
 
     Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
-    leave out the beginnings that it missed instead of running after them. Returns how many cycles failed.
+    leave out the beginnings that it missed instead of running after them. `told` hears of every cycle,
+    None where it failed. Returns how many did.
     """
     use_one_thread()
     give_back_large_arrays()
@@ -30,9 +39,11 @@ def run(store: Store, config: PredictorConfig, cycle_s: float, stop: threading.E
             try:
                 report = predictor.cycle(store, time.time())
                 store.alarms.tell_refusals("predictor", time.time())
+                told(report)
                 log.debug("cycle", pairs=report.pairs, forecasts=report.forecasts, chosen=dict(report.chosen))
             except Exception as error:  # noqa: BLE001 - the one outer catch of this loop
                 failed += 1
+                told(None)
                 log.error("cycle failed, going on", error=f"{type(error).__name__}: {error}", failed=failed)
             missed = max(0.0, time.monotonic() - next_at) // cycle_s
             next_at += (missed + 1) * cycle_s

@@ -4,11 +4,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Any, Protocol
 
 import structlog
 
-from cpdb import Publisher, RefreshReport
+from cpdb import Durations, Publisher, RefreshReport
 from ryu_apps.framework import kill, ofproto, sleep, spawn
 from ryu_apps.openflow import FlowColumns, PortColumns
 from ryu_apps.rules import PortId
@@ -42,12 +43,16 @@ class _Watch:
     thread: Any = None
     waiting: dict[int, list[Any]] = field(default_factory=dict)
     rounds: int = 0
+    asked_at: Seconds = 0.0
 
 
 class Poller:
     """One green thread a switch. Only answers to own questions count: other applications may ask as well."""
 
-    def __init__(self, every_s: Seconds, flows: FlowFilter) -> None:
+    def __init__(self, every_s: Seconds, flows: FlowFilter, clock: Callable[[], Seconds] = monotonic) -> None:
+        """`clock` only measures how long answers take, into `durations`."""
+        self.durations = Durations()
+        self._clock = clock
         self._every_s = every_s
         self._flows = flows
         self._watches: dict[int, _Watch] = {}
@@ -71,7 +76,7 @@ class Poller:
             if not watch.waiting or watch.rounds >= MAX_ROUNDS:
                 watch.rounds = 0
                 asked = (wire.ask_rules(self._flows.cookie, self._flows.mask, self._flows.table), wire.ask_ports())
-                watch.waiting = {xid: [] for xid in asked}
+                watch.waiting, watch.asked_at = {xid: [] for xid in asked}, self._clock()
             watch.rounds += 1
             sleep(self._every_s)
 
@@ -93,6 +98,7 @@ class Poller:
         if message.flags & ofproto.OFPMPF_REPLY_MORE:
             return None
         parts = watch.waiting.pop(message.xid)
+        self.durations.add(self._clock() - watch.asked_at)
         return parts[0] if len(parts) == 1 else type(part).joined(parts)
 
 
@@ -189,6 +195,13 @@ class Collector:
         self._writer = writer
         self._poller = Poller(every_s, flows)
         self._dumped: dict[int, Seconds] = {}
+        # Flow entries answered with so far
+        self.samples = 0
+
+    @property
+    def polls(self) -> Durations:
+        """How long answers took."""
+        return self._poller.durations
 
     def switch_up(self, wire: Wire, now: Seconds) -> None:
         """A switch connected: its counters go on from what was kept, and it is asked from now on."""
@@ -211,6 +224,7 @@ class Collector:
         columns, dpid = self._poller.gather(message), message.datapath.id
         if columns is None:
             return
+        self.samples += len(columns)
         answer = self.attribution.read_entries(dpid, columns, now)
         look = self.accounts.look(dpid, answer.entries, now)
         self.refresh.add(dpid, look.gaps)

@@ -171,8 +171,8 @@ class Writer:
 
     Every batch gets this writer's `name` and the next number, so that it is stored once however often it is sent.
     What the database does not take goes to the `spool` (batches) or waits here (the rest). `lost` counts rows that
-    had to go because the queue was full. `kept` holds dumps of counters: each is on disk before the batch that it
-    covers leaves, so that a kill may lose a batch but never tells one twice.
+    had to go because the queue was full, `written` those that were taken. `kept` holds dumps of counters: each is
+    on disk before the batch that it covers leaves, so that a kill may lose a batch but never tells one twice.
     """
 
     max_rows: int
@@ -181,6 +181,7 @@ class Writer:
     kept: KeptCounters = field(default_factory=lambda: KeptCounters(None))
     run: Run = _here
     lost: int = 0
+    written: int = 0
     _queue: _RowQueue = field(default_factory=_RowQueue)
     _flight: _Flight = field(default_factory=_Flight)
     _seq: int = 0
@@ -216,7 +217,13 @@ class Writer:
         self._queue.put_back(waiting)
         self._flight.since = None
         self.lost += self._queue.shed(self.max_rows)
+        self.written += told
         return told
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait in memory."""
+        return self._queue.size
 
     def _keep(self, dumps: dict[int, bytes]) -> None:
         for dpid, dump in dumps.items():

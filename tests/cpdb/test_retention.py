@@ -216,8 +216,9 @@ def test_each_record_lasts_its_time(store: Store) -> None:
         t = now - 20_000 + more_s
         store.journal.add_plan(PlanRecord(t, t + 60, "open", {}))
         store.journal.add_action(ActionRecord("limit", "c1", {}, "", {}, "", t, ActionTiming(None, 1.0)))
-        t = now - 2000 + more_s
-        store.wanted.reserve(Reservation(f"until {t}", pair, 1e6, (), "test", "", t - 60, t))
+        for key in ("ends", "withdrawn"):
+            store.wanted.reserve(Reservation(f"{key} {t}", pair, 1e6, (), "test", "", t - 60, t))
+        store.wanted.release(f"withdrawn {t}", t)
     retain(store, now, policy)
     tables = (
         "forecast_batches",
@@ -228,12 +229,10 @@ def test_each_record_lasts_its_time(store: Store) -> None:
         "plans",
         "actions",
         "reservations",
+        "past_reservations",
     )
     with store.engine.connect() as connection:
-        left = {
-            name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar()
-            for name in (*tables, "reservations")
-        }
+        left = {name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar() for name in tables}
     assert set(left.values()) == {1}, left
     assert [move.t for move in store.forecasts.moves(0.0)] == [now - 9000 + 60]
 
