@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cpdb import FILE_VARIABLE, ForepathError, show_rate
 
@@ -102,7 +103,8 @@ def table(
     for number, name in enumerate(columns):
         result.add_column(name, justify="left" if number in texts else "right", overflow="fold")
     for row in rows:
-        result.add_row(*row)
+        # Names may hold brackets, which are no markup there.
+        result.add_row(*map(Text, row))
     return result
 
 

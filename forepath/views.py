@@ -26,7 +26,7 @@ from cpdb import (
     read_health,
     show_record,
 )
-from orchestrator import ACTING, ADVISING
+from orchestrator import ACTING, ADVISING, TWICE
 
 RECENT_S = 10.0
 FORECAST_MAX_AGE_S = 30.0
@@ -102,9 +102,13 @@ def link_rates(rows: Iterable[LinkLoad]) -> dict[tuple[str, str], float]:
 
 
 def newest_vm_loads(store: Store, now: float) -> list[VmLoad]:
-    """The newest row of each VM within the last seconds, by name."""
-    newest = {row.vm: row for row in store.facts.loads_at(VmLoad, now, RECENT_S)}
-    return [newest[name] for name in sorted(newest)]
+    """The newest row of each VM within the last seconds, by name; each of several that bear one name."""
+    rows = store.facts.loads_at(VmLoad, now, RECENT_S)
+    newest = {row.vm: row for row in rows}
+    # Two machines of one name are two.
+    twice = {(row.vm, row.host): row for row in rows if newest[row.vm].state == row.state == TWICE}
+    single = [row for row in newest.values() if row.state != TWICE]
+    return sorted([*single, *twice.values()], key=lambda row: (row.vm, row.host))
 
 
 def newest_host_loads(store: Store, now: float) -> list[HostLoad]:

@@ -41,6 +41,7 @@ from orchestrator.config import OrchestratorConfig, OrchestratorSection, RouteSe
 from orchestrator.context import PlanningContext
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.declared import (
+    TWICE,
     GoldenImage,
     HostSpec,
     Manner,
@@ -75,6 +76,7 @@ __all__ = [
     "ADVISING",
     "KINDS",
     "NOT_OBTAINED",
+    "TWICE",
     "Action",
     "Approval",
     "Asker",

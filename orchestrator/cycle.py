@@ -15,6 +15,7 @@ from orchestrator.duty import Turn
 from orchestrator.judge.judge import Judge, is_open
 from orchestrator.judge.shortages import ShortageWatch
 from orchestrator.judge.standing import KindStanding, objection, with_standing
+from orchestrator.machine_alarms import MachineAlarms
 from orchestrator.observe.gather import Paths
 from orchestrator.plan import Plan
 from orchestrator.proposal import WAITING, Reason, Refusal, Step, record
@@ -70,6 +71,7 @@ class Orchestrator:
         self._shortages = ShortageWatch(store, config)
         self._turn = Turn(config, store)
         self._adopted = False
+        self._troubles = MachineAlarms(store)
 
     def observe(self, now: Seconds) -> None:
         """Measures hosts and machines and writes their loads, unless another does. Raises StoreError."""
@@ -78,6 +80,7 @@ class Orchestrator:
         hosts, vms = self._hypervisors.loads(now)
         self._store.facts.add_loads([*hosts, *vms])
         self._store.alarms.tell_refusals(OWNER, now)
+        self._troubles.tell(vms, now)
 
     def world(self, now: Seconds) -> World:
         """The world as a plan would see it now. Raises StoreError."""

@@ -15,6 +15,9 @@ How = Literal["paused", "saved", "defined", "image"]
 HOWS: tuple[How, ...] = ("paused", "saved", "defined", "image")
 # What is observed of machines of pools and of destinations: `kind`; and the words for their states.
 RUNNING, PAUSED, SAVED, OFF, ABSENT = "running", "paused", "saved", "off", "absent"
+# States of machines that are measured and never acted on: one that ended badly, one of two that bear one name, one that
+# no host has, and one that its host says nothing sound about.
+CRASHED, TWICE, MISSING, UNMEASURED = "crashed", "twice", "missing", "unmeasured"
 RESTS_AS: Mapping[How, str] = {"paused": PAUSED, "saved": SAVED, "defined": OFF, "image": ABSENT}
 # How a machine that is in a certain state comes up: one that lost its memory has to start like any other.
 COMES_UP: Mapping[str, How] = {state: how for how, state in RESTS_AS.items()}

@@ -35,6 +35,10 @@ def no_way(_source: str, _destination: str) -> tuple[LinkKey, ...]:
     return ()
 
 
+# So old is what nobody ever measured.
+NO_FACTS_AGE_S = 1e9
+
+
 @dataclass(frozen=True, slots=True)
 class PairState:
     """One pair now. Rates: `bytes_per_s`, `connections_per_s` over the last seconds; `typical_*` over a longer while.

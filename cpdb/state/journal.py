@@ -181,6 +181,7 @@ class Alarms:
 
     def __init__(self, engine: Engine) -> None:
         self._alarms = Repository(engine, alarms, Alarm)
+        self._told_by: set[str] = set()
 
     def raise_(self, items: Sequence[Alarm]) -> None:
         """Opens alarms; one that is open already gets the new detail and time, and a higher count."""
@@ -200,9 +201,13 @@ class Alarms:
     def tell_refusals(self, node: str, now: Seconds) -> None:
         """What this process had to set aside becomes an alarm of `node` while that goes on."""
         fresh, over = refusals_of(self._alarms.engine).news(now)
-        self.raise_([Alarm(SET_ASIDE, what, node, why, now, now, count) for what, (why, count) in fresh.items()])
+        if node not in self._told_by:
+            # What an earlier process had to set aside
+            self._told_by.add(node)
+            over += [one.key for one in self.open() if (one.kind, one.node) == (SET_ASIDE, node)]
         for what in over:
             self.clear(SET_ASIDE, what, node, now)
+        self.raise_([Alarm(SET_ASIDE, what, node, why, now, now, count) for what, (why, count) in fresh.items()])
 
     def open(self) -> list[Alarm]:
         """All open alarms, newest first."""

@@ -3,7 +3,9 @@
 import os
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -97,25 +99,41 @@ def arrival_problem(host: DeclaredHost, others: Sequence[DeclaredHost]) -> str |
     return found and f"{uri}: {found}"
 
 
+@dataclass(frozen=True, slots=True)
+class HostLook:
+    """What a host said: why not, or its machines - name and UUID - and whether each is active."""
+
+    problem: str | None
+    machines: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+
+
 def connection_problem(uri: str, answer_s: float = ANSWER_S) -> str | None:
     """Tries to connect for reading; one line when it fails or takes longer than `answer_s`, None when it works."""
+    return look_at(uri, answer_s).problem
+
+
+def look_at(uri: str, answer_s: float = ANSWER_S) -> HostLook:
+    """Connects for reading, and asks which machines there are."""
     import libvirt
 
-    found: list[str | None] = []
+    found: list[HostLook] = []
 
     def try_it() -> None:
         try:
             libvirt.registerErrorHandler(lambda _context, _error: None, None)
-            libvirt.openReadOnly(uri).close()
-            found.append(None)
+            connection = libvirt.openReadOnly(uri)
+            machines = {(one.name(), one.UUIDString()): bool(one.isActive()) for one in connection.listAllDomains()}
+            connection.close()
+            found.append(HostLook(None, machines))
         except libvirt.libvirtError as error:
-            found.append(explained(error.get_error_message() or str(error)))
+            found.append(HostLook(explained(error.get_error_message() or str(error))))
 
     # libvirt itself waits for minutes; the thread ends by itself some day and holds nothing up.
     thread = threading.Thread(target=try_it, daemon=True, name="connect")
     thread.start()
     thread.join(answer_s)
-    return found[0] if found else f"no answer within {answer_s:g} s; is it switched off, or does a firewall drop it?"
+    silent = f"no answer within {answer_s:g} s; is it switched off, or does a firewall drop it?"
+    return found[0] if found else HostLook(silent)
 
 
 def explained(message: str) -> str:
@@ -124,15 +142,40 @@ def explained(message: str) -> str:
     return next((f"{said}; {tip}" for pattern, tip in HELP if re.search(pattern, said)), said)
 
 
-def host_problems(hosts: Sequence[DeclaredHost]) -> Iterator[str]:
-    """One line for everything that is wrong with the declared hosts' addresses. Needs libvirt-python."""
+def host_problems(hosts: Sequence[DeclaredHost], machines: Sequence[str] = ()) -> Iterator[str]:
+    """One line for everything that is wrong with the declared hosts, and with declared machines on them.
+
+    Needs libvirt-python.
+    """
+    looks: dict[str, HostLook] = {}
     for host in hosts:
-        found = shape_problem(host.uri) or connection_problem(host.uri)
+        found = shape_problem(host.uri)
+        if found is None:
+            looks[host.name] = look_at(host.uri)
+            found = looks[host.name].problem
         if found:
             yield f"host {host.name}: {host.uri}: {found}"
         arriving = arrival_problem(host, [one for one in hosts if one is not host])
         if arriving and not (host.migration_uri is None and found):
             yield f"host {host.name}: {arriving}"
+    yield from machine_problems(looks, len(looks) == len(hosts), machines)
+
+
+def machine_problems(looks: Mapping[str, HostLook], whole: bool, machines: Sequence[str]) -> Iterator[str]:
+    """Declared machines that no host has - where all answered - and names that several machines bear at once."""
+    active: dict[str, dict[str, str]] = defaultdict(dict)
+    for host, look in looks.items():
+        for (name, uuid), runs in look.machines.items():
+            if runs:
+                active[name][uuid] = host
+    for name, own in active.items():
+        if len(own) > 1:
+            where = " and ".join(sorted(own.values()))
+            yield f"vm {name!r}: several machines bear this name, on {where}; none is touched until one is renamed"
+    known = {name for look in looks.values() for name, _ in look.machines}
+    for name in machines if whole and not any(look.problem for look in looks.values()) else ():
+        if name not in known:
+            yield f"vm {name!r}: no declared host has a machine of this name; define it there, or leave it out here"
 
 
 def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
@@ -262,7 +305,7 @@ def _hypervisors(settings: Settings) -> list[str]:
         import libvirt  # noqa: F401 - only whether it is there
     except ImportError:
         return ["libvirt-python is not installed; pip install 'forepath[libvirt]' (needs libvirt's headers)"]
-    return list(host_problems(settings.host))
+    return list(host_problems(settings.host, [one.name for one in settings.vm]))
 
 
 def _programs() -> list[str]:

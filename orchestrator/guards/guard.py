@@ -23,6 +23,7 @@ from orchestrator.context import PlanningContext, links_of
 from orchestrator.machine_actions import Resize
 from orchestrator.plan import Plan
 from orchestrator.proposal import Objection, Refusal, RefusalCode, Step
+from orchestrator.world import NO_FACTS_AGE_S
 
 MINUTE_S = 60.0
 UNSUCCESSFUL = frozenset({OutcomeKind.FAILED, OutcomeKind.REVERTED, OutcomeKind.NOT_REVERTED})
@@ -148,8 +149,14 @@ def _whole_plan(context: PlanningContext) -> Objection | None:
         return Objection(RefusalCode.STOPPED, f"stopped by {stop}; remove that file to go on")
     age_s = context.world.age_s
     if age_s > max_s:
-        return Objection(RefusalCode.STALE, f"stale: the newest facts are {age_s:.1f} s old, {max_s:g} s are allowed")
+        return Objection(RefusalCode.STALE, f"stale: {_how_old(age_s)}, {max_s:g} s are allowed")
     return None
+
+
+def _how_old(age_s: Seconds) -> str:
+    if age_s >= NO_FACTS_AGE_S:
+        return "nothing was measured yet (are switches connected, and do hosts answer? forepath check)"
+    return f"the newest facts are {age_s:.1f} s old"
 
 
 def _objection(

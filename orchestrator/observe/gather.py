@@ -35,7 +35,16 @@ from orchestrator.observe.offered import OfferedBefore
 from orchestrator.observe.pairs import TierIssue, destinations_of, forecasts_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
 from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
-from orchestrator.world import LinkKey, LinkState, NetworkState, Outlook, PairState, WantedState, World
+from orchestrator.world import (
+    NO_FACTS_AGE_S,
+    LinkKey,
+    LinkState,
+    NetworkState,
+    Outlook,
+    PairState,
+    WantedState,
+    World,
+)
 
 FAST, SLOWER = "fast", ("slow", "long")
 SLOW_AGAIN_S = 5.0
@@ -72,7 +81,6 @@ Paths = Callable[[str, str], Sequence[str]]
 Routes = dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]
 SILENT = (0.0, 0.0, 0.0, 0.0)
 FORGET_PAIR_S = 30.0
-NO_FACTS_AGE_S = 1e9
 # Requests that ended so lately are still looked at: what is held for them may have to be given back.
 JUST_OVER_S = 30.0
 

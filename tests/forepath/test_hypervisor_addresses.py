@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from lab_on_paper import Forepath
 
 from forepath.commands.check import arrival_problem, connection_problem, explained, host_problems, shape_problem
 
@@ -140,3 +141,24 @@ def test_hosts_are_named_and_good_ones_are_not_mentioned(tmp_path: Path) -> None
     lines = list(host_problems([good, bad]))
     assert len(lines) == 1
     assert lines[0].startswith("host h2: qemu+unix:///system?socket=/nowhere: ")
+
+
+def test_machines_that_no_host_has_or_that_bear_one_name_are_found(tmp_path: Path, forepath: Forepath) -> None:
+    domain = (
+        "<domain type='test'><name>{}</name><uuid>{}</uuid><memory>65536</memory><os><type>hvm</type></os></domain>"
+    )
+    uuid = "4a3b0000-0000-4000-8000-0000000000{:02d}"
+    hosts = {"hA": [("虚拟机1", 1), ("dup1", 2)], "hB": [("dup1", 3)]}
+    text = ""
+    for host, own in hosts.items():
+        domains = "".join(domain.format(name, uuid.format(number)) for name, number in own)
+        (tmp_path / f"{host}.xml").write_text(f"<node>{domains}</node>", encoding="utf-8")
+        text += f'[[host]]\nname = "{host}"\nuri = "test://{tmp_path}/{host}.xml"\ncpu_cores = 8\nmemory_mib = 1024\n'
+    for name in ("dup1", "nosuchvm", "虚拟机1"):
+        text += f'[[vm]]\nname = "{name}"\ncpu_cores_base = 0.5\ncpu_cores_max = 2\n'
+    (tmp_path / "forepath.toml").write_text(text, encoding="utf-8")
+    problems = forepath("check", "--json", "-").json()["problems"]
+    assert [line for line in problems if line.startswith("vm ")] == [
+        "vm 'dup1': several machines bear this name, on hA and hB; none is touched until one is renamed",
+        "vm 'nosuchvm': no declared host has a machine of this name; define it there, or leave it out here",
+    ]

@@ -43,9 +43,13 @@ class Raw:
     looks: int | None = 3
     wanted: int = 0
     cpu_ns: int = 0
+    named: str = "vm1"
 
     def name(self) -> str:
-        return "vm1"
+        return self.named
+
+    def UUIDString(self) -> str:  # noqa: N802 - libvirt's name
+        return "4a3b0000-0000-4000-8000-000000000001"
 
     def vcpusFlags(self, flags: int) -> int:  # noqa: N802 - libvirt's name
         if flags & GUEST:
@@ -115,6 +119,7 @@ class Answering:
     cpu_ns: int = 0
     # What it answers to who does not want to wait
     refusing: Exception | None = None
+    machine: str = "vm1"
 
     def getAllDomainStats(self, _wanted: int, flags: int) -> list[tuple[Any, dict[str, Any]]]:  # noqa: N802
         if self.refusing is not None and flags & libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT:
@@ -124,7 +129,7 @@ class Answering:
                 time.sleep(0.01)
         self.cpu_ns += 500_000_000
         stats = {"cpu.time": self.cpu_ns, "vcpu.current": 1, "balloon.current": 131_072}
-        return [(Measured(), stats)]
+        return [(Measured(named=self.machine), stats)]
 
 
 class Measured(Raw):
@@ -153,7 +158,7 @@ class Ready(Connections):
 
 @pytest.fixture
 def two() -> Iterator[dict[str, Answering]]:
-    made = {"h1": Answering(), "h2": Answering()}
+    made = {"h1": Answering(), "h2": Answering(machine="vm2")}
     yield made
     for one in made.values():
         one.held.clear()

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,15 @@ import structlog
 from cpdb import MIB, BytesPerS, DriverError, HostLoad, Seconds, VmLoad
 from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import Domain, TimedCall, reported
+from orchestrator.act.libvirt.identity import Identity, MachineSample, state_of
 from orchestrator.act.libvirt.memory import STALE_STATISTICS_S, ask_statistics, used_bytes
-from orchestrator.declared import HostSpec, VmSpec
+from orchestrator.declared import (
+    MISSING,
+    RUNNING,
+    UNMEASURED,
+    HostSpec,
+    VmSpec,
+)
 
 NANOSECONDS = 1e9
 
@@ -140,23 +147,13 @@ ASK_STATISTICS_AGAIN_S = 30.0
 BALLOON = "balloon."
 
 
-@dataclass(frozen=True, slots=True)
-class MachineSample:
-    """What one look at one machine brought."""
-
-    name: str
-    stats: Mapping[str, Any]
-    vcpus: int
-    cores_limit: float
-    memory_kib: int
-
-
 @dataclass(slots=True)
 class MachineMeter:
     """Measures use between two looks. Thread-safe for `heard` and `forget`; `loads` is called by one thread."""
 
     connections: Connections
     spec: Callable[[str], VmSpec | None]
+    declared: Collection[str] = ()
     _before: dict[tuple[str, str], MachineCounters] = field(default_factory=dict)
     _limits: dict[tuple[str, str, int], tuple[Seconds, int, float]] = field(default_factory=dict)
     _asked_statistics: dict[tuple[str, str], Seconds] = field(default_factory=dict)
@@ -165,22 +162,27 @@ class MachineMeter:
     _aside: dict[str, TimedCall[None]] = field(default_factory=dict)
     _careful: set[str] = field(default_factory=set)
     _gone: dict[tuple[str, str], str] = field(default_factory=dict)
+    _identity: Identity = field(default_factory=Identity)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     dirtying: Dirtying = field(default_factory=Dirtying)
 
     def loads(self, now: Seconds) -> tuple[list[HostLoad], list[VmLoad]]:
-        """Use of all hosts that answered in time, and machines that stopped since, as such.
+        """Use of all hosts that answered in time; machines that stopped since, or are not as they should be, as such.
 
         A machine's first sample on a host has nothing to be compared with, so it is left out, and the host with it.
         """
         hosts: list[HostLoad] = []
         machines: list[VmLoad] = []
-        for host, seen in self._looks(now).items():
+        looks = self._looks(now)
+        for host, seen in self._identity.one_of_each(looks).items():
             own = [self._load(host, one, now) for one in seen]
             known = [one for one in own if one is not None]
             machines.extend(known)
             if len(known) == len(own):
                 hosts.append(_host_load(self.connections.hosts[host], known, now))
+        if len(looks) == len(self.connections.hosts):
+            there = {one.name for seen in looks.values() for one in seen}
+            machines += [_not_measured(name, "", MISSING, now) for name in self.declared if name not in there]
         return hosts, [*machines, *self._stopped({one.vm for one in machines}, now)]
 
     def heard(self, event: MachineEvent) -> None:
@@ -204,7 +206,7 @@ class MachineMeter:
         with self._lock:
             gone, self._gone = self._gone, {}
         found = ((host, vm, state) for (host, vm), state in gone.items() if vm not in running)
-        return [VmLoad(vm, host, now, state, 0.0, 0.0, 0, 0, 0) for host, vm, state in found]
+        return [_not_measured(vm, host, state, now) for host, vm, state in found]
 
     # -- asking
 
@@ -233,7 +235,18 @@ class MachineMeter:
         connection = self.connections.of(host)
         domains = self._statistics(connection, host)
         self._ask_aside(host, domains, now)
-        return [self._seen(host, Domain(raw, raw.name()), stats, now) for raw, stats in domains]
+        return [self._seen_or_not(host, Domain(raw, raw.name()), stats, now) for raw, stats in domains]
+
+    def _seen_or_not(self, host: str, domain: Domain, stats: Mapping[str, Any], now: Seconds) -> MachineSample:
+        """One that cannot be measured keeps no other from being."""
+        uuid = domain.raw.UUIDString()
+        try:
+            if (state := state_of(stats)) != RUNNING:
+                return MachineSample(domain.name, stats, uuid, state, 0, 0.0, int(stats.get("balloon.current", 0)))
+            return self._seen(host, domain, stats, now)
+        except (DriverError, LookupError, ValueError, TypeError) as error:
+            LOG.debug("machine not measured", host=host, vm=domain.name, error=str(error))
+            return MachineSample(domain.name, stats, uuid, UNMEASURED, 0, 0.0, 0)
 
     def _ask_aside(self, host: str, domains: Sequence[tuple[Any, Mapping[str, Any]]], now: Seconds) -> None:
         """What waits until a guest is free may wait for ever for one that hangs: nobody waits along."""
@@ -242,7 +255,7 @@ class MachineMeter:
             self._aside[host] = TimedCall(lambda: self._questions(host, domains, now))
 
     def _questions(self, host: str, domains: Sequence[tuple[Any, Mapping[str, Any]]], now: Seconds) -> None:
-        known = [(raw, raw.name(), stats) for raw, stats in domains]
+        known = [(raw, raw.name(), stats) for raw, stats in domains if state_of(stats) == RUNNING]
         self.dirtying.ask(host, [(raw, name) for raw, name, _ in known if _movable(self.spec(name))], now)
         for raw, name, stats in known:
             self._fresh_statistics(host, Domain(raw, name), stats, now)
@@ -251,26 +264,23 @@ class MachineMeter:
         import libvirt
 
         wanted = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
-        wanted |= libvirt.VIR_DOMAIN_STATS_INTERFACE
+        wanted |= libvirt.VIR_DOMAIN_STATS_INTERFACE | libvirt.VIR_DOMAIN_STATS_STATE
         wanted |= libvirt.VIR_DOMAIN_STATS_DIRTYRATE if self.dirtying.awaited(host) else 0
-        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING
         with reported(f"{host}: statistics"):
             try:
                 # A machine that somebody else is busy with is asked for what needs no waiting.
-                return list(
-                    connection.getAllDomainStats(wanted, flags | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
-                )
+                return list(connection.getAllDomainStats(wanted, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT))
             except libvirt.libvirtError as error:
                 if error.get_error_code() not in (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED):
                     raise
-            return list(connection.getAllDomainStats(wanted, flags))
+            return list(connection.getAllDomainStats(wanted, 0))
 
     def _seen(self, host: str, domain: Domain, stats: Mapping[str, Any], now: Seconds) -> MachineSample:
         plugged = int(stats.get("vcpu.current", 0))
         vcpus, limit = self._limit(host, domain, plugged, now)
         memory = int(stats.get("balloon.current", 0)) or domain.memory_kib()
         self.dirtying.note(domain.name, stats, now)
-        return MachineSample(domain.name, stats, vcpus, limit, memory)
+        return MachineSample(domain.name, stats, domain.raw.UUIDString(), RUNNING, vcpus, limit, memory)
 
     def _limit(self, host: str, domain: Domain, plugged: int, now: Seconds) -> tuple[int, float]:
         """vCPUs in use and the limit in cores; asked again now and then, and whenever something was changed."""
@@ -300,6 +310,9 @@ class MachineMeter:
     # -- counting
 
     def _load(self, host: str, seen: MachineSample, now: Seconds) -> VmLoad | None:
+        if seen.state != RUNNING:
+            self._before.pop((host, seen.name), None)
+            return _not_measured(seen.name, host, seen.state, now, seen.memory_kib << 10)
         counters, key = MachineCounters.of(seen.stats, now), (host, seen.name)
         before, self._before[key] = self._before.get(key), counters
         grown = counters.growth(before)
@@ -309,7 +322,7 @@ class MachineMeter:
         memory = seen.memory_kib << 10
         used = self._memory_used(f"{host}/{seen.name}", seen.stats, grown.now)
         return VmLoad(
-            seen.name, host, grown.now, "running", grown.cores, seen.cores_limit, seen.vcpus,
+            seen.name, host, grown.now, RUNNING, grown.cores, seen.cores_limit, seen.vcpus,
             memory if used is None else used, memory, grown.rx_bytes_per_s, grown.tx_bytes_per_s,
             self.dirtying.rate(seen.name, grown.now),
         )  # fmt: skip
@@ -321,6 +334,10 @@ class MachineMeter:
             self._used[key] = now, found
         at, last = self._used.get(key, (float("-inf"), 0))
         return last if 0 <= now - at <= STALE_STATISTICS_S else None
+
+
+def _not_measured(vm: str, host: str, state: str, now: Seconds, memory_bytes: int = 0) -> VmLoad:
+    return VmLoad(vm, host, now, state, 0.0, 0.0, 0, memory_bytes, memory_bytes)
 
 
 def _movable(spec: VmSpec | None) -> bool:
