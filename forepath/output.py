@@ -108,6 +108,16 @@ def table(
     return result
 
 
+def on_one_line(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int, width: int) -> list[list[str]]:
+    """The rows with one column cut, so that each takes one line of a table that is `width` characters wide."""
+    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
+    room = max(12, width - sum(widths) + widths[column] - 3 * (len(columns) - 1))
+    return [
+        [f"{cell[: room - 1].rstrip()}…" if at == column and len(cell) > room else cell for at, cell in enumerate(row)]
+        for row in rows
+    ]
+
+
 def rate(bytes_per_s: float | None) -> str:
     """A rate as people in networking read it: Mbit/s."""
     return "-" if bytes_per_s is None else show_rate(bytes_per_s, 2)

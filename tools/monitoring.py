@@ -17,7 +17,6 @@ from ryu_apps import CONTROLLER_METRICS
 
 ROOT = Path(__file__).parent.parent
 PAGE, DASHBOARD = ROOT / "docs" / "monitoring.md", ROOT / "deploy" / "grafana" / "forepath.json"
-BEGIN, END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->\n"
 CATALOGUE: Mapping[str, tuple[MetricSpec, ...]] = {
     "controller": CONTROLLER_METRICS,
     "predictor": PREDICTOR_METRICS,
@@ -132,10 +131,16 @@ def metric_table() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def with_part(page: str, name: str, part: str) -> str:
+    """The page with this between the marks of that name."""
+    begin, end = (f"<!-- {name}: {word} -->\n" for word in ("begin", "end"))
+    head, _, rest = page.partition(begin)
+    return f"{head}{begin}\n{part}\n{end}{rest.partition(end)[2]}"
+
+
 def page_text(before: str) -> str:
-    """The page with the table as it is now between its marks."""
-    head, _, rest = before.partition(BEGIN)
-    return f"{head}{BEGIN}\n{metric_table()}\n{END}{rest.partition(END)[2]}"
+    """The page with the tables as they are now."""
+    return with_part(before, "metrics", metric_table())
 
 
 def expressions() -> Iterator[str]:

@@ -11,7 +11,7 @@ import typer
 from cpdb import ActionRecord, OutcomeKind, SettingsError, Store, open_store
 from forepath import processes
 from forepath.moments import MomentOption, moment
-from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, span, table
+from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, on_one_line, span, table
 from forepath.settings import declare, load_settings
 from orchestrator import KINDS, LeadRow, described, explained, kept, lead_rows, passed, promised
 from orchestrator import explain as explain_lines
@@ -82,6 +82,7 @@ def explain(
     action: Annotated[int | None, typer.Argument(help="Number of the action")] = None,
     last: Annotated[bool, typer.Option("--last", help="The last action that was tried")] = False,
     policy: Annotated[str | None, typer.Option("--policy", help="With --last: only actions of this policy")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every line, not only the first dozen that matter")] = False,
     settings: SettingsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -89,6 +90,7 @@ def explain(
 
     Examples:
         forepath explain --last
+        forepath explain 17 --all
         forepath explain 17 --json -
     """
     if (action is None) == (not last):
@@ -101,7 +103,21 @@ def explain(
     steps = passed(store.workflow.steps_of(record.id or 0))
     if not emit(explained(record) | {"steps": steps}, json):
         lines = [*explain_lines(record), *(f"step: {one}" for one in steps)]
-        console.print("\n".join(lines), markup=False, highlight=False)
+        text = "\n".join(lines if every else in_short(lines))
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def in_short(lines: Sequence[str], most: int = 12) -> list[str]:
+    """At most so many lines: what else was considered goes first, then steps, and a last line says how many went."""
+    if len(lines) <= most:
+        return list(lines)
+    # The sort keeps the order of lines that matter alike.
+    ranked = sorted(
+        range(len(lines)),
+        key=lambda at: lines[at].startswith(("step: ", "at link ")) + 2 * lines[at].startswith("not: "),
+    )
+    shown = sorted(ranked[: most - 1])
+    return [*(lines[at] for at in shown), f"and {len(lines) - most + 1} more lines: --all shows them"]
 
 
 def last_action(store: Store, policy: str | None = None) -> ActionRecord | None:
@@ -126,6 +142,9 @@ def actions(
     lead_times: Annotated[
         bool, typer.Option("--lead-times", help="How long each kind took, by host, size and load, instead")
     ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Whole sentences, promises and how early, on several lines")
+    ] = False,
     at: MomentOption = None,
     settings: SettingsOption = None,
     json: JsonOption = None,
@@ -137,7 +156,7 @@ def actions(
     Examples:
         forepath actions
         forepath actions --since 10m --outcome failed
-        forepath actions --since 10m --at last
+        forepath actions --since 10m --at last --wide
         forepath actions --since 1d --kind migrate_vm --json -
     """
     store = open_store(load_settings(settings).database.url, create=False)
@@ -156,7 +175,13 @@ def actions(
     if emit({"since": now - since, "now": now, "total": len(found), **counts, "actions": shown}, json):
         return
     columns = ["no.", "issued", "action", "outcome", "ready", "promise", "verdict"]
-    rows = [_row(one, now) for one in found[:top]]
+    rows: list[Any] = [_row(one, now) for one in found[:top]]
+    if not wide:
+        columns = ["no.", "issued", "action", "outcome", "verdict"]
+        rows = [
+            (str(one.id), ago(now, one.issued_at), described(one), one.outcome.value, kept(one)) for one in found[:top]
+        ]
+        rows = on_one_line(columns, rows, columns.index("action"), console.width)
     console.print(table(f"actions of the last {span(since)}", columns, rows, texts=range(1, len(columns))))
     if found:
         console.print(_summed(found, counts, top), markup=False)

@@ -110,18 +110,18 @@ def _show(result: TrialResult, json: str | None) -> None:
         return
     console.print(tables(result, console.width))
     _explain_last()
-    for part in whatif_lines(result):
+    for part in whatif_lines(result, console.width):
         console.print(part, markup=False, highlight=False)
 
 
 def _explain_last() -> None:
-    from forepath.commands.decisions import last_action
+    from forepath.commands.decisions import in_short, last_action
     from orchestrator import explain
 
     store = open_store(f"sqlite:///{RUN_DIRECTORY.resolve()}/cpdb.db", create=False)
     record = last_action(store, policy="predictive")
     if record is not None:
         console.print(f"\n$ forepath explain --last --policy predictive --settings {RUN_DIRECTORY}/forepath.toml")
-        console.print("\n".join(explain(record)), markup=False, highlight=False)
+        console.print("\n".join(in_short(explain(record))), markup=False, highlight=False)
     store.close()
     console.print(f"\nits recording: forepath status --at last --settings {RUN_DIRECTORY}/forepath.toml", markup=False)

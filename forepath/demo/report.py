@@ -10,7 +10,7 @@ from rich.table import Table
 from cpdb import ActionRecord, OutcomeKind
 from forepath.demo.cpu_need import CpuAccount, Price
 from forepath.demo.schedule import JudgedWindow
-from forepath.output import table
+from forepath.output import on_one_line, table
 
 POLICIES = ("static", "reactive", "predictive", "oracle")
 # From this many columns on there is room for each action's reason; else `forepath explain NUMBER` tells it.
@@ -131,20 +131,22 @@ def tables(result: TrialResult, width: int) -> Group:
     made = "SIMULATED switches and machines" if result.simulated else "measured in the lab"
     title = f"during surges, {made} (seed {result.seed}, {result.scenario})"
     return Group(
-        _policy_table(title, result.policies),
+        _policy_table(title, result.policies, width),
         *_price_line(result),
         "",
-        _action_table(result, width >= WIDE),
+        _action_table(result, width),
     )
 
 
-def whatif_lines(result: TrialResult) -> Iterator[Table | str]:
+def whatif_lines(result: TrialResult, width: int) -> Iterator[Table | str]:
     """What a replay says of the same traffic; beside measured figures also those that it simulates."""
     if (replayed := result.replayed) is None:
         return
     yield ""
     if not result.simulated:
-        yield _policy_table("what if: the same traffic, replayed on simulated switches and machines", replayed.policies)
+        yield _policy_table(
+            "what if: the same traffic, replayed on simulated switches and machines", replayed.policies, width
+        )
     found = replayed.document
     costs = ", ".join(f"{name} {one['cost']:.4g}" for name, one in found["policies"].items())
     yield f"what it costs in a replay: {costs}; no schedule could cost less than {found['bound']['cost']:.4g}"
@@ -161,12 +163,14 @@ def _price_line(result: TrialResult) -> list[str]:
     return [f"each request cost {result.price.factor:.2f} times its nominal CPU"]
 
 
-def _policy_table(title: str, policies: Mapping[str, PolicyFigures]) -> Table:
-    rows = [_policy_row(name, policies[name]) for name in POLICIES if name in policies]
+def _policy_table(title: str, policies: Mapping[str, PolicyFigures], width: int) -> Table:
+    rows: Sequence[Sequence[str]] = [_policy_row(name, policies[name]) for name in POLICIES if name in policies]
     columns = [
         "policy", "delivered of offered", "p95 latency", "short of bandwidth", "short of CPU", "competing service",
         "VM shortage", "vCPU-seconds",
     ]  # fmt: skip
+    if width < WIDE:  # a line a figure, a column a policy
+        columns, *rows = ([str(one) for one in line] for line in zip(columns, *rows, strict=True))
     return table(title, columns, rows)
 
 
@@ -189,8 +193,8 @@ def _short(cpu: CpuAccount) -> str:
     return f"{cpu.total_shortage_s:.0f} s{beyond}"
 
 
-def _action_table(result: TrialResult, wide: bool) -> Table:
-    rows = []
+def _action_table(result: TrialResult, width: int) -> Table:
+    wide, rows = width >= WIDE, []
     for action in taken(result.actions):
         row = action_row(action, result.windows)
         lead = "-" if row["lead_s"] is None else f"{row['lead_s']:+.1f} s"
@@ -198,4 +202,5 @@ def _action_table(result: TrialResult, wide: bool) -> Table:
         rows.append((*shown, row["why"]) if wide else shown)
     title = "actions: seconds ready before (+) or after (-) the surge" if rows else "actions: none were taken"
     columns = ["no.", "policy", "action", "target", "outcome", "ready"]
-    return table(title, [*columns, "why"] if wide else columns, rows, texts=(1, 2, 3, 4, 6))
+    shown_rows = rows if wide else on_one_line(columns, rows, columns.index("target"), width)
+    return table(title, [*columns, "why"] if wide else columns, shown_rows, texts=(1, 2, 3, 4, 6))

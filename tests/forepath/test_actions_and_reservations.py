@@ -18,6 +18,7 @@ from cpdb import (
     ReservationReport,
     Store,
 )
+from forepath.output import console
 
 KEY = "c1->shop@leaf2>hA"
 
@@ -68,7 +69,7 @@ def test_actions_newest_first_with_outcome_and_promise(forepath: Forepath, fille
     assert told["promises"] == {"open": 1}
     first = told["actions"][0]
     assert "5.6 Mbit/s" in first["promise"] and "limiting c4" in first["what"] and first["verdict"] == {}
-    text = forepath("actions").out
+    text = forepath("actions", "--wide").out
     assert "hB: no memory" in text and "14.0 s early" in text and "promises: 1 open" in text
 
 
@@ -105,6 +106,28 @@ def test_only_what_was_asked_for(
 def test_a_cut_list_says_so(forepath: Forepath, filled: Store) -> None:
     assert "2 older ones are not shown" in forepath("actions", "--top", "1").out
     assert forepath("actions", "--top", "1", "--json", "-").json()["total"] == 3
+
+
+def test_each_action_takes_one_line_of_a_narrow_terminal(
+    forepath: Forepath, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.journal.add_action(bandwidth(time.time()))
+    monkeypatch.setattr(console, "width", 80)
+    lines = forepath("actions").out.splitlines()
+    assert max(map(len, lines[1:-2])) <= 80
+    rows = [line for line in lines if line.lstrip()[:1].isdigit() and " │ " in line]
+    assert len(rows) == 4 and rows[0].split()[0] == "4" and "…" in rows[0] and "done" in rows[0]
+
+
+def test_a_dozen_lines_explain_and_all_of_them_where_asked(forepath: Forepath, filled: Store) -> None:
+    record = bandwidth(time.time())
+    others = [{"action": f"way {number}", "why_not": "too late"} for number in range(20)]
+    number = filled.journal.add_action(replace(record, reason={**record.reason, "alternatives": others}))
+    short, whole = (forepath("explain", str(number), *words).out.splitlines() for words in ((), ("--all",)))
+    assert len(short) == 12 and short[-1] == f"and {len(whole) - 11} more lines: --all shows them"
+    assert set(short[:-1]) <= set(whole) and short[0] == whole[0] and len(whole) > 25
+    told = " ".join(short)
+    assert all(word in told for word in ("why: ", "deadline: ", "outcome: ", "promise: "))
 
 
 def test_how_long_each_kind_took(forepath: Forepath, filled: Store) -> None:

@@ -53,6 +53,13 @@ def test_how_fast_the_machine_was_is_told_below_the_table() -> None:
     assert "nominal" not in shown(result())
 
 
+def test_the_result_fits_a_narrow_terminal_with_a_line_an_action() -> None:
+    made = replace(action(95.0, 96.0), target="c1->10.77.0.102@leaf2>hA, which is a long name")
+    text = shown(result(made, made), 80)
+    assert max(map(len, text.splitlines())) <= 80 and "vCPU-seconds" in text
+    assert sum("reserve_bandwidth" in line for line in text.splitlines()) == 2 == text.count("…")
+
+
 def test_the_document_has_exactly_the_documented_keys() -> None:
     told = document(result(action(95.0, 96.0)))
     assert list(told) == ["seed", "scenario", "simulated", "cpu_price", "policies", "actions", "whatif"]
@@ -109,10 +116,10 @@ def test_only_what_was_tried_is_listed_oldest_first() -> None:
     assert [one.issued_at for one in taken([action(97.0, 98.0), advised, action(95.0), skipped])] == [95.0, 97.0]
 
 
-def shown(told: TrialResult) -> str:
+def shown(told: TrialResult, width: int = 150) -> str:
     console = Console(width=160, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(tables(told, 150))
+        console.print(tables(told, width))
     return capture.get()
 
 
