@@ -1,10 +1,13 @@
 """`python -m tools.whatif_page PAGE [DATA [SEEDS]]`: writes what replays of scenarios and of public recordings gave."""
 
+import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from backtest.whatif import (
     ReplayScene,
     ReplayTask,
     RequestCost,
+    WayFinder,
     compare_runs,
     replay,
 )
@@ -27,7 +31,10 @@ from tools.bench.figures import Result
 from tools.bench.scenarios import COLUMNS, ScenarioRun, be_quiet, family_rows, judge_runs, run_all
 
 Values = NDArray[np.float64]
-SEEDS, ROWS = 5, 600
+# Both bound how long it takes: about 15 minutes of one core for the scenarios, 5 for the recordings.
+SEEDS, ROWS = 1, 480
+# Of GEANT's pairs so many of the largest, each of its rows for so many seconds.
+LARGEST, SHOWN_S = 24, 5
 HEAD = """# What if: scenarios and public recordings
 
 Written by `make bench-whatif DATA=DIR`. Definitions: [What if](../whatif.md). Costs are in core-seconds and weighted
@@ -50,6 +57,9 @@ Mapped onto topologies, the middle {rows} seconds of each, of which the second h
   four ranks, behind 100 Mbit/s.
 * *azure_llm2023*: requests of two services as connections of 50 ms of a core each, four bytes a token of context, on
   one host of 4 cores beside a batch machine; another host is free.
+* *geant*: the {largest} largest of 462 pairs between 22 nodes on their own links, each row of 15 minutes replayed as
+  {shown_s} s, so half a day is judged; scaled so that the busiest link would have to carry 1.2 times what it can at the
+  peak; services of rising rank.
 * *azure_v1_vmcpu*: CPU of 50 machines (peaks within 5 minutes, each row replayed as 10 s) of half a core each and one
   at most, on ten hosts of 3 cores.
 """
@@ -82,7 +92,7 @@ def write_page(page: Path, runs: Sequence[ScenarioRun], seeds: int, recorded: Se
     ]
     if recorded:
         columns = ("recording", *(policy.value for policy in ReplayPolicy), "bound", "gain", "verdict")
-        parts += [RECORDED.format(rows=ROWS), *_table(columns, recorded)]
+        parts += [RECORDED.format(rows=ROWS, largest=LARGEST, shown_s=SHOWN_S), *_table(columns, recorded)]
     page.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -128,22 +138,32 @@ class Star:
     host_of: Mapping[str, str]
     host_cores: float
     cpu_ms_per_connection: float = 0.0
+    core: Sequence[Link] = (Link("core", 1, "core2", 1, 100 * MBIT, declared=True),)
+    at: Mapping[str, str] = field(default_factory=dict)
 
     def scene(self) -> ReplayScene:
-        """As a replay is told; every link carries 100 Mbit/s."""
+        """As a replay is told; all are joined to the switch they are `at`, at the rate of the widest link of `core`."""
         hosts = tuple(
             HostSpec(name, "", "", self.host_cores, 65_536 * MIB) for name in dict.fromkeys(self.host_of.values())
         )
         joined = [*self.sources, *(host.name for host in hosts)]
         declared = {"hosts": hosts, "vms": tuple(self.vms)}
+        switches = dict.fromkeys(end for link in self.core for end in (link.a, link.b))
+        access = max(link.capacity_bytes_per_s or 0.0 for link in self.core)
         return ReplayScene(
             nodes=(
-                Node("core", NodeKind.SWITCH, dpid=1),
+                *(Node(name, NodeKind.SWITCH, dpid=number) for number, name in enumerate(switches, 1)),
                 *(Node(name, NodeKind.CLIENT) for name in self.sources),
                 *(Node(host.name, NodeKind.HYPERVISOR) for host in hosts),
                 *(Node(vm.name, NodeKind.VM) for vm in self.vms),
             ),
-            links=tuple(Link("core", 1 + at, name, 0, 100 * MBIT, declared=True) for at, name in enumerate(joined)),
+            links=(
+                *self.core,
+                *(
+                    Link(self.at.get(name, "core"), 100 + number, name, 0, access, declared=True)
+                    for number, name in enumerate(joined)
+                ),
+            ),
             virtual_ips=tuple(
                 VirtualIp(name, name, rank, (Destination(vm, f"10.0.1.{rank + 1}", f"02:00:00:00:01:{rank:02x}"),))
                 for rank, (name, vm) in enumerate(self.services.items())
@@ -169,6 +189,43 @@ def _meta(data: Path) -> ReplayTask:
     pairs = [Pair(f"n{source}", f"pod{to}") for source, _, to in (name.partition(">") for name in found.names)]
     rates = 100.0 * _middle(found.values)
     return mapped_task("meta_pod_db", star, Offered(pairs, rates, np.zeros(rates.shape), {}))
+
+
+def _geant(data: Path) -> ReplayTask:
+    found = read(data / "geant_15min_7d.csv.gz", 900.0, ("oracle_mlu",))
+    start = found.values.shape[1] // 2 - ROWS // SHOWN_S // 2
+    rows = found.values[:, start : start + ROWS // SHOWN_S]
+    largest = np.sort(np.argsort(-rows.mean(axis=1))[:LARGEST])
+    ends = [found.names[at].split(">") for at in largest]
+    edges = json.loads((data / "geant_15min_7d.topo.json").read_text(encoding="utf-8"))["edges"]
+    core = [
+        Link(f"s{a}", 1 + number, f"s{b}", 1 + number, rate / 8, declared=True)
+        for number, (a, b, rate) in enumerate(edges)
+        if a < b
+    ]
+    to = sorted({end for _, end in ends}, key=int)
+    star = Star(
+        [f"n{source}" for source in dict.fromkeys(source for source, _ in ends)],
+        {f"to{end}": f"m{end}" for end in to},
+        [VmSpec(f"m{end}", number % 3, 1.0, 1.0) for number, end in enumerate(to)],
+        {f"m{end}": f"h{end}" for end in to},
+        2.0,
+        core=core,
+        at={f"{kind}{node}": f"s{node}" for pair in ends for node in pair for kind in "nh"},
+    )
+    pairs = [Pair(f"n{source}", f"to{end}") for source, end in ends]
+    rates = rows[largest].T.repeat(SHOWN_S, axis=0) / 8
+    rates *= 1.2 / _busiest(star.scene(), pairs, rates)
+    return mapped_task("geant", star, Offered(pairs, rates, np.zeros(rates.shape), {}))
+
+
+def _busiest(scene: ReplayScene, pairs: Sequence[Pair], rates: Values) -> float:
+    """What the busiest link would have to carry at most, of what it can, if all took their shortest ways."""
+    ways, loads = WayFinder(scene), defaultdict[Any, Values](lambda: np.zeros(len(rates)))
+    for pair, rate in zip(pairs, rates.T, strict=True):
+        for hop in ways.hops(pair.source, f"h{pair.virtual_ip.removeprefix('to')}"):
+            loads[hop] = loads[hop] + rate
+    return max(float(load.max()) / ways.capacity(hop) for hop, load in loads.items())
 
 
 def _llm(data: Path) -> ReplayTask:
@@ -225,7 +282,7 @@ def mapped_task(name: str, star: Star, offered: Offered) -> ReplayTask:
     return ReplayTask(name, "mapped", star.scene(), load, ROWS // 2)
 
 
-MAPPED: tuple[Callable[[Path], ReplayTask], ...] = (_meta, _llm, _machines)
+MAPPED: tuple[Callable[[Path], ReplayTask], ...] = (_meta, _geant, _llm, _machines)
 
 
 def _recorded(data: Path) -> Iterator[tuple[str, ...]]:

@@ -13,6 +13,7 @@ from cpdb import ActionRecord, ActionTiming, OutcomeKind
 from forepath.demo.cpu_need import Price
 from forepath.demo.report import (
     PolicyFigures,
+    ReplayedTrial,
     TrialResult,
     action_row,
     document,
@@ -20,6 +21,7 @@ from forepath.demo.report import (
     surge_for,
     tables,
     taken,
+    whatif_lines,
 )
 from forepath.demo.scene import as_toml
 from forepath.demo.schedule import JudgedWindow
@@ -135,6 +137,29 @@ def test_a_calm_trial_has_no_share_and_no_latency() -> None:
     calm = replace(result(), policies={"static": PolicyFigures(0, 0, None, 0.0, 0.0)})
     assert document(calm)["policies"]["static"]["p95_latency_s"] is None
     assert "0.00 MB" in shown(calm)
+
+
+def test_what_a_replay_says_stands_beside_what_was_measured() -> None:
+    policies = {name: {"cost": cost} for name, cost in (("static", 40.0), ("oracle", 10.0))}
+    told = {
+        "policies": policies, "bound": {"cost": 2.5}, "verdict": "Nothing to gain.", "recording": "offered.csv",
+        "settings": "forepath.toml", "warm_up_s": 12,
+    }  # fmt: skip
+    replayed = ReplayedTrial({"static": FIGURES, "oracle": replace(FIGURES, short_cpu_s=77.0)}, told)
+
+    def lines(one: TrialResult) -> str:
+        console = Console(width=160)
+        with console.capture() as capture:
+            for part in whatif_lines(one):
+                console.print(part, markup=False)
+        return capture.get()
+
+    measured = lines(replace(result(), simulated=False, replayed=replayed))
+    assert "replayed on simulated" in measured and "77 s" in measured and "Nothing to gain." in measured
+    assert "static 40, oracle 10; no schedule could cost less than 2.5" in measured
+    assert "forepath whatif offered.csv --settings forepath.toml --warm-up 12" in measured
+    assert "replayed on simulated" not in lines(replace(result(), replayed=replayed))
+    assert lines(result()) == "" and document(replace(result(), replayed=replayed))["whatif"] == told
 
 
 def test_the_scene_as_a_file_is_the_same_scene(tmp_path: Path) -> None:
