@@ -177,8 +177,8 @@ def _libvirt(config: OrchestratorConfig) -> LibvirtHypervisors:
     return LibvirtHypervisors(config.declared.hosts, migration_limit_s=config.moves.limit_s, vms=config.declared.vms)
 
 
-def programs(settings_file: Path | None, act: bool) -> list[Program]:
-    """The controller, the predictor and the orchestrator as separate processes on this machine."""
+def programs(settings_file: Path | None, act: bool, page: bool = False) -> list[Program]:
+    """The controller, the predictor, the orchestrator and the page as separate processes on this machine."""
     with_settings = ["--settings", str(settings_file)] if settings_file else []
     own = [sys.executable, "-m", "forepath"]
     acting = ["--act"] if act else []
@@ -186,16 +186,21 @@ def programs(settings_file: Path | None, act: bool) -> list[Program]:
         controller_program(settings_file),
         Program("predictor", (*own, "predict", *with_settings), hopeless=WRONG_SETTINGS),
         Program("orchestrator", (*own, "orchestrate", *with_settings, *acting), hopeless=WRONG_SETTINGS),
+        *([Program("web", (*own, "web", *with_settings))] if page else []),
     ]
 
 
 def changed_programs(before: Settings, after: Settings) -> dict[str, tuple[str, ...]]:
     """Which programs a change of settings is about, and by which tables of the file; `database` is about all."""
     changed = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
-    read = {"controller": {"controller", "metrics"}, "predictor": {"predictor", "metrics"}}
+    read = {
+        "controller": {"controller", "metrics"},
+        "predictor": {"predictor", "metrics"},
+        "web": {"web", "orchestrator"},
+    }
     own = {name: tuple(table for table in changed if table in {*tables, "database"}) for name, tables in read.items()}
     # The orchestrator knows what is declared, and the predictor's horizons.
-    own["orchestrator"] = tuple(table for table in changed if table != "controller")
+    own["orchestrator"] = tuple(table for table in changed if table not in ("controller", "web"))
     return {name: tables for name, tables in own.items() if tables}
 
 

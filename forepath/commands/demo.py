@@ -124,4 +124,4 @@ def _explain_last() -> None:
         console.print(f"\n$ forepath explain --last --policy predictive --settings {RUN_DIRECTORY}/forepath.toml")
         console.print("\n".join(in_short(explain(record))), markup=False, highlight=False)
     store.close()
-    console.print(f"\nits recording: forepath status --at last --settings {RUN_DIRECTORY}/forepath.toml", markup=False)
+    console.print(f"\nits recording: forepath web --settings {RUN_DIRECTORY}/forepath.toml", markup=False)

@@ -17,6 +17,7 @@ import predictor as predictor_room
 from cpdb import Figures, ForepathError, RetentionPolicy, SettingsError, Store, open_store, serve_metrics
 from forepath import processes
 from forepath.commands.pause import pause_warnings, stop_file
+from forepath.listening import address_problem, page_url
 from forepath.metrics.loops import LOADED, RESTARTS, RUNNING, OrchestratorTally, PredictorTally
 from forepath.metrics.stored import StoredFigures
 from forepath.output import JsonOption, SettingsOption, console, emit
@@ -89,7 +90,7 @@ def orchestrate(
 
 
 def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOption = None) -> None:
-    """Run controller, predictor and orchestrator on this machine, and restart what falls.
+    """Run controller, predictor, orchestrator and the page on this machine, and restart what falls.
 
     Logs go to .run/; --json sums the run up at its end. SIGHUP reads the settings again and restarts what they
     change, but never the controller; where standard input is a terminal it ends the run. Examples:
@@ -104,13 +105,16 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     declare(effective, store)
     pause = store.pauses.in_force(began_at)
     store.close()
-    started = processes.programs(settings, act)
+    unheard = address_problem(effective.web.listen) if effective.web.enabled else None
+    started = processes.programs(settings, act, effective.web.enabled and unheard is None)
     mode = MODES[True if act else effective.orchestrator.act]
     names = [one.name for one in started]
     if json != "-":
-        for line in pause_warnings(pause, stop_file(effective), began_at):
+        warnings = [f"the page is not served: {unheard}"] if unheard else []
+        for line in (*pause_warnings(pause, stop_file(effective), began_at), *warnings):
             console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/; Ctrl-C ends")
+        where = f"; the page: {page_url(effective.web.listen)}" if "web" in names else ""
+        console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/{where}; Ctrl-C ends")
     supervisor, wanted = Supervisor(started, RUN_DIRECTORY), reload_on_hangup()
     reloading = Reloading(effective, settings, supervisor)
 

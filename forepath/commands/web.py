@@ -1,11 +1,18 @@
 """The command that serves the page and the API."""
 
+import time
 from typing import Annotated
 
 import typer
 
+from cpdb import StoreError, open_store
+from forepath.listening import listen_at, page_url
+from forepath.moments import LAST
 from forepath.output import SettingsOption, console
 from forepath.settings import load_settings
+
+# The newest sample is so old: nobody is measuring, it is a recording.
+RECORDING_S = 60.0
 
 
 def web(
@@ -20,11 +27,24 @@ def web(
         forepath web
         forepath web --settings .run/demo/forepath.toml --listen 127.0.0.1:9000
     """
-    from forepath.web import serve, split_listen
+    # What draws and serves is not loaded for the sake of other commands.
+    from forepath.web import serve
 
     effective = load_settings(settings)
     listen = listen or effective.web.listen
-    host, port = split_listen(listen)
-    shown = f"[{host}]" if ":" in host else host
-    console.print(f"the page: http://{shown}:{port}/ (Ctrl-C ends)", markup=False, highlight=False, soft_wrap=True)
-    serve(effective, listen)
+    listening = listen_at(listen)
+    words = f"?at={LAST}" if _is_recording(effective.database.url) else ""
+    told = f"{'the recording' if words else 'the page'}: {page_url(listen, words)} (Ctrl-C ends)"
+    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    serve(effective, listening)
+
+
+def _is_recording(url: str) -> bool:
+    try:
+        store = open_store(url, create=False, read_only=True)
+        newest = store.series.newest(time.time())
+        store.close()
+    except StoreError:
+        # The page says so, and goes on asking.
+        return False
+    return newest is not None and time.time() - newest > RECORDING_S

@@ -272,11 +272,13 @@ def _mark(one: Mapping[str, Any]) -> str:
 def draw_errors(told: Mapping[str, Any]) -> Json:
     """By horizon: WAPE of what was said, and the share of windows below the 0.9 quantile, which should be 0.9."""
     horizons = [f"{one['horizon_s']} s" for one in told["errors"]]
-    bars = (("WAPE", "wape", SKY, "solid"), ("below the 0.9 quantile", "covered_q90", ORANGE, "dashed"))
-    series = [
+    bars = (("WAPE", "wape", SKY), ("below the 0.9 quantile", "covered_q90", ORANGE))
+    series: list[Json] = [
         {"type": "bar", "name": name, "data": [one[key] for one in told["errors"]], "itemStyle": {"color": colour}}
-        for name, key, colour, _ in bars
+        for name, key, colour in bars
     ]
+    wanted = {"symbol": "none", "data": [{"yAxis": 0.9}], "lineStyle": {"color": ORANGE, "type": "dashed"}}
+    series[1]["markLine"] = wanted | {"animation": False, "label": {"formatter": "0.9 wanted"}}
     axes = {
         "xAxis": {"type": "category", "data": horizons, "name": "horizon", **AXIS},
         "yAxis": {"type": "value", "min": 0, **AXIS},

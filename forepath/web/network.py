@@ -1,8 +1,9 @@
 """What page and API tell of the network: the topology and its use ahead, a pair, a link, a machine, a service."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from math import inf
 from typing import Any, NamedTuple
 
 from cpdb import (
@@ -169,17 +170,18 @@ def tell_action(one: Any) -> Json:
 
 
 def next_shortage(at: StoreMoment) -> Json | None:
-    """The need that comes first of those that planning has named in the last minute and that is still to come."""
-    ahead = [
-        one
-        for one in at.store.journal.actions(since=at.now - DOING_S, until=at.now)
-        if one.timing.needed_at is not None and one.timing.needed_at > at.now and "need" in one.reason
-    ]
+    """The need that comes first of those that planning has named in the last minute, beyond what is there."""
+    recent = at.store.journal.actions(since=at.now - DOING_S, until=at.now)
+    ahead = (one for one in recent if (one.timing.needed_at or 0.0) > at.now and _lacks(one.reason))
     first = min(ahead, key=lambda one: one.timing.needed_at or 0.0, default=None)
     if first is None:
         return None
     kept = {name: first.reason.get(name) for name in ("need", "available", "capacity", "unit", "where")}
     return tell_action(first) | kept
+
+
+def _lacks(reason: Mapping[str, Any]) -> bool:
+    return "need" in reason and reason["need"] > reason.get("available", inf)
 
 
 def tell_pairs(at: StoreMoment, part: Slice) -> Json:
@@ -266,6 +268,7 @@ def tell_link(at: StoreMoment, from_node: str, to_node: str, ahead_s: float) -> 
     return tell_link_use(view, ahead_s) | {
         "now": at.now,
         "ahead_s": ahead_s,
+        "horizons_s": [0, *_horizons(at)],
         "note": note,
         "parts": [asdict(one) for one in view.parts[:MOST_ROWS]],
         "others_bytes_per_s": view.others_bytes_per_s,

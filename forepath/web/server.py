@@ -1,7 +1,7 @@
 """The process of `forepath web`: one server for page and API, on loopback unless told otherwise."""
 
-import ipaddress
 import signal
+import socket
 from typing import Any
 
 import uvicorn
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from nicegui import ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from cpdb import SettingsError
+from forepath.listening import is_loopback
 from forepath.settings import Settings
 from forepath.web.api import PREFIX, RateLimit, make_api
 from forepath.web.changes import ChangeDesk
@@ -23,23 +23,6 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss:; frame-ancestors 'none'"
 )
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT. Raises SettingsError."""
-    host, _, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise SettingsError(f"listen {listen!r}: write HOST:PORT, e.g. 127.0.0.1:8080")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def make_app(reader: Reader, settings: Settings, host: str) -> FastAPI:
@@ -72,18 +55,15 @@ def make_app(reader: Reader, settings: Settings, host: str) -> FastAPI:
     return app
 
 
-def serve(settings: Settings, listen: str) -> None:
-    """Serves until SIGINT or SIGTERM. Raises SettingsError for an address that makes no sense."""
-    host, port = split_listen(listen)
-    reader = Reader(settings)
-    config = uvicorn.Config(
-        make_app(reader, settings, host), host=host, port=port, log_level="warning", access_log=False
-    )
+def serve(settings: Settings, listening: socket.socket) -> None:
+    """Serves there until SIGINT, SIGTERM or SIGHUP."""
+    reader, host = Reader(settings), str(listening.getsockname()[0])
+    config = uvicorn.Config(make_app(reader, settings, host), log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     try:
-        server.run()
+        server.run(sockets=[listening])
     finally:
         reader.close()

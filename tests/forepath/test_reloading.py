@@ -47,8 +47,9 @@ def reload(one: Reloading, *lines: str) -> tuple[list[list[str]], list[str]]:
 
 def test_only_what_a_change_is_about_is_renewed(reloading: Reloading) -> None:
     assert reload(reloading)[0] == [[]]
-    assert reload(reloading, "orchestrator.policy = 'reactive'")[0][-1] == ["orchestrator"]
+    assert reload(reloading, "orchestrator.policy = 'reactive'")[0][-1] == ["orchestrator", "web"]
     assert reload(reloading, "predictor.seed = 7")[0][-1] == ["orchestrator", "predictor"]
+    assert reload(reloading, "web.requests_per_s = 5.0")[0][-1] == ["web"]
 
 
 def test_the_controller_keeps_its_switches(reloading: Reloading) -> None:

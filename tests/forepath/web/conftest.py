@@ -25,7 +25,7 @@ from cpdb import open_store
 from forepath.demo.scene import as_toml
 from forepath.settings import declare
 
-LONGEST_S = 30.0
+LONGEST_S = 90.0
 ROOT = Path(__file__).parents[3]
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,1000")
 
@@ -121,6 +121,12 @@ class Viewer:
 
     def wait_for_not(self, text: str) -> None:
         WebDriverWait(self.driver, LONGEST_S, 0.2).until(lambda _: text not in self.text, self.text)
+
+    def forget(self) -> None:
+        """Leaves whatever was open and what it asked for."""
+        self.driver.get("about:blank")
+        self.asked()
+        self.complaints()
 
     def asked(self) -> list[str]:
         """Every address that the browser has asked since the last call."""

@@ -1,6 +1,7 @@
 """The API tells what the commands tell, bounds what it gives, and lets nobody change anything without the token."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from conftest import Site, serve
 from lab_on_paper import BACKUP_BYTES, SHOP
 
-from cpdb import open_store
+from cpdb import AuditRecord, Pause, open_store
 from forepath.web.api import MOST_ROWS, RateLimit, bounded
 
 TOKEN = "a-long-word-that-nobody-guesses"
@@ -74,14 +75,21 @@ def test_wrong_questions_are_answered_in_a_line(guarded_site: Site, path: str, s
 
 
 def test_nothing_is_changed_without_a_token(filled_site: Site, guarded_site: Site) -> None:
+    before = written(guarded_site)
     code, told = call(f"{filled_site.base}/api/v1/pause", {"who": "anna"}, TOKEN)
     assert code == 403 and "no token is set" in told["error"]
     for wrong in (None, "", TOKEN[:-1]):
         code, told = call(f"{guarded_site.base}/api/v1/pause", {"who": "anna"}, wrong)
         assert code == 403 and "wrong or missing" in told["error"]
-    store = open_store(f"sqlite:///{guarded_site.database}", create=False)
-    assert store.pauses.in_force(guarded_site.filled_at + 60) is None and store.journal.audits(0.0) == []
+    assert written(guarded_site) == before and written(filled_site) == ([], None)
+
+
+def written(site: Site) -> tuple[list[AuditRecord], Pause | None]:
+    """What was asked for through the API, newest first, and the pause that stands."""
+    store = open_store(f"sqlite:///{site.database}", create=False)
+    found = store.journal.audits(0.0), store.pauses.in_force(time.time())
     store.close()
+    return found
 
 
 def test_changes_are_made_as_commands_make_them_and_written_down(guarded_site: Site) -> None:
@@ -95,9 +103,7 @@ def test_changes_are_made_as_commands_make_them_and_written_down(guarded_site: S
     assert change("request", virtual_ip="shop", bytes_per_s=-1, for_s=60, reason="x")[0] == 400
     assert change("withdraw", id=asked["id"])[0] == 200
     assert change("resume")[1]["resumed"]["reason"] == "changing cables"
-    store = open_store(f"sqlite:///{guarded_site.database}", create=False)
-    audits = [(one.what, one.who, one.origin) for one in store.journal.audits(0.0)]
-    store.close()
+    audits = [(one.what, one.who, one.origin) for one in written(guarded_site)[0]]
     whence = ("anna@ops", "127.0.0.1")
     assert audits == [(what, *whence) for what in ("resume", "withdraw", "request", "request", "pause")]
 

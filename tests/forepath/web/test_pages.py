@@ -37,6 +37,7 @@ EMPTY = [
 
 
 def seen(viewer: Viewer, site: Site, path: str, text: str, also: list[str]) -> None:
+    viewer.forget()
     said = viewer.look_at(site.address(path), text)
     missing = [one for one in also if one not in said]
     assert missing == [], said
