@@ -14,6 +14,7 @@ from orchestrator.optimise import (
     Fixed,
     LastMatrix,
     MeasuredMatrix,
+    Mixed,
     PointForecast,
     Strategy,
     Tunnels,
@@ -59,6 +60,8 @@ AUTO = "auto"
 # These are decided on the optimum of each row that was seen, so that its cost is part of their decision's.
 NEED_OPTIMUM = ("last", "hedged", AUTO)
 FEWEST_TEST_ROWS = 2
+# Before the first row that is judged, `auto` has decided so many: it learns from its own decisions.
+WARM_UP = 120
 TOUCHED = 0.01
 
 
@@ -68,6 +71,8 @@ class Track:
 
     strategy: Strategy
     ratios: list[float] = field(default_factory=list)
+    # Where it mixes parts: the ratio of each of them, a list a row
+    parts: list[list[float]] = field(default_factory=list)
     moved: list[Floats] = field(default_factory=list)
     seconds: float = 0.0
     splits: Floats | None = None
@@ -90,21 +95,36 @@ class Track:
         begin = time.process_time()
         self.strategy.see(row)
         self.seconds += time.process_time() - begin
+        if isinstance(self.strategy, Mixed):
+            self.parts.append([part.ratio for part in self.strategy.parts])
+
+    def figures_of_parts(self) -> dict[str, dict[str, float]]:
+        """The scores of what is mixed, by name; nothing where nothing is."""
+        if not isinstance(self.strategy, Mixed):
+            return {}
+        scores = np.array(self.parts[-len(self.ratios) :]).T
+        weights = self.strategy.weights
+        return {
+            part.name: {**_spread(own), "weight": float(weight)}
+            for part, own, weight in zip(self.strategy.parts, scores, weights, strict=True)
+        }
 
     def figures(self, each_s: float) -> dict[str, float]:
         """The scores; `each_s` is what every decision costs besides."""
         ratios = np.array(self.ratios)
         moved = np.array(self.moved) if self.moved else np.zeros((1, 1))
-        quantile = {f"p{level}": float(np.quantile(ratios, level / 100)) for level in (50, 95, 99)}
         return {
-            "mean": float(ratios.mean()),
-            **quantile,
-            "max": float(ratios.max()),
+            **_spread(ratios),
             "share_above_2": float((ratios > 2).mean()),
             "churn": float(moved.mean()),
             "touched": float((moved > TOUCHED).mean()),
             "seconds_per_decision": self.seconds / len(ratios) + each_s,
         }
+
+
+def _spread(ratios: Floats) -> dict[str, float]:
+    quantile = {f"p{level}": float(np.quantile(ratios, level / 100)) for level in (50, 95, 99)}
+    return {"mean": float(ratios.mean()), **quantile, "max": float(ratios.max())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +172,7 @@ def route(given: Matrices, train_fraction: float, say: Say) -> RouteReplay:
         "strategies": {
             name: track.figures(optimum_s if name in NEED_OPTIMUM else 0.0) for name, track in tracks.items()
         },
+        "parts": tracks[AUTO].figures_of_parts(),
     }
     return RouteReplay(report, ratios, rows, tracks[AUTO].kept or [])
 
@@ -182,6 +203,8 @@ def _replay(given: Matrices, whole: Any, train: int, tracks: dict[str, Track], s
             mlu = float(given.tunnels.mlu(splits, demand)[0])
             # Without any traffic every split is as good as the best.
             tracks[name].ratios.append(mlu / best if best > 0 else 1.0)
+        if train - WARM_UP <= number < train:
+            tracks[AUTO].strategy.decide()
         for track in tracks.values():
             track.see(seen)
             if not test:

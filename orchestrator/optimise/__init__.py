@@ -6,6 +6,7 @@ judge it, and `steps` to get from one set of splits to the next without congesti
 """
 
 from orchestrator.optimise.hedging import Hedge, hedge
+from orchestrator.optimise.mixture import Learning, Mixed, auto, mixed
 from orchestrator.optimise.paths import Optimum, RoutingError, Tunnels, optimum, shortest_paths, tunnels
 from orchestrator.optimise.placement import Cost, Problem, cost, merged, problems_of
 from orchestrator.optimise.placement_greedy import improve
@@ -31,7 +32,6 @@ from orchestrator.optimise.split_strategies import (
     LastMatrix,
     PointForecast,
     Strategy,
-    auto,
     scheduled,
 )
 from orchestrator.optimise.transition import Install, Message, Remove, Shift, Update, first_batch, steps
@@ -46,8 +46,10 @@ __all__ = [
     "History",
     "Install",
     "LastMatrix",
+    "Learning",
     "MeasuredMatrix",
     "Message",
+    "Mixed",
     "Optimum",
     "PointForecast",
     "Problem",
@@ -74,6 +76,7 @@ __all__ = [
     "lower_bound",
     "measured",
     "merged",
+    "mixed",
     "of_errors",
     "of_quantiles",
     "optimum",

@@ -1,6 +1,6 @@
 """Builds linear and mixed-integer programs block by block and has HiGHS solve them: the one place that speaks to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 UNLIMITED = np.inf
+Manner = Mapping[str, Any]
+# As HiGHS likes best
+USUAL: Manner = {}
+# By the simplex method, from where it was: best where little has to change, for then presolve costs more than it saves.
+ONWARDS: Manner = {"presolve": "off", "simplex_scale_strategy": 0}
+# By an interior point without crossover: the middle of all cheapest values, where a simplex ends in a corner of them.
+MIDDLE: Manner = {"solver": "ipm", "run_crossover": "off"}
 
 
 class Term(NamedTuple):
@@ -61,6 +68,8 @@ class LinearProgram:
         self._rows: list[_RowBlock] = []
         self._columns = 0
         self._height = 0
+        self._highs: highspy.Highs | None = None
+        self._passed = 0
 
     def add_variables(
         self, cost: Floats, lower: float | Floats = 0.0, upper: float | Floats = UNLIMITED, integer: bool = False
@@ -86,15 +95,23 @@ class LinearProgram:
         self._height += count
         return np.arange(self._height - count, self._height)
 
-    def solve(self, limit_s: Seconds = UNLIMITED, gap: float = 0.0) -> Solution | None:
+    def solve(self, limit_s: Seconds = UNLIMITED, gap: float = 0.0, manner: Manner = USUAL) -> Solution | None:
         """The cheapest values; None where there are none, or none were found within `limit_s`.
 
-        `gap`: an answer with integers that is so near to the bound, in shares of its cost, is good enough.
+        `gap`: an answer with integers that is so near to the bound, in shares of its cost, is good enough. Solved
+        ONWARDS again with more rows, it goes on from where it was.
         """
-        highs, mixed = highspy.Highs(), any(part.integer.any() for part in self._variables)
-        for option, value in (("output_flag", False), ("time_limit", float(limit_s)), ("mip_rel_gap", gap)):
-            highs.setOptionValue(option, value)
-        highs.passModel(self._model(mixed))
+        mixed = any(part.integer.any() for part in self._variables)
+        highs = self._highs if manner is ONWARDS else None
+        if highs is None:
+            highs = self._highs = highspy.Highs()
+            options = {"output_flag": False, "time_limit": float(limit_s), "mip_rel_gap": gap, **manner}
+            for option, value in options.items():
+                highs.setOptionValue(option, value)
+            highs.passModel(self._model(mixed))
+        else:
+            self._pass_new_rows(highs)
+        self._passed = len(self._rows)
         highs.run()
         info, found = highs.getInfo(), highs.getSolution()
         if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
@@ -107,6 +124,14 @@ class LinearProgram:
             highs.getModelStatus() == highspy.HighsModelStatus.kOptimal,
             np.asarray(found.row_dual, dtype=np.float64) if found.dual_valid else np.zeros(self._height),
         )
+
+    def _pass_new_rows(self, highs: highspy.Highs) -> None:
+        rows = _RowBlock(*map(np.concatenate, zip(*self._rows[self._passed :], strict=True)))
+        first, count = self._height - len(rows.lower), len(rows.lower)
+        shape = (count, self._columns)
+        matrix = sparse.csr_array((rows.value, (rows.row - first, rows.column)), shape=shape)
+        starts = matrix.indptr[:-1].astype(np.int32)
+        highs.addRows(count, rows.lower, rows.upper, matrix.nnz, starts, matrix.indices.astype(np.int32), matrix.data)
 
     def _model(self, mixed: bool) -> highspy.HighsLp:
         variables = _VariableBlock(*map(np.concatenate, zip(*self._variables, strict=True)))

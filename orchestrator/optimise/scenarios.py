@@ -59,7 +59,7 @@ def scenarios(demand: Floats, best: Floats, weight: Floats | None = None, floor:
 
 # Scenarios times paths decide what a program costs: about a tenth of a second on one core, a second from 40,000 paths.
 WORK = 200_000
-MOST, FEWEST = 1024, 8
+MOST, FEWEST = 2048, 8
 RECENT = 24
 # Beyond so many paths a matrix's optimum is too dear to be found for each: an equal split gives the scale instead.
 MOST_PATHS_FOR_OPTIMUM = 5000
@@ -91,11 +91,14 @@ class History:
     """The matrices seen, thinned evenly over all of the past so that there are never more than `most`, and the newest.
 
     Thinning doubles the stride: what is kept at one moment is a part of what was kept before, so that splits hedged
-    against it change little. The newest `recent` ones are always kept.
+    against it change little. The newest `recent` ones are always kept. With a `window` no older ones are: its matrices
+    are thinned by a fixed stride where they are more than `most`. Histories with another `offset` keep other matrices.
     """
 
     most: int = MOST
     recent: int = RECENT
+    window: int | None = None
+    offset: int = 0
     _stride: int = 1
     _seen: int = 0
     _spread: list[tuple[int, MeasuredMatrix]] = field(default_factory=list)
@@ -106,16 +109,31 @@ class History:
         place = self._seen
         self._seen += 1
         self._newest.append((place, row))
-        if len(self._newest) > self.recent:
+        if len(self._newest) > (self.window or self.recent):
             self._newest.popleft()
-        if place % self._stride == 0:
+        if self.window:
+            return
+        if (place - self.offset) % self._stride == 0:
             self._spread.append((place, row))
         if len(self._spread) > self.most:
             self._stride *= 2
-            self._spread = [kept for kept in self._spread if kept[0] % self._stride == 0]
+            self._spread = [kept for kept in self._spread if (kept[0] - self.offset) % self._stride == 0]
+
+    @property
+    def seen(self) -> int:
+        """How many matrices there were."""
+        return self._seen
+
+    @property
+    def length(self) -> int:
+        """How many matrices it looks back at."""
+        return min(self._seen, self.window or self._seen)
 
     def rows(self) -> list[MeasuredMatrix]:
         """All that is kept, oldest first, none twice."""
+        if self.window:
+            stride = -(-self.window // self.most)
+            return [row for place, row in self._newest if (place - self.offset) % stride == 0]
         kept = dict([*self._spread, *self._newest])
         return [kept[place] for place in sorted(kept)]
 

@@ -16,7 +16,7 @@ from orchestrator.actions import NETWORK, Ends, Path, RouteChange, SetRoutes, of
 from orchestrator.config import RouteSettings
 from orchestrator.context import PlanningContext
 from orchestrator.observe.matrices import path_inside
-from orchestrator.optimise import Habits, Hedged, Risk, Scenarios, blended, first_batch, history_for, measured
+from orchestrator.optimise import Mixed, Risk, Scenarios, blended, first_batch, measured, mixed
 from orchestrator.promises import LinkRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step
 from orchestrator.strategies.route_net import Board, RouteNet
@@ -50,7 +50,7 @@ class Router:
     _paths: dict[Ends, list[Path]] = field(default_factory=dict)
     _net: RouteNet | None = None
     _board: Board | None = None
-    _hedged: Hedged | None = None
+    _hedged: Mixed | None = None
     _target: _Target | None = None
     _decided: int = 0
 
@@ -95,7 +95,7 @@ class Router:
                 self._see(self._board, self._hedged, matrix, number + 1)
 
     @staticmethod
-    def _see(board: Board, hedged: Hedged, matrix: Matrix, number: int) -> None:
+    def _see(board: Board, hedged: Mixed, matrix: Matrix, number: int) -> None:
         hedged.see(measured(board.tunnels, number, board.demand(matrix.demand, matrix.background)))
 
     def _up_to_date(self, net: RouteNet, rows: Mapping[Ends, WantedSplit]) -> Board | None:
@@ -112,13 +112,14 @@ class Router:
         if not self._paths:
             return None
         board = self._board = Board.of(net, self._paths)
-        habits = Habits(outlook=self.settings.outlook)
-        self._hedged = Hedged(
-            board.tunnels, Risk(churn=self.settings.churn), habits, self._outlook, history_for(board.tunnels)
-        )
-        self._decided = 0
+        self._hedged = mixed(board.tunnels, Risk(churn=self.settings.churn), self.settings.outlook, self._outlook)
+        # What it has learnt by deciding is learnt again by deciding again.
+        self._hedged.take(board.splits(rows))
         for number, matrix in enumerate(self._seen):
+            if number >= LEAST_SEEN:
+                self._hedged.decide()
             self._see(board, self._hedged, matrix, number)
+        self._decided = 0
         return board
 
     def _choices(self, net: RouteNet, ends: Ends, rows: Mapping[Ends, WantedSplit]) -> list[Path]:

@@ -169,7 +169,7 @@ def test_auto_is_hedged_and_adds_up() -> None:
 
 
 def test_many_paths_mean_few_scenarios() -> None:
-    assert history_for(diamond()).most == 1024
+    assert history_for(diamond()).most == 2048
     rng = np.random.default_rng(9)
     assert history_for(random_net(rng, nodes=30, pairs=800)).most < 120
 

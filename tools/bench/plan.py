@@ -33,7 +33,7 @@ from cpdb import (
     open_store,
 )
 from forepath.demo.layout import ClientSpec, LabLayout
-from orchestrator.optimise import Hedged, Tunnels, auto, measured, optimum, shortest_paths, steps, tunnels
+from orchestrator.optimise import Mixed, Tunnels, auto, measured, optimum, shortest_paths, steps, tunnels
 from tools.bench.figures import BenchTarget, Result, found_on_stage, median, tell
 from tools.lab.lab import Lab
 
@@ -162,7 +162,7 @@ WARM_UP = 150
 # The links' capacity is the same everywhere; traffic fills the best split's fullest link so far.
 CAPACITY, FILLED = 10e9, 0.5
 Floats = NDArray[np.float64]
-FEW_PAIRS, FEW_LIMIT_S, LIMIT_S = 500, 0.1, 1.0
+FEW_PAIRS, FEW_LIMIT_S, LIMIT_S = 500, 0.2, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +280,7 @@ def measure(size: NetworkSize, say: Callable[[str], None]) -> Result:
     return Result(figures, [BenchTarget(f"a decision on {name}, {len(net.pairs)} pairs, CPU s", whole, limit, "lower")])
 
 
-def _decide(strategy: Hedged, demand: Floats, clock: DecisionClock, say: Callable[[str], None]) -> Floats:
+def _decide(strategy: Mixed, demand: Floats, clock: DecisionClock, say: Callable[[str], None]) -> Floats:
     net, before = strategy.tunnels, strategy.tunnels.equal()
     for number in range(WARM_UP, WARM_UP + DECISIONS):
         say(f"decision {number - WARM_UP + 1} of {DECISIONS}")
