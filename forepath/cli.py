@@ -15,6 +15,7 @@ from forepath.commands import (
     decisions,
     demo,
     forecast,
+    init,
     paths,
     pause,
     report,
@@ -71,6 +72,7 @@ def set_up(
 
 for command in (
     demo.demo,
+    init.init,
     check.check,
     run.run,
     run.predict,

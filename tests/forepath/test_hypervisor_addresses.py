@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab_on_paper import Forepath
 
-from forepath.commands.check import arrival_problem, connection_problem, explained, host_problems, shape_problem
+from forepath.hypervisor_addresses import arrival_problem, connection_problem, explained, host_problems, shape_problem
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ COMMANDS = sorted(
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    told = "actions apply check demo explain forecast metrics orchestrate pairs paths pause plan predict report"
+    told = "actions apply check demo explain forecast init metrics orchestrate pairs paths pause plan predict report"
     assert " ".join(COMMANDS) == told + " reservations resume run status web whatif"
 
 

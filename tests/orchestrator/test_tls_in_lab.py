@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from failing_hosts import FailingHosts, guest, until
 
-from forepath.commands.check import connection_problem
+from forepath.hypervisor_addresses import connection_problem
 from orchestrator import HostSpec, LibvirtHypervisors, MigrateVm, SetCpuLimit
 from orchestrator.actions import VmAction
 from tools.lab.stage import on_stage
