@@ -44,7 +44,7 @@ Seconds = float
 # Where the match begins in a message about a removed flow entry; OpenFlow 1.3.5, 7.4.2
 _REMOVED_MATCH_AT = 48
 
-TICK_S = 0.5
+TICK_S, ASK_EVERY_S = 0.5, 0.05
 # Bits of a cookie that tell an accounting entry: kinds PAIR and PAIR_SYN differ in the lowest kind bit.
 _ACCOUNTS = FlowFilter(OWNER << OWNER_SHIFT | Kind.PAIR << KIND_SHIFT, OWNER_MASK | 0xE << KIND_SHIFT, Table.ACCOUNT)
 _READS = [
@@ -84,6 +84,7 @@ class Controller(SwitchApp):
         if self._receiver is not None:
             spawn(receive, self._receiver, _hand_to(self.sampling, self.attribution))
         self.loops.every(TICK_S, "ticking", self._tick)
+        self.loops.every(ASK_EVERY_S, "asking destinations", self._ask)
         return thread
 
     def _tick(self, now: Seconds) -> None:
@@ -93,6 +94,11 @@ class Controller(SwitchApp):
         if self.switches.declared:
             self.writer.offer(self.status.news(now))
             self.status.ask_counts(self.wires, now)
+
+    def _ask(self, now: Seconds) -> None:
+        """Whether destinations live shows sooner than anything else that time brings."""
+        if self.network.services.is_due(now):
+            self._carry_out(self.network.ask(now), now)
 
     def watch(self, now: Seconds) -> None:
         """Once a second: sampled rows, and what the counters are worth."""
@@ -146,7 +152,7 @@ class Controller(SwitchApp):
         _learn_speed(self.network, dpid, port)
         if port.port_no < PORT_MAX:
             up = None if event.msg.reason == ofproto.OFPPR_DELETE else _is_up(port)
-            self._carry_out(self.network.topology.port_changed(PortId(dpid, port.port_no), up, now), now)
+            self._carry_out(self.network.port_changed(PortId(dpid, port.port_no), up, now), now)
 
     @handles(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)
     def on_packet(self, event: Any) -> None:

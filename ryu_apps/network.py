@@ -71,12 +71,29 @@ class Network:
         self.topology.grow_older(now)
         self.held.expire(now)
         overfull = [OVERFULL] if self.services.pairs.overfull else []
-        effects = overfull + self.services.tick(self.topology.hosts, self.topology.kind_at, now)
+        effects = overfull + self.services.destinations.nobody_answers() + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
             effects += [effect for address in self._unknown_addresses() for effect in self.arp.probe(address, now)]
         return effects
+
+    def ask(self, now: Seconds) -> list[Effect]:
+        """Questions to destinations that are due, several times a second."""
+        return self.services.tick(self.topology.hosts, self.topology.kind_at, now)
+
+    def port_changed(self, at: PortId, up: bool | None, now: Seconds) -> list[Effect]:
+        """A port came up, went down, or (None) was removed: who was there is asked for at once."""
+        there = [host.mac for host in self.topology.hosts if host.at == at] if not up else []
+        effects = self.topology.port_changed(at, up, now)
+        self.services.destinations.suspect(there)
+        return effects + (self.ask(now) if there else [])
+
+    def port_counted(self, at: PortId, to_it: int, from_it: int, now: Seconds) -> None:
+        """Packets that a port sent and received since the last look; they tell of a machine that is alone there."""
+        mac = self.topology.hosts.alone_at(at)
+        if mac is not None:
+            self.services.destinations.counted(mac, to_it, from_it, now)
 
     def _unknown_addresses(self) -> list[str]:
         wanted = {to.address for vip in self.services.virtual_ips.values() for to in vip.destinations}

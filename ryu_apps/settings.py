@@ -69,11 +69,15 @@ class PairsSection(Section):
 
 
 class ProbesSection(Section):
-    """How often destinations are asked whether they live, and how many answers in a row decide."""
+    """How often destinations are asked whether they live, and how many answers or silences in a row decide.
 
-    every_s: Annotated[float, Field(ge=0.2)] = 2.0
+    A source that keeps to one destination leaves it when it has been down for `leave_after_s`.
+    """
+
+    every_s: Annotated[float, Field(ge=0.2)] = 0.3
     failures: Annotated[int, Field(ge=1)] = 3
     successes: Annotated[int, Field(ge=1)] = 2
+    leave_after_s: Annotated[float, Field(ge=0)] = 1.5
 
 
 class StorageSection(Section):

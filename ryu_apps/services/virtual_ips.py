@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
-from ryu_apps.effects import Effect, PacketOut
+from ryu_apps.effects import Alert, Effect, PacketOut
 from ryu_apps.rules import PortId, Rule, virtual_mac
 from ryu_apps.services.buckets import BucketPlacements
 from ryu_apps.services.conflicts import Conflicts
 from ryu_apps.services.health import Health, ProbeTarget, targets_of
-from ryu_apps.services.pairs import BY_CONNECTION, Pairs, TrackedPair
+from ryu_apps.services.pairs import Pairs, TrackedPair
 from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Frame, Segment
@@ -17,9 +17,10 @@ from ryu_apps.topology.hosts import HostTable
 
 Seconds = float
 
-# A source that always goes to one destination is taken elsewhere when that one has been down for so long.
-LEFT_AFTER_S = 10.0
 NOT_PROBED = DestinationHealth()
+NOBODY_ANSWERS = "nobody_answers"
+# Packets without any back, within one look at a port's counters: more than stray ones and repeated questions.
+MANY_UNANSWERED = 5
 ANSWERS = {
     HealthStatus.UP: "answers",
     HealthStatus.DOWN: "does not answer",
@@ -44,6 +45,7 @@ class Destinations:
 
     def __init__(self, probes: ProbesSection | None = None) -> None:
         self.health = Health(probes)
+        self._leave_after_s = (probes or ProbesSection()).leave_after_s
         self.conflicts = Conflicts()
         self.spreads = BucketPlacements()
         self._wanted: Mapping[str, VirtualIp] = {}
@@ -51,6 +53,8 @@ class Destinations:
         self._by_mac: dict[str, list[ProbeTarget]] = {}
         self._targets: dict[ProbeTarget, None] = {}
         self._declared = 0
+        # MACs whose packets were counted: where a switch counts none, silence says nothing
+        self._speaking: set[str] = set()
         # Until when nobody is left by the mere passing of time
         self.due = float("inf")
 
@@ -94,7 +98,7 @@ class Destinations:
         destinations = tuple(
             item if item.name in eligible else replace(item, weight=0)
             for item in vip.destinations
-            if item.name not in left or vip.affinity == BY_CONNECTION
+            if item.name not in left
         )
         return vip if destinations == vip.destinations else replace(vip, destinations=destinations)
 
@@ -109,9 +113,38 @@ class Destinations:
 
     def _long_down(self, vip: VirtualIp, one: Destination, now: Seconds) -> bool:
         down_s = max((self.health.down_for(target, now) for target in _targets(vip, one)), default=0.0)
-        if 0 < down_s <= LEFT_AFTER_S or (not down_s and self._status(vip, one) is HealthStatus.DOWN):
-            self.due = min(self.due, now + LEFT_AFTER_S - down_s)
-        return down_s > LEFT_AFTER_S
+        if down_s <= self._leave_after_s and (down_s or self._status(vip, one) is HealthStatus.DOWN):
+            self.due = min(self.due, now + self._leave_after_s - down_s)
+        return down_s > self._leave_after_s
+
+    # ---- evidence beside questions
+
+    def suspect(self, macs: Iterable[str]) -> None:
+        """Something speaks against the destinations with these MACs: they are asked at once."""
+        for mac in macs:
+            for target in self._by_mac.get(mac, ()):
+                self.health.suspect(target)
+
+    def counted(self, mac: str, to_it: int, from_it: int, now: Seconds) -> None:
+        """Packets that a port with this machine alone sent to it and had from it since the last look."""
+        if mac not in self._by_mac:
+            return
+        if from_it:
+            self._speaking.add(mac)
+            for target in self._by_mac[mac]:
+                self.health.spoke(target, now)
+        elif to_it >= MANY_UNANSWERED and mac in self._speaking:
+            self.suspect((mac,))
+
+    def nobody_answers(self) -> list[Alert]:
+        """One alert for each virtual IP of which nobody answers, so that everyone stays."""
+        found = []
+        for vip in self._wanted.values():
+            health = [self._health(vip, one).status for one in vip.destinations if one.weight]
+            if health and all(one is HealthStatus.DOWN for one in health):
+                detail = "none of its destinations answers: all keep what they had; start one, or mend the probe"
+                found.append(Alert(NOBODY_ANSWERS, vip.name, "", detail))
+        return found
 
     # ---- asking
 
@@ -119,7 +152,7 @@ class Destinations:
         """Questions that are due."""
         self.conflicts.heal(now, kind_at)
         effects: list[Effect] = []
-        if self.health.anybody_due(self._targets, now):
+        if self.asks_somebody(now):
             reachable = {target for target in self._targets if hosts.of_mac(target.mac) is not None}
             asked = self.health.due(self._targets, reachable, now)
             effects += [self._question(target, hosts, now) for target in asked if target in reachable]
@@ -128,6 +161,10 @@ class Destinations:
             if address is not None:
                 effects.append(PacketOut(one.at.dpid, (one.at.port,), frames.arp_probe(address)))
         return effects
+
+    def asks_somebody(self, now: Seconds) -> bool:
+        """Whether a question is due."""
+        return self.health.anybody_due(self._targets, now)
 
     def _question(self, target: ProbeTarget, hosts: HostTable, now: Seconds) -> Effect:
         host = hosts.of_mac(target.mac)
@@ -228,9 +265,16 @@ class Services:
         return pair
 
     def tick(self, hosts: HostTable, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
-        """Questions that are due, after what time has changed."""
+        """Questions that are due; what became of the last ones is in force at once."""
+        effects = self.destinations.tick(hosts, kind_at, now)
         self._serve(now)
-        return self.destinations.tick(hosts, kind_at, now)
+        return effects
+
+    def is_due(self, now: Seconds) -> bool:
+        """Whether `tick` has anything to do."""
+        destinations = self.destinations
+        waiting = (destinations.revision, self.pairs.overfull) != self._served or now > destinations.due
+        return waiting or destinations.asks_somebody(now)
 
     def adopt(self, rules: Iterable[Rule], now: Seconds) -> None:
         """Takes over pairs and buckets that a switch holds, so that a restart moves nobody."""

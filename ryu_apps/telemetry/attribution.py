@@ -240,6 +240,8 @@ class PairAttribution:
     def port_grew(self, at: PortId, growth: CounterDelta) -> None:
         """A port's counters grew."""
         self._ends.grew(at, growth)
+        _, to_it, _, _, from_it, _ = growth.values
+        self._network.port_counted(at, to_it, from_it, growth.t)
 
     def watch(self, speeds: Mapping[PortId, BytesPerS], now: Seconds) -> None:
         """Takes line speeds of ports, and compares both ends of the links when it is time."""

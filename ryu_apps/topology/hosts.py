@@ -42,6 +42,8 @@ class HostTable:
         self.seen_revision = 0
         self._by_mac: dict[str, Host] = {}
         self._by_address: dict[str, str] = {}
+        # As of a revision: the only host at each port
+        self._alone: tuple[int, dict[PortId, str | None]] = -1, {}
         for host in hosts:
             self.learn(host.mac, host.address, host.at, host.seen)
 
@@ -59,6 +61,15 @@ class HostTable:
         """The host with that IPv4 address."""
         mac = self._by_address.get(address)
         return self._by_mac.get(mac) if mac is not None else None
+
+    def alone_at(self, at: PortId) -> str | None:
+        """The MAC of the only host at a port; None where there is none, or several."""
+        if self._alone[0] != self.revision:
+            macs: dict[PortId, str | None] = {}
+            for host in self._by_mac.values():
+                macs[host.at] = None if host.at in macs else host.mac
+            self._alone = self.revision, macs
+        return self._alone[1].get(at)
 
     def learn(self, mac: str, address: str | None, at: PortId, now: Seconds) -> LearnResult:
         """A frame of `mac` came in at an edge port. An address belongs to the MAC that claimed it last."""
