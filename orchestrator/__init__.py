@@ -59,7 +59,7 @@ from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
 from orchestrator.judge.report import JudgementReport, KindReport, MissedNeeds, sum_up
 from orchestrator.judge.standing import KindStanding, read_standings, told_standing
-from orchestrator.lead_times import LeadRow, lead_rows
+from orchestrator.lead_times import LeadRow, LeadTimes, lead_rows
 from orchestrator.loop import run
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
@@ -95,6 +95,7 @@ __all__ = [
     "KindReport",
     "KindStanding",
     "LeadRow",
+    "LeadTimes",
     "LibvirtHypervisors",
     "LibvirtPool",
     "LinkState",

@@ -1,6 +1,7 @@
 """`forepath check`: the effective settings with their origin, and every problem at once, before anything runs."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from cpdb import (
     spool_in_use,
     without_password,
 )
+from forepath.check_notes import find_notes
 from forepath.hypervisor_addresses import host_problems
 from forepath.listening import is_loopback, split_listen
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
@@ -43,7 +45,7 @@ def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
         raise typer.Exit(EXIT_SETTINGS) from error
     problems = find_problems(effective)
     shown = in_force(effective)
-    notes = list(find_notes(effective))
+    notes = list(find_notes(effective, time.time()))
     masked = _masked(shown.model_dump(mode="json"))
     payload = {"ok": not problems, "problems": problems, "notes": notes, "settings": masked}
     if not emit(payload, json):
@@ -87,17 +89,6 @@ def find_problems(settings: Settings) -> list[str]:
         *_port(settings),
         *_page(settings),
     ]
-
-
-def find_notes(settings: Settings) -> Iterator[str]:
-    """One line for what is right as it is, but may not be what was meant."""
-    ranks = {one.priority for one in settings.virtual_ip}
-    if len(settings.virtual_ip) > 1 and len(ranks) == 1:
-        yield (
-            f"all {len(settings.virtual_ip)} virtual IPs have priority {ranks.pop()}: on a full link whoever sends "
-            "more than a fair share gives way to the others; with a higher `priority` for one, all others "
-            "would give way to that"
-        )
 
 
 def _together(settings: Settings) -> list[str]:

@@ -10,6 +10,7 @@ from cpdb import SettingsError, open_store
 from forepath.init.file import Found, differences, settings_text, still_to_say
 from forepath.init.machines import look_at_host
 from forepath.init.network import FoundNetwork, look_at_switches, read_network
+from forepath.listening import split_listen
 from forepath.output import JsonOption, console, emit, seconds
 from forepath.settings import Settings
 
@@ -79,12 +80,7 @@ def _found(libvirt: list[str], listen: str | None, database: str | None, wait_s:
     hosts = tuple(look_at_host(uri) for uri in libvirt)
     network = FoundNetwork()
     if listen is not None:
-        address, _, port = listen.rpartition(":")
-        if not port.isdigit() or not 0 < int(port) < 65_536:
-            raise typer.BadParameter(
-                f"{listen!r} is no address with a port; write e.g. 0.0.0.0:6653", param_hint="--listen"
-            )
-        network = look_at_switches(address or "127.0.0.1", int(port), wait_s, _tell)
+        network = look_at_switches(*split_listen(listen), wait_s, _tell)
     elif database is not None:
         store = open_store(database, create=False)
         network = read_network(store)

@@ -3,13 +3,15 @@
 import contextlib
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab_on_paper import Forepath
+from sqlalchemy import text
 
-from cpdb import Spool
+from cpdb import Communication, Link, Node, NodeKind, Spool, Store
 from forepath import processes
 
 
@@ -190,3 +192,55 @@ def test_a_database_that_cannot_be_made_is_a_problem(tmp_path: Path, forepath: F
     (tmp_path / "forepath.toml").write_text(f"database.url = '{url}'\n")
     (problem,) = forepath("check", "--json", "-").json()["problems"]
     assert words in problem
+
+
+def notes(forepath: Forepath) -> list[str]:
+    found: list[str] = forepath("check", "--json", "-").json()["notes"]
+    return found
+
+
+def test_what_the_settings_will_hurt_with_later_is_noted(tmp_path: Path, forepath: Forepath) -> None:
+    (tmp_path / "forepath.toml").write_text(
+        "predictor = { horizons_s = [1, 2], slow = { horizons_s = [] }, long = { horizons_s = [] } }\n"
+        'host = [{ name = "hA", uri = "test:///default", cpu_cores = 1, memory_mib = 100 }]\n'
+        'vm = [{ name = "test", cpu_cores_base = 1, cpu_cores_max = 1 }]\n'
+    )
+    found = notes(forepath)
+    assert any(line.startswith("host hA: no [[link]]") for line in found)
+    assert any(line.startswith("vm test: no `host`") for line in found)
+    assert any(line.startswith("migrate_vm: takes up to 5") and "can only react" in line for line in found)
+    assert not any(line.startswith(("set_cpu_limit", "scale_out")) for line in found)
+
+
+def test_defaults_foresee_far_enough_for_every_kind_of_action(forepath: Forepath) -> None:
+    assert notes(forepath) == []
+
+
+def test_what_nobody_has_seen_is_noted_once_a_network_was_looked_at(forepath: Forepath, empty: Store) -> None:
+    assert not any("nobody has seen" in line for line in notes(forepath))
+    empty.inventory.put_nodes([Node("leaf1", NodeKind.SWITCH, last_seen=1.0)])
+    empty.inventory.put_nodes([Node("shop1", NodeKind.VM, attached_to="leaf2", port=21, last_seen=1.0)])
+    empty.inventory.put_links([Link("leaf1", 30, "leaf2", 30, None), Link("leaf1", 31, "leaf9", 30, None)])
+    found = notes(forepath)
+    assert [line for line in found if "no known capacity" in line and "leaf1>leaf9" in line]
+    unseen = [line for line in found if "nobody has seen" in line]
+    assert any("search1" in line for line in unseen) and not any("shop1" in line for line in unseen)
+
+
+def test_an_old_schema_is_noted_with_its_mend(forepath: Forepath, empty: Store) -> None:
+    with empty.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+    assert [line for line in notes(forepath) if "schema is 0009" in line and "forepath db migrate" in line]
+
+
+def test_a_disk_that_is_too_small_for_what_is_to_be_kept_is_noted(
+    tmp_path: Path, forepath: Forepath, empty: Store
+) -> None:
+    now = time.time()
+    rows = [Communication(f"10.{n}.0.1", "10.9.0.1", None, now - 1, 1.0, 10, 1, 1) for n in range(50)]
+    empty.facts.add_communications(rows)
+    assert not any("it grows by" in line for line in notes(forepath))
+    file = tmp_path / "forepath.toml"
+    for_ever = "keep_1s_hours = 1e12"
+    file.write_text(file.read_text().replace("[database]", f"[database]\n{for_ever}"))
+    assert [line for line in notes(forepath) if "it grows by" in line and "keep_1s_hours" in line]

@@ -57,7 +57,7 @@ def test_the_demos_settings(forepath: Forepath) -> None:
     [
         ((), "say where to look"),
         (("--libvirt", "qemu:///nowhere"), "--libvirt qemu:///nowhere"),
-        (("--listen", "here"), "no address with a port"),
+        (("--listen", "here"), "write HOST:PORT"),
         (("--listen", "127.0.0.1:1", "--database", "sqlite:///x.db"), "choose one"),
         (("--database", "sqlite:///none.db"), "none.db"),
     ],

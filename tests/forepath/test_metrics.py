@@ -158,6 +158,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     port = free_ports(6)
     settings = paper_settings(folder / "forepath.db")
     changed = {"metrics": MetricsSection(port=port), "controller": settings.controller.tuned(port=port + 4)}
+    changed |= {"web": settings.web.tuned(enabled=False)}
     settings = settings.model_copy(update=changed)
     (folder / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
     store = open_store(settings.database.url)
