@@ -1,35 +1,16 @@
 """What one process has seen, in the form in which the others read it: one small record a kind, its key, and its row."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from operator import eq
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from cpdb.model import DestinationHealth, HealthStatus, Json, Seconds
+from cpdb.observed_record import ObservedKind, ObservedRecord, ObservedRow
 
-CONTROLLER, PREDICTOR = "controller", "predictor"
-
-
-class ObservedKind(StrEnum):
-    """Kinds of observed state; those from ALARM on count what went wrong."""
-
-    BLEND = "blend"
-    HEALTH = "health"
-    LIVE = "live"
-    MACHINE = "machine"
-    REFRESH = "refresh"
-    RESERVATION = "reservation"
-    SPLIT = "split"
-    WEIGHTS = "weights"
-    ALARM = "alarm"
-    FAILED = "failed"
-    IMPLAUSIBLE = "implausible"
-    LOST = "lost"
-    REFUSED = "refused"
-    SWITCH_ERROR = "switch error"
+CONTROLLER, PREDICTOR, REHEARSAL = "controller", "predictor", "rehearsal"
 
 
 class InstallStatus(StrEnum):
@@ -39,35 +20,6 @@ class InstallStatus(StrEnum):
     REFUSED = "refused"
     WAITING = "waiting"
     REMOVED = "removed"
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedRow:
-    """A record as it is stored: one row for each (kind, key, node); `body` has what a word cannot say."""
-
-    kind: str
-    key: str
-    node: str
-    generation: int
-    status: str
-    detail: str
-    observed_at: Seconds
-    body: Json = field(default_factory=dict)
-
-
-class ObservedRecord(ABC):
-    """Something observed. Two records are equal when they say the same, whenever they said it."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def to_row(self) -> ObservedRow:
-        """As it is stored."""
-
-    @classmethod
-    @abstractmethod
-    def from_row(cls, row: ObservedRow) -> Self:
-        """The inverse of `to_row`. Raises KeyError or ValueError for a row that it has not made."""
 
 
 def destination_key(virtual_ip: str, destination: str) -> str:
@@ -225,6 +177,44 @@ class BlendReport(ObservedRecord):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayedMinute:
+    """A minute replayed without and with one kind of action: seconds short, cost, and core-seconds allotted."""
+
+    at: Seconds
+    short_s: Seconds
+    spared_s: Seconds
+    gain: float
+    cores_s: float
+    more_cores_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceReport(ObservedRecord):
+    """What replays of recorded minutes say of one kind of action, the oldest minute first."""
+
+    kind: ClassVar = ObservedKind.EVIDENCE
+    action: str
+    minutes: tuple[ReplayedMinute, ...]
+    observed_at: Seconds = field(compare=False)
+
+    @property
+    def key(self) -> str:
+        """The kind of action."""
+        return self.action
+
+    def to_row(self) -> ObservedRow:
+        """As it is stored."""
+        detail, body = f"{len(self.minutes)} minutes", {"minutes": [list(astuple(one)) for one in self.minutes]}
+        return ObservedRow(self.kind, self.action, REHEARSAL, 0, "replayed", detail, self.observed_at, body)
+
+    @classmethod
+    def from_row(cls, row: ObservedRow) -> Self:
+        """The inverse of `to_row`."""
+        minutes = (ReplayedMinute(*map(float, one)) for one in row.body["minutes"])
+        return cls(row.key, tuple(minutes), row.observed_at)
+
+
+@dataclass(frozen=True, slots=True)
 class InstallReport(ObservedRecord):
     """What a switch (or the controller, for weights) made of something wanted, by the generation that it knows."""
 
@@ -315,6 +305,7 @@ _RECORDS: Mapping[str, type[ObservedRecord]] = {
     record.kind: record
     for record in (
         BlendReport,
+        EvidenceReport,
         HealthReport,
         LiveCount,
         MachineReport,

@@ -190,6 +190,16 @@ def programs(settings_file: Path | None, act: bool, page: bool = False) -> list[
     ]
 
 
+def rehearsals(settings: Settings, settings_file: Path | None, act: bool) -> list[Program]:
+    """The process that shows which kinds of action would pay, where not all may act and all is declared for replays."""
+    rules = settings.orchestrator.learning
+    if act or settings.orchestrator.act is True or not rules.replay_share or any(_replay_problems(settings)):
+        return []
+    with_settings = ("--settings", str(settings_file)) if settings_file else ()
+    own = (sys.executable, "-m", "forepath", "rehearse", *with_settings)
+    return [Program("rehearsal", own, hopeless=WRONG_SETTINGS)]
+
+
 def changed_programs(before: Settings, after: Settings) -> dict[str, tuple[str, ...]]:
     """Which programs a change of settings is about, and by which tables of the file; `database` is about all."""
     changed = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
@@ -201,6 +211,7 @@ def changed_programs(before: Settings, after: Settings) -> dict[str, tuple[str, 
     own = {name: tuple(table for table in changed if table in {*tables, "database"}) for name, tables in read.items()}
     # The orchestrator knows what is declared, and the predictor's horizons.
     own["orchestrator"] = tuple(table for table in changed if table not in ("controller", "web"))
+    own["rehearsal"] = own["orchestrator"]
     return {name: tables for name, tables in own.items() if tables}
 
 

@@ -54,7 +54,7 @@ from orchestrator.declared import (
 )
 from orchestrator.demand import Demand, demands, together
 from orchestrator.duty import ACTING, ADVISING
-from orchestrator.foresight_settings import critical_level
+from orchestrator.foresight_settings import LearningSettings, critical_level
 from orchestrator.guards.guard import guard
 from orchestrator.judge.explain import described, explain, explained, kept, promised
 from orchestrator.judge.report import JudgementReport, KindReport, MissedNeeds, sum_up
@@ -96,6 +96,7 @@ __all__ = [
     "KindStanding",
     "LeadRow",
     "LeadTimes",
+    "LearningSettings",
     "LibvirtHypervisors",
     "LibvirtPool",
     "LinkState",

@@ -92,7 +92,8 @@ class LearningSettings(Section):
     bounds: the margin by factors `margin_least` to `margin_most` (never below the forecast itself), the decision by up
     to `earlier_most_s`. Above `fall_back_share` of broken promises that eased nothing a kind falls back to
     advice. With `act = "earned"` a kind acts only after `earn_least` verdicts within `earn_over_s` whose gain is above
-    0 for certain.
+    0 for certain, by replays of what was recorded where there are enough. They run while not all may act, for
+    `replay_s` at a time and with at most `replay_share` of one core; 0 turns them off.
     """
 
     enabled: bool = True
@@ -105,3 +106,5 @@ class LearningSettings(Section):
     fall_back_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     earn_over_s: Annotated[float, Field(ge=60)] = 86_400.0
     earn_least: Annotated[int, Field(ge=1)] = 10
+    replay_s: Annotated[float, Field(ge=120)] = 900.0
+    replay_share: Annotated[float, Field(ge=0, le=1)] = 0.25

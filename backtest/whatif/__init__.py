@@ -17,6 +17,7 @@ from backtest.whatif.compare import (
 )
 from backtest.whatif.cost import RunCost, WayFinder, check_ways, price_run, short_cores, weigh_priorities
 from backtest.whatif.engine import EPOCH_S, ReplayEngine
+from backtest.whatif.evidence import replayed_minutes
 from backtest.whatif.page import explain_second, whatif_page
 from backtest.whatif.policies import play_policy, replay
 from backtest.whatif.recorded import recorded_durations, recorded_load
@@ -76,6 +77,7 @@ __all__ = [
     "recorded_durations",
     "recorded_load",
     "replay",
+    "replayed_minutes",
     "scenario_scene",
     "short_cores",
     "show_pair",

@@ -15,7 +15,7 @@ from backtest.whatif.stage import ReplayStage
 from backtest.whatif.switching import ReplaySwitches, SceneState
 from backtest.whatif.telemetry import CountedSecond, TelemetryWriter
 from backtest.whatif.wiring import FlowTable, Wiring
-from cpdb import Store
+from cpdb import Seconds, Store
 from orchestrator import MigrateVm
 
 # Any moment will do: time is virtual. This one is 2023-11-14 22:13:20 UTC.
@@ -52,6 +52,11 @@ class ReplayEngine:
             SeriesRecorder(seconds, self._wiring.names),
             SeriesRecorder(seconds, hosts),
         )
+
+    @property
+    def begins_at(self) -> Seconds:
+        """The moment of the first row."""
+        return EPOCH_S
 
     def advance(self, second: int) -> None:
         """Plays row `second` of the load, that is [second, second + 1)."""

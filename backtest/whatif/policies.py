@@ -103,6 +103,7 @@ def _orchestrator(stack: ExitStack, engine: ReplayEngine, store: Store, policy: 
 
 def acting(scene: ReplayScene, policy: ReplayPolicy) -> OrchestratorConfig:
     """The settings under which a policy acts; the file that pauses a live orchestrator is not looked for."""
+    act = scene.orchestrator.act if scene.orchestrator.act == "earned" else True
     decides = "reactive" if policy is ReplayPolicy.REACTIVE else "predictive"
     declared = {"hosts": scene.hosts, "vms": scene.vms}
-    return scene.orchestrator.tuned(act=True, policy=decides, guard={"stop_file": None}, declared=declared)
+    return scene.orchestrator.tuned(act=act, policy=decides, guard={"stop_file": None}, declared=declared)

@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cpdb.engine import connect, reported
 from cpdb.model import BytesPerS, Reservation, Seconds, WantedWeights
-from cpdb.observed import ObservedKind, ObservedRecord, ObservedRow, Withdrawal, kinds_of, read_row
+from cpdb.observed import Withdrawal, kinds_of, read_row
+from cpdb.observed_record import ObservedKind, ObservedRecord, ObservedRow
 from cpdb.refusals import refusals_of
 from cpdb.repository import Condition, Repository, transaction
 from cpdb.schema import (

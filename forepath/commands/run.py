@@ -107,6 +107,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     store.close()
     unheard = address_problem(effective.web.listen) if effective.web.enabled else None
     started = processes.programs(settings, act, effective.web.enabled and unheard is None)
+    started += processes.rehearsals(effective, settings, act)
     mode = MODES[True if act else effective.orchestrator.act]
     names = [one.name for one in started]
     if json != "-":

@@ -10,11 +10,12 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 
-from cpdb import ActionRecord, Alarm, OutcomeKind, Seconds, Store
+from cpdb import ActionRecord, Alarm, EvidenceReport, OutcomeKind, ReplayedMinute, Seconds, Store
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
 from orchestrator.proposal import Step
@@ -31,9 +32,13 @@ WINDOW, FEWEST = 10, 6
 BACK_SHARE = 0.2
 # Bounds of the interval, and resamples of the bootstrap.
 LOW, HIGH, RESAMPLES = 0.05, 0.95, 400
-AGAIN_S = 60.0
+AGAIN_S, OPEN_S = 60.0, 600.0
 # Kinds that take back what others gave promise nothing: they stand or fall with those.
 TAKES_BACK: Mapping[str, str] = {"release_bandwidth": "reserve_bandwidth", "scale_in": "scale_out"}
+KIND_WORDS: Mapping[str, str] = {
+    "set_cpu_limit": "CPU limits", "set_vcpus": "virtual CPUs", "set_memory": "memory", "migrate_vm": "migrations",
+    "reserve_bandwidth": "reservations", "set_weights": "weights", "scale_out": "more machines",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,35 @@ class Earnings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayedGain:
+    """What a kind of action was worth in replays of the recorded past; the interval is that of the seconds spared."""
+
+    minutes: int
+    short_s: Seconds
+    spared_s: Seconds
+    low_s: Seconds
+    high_s: Seconds
+    low_gain: float
+    more_cores: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether it spares shortage for certain, and more than that costs."""
+        return self.low_s > 0 and self.low_gain > 0
+
+    def describe(self) -> str:
+        """For people."""
+        more = f"{abs(self.more_cores):.0%} {'more' if self.more_cores >= 0 else 'fewer'} core-seconds"
+        return f"would have spared {self.spared_s:.0f} of {self.short_s:.0f} shortage seconds for {more}"
+
+
+@dataclass(frozen=True, slots=True)
 class KindStanding:
     """Where a kind of action stands; `why` says what that rests on.
 
     `margin` is a factor on the configured margin, `earlier_s` is added to its lead times; `keeps` says that its
-    promises hold, `earned` that acting is measured to pay, `acted` that it has acted before.
+    promises hold, `earned` that acting is measured to pay, `acted` that it has acted before. `replayed` is what replays
+    of what was recorded say; where there is enough of that it decides what is earned, else verdicts do.
     """
 
     kind: str
@@ -77,10 +106,17 @@ class KindStanding:
     acted: bool = False
     earnings: Earnings = field(default_factory=lambda: Earnings(0, 0.0, 0.0, 0.0))
     why: str = ""
+    replayed: ReplayedGain | None = None
 
 
-def standing(kind: str, own: Sequence[Judgement], config: OrchestratorConfig, now: Seconds) -> KindStanding:
-    """Where a kind stands after its judgements, oldest first."""
+def standing(
+    kind: str,
+    own: Sequence[Judgement],
+    config: OrchestratorConfig,
+    now: Seconds,
+    minutes: Sequence[ReplayedMinute] = (),
+) -> KindStanding:
+    """Where a kind stands after its judgements and replayed minutes, oldest first."""
     rules, margin, earlier_s, keeps = config.learning, 1.0, 0.0, True
     lately: deque[bool] = deque(maxlen=WINDOW)
     for one in own:
@@ -102,54 +138,80 @@ def standing(kind: str, own: Sequence[Judgement], config: OrchestratorConfig, no
             keeps = keeps and not (len(lately) >= FEWEST and broken > rules.fall_back_share)
     recent = [one for one in own if one.issued_at > now - rules.earn_over_s]
     earnings = earned(recent, config)
-    enough = earnings.judged >= rules.earn_least
-    found_standing = KindStanding(
-        kind,
-        round(round(margin / GRAIN) * GRAIN, 6),
-        round(earlier_s, 3),
-        keeps,
-        enough and earnings.low_s > 0,
-        any(one.acted for one in own),
-        earnings,
-    )
+    replayed = replayed_gain([one for one in minutes if one.at > now - rules.earn_over_s], rules.earn_least)
+    pays = replayed.pays if replayed else earnings.judged >= rules.earn_least and earnings.low_s > 0
+    margin = round(round(margin / GRAIN) * GRAIN, 6)
+    acted = any(one.acted for one in own)
+    found_standing = KindStanding(kind, margin, round(earlier_s, 3), keeps, pays, acted, earnings, replayed=replayed)
     return replace(found_standing, why=_why(found_standing, sum(lately), len(lately), config))
 
 
 def _why(one: KindStanding, broken: int, of: int, config: OrchestratorConfig) -> str:
     if not one.keeps:
         return f"{broken} of its last {of} promises were broken and eased nothing"
-    least = config.learning.earn_least
+    least, span = config.learning.earn_least, f"{config.learning.earn_over_s / 3600:g} h"
+    if (told := one.replayed) is not None:
+        return f"{told.describe()} in the last {span} (interval {told.low_s:.0f} to {told.high_s:.0f})"
     if one.earnings.judged < least:
-        return f"not enough seen: {one.earnings.judged} of {least} judged in {config.learning.earn_over_s / 3600:g} h"
-    return f"{one.earnings.describe()} in the last {config.learning.earn_over_s / 3600:g} h"
+        return f"not enough seen: {one.earnings.judged} of {least} judged in {span}"
+    return f"{one.earnings.describe()} in the last {span}"
 
 
 def earned(judged: Sequence[Judgement], config: OrchestratorConfig) -> Earnings:
-    """The sum of what judgements gained, oldest first, with a circular block bootstrap's interval.
-
-    Blocks of about n^(1/3) neighbours keep what hangs together together (Politis and Romano, 1992).
-    """
+    """The sum of what judgements gained, oldest first, with its interval."""
     level = config.demand.level
     told = [one.verdict for one in judged if one.verdict.code is not VerdictCode.UNKNOWN]
     gains = [one.gain_s(level / max(1e-9, 1 - level)) for one in told]
+    return Earnings(len(gains), sum(gains), *sum_interval(gains))
+
+
+def replayed_gain(minutes: Sequence[ReplayedMinute], least: int) -> ReplayedGain | None:
+    """What replayed minutes come to; None while fewer than `least` of them tell anything of it."""
+    if sum(one.short_s > 0 or one.spared_s != 0 or one.gain != 0 for one in minutes) < least:
+        return None
+    low_s, high_s = sum_interval([one.spared_s for one in minutes])
+    low_gain, _ = sum_interval([one.gain for one in minutes])
+    cores_s = sum(one.cores_s for one in minutes)
+    more = sum(one.more_cores_s for one in minutes) / cores_s if cores_s > 0 else 0.0
+    short_s, spared_s = sum(one.short_s for one in minutes), sum(one.spared_s for one in minutes)
+    return ReplayedGain(len(minutes), short_s, spared_s, low_s, high_s, low_gain, more)
+
+
+def sum_interval(gains: Sequence[float]) -> tuple[float, float]:
+    """The 90 % interval of a sum of neighbours, by a circular block bootstrap.
+
+    Blocks of about n^(1/3) neighbours keep what hangs together together (Politis and Romano, 1992).
+    """
     if not gains:
-        return Earnings(0, 0.0, 0.0, 0.0)
+        return 0.0, 0.0
     rng, size = random.Random(len(gains)), max(1, round(len(gains) ** (1 / 3)))
-    ring = gains + gains[:size]
+    ring = [*gains, *gains[:size]]
     blocks = [sum(ring[first : first + size]) for first in range(len(gains))]
     # A sum of whole blocks is brought to as many judgements as there are.
     count = -(-len(gains) // size)
     scale = len(gains) / (count * size)
     sums = sorted(scale * sum(rng.choices(blocks, k=count)) for _ in range(RESAMPLES))
-    return Earnings(len(gains), sum(gains), sums[int(LOW * RESAMPLES)], sums[int(HIGH * RESAMPLES) - 1])
+    return sums[int(LOW * RESAMPLES)], sums[int(HIGH * RESAMPLES) - 1]
 
 
-def standings(judged: Iterable[Judgement], config: OrchestratorConfig, now: Seconds) -> Mapping[str, KindStanding]:
-    """Where each kind stands that has ever been judged; the order of judgements is that of the journal."""
+Minutes = Mapping[str, tuple[ReplayedMinute, ...]]
+NOT_REPLAYED: Minutes = MappingProxyType({})
+
+
+def standings(
+    judged: Iterable[Judgement], config: OrchestratorConfig, now: Seconds, replayed: Minutes = NOT_REPLAYED
+) -> Mapping[str, KindStanding]:
+    """Where each kind stands that has ever been judged or replayed; judgements come in the journal's order."""
     by_kind: dict[str, list[Judgement]] = defaultdict(list)
     for one in sorted(judged, key=lambda one: one.number):
         by_kind[one.kind].append(one)
-    return {kind: standing(kind, own, config, now) for kind, own in sorted(by_kind.items())}
+    kinds = sorted({*by_kind, *replayed})
+    return {kind: standing(kind, by_kind[kind], config, now, replayed.get(kind, ())) for kind in kinds}
+
+
+def read_minutes(store: Store) -> Minutes:
+    """What replays have said so far, by kind of action. Raises StoreError."""
+    return {one.action: one.minutes for one in store.wanted.observed_of(EvidenceReport)}
 
 
 def judgements(records: Iterable[ActionRecord]) -> list[Judgement]:
@@ -182,13 +244,15 @@ def told_standing(one: KindStanding, config: OrchestratorConfig) -> str:
     """Whether it may act, and why, for people."""
     if config.learning.enabled and not one.keeps:
         return f"fell back to advice: {one.why}"
+    if one.replayed is not None:
+        return f"{KIND_WORDS.get(one.kind, one.kind)}: {one.why}: {'act' if one.earned else 'only advise'}"
     pays = "it pays to act" if one.earned else "it is not shown that acting pays"
     return f"{one.why}: {'act' if config.act == 'earned' and one.earned else pays}"
 
 
 def read_standings(store: Store, config: OrchestratorConfig, now: Seconds) -> Mapping[str, KindStanding]:
     """Where each kind stands by the journal alone, as the orchestrator would find it. Raises StoreError."""
-    return standings(judgements(store.journal.judged(now - PAST_S, MOST_RECORDS)), config, now)
+    return standings(judgements(store.journal.judged(now - PAST_S, MOST_RECORDS)), config, now, read_minutes(store))
 
 
 def with_standing(step: Step, known: Mapping[str, KindStanding], config: OrchestratorConfig) -> Step:
@@ -239,7 +303,11 @@ class StandingLedger:
             for one in sorted(self._judged.values(), key=lambda one: one.number)[-MOST_RECORDS:]
             if one.issued_at > now - PAST_S
         }
-        self.known, self._at = standings(self._judged.values(), self.config, now), now
+        known = standings(self._judged.values(), self.config, now, read_minutes(self.store))
+        # What was done just now has no verdict yet, and must be taken back all the same when its kind falls.
+        done = (one.kind for one in self.store.journal.actions(since=now - OPEN_S) if one.outcome is OutcomeKind.DONE)
+        acted = {kind: replace(known[kind], acted=True) for kind in {*done} & known.keys()}
+        self.known, self._at = {**known, **acted}, now
 
     def alarm(self, now: Seconds) -> None:
         """Tells of kinds that fell back to advice, and takes it back when they return. Raises StoreError."""

@@ -47,8 +47,8 @@ def reload(one: Reloading, *lines: str) -> tuple[list[list[str]], list[str]]:
 
 def test_only_what_a_change_is_about_is_renewed(reloading: Reloading) -> None:
     assert reload(reloading)[0] == [[]]
-    assert reload(reloading, "orchestrator.policy = 'reactive'")[0][-1] == ["orchestrator", "web"]
-    assert reload(reloading, "predictor.seed = 7")[0][-1] == ["orchestrator", "predictor"]
+    assert reload(reloading, "orchestrator.policy = 'reactive'")[0][-1] == ["orchestrator", "rehearsal", "web"]
+    assert reload(reloading, "predictor.seed = 7")[0][-1] == ["orchestrator", "predictor", "rehearsal"]
     assert reload(reloading, "web.requests_per_s = 5.0")[0][-1] == ["web"]
 
 
@@ -78,7 +78,7 @@ def test_what_is_newly_declared_is_in_the_database_at_once(reloading: Reloading)
     content = tomllib.loads(reloading.file.read_text())
     content["node"].append({"name": "late", "kind": "client", "address": "10.9.9.9"})
     reloading.file.write_text(tomli_w.dumps(content))
-    assert reload(reloading)[0][-1] == ["orchestrator"]
+    assert reload(reloading)[0][-1] == ["orchestrator", "rehearsal"]
     store = open_store(reloading.settings.database.url)
     assert "late" in {node.name for node in store.inventory.nodes()}
     store.close()

@@ -10,8 +10,17 @@ from fake_world import CONFIG, START, Simulation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpdb import ActionRecord, ActionTiming, OutcomeKind, Pair, Store, open_store
-from orchestrator import OrchestratorConfig, explain
+from cpdb import (
+    ActionRecord,
+    ActionTiming,
+    EvidenceReport,
+    OutcomeKind,
+    Pair,
+    ReplayedMinute,
+    Store,
+    open_store,
+)
+from orchestrator import OrchestratorConfig, explain, told_standing
 from orchestrator.judge.standing import BROKEN_PROMISES, NOT_EARNED, Judgement, KindStanding, standing
 from orchestrator.verdicts import PromiseVerdict, VerdictCode
 
@@ -78,6 +87,41 @@ def test_who_helps_earns_and_who_harms_does_not() -> None:
     harmful = replace(KEPT, spared_s=-5.0)
     assert not after([harmful] * 50).earned
     assert not after([KEPT] + [UNNEEDED] * 40).earned, "one lucky hit proves nothing"
+
+
+def replays(spared: Sequence[float], gain: float = 1.0, end: float = START) -> tuple[ReplayedMinute, ...]:
+    """Replayed minutes up to `end`: of 10 s short so many are spared for 3 % more core-seconds."""
+    first = end - 60 * len(spared)
+    return tuple(ReplayedMinute(first + 60 * n, 10.0, one, gain * one, 100.0, 3.0) for n, one in enumerate(spared))
+
+
+def replayed(minutes: Sequence[ReplayedMinute], verdicts: Sequence[PromiseVerdict] = ()) -> KindStanding:
+    return standing(KIND, judged(verdicts), SETTINGS, START + 1e4, minutes)
+
+
+def test_what_replays_show_decides_before_what_verdicts_show() -> None:
+    helps = replayed(replays([7.5, 8.0, 7.0] * 10), [UNNEEDED] * 50)
+    assert helps.earned and helps.replayed is not None
+    words = (
+        "CPU limits: would have spared 225 of 300 shortage seconds for 3% more core-seconds in the last 24 h (interval"
+    )
+    assert told_standing(helps, SETTINGS).startswith(words) and told_standing(helps, SETTINGS).endswith(": act")
+    harms = replayed(replays([-2.0] * 30), [KEPT] * 50)
+    assert not harms.earned and told_standing(harms, SETTINGS).endswith("only advise")
+    assert not replayed(replays([8.0] * 30, gain=-1.0)).earned, "it costs more than it spares"
+    assert not replayed(replays([10.0] + [-0.1] * 40)).earned, "one lucky minute proves nothing"
+    few = replayed(replays([8.0] * (RULES.earn_least - 1)))
+    assert few.replayed is None and "not enough seen" in told_standing(few, SETTINGS)
+
+
+def test_a_kind_that_begins_to_harm_is_taken_out_within_the_time_that_counts() -> None:
+    day = round(RULES.earn_over_s / 60)
+    helped, harm = [8.0] * day, [-3.0] * day
+    said = [
+        standing(KIND, (), SETTINGS, START + 60 * n, replays(helped + harm[:n], end=START + 60 * n)).earned
+        for n in range(0, day, 60)
+    ]
+    assert said[0] and not said[-1] and said == sorted(said, reverse=True), "it falls once, and in time"
 
 
 def past(store: Store, kind: str, verdicts: Sequence[PromiseVerdict]) -> None:
@@ -175,3 +219,16 @@ def test_in_the_loop_a_kind_that_harms_is_never_let_in(store: Store) -> None:
     assert len(told) >= 6
     assert {one.outcome for one in store.journal.actions()} <= {OutcomeKind.ADVISED, OutcomeKind.SKIPPED}
     assert sim.hypervisors.started == []
+
+
+def test_in_the_loop_a_kind_acts_on_what_replays_show(store: Store) -> None:
+    config = CONFIG.tuned(act="earned", learning={"earn_least": 2})
+    store.wanted.observe([EvidenceReport(KIND, replays([8.0] * 20), START)])
+    sim = Simulation(store, config=config, surges=SURGE).run(64)
+    done = [one for one in store.journal.actions() if one.outcome is OutcomeKind.DONE]
+    assert done and {one.kind for one in done} == {KIND}
+    assert "it may act: would have spared 160 of 200 shortage seconds" in "\n".join(explain(done[-1]))
+    store.wanted.observe([EvidenceReport(KIND, replays([8.0] * 20 + [-8.0] * 30), START)])
+    sim.run(70)
+    assert (NOT_EARNED, KIND) in [(one.kind, one.key) for one in store.alarms.open()]
+    assert sim.hypervisors.machines["shop1"].cores_limit == pytest.approx(0.2), "what it gave is given back"
