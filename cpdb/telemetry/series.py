@@ -78,6 +78,16 @@ class Series:
             found = [connection.execute(select(func.max(at)).where(at <= until)).scalar() for at in times]
         return max((float(one) for one in found if one is not None), default=None)
 
+    def step_at(self, t: Seconds) -> int:
+        """The finest step, in seconds, in which what was before `t` is still known: 1, 10 or 60. Raises StoreError."""
+        steps = ((1, batches.c.t), *((step_s, table.c.t) for step_s, table in PATTERN_TABLES.items()))
+        with reported(self._engine, "reading communications"), self._engine.connect() as connection:
+            for step_s, at in steps:
+                known = select(at).where(at > t - COARSE_S, at <= t + step_s).limit(1)
+                if connection.execute(known).first() is not None:
+                    return step_s
+        return 1
+
     def communications_at(self, t: Seconds, recent_s: Seconds) -> list[Communication]:
         """Rows of the last `recent_s` before `t`, oldest first; where those are gone, of the bucket in which `t` lies.
 

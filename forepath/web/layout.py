@@ -1,7 +1,7 @@
 """Where the nodes of the topology are drawn: a fabric in layers, anything else by springs; many hosts as one."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import networkx as nx
 
 # More nodes than these nobody can tell apart: the hosts of a switch are drawn as one.
 MOST_NODES = 160
+FOLDED = "hosts at "
 LAYER_HEIGHT, WIDTH = 100.0, 1000.0
 # What hangs on a switch of a mesh stands so near.
 MESH_HEIGHT, NEAR_WIDTH, NEAR_HEIGHT = 400.0, 24.0, 34.0
@@ -64,7 +65,10 @@ def lay_out(nodes: Sequence[Mapping[str, Any]], wires: Iterable[tuple[str, str]]
     switches = {one["name"] for one in nodes if one["kind"] == "switch"}
     graph = nx.Graph(sorted((a, b) if a <= b else (b, a) for a, b in wires))
     spots = {one["name"]: Spot(one["name"], one["kind"], parent=_parent(one, graph, switches)) for one in nodes}
-    drawn_as = _folded(spots) if len(spots) > MOST_NODES else {name: name for name in spots}
+    drawn_as = {name: name for name in spots}
+    for apart in (("switch", "hypervisor"), ("switch",)):
+        if len(set(drawn_as.values())) > MOST_NODES:
+            drawn_as = _folded(spots, apart)
     counts: dict[str, int] = defaultdict(int)
     for name in spots:
         counts[drawn_as[name]] += 1
@@ -99,13 +103,17 @@ def _parent(one: Mapping[str, Any], graph: "nx.Graph[str]", switches: set[str]) 
     return near[0] if near else one.get("attached_to")
 
 
-def _folded(spots: Mapping[str, Spot]) -> dict[str, str]:
-    """Clients, hosts and machines of one parent under one name; switches and hypervisors stay themselves."""
-    apart = ("switch", "hypervisor")
-    return {
-        name: name if spot.kind in apart or spot.parent is None else f"hosts at {spot.parent}"
-        for name, spot in spots.items()
-    }
+def _folded(spots: Mapping[str, Spot], apart: Collection[str]) -> dict[str, str]:
+    """What hangs on the same thing under one name, but for kinds that are drawn apart."""
+
+    def shown(name: str) -> str:
+        spot, on = spots[name], spots.get(spots[name].parent or "")
+        if spot.kind in apart or on is None:
+            return name
+        parent = on.name if on.kind in apart else shown(on.name)
+        return parent if parent.startswith(FOLDED) else f"{FOLDED}{parent}"
+
+    return {name: shown(name) for name in spots}
 
 
 def _layers(fabric: "nx.Graph[str]", parents: Iterable[str]) -> dict[str, int]:

@@ -29,6 +29,7 @@ from orchestrator import described
 from predictor import FAST, SLOW
 
 HISTORY_S = 120.0
+LONGEST_STEP_S = 60
 DOING_S, DOING_MOST = 60.0, 8
 ABOUT_S, ABOUT_MOST = 86_400.0, 2_000
 MOVES_S = 3600.0
@@ -210,7 +211,7 @@ def tell_pair(at: StoreMoment, source: str, virtual_ip: str) -> Json:
         "pair": asdict(pair),
         "service": vip.name if vip else pair.virtual_ip,
         "destinations": sorted(filter(None, set(destinations))),
-        "history": at.store.series.history(pair, at.now - HISTORY_S, at.now),
+        "history": at.store.series.history(pair, at.now - _history_s(at), at.now),
         "fans": fans,
         "foreseen": _foreseen(at, subject, Quantity.BYTES_PEAK),
         "trust": {tier: asdict(one) | {"sentence": one.describe()} for tier, one in trusts.tiers.items()},
@@ -218,6 +219,11 @@ def tell_pair(at: StoreMoment, source: str, virtual_ip: str) -> Json:
         "path": _path(at, source, pair.virtual_ip),
         "reservations": [asdict(one) for one in at.store.wanted.reservations_at(at.now) if one.pair == pair],
     }
+
+
+def _history_s(at: StoreMoment) -> float:
+    """How far back history is shown: farther where it is only known in longer steps."""
+    return HISTORY_S if at.live else HISTORY_S * min(at.store.series.step_at(at.now), LONGEST_STEP_S)
 
 
 def tell_fans(at: StoreMoment, subject: Subject, quantity: Quantity) -> Json:
@@ -264,7 +270,7 @@ def tell_link(at: StoreMoment, from_node: str, to_node: str, ahead_s: float) -> 
         raise SettingsError(f"no link from {from_node} to {to_node} is known")
     hop = (from_node, to_node)
     held = at.store.wanted.reservations_at(at.now)
-    loads = at.store.facts.loads(LinkLoad, at.now - HISTORY_S, at.now)
+    loads = at.store.facts.loads(LinkLoad, at.now - _history_s(at), at.now)
     return tell_link_use(view, ahead_s) | {
         "now": at.now,
         "ahead_s": ahead_s,
@@ -292,10 +298,16 @@ def _split_hops(one: WantedSplit) -> set[tuple[str, str]]:
     return {hop for path in one.paths for hop in pairwise(path)}
 
 
-def tell_machines(at: StoreMoment) -> Json:
+def tell_machines(at: StoreMoment, part: Slice) -> Json:
     """Every host and machine as it was measured last."""
     hosts, machines = views.newest_host_loads(at.store, at.now), views.newest_vm_loads(at.store, at.now)
-    return {"now": at.now, "hosts": [asdict(one) for one in hosts], "machines": [asdict(one) for one in machines]}
+    return {
+        "now": at.now,
+        "total": max(len(hosts), len(machines)),
+        **part._asdict(),
+        "hosts": [asdict(one) for one in part.of(hosts)],
+        "machines": [asdict(one) for one in part.of(machines)],
+    }
 
 
 def tell_machine(at: StoreMoment, name: str) -> Json:
@@ -305,7 +317,7 @@ def tell_machine(at: StoreMoment, name: str) -> Json:
     """
     node = next((one for one in at.store.inventory.nodes() if one.name == name), None)
     is_host = node is not None and node.kind is NodeKind.HYPERVISOR
-    since = at.now - HISTORY_S
+    since = at.now - _history_s(at)
     loads: list[Any] = at.store.facts.loads(HostLoad if is_host else VmLoad, since, at.now)
     history = [one for one in loads if name == (one.host if is_host else one.vm)]
     if node is None and not history:

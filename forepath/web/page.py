@@ -50,6 +50,7 @@ class LivePage:
         self._time = TimeControls(reader.clock, self.change)
         self._charts: list[ui.echart] = []
         self._drawn: list[Any] = []
+        self._told: Any = None
         self._inside = False
 
     def build(self) -> None:
@@ -113,7 +114,8 @@ class LivePage:
             self._strip.content = write_view("strip", strip.value, self.address)
         if answer.value is None:
             self._text.content = f'<p class="note">{NO_DATA}</p>'
-        elif not self._inside:
+        elif answer.value is not self._told and not self._inside:
+            self._told = answer.value
             self._show(answer.value)
 
     async def _moment(self) -> float | None:
@@ -161,6 +163,7 @@ class LivePage:
         self.address = self.address.changed(**words)
         ui.navigate.history.replace(self.address.here())
         self._write_menu()
+        self._told = None
         await self.refresh()
 
     def _clicked(self, event: Any) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import sqrt
 from threading import Lock
 from typing import Any
 
@@ -79,9 +80,11 @@ class Reader:
     def _due(self, known: PageAnswer, at: Seconds | None, now: Seconds) -> bool:
         if known.trouble is not None or known.read_at is None:
             return now - known.tried_at >= FRESH_S
-        asked = sum(now - one.asked_at < ASKED_LATELY_S for one in self._answers.values())
+        # Of all ways to keep within the share, that by which answers are least old in sum: periods as roots of costs.
+        asked = (one for one in self._answers.values() if now - one.asked_at < ASKED_LATELY_S)
+        roots = sum(sqrt(one.cost_s) for one in asked)
         fresh_s = FRESH_S if at is None else PAST_FRESH_S
-        return now - known.read_at >= max(fresh_s, known.cost_s * max(1, asked) / CPU_SHARE)
+        return now - known.tried_at >= max(fresh_s, sqrt(known.cost_s) * roots / CPU_SHARE)
 
     async def _read(self, key: Any, known: PageAnswer | None) -> PageAnswer:
         question, arguments, at = key

@@ -69,7 +69,7 @@ VIEWS = (
          (Chart("What the pair sent and is expected to send", charts.draw_rates),)),
     View("/link", "Link", network.tell_link, "link", (Parameter("from", "node"), Parameter("to", "node"), AHEAD),
          (Chart("What crossed the link and is expected to cross it", charts.draw_rates),)),
-    View("/machines", "Machines", network.tell_machines, "machines", in_menu=True),
+    View("/machines", "Machines", network.tell_machines, "machines", in_menu=True, sliced=True),
     View("/machine", "Machine", network.tell_machine, "machine", (NAME,),
          (Chart("CPU and its limit", charts.draw_cpu, 240), Chart("Memory and its limit", charts.draw_memory, 240))),
     View("/services", "Virtual IPs", network.tell_services, "services", in_menu=True),

@@ -294,6 +294,25 @@ def orchestrate(
 
 
 @bench.command()
+def web(
+    pairs: Annotated[int, typer.Option("--pairs", min=10, max=200_000, help="Pairs that talk")] = 10_000,
+    seconds: Annotated[float, typer.Option("--seconds", min=5, help="How long is looked")] = 60.0,
+    json: JsonOption = None,
+) -> None:
+    """CPU of the page's process while three browsers look at a network of 100 switches that is measured each second.
+
+    Examples:
+        forepath bench web
+        forepath bench web --pairs 1000 --seconds 30 --json -
+    """
+    from tools.bench.web import measure
+
+    with errors.status("web") as status:
+        result = measure(pairs, seconds, lambda part: status.update(f"web: {part}"))
+    show("web", result, json)
+
+
+@bench.command()
 def replay(
     pairs: Annotated[int, typer.Option("--pairs", min=10, max=20_000, help="Pairs that talk")] = 1000,
     vms: Annotated[int, typer.Option("--vms", min=2, max=10_000, help="Number of virtual machines")] = 200,
