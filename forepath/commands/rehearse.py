@@ -49,7 +49,7 @@ def rehearse(settings: SettingsOption = None) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     config = orchestrator_config(effective, act=None)
     store = open_store(effective.database.url)
-    pace = Pace(config.learning.replay_share, stop)
+    pace = ReplayPace(config.learning.replay_share, stop)
     # Before that there is nothing to replay.
     stop.wait(config.learning.replay_s)
     while not stop.is_set():
@@ -68,7 +68,7 @@ class Stopped(Exception):
 
 
 @dataclass(slots=True)
-class Pace:
+class ReplayPace:
     """Lets a replay have its share of one core, and none while the machine is busy."""
 
     share: float

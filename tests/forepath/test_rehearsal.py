@@ -17,7 +17,7 @@ from cpdb import (
     VmLoad,
 )
 from forepath import processes
-from forepath.commands.rehearse import Pace, Stopped, merged_minutes, rehearse_once, wanted_kinds
+from forepath.commands.rehearse import ReplayPace, Stopped, merged_minutes, rehearse_once, wanted_kinds
 from forepath.settings import Settings
 from orchestrator import LearningSettings
 
@@ -37,7 +37,7 @@ class Watch(Event):
 
 def test_a_replay_has_its_share_of_a_core_and_none_while_others_need_it() -> None:
     used, loads, stop = iter((0.0, 2.0, 2.0, 2.5, 2.5, 2.5, 2.5)), iter((0.2, 3.0, 3.0, 0.2)), Watch()
-    pace = Pace(0.25, stop, lambda: next(loads), lambda: next(used))
+    pace = ReplayPace(0.25, stop, lambda: next(loads), lambda: next(used))
     pace.wait()
     assert stop.waited == pytest.approx(6.0), "2 s of CPU in 8 s"
     pace.wait()

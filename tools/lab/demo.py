@@ -29,6 +29,7 @@ LOOK_EVERY_S = 0.25
 # What building the lab takes of the whole demo, for the progress bar.
 BUILDING_SHARE = 0.06
 PYTHON = sys.executable
+PLAYED = "played-{}.jsonl"
 
 
 class RealTrial:
@@ -111,11 +112,8 @@ class RealTrial:
         return [
             PYTHON, "-m", "tools.lab.traffic", "--schedule", str(self.directory / "schedule.json"),
             "--client", client, "--start-at", repr(self.start_at), "--spins-per-ms", repr(self.lab.spins_per_ms),
-            "--out", str(self._log_of(client)),
+            "--out", str(self.directory / PLAYED.format(client)),
         ]  # fmt: skip
-
-    def _log_of(self, client: str) -> Path:
-        return self.directory / f"played-{client}.jsonl"
 
     def _take_over(self, segment: str) -> None:
         """Ends the policy before, puts everything back as it was, and lets the next policy begin."""
@@ -163,7 +161,7 @@ class RealTrial:
     def _result(self) -> TrialResult:
         assert self.store is not None
         windows = at_unix(self.schedule.windows, self.start_at)
-        played = read_played(self._log_of(client) for client in self.schedule.requests)
+        played = read_played(self.directory / PLAYED.format(client) for client in self.schedule.requests)
         samples = read_samples(self.directory / "samples.jsonl")
         works = offered(self.schedule, self.lab.layout, self.start_at)
         cost = price(samples, works)
