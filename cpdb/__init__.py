@@ -73,6 +73,7 @@ from cpdb.model import (
     show_mebibytes,
     show_rate,
 )
+from cpdb.notify import ALIVE, READY, notify_systemd
 from cpdb.observed import (
     CONTROLLER,
     BlendReport,
@@ -208,6 +209,7 @@ def schema_versions(url: str) -> tuple[str | None, str]:
 
 
 __all__ = [
+    "ALIVE",
     "BEHAVIOUR",
     "CONTROLLER",
     "DEFAULT_URL",
@@ -220,6 +222,7 @@ __all__ = [
     "MIB",
     "NO_MODEL",
     "QUANTITIES",
+    "READY",
     "TABLES",
     "UNTRUSTED",
     "URL_VARIABLE",
@@ -330,6 +333,7 @@ __all__ = [
     "effective",
     "in_words",
     "nearest_level",
+    "notify_systemd",
     "open_store",
     "open_table",
     "place_of",

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cpdb import Figures, serve_metrics
+from cpdb import ALIVE, READY, Figures, notify_systemd, serve_metrics
 from ryu_apps.database import Database
 from ryu_apps.declared import Declared
 from ryu_apps.framework import (
@@ -59,6 +59,7 @@ class SwitchApp(RyuApp):
         # What is loaded by now stays: looking through it for garbage would only hold everybody up.
         gc.freeze()
         self.database.start()
+        notify_systemd(READY)
         serve_metrics(self._metrics, "controller", self._figures)
         self.loops.every(WATCH_EVERY_S, "watching the switches' counters", self.watch)
         return super().start()
@@ -82,6 +83,7 @@ class SwitchApp(RyuApp):
 
     def watch(self, now: Seconds) -> None:
         """Once a second: what the counters themselves are worth, and what went wrong so far."""
+        notify_systemd(ALIVE)
         self.collector.watch(now)
         self.writer.offer(self._publisher.news(self._all_counts(), now), now)
 

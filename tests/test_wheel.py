@@ -57,6 +57,13 @@ def test_migrations_and_templates_come_along(installed: Path) -> None:
     assert list((installed / "backtest" / "templates").glob("*.jinja"))
 
 
+def test_units_rules_and_the_dashboard_come_along(installed: Path) -> None:
+    shared = next(installed.glob("forepath-*.data")) / "data" / "share" / "forepath"
+    units = {path.name for path in (shared / "systemd").iterdir()}
+    assert {"forepath.target", "forepath-controller.service", "forepath.sysusers"} <= units
+    assert (shared / "prometheus" / "rules.yaml").is_file() and (shared / "grafana" / "forepath.json").is_file()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_demo_runs_simulated(installed: Path, tmp_path: Path) -> None:

@@ -14,7 +14,18 @@ import typer
 
 import orchestrator as orchestrator_room
 import predictor as predictor_room
-from cpdb import Figures, ForepathError, RetentionPolicy, SettingsError, Store, open_store, serve_metrics
+from cpdb import (
+    ALIVE,
+    READY,
+    Figures,
+    ForepathError,
+    RetentionPolicy,
+    SettingsError,
+    Store,
+    notify_systemd,
+    open_store,
+    serve_metrics,
+)
 from forepath import processes
 from forepath.commands.pause import pause_warnings, stop_file
 from forepath.listening import address_problem, page_url
@@ -51,7 +62,13 @@ def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
     config = processes.predictor_config(effective)
     tally = PredictorTally()
     serve_metrics(effective.metrics, "predictor", tally.figures)
-    failed = predictor_room.run(store, config, config.cycle_s, stop, lambda report: tally.add(report, time.time()))
+    notify_systemd(READY)
+
+    def told(report: predictor_room.PredictorReport | None) -> None:
+        notify_systemd(ALIVE)
+        tally.add(report, time.time())
+
+    failed = predictor_room.run(store, config, config.cycle_s, stop, told)
     store.close()
     emit({"command": "predict", "began_at": began_at, "ended_at": time.time(), "failed_cycles": failed}, json)
 
@@ -79,10 +96,12 @@ def orchestrate(
     serve_metrics(effective.metrics, "orchestrator", tally.figures)
 
     def told(report: orchestrator_room.CycleReport | None) -> None:
+        notify_systemd(ALIVE)
         tally.add(report, decider.standings, time.time())
         if report is not None:
             count.update(cycles=1, issued=len(report.issued), advised=len(report.advised))
 
+    notify_systemd(READY)
     failed = orchestrator_room.run(decider, config.timing.cycle_s, stop, told=told)
     store.close()
     summary = {"command": "orchestrate", "policy": config.policy, "act": config.act, "began_at": began_at}
@@ -185,6 +204,7 @@ def metrics(settings: SettingsOption = None) -> None:
     store = open_store(effective.database.url, create=False)
     if serve_metrics(effective.metrics, "metrics", StoredFigures(store, effective.metrics.top).figures) is None:
         raise SettingsError("no metrics are served; set [metrics] port to one of four free ports in a row")
+    notify_systemd(READY)
     stop.wait()
 
 
