@@ -4,9 +4,9 @@ Each engine has one such list; its process tells it as alarms.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -16,6 +16,9 @@ from cpdb.engine import reported
 from cpdb.errors import StoreRefused
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Sequence[Any])
+# What comes of content that is torn, of another version, or nobody's.
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError)
 # A hostile peer must not be able to fill the memory.
 MOST_NAMED = 1000
 # An alarm is over when its cause was not seen for so long, and is not written more often than this.
@@ -55,6 +58,14 @@ class Refusals:
             middle = len(rows) // 2
             self.write_apart(what, write, rows[:middle])
             self.write_apart(what, write, rows[middle:])
+
+    def read_apart(self, what: str, rows: Iterable[R], read: Callable[[R], T]) -> Iterator[T]:
+        """What becomes of rows; one that makes no sense to this program is left out. Rows begin with their name."""
+        for row in rows:
+            try:
+                yield read(row)
+            except UNREADABLE as error:
+                self.note(f"{what} {str(row[0])[:40]}", f"cannot be read: {error}")
 
     @contextmanager
     def aside(self, connection: Connection, what: str) -> Iterator[None]:

@@ -184,12 +184,7 @@ class Repository(Generic[R]):
         return [known[row] for row in rows if row in known]
 
     def _readable(self, rows: Iterable[Any], read: Callable[[Any], S]) -> Iterator[S]:
-        """What becomes of the rows; one that makes no sense to this program is set aside."""
-        for row in rows:
-            try:
-                yield read(row)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                refusals_of(self.engine).note(f"{self._what} {str(row[0])[:40]}", f"cannot be read: {error!r}")
+        return refusals_of(self.engine).read_apart(self._what, rows, read)
 
     def _parsed(self, row: Sequence[Any]) -> list[Any]:
         pairs = zip(row, self._columns, strict=True)

@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
+
 from cpdb import ALIVE, READY, Figures, notify_systemd, serve_metrics
 from ryu_apps.database import Database
 from ryu_apps.declared import Declared
+from ryu_apps.effects import Alert
 from ryu_apps.framework import (
     DEAD_DISPATCHER,
     MAIN_DISPATCHER,
@@ -29,6 +32,16 @@ from ryu_apps.telemetry.collector import Collector
 Seconds = float
 
 WATCH_EVERY_S = 1.0
+DPID_TWICE = "dpid_twice"
+_log = structlog.get_logger("ryu_apps.application")
+
+
+def _twins(datapath: Any, served: str, name: str) -> Alert:
+    detail = (
+        f"two switches say to be dpid {datapath.id:016x}: the one at {served} is served, the one at {datapath.address} "
+        "is turned away; give one of them another datapath id"
+    )
+    return Alert(DPID_TWICE, name, name, detail)
 
 
 class SwitchApp(RyuApp):
@@ -76,6 +89,10 @@ class SwitchApp(RyuApp):
     def left(self, dpid: int, now: Seconds) -> None:
         """A switch lost its connection."""
 
+    def alarm(self, alert: Alert, now: Seconds) -> None:  # noqa: ARG002 - who keeps alarms does it with them
+        """Somebody should look at something."""
+        _log.warning("alarm", kind=alert.kind, at=alert.key, why=alert.detail)
+
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:  # noqa: ARG002
         """What an error of a switch is about."""
         request = self.wires[dpid].requests.take(error.xid) if dpid in self.wires else None
@@ -109,6 +126,12 @@ class SwitchApp(RyuApp):
         """A switch came or went."""
         datapath, now = event.datapath, time.time()
         if event.state == MAIN_DISPATCHER:
+            known = self.wires.get(datapath.id)
+            if known is not None and (served := known.other_than(datapath)) is not None:
+                # One is served; by turns, each would undo what the other was told.
+                self.alarm(_twins(datapath, served, self.collector.attribution.name_of(datapath.id)), now)
+                datapath.refuse_twin()
+                return
             self._leave(datapath.id, now)
             wire = self.wires[datapath.id] = Wire(datapath)
             # First: kept counters must be there before the switch can say that an entry is gone.

@@ -77,6 +77,7 @@ class Controller(SwitchApp):
         self._pacing = Pacing(self._carry_out)
         self.counts += [self.sampling.counts, self.status.alarms.tallies]
         self.counts.append(lambda: {("implausible", "rows"): self.attribution.implausible})
+        self.counts.append(lambda: {("failed", "switches left as they are"): self.switches.failures})
 
     def start(self) -> Any:
         """Starts the loops."""
@@ -195,6 +196,10 @@ class Controller(SwitchApp):
             match = decode_match(message.buf, _REMOVED_MATCH_AT)
             if self.switches.lost(dpid, RuleKey(message.table_id, message.priority, match)):
                 self._carry_out((), now)
+
+    def alarm(self, alert: Alert, now: Seconds) -> None:
+        """Kept with those of the network."""
+        self.status.alarms.record(alert, now)
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:
         """A switch refused something: what it was about."""

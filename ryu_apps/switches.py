@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import structlog
+
 from ryu_apps.effects import Resubmit
 from ryu_apps.network import Network
 from ryu_apps.pipeline import Limits, PolicerTable, Share, desired, limited_by, numbers_of_limits, share
@@ -15,6 +17,9 @@ from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import Wire
 
 Seconds = float
+
+FAILURES_LOGGED = 20
+_log = structlog.get_logger("ryu_apps.switches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class Switches:
     def __init__(self, network: Network, first_meter: int) -> None:
         self.sessions: dict[int, Session] = {}
         self.revision = 0
+        # How often a switch could not be brought up to date
+        self.failures = 0
         # Before the database was read nothing is deleted.
         self.declared = False
         self.policers = PolicerTable()
@@ -110,7 +117,13 @@ class Switches:
         self._network.routes.follow(self._holds, now)
         wanted = self.policers.limits(self._network, now)
         for session in ready:
-            self._bring_up_to_date(session, wanted, now)
+            try:
+                self._bring_up_to_date(session, wanted, now)
+            except Exception:  # noqa: BLE001
+                # What one switch makes impossible must not keep the others from what they need.
+                self.failures += 1
+                if self.failures < FAILURES_LOGGED:
+                    _log.exception("a switch is left as it is", dpid=f"{session.dpid:016x}", failures=self.failures)
 
     def _holds(self, dpid: int, key: RuleKey) -> bool:
         session = self.sessions.get(dpid)

@@ -119,7 +119,8 @@ class Batches:
             query = query.where(batches.c.t <= until)
         with reported(self._engine, "reading communications"), self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        return sorted((_stored(*row) for row in rows), key=lambda batch: batch.id)
+        found = refusals_of(self._engine).read_apart("batch", rows, lambda row: _stored(*row))
+        return sorted(found, key=lambda batch: batch.id)
 
     def span(self) -> tuple[Seconds, Seconds] | None:
         """Time of the first and the last batch."""

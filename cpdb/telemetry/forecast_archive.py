@@ -26,6 +26,7 @@ from cpdb.forecasts import (
     forecasts_of,
 )
 from cpdb.model import Quantity, Seconds
+from cpdb.refusals import refusals_of
 from cpdb.repository import Condition, Repository, codec_of, insert_ignore, transaction
 from cpdb.schema import forecast_batches, horizon_moves, memories, nodes, rosters, score_batches, scores, virtual_ips
 from cpdb.telemetry.names import Names
@@ -113,10 +114,15 @@ class PackedBatches(Generic[Packed]):
     def read(self, *where: Condition, order_by: Iterable[Any], limit: int | None = None) -> list[tuple[int, Packed]]:
         """Numbers and batches that meet all conditions, in this order."""
         query = select(self._table).where(*where).order_by(*order_by).limit(limit)
-        with reported(self._lists.engine, f"reading {self._table.name}"):
-            with self._lists.engine.connect() as connection:
-                rows = connection.execute(query).mappings().all()
-            return [(row["id"], self._batch(row)) for row in rows]
+        with reported(self._lists.engine, f"reading {self._table.name}"), self._lists.engine.connect() as connection:
+            found: list[tuple[int, Mapping[Any, Any]]] = [
+                (row["id"], row) for row in connection.execute(query).mappings().all()
+            ]
+        return list(refusals_of(self._lists.engine).read_apart(self._table.name, found, self._numbered))
+
+    def _numbered(self, row: tuple[int, Mapping[Any, Any]]) -> tuple[int, Packed]:
+        number, content = row
+        return number, self._batch(content)
 
     def _batch(self, row: Mapping[Any, Any]) -> Any:
         head = {name: tuple(row["head"].get(name, ())) for name in self._head}  # rows of older versions lack some

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, text, true, update
 
 from cpdb.model import Seconds
+from cpdb.refusals import refusals_of
 from cpdb.schema import PATTERN_TABLES, batches, covered, observations, pending, progress
-from cpdb.telemetry.columns import unpack
+from cpdb.telemetry.columns import Columns, unpack
 from cpdb.telemetry.retention import COARSE_S, FINE_S, RetentionPolicy, RollUp, bucket_end, tiers
 
 BUILT = "minutes_built_through"
@@ -43,13 +45,14 @@ def roll_up(connection: Connection, step: RollUp, now: Seconds, policy: Retentio
 
 
 def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums]:
-    query = select(batches.c.observer, batches.c.interval_s, batches.c.complete, batches.c.body)
+    query = select(batches.c.id, batches.c.observer, batches.c.interval_s, batches.c.complete, batches.c.body)
     # The time says to PostgreSQL in which partition to look.
     query = query.where(batches.c.id.in_(ids), batches.c.t > t - FINE_S, batches.c.t <= t)
     sums: dict[str, _Sums] = defaultdict(_Sums)
-    for observer, interval_s, complete, body in connection.execute(query):
+    # One that is torn is lost; those beside it are not.
+    rows_read = refusals_of(connection.engine).read_apart("batch", connection.execute(query), _unpacked)
+    for observer, interval_s, complete, columns in rows_read:
         own = sums[observer]
-        columns = unpack(bytes(body))
         own.complete_s += interval_s if complete else 0.0
         flags = columns.flags if columns.flags is not None else bytes(len(columns.key_ids))
         rows = zip(columns.key_ids, columns.bytes, columns.packets, columns.connections, flags, strict=True)
@@ -68,6 +71,11 @@ def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums
             for flow_key in set(columns.key_ids):
                 own.listed_s[flow_key] += interval_s
     return sums
+
+
+def _unpacked(row: Sequence[Any]) -> tuple[str, float, bool, Columns]:
+    _, observer, interval_s, complete, body = row
+    return observer, interval_s, complete, unpack(bytes(body))
 
 
 def _add(connection: Connection, step_s: int, t: int, observer: str, own: _Sums) -> None:

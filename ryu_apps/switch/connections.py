@@ -183,6 +183,8 @@ _TURN_S = 0.005
 _WATCH_EVERY_S = 1.0
 _TLS_HANDSHAKE_S = 5.0
 _ACCEPT_AGAIN_S = 0.2
+# A connection is asked for an echo after so much silence, and taken to live as long as the last word is not older.
+ECHO_AFTER_S, LIVES_S = 1.0, 3.5
 # As for a wrong setting
 EXIT_UNHEARD = 2
 
@@ -289,8 +291,17 @@ class GuardedDatapath(stock.Datapath):
             if late:
                 _refuse("overdue", self.address, late, self.id)
                 self._cut()
-            elif phase is Phase.OPEN and silent_s > self.bounds.silent_s / 3:
+            elif phase is Phase.OPEN and silent_s > ECHO_AFTER_S:
                 self.send_msg(parser.OFPEchoRequest(self))
+
+    def lives(self) -> bool:
+        """Whether the switch has said anything lately; it is asked to every second in which it does not."""
+        return self.state != DEAD_DISPATCHER and time.monotonic() - self._heard < LIVES_S
+
+    def refuse_twin(self) -> None:
+        """Ends this connection: another switch has its number."""
+        refusals.add("one dpid twice", time.monotonic())
+        self._cut()
 
     def _cut(self) -> None:
         # The receiving half waits in recv: it wakes up when nothing can come any more.

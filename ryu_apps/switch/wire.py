@@ -82,6 +82,10 @@ class Wire:
         """Whether this is the wire of that connection."""
         return self._datapath is datapath
 
+    def other_than(self, datapath: Any) -> str | None:
+        """Where the switch is, when it lives and that other connection is another switch's with the same number."""
+        return str(self._datapath.address) if datapath is not self._datapath and self._datapath.lives() else None
+
     def close(self) -> None:
         """Stops sending; what is still queued is lost with the connection."""
         kill(self._thread)

@@ -3,6 +3,7 @@
 import uuid
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,13 @@ from cpdb import (
     LinkLoad,
     Node,
     NodeKind,
+    Pair,
+    RetentionPolicy,
     Store,
     StoreRefused,
     VirtualIp,
     VmLoad,
+    Window,
     database_problem,
     open_store,
 )
@@ -140,6 +144,20 @@ def test_a_row_that_nobody_understands_hides_no_other(store: Store) -> None:
     for _ in range(2):
         assert [one.name for one in store.inventory.nodes()] == ["a", "c"]
         assert [one.destination for one in store.wanted.observed_of(HealthReport)] == ["b"]
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00\x11\x22", b"\xff" * 40], ids=["empty", "short", "foreign"])
+def test_a_torn_batch_costs_itself_alone(store: Store, body: bytes) -> None:
+    store.facts.add_batches([replace(batch("c1", 5), t=float(second)) for second in range(1, 31)])
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE batches SET body = :body WHERE t = 15"), {"body": body})
+    assert len(store.facts.communications(0.0)) == 29
+    assert len(store.facts.batches(0, 0.0)) == 29
+    done = store.retain(4000.0, RetentionPolicy(), 10.0)
+    assert done.rolled_up == 30 and not done.left
+    rates = [rate[Pair("c1", "10.0.0.100")] for _, rate in store.series.rows(Window(10, 0.0, 30.0))]
+    # Ten seconds of which one is not known, and nothing is made up for it.
+    assert rates == [5.0, 5.0, 5.0]
 
 
 def test_what_must_be_written_alone_still_fails_in_one_line(store: Store) -> None:

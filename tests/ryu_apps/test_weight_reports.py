@@ -1,5 +1,6 @@
 """What is said of wanted weights: once per change, when all switches follow them, and why not where they do not."""
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -217,3 +218,18 @@ def test_with_affinity_to_sources_it_counts_for_new_ones_at_once() -> None:
     for dpid in SWITCHES.values():
         made.switches.left(dpid)
     assert made.news() == [("waiting", 2)]
+
+
+def test_one_switch_that_cannot_be_brought_up_to_date_keeps_no_other_from_it() -> None:
+    one = Controlled()
+    broken = next(iter(one.wires))
+
+    def refuse(_change: Change) -> str | None:
+        raise struct.error("no such message")
+
+    one.wires[broken].refuse = refuse
+    before = one.switches.failures
+    one.want(1, {"s1": 30, "s2": 70})
+    assert one.switches.failures > before
+    others = [dpid for dpid, wire in one.wires.items() if dpid != broken and wire.number]
+    assert others, "every switch but that one was told"

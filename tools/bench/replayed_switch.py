@@ -6,6 +6,7 @@ Run beside a controller: `python -m tools.bench.replayed_switch PORT DPID FLOWS`
 import socket
 import struct
 import sys
+from contextlib import suppress
 
 import numpy as np
 
@@ -62,6 +63,7 @@ class ReplayedSwitch:
 
     def __init__(self, port: int, dpid: int, flows: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.address: tuple[str, int] = self._socket.getsockname()
         self._socket.sendall(message(HELLO, 1))
         self._dpid, self._table, self._rest = dpid, ReplayedTable(flows), b""
 
@@ -80,11 +82,13 @@ class ReplayedSwitch:
     def _received(self) -> bytes:
         try:
             return self._socket.recv(65536)
-        except ConnectionResetError:
+        except ConnectionError:
             return b""
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection, also for who is waiting in `serve`."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def answer(self, kind: int, xid: int, body: bytes) -> bytes:
