@@ -129,7 +129,17 @@ from cpdb.state.journal import (
     WorkflowStep,
 )
 from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
-from cpdb.state.wanted import FIRST_TAG, LAST_TAG, BandwidthRequest, Requests, RequestState, Wanted, WantedSplit, Watch
+from cpdb.state.wanted import (
+    FIRST_TAG,
+    LAST_TAG,
+    BandwidthRequest,
+    HeavyPair,
+    Requests,
+    RequestState,
+    Wanted,
+    WantedSplit,
+    Watch,
+)
 from cpdb.tables import TableError, open_table, show_time
 from cpdb.telemetry.batches import Facts
 from cpdb.telemetry.columns import IMPLAUSIBLE, Batch, FlowKey, StoredBatch
@@ -255,6 +265,7 @@ __all__ = [
     "ForepathError",
     "HealthReport",
     "HealthStatus",
+    "HeavyPair",
     "HorizonMove",
     "HostLoad",
     "InstallReport",

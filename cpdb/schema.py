@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.sql.schema import SchemaItem
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -403,6 +404,7 @@ wanted_splits = _keyed(
     "wanted_splits",
     *required(String(64), "from_switch", "to_switch", "owner"),
     *required(JSON, "paths", "ratios", "tags"),
+    Column("heavy", JSON, nullable=False, server_default=text("'[]'")),
     *required(String, "reason"),
     *required(Float, "changed_at"),
     *optional(Float, "expires_at"),

@@ -35,12 +35,16 @@ UNDER_WAY_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class PathChoice:
-    """One of the paths that traffic between two switches is split over, its share, and whether this pair takes it."""
+    """One of the paths that traffic between two switches is split over, its share, and whether this pair takes it.
+
+    `pair_share`: of this pair's own traffic, what takes it; below 1 where the pair is divided by connection.
+    """
 
     hops: tuple[str, ...]
     share: float
     tag: int
     taken: bool
+    pair_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +147,13 @@ class PathFinder:
             raise SettingsError(f"no path from {source!r} to {destination!r}; nodes known: {known or 'none'}")
         if destination in self.moved:
             why = (*why, f"{destination} is moving to {self.moved[destination]} and expected there by then")
-        return Way(hops, why, self._split(hops))
+        return Way(hops, why, self._split(source, destination, hops))
 
-    def _split(self, hops: tuple[str, ...]) -> tuple[PathChoice, ...]:
+    def _split(self, source: str, destination: str, hops: tuple[str, ...]) -> tuple[PathChoice, ...]:
         ends = self.ways.ends(hops)
         own: tuple[SplitPath, ...] = self.ways.splits.get(ends, ()) if ends else ()
-        inside = tuple(node for node in hops if node in self.ways.topology.switches)
-        return tuple(PathChoice(one.hops, one.ratio, one.tag, one.hops == inside) for one in own)
+        shares = dict(self.ways.spread(source, destination, ends)) if ends else {}
+        return tuple(PathChoice(one.hops, one.ratio, one.tag, one in shares, shares.get(one, 0.0)) for one in own)
 
     def _to(self, source: str, destination: str) -> tuple[str, ...]:
         host = self.moved.get(destination)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, TypeVar
 
-from cpdb import Json, Limit, Pair, Reservation, Seconds, SettingsError, WantedSplit, show_rate
+from cpdb import HeavyPair, Json, Limit, Pair, Reservation, Seconds, SettingsError, WantedSplit, show_rate
 from orchestrator.machine_actions import (
     SCALE_KINDS,
     VM_KINDS,
@@ -66,6 +66,7 @@ class RouteChange:
     tags: tuple[int, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
+    heavy: tuple[HeavyPair, ...] = ()
 
     @property
     def ends(self) -> Ends:
@@ -74,7 +75,7 @@ class RouteChange:
 
     def inverse(self) -> "RouteChange":
         """Back again."""
-        return replace(self, before=self.after, after=self.before)
+        return replace(self, before=self.after, after=self.before, heavy=())
 
     def describe(self) -> str:
         """For people, e.g. 'leaf1>leaf2: 75 % over spine1, 25 % over spine2'."""
@@ -84,7 +85,9 @@ class RouteChange:
             for hops, ratio in zip(between, self.after, strict=False)
             if ratio > 0
         ]
-        return f"{self.from_switch}>{self.to_switch}: {', '.join(shares) or 'the shortest way'}"
+        cut = sum(sum(ratio > 0 for ratio in pair.ratios) > 1 for pair in self.heavy)
+        divided = f" ({cut} of its pairs divided by connection)" if cut else ""
+        return f"{self.from_switch}>{self.to_switch}: {', '.join(shares) or 'the shortest way'}{divided}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,8 @@ class SetRoutes(Action):
                 tuple(int(tag) for tag in one["tags"]),
                 tuple(float(share) for share in one["before"]),
                 tuple(float(share) for share in one["after"]),
+                # Journals written before pairs were placed by size name none.
+                tuple(HeavyPair(pair[0], pair[1], pair[2], tuple(pair[3])) for pair in one.get("heavy", ())),
             )
             for one in body["changes"]
         )
@@ -137,6 +142,7 @@ class SetRoutes(Action):
                 "tags": list(one.tags),
                 "before": list(one.before),
                 "after": list(one.after),
+                "heavy": [[pair.source, pair.destination, pair.share, list(pair.ratios)] for pair in one.heavy],
             }
             for one in self.changes
         ]
@@ -146,7 +152,16 @@ class SetRoutes(Action):
         """The rows to write, and those to take away."""
         rows = [
             WantedSplit(
-                *one.ends, one.paths, one.after, one.tags, owner, why, changed_at=now, expires_at=now + self.lease_s
+                one.from_switch,
+                one.to_switch,
+                one.paths,
+                one.after,
+                one.tags,
+                owner,
+                why,
+                changed_at=now,
+                expires_at=now + self.lease_s,
+                heavy=one.heavy,
             )
             for one in self.changes
             if any(one.after)

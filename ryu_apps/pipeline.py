@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from ryu_apps import policers as policing
 from ryu_apps.network import Network
-from ryu_apps.paths.splits import LabelShare, label_rules
+from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
@@ -138,7 +138,8 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(probe_answer_rule(address) for address in share.placing.asked),
     ]
     found = {rule.key: rule for rule in rules} | placement_rules(share.placing.spreads, share.placing.curious)
-    return Desired(found, {one.number: one for one in meters}, {one.number: one for one in groups.values()})
+    every = [*groups.values(), *label_groups(share.tagging)]
+    return Desired(found, {one.number: one for one in meters}, {one.number: one for one in every})
 
 
 def _defaults() -> Iterable[Rule]:

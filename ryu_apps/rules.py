@@ -315,6 +315,15 @@ def failover(port: int, spare: int) -> SwitchGroup | None:
     return SwitchGroup(FIRST_GROUP | port << _PORT_BITS | spare, GroupKind.FAST_FAILOVER, buckets)
 
 
+FIRST_DIVIDED = 0xF100_0000
+
+
+def divided(buckets: tuple[GroupBucket, ...]) -> SwitchGroup:
+    """One of these by weight for each connection, as the switch hashes it; the same buckets give the same number."""
+    digest = blake2b(repr(buckets).encode(), digest_size=3).digest()
+    return SwitchGroup(FIRST_DIVIDED | int.from_bytes(digest, "big"), GroupKind.SELECT, buckets)
+
+
 class PortId(NamedTuple):
     """A port of a switch."""
 

@@ -9,6 +9,7 @@ import structlog
 
 from ryu_apps.effects import Resubmit
 from ryu_apps.network import Network
+from ryu_apps.paths.splits import undivided
 from ryu_apps.pipeline import Limits, PolicerTable, Share, desired, limited_by, numbers_of_limits, share
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import Desired, RuleKey
@@ -137,7 +138,7 @@ class Switches:
     def _bring_up_to_date(self, session: Session, wanted: Limits, now: Seconds) -> None:
         part = share(self._network, session.dpid, wanted)
         if not session.has_failover:
-            part = replace(part, spares={})
+            part = replace(part, spares={}, tagging=undivided(part.tagging))
         taken = {
             number: rule.meter
             for rule in session.holding.rules.values()

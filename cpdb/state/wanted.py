@@ -31,10 +31,22 @@ FIRST_TAG, LAST_TAG = 3072, 4094
 
 
 @dataclass(frozen=True, slots=True)
+class HeavyPair:
+    """A pair that is placed by what it carries: `share` of the traffic between two switches, over their paths by
+    `ratios` (they sum to 1). One that has several paths is divided by connection. Both ends by name.
+    """
+
+    source: str
+    destination: str
+    share: float
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WantedSplit:
     """Paths from one switch to another, each with its ratio (they sum to 1) and the tag that its packets carry.
 
-    Without an end it holds until it is replaced or removed.
+    Without an end it holds until it is replaced or removed. Pairs that are not `heavy` take what these leave.
     """
 
     from_switch: str
@@ -47,6 +59,7 @@ class WantedSplit:
     changed_at: Seconds
     expires_at: Seconds | None = None
     generation: int = 0
+    heavy: tuple[HeavyPair, ...] = ()
 
 
 Record = TypeVar("Record", bound=ObservedRecord)

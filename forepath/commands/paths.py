@@ -105,7 +105,8 @@ def _print_way(way: Way | None, foreseen: Ahead, now: float) -> None:
         for line in way.because:
             _say(f"  {line}")
         for choice in way.split:
-            taken = "  <- this pair" if choice.taken else ""
+            part = "" if choice.pair_share > 0.995 else f"{choice.pair_share:.0%} of "
+            taken = f"  <- {part}this pair" if choice.taken else ""
             _say(f"  split: {choice.share:.0%} over {' -> '.join(choice.hops)} (tag {choice.tag}){taken}")
     if foreseen.issued_at is None:
         _say("no fresh forecast (is forepath predict running?): what is measured is taken to go on")

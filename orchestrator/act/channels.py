@@ -187,7 +187,8 @@ class _RoutesChannel(ActionChannel[SetRoutes]):
         generation = 0
         for change in action.changes:
             split = view.splits.get(change.ends)
-            if (split.ratios if split else ()) != (change.after if any(change.after) else ()):
+            wanted = (change.after, change.heavy) if any(change.after) else ((), ())
+            if ((split.ratios, split.heavy) if split else ((), ())) != wanted:
                 return None
             generation = min(generation or split.generation, split.generation) if split else generation
         return self.confirmed(action, generation, view.world.wanted.observed)

@@ -4,8 +4,9 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 
-from cpdb import Communication, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store
+from cpdb import Communication, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store, WantedSplit
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
 from orchestrator.observe.measured import RECENT_S
@@ -32,12 +33,13 @@ class FabricReader:
             return RoutedNetwork()
         inventory, now = self.store.inventory, world.now
         capacity = link_capacities(inventory.nodes(), inventory.links())
-        rows = (row for row in self.store.wanted.splits() if row.expires_at is None or row.expires_at > now)
+        alive = (row for row in self.store.wanted.splits() if row.expires_at is None or row.expires_at > now)
+        rows = {(row.from_switch, row.to_switch): row for row in alive}
         if not self._matrices:
             self._matrices.extend(self._recorded(world, capacity))
         if not self._matrices or now - self._matrices[-1].t >= self.settings.sample_s:
-            self._matrices.append(matrix_of(world, capacity))
-        return RoutedNetwork(capacity, {(row.from_switch, row.to_switch): row for row in rows}, tuple(self._matrices))
+            self._matrices.append(matrix_of(world, capacity, rows))
+        return RoutedNetwork(capacity, rows, tuple(self._matrices))
 
     def _recorded(self, world: World, capacity: Mapping[LinkKey, float]) -> Iterable[Matrix]:
         """The matrices before now, each of the last seconds before its time, over the paths of today."""
@@ -104,8 +106,27 @@ def path_inside(capacity: Mapping[LinkKey, float], state: PairState) -> Path:
     return (hops[0][0], *(to for _, to in hops)) if hops else ()
 
 
-def matrix_of(world: World, capacity: Mapping[LinkKey, float]) -> Matrix:
-    """What is measured now and, for each level, what is forecast at the longest trusted horizon."""
+def expected_rate(state: PairState, level: float) -> float:
+    """What a pair will send at this level, at the longest trusted horizon: never less than it does, bytes/s."""
+    peaks = (one for (_, what), one in state.forecasts.items() if what is Quantity.BYTES_PEAK and one.trusted)
+    forecast = max(peaks, key=lambda one: one.horizon_s, default=None)
+    return max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s
+
+
+def _ways(path: Path, state: PairState, row: WantedSplit | None) -> Iterable[tuple[Path, float]]:
+    """Paths of a pair's traffic with its shares: one, unless the split in force divides it."""
+    heavy = row.heavy if row else ()
+    own = next((one for one in heavy if (one.source, one.destination) == (state.pair.source, state.destination)), None)
+    return zip(row.paths, own.ratios, strict=False) if row and own else ((path, 1.0),)
+
+
+def matrix_of(
+    world: World, capacity: Mapping[LinkKey, float], rows: Mapping[LinkKey, WantedSplit] = MappingProxyType({})
+) -> Matrix:
+    """What is measured now and, for each level, what is forecast at the longest trusted horizon.
+
+    `rows` are the splits in force.
+    """
     demand: dict[LinkKey, float] = defaultdict(float)
     expected: dict[float, dict[LinkKey, float]] = {level: defaultdict(float) for level in LEVELS}
     explained: dict[LinkKey, float] = defaultdict(float)
@@ -116,14 +137,12 @@ def matrix_of(world: World, capacity: Mapping[LinkKey, float]) -> Matrix:
             continue
         ends = path[0], path[-1]
         demand[ends] += state.bytes_per_s
-        for hop in pairwise(path):
-            explained[hop] += state.bytes_per_s
-        peaks = (one for (_, what), one in state.forecasts.items() if what is Quantity.BYTES_PEAK and one.trusted)
-        forecast = max(peaks, key=lambda one: one.horizon_s, default=None)
-        foreseen |= forecast is not None
+        for way, share in _ways(path, state, rows.get(ends)):
+            for hop in pairwise(way):
+                explained[hop] += share * state.bytes_per_s
+        foreseen |= any(what is Quantity.BYTES_PEAK and one.trusted for (_, what), one in state.forecasts.items())
         for level in LEVELS:
-            rate = max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s
-            expected[level][ends] += rate
+            expected[level][ends] += expected_rate(state, level)
     background = {
         key: max(0.0, link.bytes_per_s - explained[key]) for key, link in world.links.items() if key in capacity
     }

@@ -5,6 +5,7 @@ Placement: one problem, a greedy answer in milliseconds and an optimiser's next 
 judge it, and `steps` to get from one set of splits to the next without congestion.
 """
 
+from orchestrator.optimise.dividing import place_pairs
 from orchestrator.optimise.hedging import Hedge, hedge
 from orchestrator.optimise.mixture import Learning, Mixed, auto, mixed
 from orchestrator.optimise.paths import Optimum, RoutingError, Tunnels, optimum, shortest_paths, tunnels
@@ -34,7 +35,7 @@ from orchestrator.optimise.split_strategies import (
     Strategy,
     scheduled,
 )
-from orchestrator.optimise.transition import Install, Message, Remove, Shift, Update, first_batch, steps
+from orchestrator.optimise.transition import Install, Message, Remove, Shift, SplitEnds, Update, first_batch, steps
 
 __all__ = [
     "Cost",
@@ -60,6 +61,7 @@ __all__ = [
     "Scenarios",
     "Shift",
     "Solved",
+    "SplitEnds",
     "Strategy",
     "Tunnels",
     "Update",
@@ -80,6 +82,7 @@ __all__ = [
     "of_errors",
     "of_quantiles",
     "optimum",
+    "place_pairs",
     "problems_of",
     "scenarios",
     "scheduled",

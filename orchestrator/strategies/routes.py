@@ -16,10 +16,10 @@ from orchestrator.actions import NETWORK, Ends, Path, RouteChange, SetRoutes, of
 from orchestrator.config import RouteSettings
 from orchestrator.context import PlanningContext
 from orchestrator.observe.matrices import path_inside
-from orchestrator.optimise import Mixed, Risk, Scenarios, blended, first_batch, measured, mixed
+from orchestrator.optimise import Mixed, Risk, Scenarios, SplitEnds, blended, first_batch, measured, mixed
 from orchestrator.promises import LinkRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step
-from orchestrator.strategies.route_net import Board, RouteNet
+from orchestrator.strategies.route_net import FAR, UNKNOWN_BYTES_PER_S, Board, Carried, RouteNet, carried
 from orchestrator.world import Matrix, World
 
 # Before so many matrices nothing is known.
@@ -174,7 +174,9 @@ class Router:
     def _stage(self, context: PlanningContext, board: Board, current: np.ndarray, target: _Target) -> Proposal:
         rows, latest = context.world.network.fabric.splits, self._seen[-1]
         splits = first_batch(board.tunnels, current, target.splits, board.demand(latest.demand, latest.background))
-        changes = _changes(board, current, splits, rows)
+        changes = _changes(
+            board, SplitEnds(current, splits), rows, carried(context.world, context.world.network.fabric.capacity)
+        )
         left = int((np.abs(splits - target.splits) > LEAST_SHARE / 2).sum())
         now = context.world.now
         late = now - target.since > 2 * self.settings.every_s
@@ -191,16 +193,39 @@ class Router:
 
     def _renewed(self, context: PlanningContext) -> Proposal:
         active = {ends for matrix in self._seen for ends, rate in matrix.demand.items() if rate > 0}
-        now, least_s = context.world.now, self.settings.lease_s / 2
+        now, least_s, fabric = context.world.now, self.settings.lease_s / 2, context.world.network.fabric
         changes = tuple(
-            RouteChange(*ends, row.paths, row.tags, row.ratios, row.ratios)
-            for ends, row in context.world.network.fabric.splits.items()
+            RouteChange(*ends, row.paths, row.tags, row.ratios, row.ratios, row.heavy)
+            for ends, row in fabric.splits.items()
             if row.expires_at is not None and row.expires_at - now < least_s and ends in active
         )
         if not changes:
-            return Proposal()
+            return self._placed_anew(context)
         action = SetRoutes(changes, self.settings.lease_s)
         return Proposal((Step(action, "still in use", Reason(), now, context.lead_s(action.kind), renewal=True),))
+
+    def _placed_anew(self, context: PlanningContext) -> Proposal:
+        """Pairs that have grown or shrunk so much that loads are no longer what the splits say."""
+        now, fabric, found = context.world.now, context.world.network.fabric, []
+        for ends, own in carried(context.world, fabric.capacity).items():
+            row = fabric.splits.get(ends)
+            if (
+                row is None
+                or sum(ratio > 0 for ratio in row.ratios) < 2
+                or now - row.changed_at < self.settings.every_s
+            ):
+                continue
+            least = min(fabric.capacity.get(hop, UNKNOWN_BYTES_PER_S) for path in row.paths for hop in pairwise(path))
+            heavy = own.placed(row.paths, row.ratios, row)
+            if own.deviation(row) > FAR * least and own.deviation(replace(row, heavy=heavy)) < own.deviation(row) / 2:
+                found.append(RouteChange(*ends, row.paths, row.tags, row.ratios, row.ratios, heavy))
+        if not found:
+            return Proposal()
+        action, sentence = (
+            SetRoutes(tuple(found), self.settings.lease_s),
+            "pairs carry more or less than when they were placed",
+        )
+        return Proposal((Step(action, sentence, Reason(), now, context.lead_s(action.kind)),))
 
 
 def _without_dust(board: Board, splits: np.ndarray) -> np.ndarray:
@@ -209,12 +234,12 @@ def _without_dust(board: Board, splits: np.ndarray) -> np.ndarray:
 
 
 def _changes(
-    board: Board, current: np.ndarray, splits: np.ndarray, rows: Mapping[Ends, WantedSplit]
+    board: Board, splits: SplitEnds, rows: Mapping[Ends, WantedSplit], loads: Mapping[Ends, Carried]
 ) -> tuple[RouteChange, ...]:
     tags, found = Tags(rows.values()), []
     for place, ends in enumerate(board.ends):
         own = board.paths(place)
-        before, after = current[own], splits[own]
+        before, after = splits.old[own], splits.new[own]
         if np.abs(before - after).max() < LEAST_SHARE / 2:
             continue
         paths = board.choices(place)
@@ -225,7 +250,11 @@ def _changes(
             continue
         old = tuple(float(before[n]) for n in kept) if ends in rows else ()
         new = tuple(float(after[n]) for n in kept)
-        found.append(RouteChange(*ends, tuple(paths[n] for n in kept), numbers, old, new))
+        chosen = tuple(paths[n] for n in kept)
+        heavy = (
+            loads.get(ends, Carried({})).placed(chosen, new, rows.get(ends)) if sum(one > 0 for one in new) > 1 else ()
+        )
+        found.append(RouteChange(*ends, chosen, numbers, old, new, heavy))
     return tuple(found)
 
 

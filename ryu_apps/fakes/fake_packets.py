@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Any
 
 from cpdb import FIRST_TAG
@@ -19,10 +20,12 @@ from ryu_apps.rules import (
     BucketMatch,
     ChooseDestination,
     DestinationMatch,
+    GroupBucket,
     LearnConnection,
     LearnSource,
     Match,
     PickBucket,
+    SwitchGroup,
     virtual_mac,
 )
 
@@ -123,15 +126,25 @@ def is_arp_reply(packet: Packet) -> bool:
     return packet.arp is not None and packet.arp.op == 2
 
 
+def hashed(packet: Packet) -> int:
+    """A number that all packets of a connection have in common, both ways."""
+    ports = packet.transport
+    ends = sorted([(packet.ipv4_src or "", ports.sport or 0), (packet.ipv4_dst or "", ports.dport or 0)])
+    return int.from_bytes(blake2b(repr((packet.ip_proto, ends)).encode(), digest_size=8).digest(), "big")
+
+
+def selected(group: SwitchGroup, packet: Packet) -> GroupBucket:
+    """The bucket of a select group that the packet's connection falls into, by weight."""
+    at = hashed(packet) % sum(bucket.weight for bucket in group.buckets)
+    ends = accumulate(bucket.weight for bucket in group.buckets)
+    return next(bucket for bucket, end in zip(group.buckets, ends, strict=True) if at < end)
+
+
 def noted(packet: Packet, action: PickBucket | ChooseDestination) -> Packet:
     """The packet with a hash bucket or a chosen destination in its registers."""
     if isinstance(action, ChooseDestination):
         return replace(packet, registers=replace(packet.registers, destination=action.number))
-    ports = packet.transport
-    ends = sorted([(packet.ipv4_src or "", ports.sport or 0), (packet.ipv4_dst or "", ports.dport or 0)])
-    digest = blake2b(repr((packet.ip_proto, ends)).encode(), digest_size=8).digest()
-    bucket = int.from_bytes(digest, "big") % action.buckets
-    return replace(packet, registers=replace(packet.registers, bucket=bucket))
+    return replace(packet, registers=replace(packet.registers, bucket=hashed(packet) % action.buckets))
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """A switch that behaves like one, for tests and simulations: tables, priorities, meters, leases, counters."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from ryu_apps.effects import (
     ModifyMeter,
     PutRule,
 )
-from ryu_apps.fakes.fake_packets import LearnedFlows, Packet, arp_answer, is_arp_reply, is_matched, noted
+from ryu_apps.fakes.fake_packets import LearnedFlows, Packet, arp_answer, is_arp_reply, is_matched, noted, selected
 from ryu_apps.rules import (
     CONTROLLER,
     Action,
     AnswerArp,
     ChooseDestination,
+    GroupKind,
     LearnConnection,
     LearnSource,
     Meter,
@@ -200,7 +201,7 @@ class FakeSwitch:
             rule = entry.rule
             if rule.meter is not None and not self._buckets[rule.meter].admits(packet.size, now):
                 break
-            for action in _resolve_groups(rule.actions, self._groups, self.down):
+            for action in self._resolve_groups(rule.actions, packet):
                 if isinstance(action, Output):
                     out.append((action.port, packet))
                     self.asked_by = rule.cookie if action.port == CONTROLLER else self.asked_by
@@ -252,12 +253,13 @@ class FakeSwitch:
         ]
         return max(matched, key=lambda entry: entry.rule.priority, default=None)
 
-
-def _resolve_groups(actions: Iterable[Action], groups: Mapping[int, SwitchGroup], down: set[int]) -> Iterable[Action]:
-    for action in actions:
-        if not isinstance(action, ToGroup):
-            yield action
-            continue
-        # Fast failover: the first bucket whose port is up, none when all are down.
-        buckets = groups[action.number].buckets
-        yield from next((bucket.actions for bucket in buckets if bucket.watch_port not in down), ())
+    def _resolve_groups(self, actions: Iterable[Action], packet: Packet) -> Iterable[Action]:
+        for action in actions:
+            if not isinstance(action, ToGroup):
+                yield action
+                continue
+            group = self._groups[action.number]
+            # Select: by a hash of the connection. Fast failover: the first whose port is up, none when all are down.
+            is_select = group.kind is GroupKind.SELECT
+            usable = (bucket for bucket in group.buckets if bucket.watch_port not in self.down)
+            yield from selected(group, packet).actions if is_select else next((one.actions for one in usable), ())

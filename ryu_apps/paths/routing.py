@@ -4,19 +4,23 @@ A pair changes its path when it is silent, or after `patience_s`; a path's rules
 before its first packet, and stay until its last packet has long arrived.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from cpdb import Destination, WantedSplit
 from ryu_apps.paths.splits import (
+    WEIGHTS,
     Ends,
     LabelShare,
+    Lane,
     Pin,
     SplitPath,
+    Spread,
     Transit,
-    choose_path,
     find_split_paths,
     is_whole,
+    spread_over,
     transit_rule,
     transit_rules,
 )
@@ -35,11 +39,12 @@ Key = tuple[int, str, str]
 class PairFlow:
     """Traffic of a pair in one direction: from the switch where it enters to the one where it leaves.
 
-    `key` tells its packets apart there.
+    `key` tells its packets apart there; `names` are those of the two nodes.
     """
 
     ends: Ends
     key: Key
+    names: Ends
     source_address: str
     destination_address: str
     pair: TrackedPair
@@ -75,8 +80,9 @@ def _flows_of_pair(
         directory = topology.snapshot.directory
         ends = directory.switch(source.at.dpid), directory.switch(host.at.dpid)
         there, back = (source.at.dpid, pair.source_address, to.mac), (host.at.dpid, pair.virtual_ip, source.mac)
-        yield PairFlow(ends, there, pair.source_address, to.address, pair)
-        yield PairFlow((ends[1], ends[0]), back, to.address, pair.source_address, pair)
+        names = directory.host(pair.source_address, source.mac), to.name
+        yield PairFlow(ends, there, names, pair.source_address, to.address, pair)
+        yield PairFlow((ends[1], ends[0]), back, (to.name, names[0]), to.address, pair.source_address, pair)
 
 
 Holds = Callable[[int, RuleKey], bool]
@@ -91,14 +97,14 @@ ADOPTED_S = 8.0
 
 @dataclass(slots=True)
 class _Place:
-    """Where a flow is now (None: the shortest way), where it should be by which shares, and since when it is not.
+    """Where a flow is now (nowhere: the shortest way), where it should be by which shares, and since when it is not.
 
-    `lost`: its path has broken under it.
+    `lost`: a path has broken under it.
     """
 
-    path: SplitPath | None = None
-    best: SplitPath | None = None
-    by: tuple[tuple[SplitPath, float], ...] = ()
+    now: Spread = ()
+    best: Spread = ()
+    by: tuple[tuple[SplitPath, float, float], ...] = ()
     away_since: Seconds | None = None
     lost: bool = False
 
@@ -175,7 +181,7 @@ class Routes:
             self.due = float("inf")
             return
         topology, gone = self._topology.snapshot.topology, _gone(self._topology)
-        self._used |= {place.path: now for place in self._places.values() if place.path is not None}
+        self._used |= {path: now for place in self._places.values() for path, _ in place.now}
         self._used = {
             path: at for path, at in self._used.items() if now - at < LINGER_S and is_whole(path.hops, topology)
         }
@@ -190,8 +196,8 @@ class Routes:
         self._places = {one.key: self._place(one, topology) for one in found}
         for one in found:
             place = self._places[one.key]
-            if place.path is not None and not is_whole(place.path.hops, topology, gone):
-                place.path, place.lost = None, True
+            if not all(is_whole(path.hops, topology, gone) for path, _ in place.now):
+                place.now, place.lost = (), True
             self._move(one, unready, now)
         self.progress = self._progress(found, unready)
         self.tagging = _tagging(self._topology, transits, [*self._pins(found, now)])
@@ -199,10 +205,10 @@ class Routes:
 
     def _next_change(self, unready: set[SplitPath], now: Seconds) -> Seconds:
         """When time itself may change something: at once while anybody is not where it should be."""
-        if unready or any(place.path != place.best for place in self._places.values()):
+        if unready or any(place.now != place.best for place in self._places.values()):
             return now
         ends = [split.expires_at for split in self._splits if split.expires_at is not None and split.expires_at > now]
-        busy = {place.path for place in self._places.values()}
+        busy = {path for place in self._places.values() for path, _ in place.now}
         ends += [at + LINGER_S for path, at in self._used.items() if path not in busy]
         return min(*ends, self._adopted_until if self._adopted_until > now else float("inf"), float("inf"))
 
@@ -219,30 +225,32 @@ class Routes:
             return known
         left = self._adopted.pop(one.key, None)
         choices = self.in_force.get(one.ends, ())
-        return _Place(
-            next((path for path in choices if _AdoptedPin(path.tag, topology.port(*path.hops[:2])) == left), None)
-        )
+        own = (path for path in choices if _AdoptedPin(path.tag, topology.port(*path.hops[:2])) == left)
+        return _Place(tuple((path, 1.0) for path in islice(own, 1)))
 
     def _move(self, one: PairFlow, unready: set[SplitPath], now: Seconds) -> None:
         place, choices = self._places[one.key], self.in_force.get(one.ends, ())
-        by = tuple((path, path.ratio) for path in choices)
+        by = tuple((path, path.weight, path.heavy.get(one.names, 0.0)) for path in choices)
         if by != place.by:
-            place.best, place.by = choose_path(one.source_address, one.destination_address, choices), by
-        if place.path == place.best:
+            place.best, place.by = self._spread(one, choices), by
+        if place.now == place.best:
             place.away_since, place.lost = None, False
             return
         if place.away_since is None:
             place.away_since = now
         target = place.best
-        if target in unready:
-            if place.path is not None:
+        if any(path in unready for path, _ in target):
+            if place.now:
                 return
-            ready = [path for path in choices if path not in unready]
-            target = choose_path(one.source_address, one.destination_address, ready)
-        young = now - one.pair.since < YOUNG_S and place.path is None
+            target = self._spread(one, [path for path in choices if path not in unready])
+        young = now - one.pair.since < YOUNG_S and not place.now
         silent = now - one.pair.active > self.timing.silent_s
         if place.lost or young or silent or now - place.away_since >= self.timing.timeout_s:
-            place.path, place.lost = target, False
+            place.now, place.lost = target, False
+
+    @staticmethod
+    def _spread(one: PairFlow, choices: Sequence[SplitPath]) -> Spread:
+        return spread_over(one.names, (one.source_address, one.destination_address), choices)
 
     def _progress(self, found: list[PairFlow], unready: set[SplitPath]) -> dict[Ends, SplitProgress]:
         every, away = dict.fromkeys(self.in_force, 0), dict.fromkeys(self.in_force, 0)
@@ -250,7 +258,7 @@ class Routes:
             if one.ends in every:
                 place = self._places[one.key]
                 every[one.ends] += 1
-                away[one.ends] += place.path != place.best
+                away[one.ends] += place.now != place.best
         return {
             ends: SplitProgress(tuple(path for path in own if path in unready), every[ends], away[ends])
             for ends, own in self.in_force.items()
@@ -258,12 +266,14 @@ class Routes:
 
     def _pins(self, found: list[PairFlow], now: Seconds) -> Iterable[tuple[int, Pin]]:
         for one in found:
-            path = self._places[one.key].path
-            if path is not None:
+            spread, lanes = self._places[one.key].now, []
+            for path, share in spread:
                 self._used[path] = now
-                dpid, source, to = one.key
                 port = self._topology.snapshot.topology.port(path.hops[0], path.hops[1])
-                yield dpid, Pin(source, to, path.tag, port, one.pair.number)
+                lanes.append(Lane(path.tag, port, max(round(share * WEIGHTS), 1)))
+            if lanes:
+                dpid, source, to = one.key
+                yield dpid, Pin(source, to, tuple(lanes), one.pair.number)
 
 
 def _gone(topology: TopologyState) -> frozenset[str]:

@@ -3,32 +3,64 @@
 One pure reading for the controller that installs them and for everybody who asks which way traffic goes.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import pairwise
 from math import log
+from typing import NamedTuple
 
 from cpdb import FIRST_TAG, LAST_TAG, WantedSplit
-from ryu_apps.rules import ANY_LABEL, ETH_IPV4, Kind, Match, Output, PopLabel, PushLabel, Rule, Table, cookie
+from ryu_apps.rules import (
+    ANY_LABEL,
+    ETH_IPV4,
+    Action,
+    GroupBucket,
+    Kind,
+    Match,
+    Output,
+    PopLabel,
+    PushLabel,
+    Rule,
+    SwitchGroup,
+    Table,
+    ToGroup,
+    cookie,
+    divided,
+)
 from ryu_apps.topology.paths import Topology
 
 Seconds = float
 Ends = tuple[str, str]
+# Shares of a divided pair in whole numbers. Open vSwitch hashes connections into at most 256 parts by weight; where the
+# least weight is a smaller share than that, it falls back to a hash of addresses (ofproto/ofproto-dpif.c).
+WEIGHTS = 64
+# Where heavy pairs leave less than this, the others choose by the ratios themselves.
+NO_LIGHT = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class SplitPath:
     """One path of a split: the switches on it, the tag of its packets, and its share (the shares add up to 1).
 
-    Two are equal when tag and path are, whatever their shares.
+    `light`: of that, the share of pairs that are placed by number; `heavy`: its share of each pair that is placed by
+    what it carries, by the names of its ends. Two are equal when tag and path are, whatever their shares.
     """
 
     tag: int
     hops: tuple[str, ...]
     ratio: float = field(default=1.0, compare=False)
+    light: float = field(default=-1.0, compare=False)
+    heavy: Mapping[Ends, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def weight(self) -> float:
+        """By which pairs choose it that are not heavy."""
+        return self.ratio if self.light < 0 else self.light
 
 
+# How traffic is spread: paths with shares that add up to 1. One for a whole pair; none for the shortest way
+Spread = tuple[tuple[SplitPath, float], ...]
 SplitPaths = Mapping[Ends, tuple[SplitPath, ...]]
 
 
@@ -55,12 +87,22 @@ def find_split_paths(
         for hops, ratio, tag in zip(split.paths, split.ratios, split.tags, strict=False):
             usable = ratio > 0 and _leads(split, hops) and is_whole(hops, topology, avoid)
             if usable and _claimed(claims, tag, hops):
-                whole.append(SplitPath(tag, hops, ratio))
-        total = sum(one.ratio for one in whole)
+                whole.append(_with_heavy(split, SplitPath(tag, hops, ratio)))
+        total, light = sum(one.ratio for one in whole), sum(one.light for one in whole)
         if whole:
             ends = split.from_switch, split.to_switch
-            found[ends] = tuple(replace(one, ratio=one.ratio / total) for one in whole)
+            scaled = [replace(one, ratio=one.ratio / total) for one in whole]
+            found[ends] = tuple(
+                replace(one, light=one.light / light if light > NO_LIGHT else one.ratio) for one in scaled
+            )
     return found
+
+
+def _with_heavy(split: WantedSplit, path: SplitPath) -> SplitPath:
+    place = split.paths.index(path.hops)
+    own = [(one, one.ratios[place]) for one in split.heavy if len(one.ratios) == len(split.paths)]
+    light = max(path.ratio - sum(one.share * ratio for one, ratio in own), 0.0)
+    return replace(path, light=light, heavy={(one.source, one.destination): ratio for one, ratio in own if ratio > 0})
 
 
 def _leads(split: WantedSplit, hops: tuple[str, ...]) -> bool:
@@ -91,9 +133,19 @@ def choose_path(source_address: str, destination_address: str, choices: Iterable
     only traffic to or from that path.
     """
     scored = [
-        (-one.ratio / log(_uniform(source_address, destination_address, *one.hops)), one.hops, one) for one in choices
+        (-one.weight / log(_uniform(source_address, destination_address, *one.hops)), one.hops, one) for one in choices
     ]
     return max(scored)[2] if scored else None
+
+
+def spread_over(names: Ends, addresses: Ends, choices: Sequence[SplitPath]) -> Spread:
+    """How traffic between two nodes is spread: as wanted of a heavy pair, else over the one path that it chooses."""
+    own = [(one, one.heavy.get(names, 0.0)) for one in choices]
+    total = sum(share for _, share in own)
+    if total > 0:
+        return tuple((one, share / total) for one, share in own if share > 0)
+    chosen = choose_path(*addresses, choices)
+    return ((chosen, 1.0),) if chosen else ()
 
 
 def _uniform(*parts: str) -> float:
@@ -125,9 +177,14 @@ class Routed:
         return (inside[0], inside[-1]) if len(inside) > 1 else None
 
     def split_path(self, source: str, destination: str, ends: Ends) -> SplitPath | None:
-        """The path of a split that this traffic takes between two switches; None where no split is in force."""
+        """The path of a split that most of this traffic takes between two switches; None where no split is in force."""
+        spread = self.spread(source, destination, ends)
+        return max(spread, key=lambda one: one[1])[0] if spread else None
+
+    def spread(self, source: str, destination: str, ends: Ends) -> Spread:
+        """How this traffic is spread between two switches; empty where no split is in force."""
         sender, receiver = (self.addresses.get(name) or name for name in (source, destination))
-        return choose_path(sender, receiver, self.splits.get(ends, ()))
+        return spread_over((source, destination), (sender, receiver), self.splits.get(ends, ()))
 
 
 # Before everything else in the first table: tagged packets have been counted, policed and steered already.
@@ -150,15 +207,34 @@ class Transit:
     out_port: int | None
 
 
+class Lane(NamedTuple):
+    """Packets go out at `out_port` with this tag; `weight` of all `WEIGHTS` where there are others."""
+
+    tag: int
+    out_port: int
+    weight: int
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What is done with a packet."""
+        return PushLabel(self.tag), Output(self.out_port)
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """IP packets of a pair, as steering has left them, go out at `out_port` with this tag."""
+    """IP packets of a pair, as steering has left them, take this lane, or one of several by connection."""
 
     ipv4_src: str
     eth_dst: str
-    tag: int
-    out_port: int
+    lanes: tuple[Lane, ...]
     number: int
+
+    @property
+    def group(self) -> SwitchGroup | None:
+        """What divides its connections; None where there is one lane."""
+        if len(self.lanes) < 2:
+            return None
+        return divided(tuple(GroupBucket(one.actions, one.weight) for one in self.lanes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +244,17 @@ class LabelShare:
     transits: tuple[Transit, ...] = ()
     pins: tuple[Pin, ...] = ()
     inner_ports: tuple[int, ...] = ()
+
+
+def label_groups(share: LabelShare) -> Iterable[SwitchGroup]:
+    """All groups of one switch that divide pairs."""
+    return (group for pin in share.pins if (group := pin.group) is not None)
+
+
+def undivided(share: LabelShare) -> LabelShare:
+    """The same for a switch without groups: every pair takes its largest lane whole."""
+    pins = (replace(pin, lanes=(max(pin.lanes, key=lambda one: one.weight),)) for pin in share.pins)
+    return replace(share, pins=tuple(pins))
 
 
 def label_rules(share: LabelShare) -> Iterable[Rule]:
@@ -207,5 +294,6 @@ def transit_rule(one: Transit) -> Rule:
 
 def _pin(one: Pin) -> Rule:
     match = Match(eth_type=ETH_IPV4, eth_dst=one.eth_dst, ipv4_src=one.ipv4_src)
-    actions = (PushLabel(one.tag), Output(one.out_port))
+    group = one.group
+    actions: tuple[Action, ...] = one.lanes[0].actions if group is None else (ToGroup(group.number),)
     return Rule(Table.FORWARD, PIN_PRIORITY, match, actions, cookie=cookie(Table.FORWARD, Kind.PIN, one.number))

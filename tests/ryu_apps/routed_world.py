@@ -7,7 +7,7 @@ from random import Random
 import networkx as nx
 from simulated import FIRST_METER, World, address, ip, mac
 
-from cpdb import FIRST_TAG, Destination, Link, Node, NodeKind, VirtualIp, WantedSplit
+from cpdb import FIRST_TAG, Destination, HeavyPair, Link, Node, NodeKind, VirtualIp, WantedSplit
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Change
 from ryu_apps.fakes.fake_packets import Packet
@@ -121,6 +121,9 @@ def random_splits(graph: nx.Graph, chance: Random, count: int, first_tag: int = 
         paths = list(nx.all_simple_paths(graph, a, b, cutoff=5))
         chosen = chance.sample(paths, min(3, len(paths)))
         weights = [chance.random() + 0.05 for _ in chosen]
-        found.append(split({tuple(p): w / sum(weights) for p, w in zip(chosen, weights, strict=True)}, first_tag))
+        one = split({tuple(p): w / sum(weights) for p, w in zip(chosen, weights, strict=True)}, first_tag)
+        # Half of the pairs are large enough to be divided.
+        heavy = (HeavyPair(f"c{a}", f"s{b}", 1.0, one.ratios),) if chance.random() < 0.5 else ()
+        found.append(replace(one, heavy=heavy))
         first_tag += len(chosen)
     return tuple(found)

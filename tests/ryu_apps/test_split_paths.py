@@ -8,9 +8,10 @@ import pytest
 from routed_world import RoutedWorld, random_splits, split
 from simulated import address, ip
 
-from cpdb import FIRST_TAG, WantedSplit
-from ryu_apps.paths.splits import SplitPath, choose_path, find_split_paths
-from ryu_apps.rules import Kind, kind_of
+from cpdb import FIRST_TAG, HeavyPair, WantedSplit
+from ryu_apps.fakes.fake_packets import Transport
+from ryu_apps.paths.splits import SplitPath, choose_path, find_split_paths, spread_over
+from ryu_apps.rules import GroupKind, Kind, kind_of
 from ryu_apps.topology.paths import Topology
 
 # 0 and 3 are joined over 1, over 2, and the long way over 4 and 5.
@@ -110,6 +111,56 @@ def test_a_restarted_controller_finds_everybody_where_they_were(world: RoutedWor
     calm(world)
     assert world.talk(0, 3) == before
     assert {dpid: {rule.key for rule in one.rules(world.now)} for dpid, one in world.switches.items()} == rules
+
+
+def ways(world: RoutedWorld, connections: int) -> list[tuple[str, ...]]:
+    """The switches that each of so many connections from c0 to s3 crosses."""
+    found = []
+    for port in range(connections):
+        packet = replace(
+            ip("c0", "s3"), eth_dst="f2:ea:00:00:00:00", ipv4_dst="10.0.0.103", transport=Transport(port, 80)
+        )
+        found.append(world.crossed("c0", packet, "s3"))
+    return found
+
+
+def test_a_large_pair_is_divided_by_connection_and_a_restart_keeps_each_where_it_is(world: RoutedWorld) -> None:
+    heavy = (HeavyPair("c0", "s3", 1.0, (0.25, 0.75)),)
+    world.want((replace(BOTH, heavy=heavy),))
+    calm(world)
+    before = ways(world, 400)
+    assert before.count(BOTH.paths[0]) / 400 == pytest.approx(0.25, abs=0.08)
+    assert before == ways(world, 400)
+    (held,) = [world.network.declared.splits]
+    world.begin(held)
+    calm(world)
+    assert ways(world, 400) == before
+    # A pair that is placed whole needs no group.
+    world.want((replace(BOTH, heavy=(replace(heavy[0], ratios=(0.0, 1.0)),)),))
+    calm(world, 30)
+    assert set(ways(world, 50)) == {BOTH.paths[1]}
+    assert not any(group.kind is GroupKind.SELECT for switch in world.switches.values() for group in switch.groups())
+
+
+def test_a_divided_pair_leaves_a_path_that_broke(world: RoutedWorld) -> None:
+    world.want((replace(BOTH, heavy=(HeavyPair("c0", "s3", 1.0, (0.5, 0.5)),)),))
+    calm(world)
+    assert set(ways(world, 50)) == set(BOTH.paths)
+    at = next(a for a, b in world.wires.items() if (a.dpid, b.dpid) == (5, 6))
+    for end in (at, world.wires[at]):
+        world.network.topology.port_changed(end, False, world.now)
+    calm(world, 0.5)
+    assert set(ways(world, 50)) == {BOTH.paths[0]}
+
+
+def test_others_take_what_large_pairs_leave() -> None:
+    made = RoutedWorld(RING)
+    made.begin()
+    topology = made.network.topology.snapshot.topology
+    row = replace(BOTH, heavy=(HeavyPair("c0", "s3", 0.4, (1.0, 0.0)), HeavyPair("c9", "s3", 0.1, (0.0, 1.0))))
+    (first, second) = find_split_paths([row], topology, 0.0)["w0", "w3"]
+    assert (first.weight, second.weight) == pytest.approx((0.2, 0.8))
+    assert spread_over(("c9", "s3"), ("", ""), (first, second)) == ((second, 1.0),)
 
 
 def test_no_packet_goes_a_path_that_a_switch_has_not_confirmed(world: RoutedWorld) -> None:

@@ -2,19 +2,24 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from controller_lab import ADDRESS, VIP, Net, eventually, network
+from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
+from many_sources import heavy_tailed
 
 from cpdb import OutcomeKind, SplitReport, WantedSplit
 from forepath.paths import PathReader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
 from orchestrator.config import OWNER
+from orchestrator.strategies.route_net import Carried
 from ryu_apps.paths.splits import SplitPath, choose_path
 
 pytestmark = [
@@ -117,6 +122,38 @@ def test_shares_are_met_by_bytes_and_changes_and_restarts_lose_nothing(net: Net)
         assert asked > SOURCES and asked - answered <= asked // 50
         assert eventually(lambda: net.pings("c1", VIP), 20)
         assert pinned() == before
+
+
+def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net) -> None:
+    around = ("leaf1", "spine1", "leaf3", "spine2", "leaf2")
+    paths, ratios, sources = (UPPER, LOWER, around), (0.35, 0.35, 0.3), 50
+    own = Carried({(f"10.77.0.{110 + n}", "s1"): share for n, share in enumerate(heavy_tailed(sources))})
+    heavy = own.placed(paths, ratios, None)
+    assert sum(sum(one > 0 for one in pair.ratios) > 1 for pair in heavy) <= 2
+    row = WantedSplit("leaf1", "leaf2", paths, ratios, (3072, 3073, 3074), "test", "", time.time(), time.time() + 600)
+    ports = {(a, b): f"{a}-eth{p}" for a, p, b, q in LAYOUT.fabric_ports()}
+    ports |= {(b, a): f"{b}-eth{q}" for a, p, b, q in LAYOUT.fabric_ports()}
+    links = {hop: ports[hop] for path in paths for hop in pairwise(path)}
+    program = {hop: sum(r for path, r in zip(paths, ratios, strict=True) if hop in pairwise(path)) for hop in links}
+    with net.background("s1", *MANY, "echo", "9000") as server:
+        assert server.stdout is not None and server.stdout.readline()
+        with net.background("c1", *MANY, "heavy", VIP, "9000", str(sources), "6") as client:
+            assert client.stdout is not None
+            assert client.stdout.readline().strip() == f"{sources} were heard", net.log()
+            generation = net.store.wanted.put_splits([replace(row, heavy=heavy)])
+            assert eventually(lambda: installed(net, generation), 20), (net.store.wanted.observed(), net.log())
+            assert "group:" in flows("leaf1", "table=3")
+            before = {hop: sent(port) for hop, port in links.items()}
+            client.send_signal(signal.SIGUSR1)
+            asked, answered, overtaken = map(int, client.stdout.readline().split())
+            carried = {hop: sent(port) - before[hop] for hop, port in links.items()}
+    total = carried["leaf1", "spine1"] + carried["leaf1", "spine2"]
+    shares = {hop: size / total for hop, size in carried.items()}
+    print({">".join(hop): round(shares[hop] - program[hop], 4) for hop in links}, asked, answered, overtaken)
+    assert max(abs(shares[hop] - program[hop]) for hop in links) <= 0.05, (shares, program)
+    assert overtaken == 0
+    # A server that is asked too much drops some by itself.
+    assert answered > asked * 0.9
 
 
 def test_a_dead_link_leaves_its_share_to_the_others(net: Net) -> None:
