@@ -21,7 +21,7 @@ EVERYWHERE = ("settings", "json")
 Command = Callable[..., Any]
 
 
-class Parameter(NamedTuple):
+class CommandWord(NamedTuple):
     """One parameter as it is typed: its words, its value ("" for a flag), its help, and its default for people."""
 
     words: str
@@ -43,7 +43,7 @@ def commands(group: typer.Typer = app, name: str = "forepath") -> Iterator[tuple
             yield from commands(inner.typer_instance, f"{name} {own}")
 
 
-def parameters(command: Command) -> Iterator[Parameter]:
+def parameters(command: Command) -> Iterator[CommandWord]:
     """What a command takes besides what all take."""
     hints = get_type_hints(command, include_extras=True)
     for name, given in inspect.signature(command).parameters.items():
@@ -57,7 +57,7 @@ def parameters(command: Command) -> Iterator[Parameter]:
         shown = info.show_default if isinstance(info.show_default, str) else given.default
         unsaid = required or shown in (None, False, "", ()) or (argument and shown is None)
         default = "" if unsaid else str(shown.value if isinstance(shown, Enum) else shown)
-        yield Parameter(words, "" if argument else _value(kind, info), info.help or "", default, argument, required)
+        yield CommandWord(words, "" if argument else _value(kind, info), info.help or "", default, argument, required)
 
 
 def _value(kind: Any, info: Any) -> str:
@@ -100,7 +100,7 @@ def _section(name: str, command: Command) -> Iterator[str]:
         yield ""
 
 
-def _used(one: Parameter) -> str:
+def _used(one: CommandWord) -> str:
     words = f"{one.words} {one.value}".rstrip()
     return words if one.required else f"[{words}]"
 

@@ -85,16 +85,49 @@ class WantedRepository(Repository[R]):
             return gone
 
 
-class Wanted:
-    """Level-triggered meeting place: nobody has to see an event, everybody can read the state again."""
+class ObservedState:
+    """What is: the newest word on each thing that somebody observes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._observed = Repository(engine, observed, ObservedRow)
+
+    def observe(self, records: Sequence[ObservedRecord]) -> None:
+        """Records what is observed; the newest word for each (kind, key, node) stands, a withdrawal takes it away."""
+        refusals_of(self._observed.engine).write_apart("observed", self._observe, records)
+
+    def _observe(self, records: Sequence[ObservedRecord]) -> None:
+        rows = ((record, record.to_row()) for record in records)
+        latest = {(row.kind, row.key, row.node): (record, row) for record, row in rows}
+        if not latest:
+            return
+        with transaction(self._engine, "recording observed state") as connection:
+            self._observed.delete_all((row for _, row in latest.values()), connection)
+            stands = (row for record, row in latest.values() if not isinstance(record, Withdrawal))
+            self._observed.add_all(stands, connection)
+
+    def observed(self) -> list[ObservedRecord]:
+        """All observed state, by kind, key and node."""
+        return self._read_observed(list(ObservedKind))
+
+    def observed_of(self, record: type[Record]) -> list[Record]:
+        """What is observed of one type, by kind, key and node."""
+        return [item for item in self._read_observed(kinds_of(record)) if isinstance(item, record)]
+
+    def _read_observed(self, kinds: Sequence[str]) -> list[ObservedRecord]:
+        order = [observed.c.kind, observed.c.key, observed.c.node]
+        return self._observed.read_again(observed.c.kind.in_(kinds), order_by=order, then=read_row)
+
+
+class Wanted(ObservedState):
+    """Level-triggered meeting place: nobody has to see an event, everybody can read the state again."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
         self._reservations = WantedRepository(engine, reservations, Reservation)
         self._past = Repository(engine, past_reservations, Reservation)
         self._weights = WantedRepository(engine, wanted_weights, WantedWeights)
         self._splits = WantedRepository(engine, wanted_splits, WantedSplit)
-        self._observed = Repository(engine, observed, ObservedRow)
 
     def generation(self) -> int:
         """Number of the last change of what is wanted; equal numbers mean nothing changed."""
@@ -156,32 +189,6 @@ class Wanted:
             self._reservations.delete(within=connection)
             self._weights.delete(within=connection)
             next_generation(connection)
-
-    def observe(self, records: Sequence[ObservedRecord]) -> None:
-        """Records what is observed; the newest word for each (kind, key, node) stands, a withdrawal takes it away."""
-        refusals_of(self._observed.engine).write_apart("observed", self._observe, records)
-
-    def _observe(self, records: Sequence[ObservedRecord]) -> None:
-        rows = ((record, record.to_row()) for record in records)
-        latest = {(row.kind, row.key, row.node): (record, row) for record, row in rows}
-        if not latest:
-            return
-        with transaction(self._engine, "recording observed state") as connection:
-            self._observed.delete_all((row for _, row in latest.values()), connection)
-            stands = (row for record, row in latest.values() if not isinstance(record, Withdrawal))
-            self._observed.add_all(stands, connection)
-
-    def observed(self) -> list[ObservedRecord]:
-        """All observed state, by kind, key and node."""
-        return self._read_observed(list(ObservedKind))
-
-    def observed_of(self, record: type[Record]) -> list[Record]:
-        """What is observed of one type, by kind, key and node."""
-        return [item for item in self._read_observed(kinds_of(record)) if isinstance(item, record)]
-
-    def _read_observed(self, kinds: Sequence[str]) -> list[ObservedRecord]:
-        order = [observed.c.kind, observed.c.key, observed.c.node]
-        return self._observed.read_again(observed.c.kind.in_(kinds), order_by=order, then=read_row)
 
     def put_splits(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
         """Replaces these and takes away `removed` in one step; returns the generation of all of them."""

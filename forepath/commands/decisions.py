@@ -142,9 +142,7 @@ def actions(
     lead_times: Annotated[
         bool, typer.Option("--lead-times", help="How long each kind took, by host, size and load, instead")
     ] = False,
-    wide: Annotated[
-        bool, typer.Option("--wide", help="Whole sentences, promises and how early, on several lines")
-    ] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Whole sentences, promises, and how early")] = False,
     at: MomentOption = None,
     settings: SettingsOption = None,
     json: JsonOption = None,
@@ -154,18 +152,13 @@ def actions(
     With --at: what was issued until then, with all that has become of it since.
 
     Examples:
-        forepath actions
         forepath actions --since 10m --outcome failed
         forepath actions --since 10m --at last --wide
         forepath actions --since 1d --kind migrate_vm --json -
     """
     store = open_store(load_settings(settings).database.url, create=False)
     now = moment(at, store)
-    found = [
-        one
-        for one in store.journal.actions(since=now - since, until=now)
-        if kind in (None, one.kind) and outcome in (None, one.outcome)
-    ]
+    found = _chosen(store.journal.actions(since=now - since, until=now), kind, outcome)
     store.close()
     if lead_times:
         _show_leads(lead_rows(found, now), since, json)
@@ -174,17 +167,25 @@ def actions(
     shown = [explained(one) for one in found[:top]]
     if emit({"since": now - since, "now": now, "total": len(found), **counts, "actions": shown}, json):
         return
-    columns = ["no.", "issued", "action", "outcome", "ready", "promise", "verdict"]
-    rows: list[Any] = [_row(one, now) for one in found[:top]]
-    if not wide:
-        columns = ["no.", "issued", "action", "outcome", "verdict"]
-        rows = [
-            (str(one.id), ago(now, one.issued_at), described(one), one.outcome.value, kept(one)) for one in found[:top]
-        ]
-        rows = on_one_line(columns, rows, columns.index("action"), console.width)
+    columns, rows = (_wide_rows if wide else _short_rows)(found[:top], now)
     console.print(table(f"actions of the last {span(since)}", columns, rows, texts=range(1, len(columns))))
     if found:
         console.print(_summed(found, counts, top), markup=False)
+
+
+def _chosen(records: Iterable[ActionRecord], kind: str | None, outcome: OutcomeKind | None) -> Sequence[ActionRecord]:
+    return [one for one in records if kind in (None, one.kind) and outcome in (None, one.outcome)]
+
+
+def _wide_rows(found: Sequence[ActionRecord], now: float) -> tuple[list[str], Sequence[Sequence[str]]]:
+    columns = ["no.", "issued", "action", "outcome", "ready", "promise", "verdict"]
+    return columns, [_row(one, now) for one in found]
+
+
+def _short_rows(found: Sequence[ActionRecord], now: float) -> tuple[list[str], Sequence[Sequence[str]]]:
+    columns = ["no.", "issued", "action", "outcome", "verdict"]
+    rows = [(str(one.id), ago(now, one.issued_at), described(one), one.outcome.value, kept(one)) for one in found]
+    return columns, on_one_line(columns, rows, columns.index("action"), console.width)
 
 
 def _show_leads(found: Sequence[LeadRow], since: float, json: str | None) -> None:

@@ -51,7 +51,6 @@ def forecast(
     Examples:
         forepath forecast
         forepath forecast c1 shop
-        forepath forecast --who --top 10
         forepath forecast --subject vm --tier slow
         forepath forecast c1 shop --at last
         forepath forecast --scores --json -

@@ -26,9 +26,7 @@ def paths(
     to: Annotated[str | None, typer.Option("--to", help="Virtual IP (name or address) or node")] = None,
     horizon: AheadOption = DEFAULT_AHEAD_S,
     at: MomentOption = None,
-    every: Annotated[
-        bool, typer.Option("--links", help="Every link, most congested first (also without --from)")
-    ] = False,
+    every: Annotated[bool, typer.Option("--links", help="Every link, most congested first")] = False,
     why: Annotated[bool, typer.Option("--why", help="Which pairs load each link, and by which forecast")] = False,
     top: Annotated[int | None, typer.Option("--top", min=1, help="How many links to show [default: all]")] = None,
     settings: SettingsOption = None,
@@ -45,10 +43,7 @@ def paths(
         forepath paths --from c1 --to shop --at +15s
         forepath paths --from c1 --to shop --json -
     """
-    if (source is None) != (to is None):
-        raise typer.BadParameter("give both --from and --to, or neither")
-    if every and source is not None:
-        raise typer.BadParameter("--links shows every link: leave it out, or --from and --to")
+    _must_fit(source, to, every)
     if at is not None and SPAN.fullmatch(at):
         horizon, at = seconds(at), None
     store = open_store(load_settings(settings).database.url, create=False)
@@ -66,6 +61,13 @@ def paths(
     _print_links(found[:top], foreseen)
     for view in found[:top] if why else ():
         _print_parts(view, foreseen, now)
+
+
+def _must_fit(source: str | None, to: str | None, every: bool) -> None:
+    if (source is None) != (to is None):
+        raise typer.BadParameter("give both --from and --to, or neither")
+    if every and source is not None:
+        raise typer.BadParameter("--links shows every link: leave it out, or --from and --to")
 
 
 def _along(way: Way, found: list[LinkView]) -> list[LinkView]:

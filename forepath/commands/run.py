@@ -116,8 +116,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
         forepath run
         forepath run --act --settings lab.toml
     """
-    stop, began_at = stop_on_signals(), time.time()
-    effective = load_settings(settings)
+    stop, began_at, effective = stop_on_signals(), time.time(), load_settings(settings)
     if problem := listen_problem(effective.controller.listen, effective.controller.port):
         raise ForepathError(problem)
     store = open_store(effective.database.url)
@@ -143,9 +142,8 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
             wanted.clear()
             reloading.reload()
 
-    store = open_store(effective.database.url)
-    stored = StoredFigures(store, effective.metrics.top)
-    serve_metrics(effective.metrics, "metrics", lambda: {**stored.figures(), **run_figures(supervisor, reloading)})
+    stored = StoredFigures(open_store(effective.database.url), effective.metrics.top)
+    serve_metrics(effective.metrics, "metrics", lambda: {**stored.figures(), **run_figures(reloading)})
     with retaining(effective, stop):
         restarts = supervisor.run(stop, reload)
     summary = {"command": "run", "programs": names, "act": act or effective.orchestrator.act, "began_at": began_at}
@@ -184,12 +182,12 @@ class Reloading:
         log.info("settings reloaded", renewed=sorted(changed))
 
 
-def run_figures(supervisor: Supervisor, reloading: Reloading) -> Figures:
+def run_figures(reloading: Reloading) -> Figures:
     """What `forepath run` knows of its programs: whether they run, and by which settings."""
     return {
         LOADED: {(): reloading.sound},
-        RUNNING: {(name,): up for name, up in supervisor.running.items()},
-        RESTARTS: {(name,): count for name, count in supervisor.restarts.items()},
+        RUNNING: {(name,): up for name, up in reloading.supervisor.running.items()},
+        RESTARTS: {(name,): count for name, count in reloading.supervisor.restarts.items()},
     }
 
 

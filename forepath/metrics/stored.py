@@ -69,7 +69,7 @@ class StoredFigures:
     top: int
     clock: Callable[[], float] = time.time
     _since: float = field(init=False)
-    _read_at: float = -AGAIN_S
+    _due_at: float = 0.0
     _known: Figures = field(default_factory=dict)
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
@@ -80,12 +80,13 @@ class StoredFigures:
         """All of STORED_METRICS that there is something to tell of; only UP where the database is away."""
         with self._reading:
             now = self.clock()
-            if now - self._read_at >= AGAIN_S:
+            if now >= self._due_at:
                 try:
                     self._known = {UP: {(): 1.0}, **stored_figures(self.store, now, self._since, self.top)}
                 except StoreError:
                     self._known = {UP: {(): 0.0}}
-                self._read_at = now
+                # However large the database is, reading it shall not take more than a tenth of the time.
+                self._due_at = max(now + AGAIN_S, now + 10 * (self.clock() - now))
             return self._known
 
 

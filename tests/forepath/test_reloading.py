@@ -9,8 +9,9 @@ import tomli_w
 from lab_on_paper import paper_settings
 
 from cpdb import open_store
-from forepath.commands.run import Reloading
+from forepath.commands.run import Reloading, run_figures
 from forepath.demo.scene import as_toml
+from forepath.metrics.loops import LOADED
 from forepath.processes import changed_programs
 from forepath.settings import load_settings
 from forepath.supervisor import Supervisor
@@ -62,7 +63,11 @@ def test_a_bad_file_leaves_the_old_settings_in_force(reloading: Reloading) -> No
     before = reloading.settings
     renewed, said = reload(reloading, "orchestrator.polcy = 'reactive'")
     assert (renewed, reloading.settings) == ([], before)
-    assert len(said) == 1 and "polcy" in said[0]
+    assert len(said) == 1 and "polcy" in said[0] and run_figures(reloading)[LOADED] == {(): False}
+    assert reloading.file is not None
+    reloading.file.write_text(reloading.file.read_text().replace("polcy", "policy"))
+    reload(reloading)
+    assert run_figures(reloading)[LOADED] == {(): True}
 
 
 def test_another_database_is_not_taken_on_the_way(reloading: Reloading, tmp_path: Path) -> None:
