@@ -27,6 +27,7 @@ from orchestrator import (
     Hypervisors,
     LibvirtHypervisors,
     LibvirtPool,
+    MachineNews,
     Orchestrator,
     OrchestratorConfig,
     OvsQueues,
@@ -152,7 +153,8 @@ def make_orchestrator(
     config: OrchestratorConfig, store: Store, clock: Callable[[], float], hypervisors: Hypervisors | None = None
 ) -> Orchestrator:
     """An orchestrator on the declared libvirt hosts, or on the hypervisors given, and on the declared queues."""
-    drivers = hypervisors or with_pools(_libvirt(config), store, config)
+    known = frozenset(one.name for one in config.declared.vms)
+    drivers = hypervisors or with_pools(_libvirt(config, MachineNews(store, known, clock).hear), store, config)
     queues = QueueKeeper(OvsQueues(config.declared.queues), bool(config.act)) if config.declared.queues else None
     return Orchestrator(config, store, drivers, PathReader(store, 1.0, clock), queues)
 
@@ -173,8 +175,9 @@ def with_pools(hypervisors: Hypervisors, store: Store, config: OrchestratorConfi
     )
 
 
-def _libvirt(config: OrchestratorConfig) -> LibvirtHypervisors:
-    return LibvirtHypervisors(config.declared.hosts, migration_limit_s=config.moves.limit_s, vms=config.declared.vms)
+def _libvirt(config: OrchestratorConfig, told: Callable[[str, str, str], None] = lambda *_: None) -> LibvirtHypervisors:
+    declared = config.declared
+    return LibvirtHypervisors(declared.hosts, migration_limit_s=config.moves.limit_s, vms=declared.vms, told=told)
 
 
 def programs(settings_file: Path | None, act: bool, page: bool = False) -> list[Program]:

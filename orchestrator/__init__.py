@@ -61,6 +61,7 @@ from orchestrator.judge.report import JudgementReport, KindReport, MissedNeeds, 
 from orchestrator.judge.standing import KindStanding, read_standings, told_standing
 from orchestrator.lead_times import LeadRow, LeadTimes, lead_rows
 from orchestrator.loop import run
+from orchestrator.machine_alarms import MachineNews
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
 from orchestrator.proposal import Reason, Refusal, Step
@@ -100,6 +101,7 @@ __all__ = [
     "LibvirtHypervisors",
     "LibvirtPool",
     "LinkState",
+    "MachineNews",
     "Manner",
     "MemoryState",
     "MigrateVm",

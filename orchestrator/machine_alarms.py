@@ -1,13 +1,19 @@
 """Machines that are not as they should be: crashed, two of one name, on no host, or not to be measured."""
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from cpdb import Alarm, Publisher, Seconds, Store, VmLoad
-from orchestrator.config import OWNER
-from orchestrator.declared import CRASHED, MISSING, TWICE, UNMEASURED
+import structlog
 
+from cpdb import Alarm, MachineReport, Publisher, Seconds, Store, StoreError, VmLoad
+from orchestrator.config import OWNER
+from orchestrator.declared import CRASHED, MISSING, OFF, PAUSED, RUNNING, TWICE, UNMEASURED
+
+LOG = structlog.get_logger(__name__)
+# What a hypervisor's event means for who sends connections there.
+TOLD = {"started": RUNNING, "stopped": OFF, "paused": PAUSED}
 # A machine that was just made, or just went, is no alarm.
 PATIENCE_S = 3.0
 AGAIN_S = 30.0
@@ -58,3 +64,27 @@ class MachineAlarms:
         self.store.alarms.raise_([Alarm(*place, OWNER, said, now, now) for place, said in news.said.items()])
         for kind, vm in news.gone:
             self.store.alarms.clear(kind, vm, OWNER, now)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineNews:
+    """Tells at once that a machine stopped, paused or runs: for the controller no verdict, but a reason to ask it.
+
+    Machines of pools are told of by who brings them in and out.
+    """
+
+    store: Store
+    machines: Collection[str]
+    clock: Callable[[], Seconds]
+
+    def hear(self, host: str, vm: str, what: str) -> None:
+        """A hypervisor's event; hypervisors are not kept waiting for the database."""
+        if vm in self.machines and what in TOLD:
+            threading.Thread(target=self.tell, args=(host, vm, TOLD[what]), daemon=True, name="machine-news").start()
+
+    def tell(self, host: str, vm: str, state: str) -> None:
+        """Writes it down; what cannot be written is found by probes all the same."""
+        try:
+            self.store.wanted.observe([MachineReport(vm, host, state, "", self.clock())])
+        except StoreError as error:
+            LOG.warning("the state of a machine was not told", vm=vm, state=state, error=str(error))

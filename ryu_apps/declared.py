@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cpdb import Link, Node, Reservation, Store, VirtualIp, WantedSplit, WantedWeights
+from cpdb import Link, MachineReport, Node, Reservation, Store, VirtualIp, WantedSplit, WantedWeights
 
 Seconds = float
 
@@ -17,6 +17,8 @@ class Declared:
     virtual_ips: Mapping[str, VirtualIp] = field(default_factory=dict)
     reservations: tuple[Reservation, ...] = ()
     splits: tuple[WantedSplit, ...] = ()
+    # Machines as their hypervisors told of them last
+    machines: tuple[MachineReport, ...] = ()
     # As they were when `virtual_ips` was made of them
     weights: tuple[WantedWeights, ...] = ()
     # Of reservations and splits, None before they were read
@@ -40,8 +42,9 @@ def read_wanted(store: Store, before: Declared, now: Seconds) -> Declared:
         for one in store.inventory.virtual_ips()
         if one.declared and one.destinations
     }
+    machines = tuple(store.wanted.observed_of(MachineReport))
     if generation == before.generation:
-        return replace(before, virtual_ips=virtual_ips, weights=weights)
+        return replace(before, virtual_ips=virtual_ips, weights=weights, machines=machines)
     reservations, splits = tuple(store.wanted.reservations(now)), tuple(store.wanted.splits())
-    found = replace(before, virtual_ips=virtual_ips, weights=weights, generation=generation)
+    found = replace(before, virtual_ips=virtual_ips, weights=weights, generation=generation, machines=machines)
     return replace(found, reservations=reservations, splits=splits)

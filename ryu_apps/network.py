@@ -65,6 +65,7 @@ class Network:
         self.topology.declare(declared.nodes, declared.links, now)
         self.routes.declare(declared.splits)
         self.services.declare(declared.virtual_ips, now)
+        self.services.destinations.told_of(declared.machines)
 
     def tick(self, now: Seconds) -> list[Effect]:
         """What is due: LLDP frames, probes for hosts not found yet, things too old."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
+from cpdb import Destination, DestinationHealth, HealthStatus, MachineReport, NodeKind, Standing, VirtualIp
 from ryu_apps.effects import Alert, Effect, PacketOut
 from ryu_apps.rules import PortId, Rule, virtual_mac
 from ryu_apps.services.buckets import BucketPlacements
@@ -19,6 +19,7 @@ Seconds = float
 
 NOT_PROBED = DestinationHealth()
 NOBODY_ANSWERS = "nobody_answers"
+RUNNING = "running"
 # Packets without any back, within one look at a port's counters: more than stray ones and repeated questions.
 MANY_UNANSWERED = 5
 ANSWERS = {
@@ -55,6 +56,8 @@ class Destinations:
         self._declared = 0
         # MACs whose packets were counted: where a switch counts none, silence says nothing
         self._speaking: set[str] = set()
+        # Machine -> the last word of its hypervisor, and when it was said
+        self._told: dict[str, tuple[str, Seconds]] = {}
         # Until when nobody is left by the mere passing of time
         self.due = float("inf")
 
@@ -124,6 +127,15 @@ class Destinations:
         for mac in macs:
             for target in self._by_mac.get(mac, ()):
                 self.health.suspect(target)
+
+    def told_of(self, machines: Iterable[MachineReport]) -> None:
+        """What hypervisors say of machines: of one that does not run any more, each word is a reason to ask it."""
+        words = {one.vm: (one.state, one.observed_at) for one in machines}
+        stopped = {vm for vm, word in words.items() if word != self._told.get(vm) and word[0] != RUNNING}
+        self._told = words
+        if stopped:
+            behind = (one for vip in self._wanted.values() for one in vip.destinations)
+            self.suspect({one.mac for one in behind if one.name in stopped})
 
     def counted(self, mac: str, to_it: int, from_it: int, now: Seconds) -> None:
         """Packets that a port with this machine alone sent to it and had from it since the last look."""

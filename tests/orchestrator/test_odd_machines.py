@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cpdb import Store, VmLoad, open_store
-from orchestrator import HostSpec, LibvirtHypervisors, VmSpec
+from cpdb import MachineReport, Store, VmLoad, open_store
+from orchestrator import HostSpec, LibvirtHypervisors, MachineNews, VmSpec
 from orchestrator.act.libvirt.domain import Domain, until
 from orchestrator.act.libvirt.identity import Identity, MachineSample, state_of
 from orchestrator.machine_alarms import PATIENCE_S, MachineAlarms
@@ -140,3 +140,22 @@ def test_one_odd_machine_keeps_no_other_from_being_measured(hypervisors: Libvirt
     ]
     assert [one.state for one in found] == ["unmeasured"] * 2
     hypervisors.close()
+
+
+def test_a_machine_that_stops_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "hA.xml").write_text(f"<node>{domain('web1', 1)}{domain('other', 2)}</node>")
+    store = open_store(f"sqlite:///{tmp_path}/own.db")
+    news = MachineNews(store, {"web1"}, time.time)
+    spec = HostSpec("hA", f"test://{tmp_path}/hA.xml", "", 8.0, 8 * GIB)
+    hypervisors = LibvirtHypervisors([spec], vms=[VmSpec("web1")], told=news.hear)
+    connection = hypervisors.connections.of("hA")
+
+    def states() -> dict[str, str]:
+        return {one.vm: one.state for one in store.wanted.observed_of(MachineReport)}
+
+    for call, state in (("suspend", "paused"), ("resume", "running"), ("destroy", "off")):
+        for name in ("web1", "other"):
+            getattr(connection.lookupByName(name), call)()
+        assert until(lambda state=state: states() == {"web1": state}, 20.0, every_s=0.02), states()  # type: ignore[misc]
+    hypervisors.close()
+    store.close()

@@ -1,13 +1,14 @@
 """A destination that dies is out within a second, who waits for it is elsewhere within three; in virtual time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from simulated import HOSTS, VIP, World, address, ip, mac
 from test_health import asked, behind, status, weights
 
-from cpdb import HealthStatus
+from cpdb import HealthStatus, MachineReport
 from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.services.health import FLAPS_S, Health, ProbeTarget
 
@@ -179,3 +180,24 @@ def test_evidence_of_somebody_else_s_destination_is_nobody_s() -> None:
     world.network.port_counted(HOSTS["c1"], 40, 0, world.now)
     live(world, 1.0, everyone)
     assert weights(world) == [100, 100]
+
+
+def test_what_a_hypervisor_says_makes_it_be_asked_at_once() -> None:
+    world = begun()
+    probes = world.network.services.destinations.health
+    probes._probes = probes._probes.model_copy(update={"every_s": 50.0})
+    live(world, 60.0, everyone)
+
+    def told(state: str) -> None:
+        report = MachineReport("s1", "hA", state, "", world.now)
+        world.network.declare(replace(behind(), machines=(report,)), world.now)
+
+    told("running")
+    live(world, 1.0, but("s1"))
+    assert weights(world) == [100, 100]
+    # A word that is old, or wrong, puts nobody out.
+    told("off")
+    live(world, 2.0, everyone)
+    assert weights(world) == [100, 100]
+    told("off")
+    assert live(world, 5.0, but("s1"), lambda one: weights(one) == [0, 100]) <= 1.0

@@ -44,13 +44,16 @@ class LibvirtHypervisors:
         clock: Callable[[], Seconds] = time.time,
         migration_limit_s: Seconds | None = None,
         vms: Iterable[VmSpec] = (),
+        told: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
         """`clock` stamps the end of actions; a migration that takes longer than its limit is aborted.
 
         `vms` say what each machine may be subjected to; one that is not declared gets the careful defaults.
+        `told` hears (host, machine, what) of every event.
         """
         specs = {one.name: one for one in vms}
         self._clock = clock
+        self._told = told
         self._migration_limit_s = migration_limit_s
         self._specs = specs
         self.connections = Connections(hosts, self._heard)
@@ -74,6 +77,7 @@ class LibvirtHypervisors:
     def _heard(self, event: MachineEvent) -> None:
         LOG.debug("event", host=event.host, vm=event.vm, what=event.what, figures=dict(event.figures))
         self._meter.heard(event)
+        self._told(event.host, event.vm, event.what)
 
     # -- changing
 
