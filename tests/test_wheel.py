@@ -55,6 +55,8 @@ def test_commands_start_and_offer_no_bench(installed: Path, tmp_path: Path) -> N
 def test_migrations_and_templates_come_along(installed: Path) -> None:
     assert list((installed / "cpdb" / "migrations" / "versions").glob("v*.py"))
     assert list((installed / "backtest" / "templates").glob("*.jinja"))
+    assert {"topology.jinja", "macros.jinja"} <= {one.name for one in (installed / "forepath/web/templates").iterdir()}
+    assert (installed / "forepath" / "web" / "style.css").is_file()
 
 
 def test_units_rules_and_the_dashboard_come_along(installed: Path) -> None:

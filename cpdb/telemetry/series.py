@@ -208,8 +208,12 @@ class Series:
                 return list(_of_pair(found, own))
             step_s = FINE_S if self._covers(FINE_S, since, until) else COARSE_S
             buckets = self._of_rows(Window(step_s, since, until), int(since), int(until), step_s, own)
-        listed = ((t, bucket) for t, bucket in sorted(buckets.items()) if bucket.listed_s or bucket.complete_s)
-        return [RatePoint(float(t), sum(one.sums.values()) / step_s) for t, one in listed]
+            everyone = self._watched().items()
+        watched = {
+            observer: [(number, since) for number, since in keys if number in own] for observer, keys in everyone
+        }
+        rates = ((t, self._rates(bucket, watched, t).get(pair)) for t, bucket in sorted(buckets.items()))
+        return [RatePoint(float(t), rate) for t, rate in rates if rate is not None]
 
     def _covers(self, step_s: int, since: Seconds, until: Seconds) -> bool:
         at = PATTERN_TABLES[step_s].c.t

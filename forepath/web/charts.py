@@ -1,5 +1,6 @@
 """What is drawn, as options of ECharts: pure functions of what page and API tell. Text takes the page's colour."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ LEVELS = (
     (0.5, "busy", ORANGE, 4.0),
     (0.0, "free", SKY, 2.5),
 )
+# More nodes than these side by side are drawn smaller.
+ROOMY = 24
 SYMBOLS = {"switch": "rect", "client": "circle", "host": "circle", "hypervisor": "roundRect", "vm": "diamond"}
 SIZES = {"switch": (34, 20), "hypervisor": (34, 22), "vm": (16, 16)}
 AXIS = {
@@ -40,12 +43,15 @@ def draw_topology(told: Mapping[str, Any]) -> Json:
     shares = {one["name"]: _share_at(one, told) for one in told["nodes"]}
     shares |= {one["host"]: _share_at(one, told) for one in told["hosts"]}
     busy = {one["target"] for one in told["doing"] if one["outcome"] == "pending"}
+    rows = Counter(round(one.place.y) for one in drawing.spots.values())
+    shrink = min(1.0, ROOMY / max(rows.values(), default=1))
     series = {
         "type": "graph",
         "layout": "none",
         "roam": False,
-        "data": [_spot(one, shares.get(one.name), one.name in busy) for one in drawing.spots.values()],
-        "links": [*_wires(told["links"], drawing.drawn_as), *_hung(drawing.spots.values(), told["links"])],
+        "labelLayout": {"hideOverlap": shrink < 1.0},
+        "data": [_spot(one, shares.get(one.name), one.name in busy, shrink) for one in drawing.spots.values()],
+        "links": [*_wires(told["links"], drawing.drawn_as, shrink), *_hung(drawing.spots.values(), told["links"])],
         "preserveAspect": True,
         "edgeSymbol": ["none", "none"],
         "left": 40, "right": 40, "top": 20, "bottom": 36,
@@ -64,7 +70,7 @@ def _share_at(one: Mapping[str, Any], told: Mapping[str, Any]) -> float | None:
     return one.get("share") if ahead is None else ahead
 
 
-def _spot(one: Spot, share: float | None, acted_on: bool) -> Json:
+def _spot(one: Spot, share: float | None, acted_on: bool, shrink: float) -> Json:
     _, colour, _ = level_of(share)
     word = f" {share:.0%} CPU" if share is not None else ""
     name = f"{one.count} {one.name}" if one.count > 1 else one.name
@@ -75,7 +81,7 @@ def _spot(one: Spot, share: float | None, acted_on: bool) -> Json:
         "y": round(one.place.y, 1),
         "kind": one.kind,
         "symbol": SYMBOLS.get(one.kind, "circle"),
-        "symbolSize": list(SIZES.get(one.kind, (14, 14))),
+        "symbolSize": [max(5, round(shrink * size)) for size in SIZES.get(one.kind, (14, 14))],
         "itemStyle": {
             "color": colour if machine and share is not None else GREY,
             "borderColor": PURPLE if acted_on else "transparent",
@@ -86,14 +92,16 @@ def _spot(one: Spot, share: float | None, acted_on: bool) -> Json:
     }
 
 
-def _wires(found: Iterable[Mapping[str, Any]], drawn_as: Mapping[str, str]) -> Iterable[Json]:
+def _wires(found: Iterable[Mapping[str, Any]], drawn_as: Mapping[str, str], shrink: float) -> Iterable[Json]:
+    """One line for both directions, the fuller one; the fullest of all come last and lie on top."""
     fullest: dict[tuple[str, str], Mapping[str, Any]] = {}
     for one in found:
         a, b = sorted((drawn_as.get(one["from"], one["from"]), drawn_as.get(one["to"], one["to"])))
         if a != b and ((a, b) not in fullest or (one["share"] or -1) > (fullest[a, b]["share"] or -1)):
             fullest[a, b] = one
-    for (a, b), one in fullest.items():
+    for (a, b), one in sorted(fullest.items(), key=lambda item: item[1]["share"] or 0.0):
         word, colour, width = level_of(one["share"])
+        width = width if word not in ("free", "not known") else max(0.5, shrink * width)
         share = one["share"]
         label = "" if share is None or share < LEVELS[-2][0] else f"{share:.0%}"
         told = f"{one['from']} to {one['to']}: " + (word if share is None else f"{share:.0%}, {word}")

@@ -135,6 +135,7 @@ def tell_health(at: StoreMoment) -> Json:
     names = {one.address: one.name for one in at.store.inventory.virtual_ips()}
     return {
         "now": at.now,
+        "live": at.live,
         "last_sample_at": known["last_sample_at"],
         "forecasts": {
             tier: {"issued_at": one.issued_at if one else None, "subjects": len(one.subjects) if one else 0}

