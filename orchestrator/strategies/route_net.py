@@ -29,8 +29,8 @@ class RouteNet:
         return len(path) > 1 and all(hop in self.capacity for hop in pairwise(path))
 
     def alternatives(self, ends: Ends, most: int) -> list[Path]:
-        """The shortest simple paths between two switches (Yen 1971, as networkx has it)."""
-        graph = nx.DiGraph(list(self.capacity))
+        """The shortest simple paths between two switches (Yen 1971, as networkx has it), over known capacities only."""
+        graph = nx.DiGraph([link for link, size in self.capacity.items() if size < UNKNOWN_BYTES_PER_S])
         try:
             return [tuple(path) for path in islice(nx.shortest_simple_paths(graph, *ends), most)]
         except (nx.NetworkXNoPath, nx.NodeNotFound):

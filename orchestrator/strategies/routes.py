@@ -112,6 +112,10 @@ class Router:
         if not self._paths:
             return None
         board = self._board = Board.of(net, self._paths)
+        if all(len(found) < 2 for found in self._paths.values()):
+            # There is nothing to choose.
+            self._hedged = None
+            return board
         self._hedged = mixed(board.tunnels, Risk(churn=self.settings.churn), self.settings.outlook, self._outlook)
         # What it has learnt by deciding is learnt again by deciding again.
         self._hedged.take(board.splits(rows))

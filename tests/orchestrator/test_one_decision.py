@@ -2,7 +2,20 @@
 
 import pytest
 
-from cpdb import Communication, Destination, Link, LinkLoad, Node, NodeKind, Store, VirtualIp
+from cpdb import (
+    Communication,
+    Destination,
+    InstallStatus,
+    Link,
+    LinkLoad,
+    Node,
+    NodeKind,
+    OutcomeKind,
+    SplitReport,
+    Store,
+    VirtualIp,
+    split_key,
+)
 from orchestrator import Approval, FakeHypervisors, Orchestrator, OrchestratorConfig
 from ryu_apps import Topology
 
@@ -54,6 +67,29 @@ def test_a_plan_is_what_the_cycle_would_do_routes_included(full: Store) -> None:
     proposed = [(step["action"]["kind"], step["action"]["body"]) for step in plan.body["steps"]]
     assert "set_routes" in {kind for kind, _ in proposed}
     assert proposed == [(row.kind, row.body) for row in advised]
+
+
+def test_a_plan_with_routes_is_carried_out_as_it_was_read(full: Store) -> None:
+    approval = Approval(CONFIG, full, FakeHypervisors({}, {}, lambda *_: 0.0), topology(full).path)
+    plan = approval.propose(NOW)
+    (step,) = (one for one in plan.body["steps"] if one["action"]["kind"] == "set_routes")
+    now = [NOW]
+
+    def controller(seconds: float) -> None:
+        now[0] += seconds
+        for row in full.wanted.splits():
+            key = split_key(row.from_switch, row.to_switch)
+            status = InstallStatus.INSTALLED
+            full.wanted.observe([SplitReport(key, row.from_switch, row.generation, status, "", now[0])])
+
+    done = approval.carry_out(plan.id, lambda: now[0], controller)
+    assert [(one.kind, one.outcome) for one in done if one.kind == "set_routes"] == [("set_routes", OutcomeKind.DONE)]
+    rows = {(row.from_switch, row.to_switch): row for row in full.wanted.splits()}
+    for change in step["action"]["body"]["changes"]:
+        row = rows[change["from"], change["to"]]
+        assert list(row.ratios) == change["after"]
+        assert [one.source for one in row.heavy] == [one[0] for one in change["heavy"]]
+        assert row.heavy
 
 
 def test_without_routing_neither_has_a_route(full: Store) -> None:

@@ -164,6 +164,35 @@ def test_a_dead_link_is_no_path_any_more(net: Store) -> None:
     assert run(router, [world(100.0 + n * 2, 90) for n in range(8)]) == []
 
 
+def test_traffic_is_not_sent_where_nobody_knows_how_much_fits(net: Store) -> None:
+    net.inventory.put_links(
+        [Link(leaf, 2, "spine2", port, None, declared=True) for port, leaf in enumerate(("leaf1", "leaf2"), 1)]
+    )
+    router = Routing(net)
+    assert run(router, [world(100.0 + n * 2, 90) for n in range(8)]) == []
+
+
+def test_the_size_of_pairs_decides_which_path_they_take(net: Store) -> None:
+    router = Routing(net)
+
+    def with_elephant(now: float) -> World:
+        even = world(now, 90)
+        first, *others = (replace(one, destination="shop1") for one in even.pairs.values())
+        sizes = {first.pair: replace(first, bytes_per_s=50 * MBIT)}
+        return replace(even, pairs=sizes | {one.pair: replace(one, bytes_per_s=40 * MBIT / 19) for one in others})
+
+    (step,) = run(router, [with_elephant(100.0 + n * 2) for n in range(6)])
+    (change,) = step.action.changes
+    assert change.heavy[0].share == pytest.approx(50 / 90, abs=0.01)
+    loads = dict.fromkeys(change.paths, 0.0)
+    for pair in change.heavy:
+        for path, ratio in zip(change.paths, pair.ratios, strict=True):
+            loads[path] += pair.share * ratio
+    for path, ratio in zip(change.paths, change.after, strict=True):
+        assert loads[path] == pytest.approx(ratio, abs=0.03)
+    assert from_json(step.action.kind, step.action.to_json()) == step.action
+
+
 def test_stages_never_promise_a_link_more_than_it_has() -> None:
     from routing_nets import random_net, random_splits
 
