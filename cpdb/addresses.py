@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, ip_interface
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
+from sqlalchemy import BigInteger, Dialect, Integer
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 LAST_DPID = (1 << 64) - 1
 _MAC_FORMS = re.compile(
@@ -92,3 +94,30 @@ Address = Annotated[str, BeforeValidator(read_address)]
 MachineAddress = Annotated[str, BeforeValidator(read_unicast)]
 Mac = Annotated[str, BeforeValidator(read_mac)]
 Dpid = Annotated[int, BeforeValidator(read_dpid)]
+
+
+class Unsigned(TypeDecorator[int]):
+    """Numbers from 0 to 2^bits - 1 in a column that is signed: the upper half lies below zero there."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column that has so many bits."""
+        return dialect.type_descriptor(BigInteger() if self.bits > 32 else Integer())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - the protocol
+        """As it is stored; what does not fit is left as it is, for the database to refuse."""
+        fits = value is not None and value >> (self.bits - 1) == 1
+        return value - (1 << self.bits) if fits and value is not None else value
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - the protocol
+        """As it was meant."""
+        return value + (1 << self.bits) if value is not None and value < 0 else value
+
+
+DPID, PORT = Unsigned(64), Unsigned(32)

@@ -160,13 +160,14 @@ class Repository(Generic[R]):
         self._texts = [cast(one, Text) if isinstance(one.type, JSON) else one for one in self._columns]
         self._known: dict[tuple[Any, ...], Any] = {}
         self._key = _key(table)
+        self._apart = refusals_of(engine).read_apart
         self._what = table.name.replace("_", " ")
 
     def read(self, *where: Condition, order_by: Iterable[Any] = (), limit: int | None = None) -> list[R]:
         """Records that meet all conditions, in this order."""
         query = select(*self._columns).where(*where).order_by(*order_by).limit(limit)
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
-            return [*self._readable(connection.execute(query).all(), self._codec.decode)]
+            return list(self._apart(self._what, connection.execute(query).all(), self._codec.decode))
 
     def read_again(
         self, *where: Condition, order_by: Iterable[Any] = (), then: Callable[[R], S] = _as_it_is
@@ -177,14 +178,11 @@ class Repository(Generic[R]):
             rows = [tuple(row) for row in connection.execute(query)]
         before = self._known
         fresh = [row for row in rows if row not in before]
-        made = self._readable(fresh, lambda row: (row, then(self._codec.decode(self._parsed(row)))))
+        made = self._apart(self._what, fresh, lambda row: (row, then(self._codec.decode(self._parsed(row)))))
         known = {row: before[row] for row in rows if row in before} | dict(made)
         # Others may read another part of the table in turn.
         self._known = known if len(before) > FORGOTTEN_FROM + 3 * len(known) else before | known
         return [known[row] for row in rows if row in known]
-
-    def _readable(self, rows: Iterable[Any], read: Callable[[Any], S]) -> Iterator[S]:
-        return refusals_of(self.engine).read_apart(self._what, rows, read)
 
     def _parsed(self, row: Sequence[Any]) -> list[Any]:
         pairs = zip(row, self._columns, strict=True)

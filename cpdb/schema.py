@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -22,7 +21,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.sql.schema import SchemaItem
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeEngine
+
+from cpdb.addresses import DPID, PORT
 
 # Stable constraint names: alembic needs them to alter a constraint later on any engine.
 metadata = MetaData(
@@ -34,33 +35,6 @@ metadata = MetaData(
     }
 )
 BIG_ID = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Unsigned(TypeDecorator[int]):
-    """Numbers from 0 to 2^bits - 1 in a column that is signed: the upper half lies below zero there."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The column that has so many bits."""
-        return dialect.type_descriptor(BigInteger() if self.bits > 32 else Integer())
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - the protocol
-        """As it is stored; what does not fit is left as it is, for the database to refuse."""
-        fits = value is not None and value >> (self.bits - 1) == 1
-        return value - (1 << self.bits) if fits and value is not None else value
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - the protocol
-        """As it was meant."""
-        return value + (1 << self.bits) if value is not None and value < 0 else value
-
-
-DPID, PORT = Unsigned(64), Unsigned(32)
 
 
 def required(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import structlog
-
 from cpdb import ALIVE, READY, Figures, notify_systemd, serve_metrics
 from ryu_apps.database import Database
 from ryu_apps.declared import Declared
@@ -22,7 +20,7 @@ from ryu_apps.framework import (
     ofproto,
 )
 from ryu_apps.settings import load_controller
-from ryu_apps.status.alarms import EventCountPublisher
+from ryu_apps.status.alarms import AlarmLog, EventCountPublisher
 from ryu_apps.status.metrics import controller_figures
 from ryu_apps.switch.connections import harden
 from ryu_apps.switch.errors import SwitchError, SwitchErrors, refusals, unmatched
@@ -33,7 +31,6 @@ Seconds = float
 
 WATCH_EVERY_S = 1.0
 DPID_TWICE = "dpid_twice"
-_log = structlog.get_logger("ryu_apps.application")
 
 
 def _twins(datapath: Any, served: str, name: str) -> Alert:
@@ -63,6 +60,7 @@ class SwitchApp(RyuApp):
         self.writer = self.database.writer
         self.wires: dict[int, Wire] = {}
         self.switch_errors = SwitchErrors()
+        self.alarms = AlarmLog()
         # What went wrong so far, by kind and reason: told whenever a count has changed
         self.counts: list[Callable[[], Mapping[tuple[str, str], int]]] = [self._own_counts, self.switch_errors.tallies]
         self._publisher = EventCountPublisher()
@@ -88,10 +86,6 @@ class SwitchApp(RyuApp):
 
     def left(self, dpid: int, now: Seconds) -> None:
         """A switch lost its connection."""
-
-    def alarm(self, alert: Alert, now: Seconds) -> None:  # noqa: ARG002 - who keeps alarms does it with them
-        """Somebody should look at something."""
-        _log.warning("alarm", kind=alert.kind, at=alert.key, why=alert.detail)
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:  # noqa: ARG002
         """What an error of a switch is about."""
@@ -127,9 +121,10 @@ class SwitchApp(RyuApp):
         datapath, now = event.datapath, time.time()
         if event.state == MAIN_DISPATCHER:
             known = self.wires.get(datapath.id)
-            if known is not None and (served := known.other_than(datapath)) is not None:
+            if known is not None and not known.serves(datapath) and known.datapath.lives():
                 # One is served; by turns, each would undo what the other was told.
-                self.alarm(_twins(datapath, served, self.collector.attribution.name_of(datapath.id)), now)
+                name, served = self.collector.attribution.name_of(datapath.id), str(known.datapath.address)
+                self.alarms.record(_twins(datapath, served, name), now)
                 datapath.refuse_twin()
                 return
             self._leave(datapath.id, now)

@@ -73,8 +73,10 @@ class Controller(SwitchApp):
         self.collector = Collector(self.attribution, self.writer, settings.poll_s, _ACCOUNTS)
         self.sampling = Sampling(sflow.by_address())
         self.status = Status(self.network, self.switches)
+        self.alarms = self.status.alarms
         self._receiver = bound(sflow.listen) if sflow.listen else None
         self._pacing = Pacing(self._carry_out)
+        self._ticked = float("-inf")
         self.counts += [self.sampling.counts, self.status.alarms.tallies]
         self.counts.append(lambda: {("implausible", "rows"): self.attribution.implausible})
         self.counts.append(lambda: {("failed", "switches left as they are"): self.switches.failures})
@@ -84,22 +86,22 @@ class Controller(SwitchApp):
         thread = super().start()
         if self._receiver is not None:
             spawn(receive, self._receiver, _hand_to(self.sampling, self.attribution))
-        self.loops.every(TICK_S, "ticking", self._tick)
-        self.loops.every(ASK_EVERY_S, "asking destinations", self._ask)
+        self.loops.every(ASK_EVERY_S, "ticking", self._tick)
         return thread
 
     def _tick(self, now: Seconds) -> None:
+        # Whether destinations live shows sooner than anything else that time brings.
+        if 0 <= now - self._ticked < TICK_S:
+            if self.network.services.is_due(now):
+                self._carry_out(self.network.ask(now), now)
+            return
+        self._ticked = now
         self._carry_out(self.network.tick(now), now)
         self.database.write_now(self.status.answers(now))
         self.writer.offer(self.status.alarms.news(now))
         if self.switches.declared:
             self.writer.offer(self.status.news(now))
             self.status.ask_counts(self.wires, now)
-
-    def _ask(self, now: Seconds) -> None:
-        """Whether destinations live shows sooner than anything else that time brings."""
-        if self.network.services.is_due(now):
-            self._carry_out(self.network.ask(now), now)
 
     def watch(self, now: Seconds) -> None:
         """Once a second: sampled rows, and what the counters are worth."""
@@ -196,10 +198,6 @@ class Controller(SwitchApp):
             match = decode_match(message.buf, _REMOVED_MATCH_AT)
             if self.switches.lost(dpid, RuleKey(message.table_id, message.priority, match)):
                 self._carry_out((), now)
-
-    def alarm(self, alert: Alert, now: Seconds) -> None:
-        """Kept with those of the network."""
-        self.status.alarms.record(alert, now)
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:
         """A switch refused something: what it was about."""

@@ -95,10 +95,10 @@ def sleep(seconds: float) -> None:
     hub.sleep(seconds)
 
 
-def exclusive_listen(address: tuple[str, int]) -> Any:
+def exclusive_listen(host: str, port: int) -> Any:
     """A listening socket that no other program shares. Raises OSError."""
-    family = green_socket.AF_INET6 if ":" in address[0] else green_socket.AF_INET
-    return eventlet.listen(address, family=family, reuse_port=False)
+    family = green_socket.AF_INET6 if ":" in host else green_socket.AF_INET
+    return eventlet.listen((host, port), family=family, reuse_port=False)
 
 
 def alarm_clock() -> Any:

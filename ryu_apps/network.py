@@ -3,6 +3,9 @@
 Events come in as plain data, effects go out as plain data; there is no framework, no clock and no socket here.
 """
 
+from dataclasses import replace
+
+from cpdb import HealthStatus
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.pacing import RateLimiter
@@ -24,6 +27,9 @@ Seconds = float
 LLDP_EVERY_S = 2.0
 PROBE_EVERY_S = 2.0
 RESUBMIT_EVERY_S = 0.02
+NOBODY_ANSWERS = Alert(
+    "nobody_answers", "", "", "none of its destinations answers: all keep what they had; start one, or mend the probe"
+)
 OVERFULL = Alert(
     "pairs_full",
     "controller",
@@ -48,6 +54,8 @@ class Network:
         self.declared_revision = 0
         self._reservations = 0
         self._limiter = RateLimiter()
+        # As of a revision: alerts about virtual IPs of which nobody answers
+        self._silent: tuple[int, list[Alert]] = -1, []
 
     @property
     def revision(self) -> int:
@@ -65,19 +73,30 @@ class Network:
         self.topology.declare(declared.nodes, declared.links, now)
         self.routes.declare(declared.splits)
         self.services.declare(declared.virtual_ips, now)
-        self.services.destinations.told_of(declared.machines)
+        self.services.destinations.evidence.told_of(declared.machines)
 
     def tick(self, now: Seconds) -> list[Effect]:
         """What is due: LLDP frames, probes for hosts not found yet, things too old."""
         self.topology.grow_older(now)
         self.held.expire(now)
         overfull = [OVERFULL] if self.services.pairs.overfull else []
-        effects = overfull + self.services.destinations.nobody_answers() + self.ask(now)
+        effects = overfull + self._nobody_answers() + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
             effects += [effect for address in self._unknown_addresses() for effect in self.arp.probe(address, now)]
         return effects
+
+    def _nobody_answers(self) -> list[Effect]:
+        """One alert for each virtual IP of which nobody answers, so that everyone stays."""
+        destinations = self.services.destinations
+        if destinations.revision != self._silent[0]:
+            statuses: dict[str, set[HealthStatus]] = {}
+            for word in destinations.words():
+                statuses.setdefault(word.virtual_ip, set()).add(word.health.status)
+            silent = [vip for vip, own in statuses.items() if HealthStatus.DOWN in own and HealthStatus.UP not in own]
+            self._silent = destinations.revision, [replace(NOBODY_ANSWERS, key=vip) for vip in silent]
+        return [*self._silent[1]]
 
     def ask(self, now: Seconds) -> list[Effect]:
         """Questions to destinations that are due, several times a second."""
@@ -87,14 +106,14 @@ class Network:
         """A port came up, went down, or (None) was removed: who was there is asked for at once."""
         there = [host.mac for host in self.topology.hosts if host.at == at] if not up else []
         effects = self.topology.port_changed(at, up, now)
-        self.services.destinations.suspect(there)
+        self.services.destinations.evidence.suspect(there)
         return effects + (self.ask(now) if there else [])
 
     def port_counted(self, at: PortId, to_it: int, from_it: int, now: Seconds) -> None:
         """Packets that a port sent and received since the last look; they tell of a machine that is alone there."""
         mac = self.topology.hosts.alone_at(at)
         if mac is not None:
-            self.services.destinations.counted(mac, to_it, from_it, now)
+            self.services.destinations.evidence.counted(mac, to_it, from_it, now)
 
     def _unknown_addresses(self) -> list[str]:
         wanted = {to.address for vip in self.services.virtual_ips.values() for to in vip.destinations}

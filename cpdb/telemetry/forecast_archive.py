@@ -120,7 +120,7 @@ class PackedBatches(Generic[Packed]):
             ]
         return list(refusals_of(self._lists.engine).read_apart(self._table.name, found, self._numbered))
 
-    def _numbered(self, row: tuple[int, Mapping[Any, Any]]) -> tuple[int, Packed]:
+    def _numbered(self, row: Sequence[Any]) -> tuple[int, Packed]:
         number, content = row
         return number, self._batch(content)
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cpdb import Destination, DestinationHealth, HealthStatus, MachineReport, NodeKind, Standing, VirtualIp
-from ryu_apps.effects import Alert, Effect, PacketOut
+from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
+from ryu_apps.effects import Effect, PacketOut
 from ryu_apps.rules import PortId, Rule, virtual_mac
 from ryu_apps.services.buckets import BucketPlacements
 from ryu_apps.services.conflicts import Conflicts
+from ryu_apps.services.evidence import DestinationEvidence
 from ryu_apps.services.health import Health, ProbeTarget, targets_of
 from ryu_apps.services.pairs import Pairs, TrackedPair
 from ryu_apps.settings import ProbesSection
@@ -18,10 +19,6 @@ from ryu_apps.topology.hosts import HostTable
 Seconds = float
 
 NOT_PROBED = DestinationHealth()
-NOBODY_ANSWERS = "nobody_answers"
-RUNNING = "running"
-# Packets without any back, within one look at a port's counters: more than stray ones and repeated questions.
-MANY_UNANSWERED = 5
 ANSWERS = {
     HealthStatus.UP: "answers",
     HealthStatus.DOWN: "does not answer",
@@ -52,12 +49,9 @@ class Destinations:
         self._wanted: Mapping[str, VirtualIp] = {}
         self._pending: dict[ProbeTarget, int] = {}
         self._by_mac: dict[str, list[ProbeTarget]] = {}
-        self._targets: dict[ProbeTarget, None] = {}
+        self.targets: dict[ProbeTarget, None] = {}
         self._declared = 0
-        # MACs whose packets were counted: where a switch counts none, silence says nothing
-        self._speaking: set[str] = set()
-        # Machine -> the last word of its hypervisor, and when it was said
-        self._told: dict[str, tuple[str, Seconds]] = {}
+        self.evidence = DestinationEvidence(self.health)
         # Until when nobody is left by the mere passing of time
         self.due = float("inf")
 
@@ -75,9 +69,10 @@ class Destinations:
         self._wanted = wanted
         self._declared += 1
         self.conflicts.follow((one.address, one.mac) for vip in wanted.values() for one in vip.destinations)
-        self._by_mac, self._targets = {}, _find_targets(wanted.values())
-        for target in self._targets:
+        self._by_mac, self.targets = {}, _find_targets(wanted.values())
+        for target in self.targets:
             self._by_mac.setdefault(target.mac, []).append(target)
+        self.evidence.follow(self._by_mac, wanted.values())
 
     def probed_by_tcp(self) -> tuple[str, ...]:
         """Virtual IPs in whose name services are asked whether they answer."""
@@ -120,63 +115,21 @@ class Destinations:
             self.due = min(self.due, now + self._leave_after_s - down_s)
         return down_s > self._leave_after_s
 
-    # ---- evidence beside questions
-
-    def suspect(self, macs: Iterable[str]) -> None:
-        """Something speaks against the destinations with these MACs: they are asked at once."""
-        for mac in macs:
-            for target in self._by_mac.get(mac, ()):
-                self.health.suspect(target)
-
-    def told_of(self, machines: Iterable[MachineReport]) -> None:
-        """What hypervisors say of machines: of one that does not run any more, each word is a reason to ask it."""
-        words = {one.vm: (one.state, one.observed_at) for one in machines}
-        stopped = {vm for vm, word in words.items() if word != self._told.get(vm) and word[0] != RUNNING}
-        self._told = words
-        if stopped:
-            behind = (one for vip in self._wanted.values() for one in vip.destinations)
-            self.suspect({one.mac for one in behind if one.name in stopped})
-
-    def counted(self, mac: str, to_it: int, from_it: int, now: Seconds) -> None:
-        """Packets that a port with this machine alone sent to it and had from it since the last look."""
-        if mac not in self._by_mac:
-            return
-        if from_it:
-            self._speaking.add(mac)
-            for target in self._by_mac[mac]:
-                self.health.spoke(target, now)
-        elif to_it >= MANY_UNANSWERED and mac in self._speaking:
-            self.suspect((mac,))
-
-    def nobody_answers(self) -> list[Alert]:
-        """One alert for each virtual IP of which nobody answers, so that everyone stays."""
-        found = []
-        for vip in self._wanted.values():
-            health = [self._health(vip, one).status for one in vip.destinations if one.weight]
-            if health and all(one is HealthStatus.DOWN for one in health):
-                detail = "none of its destinations answers: all keep what they had; start one, or mend the probe"
-                found.append(Alert(NOBODY_ANSWERS, vip.name, "", detail))
-        return found
-
     # ---- asking
 
     def tick(self, hosts: HostTable, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
         """Questions that are due."""
         self.conflicts.heal(now, kind_at)
         effects: list[Effect] = []
-        if self.asks_somebody(now):
-            reachable = {target for target in self._targets if hosts.of_mac(target.mac) is not None}
-            asked = self.health.due(self._targets, reachable, now)
+        if self.health.anybody_due(self.targets, now):
+            reachable = {target for target in self.targets if hosts.of_mac(target.mac) is not None}
+            asked = self.health.due(self.targets, reachable, now)
             effects += [self._question(target, hosts, now) for target in asked if target in reachable]
         for one in self.conflicts.questions(now):
             address = next((target.address for target in self._by_mac.get(one.mac, ())), None)
             if address is not None:
                 effects.append(PacketOut(one.at.dpid, (one.at.port,), frames.arp_probe(address)))
         return effects
-
-    def asks_somebody(self, now: Seconds) -> bool:
-        """Whether a question is due."""
-        return self.health.anybody_due(self._targets, now)
 
     def _question(self, target: ProbeTarget, hosts: HostTable, now: Seconds) -> Effect:
         host = hosts.of_mac(target.mac)
@@ -286,7 +239,7 @@ class Services:
         """Whether `tick` has anything to do."""
         destinations = self.destinations
         waiting = (destinations.revision, self.pairs.overfull) != self._served or now > destinations.due
-        return waiting or destinations.asks_somebody(now)
+        return waiting or destinations.health.anybody_due(destinations.targets, now)
 
     def adopt(self, rules: Iterable[Rule], now: Seconds) -> None:
         """Takes over pairs and buckets that a switch holds, so that a restart moves nobody."""

@@ -320,7 +320,7 @@ class GuardedServer(hub.StreamServer):
     def __init__(self, listen_info: Any, handle: Any, **tls: Any) -> None:
         try:
             # The framework would share the port with any other that shares it, and each would get some switches.
-            self.server = exclusive_listen(listen_info)
+            self.server = exclusive_listen(listen_info[0], listen_info[1])
         except OSError as error:
             # In a green thread of the framework, where raising ends nobody.
             sys.stderr.write(f"ryu-manager: {cannot_listen(listen_info[0], listen_info[1], error)}\n")

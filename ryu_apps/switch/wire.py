@@ -66,7 +66,7 @@ class Wire:
     def __init__(self, datapath: Any, max_bytes: int = _MAX_BYTES) -> None:
         self.dpid: int = datapath.id
         self.requests = SentRequests()
-        self._datapath = datapath
+        self.datapath = datapath
         self._queue = unbounded_queue()
         self._waiting_bytes = 0
         self._max_bytes = max_bytes
@@ -75,29 +75,25 @@ class Wire:
     def _drain(self) -> None:
         while True:
             data = self._queue.get()
-            self._datapath.send(data)
+            self.datapath.send(data)
             self._waiting_bytes -= len(data)
 
     def serves(self, datapath: Any) -> bool:
         """Whether this is the wire of that connection."""
-        return self._datapath is datapath
-
-    def other_than(self, datapath: Any) -> str | None:
-        """Where the switch is, when it lives and that other connection is another switch's with the same number."""
-        return str(self._datapath.address) if datapath is not self._datapath and self._datapath.lives() else None
+        return self.datapath is datapath
 
     def close(self) -> None:
         """Stops sending; what is still queued is lost with the connection."""
         kill(self._thread)
 
     def _next_xid(self) -> int:
-        xid: int = self._datapath.set_xid(_Number())
+        xid: int = self.datapath.set_xid(_Number())
         return xid
 
     def _put(self, data: bytes) -> None:
         if self._waiting_bytes > self._max_bytes:
             _log.warning("switch does not read, connection closed", dpid=self.dpid, queued_bytes=self._waiting_bytes)
-            self._datapath.close()
+            self.datapath.close()
         self._waiting_bytes += len(data)
         self._queue.put(data)
 

@@ -165,7 +165,7 @@ def two() -> Iterator[dict[str, Answering]]:
 
 
 def test_a_host_that_hangs_costs_neither_time_nor_the_others_loads(two: dict[str, Answering]) -> None:
-    meter = MachineMeter(Ready(two), lambda _vm: None)
+    meter = MachineMeter(Ready(two), {})
     meter.loads(100.0)
     hosts, machines = meter.loads(101.0)
     assert {one.host for one in hosts} == {"h1", "h2"}
@@ -191,7 +191,7 @@ def test_a_host_that_hangs_costs_neither_time_nor_the_others_loads(two: dict[str
 def test_a_libvirt_that_cannot_answer_without_waiting_is_asked_to_wait(two: dict[str, Answering], code: int) -> None:
     two["h1"].refusing = problem(code, "unsupported flags")
     two["h2"].refusing = problem(libvirt.VIR_ERR_NO_SUPPORT, "this function is not supported")
-    meter = MachineMeter(Ready(two), lambda _vm: None)
+    meter = MachineMeter(Ready(two), {})
     meter.loads(100.0)
     hosts, _ = meter.loads(101.0)
     assert [load.host for load in hosts] == ["h1"]

@@ -96,7 +96,7 @@ def test_where_nothing_was_ever_counted_silence_says_nothing() -> None:
 def test_who_is_suspected_and_answers_stays() -> None:
     world = begun()
     for _ in range(20):
-        world.network.services.destinations.suspect((mac("s1"),))
+        world.network.services.destinations.evidence.suspect((mac("s1"),))
         live(world, 0.3, everyone)
         assert weights(world) == [100, 100]
 

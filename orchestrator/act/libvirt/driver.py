@@ -57,7 +57,7 @@ class LibvirtHypervisors:
         self._migration_limit_s = migration_limit_s
         self._specs = specs
         self.connections = Connections(hosts, self._heard)
-        self._meter = MachineMeter(self.connections, specs.get, tuple(specs))
+        self._meter = MachineMeter(self.connections, specs)
         self._mover = Mover(self.connections, migration_limit_s, specs.get)
         self._tasks: dict[int, _Task] = {}
         self._turns: dict[str, threading.Lock] = {}

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,16 +148,46 @@ BALLOON = "balloon."
 
 
 @dataclass(slots=True)
+class GuestMemory:
+    """What guests say of their memory: they are asked to, and their last word counts for a while."""
+
+    _asked: dict[tuple[str, str], Seconds] = field(default_factory=dict)
+    _used: dict[str, tuple[Seconds, int]] = field(default_factory=dict)
+
+    def ask(self, host: str, domain: Domain, stats: Mapping[str, Any], now: Seconds) -> None:
+        """A guest tells its memory only when it is told to."""
+        key = host, domain.name
+        silent = "balloon.current" in stats and used_bytes(stats, now, BALLOON) is None
+        if not silent or now - self._asked.get(key, float("-inf")) < ASK_STATISTICS_AGAIN_S:
+            return
+        self._asked[key] = now
+        try:
+            ask_statistics(domain)
+        except DriverError as error:  # a machine without a balloon is measured all the same
+            LOG.debug("no memory statistics", vm=domain.name, error=str(error))
+
+    def used(self, key: str, stats: Mapping[str, Any], now: Seconds) -> int | None:
+        """What the guest said last; while it is busy, as when it moves, it says nothing for some seconds."""
+        found = used_bytes(stats, now, BALLOON)
+        if found is not None:
+            self._used[key] = now, found
+        at, last = self._used.get(key, (float("-inf"), 0))
+        return last if 0 <= now - at <= STALE_STATISTICS_S else None
+
+
+def _not_measured(vm: str, host: str, state: str, now: Seconds, memory_bytes: int = 0) -> VmLoad:
+    return VmLoad(vm, host, now, state, 0.0, 0.0, 0, memory_bytes, memory_bytes)
+
+
+@dataclass(slots=True)
 class MachineMeter:
     """Measures use between two looks. Thread-safe for `heard` and `forget`; `loads` is called by one thread."""
 
     connections: Connections
-    spec: Callable[[str], VmSpec | None]
-    declared: Collection[str] = ()
+    specs: Mapping[str, VmSpec]
     _before: dict[tuple[str, str], MachineCounters] = field(default_factory=dict)
     _limits: dict[tuple[str, str, int], tuple[Seconds, int, float]] = field(default_factory=dict)
-    _asked_statistics: dict[tuple[str, str], Seconds] = field(default_factory=dict)
-    _used: dict[str, tuple[Seconds, int]] = field(default_factory=dict)
+    _guests: GuestMemory = field(default_factory=GuestMemory)
     _open: dict[str, list[TimedCall[list[MachineSample]]]] = field(default_factory=dict)
     _aside: dict[str, TimedCall[None]] = field(default_factory=dict)
     _careful: set[str] = field(default_factory=set)
@@ -182,7 +212,7 @@ class MachineMeter:
                 hosts.append(_host_load(self.connections.hosts[host], known, now))
         if len(looks) == len(self.connections.hosts):
             there = {one.name for seen in looks.values() for one in seen}
-            machines += [_not_measured(name, "", MISSING, now) for name in self.declared if name not in there]
+            machines += [_not_measured(name, "", MISSING, now) for name in self.specs if name not in there]
         return hosts, [*machines, *self._stopped({one.vm for one in machines}, now)]
 
     def heard(self, event: MachineEvent) -> None:
@@ -256,9 +286,9 @@ class MachineMeter:
 
     def _questions(self, host: str, domains: Sequence[tuple[Any, Mapping[str, Any]]], now: Seconds) -> None:
         known = [(raw, raw.name(), stats) for raw, stats in domains if state_of(stats) == RUNNING]
-        self.dirtying.ask(host, [(raw, name) for raw, name, _ in known if _movable(self.spec(name))], now)
+        self.dirtying.ask(host, [(raw, name) for raw, name, _ in known if _movable(self.specs.get(name))], now)
         for raw, name, stats in known:
-            self._fresh_statistics(host, Domain(raw, name), stats, now)
+            self._guests.ask(host, Domain(raw, name), stats, now)
 
     def _statistics(self, connection: Any, host: str) -> list[tuple[Any, dict[str, Any]]]:
         import libvirt
@@ -295,18 +325,6 @@ class MachineMeter:
             self._limits[key] = now, vcpus, limit
         return vcpus, limit
 
-    def _fresh_statistics(self, host: str, domain: Domain, stats: Mapping[str, Any], now: Seconds) -> None:
-        """A guest tells its memory only when it is told to."""
-        key = host, domain.name
-        silent = "balloon.current" in stats and used_bytes(stats, now, BALLOON) is None
-        if not silent or now - self._asked_statistics.get(key, float("-inf")) < ASK_STATISTICS_AGAIN_S:
-            return
-        self._asked_statistics[key] = now
-        try:
-            ask_statistics(domain)
-        except DriverError as error:  # a machine without a balloon is measured all the same
-            LOG.debug("no memory statistics", vm=domain.name, error=str(error))
-
     # -- counting
 
     def _load(self, host: str, seen: MachineSample, now: Seconds) -> VmLoad | None:
@@ -320,24 +338,12 @@ class MachineMeter:
 
     def _grown(self, host: str, seen: MachineSample, grown: MachineUse) -> VmLoad:
         memory = seen.memory_kib << 10
-        used = self._memory_used(f"{host}/{seen.name}", seen.stats, grown.now)
+        used = self._guests.used(f"{host}/{seen.name}", seen.stats, grown.now)
         return VmLoad(
             seen.name, host, grown.now, RUNNING, grown.cores, seen.cores_limit, seen.vcpus,
             memory if used is None else used, memory, grown.rx_bytes_per_s, grown.tx_bytes_per_s,
             self.dirtying.rate(seen.name, grown.now),
         )  # fmt: skip
-
-    def _memory_used(self, key: str, stats: Mapping[str, Any], now: Seconds) -> int | None:
-        """What the guest said last; while it is busy, as when it moves, it says nothing for some seconds."""
-        found = used_bytes(stats, now, BALLOON)
-        if found is not None:
-            self._used[key] = now, found
-        at, last = self._used.get(key, (float("-inf"), 0))
-        return last if 0 <= now - at <= STALE_STATISTICS_S else None
-
-
-def _not_measured(vm: str, host: str, state: str, now: Seconds, memory_bytes: int = 0) -> VmLoad:
-    return VmLoad(vm, host, now, state, 0.0, 0.0, 0, memory_bytes, memory_bytes)
 
 
 def _movable(spec: VmSpec | None) -> bool:
