@@ -26,7 +26,15 @@ from cpdb.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from cpdb.exposition import Durations, Figures, FiguresCollector, MetricSpec, MetricsSection, serve_metrics
+from cpdb.exposition import (
+    Durations,
+    Figures,
+    FiguresCollector,
+    MetricSpec,
+    MetricsSection,
+    serve_metrics,
+    serving_metrics,
+)
 from cpdb.forecasts import (
     NO_MODEL,
     UNTRUSTED,
@@ -356,6 +364,7 @@ __all__ = [
     "schema_versions",
     "section_of",
     "serve_metrics",
+    "serving_metrics",
     "show_mebibytes",
     "show_rate",
     "show_record",

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple
@@ -118,5 +119,17 @@ def serve_metrics(section: MetricsSection, process: str, read: Callable[[], Figu
     except OSError as error:
         log.warning("no metrics are served", listen=section.listen, port=port, reason=error.strerror)
         return None
-    log.info("metrics", listen=section.listen, port=port)
+    log.debug("metrics", listen=section.listen, port=port)
     return server
+
+
+@contextmanager
+def serving_metrics(section: MetricsSection, process: str, read: Callable[[], Figures]) -> Iterator[bool]:
+    """The same for as long as the block lasts; whether they are served."""
+    server = serve_metrics(section, process, read)
+    try:
+        yield server is not None
+    finally:
+        if server is not None:
+            server.shutdown()
+            server.server_close()

@@ -24,7 +24,7 @@ from cpdb import (
     Store,
     notify_systemd,
     open_store,
-    serve_metrics,
+    serving_metrics,
 )
 from forepath import processes
 from forepath.commands.pause import pause_warnings, stop_file
@@ -61,14 +61,14 @@ def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
     declare(effective, store)
     config = processes.predictor_config(effective)
     tally = PredictorTally()
-    serve_metrics(effective.metrics, "predictor", tally.figures)
     notify_systemd(READY)
 
     def told(report: predictor_room.PredictorReport | None) -> None:
         notify_systemd(ALIVE)
         tally.add(report, time.time())
 
-    failed = predictor_room.run(store, config, config.cycle_s, stop, told)
+    with serving_metrics(effective.metrics, "predictor", tally.figures):
+        failed = predictor_room.run(store, config, config.cycle_s, stop, told)
     store.close()
     emit({"command": "predict", "began_at": began_at, "ended_at": time.time(), "failed_cycles": failed}, json)
 
@@ -93,7 +93,6 @@ def orchestrate(
     decider = processes.make_orchestrator(config, store, time.time)
     count: Counter[str] = Counter(cycles=0, issued=0, advised=0)
     tally = OrchestratorTally(config.act)
-    serve_metrics(effective.metrics, "orchestrator", tally.figures)
 
     def told(report: orchestrator_room.CycleReport | None) -> None:
         notify_systemd(ALIVE)
@@ -102,7 +101,8 @@ def orchestrate(
             count.update(cycles=1, issued=len(report.issued), advised=len(report.advised))
 
     notify_systemd(READY)
-    failed = orchestrator_room.run(decider, config.timing.cycle_s, stop, told=told)
+    with serving_metrics(effective.metrics, "orchestrator", tally.figures):
+        failed = orchestrator_room.run(decider, config.timing.cycle_s, stop, told=told)
     store.close()
     summary = {"command": "orchestrate", "policy": config.policy, "act": config.act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "failed_cycles": failed, **count}, json)
@@ -142,9 +142,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
             wanted.clear()
             reloading.reload()
 
-    stored = StoredFigures(open_store(effective.database.url), effective.metrics.top)
-    serve_metrics(effective.metrics, "metrics", lambda: {**stored.figures(), **run_figures(reloading)})
-    with retaining(effective, stop):
+    with telling(reloading), retaining(effective, stop):
         restarts = supervisor.run(stop, reload)
     summary = {"command": "run", "programs": names, "act": act or effective.orchestrator.act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "restarts": restarts}, json)
@@ -200,10 +198,24 @@ def metrics(settings: SettingsOption = None) -> None:
     """
     stop, effective = stop_on_signals(), load_settings(settings)
     store = open_store(effective.database.url, create=False)
-    if serve_metrics(effective.metrics, "metrics", StoredFigures(store, effective.metrics.top).figures) is None:
-        raise SettingsError("no metrics are served; set [metrics] port to one of four free ports in a row")
-    notify_systemd(READY)
-    stop.wait()
+    stored = StoredFigures(store, effective.metrics.top)
+    with serving_metrics(effective.metrics, "metrics", stored.figures) as served:
+        if not served:
+            raise SettingsError("no metrics are served; set [metrics] port to one of four free ports in a row")
+        notify_systemd(READY)
+        stop.wait()
+    store.close()
+
+
+@contextmanager
+def telling(reloading: Reloading) -> Iterator[None]:
+    """Serves what the database and the supervisor know, for as long as the block lasts."""
+    RUN_DIRECTORY.mkdir(parents=True, exist_ok=True)
+    store = open_store(reloading.settings.database.url)
+    stored = StoredFigures(store, reloading.settings.metrics.top)
+    with serving_metrics(reloading.settings.metrics, "metrics", lambda: {**stored.figures(), **run_figures(reloading)}):
+        yield
+    store.close()
 
 
 @contextmanager

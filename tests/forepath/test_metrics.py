@@ -30,6 +30,7 @@ from cpdb import (
     Store,
     open_store,
     serve_metrics,
+    serving_metrics,
 )
 from forepath.demo.scene import as_toml
 from forepath.metrics.loops import ACTIONS, CYCLE, LEAD, OrchestratorTally
@@ -114,6 +115,13 @@ def test_a_taken_port_does_not_end_the_process() -> None:
         section = MetricsSection(port=taken.getsockname()[1])
         assert serve_metrics(section, "controller", dict) is None
     assert serve_metrics(MetricsSection(port=0), "controller", dict) is None
+
+
+def test_a_port_is_free_again_when_its_process_has_ended() -> None:
+    section = MetricsSection(port=free_ports(4))
+    for _ in range(2):
+        with serving_metrics(section, "controller", dict) as served:
+            assert served and b"process_cpu_seconds_total" in asked(f"http://127.0.0.1:{section.port}/metrics")
 
 
 def test_metrics_off_is_told_to_who_asks_for_nothing_else(forepath: Forepath, empty: Store, tmp_path: Path) -> None:
