@@ -126,14 +126,10 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     unheard = address_problem(effective.web.listen) if effective.web.enabled else None
     started = processes.programs(settings, act, effective.web.enabled and unheard is None)
     started += processes.rehearsals(effective, settings, act)
-    mode = MODES[True if act else effective.orchestrator.act]
     names = [one.name for one in started]
     if json != "-":
         warnings = [f"the page is not served: {unheard}"] if unheard else []
-        for line in (*pause_warnings(pause, stop_file(effective), began_at), *warnings):
-            console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
-        where = f"; the page: {page_url(effective.web.listen)}" if "web" in names else ""
-        console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/{where}; Ctrl-C ends")
+        _announce(names, effective, act, [*pause_warnings(pause, stop_file(effective), began_at), *warnings])
     supervisor, wanted = Supervisor(started, RUN_DIRECTORY), reload_on_hangup()
     reloading = Reloading(effective, settings, supervisor)
 
@@ -146,6 +142,14 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
         restarts = supervisor.run(stop, reload)
     summary = {"command": "run", "programs": names, "act": act or effective.orchestrator.act, "began_at": began_at}
     emit({**summary, "ended_at": time.time(), "restarts": restarts}, json)
+
+
+def _announce(names: list[str], settings: Settings, act: bool, warnings: list[str]) -> None:
+    for line in warnings:
+        console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
+    mode = MODES[True if act else settings.orchestrator.act]
+    where = f"; the page: {page_url(settings.web.listen)}" if "web" in names else ""
+    console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/{where}; Ctrl-C ends")
 
 
 @dataclass(slots=True)

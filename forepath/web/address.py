@@ -16,7 +16,7 @@ THEMES = {"dark": True, "light": False}
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class ViewParameter:
     """Something that may be chosen: a word where `default` is one, else a number from 0 to `most`."""
 
     name: str
@@ -40,7 +40,7 @@ class PageAddress:
             raise SettingsError(f"?{name}=: more than {LONGEST_WORD} letters")
         return found
 
-    def value(self, one: Parameter) -> Any:
+    def value(self, one: ViewParameter) -> Any:
         """A parameter as what it is. Raises SettingsError when it is something else."""
         text = self.word(one.name) or str(one.default)
         if one.options and text not in one.options:

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from cpdb import SettingsError, StoreError
 from forepath.moments import LAST
 from forepath.output import finite
-from forepath.web.address import PageAddress, Parameter
+from forepath.web.address import PageAddress, ViewParameter
 from forepath.web.changes import CHANGES, ChangeDesk
 from forepath.web.conduct import tell_newest, tell_strip
 from forepath.web.reader import Reader
@@ -25,7 +25,7 @@ MOST_ROWS = 2000
 # Whoever asks is remembered by address, and so many of them.
 MOST_ASKERS = 1000
 PROBLEMS = {400: "a parameter is wrong", 404: "there is no such thing", 429: "too many requests", 503: "no database"}
-AT = Parameter("at", "a past moment: 2026-11-28T03:00, 03:00, -10m or last; without, the present")
+AT = ViewParameter("at", "a past moment: 2026-11-28T03:00, 03:00, -10m or last; without, the present")
 STATUS = View("/status", "Whether forepath acts, and how old everything is", tell_strip, "strip")
 
 
@@ -68,7 +68,7 @@ def make_api(reader: Reader, desk: ChangeDesk) -> APIRouter:
     return api
 
 
-def _described(one: Parameter) -> dict[str, Any]:
+def _described(one: ViewParameter) -> dict[str, Any]:
     kind: dict[str, Any] = {"type": "string"} if isinstance(one.default, str) else {"type": "number", "minimum": 0}
     kind |= {"maximum": one.most} if one.most else {}
     kind |= {"enum": list(one.options)} if one.options else {}

@@ -1,5 +1,6 @@
 """Where the nodes of the topology are drawn: a fabric in layers, anything else by springs; many hosts as one."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -139,12 +140,17 @@ def _in_rows(fabric: "nx.Graph[str]", layers: Mapping[str, int], widths: Mapping
     top = max(layers.values(), default=0)
     places: dict[str, Place] = {}
     for layer in range(top + 1):
-        row = sorted(name for name in fabric if layers[name] == layer)
+        row = sorted((name for name in fabric if layers[name] == layer), key=_natural)
         row.sort(key=lambda name: _middle(fabric[name], places))
         room = [widths.get(name, 1) if layer == 0 else 1 for name in row]
         for name, x in zip(row, _spread(room), strict=True):
             places[name] = Place(x, LAYER_HEIGHT * (top - layer))
     return places
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """leaf2 before leaf10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _middle(near: Iterable[str], places: Mapping[str, Place]) -> float:
@@ -175,7 +181,7 @@ def _hang(spots: Mapping[str, Spot], places: Mapping[str, Place], hanging: Hangi
     deepest = max((one.y for one in known.values()), default=-LAYER_HEIGHT)
     for depth in (1, 2):
         for name in [one for one in hanging.below if one in known and (one in places) == (depth == 1)]:
-            own = sorted(hanging.below[name], key=lambda one: (spots[one].kind, one))
+            own = sorted(hanging.below[name], key=lambda one: (spots[one].kind, _natural(one)))
             room = [hanging.rooms[one] for one in own]
             width = NEAR_WIDTH * sum(room) if hanging.is_mesh else WIDTH * sum(room) / hanging.total
             y = known[name].y + NEAR_HEIGHT if hanging.is_mesh else deepest + depth * LAYER_HEIGHT

@@ -6,7 +6,7 @@ from typing import Any
 
 from cpdb import OutcomeKind, SubjectKind
 from forepath.web import charts, conduct, network
-from forepath.web.address import PageAddress, Parameter
+from forepath.web.address import PageAddress, ViewParameter
 from forepath.web.network import Slice
 from forepath.web.reader import Question
 from predictor import FAST, SLOW
@@ -32,13 +32,13 @@ class View:
     title: str
     question: Question
     template: str
-    takes: tuple[Parameter, ...] = ()
+    takes: tuple[ViewParameter, ...] = ()
     charts: tuple[Chart, ...] = ()
     in_menu: bool = False
     sliced: bool = False
 
     @property
-    def parameters(self) -> tuple[Parameter, ...]:
+    def parameters(self) -> tuple[ViewParameter, ...]:
         """All that may be chosen."""
         return (*self.takes, *SLICE) if self.sliced else self.takes
 
@@ -48,26 +48,31 @@ class View:
         return (*values[:-2], Slice(int(values[-2]), int(values[-1]))) if self.sliced else tuple(values)
 
 
-SLICE = (Parameter("limit", "rows at most", 50, most=500), Parameter("offset", "rows left out before", 0, most=1e6))
-AHEAD = Parameter("ahead", "seconds ahead; 0 is what is measured", 15, most=7200)
-NAME = Parameter("name", "name of it")
-VIRTUAL_IP = Parameter("virtual_ip", "virtual IP, by name or address")
+SLICE = (
+    ViewParameter("limit", "rows at most", 50, most=500),
+    ViewParameter("offset", "rows left out before", 0, most=1e6),
+)
+AHEAD = ViewParameter("ahead", "seconds ahead; 0 is what is measured", 15, most=7200)
+NAME = ViewParameter("name", "name of it")
+NUMBER = ViewParameter("number", "of the action", 0, most=2**53)
+ENDS = (ViewParameter("from", "node"), ViewParameter("to", "node"))
+VIRTUAL_IP = ViewParameter("virtual_ip", "virtual IP, by name or address")
 JOURNAL = (
-    Parameter("since", "how far back, seconds", 3600, most=90 * 86_400),
-    Parameter("kind", "only this kind of action"),
-    Parameter("outcome", "only those that ended so", options=("", *(one.value for one in OutcomeKind))),
+    ViewParameter("since", "how far back, seconds", 3600, most=90 * 86_400),
+    ViewParameter("kind", "only this kind of action"),
+    ViewParameter("outcome", "only those that ended so", options=("", *(one.value for one in OutcomeKind))),
 )
 ACCURACY = (
-    Parameter("kind", "of what", SubjectKind.PAIR.value, options=tuple(one.value for one in SubjectKind)),
-    Parameter("tier", "how far ahead", FAST, options=(FAST, SLOW)),
+    ViewParameter("kind", "of what", SubjectKind.PAIR.value, options=tuple(one.value for one in SubjectKind)),
+    ViewParameter("tier", "how far ahead", FAST, options=(FAST, SLOW)),
 )
 VIEWS = (
     View("/", "Topology", network.tell_topology, "topology", (AHEAD,),
          (Chart("The network and its use", charts.draw_topology, 420),), True),
     View("/pairs", "Pairs", network.tell_pairs, "pairs", in_menu=True, sliced=True),
-    View("/pair", "Pair", network.tell_pair, "pair", (Parameter("source", "source node"), VIRTUAL_IP),
+    View("/pair", "Pair", network.tell_pair, "pair", (ViewParameter("source", "source node"), VIRTUAL_IP),
          (Chart("What the pair sent and is expected to send", charts.draw_rates),)),
-    View("/link", "Link", network.tell_link, "link", (Parameter("from", "node"), Parameter("to", "node"), AHEAD),
+    View("/link", "Link", network.tell_link, "link", (*ENDS, AHEAD),
          (Chart("What crossed the link and is expected to cross it", charts.draw_rates),)),
     View("/machines", "Machines", network.tell_machines, "machines", in_menu=True, sliced=True),
     View("/machine", "Machine", network.tell_machine, "machine", (NAME,),
@@ -76,8 +81,9 @@ VIEWS = (
     View("/service", "Virtual IP", network.tell_service, "service", (NAME,)),
     View("/journal", "Journal", conduct.tell_journal, "journal", JOURNAL,
          (Chart("Actions by kind and time", charts.draw_timeline, 220),), in_menu=True, sliced=True),
-    View("/action", "Action", conduct.tell_explanation, "action", (Parameter("number", "its number", 0, most=2**53),)),
+    View("/action", "Action", conduct.tell_explanation, "action", (NUMBER,)),
     View("/accuracy", "Accuracy", conduct.tell_accuracy, "accuracy", ACCURACY,
-         (Chart("Errors by horizon", charts.draw_errors, 220), Chart("Models' shares", charts.draw_shares, 220)), True),
+         (Chart("Errors by horizon", charts.draw_errors, 220),
+          Chart("Models' shares", charts.draw_shares, 220)), True),
     View("/health", "Health", conduct.tell_health, "health", in_menu=True),
 )  # fmt: skip
