@@ -61,7 +61,7 @@ LEAD_PRIORS_S: Mapping[str, Seconds] = MappingProxyType(
 
 
 class BandwidthSettings(Section):
-    """Reservations begin above the `trigger` and then fit into the `headroom`; both are shares of a link's capacity.
+    """Reservations begin above the `trigger`, fill a link up to it, and end below the `headroom`: shares of capacity.
 
     Nobody is limited below the `floor`; limits that differ less than the `deadband` are left as they are.
     """
@@ -81,10 +81,10 @@ class BandwidthSettings(Section):
 
 
 class CpuSettings(Section):
-    """CPU limits leave `headroom` above a need, in steps; a calm machine gives back what it does not use.
+    """CPU limits leave `headroom` above what is measured, in steps; what is foreseen counts by the second, without.
 
-    Calm is `calm_s` below `calm_share` of the everyday limit, or `calm_foreseen_s` where trusted forecasts see nothing
-    coming. Host shares are of the host's cores.
+    Where trusted forecasts say that it is not needed, a limit goes back at once; else after `calm_s` below `calm_share`
+    of the everyday limit. Host shares are of the host's cores.
     """
 
     headroom: ShareOf1 = 0.85
@@ -92,7 +92,6 @@ class CpuSettings(Section):
     min_gain: NotNegative = 0.5
     deadband: NotNegative = 0.1
     calm_s: AboveZero = 10.0
-    calm_foreseen_s: AboveZero = 5.0
     calm_share: ShareOf1 = 0.7
     host_headroom: ShareOf1 = 0.92
     host_deadband: NotNegative = 0.05

@@ -12,6 +12,7 @@ from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
 from orchestrator.demand import MEAN_OF, Demand, PairDemand, Rate, demands, together
 from orchestrator.lead_times import NOWHERE, Circumstances
+from orchestrator.onset import PEAK, Reading
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
 from orchestrator.relations import CpuRelation
 from orchestrator.world import LinkKey, LinkState, VmState, World, apply
@@ -227,12 +228,12 @@ class VmNeed:
     leading: PairDemand | None = None
 
 
-def vm_need(context: PlanningContext, vm: VmState, horizon_s: int) -> VmNeed:
+def vm_need(context: PlanningContext, vm: VmState, horizon_s: int, reading: Reading = PEAK) -> VmNeed:
     """Through the learnt relations where there are any, else what is measured; never below what is measured.
 
     Of several relations the one that asks for most counts: each of them knows a need that the other may miss.
     """
-    talk = served_demands(context, vm, horizon_s)
+    talk = served_demands(context, vm, horizon_s, reading)
     measured = VmNeed(vm.name, horizon_s, _least(vm), leading=_leading(talk))
     if not vm.relations or not talk:
         return measured
@@ -260,8 +261,12 @@ def most(needs: Iterable[VmNeed]) -> VmNeed:
 
 
 def wanted_limit(need: VmNeed, settings: CpuSettings) -> float:
-    """The CPU limit in cores at which this need leaves headroom, in whole steps."""
-    steps = ceil(need.cores / settings.headroom / settings.step_cores - 1e-9)
+    """The CPU limit in cores that this need asks for, in whole steps.
+
+    What is measured is a mean of seconds and needs headroom; a forecast's quantile is of single ones.
+    """
+    share = settings.headroom if need.horizon_s == NOW else 1.0
+    steps = ceil(need.cores / share / settings.step_cores - 1e-9)
     return round(steps * settings.step_cores, 6)
 
 
@@ -338,19 +343,20 @@ def residents(world: World, host: str) -> list[VmState]:
     return sorted([*world.on_host(host), *coming], key=lambda vm: vm.name)
 
 
-def served_demands(context: PlanningContext, vm: VmState, horizon_s: int) -> list[PairDemand]:
+def served_demands(context: PlanningContext, vm: VmState, horizon_s: int, reading: Reading = PEAK) -> list[PairDemand]:
     """The demands that a machine has to serve at one horizon.
 
     Where a virtual IP's connections are placed one by one, a pair talks to all destinations, to each by its share.
     """
     whole = [one.pair for one in context.world.pairs_to(vm.name) if not _spread(context.world, one.pair.virtual_ip)]
-    found = context.demand.at(horizon_s, whole)
+    found = context.demand.at(horizon_s, whole, reading)
     for vip in context.world.virtual_ips.values():
         if vip.affinity == CONNECTION and any(one.name == vm.name for one in vip.destinations):
             weights, health = context.world.wanted.weights.get(vip.address, {}), context.world.health(vip.address)
             share = vip.shares(weights, health).get(vm.name, 0.0)
-            demands_of_all = context.demand.at(horizon_s, context.world.pairs_of(vip.address)) if share > 0 else ()
-            found += [_part(one, share) for one in demands_of_all]
+            if share > 0:
+                own = context.demand.at(horizon_s, context.world.pairs_of(vip.address), reading)
+                found += [_part(one, share) for one in own]
     return found
 
 

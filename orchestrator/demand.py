@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
+from orchestrator.onset import PEAK, Measured, Reading, read_second
 from orchestrator.world import PairState, World
 
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
@@ -54,7 +55,7 @@ class Demand:
     config: OrchestratorConfig
     believing: bool = False
     factor: float = 1.0
-    _known: dict[tuple[Pair, int], PairDemand] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[tuple[Pair, int, Reading], PairDemand] = field(default_factory=dict, repr=False, compare=False)
     _scaled: dict[float, "Demand"] = field(default_factory=dict, repr=False, compare=False)
     # Of whom a forecast that is not trusted was passed over: of all others, trust in everything would ask for the same.
     _passed_over: set[tuple[Pair, int]] = field(default_factory=set, repr=False, compare=False)
@@ -69,16 +70,16 @@ class Demand:
             self._scaled[factor] = Demand(self.world, self.config, self.believing, factor)
         return self._scaled[factor]
 
-    def of(self, pair: Pair, horizon_s: int) -> PairDemand:
-        """The demand of one pair within `horizon_s` seconds."""
-        key = pair, horizon_s
+    def of(self, pair: Pair, horizon_s: int, reading: Reading = PEAK) -> PairDemand:
+        """The demand of one pair within `horizon_s` seconds; `reading`: what counts of its forecasts."""
+        key = pair, horizon_s, reading
         if key not in self._known:
-            self._known[key] = _pair_demand(self, self.world.pairs[pair], horizon_s)
+            self._known[key] = _pair_demand(self, self.world.pairs[pair], horizon_s, reading)
         return self._known[key]
 
-    def at(self, horizon_s: int, pairs: Iterable[Pair]) -> list[PairDemand]:
+    def at(self, horizon_s: int, pairs: Iterable[Pair], reading: Reading = PEAK) -> list[PairDemand]:
         """The demands of these pairs at one horizon, in their order."""
-        return [self.of(pair, horizon_s) for pair in pairs]
+        return [self.of(pair, horizon_s, reading) for pair in pairs]
 
     def believes(self, forecast: Forecast) -> bool:
         """Whether forecasts so far ahead have held: before anything is planned on one, it must be trusted."""
@@ -104,21 +105,23 @@ def demands(world: World, config: OrchestratorConfig, believing: bool = False) -
     return Demand(world, config, believing)
 
 
-def _pair_demand(demand: Demand, state: PairState, horizon_s: int) -> PairDemand:
+def _pair_demand(demand: Demand, state: PairState, horizon_s: int, reading: Reading) -> PairDemand:
     world, config = demand.world, demand.config
     size = state.bytes_per_connection or 0.0
     cap = _cap(world, state)
+    most = cap / size if size else float("inf")
     measured = _MeasuredRate(
-        state.connections_per_s, state.typical_connections_per_s, cap / size if size else float("inf")
+        state.connections_per_s, state.typical_connections_per_s, most, state.newest_connections_per_s
     )
-    connections = _rate(demand, _fan(demand, state, horizon_s, Quantity.CONNECTIONS_PEAK), measured)
-    noise = _chance(state.typical_connections_per_s, connections.typical, config)
+    connections = _rate(demand, _fan(demand, state, horizon_s, Quantity.CONNECTIONS_PEAK), measured, reading)
+    # Only a window's peak exceeds the mean by chance that says nothing.
+    noise = _chance(state.typical_connections_per_s, connections.typical, config) if reading == PEAK else 0.0
     connections = Rate(connections.measured, connections.typical, connections.need, noise, connections.forecast)
-    measured = _MeasuredRate(state.bytes_per_s, state.typical_bytes_per_s, cap)
-    sent = _rate(demand, _fan(demand, state, horizon_s, Quantity.BYTES_PEAK), measured)
+    measured = _MeasuredRate(state.bytes_per_s, state.typical_bytes_per_s, cap, state.newest_bytes_per_s)
+    sent = _rate(demand, _fan(demand, state, horizon_s, Quantity.BYTES_PEAK), measured, reading)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
-    need = min(max(sent.need, asked), max(cap, sent.measured))
+    need = min(max(sent.need, asked), max(cap, sent.need))
     forecast = connections.forecast if asked > sent.need and connections.forecast else sent.forecast
     bytes_rate = Rate(sent.measured, sent.typical, need, noise * size, forecast)
     return PairDemand(state.pair, horizon_s, bytes_rate, connections)
@@ -126,11 +129,17 @@ def _pair_demand(demand: Demand, state: PairState, horizon_s: int) -> PairDemand
 
 @dataclass(frozen=True, slots=True)
 class _MeasuredRate:
-    """A rate over the last seconds, over a longer while, and the most that there can be."""
+    """A rate over the last seconds, over a longer while, the most that there can be, and the newest sample."""
 
     measured: float
     typical: float
     cap: float
+    newest: float | None = None
+
+    def floor(self, reading: Reading) -> float:
+        """What is asked for at least: the last seconds, or the newest alone where a single second is asked about."""
+        single = reading.within_s is not None and self.newest is not None
+        return min(self.measured, self.newest) if single and self.newest is not None else self.measured
 
 
 MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}
@@ -154,20 +163,30 @@ def _fan(demand: Demand, state: PairState, horizon_s: int, peak: Quantity) -> _F
     return _Fan()
 
 
-def _rate(demand: Demand, fan: _Fan, known: _MeasuredRate) -> Rate:
+def _rate(demand: Demand, fan: _Fan, known: _MeasuredRate, reading: Reading) -> Rate:
     config, (peak, mean) = demand.config, fan
     if peak is None:
         return Rate(known.measured, known.typical, known.measured, 0.0)
-    sound, settings = is_confident(peak, known.measured, demand.world.now, config), config.demand
-    wanted = margin(confident(quantile(peak, settings.level), sound), max(1.0, demand.factor * settings.margin))
+    sound = is_confident(peak, known.measured, demand.world.now, config)
+    floor = known.floor(reading) if sound else known.measured
+    wanted = confident(_read(demand, fan, Measured(floor, known.typical), reading), sound)
     usual = mean.at(0.5) if sound and mean is not None else known.typical
-    need = max(known.measured, min(known.cap, wanted))
-    return Rate(known.measured, min(usual, known.cap), need, 0.0, peak if sound else None)
+    need = max(floor, min(known.cap, wanted))
+    return Rate(floor, min(usual, known.cap), need, 0.0, peak if sound else None)
 
 
-def quantile(forecast: Forecast, level: float) -> float:
-    """The forecast's value at `level`."""
-    return forecast.at(level)
+def _read(demand: Demand, fan: _Fan, measured: Measured, reading: Reading) -> float:
+    """What a reading says of a forecast; margins are room to be wrong, and who names a level has none to spare."""
+    peak, mean = fan
+    if peak is None:
+        return measured.now
+    level, settings = reading.level, demand.config.demand
+    if reading.within_s is not None and mean is not None:
+        second = read_second((peak, mean), measured, level or settings.level, reading.within_s)
+        return second if level is not None else margin(second, max(1.0, demand.factor))
+    if level is not None:
+        return (mean if reading.mean and mean is not None else peak).at(level)
+    return margin(peak.at(settings.level), max(1.0, demand.factor * settings.margin))
 
 
 def confident(value: float, trusted: bool) -> float:

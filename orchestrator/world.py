@@ -43,7 +43,8 @@ NO_FACTS_AGE_S = 1e9
 class PairState:
     """One pair now. Rates: `bytes_per_s`, `connections_per_s` over the last seconds; `typical_*` over a longer while.
 
-    `links` are the directed links on the way to the destination, in order.
+    `newest_*` are those of the newest sample alone, None where it is not known. `links` are the directed links on the
+    way to the destination, in order.
     """
 
     pair: Pair
@@ -56,6 +57,8 @@ class PairState:
     typical_connections_per_s: float
     bytes_per_connection: float | None = None
     forecasts: Mapping[tuple[int, Quantity], Forecast] = field(default_factory=dict)
+    newest_bytes_per_s: float | None = None
+    newest_connections_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,8 @@ class MemoryState:
 class VmState:
     """One machine now. `spec` None: not declared, so it is counted but never touched.
 
-    `cores_used` is over the last seconds, `calm` says that it has long been well below its everyday limit
-    (`lately_calm`: for some seconds), `starved` that it has used all it may for a while; `seen_at` is when it was last
-    measured.
+    `cores_used` is over the last seconds, `calm` says that it has long been well below its everyday limit, `starved`
+    that it has used all it may for a while; `seen_at` is when it was last measured.
     """
 
     name: str
@@ -108,7 +110,6 @@ class VmState:
     spec: VmSpec | None = None
     relations: tuple[CpuRelation, ...] = ()
     calm: bool = False
-    lately_calm: bool = False
     starved: bool = False
     seen_at: Seconds = 0.0
 

@@ -124,8 +124,10 @@ def standing(
         if found.code is VerdictCode.UNKNOWN:
             continue
         short, late = found.enough is False, found.in_time is False
-        margin += rules.step * (short - rules.broken_share)
-        margin = min(rules.margin_most, max(rules.margin_least, margin))
+        # What was decided when its need was there already says nothing of forecasts.
+        if found.in_time is not None or not found.needed:
+            margin += rules.step * (short - rules.broken_share)
+            margin = min(rules.margin_most, max(rules.margin_least, margin))
         if found.in_time is not None:
             earlier_s += rules.step_s * (late - rules.broken_share)
             earlier_s = min(rules.earlier_most_s, max(0.0, earlier_s))

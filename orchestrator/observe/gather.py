@@ -79,7 +79,7 @@ def peaks(
 
 Paths = Callable[[str, str], Sequence[str]]
 Routes = dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]
-SILENT = (0.0, 0.0, 0.0, 0.0)
+SILENT = (0.0,) * 6
 FORGET_PAIR_S = 30.0
 # Requests that ended so lately are still looked at: what is held for them may have to be given back.
 JUST_OVER_S = 30.0
@@ -212,12 +212,13 @@ class Gatherer:
         issues = tuple(one.issued for one in self._issues.values() if one.issued is not None)
         # Rows come late by a poll or two: 'recent' is what was recent to them.
         newest = float(traffic.t[-1]) if len(traffic.t) else now
-        rates = (mean_rates(traffic, listed, newest - one) for one in (RECENT_S, TYPICAL_S))
+        windows_s = (RECENT_S, TYPICAL_S, self.config.timing.poll_s)
+        rates = (mean_rates(traffic, listed, newest - one) for one in windows_s)
         lines = np.array([column for pair in rates for column in pair]).T.tolist()
         known = {traffic.names.pairs[number]: lines[number] for number in seen_pairs(traffic, listed)}
         states = {}
         for pair, route in routes.items():
-            sent, opened, usual_sent, usual_opened = known.get(pair, SILENT)
+            sent, opened, usual_sent, usual_opened, *latest = known.get(pair, SILENT)
             service = virtual_ips.get(pair.virtual_ip)
             states[pair] = PairState(
                 pair,
@@ -229,6 +230,7 @@ class Gatherer:
                 usual_opened,
                 self._learnt.bytes_per_connection.get(pair),
                 forecasts_of(pair, issues),
+                *latest,
             )
         return states
 

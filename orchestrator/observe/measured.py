@@ -160,20 +160,18 @@ def vm_states(now: Seconds, rows: LoadRows, window: MachineWindow, known: Machin
             specs[window.names[name]],
             known.relations.get(name, ()),
             calm,
-            lately,
             starved,
             t,
         )
-        for name, host, limit, vcpus, t, used, calm, lately, starved, memory_used, memory_told, memory_calm in lines
+        for name, host, limit, vcpus, t, used, calm, starved, memory_used, memory_told, memory_calm in lines
     }
 
 
 class _Told(NamedTuple):
-    """By machine: cores lately used, whether it is calm, lately calm and starved; the same of memory, if it tells."""
+    """By machine: cores lately used, whether it is calm and starved; the same of memory, if it tells."""
 
     used: Floats
     calm: Bools
-    lately_calm: Bools
     starved: Bools
     memory_used: Ints
     memory_told: Bools
@@ -186,16 +184,13 @@ def _told(now: Seconds, own: _Loads, specs: Sequence[VmSpec | None], settings: C
     least = np.array([-np.inf if one is None else one.cpu_cores_min for one in specs])
     # Well below the everyday limit on average, and not rising: single seconds may exceed it by chance.
     rising = used >= settings.headroom * least
-    calm, lately = (
-        ~rising & window.reach_back(0.8 * calm_s) & (window.means("used", used) < settings.calm_share * least)
-        for calm_s in (settings.calm_s, settings.calm_foreseen_s)
-        for window in (own.after(now - calm_s - 1),)
-    )
-    lately_own, long = own.after(now - STARVED_S), own.after(now - settings.calm_s - 1)
+    long = own.after(now - settings.calm_s - 1)
+    calm = ~rising & long.reach_back(0.8 * settings.calm_s) & (long.means("used", used) < settings.calm_share * least)
+    lately_own = own.after(now - STARVED_S)
     limit = lately_own.sums("limit")
     starved = (lately_own.seen >= 3) & (limit > 0) & (lately_own.sums("used") >= STARVED_SHARE * limit)
     full = long.rows["memory_used"] >= settings.calm_share * long.rows["memory_limit"]
     # A guest that seems to use everything all the time does not tell what it uses.
     tells = own.where(own.rows["memory_used"] < own.rows["memory_limit"]).seen > 0
     roomy = long.reach_back(0.8 * settings.calm_s) & (long.where(full).seen == 0)
-    return _Told(used, calm, lately, starved, own.most("memory_used"), tells, roomy)
+    return _Told(used, calm, starved, own.most("memory_used"), tells, roomy)

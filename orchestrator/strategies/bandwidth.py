@@ -71,8 +71,10 @@ def _fullness(context: PlanningContext, subject: LinkSubject) -> float:
 
 
 def _uses(context: PlanningContext, subject: LinkSubject) -> list[LinkUse]:
+    """What is measured, and what is foreseen; where that is trusted of all pairs, the newest sample bounds it."""
     horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))
-    return [link_use(context, subject, horizon_s) for horizon_s in horizons]
+    foreseen_too = all(one.bytes.forecast for one in context.demand.at(horizons[-1], subject.pairs))
+    return [link_use(context, subject, one) for one in (horizons[-1:] if foreseen_too else horizons)]
 
 
 def _on_link(context: PlanningContext, subject: LinkSubject, ours: Sequence[Reservation]) -> Iterator[Step | Refusal]:
@@ -83,7 +85,7 @@ def _on_link(context: PlanningContext, subject: LinkSubject, ours: Sequence[Rese
         why_not = too_short(context, action.pair, "a reservation", subject.lead_s)
         if why_not:
             yield Refusal(RefusalCode.TOO_SHORT, subject.link.name, f"reserve on {subject.link.name}", why_not, action)
-            short = _short(context, subject, [one for one in uses if one.horizon_s == NOW])
+            short = _short(context, subject, [link_use(context, subject, NOW)])
             action = _action(context, short, None) if short else None
     if short and action is None:
         yield _nobody_gives_way(short)

@@ -19,6 +19,7 @@ from orchestrator.context import (
     vm_need,
     wanted_limit,
 )
+from orchestrator.onset import FIFTHS, Reading, rise_share
 from orchestrator.promises import CoresPromise
 from orchestrator.proposal import (
     Evidence,
@@ -62,8 +63,11 @@ def propose_after_moves(context: PlanningContext) -> Proposal:
 
 
 def _need(context: PlanningContext, vm: VmState) -> VmNeed:
-    horizons = context.acting_horizons(SetCpuLimit.kind, on_host(context.world, vm.host))
-    return most(vm_need(context, vm, one) for one in horizons)
+    """What the second needs in which a limit decided now, or in the next cycle, takes effect."""
+    about = on_host(context.world, vm.host)
+    soon = Reading(within_s=context.lead_s(SetCpuLimit.kind, about) + context.config.timing.cycle_s)
+    needs = [vm_need(context, vm, one, soon) for one in context.acting_horizons(SetCpuLimit.kind, about)]
+    return max(needs, key=lambda one: (wanted_limit(one, context.config.cpu), -one.horizon_s))
 
 
 def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
@@ -76,9 +80,10 @@ def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
     if brief is not None:
         yield brief
         found = list(_considered(context, vm, vm_need(context, vm, NOW)))
-    yield from found
-    if not any(isinstance(one, Step) for one in found):
-        yield from _plug_ahead(context, vm)
+    raised = any(isinstance(one, Step) and not one.action.shrinks for one in found)
+    ahead = [] if raised else list(_plug_ahead(context, vm))
+    # What is plugged in soon is not first made smaller.
+    yield from ahead if any(isinstance(one, Step) for one in ahead) else (*found, *ahead)
 
 
 def _too_short(context: PlanningContext, need: VmNeed, found: list[Step | Refusal]) -> Refusal | None:
@@ -98,8 +103,10 @@ def _considered(context: PlanningContext, vm: VmState, need: VmNeed) -> Iterator
     wanted = wanted_limit(need, context.config.cpu)
     if wanted >= spec.cpu_cores_min * (1 + context.config.cpu.min_gain) and wanted > vm.cores_limit:
         yield from _up(context, vm, _Grant(need, wanted, 0.0, 0.0))
-    elif vm.cores_limit > spec.cpu_cores_min and _calm(context, vm):
-        yield from _down(context, vm, need, _kept(context, vm))
+    elif vm.cores_limit > spec.cpu_cores_min:
+        kept = _kept(context, vm)
+        if _idle(context, vm, kept):
+            yield from _down(context, vm, need, kept)
 
 
 def _up(context: PlanningContext, vm: VmState, asked: _Grant) -> Iterator[Step | Refusal]:
@@ -182,26 +189,29 @@ def _left(context: PlanningContext, vm: VmState) -> float:
     return context.config.cpu.host_headroom * context.world.hosts[vm.host].cpu_cores_capacity - used
 
 
-def _calm(context: PlanningContext, vm: VmState) -> bool:
-    """Measured calm for long, or for some seconds where trusted forecasts of all its pairs see nothing coming."""
-    return vm.calm or (vm.lately_calm and _foreseen(context, vm))
+def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
+    """Whether what is above `kept` is given back: where it costs more than it may spare, or after measured calm.
 
-
-def _foreseen(context: PlanningContext, vm: VmState) -> bool:
-    horizons = [one for one in until_back(context, vm, SetCpuLimit.kind) if one != NOW]
-    served = [one for horizon_s in horizons for one in served_demands(context, vm, horizon_s)]
-    return bool(served) and all(one.connections.forecast or one.bytes.forecast for one in served)
+    Trusted forecasts of all its pairs say how long it will be needed before it could be raised again: so many core-s
+    short, at `cost_of_short`, against those that idle. Without them only what is measured counts.
+    """
+    horizon_s = until_back(context, vm, SetCpuLimit.kind)[-1]
+    served = served_demands(context, vm, horizon_s) if horizon_s != NOW else []
+    if not served or not all(one.connections.forecast or one.bytes.forecast for one in served):
+        return vm.calm
+    short, idle, now = 0.0, 0.0, vm_need(context, vm, NOW).cores
+    for level in FIFTHS:
+        peak = vm_need(context, vm, horizon_s, Reading(level=level)).cores
+        mean = vm_need(context, vm, horizon_s, Reading(level=level, mean=True)).cores
+        above = rise_share(peak, mean, now) if peak > kept else 0.0
+        short += above * (min(peak, vm.cores_limit) - kept) + (1.0 - above) * max(0.0, now - kept)
+        idle += (1.0 - above) * (vm.cores_limit - max(now, kept))
+    return context.config.demand.cost_of_short * short < idle
 
 
 def _kept(context: PlanningContext, vm: VmState) -> float:
-    """What a calm machine keeps: all that any demand may need before the limit could be raised again.
-
-    Looking further would keep, from one surge to the next, what nobody uses in between.
-    """
-    base = vm.spec.cpu_cores_min if vm.spec else 0.0
-    horizons = until_back(context, vm, SetCpuLimit.kind)
-    most_cores = max(wanted_limit(vm_need(context, vm, one), context.config.cpu) for one in horizons)
-    return base if most_cores < base * (1 + context.config.cpu.min_gain) else most_cores
+    """What an idle machine keeps: what a second needs soon, its everyday limit at least."""
+    return max(vm.spec.cpu_cores_min if vm.spec else 0.0, wanted_limit(_need(context, vm), context.config.cpu))
 
 
 def _down(context: PlanningContext, vm: VmState, need: VmNeed, kept: float) -> Iterator[Step]:

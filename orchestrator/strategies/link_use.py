@@ -1,12 +1,13 @@
 """What a link will have to carry and when, and who of its pairs gives way to whom: known before anything is decided."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cpdb import BytesPerS, Limit, Pair, Quantity, Reservation, Seconds
-from orchestrator.config import NOW, BandwidthSettings
+from cpdb import BytesPerS, Limit, Pair, Reservation, Seconds
+from orchestrator.config import BandwidthSettings
 from orchestrator.context import Grant, PlanningContext, ceiling, copying_on
 from orchestrator.demand import PairDemand, Rate, together
+from orchestrator.onset import Reading
 from orchestrator.relations import CpuRelation
 from orchestrator.world import LinkState, PairState, VmState
 
@@ -14,13 +15,12 @@ from orchestrator.world import LinkState, PairState, VmState
 STILL_NEEDED_SHARE = 0.7
 # A pair that needs less than this share of a link is left alone.
 MATTERS_SHARE = 0.01
-MEDIAN = 0.5
+# The quantile of a second that is kept free. Not that of `cost_of_short`: a limit holds others back in every second in
+# which it is lower than what they send, and what they lack goes on waiting; what exceeds what is kept free for a second
+# waits about that long, and the link shares it out by itself.
+KEPT_LEVEL = 0.5
 # Around a fair share nothing changes: who is a little above it is not limited, who is a little below it is not let go.
 FAIR_BAND = 0.1
-CONNECTIONS = (Quantity.CONNECTIONS_PEAK, Quantity.CONNECTIONS_MEAN)
-BYTES = (Quantity.BYTES_PEAK, Quantity.BYTES_MEAN)
-# So much more may a pair have sent lately than its connections explain: sizes differ, and what was lost is sent again.
-UNEXPLAINED_TIMES, UNEXPLAINED_BYTES_PER_S = 2.0, 20_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class LinkUse:
     """One link within one horizon; all rates in bytes/s.
 
     `needed` is what it would have to carry, `protected` the part of it that keeps its way: what the more important
-    pairs will carry, and what is no pair's; `usual` is that at the median, `company` that of them beside the leader.
+    pairs will carry, and what is no pair's; `company` is that of them beside the leader.
     `offered` is what those will send who would give way; empty where nobody would. `fair`: all pairs are equal.
     """
 
@@ -38,7 +38,6 @@ class LinkUse:
     leader: PairDemand
     needed: BytesPerS
     protected: BytesPerS
-    usual: BytesPerS
     company: BytesPerS
     offered: Mapping[Pair, BytesPerS]
     fair: bool = False
@@ -46,54 +45,20 @@ class LinkUse:
     def limits(self, settings: BandwidthSettings) -> tuple[Limit, ...]:
         """What capacity leaves, in proportion to what is offered; nobody is cut off altogether.
 
-        Headroom is for being wrong about what is expected. What is needed at the level that counts is cautious already:
-        it has to fit the link as such, or caution would be kept from others twice. Among equals each gets the same:
-        those who give way are those who want more than their fair share.
+        Among equals each gets the same: those who give way are those who want more than their fair share.
         """
-        left = min(settings.headroom * self.capacity - self.usual, settings.trigger * self.capacity - self.protected)
-        left = max(left, settings.floor * self.capacity)
+        left = max(settings.trigger * self.capacity - self.protected, settings.floor * self.capacity)
         total, each = sum(self.offered.values()), left / max(1, len(self.offered))
         return tuple(Limit(pair, each if self.fair else left * rate / total) for pair, rate in self.offered.items())
 
 
-def expected(context: PlanningContext, one: PairDemand, level: float | None = None) -> Rate:
-    """What a pair will really carry, as a rate: at the level that counts as the need, or at another.
-
-    Where its connections explain what it sends, they say what it will send, and bytes count with their median: they
-    remember being starved, and how that was made up for. No margin, since a link has headroom already; and no more than
-    the pair's destination can serve with all the CPU that it may ever have.
-    """
-    state, size = context.world.pairs[one.pair], _size(context.world.pairs[one.pair], one)
-    need = _at(context, one.bytes if size is None else one.connections, level) * (size or 1.0)
-    need = max(need, _median_bytes(one)) if size is not None else need
+def expected(context: PlanningContext, one: PairDemand) -> Rate:
+    """What a pair will really carry in a second, as a rate: no more than its destination can serve with all its CPU."""
+    state, need = context.world.pairs[one.pair], one.bytes.need
     vm = context.world.vms.get(state.destination or "")
-    served = max((_served(vm, relation, state) for relation in vm.relations), default=None) if vm else None
-    need = min(one.bytes.need, need if served is None else min(need, served))
-    return replace(one.bytes, need=max(one.bytes.measured, need))
-
-
-def _at(context: PlanningContext, rate: Rate, level: float | None) -> float:
-    if level is None or rate.forecast is None:
-        return rate.need / context.config.demand.margin
-    return rate.forecast.at(level)
-
-
-def _median_bytes(one: PairDemand) -> BytesPerS:
-    """What is foreseen in bytes, where that asks for more than connections do (see `orchestrator/demand.py`)."""
-    forecast = one.bytes.forecast
-    return forecast.at(MEDIAN) if forecast is not None and forecast.quantity is Quantity.BYTES_PEAK else 0.0
-
-
-def _size(state: PairState, one: PairDemand) -> float | None:
-    """Bytes of a connection, where connections are foreseen and lately explain most of what a pair sent, else None.
-
-    One long stream is not explained by connections.
-    """
-    size = state.bytes_per_connection
-    if size is None or one.connections.forecast is None:
-        return None
-    explained = UNEXPLAINED_TIMES * state.typical_connections_per_s * size + UNEXPLAINED_BYTES_PER_S
-    return size if state.typical_bytes_per_s <= explained else None
+    if vm is not None and vm.relations:
+        need = min(need, max(_served(vm, relation, state) for relation in vm.relations))
+    return replace(one.bytes, need=need if one.bytes.forecast else max(one.bytes.measured, need))
 
 
 def _served(vm: VmState, relation: CpuRelation, state: PairState) -> BytesPerS:
@@ -101,24 +66,6 @@ def _served(vm: VmState, relation: CpuRelation, state: PairState) -> BytesPerS:
     size = 1.0 if relation.feature == "bytes_per_s" else state.bytes_per_connection
     left = ceiling(vm) - relation.base_cores + relation.spread_cores
     return size * max(0.0, left) / relation.slope if size and relation.slope > 0 else float("inf")
-
-
-def due_in_s(context: PlanningContext, one: PairDemand) -> Seconds:
-    """In how many seconds the rise begins that a horizon's window holds, as far as its forecasts tell; 0 without one.
-
-    A rise that is there for a share s of a window has a mean of base + s (peak - base), and before it is measured it
-    lies at the window's end. Medians: how much is asked for is cautious already, and a lead time has its own reserve.
-    """
-    state, size = context.world.pairs[one.pair], _size(context.world.pairs[one.pair], one)
-    talks = size is not None and _at(context, one.connections, None) * size >= _median_bytes(one)
-    peak, mean = (state.forecasts.get((one.horizon_s, quantity)) for quantity in (CONNECTIONS if talks else BYTES))
-    if peak is None or mean is None:
-        return 0.0
-    base = state.connections_per_s if talks else state.bytes_per_s
-    rise = peak.at(0.5) - base
-    # What may exceed what is measured is not what is expected: at the window's end at the earliest.
-    share = min(1.0, max(0.0, (mean.at(0.5) - base) / rise)) if rise > 0 else 0.0
-    return one.horizon_s * (1.0 - share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,29 +105,25 @@ def ranked(state: PairState, granted: Mapping[Pair, Grant]) -> PairState:
 
 
 def link_use(context: PlanningContext, subject: LinkSubject, horizon_s: int) -> LinkUse:
-    """What the link will carry within a horizon. What is not due within the lead time is not kept free yet."""
-    wants = list(_timely(context, subject, horizon_s))
-    others = max(
-        0.0, subject.link.bytes_per_s - sum(one.bytes.measured for one in wants), copying_on(context, subject.link.key)
-    )
-    median = {one.pair: expected(context, one, MEDIAN) for one in wants}
-    wants = [replace(one, bytes=expected(context, one)) for one in wants]
+    """What the link has to carry in a second soon: what begins after the next cycle can act is not kept free yet."""
+    wants = _carried(context, subject, horizon_s)
+    sent = sum(state.bytes_per_s for state in subject.pairs.values())
+    others = max(0.0, subject.link.bytes_per_s - sent, copying_on(context, subject.link.key))
     priorities = {pair: state.priority for pair, state in subject.pairs.items()}
     lowest = min(priorities.values())
     if lowest == max(priorities.values()):
-        return _use_of_equals(context, subject, wants, _Sides((), (), others, median))
+        return _use_of_equals(context, subject, wants, _Sides((), (), others))
     leader = _leader(subject, [one for one in wants if priorities[one.pair] > lowest])
     giving = [one for one in wants if priorities[one.pair] < priorities[leader.pair]]
     keeping = [one for one in wants if priorities[one.pair] >= priorities[leader.pair]]
-    return _use(subject, leader, _Sides(keeping, giving, others, median))
+    return _use(subject, leader, _Sides(keeping, giving, others))
 
 
-def _timely(context: PlanningContext, subject: LinkSubject, horizon_s: int) -> Iterator[PairDemand]:
-    """The demands of a link's pairs; what begins later than the next cycle can still act on is left out."""
-    demand = context.demand
-    for one, now in zip(demand.at(horizon_s, subject.pairs), demand.at(NOW, subject.pairs), strict=True):
-        later = horizon_s != NOW and due_in_s(context, one) > subject.lead_s + context.config.timing.cycle_s
-        yield replace(now, horizon_s=horizon_s) if later else one
+def _carried(context: PlanningContext, subject: LinkSubject, horizon_s: int) -> list[PairDemand]:
+    """What pairs will carry in a second, at `KEPT_LEVEL`: a limit is for what does not fit for long."""
+    soon = Reading(within_s=subject.lead_s + context.config.timing.cycle_s, level=KEPT_LEVEL)
+    wants = context.demand.at(horizon_s, subject.pairs, soon)
+    return [replace(one, bytes=expected(context, one)) for one in wants]
 
 
 def _leader(subject: LinkSubject, rising: Sequence[PairDemand]) -> PairDemand:
@@ -202,35 +145,28 @@ def _needs(one: PairDemand, held: Reservation) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """Those who keep what they need, those who would give way, what is no pair's in bytes/s, and each one's median."""
+    """Those who keep what they need, those who would give way, and what is no pair's in bytes/s."""
 
     keeping: Sequence[PairDemand]
     giving: Sequence[PairDemand]
     others: BytesPerS
-    median: Mapping[Pair, Rate]
 
 
 def _use(subject: LinkSubject, leader: PairDemand, sides: _Sides, needed: BytesPerS | None = None) -> LinkUse:
     offered = {one.pair: offered_by(subject, one) for one in sides.giving}
     protected = together(one.bytes for one in sides.keeping) + sides.others
-    usual = together(_no_more(sides.median[one.pair], one.bytes.need) for one in sides.keeping) + sides.others
     return LinkUse(
         link=subject.link,
         capacity=subject.capacity,
         horizon_s=leader.horizon_s,
-        leader=replace(leader, bytes=_no_more(sides.median[leader.pair], min(leader.bytes.need, usual))),
+        leader=leader,
         needed=protected + sum(offered.values()) if needed is None else needed,
         protected=protected,
-        usual=usual,
         company=together(one.bytes for one in sides.keeping if one.pair != leader.pair),
         # Who hardly speaks has nothing to give: a limit in proportion to its need would only cut it off.
         offered={pair: rate for pair, rate in offered.items() if rate >= MATTERS_SHARE * subject.capacity},
         fair=needed is not None,
     )
-
-
-def _no_more(rate: Rate, most: BytesPerS) -> Rate:
-    return replace(rate, need=min(rate.need, most))
 
 
 def _use_of_equals(
@@ -267,7 +203,9 @@ def offered_by(subject: LinkSubject, one: PairDemand) -> BytesPerS:
     """What a pair that would give way usually sends, in bytes/s: it gets no margin to be kept from.
 
     Under a limit it may back off, and the shortage would hide: what it sent before is remembered in what is typical.
+    Single busy seconds say little where a forecast knows the mean.
     """
     remembered = subject.pairs[one.pair].typical_bytes_per_s if subject.limits_now(one.pair) else 0.0
-    usual = max(one.bytes.typical, one.bytes.measured, remembered)
+    lately = one.bytes.measured if one.bytes.forecast is None else 0.0
+    usual = max(one.bytes.typical, lately, remembered)
     return min(usual, subject.limits.get(one.pair, float("inf")))

@@ -263,7 +263,7 @@ def test_what_is_withdrawn_is_given_back() -> None:
 
 
 def test_the_reactive_and_predictive_strategy_spares_who_holds_a_grant() -> None:
-    surge = foreseen(pair_state("c2", "search", 20, 2.0), {5: 20.0})
+    surge = foreseen(pair_state("c2", "search", 20, 2.0), {5: 30.0})
     mine = standing(ask(1, 300_000.0, source="c9", virtual_ip="backup"), 300_000.0)
     found = leases(asking(mine, pairs=[surge, FLOOD]))
     strategy = next(one for one in found if not one.key.startswith("request-"))

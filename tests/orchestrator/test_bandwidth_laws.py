@@ -42,8 +42,8 @@ def test_limits_and_what_is_kept_fit_the_link_and_nobody_gets_less_than_it_leave
     for action in steps(scene(now, soon, flood, others)):
         assert isinstance(action, ReserveBandwidth)
         limits, floor = sum(one.bytes_per_s for one in action.limits), SETTINGS.floor * CAPACITY
-        fits = action.bytes_per_s <= SETTINGS.headroom * CAPACITY - floor
-        assert limits + action.bytes_per_s <= (SETTINGS.headroom if fits else 1.0) * CAPACITY + 1
+        fits = action.bytes_per_s <= SETTINGS.trigger * CAPACITY - floor
+        assert limits + action.bytes_per_s <= (SETTINGS.trigger if fits else 1.0) * CAPACITY + 1
         # The most that the pair can need and all else that there is: what the link has beyond it is never taken.
         most = max(now, 1.2 * soon) * SIZE + others
         assert limits >= max(floor, SETTINGS.headroom * CAPACITY - most) - 1
@@ -103,7 +103,7 @@ def test_noise_does_not_rewrite_what_is_wanted(seed: int) -> None:
 
 def test_a_need_far_ahead_in_the_window_waits_until_it_is_due() -> None:
     pair, flood = pair_state("c1", "shop", 10, 1.0), pair_state("c9", "backup", 0, 0.0, bytes_per_s=1e6)
-    soon = foreseen(pair, {5: 30.0})
+    soon = foreseen(pair, {5: 36.0})
     assert len(steps(world([soon, replace(flood, typical_bytes_per_s=1e6)]))) == 1
     # The same peak, but the window holds hardly any of it yet: it lies at the window's end.
     late = {

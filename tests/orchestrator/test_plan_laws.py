@@ -51,7 +51,7 @@ def test_every_reservation_fits_its_link_and_cuts_nobody_off(start: World) -> No
     for step in planned(start).steps:
         if isinstance(step.action, ReserveBandwidth):
             given_way = sum(one.bytes_per_s for one in step.action.limits)
-            assert 0 < given_way <= max(CONFIG.bandwidth.headroom, CONFIG.bandwidth.floor) * capacity + 1e-6
+            assert 0 < given_way <= max(CONFIG.bandwidth.trigger, CONFIG.bandwidth.floor) * capacity + 1e-6
             assert given_way >= CONFIG.bandwidth.floor * capacity * 0.999
             reserved = start.pairs[step.action.pair].priority
             equal = len({one.priority for one in start.pairs.values()}) == 1

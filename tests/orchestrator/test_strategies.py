@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from worlds import CONFIG, GIB, LINK, NOW, RELATION, changed, foreseen, machines, pair_state, vm, world
 
-from cpdb import Pair, Reservation
+from cpdb import Pair, Quantity, Reservation
 from orchestrator import (
     HostSpec,
     MigrateVm,
@@ -20,7 +20,7 @@ from orchestrator import (
     apply,
     plan,
 )
-from orchestrator.context import PlanningContext, vm_need
+from orchestrator.context import PlanningContext
 from orchestrator.lead_times import LeadGroup, LeadTimes
 
 QUIET = pair_state("c1", "shop", 10, 2.0)
@@ -207,39 +207,39 @@ def test_what_was_not_chosen_is_told_with_its_lead_time() -> None:
     assert "h1 has the cores" in told["moving another machine away"]
 
 
-def test_a_limit_goes_back_only_after_calm_and_when_it_could_be_raised_again_in_time() -> None:
-    raised = replace(SHOP, cores_limit=0.6)
-    assert planned(world([served({5: 2.0, 15: 2.0})], **machines(raised))).steps == ()
-    calm = replace(raised, calm=True)
-    (step,) = planned(world([served({5: 2.0, 15: 2.0})], **machines(calm))).steps
+def test_a_limit_goes_back_at_once_where_trusted_forecasts_see_nothing_and_else_after_calm() -> None:
+    raised, unknown = replace(SHOP, cores_limit=0.6), pair_state("c1", "shop", 10, 2.0, destination="shop", links=())
+    (step,) = planned(world([served({5: 2.0, 15: 2.0})], **machines(raised))).steps
     assert step.action == SetCpuLimit("shop", 0.6, 0.2)
-    later = world([served({5: 2.0, 15: 15.0})], **machines(calm))
+    calm = replace(raised, calm=True)
+    blind = replace(unknown, pair=Pair("c2", "shop"))
+    for pairs in ([unknown], [served({5: 2.0, 15: 2.0}), blind]):
+        assert planned(world(pairs, **machines(raised))).steps == ()
+        (step,) = planned(world(pairs, **machines(calm))).steps
+        assert step.action == SetCpuLimit("shop", 0.6, 0.2)
+    foreseen_only = world([served({5: 2.0})], **machines(raised))
+    assert planned(foreseen_only, CONFIG.tuned(policy="reactive")).steps == ()
+
+
+def test_a_limit_is_kept_for_what_comes_before_it_could_be_raised_again_however_calm_it_is() -> None:
+    calm = replace(SHOP, cores_limit=0.6, calm=True)
+    assert planned(world([served({5: 20.0, 15: 20.0})], **machines(calm))).steps == ()
+    later = world([served({5: 2.0, 15: 20.0})], **machines(calm))
     assert len(planned(later).steps) == 1
     assert planned(replace(later, leads=LeadTimes({LeadGroup("set_cpu_limit"): 8.0}))).steps == ()
-    assert planned(world([served({5: 15.0, 15: 15.0})], **machines(calm))).steps == ()
 
 
-def test_a_calm_machine_keeps_what_may_be_needed_before_it_could_be_raised_again() -> None:
-    calm = replace(SHOP, cores_limit=0.6, calm=True)
+def test_a_machine_keeps_what_seconds_need_soon() -> None:
+    raised = replace(SHOP, cores_limit=0.6)
     for rate in (11.9, 12.0):
-        start = world([served({5: rate, 15: rate})], **machines(calm))
+        start = world([served({5: rate, 15: rate})], **machines(raised))
         (step,) = planned(start).steps
         assert isinstance(step.action, SetCpuLimit)
         assert 0.2 < step.action.after < 0.45
-        assert step.action.after >= vm_need(PlanningContext.of(start, CONFIG), calm, 5).cores
+        mean = start.pairs[Pair("c1", "shop")].forecasts[5, Quantity.CONNECTIONS_MEAN].at(0.5)
+        assert step.action.after >= RELATION.cores(mean)
         assert "enough for what may come" in step.why
         assert planned(apply(start, step.action)).steps == ()
-    assert planned(world([served({5: 12.0, 15: 12.0})], **machines(replace(calm, calm=False)))).steps == ()
-
-
-def test_a_shorter_calm_suffices_where_trusted_forecasts_see_nothing_coming() -> None:
-    lately = machines(replace(SHOP, cores_limit=0.6, lately_calm=True))
-    (step,) = planned(world([served({5: 2.0, 15: 2.0})], **lately)).steps
-    assert step.action == SetCpuLimit("shop", 0.6, 0.2)
-    blind = pair_state("c2", "shop", 10, 0.1, destination="shop", links=())
-    assert planned(world([served({5: 2.0, 15: 2.0}), blind], **lately)).steps == ()
-    assert planned(world([served({5: 15.0, 15: 15.0})], **lately)).steps == ()
-    assert planned(world([served({5: 2.0})], **lately), CONFIG.tuned(policy="reactive")).steps == ()
 
 
 def test_an_undeclared_machine_is_never_touched() -> None:

@@ -56,7 +56,7 @@ def foreseen(
     found: dict[tuple[int, Quantity], Forecast] = {}
     for horizon_s, peak in peaks.items():
         nearer = max(state.typical_connections_per_s, LASTS_SHARE * peak)
-        usual = longest_share * peak if horizon_s == max(peaks) else nearer
+        usual = longest_share * peak if horizon_s == max(peaks) > min(peaks) else nearer
         for quantity, value in (
             (Quantity.CONNECTIONS_PEAK, peak),
             (Quantity.CONNECTIONS_MEAN, usual),
