@@ -161,7 +161,7 @@ class RouteSettings(Section):
     paths: Annotated[int, Field(ge=2, le=16)] = 4
     churn: Annotated[float, Field(ge=0, le=1)] = 0.002
     outlook: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    trigger: ShareOf1 = 0.5
+    trigger: ShareOf1 = 0.8
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
     lease_s: AboveZero = 900.0
 

@@ -1,6 +1,6 @@
 """A switch that behaves like one, for tests and simulations: tables, priorities, meters, leases, counters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -201,7 +201,7 @@ class FakeSwitch:
             rule = entry.rule
             if rule.meter is not None and not self._buckets[rule.meter].admits(packet.size, now):
                 break
-            for action in self._resolve_groups(rule.actions, packet):
+            for action in _resolve_groups(rule.actions, self._groups, self.down, packet):
                 if isinstance(action, Output):
                     out.append((action.port, packet))
                     self.asked_by = rule.cookie if action.port == CONTROLLER else self.asked_by
@@ -253,13 +253,16 @@ class FakeSwitch:
         ]
         return max(matched, key=lambda entry: entry.rule.priority, default=None)
 
-    def _resolve_groups(self, actions: Iterable[Action], packet: Packet) -> Iterable[Action]:
-        for action in actions:
-            if not isinstance(action, ToGroup):
-                yield action
-                continue
-            group = self._groups[action.number]
-            # Select: by a hash of the connection. Fast failover: the first whose port is up, none when all are down.
-            is_select = group.kind is GroupKind.SELECT
-            usable = (bucket for bucket in group.buckets if bucket.watch_port not in self.down)
-            yield from selected(group, packet).actions if is_select else next((one.actions for one in usable), ())
+
+def _resolve_groups(
+    actions: Iterable[Action], groups: Mapping[int, SwitchGroup], down: set[int], packet: Packet
+) -> Iterable[Action]:
+    for action in actions:
+        if not isinstance(action, ToGroup):
+            yield action
+            continue
+        group = groups[action.number]
+        # Select: by a hash of the connection. Fast failover: the first whose port is up, none when all are down.
+        is_select = group.kind is GroupKind.SELECT
+        usable = (bucket.actions for bucket in group.buckets if bucket.watch_port not in down)
+        yield from selected(group, packet).actions if is_select else next(usable, ())
