@@ -127,7 +127,7 @@ def test_names_from_the_network_are_text_and_nothing_else(viewer: Viewer, filled
 
 
 def test_a_live_page_follows_what_is_measured(viewer: Viewer, empty_site: Site) -> None:
-    viewer.look_at(f"{empty_site.base}/pairs", "forepath is not running")
+    viewer.look_at(f"{empty_site.base}/pairs", "no orchestrator is running")
     assert "c2 → search" not in viewer.text
     store = open_store(f"sqlite:///{empty_site.database}", create=False)
     now = time.time()
