@@ -202,12 +202,13 @@ def short_link(bulk_priority: int = 0, bulk_rate: float = 25.0, capacity: float 
 
 
 def test_the_less_important_machine_behind_a_link_that_will_be_short_goes_to_another() -> None:
-    found = planned(short_link())
+    start = short_link(bulk_rate=28.0)
+    found = planned(start)
     assert moves(found) == [MigrateVm("bulk", "h1", "h2")]
     (step,) = [one for one in found.steps if isinstance(one.action, MigrateVm)]
     assert step.reason.to_json()["where"] == {"link": "leaf>h1", "vm": "bulk"}
     assert step.reason.to_json()["promise"]["what"] == "link_bytes_per_s"
-    assert step.needed_at > short_link().now
+    assert step.needed_at > start.now
     # until it has gone, the fast lane keeps the important pair whole
     assert any(isinstance(one.action, ReserveBandwidth) for one in found.steps)
 

@@ -47,7 +47,7 @@ def test_a_foreseen_surge_makes_the_less_important_pair_give_way() -> None:
     assert step.action.pair == QUIET.pair
     (limit,) = step.action.limits
     assert limit.pair == FLOOD.pair
-    assert 0.05 * 1_500_000 <= limit.bytes_per_s <= 0.9 * 1_500_000 - 25 * 30_000 * 0.7
+    assert 0.05 * 1_500_000 <= limit.bytes_per_s <= CONFIG.bandwidth.trigger * 1_500_000 - 25 * 30_000 * 0.7
     assert step.needed_at == NOW + 5
     assert step.reason.to_json()["forecast"]["model"] == "oracle"
     assert step.reason.to_json()["where"] == {"link": "leaf>h1"}
@@ -63,12 +63,12 @@ def test_nobody_is_held_back_before_the_lead_time_asks_for_it() -> None:
 
 def test_equals_share_a_full_link_fairly_and_only_who_takes_more_gives_way() -> None:
     flood, quiet = replace(FLOOD, priority=10), pair_state("c3", "shop", 10, 1.0)
-    (step,) = planned(world([foreseen(QUIET, {5: 14.0}), flood, quiet])).steps
+    (step,) = planned(world([foreseen(QUIET, {5: 17.0}), flood, quiet])).steps
     assert isinstance(step.action, ReserveBandwidth)
     (limit,) = step.action.limits
     assert limit.pair == FLOOD.pair
     # What the others need is theirs; the rest is left to who wants more than an equal part.
-    assert 0.9 * 1_500_000 - 600_000 < limit.bytes_per_s < 1_060_000
+    assert CONFIG.bandwidth.trigger * 1_500_000 - 600_000 < limit.bytes_per_s < 1_060_000
     assert "more than a fair share" in step.why
     room = world([foreseen(QUIET, {5: 5.0}), flood, quiet])
     assert planned(room).steps == ()
