@@ -1,5 +1,6 @@
 """Commands that only read: status, pairs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -7,10 +8,12 @@ from cpdb import open_store
 from forepath import views
 from forepath.commands.pause import pause_warnings, stop_file
 from forepath.moments import MomentOption, moment, shown
-from forepath.output import JsonOption, SettingsOption, ago, console, emit, rate, table
+from forepath.output import JsonOption, SettingsOption, ago, console, emit, on_one_line, rate, table
 from forepath.settings import load_settings
 from forepath.views import alarm_lines
 from predictor import FAST, SLOW
+
+ROOM_FOR_WHY = 110
 
 
 def status(at: MomentOption = None, settings: SettingsOption = None, json: JsonOption = None) -> None:
@@ -74,11 +77,15 @@ def _print_machines(payload: dict[str, Any]) -> None:
 
 
 def _print_actions(payload: dict[str, Any], now: float) -> None:
-    rows = [
+    rows: list[Sequence[str]] = [
         (str(item["id"]), item["kind"], item["target"], item["outcome"], ago(now, item["issued_at"]), item["why"])
         for item in payload["actions"]
     ]
-    console.print(table("last actions", ["no.", "kind", "target", "outcome", "issued", "why"], rows, left=6))
+    columns = ["no.", "kind", "target", "outcome", "issued", "why"]
+    if console.width < ROOM_FOR_WHY:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    cut = on_one_line(columns, rows, columns.index("why" if "why" in columns else "target"), console.width)
+    console.print(table("last actions", columns, cut, left=6))
 
 
 def _print_reservations(payload: dict[str, Any], now: float) -> None:

@@ -16,8 +16,8 @@ COMMANDS = sorted(
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    told = "actions apply check demo explain forecast init metrics orchestrate pairs paths pause plan predict report"
-    assert " ".join(COMMANDS) == told + " reservations resume run status web whatif"
+    told = "actions apply check demo explain forecast init metrics orchestrate pairs paths pause plan predict"
+    assert " ".join(COMMANDS) == told + " rehearse report reservations resume run status web whatif"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
