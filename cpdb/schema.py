@@ -204,7 +204,6 @@ shortages = _numbered(
     Index(None, "began_at"),
 )
 
-# What people had changed through the API.
 audits = _numbered(
     "audits",
     *required(Float, "t"),
@@ -233,10 +232,7 @@ holders = _table(
 )
 
 plans = _keyed(
-    "plans",
-    *required(Float, "created_at", "expires_at"),
-    *required(String(16), "state"),
-    *required(JSON, "body"),
+    "plans", *required(Float, "created_at", "expires_at"), *required(String(16), "state"), *required(JSON, "body")
 )
 
 flow_keys = _keyed(
@@ -304,11 +300,7 @@ covered = _table(
 progress = _table("progress", Column("name", String(32), primary_key=True), Column("value", Float, nullable=False))
 
 # Lists of subjects, each kept once: a bulk forecast refers to the list by number.
-rosters = _keyed(
-    "rosters",
-    Column("digest", String(64), nullable=False, unique=True),
-    *required(LargeBinary, "body"),
-)
+rosters = _keyed("rosters", Column("digest", String(64), nullable=False, unique=True), *required(LargeBinary, "body"))
 
 forecast_batches = _numbered(
     "forecast_batches",

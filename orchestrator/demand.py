@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
-from orchestrator.onset import PEAK, Measured, Reading, read_second
+from orchestrator.onset import PEAK, RateBefore, Reading, WindowForecast, read_second
 from orchestrator.world import PairState, World
 
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
@@ -169,20 +169,20 @@ def _rate(demand: Demand, fan: _Fan, known: _MeasuredRate, reading: Reading) -> 
         return Rate(known.measured, known.typical, known.measured, 0.0)
     sound = is_confident(peak, known.measured, demand.world.now, config)
     floor = known.floor(reading) if sound else known.measured
-    wanted = confident(_read(demand, fan, Measured(floor, known.typical), reading), sound)
+    wanted = confident(_read(demand, fan, RateBefore(floor, known.typical), reading), sound)
     usual = mean.at(0.5) if sound and mean is not None else known.typical
     need = max(floor, min(known.cap, wanted))
     return Rate(floor, min(usual, known.cap), need, 0.0, peak if sound else None)
 
 
-def _read(demand: Demand, fan: _Fan, measured: Measured, reading: Reading) -> float:
+def _read(demand: Demand, fan: _Fan, measured: RateBefore, reading: Reading) -> float:
     """What a reading says of a forecast; margins are room to be wrong, and who names a level has none to spare."""
     peak, mean = fan
     if peak is None:
         return measured.now
     level, settings = reading.level, demand.config.demand
     if reading.within_s is not None and mean is not None:
-        second = read_second((peak, mean), measured, level or settings.level, reading.within_s)
+        second = read_second(WindowForecast(peak, mean), measured, level or settings.level, reading.within_s)
         return second if level is not None else margin(second, max(1.0, demand.factor))
     if level is not None:
         return (mean if reading.mean and mean is not None else peak).at(level)

@@ -50,20 +50,27 @@ def peak_level(level: float, seconds: Seconds) -> float:
     return float(level ** max(1.0, seconds))
 
 
-class Measured(NamedTuple):
+class RateBefore(NamedTuple):
     """A rate over the last seconds, and over a longer while: what is there before a rise."""
 
     now: float
     usual: float
 
 
-def read_second(fan: tuple[Forecast, Forecast], measured: Measured, level: float, within_s: Seconds) -> float:
+class WindowForecast(NamedTuple):
+    """What is forecast of a window's peak, and of its mean."""
+
+    peak: Forecast
+    mean: Forecast
+
+
+def read_second(window: WindowForecast, measured: RateBefore, level: float, within_s: Seconds) -> float:
     """The `level` quantile of a second that begins within `within_s`, from forecasts of a window's peak and mean.
 
     What may begin later (with more than 1 - level) is not provided for yet: then a second needs what is measured now,
     or the mean. In the unit of the forecasts.
     """
-    peak, mean = fan
+    peak, mean = window
     lasts_s = peak.horizon_s * rise_share(peak.at(level), mean.at(level), measured.usual)
     if peak.horizon_s - lasts_s > within_s:
         return max(measured.now, mean.at(level))
