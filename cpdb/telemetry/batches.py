@@ -24,6 +24,8 @@ ORDER_LOCK, LOADS_LOCK = 7_301, 7_302
 ROWS = "rows"
 # Of loads that are read in bulk so many are held as Python's numbers at once.
 ROWS_AT_ONCE = 20_000
+# Bytes, cores and seconds alike: what is not below is a counter that ran over, or a number gone wrong.
+MOST_LOAD = 1e18
 # One round trip. A reader goes on from the last number that it saw: a smaller one must not become visible after it, so
 # the lock is taken before the number is.
 POSTGRES_ADD = text(
@@ -139,6 +141,15 @@ def _insert(connection: Connection, row: dict[str, object]) -> int | None:
     return number
 
 
+def _nonsense(row: LinkLoad | HostLoad | VmLoad) -> str | None:
+    """Why nothing can be that large, that small, or no number: it would spoil every sum that it is part of."""
+    for item in fields(row):
+        value = getattr(row, item.name)
+        if isinstance(value, int | float) and not 0 <= value < MOST_LOAD:
+            return f"{item.name} is {value}, which nothing can be"
+    return None
+
+
 def _stored(number: int, observer: str, t: float, interval_s: float, *rest: object) -> StoredBatch:
     body, sampling, complete = rest
     columns = unpack(bytes(body))  # type: ignore[call-overload]
@@ -251,6 +262,9 @@ class Facts:
         self._refusals.write_apart("load of", self._add_loads, list(rows))
 
     def _add_loads(self, rows: Sequence[LinkLoad | HostLoad | VmLoad]) -> None:
+        for row in rows:
+            if (problem := _nonsense(row)) is not None:
+                raise StoreRefused(problem)
         by_kind: dict[type[Any], list[Any]] = defaultdict(list)
         for row in rows:
             by_kind[type(row)].append(row)

@@ -10,13 +10,17 @@ from sqlalchemy import Connection, delete, func, select, text, true, update
 from cpdb.model import Seconds
 from cpdb.refusals import refusals_of
 from cpdb.schema import PATTERN_TABLES, batches, covered, observations, pending, progress
-from cpdb.telemetry.columns import Columns, unpack
+from cpdb.telemetry.columns import IMPLAUSIBLE, Columns, unpack
 from cpdb.telemetry.retention import COARSE_S, FINE_S, RetentionPolicy, RollUp, bucket_end, tiers
 
 BUILT = "minutes_built_through"
 COLUMNS = ("t", "flow_key_id", "covered_s", "bytes", "packets", "connections", "peak_bytes_per_s", "flags")
 POSTGRES_TYPES = ("int", "int", "float8", "bigint", "bigint", "bigint", "bigint", "int")
 Row = tuple[int, int, float, int, int, int, int, int]
+
+
+# 288 petabytes in ten seconds; six of these and what comes late still have room in 63 bits.
+MOST_SUM = 1 << 58
 
 
 @dataclass(slots=True)
@@ -70,7 +74,17 @@ def _sums(connection: Connection, ids: Sequence[int], t: int) -> dict[str, _Sums
         if not complete:
             for flow_key in set(columns.key_ids):
                 own.listed_s[flow_key] += interval_s
+    for own in sums.values():
+        _bound(own)
     return sums
+
+
+def _bound(own: _Sums) -> None:
+    """Sums that no line can bring are kept as the most that sums of sums have room for, and marked as implausible."""
+    for known in own.flow_keys.values():
+        if max(known[:4]) > MOST_SUM:
+            known[:4] = [min(count, MOST_SUM) for count in known[:4]]
+            known[4] |= IMPLAUSIBLE
 
 
 def _unpacked(row: Sequence[Any]) -> tuple[str, float, bool, Columns]:

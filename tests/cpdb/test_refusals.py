@@ -1,5 +1,6 @@
 """One bad row is set aside, counted and told, and never stops the rest: on each engine, and in every encoding."""
 
+import math
 import uuid
 from array import array
 from collections.abc import Callable, Iterator
@@ -158,6 +159,20 @@ def test_a_torn_batch_costs_itself_alone(store: Store, body: bytes) -> None:
     rates = [rate[Pair("c1", "10.0.0.100")] for _, rate in store.series.rows(Window(10, 0.0, 30.0))]
     # Ten seconds of which one is not known, and nothing is made up for it.
     assert rates == [5.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e308, -1.0])
+def test_a_load_that_nothing_can_have_spoils_no_sum(store: Store, value: float) -> None:
+    rows = [load("web1"), replace(load("odd"), cpu_cores_used=value), load("web2")]
+    store.facts.add_loads([*rows, LinkLoad("a", "b", value, 1.0, 1, 1)])
+    assert [one.vm for one in store.facts.loads(VmLoad, 0.0)] == ["web1", "web2"]
+    assert store.facts.loads(LinkLoad, -math.inf) == []
+
+
+def test_counts_that_no_line_brings_do_not_stop_the_roll_up(store: Store) -> None:
+    store.facts.add_batches([replace(batch("c1", (1 << 63) - 1), t=float(second)) for second in range(1, 31)])
+    done = store.retain(4000.0, RetentionPolicy(), 10.0)
+    assert done.rolled_up == 30 and not done.left
 
 
 def test_what_must_be_written_alone_still_fails_in_one_line(store: Store) -> None:
