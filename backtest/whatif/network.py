@@ -69,23 +69,25 @@ class ReplayNetwork:
         part = np.where(flows.reached, flows.shares, 0.0)
         asked: Floats = wanted[flows.pairs] * part
         flood = order.streams[flows.pairs]
-        by_flow = np.where(flood, self._flooded(flows, np.where(flood, asked, 0.0)), 0.0)
+        anew: Floats = np.minimum(order.offered, order.limits)[flows.pairs] * part
+        by_flow = self._flooded(flows, np.where(flood, asked, 0.0), np.where(flood, 0.0, anew))
         left = np.maximum(self.wiring.capacities - flows.crossings.load(by_flow, links), 0.0)
         by_flow, copied = self._shared(order, np.where(flood, 0.0, asked), by_flow, left)
         used = flows.crossings.load(by_flow, links) + copied
         sent = sum_by(flows.pairs, by_flow, self.pairs)
         waiting, waited_s = self._served(order, before, sent)
-        anew = np.minimum(order.offered, order.limits)[flows.pairs] * part
         need = flows.crossings.load(anew, links) + order.copy_crossings.load(order.copies, links)
         allowed = self._allowed(order, by_flow, used)
         # Streams are counted before their meters; others send no more than gets through.
         entered = np.where(flood, order.offered[flows.pairs] * flows.shares, by_flow)
         return SentSecond(by_flow, entered, sent, allowed, waiting, self._line.total, waited_s, need, used)
 
-    def _flooded(self, flows: FlowTable, asked: Floats) -> Floats:
-        """What passes of streams: of an overloaded link each gets the same share of what it offers."""
-        room = (1.0 - LEAST_SHARE) * self.wiring.capacities
-        load = flows.crossings.load(asked, len(room))
+    def _flooded(self, flows: FlowTable, asked: Floats, beside: Floats) -> Floats:
+        """What passes of streams: a full link drops of all that arrives the same share, whoever has sent it."""
+        capacities = self.wiring.capacities
+        load, others = (flows.crossings.load(one, len(capacities)) for one in (asked, beside))
+        share = np.minimum(1.0 - LEAST_SHARE, load / np.maximum(load + others, 1e-9))
+        room = np.where(np.isfinite(capacities), capacities * share, np.inf)
         passed = np.where(load > room, room / np.maximum(load, 1e-9), 1.0)
         return np.asarray(asked * np.minimum(flows.crossings.tightest(passed, len(asked)), 1.0))
 

@@ -171,21 +171,31 @@ def replayed_figures(found: Comparison, policy: ReplayPolicy, schedule: Schedule
     seconds = [t for one in _windows(schedule) for t in range(load.seconds) if one.start_s <= t + 0.5 < one.end_s]
     services = {one.service for one in _windows(schedule)}
     own = [at for at, pair in enumerate(load.pairs) if _service(schedule, pair.virtual_ip) in services]
-    surging = np.ix_(seconds, own)
-    offered, delivered = float(run.pairs.need[surging].sum()), run.delivered_bytes[surging]
+    surging, after = np.ix_(seconds, own), np.ix_(_seconds_after(_windows(schedule), load.seconds), own)
+    offered, served = float(run.pairs.need[surging].sum()), run.delivered_bytes[after]
+    # What is delivered just after a surge, beyond what is asked for then, was asked for in it.
+    late = served * max(0.0, 1.0 - float(run.pairs.need[after].sum()) / max(1.0, float(served.sum())))
+    delivered = np.append(run.delivered_bytes[surging], late)
     lost = max(0.0, offered - float(delivered.sum()))
     # A client counts as lost what takes longer.
-    delays = np.append(np.minimum(run.latency_s[surging], TIMEOUT_S), TIMEOUT_S)
+    delays = np.append(np.append(run.latency_s[surging], run.latency_s[after]), TIMEOUT_S)
     vms = [at for at, vm in enumerate(run.vms.names) if layout.vm(vm).service in services]
     return PolicyFigures(
         offered_bytes=round(offered),
         delivered_bytes=round(offered - lost),
-        p95_latency_s=weighted_quantile(delays, np.append(delivered, lost), 0.95) if offered else None,
+        p95_latency_s=weighted_quantile(np.minimum(delays, TIMEOUT_S), np.append(delivered, lost), 0.95)
+        if offered
+        else None,
         short_bandwidth_s=float((found.costs[policy].short_bytes[surging] > SHORT_BYTES).any(axis=1).sum()),
         short_cpu_s=float((short_cores(run.vms)[np.ix_(seconds, vms)] > SHORT_CORES).any(axis=1).sum()),
         competing_share=found.document()["policies"][policy.value]["competitors_delivered_share"],
         cpu=_account(found, run, layout),
     )
+
+
+def _seconds_after(windows: Sequence[JudgedWindow], seconds: int) -> list[int]:
+    """The seconds in which what a surge asked for may still be served."""
+    return [t for one in windows for t in range(seconds) if one.end_s <= t + 0.5 < one.end_s + TIMEOUT_S + 1]
 
 
 def _account(found: Comparison, run: PolicyRun, layout: LabLayout) -> CpuAccount:
