@@ -18,7 +18,6 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.sql.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
@@ -223,7 +222,6 @@ pauses = _keyed(
     *optional(String(128), "resumed_by"),
 )
 
-# Who is on duty, one row a lease.
 holders = _table(
     "holders",
     Column("name", String(64), primary_key=True),
@@ -370,7 +368,7 @@ wanted_splits = _keyed(
     "wanted_splits",
     *required(String(64), "from_switch", "to_switch", "owner"),
     *required(JSON, "paths", "ratios", "tags"),
-    Column("heavy", JSON, nullable=False, server_default=text("'[]'")),
+    Column("heavy", JSON, nullable=False, server_default="[]"),
     *required(String, "reason"),
     *required(Float, "changed_at"),
     *optional(Float, "expires_at"),
