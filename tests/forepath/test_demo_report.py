@@ -150,7 +150,7 @@ def test_what_a_replay_says_stands_beside_what_was_measured() -> None:
     def lines(one: TrialResult) -> str:
         console = Console(width=160)
         with console.capture() as capture:
-            for part in whatif_lines(one):
+            for part in whatif_lines(one, 160):
                 console.print(part, markup=False)
         return capture.get()
 
