@@ -49,7 +49,7 @@ def made(allowed: np.ndarray, times: list[int], where: np.ndarray | None = None)
     nothing = ObjectSeries((), *np.zeros((3, len(allowed), 0)))
     none = np.zeros((len(allowed), 0))
     actions = tuple(DoneAction(float(t), "set_cpu_limit", "vm1", "") for t in times)
-    return PolicyRun(ReplayPolicy.PREDICTIVE, machine, nothing, nothing, nothing, none, none, none, none, actions)
+    return PolicyRun(ReplayPolicy.PREDICTIVE, machine, nothing, nothing, nothing, none, none, actions)
 
 
 def test_what_turns_too_often_oscillates() -> None:
