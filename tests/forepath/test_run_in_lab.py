@@ -97,6 +97,6 @@ def test_run_mirrors_forecasts_and_ends_everything(lab: Lab, tmp_path: Path) -> 
         out, _ = running.communicate(timeout=30)
     assert running.returncode == 0, out
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["programs"], summary["restarts"]) == (["controller", "predictor", "orchestrator"], 0)
+    assert (summary["programs"], summary["restarts"]) == (["controller", "predictor", "orchestrator", "web"], 0)
     assert "Traceback" not in "".join(one.read_text() for one in (tmp_path / ".run").glob("*.log"))
     store.close()
