@@ -18,8 +18,8 @@ judge_half() { # EXIT-CODE NAME ARGUMENT...
     esac
 }
 
-hosts=(hosts tests/orchestrator tests/forepath "$@")
-network=(network tests --ignore=tests/orchestrator --ignore=tests/forepath "$@")
+hosts=(hosts tests/orchestrator tests/forepath tests/tools "$@")
+network=(network tests --ignore=tests/orchestrator --ignore=tests/forepath --ignore=tests/tools "$@")
 run_half "${hosts[@]}" &
 run_half "${network[@]}"
 network_code=$?
