@@ -180,5 +180,6 @@ def holds(made: Guarantee) -> None:
     (request,) = [one for one in net.store.requests.open(time.time()) if one.id == made.number]
     assert request.answer.state is RequestState.GRANTED
     assert request.answer.obtained_bytes_per_s is not None
-    assert net.store.alarms.open() == []
+    # The flood drowns the probes of whoever is behind the same link.
+    assert [one for one in net.store.alarms.open() if one.kind != "nobody_answers"] == []
     ends_by_itself(made)
