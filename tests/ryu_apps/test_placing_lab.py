@@ -182,8 +182,9 @@ def test_who_does_not_answer_and_who_has_a_double_gets_nothing_new(net: Net) -> 
         assert eventually(lambda: visits(net, 20).keys() == {"s1", "s2"}), net.log()
         claim_address_of_s1(net)
         assert eventually(lambda: health(net)["s1"] == "frozen"), net.log()
-        wanted = [("duplicate", f"{VIP}/s1")]
-        assert eventually(lambda: [(one.kind, one.key) for one in net.store.alarms.open()] == wanted), net.log()
+        # That for a while nobody answered may still be told beside it.
+        told = lambda: [one.key for one in net.store.alarms.open() if one.kind == "duplicate"]  # noqa: E731
+        assert eventually(lambda: told() == [f"{VIP}/s1"]), net.log()
         assert eventually(lambda: visits(net, 10) == {"s2": 10}), net.log()
     # What a conflict was is not kept: the next test's controller looks anew.
     net.kill_controller()
