@@ -19,7 +19,7 @@ judge_half() { # EXIT-CODE NAME ARGUMENT...
 }
 
 # About as long as the rest.
-first=(tests/orchestrator tests/forepath tests/tools tests/ryu_apps/test_faults_lab.py)
+first=(tests/orchestrator tests/forepath tests/tools)
 hosts=(hosts "${first[@]}" "$@")
 network=(network tests "${first[@]/#/--ignore=}" "$@")
 run_half "${hosts[@]}" &
