@@ -12,7 +12,15 @@ from orchestrator.config import NOW, QUEUE_DSCP, BandwidthSettings
 from orchestrator.context import PlanningContext, too_short
 from orchestrator.promises import PairRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_link, when
-from orchestrator.strategies.link_use import LinkSubject, LinkUse, link_use, most_needed, ranked, still_needed
+from orchestrator.strategies.link_use import (
+    MATTERS_SHARE,
+    LinkSubject,
+    LinkUse,
+    link_use,
+    most_needed,
+    ranked,
+    still_needed,
+)
 from orchestrator.world import LinkState
 
 # Held limits may be this much tighter than needed before they are loosened.
@@ -104,8 +112,10 @@ def _short(context: PlanningContext, subject: LinkSubject, uses: Sequence[LinkUs
     A mark alone takes nothing from anybody, and may be why others have backed off: it stays while its pair needs it.
     """
     settings, held = context.config.bandwidth, subject.held
-    worst = max(uses, key=lambda one: (one.needed, -one.horizon_s))
-    if worst.needed > (settings.headroom if held else settings.trigger) * worst.capacity:
+    # Nobody is limited for the sake of who needs hardly anything.
+    mattering = [one for one in uses if one.leader.bytes.need >= MATTERS_SHARE * one.capacity]
+    worst = max(mattering, key=lambda one: (one.needed, -one.horizon_s), default=None)
+    if worst is not None and worst.needed > (settings.headroom if held else settings.trigger) * worst.capacity:
         return worst
     marked = held is not None and held.dscp is not None and not held.limits
     return next((one for one in uses if held and marked and still_needed(one, held, settings)), None)

@@ -205,7 +205,6 @@ def offered_by(subject: LinkSubject, one: PairDemand) -> BytesPerS:
     Under a limit it may back off, and the shortage would hide: what it sent before is remembered in what is typical.
     Single busy seconds say little where a forecast knows the mean.
     """
-    remembered = subject.pairs[one.pair].typical_bytes_per_s if subject.limits_now(one.pair) else 0.0
     lately = one.bytes.measured if one.bytes.forecast is None else 0.0
-    usual = max(one.bytes.typical, lately, remembered)
+    usual = max(one.bytes.typical, lately, subject.pairs[one.pair].typical_bytes_per_s)
     return min(usual, subject.limits.get(one.pair, float("inf")))
