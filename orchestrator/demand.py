@@ -121,7 +121,7 @@ def _pair_demand(demand: Demand, state: PairState, horizon_s: int, reading: Read
     sent = _rate(demand, _fan(demand, state, horizon_s, Quantity.BYTES_PEAK), measured, reading)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
-    need = min(max(sent.need, asked), max(cap, sent.need))
+    need = min(max(sent.need, asked), max(cap, sent.measured))
     forecast = connections.forecast if asked > sent.need and connections.forecast else sent.forecast
     bytes_rate = Rate(sent.measured, sent.typical, need, noise * size, forecast)
     return PairDemand(state.pair, horizon_s, bytes_rate, connections)
@@ -138,8 +138,9 @@ class _MeasuredRate:
 
     def floor(self, reading: Reading) -> float:
         """What is asked for at least: the last seconds, or the newest alone where a single second is asked about."""
-        single = reading.within_s is not None and self.newest is not None
-        return min(self.measured, self.newest) if single and self.newest is not None else self.measured
+        if reading.within_s is None or self.newest is None:
+            return self.measured
+        return min(self.measured, self.newest)
 
 
 MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}

@@ -104,7 +104,7 @@ def _considered(context: PlanningContext, vm: VmState, need: VmNeed) -> Iterator
     if wanted >= spec.cpu_cores_min * (1 + context.config.cpu.min_gain) and wanted > vm.cores_limit:
         yield from _up(context, vm, _Grant(need, wanted, 0.0, 0.0))
     elif vm.cores_limit > spec.cpu_cores_min:
-        kept = _kept(context, vm)
+        kept = max(spec.cpu_cores_min, wanted)
         if _idle(context, vm, kept):
             yield from _down(context, vm, need, kept)
 
@@ -209,11 +209,6 @@ def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
     return context.config.demand.cost_of_short * short < idle
 
 
-def _kept(context: PlanningContext, vm: VmState) -> float:
-    """What an idle machine keeps: what a second needs soon, its everyday limit at least."""
-    return max(vm.spec.cpu_cores_min if vm.spec else 0.0, wanted_limit(_need(context, vm), context.config.cpu))
-
-
 def _down(context: PlanningContext, vm: VmState, need: VmNeed, kept: float) -> Iterator[Step]:
     after = max(kept, vm.cores_limit / context.config.guard.max_step)
     everyday = vm.spec is not None and after <= vm.spec.cpu_cores_min
@@ -229,7 +224,9 @@ def _down(context: PlanningContext, vm: VmState, need: VmNeed, kept: float) -> I
 def _why_down(vm: VmState, after: float) -> str:
     everyday = vm.spec is None or after <= vm.spec.cpu_cores_min
     to = "back to its limit" if everyday else f"{after:.2f} are enough for what may come"
-    return f"{vm.name} has been calm at {vm.cores_used:.2f} cores; {to}"
+    if vm.calm:
+        return f"{vm.name} has been calm at {vm.cores_used:.2f} cores; {to}"
+    return f"{vm.name} uses {vm.cores_used:.2f} cores, and keeping more would cost more than it may spare; {to}"
 
 
 def _step(context: PlanningContext, vm: VmState, action: SetCpuLimit | SetVcpus, grant: _Grant) -> Step:

@@ -183,11 +183,14 @@ def test_who_does_not_answer_and_who_has_a_double_gets_nothing_new(net: Net) -> 
         claim_address_of_s1(net)
         assert eventually(lambda: health(net)["s1"] == "frozen"), net.log()
         # That for a while nobody answered may still be told beside it.
-        told = lambda: [one.key for one in net.store.alarms.open() if one.kind == "duplicate"]  # noqa: E731
-        assert eventually(lambda: told() == [f"{VIP}/s1"]), net.log()
+        assert eventually(lambda: doubles(net) == [f"{VIP}/s1"]), net.log()
         assert eventually(lambda: visits(net, 10) == {"s2": 10}), net.log()
     # What a conflict was is not kept: the next test's controller looks anew.
     net.kill_controller()
+
+
+def doubles(net: Net) -> list[str]:
+    return [one.key for one in net.store.alarms.open() if one.kind == "duplicate"]
 
 
 def claim_address_of_s1(net: Net) -> None:
