@@ -90,9 +90,9 @@ class LearningSettings(Section):
 
     Margin and earliness are moved by `step` and `step_s` so that a share `broken_share` of promises is broken, within
     bounds: the margin by factors `margin_least` to `margin_most` (never below the forecast itself), the decision by up
-    to `earlier_most_s`. Above `fall_back_share` of broken promises that eased nothing a kind falls back to
-    advice. With `act = "earned"` a kind acts only after `earn_least` verdicts within `earn_over_s` whose gain is above
-    0 for certain, by replays of what was recorded where there are enough. They run while not all may act, for
+    to `earlier_most_s`. Above `fall_back_share` of promises made ahead that were broken and eased nothing a kind falls
+    back to advice. With `act = "earned"` a kind acts only after `earn_least` verdicts within `earn_over_s` whose gain
+    is above 0 for certain, by replays of what was recorded where there are enough. They run while not all may act, for
     `replay_s` at a time and with at most `replay_share` of one core; 0 turns them off.
     """
 

@@ -112,6 +112,7 @@ def _show(result: TrialResult, json: str | None) -> None:
     _explain_last()
     for part in whatif_lines(result, console.width):
         console.print(part, markup=False, highlight=False)
+    console.print(f"\nits recording: forepath web --settings {RUN_DIRECTORY}/forepath.toml", markup=False)
 
 
 def _explain_last() -> None:
@@ -124,4 +125,3 @@ def _explain_last() -> None:
         console.print(f"\n$ forepath explain --last --policy predictive --settings {RUN_DIRECTORY}/forepath.toml")
         console.print("\n".join(in_short(explain(record))), markup=False, highlight=False)
     store.close()
-    console.print(f"\nits recording: forepath web --settings {RUN_DIRECTORY}/forepath.toml", markup=False)

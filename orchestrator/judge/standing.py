@@ -124,14 +124,16 @@ def standing(
         if found.code is VerdictCode.UNKNOWN:
             continue
         short, late = found.enough is False, found.in_time is False
-        # What was decided when its need was there already says nothing of forecasts.
-        if found.in_time is not None or not found.needed:
+        # What was decided when its need was there already tells how reacting lags, nothing of forecasts: to be late and
+        # too small in each of its steps is still better than advice.
+        ahead = found.in_time is not None
+        if ahead or not found.needed:
             margin += rules.step * (short - rules.broken_share)
             margin = min(rules.margin_most, max(rules.margin_least, margin))
-        if found.in_time is not None:
+        if ahead:
             earlier_s += rules.step_s * (late - rules.broken_share)
             earlier_s = min(rules.earlier_most_s, max(0.0, earlier_s))
-        if found.code is not VerdictCode.UNNEEDED:
+        if ahead and found.code is not VerdictCode.UNNEEDED:
             # Too little, where no more was to be had, is still better than advice.
             lately.append(found.code is VerdictCode.BROKEN and not found.eased)
             broken = sum(lately) / len(lately)

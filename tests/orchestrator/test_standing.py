@@ -70,6 +70,8 @@ def test_a_kind_that_keeps_breaking_promises_falls_back_and_comes_back_by_anothe
     assert after([SHORT] * 6 + [KEPT] * 8).keeps
     assert after([UNNEEDED] * 20).keeps, "what nobody needed broke no promise"
     assert after([replace(SHORT, eased=True)] * 20).keeps, "too little is better than nothing"
+    lagging = after([replace(SHORT, in_time=None)] * 20)
+    assert lagging.keeps and lagging.margin == 1.0, "steps that reacting took too small say nothing of forecasts"
 
 
 @given(VERDICTS, st.booleans())
