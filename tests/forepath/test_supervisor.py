@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +158,8 @@ def supervised(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]
 
     def start(**how: Any) -> subprocess.Popen[bytes]:
         # Whoever runs the tests may ignore hangups (nohup), which children inherit.
-        heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
-        argv = [sys.executable, "-c", SUPERVISED, str(tmp_path)]
-        started.append(subprocess.Popen(argv, preexec_fn=heard, **how))
+        argv = ["env", "--default-signal=HUP", sys.executable, "-c", SUPERVISED, str(tmp_path)]
+        started.append(subprocess.Popen(argv, **how))
         wait_for(lambda: all(pids(tmp_path, name) for name in ("p_one", "p_two")))
         return started[-1]
 
