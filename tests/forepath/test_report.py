@@ -76,7 +76,7 @@ def test_it_is_told_in_lines_that_fit_a_terminal(forepath: Forepath, empty: Stor
 def test_a_kind_that_pays_and_one_that_breaks_its_promises_are_told(forepath: Forepath, empty: Store) -> None:
     for age in range(12):
         empty.journal.add_action(raised(600 - age, code=VerdictCode.KEPT, short_s=10.0, spared_s=9.0))
-        broken = raised(600 - age, code=VerdictCode.BROKEN, enough=False)
+        broken = raised(600 - age, code=VerdictCode.BROKEN, enough=False, in_time=True)
         empty.journal.add_action(replace(broken, kind="set_memory"))
     flat = " ".join(forepath("report").out.split())
     assert "standing of set_cpu_limit: net 108 shortage seconds spared (interval 108 to 108)" in flat
