@@ -98,6 +98,8 @@ class DatabaseSection(Section):
     keep_10s_hours: Annotated[float, Field(ge=0.25)] = 24.0
     keep_1min_days: Annotated[float, Field(ge=0.1)] = 30.0
     keep_forecasts_s: Annotated[float, Field(ge=60)] = 120.0
+    keep_past_forecasts_hours: Annotated[float, Field(ge=0)] = 48.0
+    keep_past_forecasts_mb: Annotated[float, Field(ge=0)] = 1000.0
     keep_scores_hours: Annotated[float, Field(ge=0.25)] = 24.0
     keep_journal_days: Annotated[float, Field(ge=1)] = 90.0
 
@@ -108,6 +110,8 @@ class DatabaseSection(Section):
             ten_seconds_s=self.keep_10s_hours * HOUR_S,
             minute_s=self.keep_1min_days * DAY_S,
             forecasts_s=self.keep_forecasts_s,
+            past_forecasts_s=self.keep_past_forecasts_hours * HOUR_S,
+            past_forecasts_bytes=self.keep_past_forecasts_mb * 1e6,
             scores_s=self.keep_scores_hours * HOUR_S,
             journal_s=self.keep_journal_days * DAY_S,
         )

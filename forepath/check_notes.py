@@ -117,14 +117,19 @@ def _seen(store: Store) -> Iterator[str]:
 
 
 def _room(settings: Settings, store: Store, now: float) -> Iterator[str]:
+    usage, policy = store.read_usage(now, settings.database.retention_policy()), settings.database
+    yield (
+        f"database: {usage.bytes / GB:.2f} GB; with what is to be kept, at the rate of the last minutes, in the end "
+        f"{usage.bytes_in_the_end / GB:.2f} GB, {usage.forecast_bytes / GB:.2f} GB of them forecasts"
+    )
     file = make_url(settings.database.url).database
     if store.engine.dialect.name != "sqlite" or not file:
         return
-    usage, policy = store.read_usage(now, settings.database.retention_policy()), settings.database
     more, free = usage.bytes_in_the_end - (usage.bytes - usage.free_bytes), shutil.disk_usage(Path(file).parent).free
     if more > free:
+        kept = ("keep_1s_hours", "keep_10s_hours", "keep_1min_days", "keep_past_forecasts_mb")
+        shorter = ", ".join(f"{name} ({getattr(policy, name):g})" for name in kept)
         yield (
             f"database: at the present rate it grows by {more / GB:.1f} GB, and {free / GB:.1f} GB are free beside "
-            f"{file}; shorten keep_1s_hours ({policy.keep_1s_hours:g}), keep_10s_hours ({policy.keep_10s_hours:g}) or "
-            f"keep_1min_days ({policy.keep_1min_days:g}), or name a larger disk"
+            f"{file}; lessen one of {shorter}, or name a larger disk"
         )

@@ -38,9 +38,9 @@ class LikelyPair:
 
 
 def issue(store: Store, now: float, kind: SubjectKind, tier: str) -> ForecastBatch | None:
-    """The newest issue about subjects of a kind in the tier "fast" or "slow"; None while there is none."""
+    """The newest issue about subjects of a kind in the tier "fast" or "slow"; None where there is none."""
     age_s = SLOW_MAX_AGE_S if tier == SLOW else FORECAST_MAX_AGE_S
-    return store.forecasts.batch(now, age_s, tier_of(kind, tier))
+    return store.forecasts.issue_at(now, age_s, tier_of(kind, tier))
 
 
 def subjects(store: Store, now: float, kind: SubjectKind, tier: str) -> list[SubjectForecast]:

@@ -130,7 +130,7 @@ def on_duty(store: Store, t: float) -> dict[str, LeaseHolder]:
 
 def overview(store: Store, t: float) -> dict[str, Any]:
     """The newest of each sort that the store holds of the moment `t`, as plain data."""
-    issued, pause = store.forecasts.batch(t, FORECAST_MAX_AGE_S), store.pauses.at(t)
+    issued, pause = store.forecasts.issue_at(t, FORECAST_MAX_AGE_S), store.pauses.at(t)
     return {
         "now": t,
         "paused": asdict(pause) if pause else None,

@@ -27,6 +27,8 @@ Seconds = float
 LLDP_EVERY_S = 2.0
 PROBE_EVERY_S = 2.0
 RESUBMIT_EVERY_S = 0.02
+# Questions drown in a short flood; a service that nobody answers for is silent for longer.
+SILENT_FOR_S = 10.0
 NOBODY_ANSWERS = Alert(
     "nobody_answers", "", "", "none of its destinations answers: all keep what they had; start one, or mend the probe"
 )
@@ -54,8 +56,8 @@ class Network:
         self.declared_revision = 0
         self._reservations = 0
         self._limiter = RateLimiter()
-        # As of a revision: alerts about virtual IPs of which nobody answers
-        self._silent: tuple[int, list[Alert]] = -1, []
+        # As of a revision: virtual IPs of which nobody answers, and since when
+        self._judged, self._silent = -1, dict[str, Seconds]()
 
     @property
     def revision(self) -> int:
@@ -80,23 +82,23 @@ class Network:
         self.topology.grow_older(now)
         self.held.expire(now)
         overfull = [OVERFULL] if self.services.pairs.overfull else []
-        effects = overfull + self._nobody_answers() + self.ask(now)
+        effects = overfull + self._nobody_answers(now) + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
             effects += [effect for address in self._unknown_addresses() for effect in self.arp.probe(address, now)]
         return effects
 
-    def _nobody_answers(self) -> list[Effect]:
-        """One alert for each virtual IP of which nobody answers, so that everyone stays."""
+    def _nobody_answers(self, now: Seconds) -> list[Effect]:
+        """One alert for each virtual IP of which nobody has answered for a while; everyone stays from the first on."""
         destinations = self.services.destinations
-        if destinations.revision != self._silent[0]:
+        if destinations.revision != self._judged:
             statuses: dict[str, set[HealthStatus]] = {}
             for word in destinations.words():
                 statuses.setdefault(word.virtual_ip, set()).add(word.health.status)
-            silent = [vip for vip, own in statuses.items() if HealthStatus.DOWN in own and HealthStatus.UP not in own]
-            self._silent = destinations.revision, [replace(NOBODY_ANSWERS, key=vip) for vip in silent]
-        return [*self._silent[1]]
+            silent = (vip for vip, own in statuses.items() if HealthStatus.DOWN in own and HealthStatus.UP not in own)
+            self._judged, self._silent = destinations.revision, {vip: self._silent.get(vip, now) for vip in silent}
+        return [replace(NOBODY_ANSWERS, key=vip) for vip, since in self._silent.items() if now - since >= SILENT_FOR_S]
 
     def ask(self, now: Seconds) -> list[Effect]:
         """Questions to destinations that are due, several times a second."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cpdb.engine import reported
 from cpdb.model import Seconds
+from cpdb.repository import insert_ignore
 from cpdb.schema import (
     PATTERN_TABLES,
     actions,
@@ -40,13 +41,14 @@ from cpdb.telemetry.retention import (
     RetentionPolicy,
     RetentionResult,
     bucket_end,
+    issue_size,
     roll_ups,
 )
 from cpdb.telemetry.rollup import built_through
 
 BATCHES_A_STEP = 50
 ROWS_A_STEP = 5_000
-THINNED = "loads_thinned_through"
+THINNED, FORECASTS_THINNED = "loads_thinned_through", "forecasts_thinned_through"
 # One averaged row a minute takes the place of a minute's rows. Link counters add up, the others are means.
 THIN = {
     "link_loads": """INSERT INTO link_loads (from_node, to_node, t, interval_s, bytes, packets, drops)
@@ -89,8 +91,9 @@ def steps(now: Seconds, policy: RetentionPolicy, widths: Mapping[str, int]) -> I
     yield ExpiryStep(fine, partial(_patterns, step_s=FINE_S, before=fine_t))
     yield ExpiryStep(coarse, partial(_patterns, step_s=COARSE_S, before=coarse_t))
     yield ExpiryStep("loads", lambda connection: _thin(connection, minute))
+    yield ExpiryStep("past forecasts", partial(_thin_forecasts, now=now, policy=policy))
     for column, before in (
-        (forecast_batches.c.issued_at, now - policy.forecasts_s),
+        (forecast_batches.c.issued_at, now - max(policy.forecasts_s, policy.past_forecasts_s)),
         (score_batches.c.scored_at, now - policy.scores_s),
         (scores.c.scored_at, now - policy.scores_s),
         (horizon_moves.c.t, now - policy.minute_s),
@@ -130,10 +133,7 @@ def _patterns(connection: Connection, step_s: int, before: Seconds) -> int:
 
 def _thin(connection: Connection, through: Seconds) -> int:
     """Replaces the oldest minute of second by second loads by one row for each machine and link."""
-    mark = progress.c.name == THINNED
-    # Takes the mark first, so that two processes do not thin the same minute.
-    connection.execute(update(progress).where(mark).values(value=progress.c.value))
-    since = connection.execute(select(progress.c.value).where(mark)).scalar_one()
+    since = _taken(connection, THINNED)
     firsts = [
         connection.execute(text(f"SELECT min(t) FROM {name} WHERE t > :since"), {"since": since}).scalar()
         for name in THIN
@@ -148,7 +148,33 @@ def _thin(connection: Connection, through: Seconds) -> int:
         connection.execute(text(statement), times)
         old = text(f"DELETE FROM {name} WHERE t > :since AND t <= :t AND id <= :last")
         gone += connection.execute(old, times | {"last": last}).rowcount
-    connection.execute(update(progress).where(mark).values(value=t))
+    connection.execute(update(progress).where(progress.c.name == THINNED).values(value=t))
+    return max(gone, 1)
+
+
+def _taken(connection: Connection, name: str) -> float:
+    """A mark, taken before it is read, so that two processes do not thin the same minute."""
+    insert_ignore(connection, progress, [{"name": name, "value": 0.0}])
+    mark = progress.c.name == name
+    connection.execute(update(progress).where(mark).values(value=progress.c.value))
+    return float(connection.execute(select(progress.c.value).where(mark)).scalar_one())
+
+
+def _thin_forecasts(connection: Connection, now: Seconds, policy: RetentionPolicy) -> int:
+    """Keeps the last issue of each tier of the oldest minute with all its issues; the oldest go where all is full."""
+    at, since = forecast_batches.c, _taken(connection, FORECASTS_THINNED)
+    oldest = connection.execute(select(func.min(at.issued_at)).where(at.issued_at > since)).scalar()
+    end = None if oldest is None else bucket_end(oldest, COARSE_S)
+    if end is None or end > now - policy.forecasts_s:
+        return 0
+    minute = (at.issued_at > end - COARSE_S) & (at.issued_at <= end)
+    last = select(func.max(at.id)).where(minute).group_by(at.tier)
+    gone = connection.execute(delete(forecast_batches).where(minute, at.id.not_in(last))).rowcount
+    newer = func.sum(issue_size()).over(order_by=(at.issued_at.desc(), at.id.desc()))
+    sizes = select(at.id, newer.label("bytes")).where(at.issued_at <= end).subquery()
+    beyond = select(sizes.c.id).where(sizes.c.bytes > policy.past_forecasts_bytes)
+    gone += connection.execute(delete(forecast_batches).where(at.id.in_(beyond))).rowcount
+    connection.execute(update(progress).where(progress.c.name == FORECASTS_THINNED).values(value=end))
     return max(gone, 1)
 
 

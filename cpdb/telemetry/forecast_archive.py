@@ -30,6 +30,7 @@ from cpdb.refusals import refusals_of
 from cpdb.repository import Condition, Repository, codec_of, insert_ignore, transaction
 from cpdb.schema import forecast_batches, horizon_moves, memories, nodes, rosters, score_batches, scores, virtual_ips
 from cpdb.telemetry.names import Names
+from cpdb.telemetry.retention import COARSE_S
 
 MOST_LISTS = 12
 KINDS = {kind.value: kind for kind in SubjectKind}
@@ -161,10 +162,24 @@ class ForecastArchive:
         """The newest issue of this tier that is not older than `max_age_s` and not from the future of `now`."""
         return next((batch for _, batch in self._newest(now, max_age_s, tier)), None)
 
+    def issue_at(self, t: Seconds, max_age_s: Seconds, tier: str = FAST) -> ForecastBatch | None:
+        """As `batch`; of a moment around which not all issues were kept, the last kept one before it."""
+        return next((batch for _, batch in self._kept(t, max_age_s, tier)), None)
+
     def _newest(self, now: Seconds, max_age_s: Seconds, tier: str) -> list[tuple[int, ForecastBatch]]:
         at = forecast_batches.c
         recent = (at.issued_at <= now) & (at.issued_at >= now - max_age_s) & (at.tier == tier)
         return self._forecasts.read(recent, order_by=[at.issued_at.desc(), at.id.desc()], limit=1)
+
+    def _kept(self, t: Seconds, max_age_s: Seconds, tier: str) -> list[tuple[int, ForecastBatch]]:
+        if found := self._newest(t, max_age_s, tier):
+            return found
+        at, far_s = forecast_batches.c, COARSE_S + max_age_s
+        later = (at.issued_at > t) & (at.issued_at <= t + far_s) & (at.tier == tier)
+        with transaction(self._engine, "reading forecasts") as connection:
+            went_on = connection.execute(select(at.id).where(later).limit(1)).first()
+        # Where nothing came after it, nothing was thinned out: nobody forecast any more.
+        return self._newest(t, far_s, tier) if went_on else []
 
     def add_forecasts(self, rows: Sequence[Forecast]) -> None:
         """Appends forecasts of pairs; those of one moment become one issue of the fast tier."""
@@ -172,8 +187,8 @@ class ForecastArchive:
             self.add_batch(batch)
 
     def latest(self, now: Seconds, max_age_s: Seconds) -> list[Forecast]:
-        """The pairs' forecasts in the newest issue not older than `max_age_s` and not from the future of `now`."""
-        return [row for number, batch in self._newest(now, max_age_s, FAST) for row in forecasts_of(batch, number)]
+        """The pairs' forecasts in the issue that `issue_at` gives of the fast tier."""
+        return [row for number, batch in self._kept(now, max_age_s, FAST) for row in forecasts_of(batch, number)]
 
     def issued_between(self, since: Seconds, until: Seconds) -> list[Forecast]:
         """Forecasts of pairs with since < issued_at <= until, oldest first."""

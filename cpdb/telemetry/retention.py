@@ -1,15 +1,17 @@
 """How long what is remembered: decides which small steps are due. Deciding only; the steps are taken elsewhere."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from math import ceil
 
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, func, select, text
 
 from cpdb.engine import reported
 from cpdb.model import Seconds
-from cpdb.schema import PATTERN_TABLES, batches, pending
+from cpdb.schema import PATTERN_TABLES, batches, forecast_batches, pending
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -23,12 +25,17 @@ BATCHES_A_STEP = 128
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long each kind of memory lasts, in seconds."""
+    """How long each kind of memory lasts, in seconds.
+
+    Of forecasts older than `forecasts_s` one issue a minute of each tier is kept, and at most so many bytes of them.
+    """
 
     second_s: Seconds = HOUR_S
     ten_seconds_s: Seconds = DAY_S
     minute_s: Seconds = 30 * DAY_S
     forecasts_s: Seconds = 120.0
+    past_forecasts_s: Seconds = 2 * DAY_S
+    past_forecasts_bytes: float = 1e9
     scores_s: Seconds = DAY_S
     journal_s: Seconds = 90 * DAY_S
 
@@ -111,7 +118,10 @@ class TierUsage:
 
 @dataclass(frozen=True, slots=True)
 class StorageUsage:
-    """Bytes on disk now (`free_bytes` of them unused), a row's bytes, and both as they will be at this rate."""
+    """Bytes on disk now (`free_bytes` of them unused), a row's bytes, and both as they will be at this rate.
+
+    `forecast_bytes` are those of forecasts in `bytes_in_the_end`.
+    """
 
     engine: str
     bytes: int
@@ -122,6 +132,7 @@ class StorageUsage:
     tiers: tuple[TierUsage, ...]
     bytes_after_a_day: float
     bytes_in_the_end: float
+    forecast_bytes: float
 
 
 def read_usage(engine: Engine, now: Seconds, policy: RetentionPolicy) -> StorageUsage:
@@ -131,13 +142,19 @@ def read_usage(engine: Engine, now: Seconds, policy: RetentionPolicy) -> Storage
         tiers = (_seconds(connection, now, policy), *(_tier(connection, step, policy) for step in (FINE_S, COARSE_S)))
         rows_per_s, row_bytes = tiers[0].rows_per_step, _bytes_per_row(connection, now)
         waiting = connection.execute(select(func.count()).select_from(pending)).scalar() or 0
+        dense, minute = _forecast_bytes(connection, now, policy)
     rolled = ROW_BYTES[engine.dialect.name]
 
     def after(seconds: float) -> float:
         # Before the first roll-up: at least whoever speaks in a second speaks in ten.
         kept = [min(seconds, tier.keep_s) / tier.step_s * (tier.rows_per_step or rows_per_s) for tier in tiers]
-        return kept[0] * row_bytes + sum(kept[1:]) * rolled
+        return kept[0] * row_bytes + sum(kept[1:]) * rolled + foreseen(seconds)
 
+    def foreseen(seconds: float) -> float:
+        past = min(seconds, policy.past_forecasts_s) / COARSE_S * minute
+        return dense + min(past, policy.past_forecasts_bytes)
+
+    longest_s = max(policy.past_forecasts_s, *(tier.keep_s for tier in tiers))
     return StorageUsage(
         engine.dialect.name,
         size,
@@ -147,8 +164,25 @@ def read_usage(engine: Engine, now: Seconds, policy: RetentionPolicy) -> Storage
         row_bytes,
         tiers,
         after(DAY_S),
-        after(max(tier.keep_s for tier in tiers)),
+        after(longest_s),
+        foreseen(longest_s),
     )
+
+
+def issue_size() -> ColumnElement[int]:
+    """Bytes of one issue of forecasts."""
+    at = forecast_batches.c
+    parts = (at.chosen, at.quantiles, at.activity, at.horizon_s, at.doubts)
+    return reduce(operator.add, map(func.length, parts))
+
+
+def _forecast_bytes(connection: Connection, now: Seconds, policy: RetentionPolicy) -> tuple[float, float]:
+    """Of the issues that are all kept, in sum; and of one issue of each tier."""
+    at, size = forecast_batches.c, issue_size()
+    recent = (at.issued_at > now - max(policy.forecasts_s, RECENT_S)) & (at.issued_at <= now)
+    means = connection.execute(select(func.avg(size)).where(recent).group_by(at.tier)).scalars()
+    kept = at.issued_at.between(now - policy.forecasts_s, now)
+    return float(connection.execute(select(func.sum(size)).where(kept)).scalar() or 0), float(sum(means))
 
 
 def _size(connection: Connection) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def status(settings: SettingsOption = None, json: JsonOption = None) -> None:
         "rows coming in": f"{found.rows_per_s:,.0f} a second, {found.bytes_per_row:.1f} bytes each",
         "waiting for roll-up": f"{found.waiting_batches} batches",
         "after a day like this": _size(found.bytes_after_a_day),
-        "in the end": _size(found.bytes_in_the_end),
+        "in the end": f"{_size(found.bytes_in_the_end)}, {_size(found.forecast_bytes)} of it forecasts",
     }
     for name, value in lines.items():
         console.print(f"{name:<22}{value}")

@@ -43,7 +43,7 @@ class MeasuredRates:
 def said_errors(store: Store, now: float, tier: str) -> list[dict[str, Any]]:
     """Errors of mean rates of pairs, by horizon; empty where no issue or not every second is held any more."""
     wanted = tier_of(SubjectKind.PAIR, tier)
-    found = (store.forecasts.batch(now - age_s, ISSUE_AGE_S, wanted) for age_s in ISSUE_AGES_S)
+    found = (store.forecasts.issue_at(now - age_s, ISSUE_AGE_S, wanted) for age_s in ISSUE_AGES_S)
     issues = [
         one for one in {one.issued_at: one for one in found if one}.values() if Quantity.BYTES_MEAN in one.quantities
     ]

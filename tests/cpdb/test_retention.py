@@ -198,7 +198,8 @@ def test_each_tier_lasts_its_time(store: Store) -> None:
 
 def test_each_record_lasts_its_time(store: Store) -> None:
     """Of two of each, the one that is younger than its time by a minute stays."""
-    policy = RetentionPolicy(second_s=2000, minute_s=9000, forecasts_s=300, scores_s=4000, journal_s=20_000)
+    ages = {"forecasts_s": 300, "past_forecasts_s": 0, "scores_s": 4000, "journal_s": 20_000}
+    policy = RetentionPolicy(second_s=2000, minute_s=9000, **ages)
     pair, now = Pair("c1", SHOP), T0 + 100_000
     subject = Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip)
     for more_s in (60, -60):
@@ -235,6 +236,45 @@ def test_each_record_lasts_its_time(store: Store) -> None:
         left = {name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar() for name in tables}
     assert set(left.values()) == {1}, left
     assert [move.t for move in store.forecasts.moves(0.0)] == [now - 9000 + 60]
+
+
+def foresee(store: Store, through: float, seconds: int) -> None:
+    """Issues of one pair, each second until then."""
+    for age_s in reversed(range(seconds)):
+        said = Forecast(Pair("c1", SHOP), through - age_s, 5, Quantity.BYTES_PEAK, "naive", {0.5: 1.0})
+        store.forecasts.add_forecasts([said])
+
+
+def test_of_past_forecasts_one_a_minute_is_kept_and_found(store: Store) -> None:
+    now = T0 + 600
+    foresee(store, now, 600)
+    retain(store, now)
+    kept = [one.issued_at for one in store.forecasts.issued_between(0.0, now)]
+    assert [t for t in kept if t <= now - 120] == [T0 + 60 * n for n in range(1, 9)]
+    assert [t for t in kept if t > now - 120] == [now - n for n in reversed(range(120))]
+    # A moment of the past is told what was said in the minute before; the present, and who plans, nothing so old.
+    for t, said in ((T0 + 119.0, T0 + 60), (T0 + 120.0, T0 + 120), (now - 0.5, now - 1), (now + 31, None)):
+        issue = store.forecasts.issue_at(t, 30.0)
+        assert (issue.issued_at if issue else None) == said, t
+        assert {one.issued_at for one in store.forecasts.latest(t, 30.0)} == ({said} - {None}), t
+    assert store.forecasts.batch(T0 + 119.0, 30.0) is None
+    retain(store, now)
+    assert len(store.forecasts.issued_between(0.0, now)) == len(kept)
+
+
+def test_past_forecasts_are_bounded_in_time_and_in_bytes(store: Store) -> None:
+    now = T0 + 3600
+    foresee(store, T0 + 600, 600)
+    size = store.read_usage(T0 + 601, POLICY).forecast_bytes
+    assert size > 0
+    retain(store, T0 + 800, replace(POLICY, past_forecasts_bytes=0.01 * size / 120))
+    assert store.forecasts.issued_between(0.0, now) == []
+    foresee(store, now, 600)
+    retain(store, now + 200)
+    kept = [one.issued_at for one in store.forecasts.issued_between(0.0, now)]
+    assert kept == [now - 60 * n for n in reversed(range(10))]
+    retain(store, now + 200, replace(POLICY, past_forecasts_s=500.0))
+    assert [one.issued_at for one in store.forecasts.issued_between(0.0, now)] == kept[-6:]
 
 
 def test_what_waits_is_never_forgotten(store: Store) -> None:

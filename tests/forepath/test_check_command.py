@@ -240,6 +240,7 @@ def test_a_disk_that_is_too_small_for_what_is_to_be_kept_is_noted(
     rows = [Communication(f"10.{n}.0.1", "10.9.0.1", None, now - 1, 1.0, 10, 1, 1) for n in range(50)]
     empty.facts.add_communications(rows)
     assert not any("it grows by" in line for line in notes(forepath))
+    assert any("in the end" in line and "of them forecasts" in line for line in notes(forepath))
     file = tmp_path / "forepath.toml"
     for_ever = "keep_1s_hours = 1e12"
     file.write_text(file.read_text().replace("[database]", f"[database]\n{for_ever}"))

@@ -9,6 +9,7 @@ from simulated import HOSTS, VIP, World, address, ip, mac
 from test_health import asked, behind, status, weights
 
 from cpdb import HealthStatus, MachineReport
+from ryu_apps.network import SILENT_FOR_S
 from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.services.health import FLAPS_S, Health, ProbeTarget
 
@@ -119,12 +120,22 @@ def test_all_down_keep_what_they_had_and_it_is_said() -> None:
     assert weights(world) == [0, 100]
     live(world, 5.0, but("s1", "s2"))
     assert (status(world), weights(world)) == ({"s1": "down", "s2": "down"}, [100, 100])
+    assert world.alarms.counts["nobody_answers"] == 0
+    live(world, 2 * SILENT_FOR_S, but("s1", "s2"))
     assert world.alarms.counts["nobody_answers"] > 0
     before = world.alarms.counts["nobody_answers"]
     live(world, 5.0, everyone)
     told = world.alarms.counts["nobody_answers"]
     live(world, 5.0, everyone)
     assert world.alarms.counts["nobody_answers"] == told and told - before <= 5
+
+
+def test_short_silences_are_no_alarm() -> None:
+    world = begun()
+    for _ in range(4):
+        live(world, 0.6 * SILENT_FOR_S, but("s1", "s2"))
+        live(world, 2 * SILENT_FOR_S, everyone)
+    assert world.alarms.counts["nobody_answers"] == 0 and set(status(world).values()) == {"up"}
 
 
 def test_a_flapping_one_comes_back_ever_later() -> None:
