@@ -128,7 +128,7 @@ class SwitchApp(RyuApp):
                 datapath.refuse_twin()
                 return
             self._leave(datapath.id, now)
-            wire = self.wires[datapath.id] = Wire(datapath)
+            wire = self.wires[datapath.id] = Wire(datapath, self.settings.first_table)
             # First: kept counters must be there before the switch can say that an entry is gone.
             self.collector.switch_up(wire, now)
             self.joined(datapath, wire, now)

@@ -14,7 +14,7 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, spawn
 from ryu_apps.network import Network
-from ryu_apps.openflow import decode_match
+from ryu_apps.openflow import decode_entries, decode_match
 from ryu_apps.pacing import Pacing
 from ryu_apps.paths.routing import RouteTiming
 from ryu_apps.rules import (
@@ -37,12 +37,15 @@ from ryu_apps.switch.wire import Wire
 from ryu_apps.switches import Switches
 from ryu_apps.telemetry.attribution import PairAttribution
 from ryu_apps.telemetry.collector import Collector, FlowFilter
+from ryu_apps.telemetry.foreign import ForeignRules, Front
 from ryu_apps.telemetry.sflow import Sampling, bound, receive
 
 Seconds = float
 
 # Where the match begins in a message about a removed flow entry; OpenFlow 1.3.5, 7.4.2
 _REMOVED_MATCH_AT = 48
+# Where the body begins in a multipart reply; 7.3.5
+_BODY_AT = 16
 
 TICK_S, ASK_EVERY_S = 0.5, 0.05
 # Bits of a cookie that tell an accounting entry: kinds PAIR and PAIR_SYN differ in the lowest kind bit.
@@ -71,6 +74,7 @@ class Controller(SwitchApp):
         self.switches = Switches(self.network, settings.first_meter)
         self.attribution = PairAttribution(self.network, frozenset(sflow.agents) if sflow.listen else frozenset())
         self.collector = Collector(self.attribution, self.writer, settings.poll_s, _ACCOUNTS)
+        self.foreign = ForeignRules()
         self.sampling = Sampling(sflow.by_address())
         self.status = Status(self.network, self.switches)
         self.alarms = self.status.alarms
@@ -102,6 +106,8 @@ class Controller(SwitchApp):
         if self.switches.declared:
             self.writer.offer(self.status.news(now))
             self.status.ask_counts(self.wires, now)
+            self.foreign.front = Front(self.settings.first_table, tuple(sorted(self.network.services.virtual_ips)))
+            self.foreign.ask(self.wires, now)
 
     def watch(self, now: Seconds) -> None:
         """Once a second: sampled rows, and what the counters are worth."""
@@ -172,8 +178,14 @@ class Controller(SwitchApp):
     @handles(_READS, MAIN_DISPATCHER)
     def on_read(self, event: Any) -> None:
         """A part of what a switch holds, when that was the question."""
-        now = time.time()
-        if self.switches.read(event.msg, event.msg.datapath.id, now):
+        now, message, dpid = time.time(), event.msg, event.msg.datapath.id
+        if self.foreign.is_asked(dpid, message.xid):
+            more = bool(message.flags & ofproto.OFPMPF_REPLY_MORE)
+            found = self.foreign.take(dpid, message.xid, decode_entries(bytes(message.buf[_BODY_AT:])), more)
+            if found is not None:
+                alerts = self.foreign.judge(dpid, self.attribution.name_of(dpid), found, now)
+                self._carry_out(alerts, now)
+        elif self.switches.read(message, dpid, now):
             self._carry_out((), now)
 
     @handles(ofp_event.EventOFPAggregateStatsReply, MAIN_DISPATCHER)
@@ -196,7 +208,8 @@ class Controller(SwitchApp):
             entry = (message.cookie, message.packet_count, message.byte_count, age_s)
             self.collector.accounts.removed(dpid, entry, now)
             match = decode_match(message.buf, _REMOVED_MATCH_AT)
-            if self.switches.lost(dpid, RuleKey(message.table_id, message.priority, match)):
+            key = RuleKey(message.table_id - self.settings.first_table, message.priority, match)
+            if self.switches.lost(dpid, key):
                 self._carry_out((), now)
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:

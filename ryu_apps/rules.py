@@ -188,6 +188,7 @@ class LearnConnection:
     mac: str
     number: int
     idle_s: int
+    table: int = Table.AFFINITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ class LearnSource:
     """The switch itself writes down that it has met this (source, destination address), for `hold_s`."""
 
     hold_s: int
+    table: int = Table.MEET
 
 
 Action = (

@@ -10,13 +10,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from cpdb import FILE_VARIABLE, Address, DatabaseSection, MetricsSection, Section, SettingsError, read_settings
+from ryu_apps.tables import TABLES
 
 GROUP = "forepath"
+LAST_TABLE = 254
 EXAMPLE_AGENTS = "agents = { leaf1 = '10.0.0.2' }"
 # Where the settings of Ryu's own file went, whose group [forepath] names nothing but the settings file by now.
 MOVED = {
@@ -117,7 +119,23 @@ class SflowSection(Section):
         return {str(ip_address(address.strip())): name for name, address in self.agents.items()}
 
 
-class ControllerSection(Section):
+class JoiningSection(Section):
+    """How forepath fits in with what a network already has: its tables are `first_table` and the `TABLES - 1` next."""
+
+    first_table: int = 0
+
+    @field_validator("first_table")
+    @classmethod
+    def _in_switch(cls, first: int) -> int:
+        if not 0 <= first <= LAST_TABLE + 1 - TABLES:
+            raise ValueError(
+                f"forepath needs {TABLES} tables from there on, and OpenFlow has 0 to {LAST_TABLE}: "
+                f"0 to {LAST_TABLE + 1 - TABLES}"
+            )
+        return first
+
+
+class ControllerSection(JoiningSection):
     """Where switches connect, and how often they and the database are asked. `first_meter` on, meters are ours.
 
     Of broadcast and multicast a port with hosts may send `group_mbit_per_s`; 0 is no limit.

@@ -5,12 +5,14 @@ The door. Nothing in here knows the controller framework, waits, or reads a cloc
 """
 
 from ryu_apps.openflow.actions import decode_actions, encode_actions
-from ryu_apps.openflow.fields import decode_match, encode_match
+from ryu_apps.openflow.fields import decode_match, describe_match, encode_match, mac_bytes, read_match
 from ryu_apps.openflow.guard import Head, Inbox, OpenReplies, Phase, check, plain_hello, read_head
 from ryu_apps.openflow.messages import (
     ALL_TABLES,
     EntryFilter,
     MultipartKind,
+    WireEntry,
+    decode_entries,
     decode_groups,
     decode_meters,
     decode_rules,
@@ -53,8 +55,10 @@ __all__ = [
     "PortColumns",
     "QueueColumns",
     "StatisticsColumns",
+    "WireEntry",
     "check",
     "decode_actions",
+    "decode_entries",
     "decode_flow_stats",
     "decode_group_stats",
     "decode_groups",
@@ -64,6 +68,7 @@ __all__ = [
     "decode_port_stats",
     "decode_queue_stats",
     "decode_rules",
+    "describe_match",
     "encode_actions",
     "encode_barrier",
     "encode_change",
@@ -72,8 +77,10 @@ __all__ = [
     "encode_request",
     "encode_resubmit",
     "has_failover",
+    "mac_bytes",
     "match_fields",
     "max_meters",
     "plain_hello",
     "read_head",
+    "read_match",
 ]

@@ -54,7 +54,6 @@ from ryu_apps.rules import (
     PushLabel,
     ResubmitTable,
     SetField,
-    Table,
     ToGroup,
     virtual_mac,
 )
@@ -71,7 +70,8 @@ _GOTO_TABLE, _APPLY_ACTIONS, _METER = 1, 4, 6
 _VLAN_ETHERTYPE = 0x8100
 _PORT_IN, _WHOLE_PACKET, _MAX_PART = 0xFFFFFFF8, 0xFFFF, 0xFFE5
 _NICIRA = 0x2320
-_REG_MOVE, _REG_LOAD, _MULTIPATH, _RESUBMIT_TABLE, _LEARN2 = 6, 7, 10, 14, 45
+_REG_MOVE, _REG_LOAD, _MULTIPATH, _RESUBMIT_TABLE, _CONNTRACK, _LEARN2 = 6, 7, 10, 14, 35, 45
+_NO_TABLE, _CONNTRACK_TABLE_AT = 0xFF, 18
 _IN_PORT_16 = 0xFFF8
 # Hash of addresses, protocol and ports, the same in both directions (ovs-actions(7): symmetric_l3l4+udp)
 _HASH_FIELDS, _HASH_BASIS, _MODULO = 3, 0xF0EA, 0
@@ -229,7 +229,7 @@ def _encode_learn_connection(action: LearnConnection) -> bytes:
     size += -size % 8
     head = _LEARN_ACTION.pack(
         _EXPERIMENTER, size, _NICIRA, _LEARN2, action.idle_s, 0, _LEARN_PRIORITY[action.protocol],
-        LEARNED << OWNER_SHIFT | action.number, _DELETE_LEARNED, Table.AFFINITY,
+        LEARNED << OWNER_SHIFT | action.number, _DELETE_LEARNED, action.table,
         FIN_IDLE_S if action.protocol == PROTO_TCP else 0, 0, 2 * MAX_CONNECTIONS,
     )  # fmt: skip
     return (head + there).ljust(size, b"\0") + (head + back).ljust(size, b"\0")
@@ -239,8 +239,9 @@ def _encode_learn_source(action: LearnSource) -> bytes:
     size = _LEARN_ACTION.size + len(_MET_SPECS)
     size += -size % 8
     head = _LEARN_ACTION.pack(
-        _EXPERIMENTER, size, _NICIRA, _LEARN2, 0, action.hold_s, 1, LEARNED << OWNER_SHIFT, 0, Table.MEET, 0, 0, MAX_MET
-    )
+        _EXPERIMENTER, size, _NICIRA, _LEARN2, 0, action.hold_s, 1, LEARNED << OWNER_SHIFT, 0, action.table, 0, 0,
+        MAX_MET,
+    )  # fmt: skip
     return (head + _MET_SPECS).ljust(size, b"\0")
 
 
@@ -336,6 +337,9 @@ def _decode_nicira(data: bytes) -> Iterator[Action]:
         return
     if subtype == _RESUBMIT_TABLE:
         yield ResubmitTable(_RESUBMIT_ACTION.unpack_from(data)[5])
+    elif subtype == _CONNTRACK and data[_CONNTRACK_TABLE_AT] != _NO_TABLE:
+        # Nobody's but others': they go on in that table.
+        yield ResubmitTable(data[_CONNTRACK_TABLE_AT])
     elif subtype == _MULTIPATH:
         yield PickBucket(_MULTIPATH_ACTION.unpack_from(data)[7] + 1)
     elif subtype == _REG_LOAD:
@@ -348,15 +352,15 @@ def _decode_nicira(data: bytes) -> Iterator[Action]:
 
 def _decode_learn(data: bytes) -> Iterator[Action]:
     _, _, _, _, idle_s, hard_s, _, cookie, _, table, *_ = _LEARN_ACTION.unpack_from(data)
-    if table == Table.MEET:
-        yield LearnSource(hard_s)
-        return
     equal, written = _read_specs(data, _LEARN_ACTION.size)
+    if not written:
+        yield LearnSource(hard_s, table)
     # The entry for answers says nothing more.
-    if "eth_dst" in written:
+    elif "eth_dst" in written:
         protocol = int.from_bytes(equal.get("ip_proto", b""))
         virtual_ip, address = inet_ntoa(equal["ipv4_dst"]), inet_ntoa(written["ipv4_dst"])
-        yield LearnConnection(protocol, virtual_ip, address, mac_text(written["eth_dst"]), cookie & NUMBER_MASK, idle_s)
+        to = mac_text(written["eth_dst"])
+        yield LearnConnection(protocol, virtual_ip, address, to, cookie & NUMBER_MASK, idle_s, table)
 
 
 class _Constants(NamedTuple):

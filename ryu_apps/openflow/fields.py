@@ -187,6 +187,26 @@ def encode_match(match: Match) -> bytes:
     return _TYPE_LENGTH.pack(_MATCH_OXM, size) + body + bytes(-size % 8)
 
 
+def read_match(match: bytes) -> Iterator[WireField]:
+    """The fields of a sound match, in order."""
+    here, end = 4, _TYPE_LENGTH.unpack_from(match)[1]
+    while here < end:
+        field = read_field(match, here)
+        yield field
+        here = field.end
+
+
+def describe_match(match: bytes) -> str:
+    """A sound match of anybody for people: names and values, numbers for fields that no rule of ours has."""
+    parts = []
+    for field in read_match(match):
+        kind = field.type
+        text = field.value.hex() if kind is None else str(kind.from_bytes(field.value))
+        mask = "" if field.mask is None else f"/{field.mask.hex() if kind is None else kind.from_bytes(field.mask)}"
+        parts.append(f"{f'field {field.code}' if kind is None else kind.name}={text}{mask}")
+    return ", ".join(parts) or "any packet"
+
+
 def decode_match(data: bytes, at: int = 0) -> Match:
     """The sound match (`walk_match` accepts it) at `at`; fields that no rule of ours has are left out."""
     _, length = _TYPE_LENGTH.unpack_from(data, at)

@@ -37,6 +37,7 @@ from ryu_apps.rules import (
     Kind,
     Match,
     Meter,
+    ResubmitTable,
     Rule,
     SwitchGroup,
     kind_of,
@@ -212,6 +213,33 @@ def decode_rules(body: bytes, now: Seconds) -> Iterator[Rule]:
         lease = now + hard_s - (age_s + age_ns / 1e9) if hard_s else None
         match = decode_match(body, match_at)
         yield Rule(table, priority, match, does.actions, does.goto, does.meter, cookie, lease)
+        at += length
+
+
+class WireEntry(NamedTuple):
+    """Anybody's flow entry: the bytes that it counted, its match as it was sent, and the tables it leads to."""
+
+    table: int
+    priority: int
+    cookie: int
+    age_s: Seconds
+    size: int
+    match: bytes
+    leads_to: frozenset[int]
+
+
+def decode_entries(body: bytes) -> Iterator[WireEntry]:
+    """The entries of a flow statistics reply, whoever made them. 7.3.5.2."""
+    at = 0
+    while at < len(body):
+        length, table, age_s, age_ns, priority, _, _, cookie, _, counted = _FLOW_ENTRY.unpack_from(body, at)
+        match_at = at + _FLOW_ENTRY.size
+        after = match_at + padded(int.from_bytes(body[match_at + 2 : match_at + 4]))
+        does = decode_instructions(body, after, at + length)
+        leads_to = {one.table for one in does.actions if isinstance(one, ResubmitTable)}
+        leads_to |= set() if does.goto is None else {does.goto}
+        match = body[match_at:after]
+        yield WireEntry(table, priority, cookie, age_s + age_ns / 1e9, counted, match, frozenset(leads_to))
         at += length
 
 

@@ -18,6 +18,7 @@ from ryu_apps.openflow import (
     encode_request,
     encode_resubmit,
 )
+from ryu_apps.tables import as_sent
 
 Seconds = float
 
@@ -61,10 +62,14 @@ class _Number:
 
 
 class Wire:
-    """A queue and a green thread of its own that drains it. `requests` knows what was sent besides changes."""
+    """A queue and a green thread of its own that drains it. `requests` knows what was sent besides changes.
 
-    def __init__(self, datapath: Any, max_bytes: int = _MAX_BYTES) -> None:
+    Tables are told by our own numbers; on the switch they begin at `first_table`.
+    """
+
+    def __init__(self, datapath: Any, first_table: int = 0, max_bytes: int = _MAX_BYTES) -> None:
         self.dpid: int = datapath.id
+        self.first_table = first_table
         self.requests = SentRequests()
         self.datapath = datapath
         self._queue = unbounded_queue()
@@ -105,7 +110,8 @@ class Wire:
     def changes(self, changes: Sequence[Change], now: Seconds) -> list[int]:
         """Sends changes in one piece and in this order; returns their transaction numbers."""
         numbers = [self._next_xid() for _ in changes]
-        self._put(b"".join([encode_change(change, now, xid) for change, xid in zip(changes, numbers, strict=True)]))
+        sent = [as_sent(change, self.first_table) for change in changes]
+        self._put(b"".join([encode_change(change, now, xid) for change, xid in zip(sent, numbers, strict=True)]))
         return numbers
 
     def barrier(self) -> int:
@@ -126,6 +132,8 @@ class Wire:
     def request(self, kind: MultipartKind, flows: EntryFilter = EntryFilter()) -> int:
         """Asks for everything of a kind; of flow entries for those that pass the filter."""
         xid = self._next_xid()
+        if flows.table != ALL_TABLES:
+            flows = flows._replace(table=flows.table + self.first_table)
         return self._send(xid, encode_request(kind, xid, flows), _REQUESTS[kind])
 
     def ask_rules(self, cookie: int = 0, mask: int = 0, table: int = ALL_TABLES) -> int:

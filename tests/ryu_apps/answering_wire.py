@@ -18,6 +18,7 @@ class Wire:
     dpid: int
     refuse: Callable[[Change], str | None] = lambda _change: None
     number: int = 0
+    first_table: int = 0
     errors: list[tuple[int, str]] = field(default_factory=list)
     barriers: list[int] = field(default_factory=list)
     requests: SentRequests = field(default_factory=SentRequests)

@@ -33,6 +33,7 @@ class Wire:
     sent: list[Change] = field(default_factory=list)
     errors: list[SwitchError] = field(default_factory=list)
     number: int = 0
+    first_table: int = 0
 
     def changes(self, changes: list[Change], now: float) -> list[int]:
         return [self._change(one, now) for one in changes]
