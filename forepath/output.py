@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -110,12 +110,49 @@ def table(
 
 def on_one_line(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int, width: int) -> list[list[str]]:
     """The rows with one column cut, so that each takes one line of a table that is `width` characters wide."""
-    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
-    room = max(12, width - sum(widths) + widths[column] - 3 * (len(columns) - 1))
+    room = max(12, width - _needed(columns, rows) + max(len(row[column]) for row in (columns, *rows)))
     return [
         [f"{cell[: room - 1].rstrip()}…" if at == column and len(cell) > room else cell for at, cell in enumerate(row)]
         for row in rows
     ]
+
+
+WideOption = Annotated[bool, typer.Option("--wide", help="All columns and whole texts, however long the lines")]
+GAP = 3
+
+
+class TableLayout(NamedTuple):
+    """Which columns hold text, and which go first where the terminal is narrow; `wide`: none, and nothing is cut."""
+
+    texts: tuple[str, ...]
+    spare: tuple[str, ...] = ()
+    wide: bool = False
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], layout: TableLayout) -> None:
+    """Prints a table with one line a row; what does not fit is left out, and it is said."""
+    columns, cells, left_out = list(columns), [list(row) for row in rows], list[str]()
+    for name in () if layout.wide else layout.spare:
+        if _needed(columns, cells) > console.width and name in columns:
+            at = columns.index(name)
+            left_out.append(columns.pop(at))
+            cells = [row[:at] + row[at + 1 :] for row in cells]
+    texts = [at for at, name in enumerate(columns) if name in layout.texts]
+    if layout.wide:
+        # As long as need be: a terminal folds lines, a table would fold cells.
+        long = Console(width=max(console.width, _needed(columns, cells)))
+        long.print(table(title, columns, cells, texts=texts))
+        return
+    for at in sorted(texts, key=lambda at: -max((len(row[at]) for row in cells), default=0)):
+        cells = on_one_line(columns, cells, at, console.width)
+    console.print(table(title, columns, cells, texts=texts))
+    if left_out:
+        console.print(f"left out: {', '.join(left_out)}; --wide shows all", markup=False, highlight=False)
+
+
+def _needed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Characters of a line that holds every cell whole."""
+    return sum(max(len(row[at]) for row in (columns, *rows)) + GAP for at in range(len(columns))) - GAP
 
 
 def rate(bytes_per_s: float | None) -> str:

@@ -22,12 +22,14 @@ from cpdb import (
 )
 from forepath import forecasts, views
 from forepath.moments import MomentOption, moment
-from forepath.output import JsonOption, SettingsOption, console, emit, rate, table
+from forepath.output import JsonOption, SettingsOption, TableLayout, WideOption, console, emit, print_table, rate
 from forepath.settings import load_settings
 
 MOVES_SHOWN_S = 3600.0
 SCORES_SINCE_S = 900.0
 LEVELS = (0.1, 0.5, 0.9, 0.99)
+# What goes first where the terminal is narrow
+SPARE = ("q99", "model", "q10")
 Tier = Literal["fast", "slow"]
 
 
@@ -42,6 +44,7 @@ def forecast(
     ] = None,
     tier: Annotated[Tier, typer.Option("--tier", help="fast: seconds ahead; slow: minutes ahead")] = "fast",
     scores: Annotated[bool, typer.Option("--scores", help="How good each model was in the last minutes")] = False,
+    wide: WideOption = False,
     at: MomentOption = None,
     settings: SettingsOption = None,
     json: JsonOption = None,
@@ -60,22 +63,25 @@ def forecast(
     store = open_store(load_settings(settings).database.url, create=False)
     now = moment(at, store)
     if who:
-        _show_who(forecasts.who(store, now, horizon, top, tier), horizon, tier, json)
+        found = forecasts.who(store, now, horizon, top, tier)
+        if not emit({"horizon_s": horizon, "tier": tier, "who": [asdict(one) for one in found]}, json):
+            _print_who(found, horizon, wide)
     elif scores:
-        _show_scores(store, now, subject or SubjectKind.PAIR, tier, json)
+        _show_scores(store, now, (subject or SubjectKind.PAIR, tier), json, wide)
     elif subject is not None or tier != "fast":
-        _show_subjects(forecasts.subjects(store, now, subject or SubjectKind.PAIR, tier), json, source, service)
+        kind = subject or SubjectKind.PAIR
+        told = [one for one in forecasts.subjects(store, now, kind, tier) if _is_about(one.subject, source, service)]
+        if not emit({"subjects": [_expected(one) for one in told]}, json):
+            _print_subjects(told, wide)
     elif source is not None:
-        _show_pair(store, now, _of_pair(store, now, source, service), json)
+        _show_pair(store, now, _of_pair(store, now, source, service), json, wide)
     else:
         rows = store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
         if not emit({"forecasts": [asdict(row) for row in rows]}, json):
-            _print_forecasts(rows)
+            _print_forecasts(rows, wide)
 
 
-def _show_who(found: list[forecasts.LikelyPair], horizon_s: int, tier: str, json: str | None) -> None:
-    if emit({"horizon_s": horizon_s, "tier": tier, "who": [asdict(one) for one in found]}, json):
-        return
+def _print_who(found: list[forecasts.LikelyPair], horizon_s: int, wide: bool) -> None:
     rows = [
         (
             one.source,
@@ -90,10 +96,12 @@ def _show_who(found: list[forecasts.LikelyPair], horizon_s: int, tier: str, json
         for one in found
     ]
     columns = ["source", "service", "destination", "active", "mean q50", "peak q90", "connections", "trusted"]
-    console.print(table(f"who will be active within {horizon_s} s", columns, rows, left=3))
+    layout = TableLayout(("source", "service", "destination"), ("destination", "connections", "mean q50"), wide)
+    print_table(f"who will be active within {horizon_s} s", columns, rows, layout)
 
 
-def _show_scores(store: Store, now: float, kind: SubjectKind, tier: Tier, json: str | None) -> None:
+def _show_scores(store: Store, now: float, of: tuple[SubjectKind, Tier], json: str | None, wide: bool) -> None:
+    kind, tier = of
     found = forecasts.scores(store, now - SCORES_SINCE_S, now, kind, tier)
     blend = forecasts.blend(store, kind, tier)
     shares = {} if blend is None else blend.shares
@@ -113,14 +121,14 @@ def _show_scores(store: Store, now: float, kind: SubjectKind, tier: Tier, json: 
     ]
     columns = ["model", "share", "horizon", "quantity", "loss / ewma", "below q90", "windows"]
     title = "scores: share of the blend, pinball loss in units of EWMA's; 0.90 should lie below q90"
-    console.print(table(title, columns, rows, left=4))
+    print_table(title, columns, rows, TableLayout(tuple(columns[:4]), ("windows", "share"), wide))
 
 
-def _show_subjects(found: list[SubjectForecast], json: str | None, source: str | None, service: str | None) -> None:
-    if source is not None:
-        found = [one for one in found if one.subject.a == source and service in (None, one.subject.b)]
-    if emit({"subjects": [_expected(one) for one in found]}, json):
-        return
+def _is_about(one: Subject, source: str | None, service: str | None) -> bool:
+    return source is None or (one.a == source and service in (None, one.b))
+
+
+def _print_subjects(found: list[SubjectForecast], wide: bool) -> None:
     rows = [
         (
             " -> ".join(part for part in one.subject[1:] if part),
@@ -132,7 +140,7 @@ def _show_subjects(found: list[SubjectForecast], json: str | None, source: str |
         for one in found
     ]
     columns = ["subject", "horizon", "quantity", "model", *(f"q{level * 100:.0f}" for level in LEVELS)]
-    console.print(table("expected", columns, rows, left=4))
+    print_table("expected", columns, rows, TableLayout(tuple(columns[:4]), SPARE, wide))
 
 
 def _expected(one: SubjectForecast) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def _amount(quantity: Quantity, value: float | None) -> str:
     return f"{value:.2f} cores" if "cpu" in quantity.value else f"{value:.1f}/s"
 
 
-def _show_pair(store: Store, now: float, rows: list[Forecast], json: str | None) -> None:
+def _show_pair(store: Store, now: float, rows: list[Forecast], json: str | None, wide: bool) -> None:
     pairs = sorted({row.pair for row in rows}, key=str)
     trusts = {
         pair: forecasts.trust(store, now, Subject(SubjectKind.PAIR, pair.source, pair.virtual_ip), now - MOVES_SHOWN_S)
@@ -173,14 +181,14 @@ def _show_pair(store: Store, now: float, rows: list[Forecast], json: str | None)
             console.print(f"{pair.source} -> {pair.virtual_ip} ({tier}): {one.describe()}")
         for move in trust.moves[-3:]:
             console.print(f"  {now - move.t:.0f} s ago {move.from_s} s -> {move.to_s} s: {move.reason}")
-    _print_forecasts(rows)
+    _print_forecasts(rows, wide)
 
 
 def _move(one: Any) -> dict[str, Any]:
     return {"t": one.t, "from_s": one.from_s, "to_s": one.to_s, "reason": one.reason}
 
 
-def _print_forecasts(rows: list[Forecast]) -> None:
+def _print_forecasts(rows: list[Forecast], wide: bool) -> None:
     shown = [
         (
             row.pair.source,
@@ -193,7 +201,7 @@ def _print_forecasts(rows: list[Forecast]) -> None:
         if row.quantity is Quantity.BYTES_PEAK
     ]
     columns = ["source", "virtual IP", "horizon", "model", *(f"q{level * 100:.0f}" for level in LEVELS)]
-    console.print(table("forecasts: peak over the window", columns, shown, left=4))
+    print_table("forecasts: peak over the window", columns, shown, TableLayout(tuple(columns[:4]), SPARE, wide))
 
 
 def _of_pair(store: Store, now: float, source: str, service: str | None) -> list[Forecast]:
@@ -221,7 +229,7 @@ def _plot(store: Store, rows: list[Forecast], now: float, trusted_s: int = 0) ->
     history = [row for row in store.facts.communications(now - HISTORY_S, now) if row.pair == pair]
     plotext.clear_figure()
     plotext.theme("clear")
-    plotext.plot_size(100, 20)
+    plotext.plot_size(min(100, console.width), 20)
     if history:
         plotext.plot([row.t - now for row in history], [_mbit(row) for row in history], label="measured")
     for level in _levels(ahead):

@@ -9,7 +9,20 @@ import typer
 from cpdb import open_store
 from forepath.forecasts import Ahead, QuantileBand, ahead
 from forepath.moments import MomentOption, moment
-from forepath.output import SPAN, JsonOption, SettingsOption, ago, console, emit, rate, seconds, span, table
+from forepath.output import (
+    SPAN,
+    JsonOption,
+    SettingsOption,
+    TableLayout,
+    WideOption,
+    ago,
+    console,
+    emit,
+    print_table,
+    rate,
+    seconds,
+    span,
+)
 from forepath.paths import LINK, LinkView, Part, PathFinder, Way, links
 from forepath.settings import load_settings
 
@@ -29,6 +42,7 @@ def paths(
     every: Annotated[bool, typer.Option("--links", help="Every link, most congested first")] = False,
     why: Annotated[bool, typer.Option("--why", help="Which pairs load each link, and by which forecast")] = False,
     top: Annotated[int | None, typer.Option("--top", min=1, help="How many links to show [default: all]")] = None,
+    wide: WideOption = False,
     settings: SettingsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -58,9 +72,9 @@ def paths(
     if emit(_document(found[:top], way, foreseen, why), json):
         return
     _print_way(way, foreseen, now)
-    _print_links(found[:top], foreseen)
+    _print_links(found[:top], foreseen, wide)
     for view in found[:top] if why else ():
-        _print_parts(view, foreseen, now)
+        _print_parts(view, foreseen, now, wide)
 
 
 def _must_fit(source: str | None, to: str | None, every: bool) -> None:
@@ -116,7 +130,7 @@ def _print_way(way: Way | None, foreseen: Ahead, now: float) -> None:
         _say(f"predicted for the next {foreseen.horizon_s} s, {ago(now, foreseen.issued_at)} ({foreseen.tier} tier)")
 
 
-def _print_links(found: list[LinkView], foreseen: Ahead) -> None:
+def _print_links(found: list[LinkView], foreseen: Ahead, wide: bool) -> None:
     rows = [
         (
             f"{view.from_node} -> {view.to_node}",
@@ -142,7 +156,8 @@ def _print_links(found: list[LinkView], foreseen: Ahead) -> None:
         "q90",
         "by",
     ]
-    console.print(table("links: share of capacity now, and predicted (q50, q90)", columns, rows, texts=(0, 8)))
+    layout = TableLayout(("link", "by"), ("8 of 10 within", "by", "q50", "now"), wide)
+    print_table("links: share of capacity now, and predicted (q50, q90)", columns, rows, layout)
 
 
 def _by(view: LinkView) -> str:
@@ -151,7 +166,7 @@ def _by(view: LinkView) -> str:
     return f"{len(view.parts)} pair{'s' * (len(view.parts) > 1)}" if view.parts else "-"
 
 
-def _print_parts(view: LinkView, foreseen: Ahead, now: float) -> None:
+def _print_parts(view: LinkView, foreseen: Ahead, now: float, wide: bool) -> None:
     rows = [_part(one, view.by_pairs, foreseen, now) for one in view.parts[:MOST_PARTS]]
     if view.by_link is not None:
         rows.append(
@@ -164,7 +179,8 @@ def _print_parts(view: LinkView, foreseen: Ahead, now: float) -> None:
     more = len(view.parts) - MOST_PARTS
     title = f"{view.from_node} -> {view.to_node}" + (f": {MOST_PARTS} of {len(view.parts)} pairs" if more > 0 else "")
     columns = ["pair", "destination", "now", "peak q50", "peak q90", "share", "forecast"]
-    console.print(table(title, columns, rows, texts=(0, 1, 6)))
+    layout = TableLayout(("pair", "destination", "forecast"), ("destination", "share", "forecast"), wide)
+    print_table(title, columns, rows, layout)
 
 
 def _part(one: Part, total: QuantileBand, foreseen: Ahead, now: float) -> tuple[str, ...]:

@@ -25,7 +25,20 @@ from cpdb import (
 )
 from forepath.commands.pause import who
 from forepath.moments import MomentOption, moment
-from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, rate, seconds, span, table
+from forepath.output import (
+    JsonOption,
+    SettingsOption,
+    SinceOption,
+    TableLayout,
+    WideOption,
+    ago,
+    console,
+    emit,
+    print_table,
+    rate,
+    seconds,
+    span,
+)
 from forepath.settings import load_settings
 from forepath.views import known_source
 from orchestrator import ACTING, NOT_OBTAINED, Asker, request_bandwidth, request_of
@@ -131,7 +144,9 @@ def bandwidth(
 
 
 @app.command(name="list")
-def list_(since: SinceOption = 3600.0, settings: SettingsOption = None, json: JsonOption = None) -> None:
+def list_(
+    since: SinceOption = 3600.0, wide: WideOption = False, settings: SettingsOption = None, json: JsonOption = None
+) -> None:
     """Requests that are open or were asked lately: what was asked, granted, and obtained, and why.
 
     Examples:
@@ -145,7 +160,7 @@ def list_(since: SinceOption = 3600.0, settings: SettingsOption = None, json: Js
     store.close()
     if emit({"now": now, "requests": [_flat(one) for one in found]}, json):
         return
-    show(found, services, now)
+    show(found, services, now, wide)
 
 
 @app.command()
@@ -169,7 +184,7 @@ def withdraw(
         _say(f"request {number} is withdrawn")
 
 
-def show(found: Sequence[BandwidthRequest], services: dict[str, str], now: float) -> None:
+def show(found: Sequence[BandwidthRequest], services: dict[str, str], now: float, wide: bool) -> None:
     """Prints requests as a table, and below it why each stands as it does."""
     rows = [
         (
@@ -186,7 +201,7 @@ def show(found: Sequence[BandwidthRequest], services: dict[str, str], now: float
         for one in found
     ]
     columns = ["no.", "for", "asked", "state", "granted", "obtained", "by", "asked at", "ends in"]
-    console.print(table("requests", columns, rows, texts=(1, 3, 6)))
+    print_table("requests", columns, rows, TableLayout(("for", "state", "by"), ("asked at", "by", "obtained"), wide))
     for one in found:
         _say(f"{one.id}, {one.reason}: {one.answer.why or 'no orchestrator has looked at it yet'}")
 
@@ -228,7 +243,9 @@ def _say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def reservations(at: MomentOption = None, settings: SettingsOption = None, json: JsonOption = None) -> None:
+def reservations(
+    at: MomentOption = None, wide: WideOption = False, settings: SettingsOption = None, json: JsonOption = None
+) -> None:
     """Every reservation that is held: what, for whom, why, until when, and what each switch has made of it.
 
     Below them the open requests: asked, granted, held by which leases, and obtained.
@@ -259,11 +276,11 @@ def reservations(at: MomentOption = None, settings: SettingsOption = None, json:
         for one in found
     ]
     columns = ["pair", "rate", "state", "owner", "created", "ends in"]
-    console.print(table("reservations", columns, rows, texts=(0, 2, 3)))
+    print_table("reservations", columns, rows, TableLayout(("pair", "state", "owner"), ("created", "owner"), wide))
     for one in found:
         console.print("\n".join(_told(one)), markup=False, highlight=False, soft_wrap=True)
     if open_ones:
-        show(open_ones, services, now)
+        show(open_ones, services, now, wide)
 
 
 def _told(one: Held) -> Iterator[str]:

@@ -8,7 +8,19 @@ from cpdb import open_store
 from forepath import views
 from forepath.commands.pause import pause_warnings, stop_file
 from forepath.moments import MomentOption, moment, shown
-from forepath.output import JsonOption, SettingsOption, ago, console, emit, on_one_line, rate, table
+from forepath.output import (
+    JsonOption,
+    SettingsOption,
+    TableLayout,
+    WideOption,
+    ago,
+    console,
+    emit,
+    on_one_line,
+    print_table,
+    rate,
+    table,
+)
 from forepath.settings import load_settings
 from forepath.views import alarm_lines
 from predictor import FAST, SLOW
@@ -98,10 +110,12 @@ def _print_reservations(payload: dict[str, Any], now: float) -> None:
         )
         for item in payload["reservations"]
     ]
-    console.print(table("reservations", ["pair", "rate", "ends in", "why"], rows))
+    print_table("reservations", ["pair", "rate", "ends in", "why"], rows, TableLayout(("pair", "why")))
 
 
-def pairs(at: MomentOption = None, settings: SettingsOption = None, json: JsonOption = None) -> None:
+def pairs(
+    at: MomentOption = None, wide: WideOption = False, settings: SettingsOption = None, json: JsonOption = None
+) -> None:
     """Who talks to which virtual IP, how much, how often, and what is expected.
 
     Examples:
@@ -128,4 +142,5 @@ def pairs(at: MomentOption = None, settings: SettingsOption = None, json: JsonOp
     ]
     ahead = [f"peak q90 +{horizon} s" for horizon in horizons]
     columns = ["source", "service", "destination", "now", "connections", "packet", *ahead]
-    console.print(table("communication pairs", columns, rows, left=3))
+    spare = ("packet", "destination", "connections", *ahead[1:])
+    print_table("communication pairs", columns, rows, TableLayout(("source", "service", "destination"), spare, wide))

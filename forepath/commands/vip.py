@@ -10,19 +10,18 @@ import typer
 from cpdb import (
     DestinationChange,
     ForepathError,
-    HealthReport,
     SettingsError,
     Standing,
     Store,
     VirtualIp,
     open_store,
-    read_health,
     read_mac,
     read_unicast,
 )
 from forepath.commands.pause import who
-from forepath.output import JsonOption, SettingsOption, console, emit, table
+from forepath.output import JsonOption, SettingsOption, TableLayout, WideOption, console, emit, print_table
 from forepath.settings import Claim, load_settings, place_problems
+from forepath.standing import StandingWish, drain_change, standing_change, undrain_change
 from forepath.views import ServiceView, alarm_lines, change_of, service, services
 
 app = typer.Typer(
@@ -44,7 +43,7 @@ def _read_by(read: Callable[[Any], str]) -> Any:
 
 
 @app.command(name="list")
-def list_(settings: SettingsOption = None, json: JsonOption = None) -> None:
+def list_(wide: WideOption = False, settings: SettingsOption = None, json: JsonOption = None) -> None:
     """Every virtual IP with its destinations: weight, share of new connections, standing, health, who changed it.
 
     Examples:
@@ -62,10 +61,10 @@ def list_(settings: SettingsOption = None, json: JsonOption = None) -> None:
     for line in alarm_lines(alarms, {one.address: one.name for one in found}):
         console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     for one in found:
-        console.print(_shown(one))
+        _show(one, wide)
 
 
-def _shown(found: ServiceView) -> Any:
+def _show(found: ServiceView, wide: bool) -> None:
     rows = [
         (
             one.name,
@@ -82,7 +81,8 @@ def _shown(found: ServiceView) -> Any:
     ]
     title = f"{found.name} {found.address} (affinity {found.affinity}, probe {found.probe})"
     columns = ["destination", "address", "standing", "health", "changed by", "weight", "of new", "sources", "still has"]
-    return table(title, columns, rows, left=5)
+    spare = ("changed by", "still has", "address", "sources", "of new")
+    print_table(title, columns, rows, TableLayout(tuple(columns[:5]), spare, wide))
 
 
 @app.command()
@@ -155,14 +155,8 @@ def drain(
         forepath vip drain shop shop2 --json -
     """
     store = open_store(load_settings(settings).database.url, create=False)
-    found = service(store, vip)
-    change = _changed(found, name, Standing.DRAINING, reason)
-    if _last(store, found, name):
-        raise ForepathError(
-            f"{name} is the only destination of {found.name} that gets new connections; "
-            f"add or undrain another one first"
-        )
-    _put(store, change, f"forepath vip undrain {found.name} {name}", json)
+    change = drain_change(store, _wish(vip, name, reason))
+    _put(store, change, f"forepath vip undrain {service(store, vip).name} {name}", json)
 
 
 @app.command()
@@ -180,12 +174,8 @@ def undrain(
         forepath vip undrain shop shop2 --json -
     """
     store = open_store(load_settings(settings).database.url, create=False)
-    found = service(store, vip)
-    change = _changed(found, name, Standing.SERVING, reason)
-    standing = next(one.standing for one in found.destinations if one.name == name)
-    if standing is not Standing.DRAINING:
-        raise ForepathError(f"{name} is {standing.value}, not draining")
-    _put(store, change, f"forepath vip drain {found.name} {name}", json)
+    change = undrain_change(store, _wish(vip, name, reason))
+    _put(store, change, f"forepath vip drain {service(store, vip).name} {name}", json)
 
 
 @app.command()
@@ -205,7 +195,7 @@ def remove(
     """
     store = open_store(load_settings(settings).database.url, create=False)
     found = service(store, vip)
-    change = _changed(found, name, Standing.REMOVED, reason)
+    change = standing_change(found, _wish(vip, name, reason), Standing.REMOVED)
     standing = next(one.standing for one in found.destinations if one.name == name)
     if standing is Standing.SERVING and not now_:
         raise ForepathError(
@@ -214,20 +204,8 @@ def remove(
     _put(store, change, f"forepath vip add {found.name} {name}", json)
 
 
-def _changed(vip: VirtualIp, name: str, standing: Standing, reason: str) -> DestinationChange:
-    for one in vip.destinations:
-        if one.name == name:
-            place = (one.address, one.mac, one.weight)
-            return DestinationChange(vip.address, name, *place, standing, who(), reason, time.time())
-    names = ", ".join(one.name for one in vip.destinations) or "none"
-    raise SettingsError(f"{name} is no destination of {vip.name}; there are: {names}")
-
-
-def _last(store: Store, vip: VirtualIp, name: str) -> bool:
-    """Whether nobody else would get new connections."""
-    wanted = next((one.weights for one in store.wanted.weights() if one.virtual_ip == vip.address), {})
-    eligible = vip.eligible(wanted, read_health(store.wanted.observed_of(HealthReport)).get(vip.address, {}))
-    return [item.name for item in eligible] == [name]
+def _wish(vip: str, name: str, reason: str) -> StandingWish:
+    return StandingWish(vip, name, who(), reason, time.time())
 
 
 def _put(store: Store, change: DestinationChange, undo: str, json: str | None) -> None:

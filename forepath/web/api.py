@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from cpdb import SettingsError, StoreError
+from cpdb import ForepathError, SettingsError, StoreError
 from forepath.moments import LAST
 from forepath.output import finite
 from forepath.web.address import PageAddress, ViewParameter
@@ -112,10 +112,10 @@ async def _change(desk: ChangeDesk, what: str, request: Request) -> Response:
     origin = request.client.host if request.client else "unknown"
     try:
         return _said(200, await asyncio.to_thread(desk.carry_out, what, wanted, origin))
-    except SettingsError as error:
-        return _said(409, {"error": str(error)})
     except StoreError as error:
         return _said(503, {"error": str(error)})
+    except ForepathError as error:
+        return _said(409, {"error": str(error)})
 
 
 def _said(status: int, told: Any) -> Response:

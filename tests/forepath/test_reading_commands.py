@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 from lab_on_paper import ACCESS_BYTES_PER_S, BACKUP_BYTES, SHOP, SHOP_BYTES, SHOP_PEAK, Forepath
 
-from cpdb import Store
+from cpdb import BandwidthRequest, Communication, Store
 from forepath.cli import app
+from forepath.output import console
 from orchestrator import ACTING
 
 COMMANDS = sorted(
@@ -102,6 +103,45 @@ def test_paths_show_each_hop_with_load_against_capacity(forepath: Forepath, fill
     assert shares == sorted(shares, reverse=True) and shares[0] > 1
     assert (everything[0]["from_node"], everything[0]["to_node"]) == ("leaf2", "hA")
     assert "leaf2 -> hA" in forepath("paths").out
+
+
+LONG = "a-name-of-a-source-that-is-longer-than-any-column-should-be-0001"
+NARROW = [
+    ("pairs",),
+    ("forecast",),
+    ("forecast", "c1", "shop"),
+    ("paths", "--from", "c1", "--to", "shop"),
+    ("paths", "--why"),
+    ("reservations",),
+    ("request", "list"),
+    ("status",),
+    ("vip", "list"),
+]
+
+
+@pytest.mark.parametrize("words", NARROW, ids=" ".join)
+def test_a_narrow_terminal_shows_one_line_a_row(
+    forepath: Forepath, filled: Store, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    now = time.time()
+    filled.facts.add_communications([Communication(LONG, SHOP, "shop1", now, 1.0, SHOP_BYTES, 100, 4)])
+    filled.requests.ask(BandwidthRequest("c1", SHOP, 1e5, now + 60, "a call", f"{LONG}@a-host", now))
+    monkeypatch.setattr(console, "width", 80)
+    lines = forepath(*words).out.splitlines()
+    # What is said beside tables may be longer: the terminal folds it. A folded cell would begin with spaces.
+    tables = [line for line in lines if " │ " in line and not line.endswith("│")]
+    assert tables and max(map(len, lines if words[0] in ("pairs", "forecast", "paths") else tables)) <= 80, lines
+    assert not [line for line in tables if not line.split("│")[0].strip()], lines
+
+
+def test_what_is_left_out_is_said_and_shown_with_wide(
+    forepath: Forepath, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 80)
+    narrow, wide = forepath("pairs").out, forepath("pairs", "--wide").out
+    assert "--wide shows all" in narrow and "packet" not in narrow.splitlines()[1]
+    assert "packet" in wide.splitlines()[1] and "--wide" not in wide
+    assert len(narrow.splitlines()) == len(wide.splitlines()) + 1
 
 
 def test_explain_tells_one_action_and_the_last_one(forepath: Forepath, filled: Store) -> None:

@@ -14,6 +14,7 @@ from lab_on_paper import BACKUP_BYTES, SHOP
 
 from cpdb import AuditRecord, Pause, open_store
 from forepath.web.api import MOST_ROWS, RateLimit, bounded
+from forepath.web.changes import CHANGES
 
 TOKEN = "a-long-word-that-nobody-guesses"
 
@@ -55,7 +56,7 @@ def test_every_question_of_the_page_has_an_answer(guarded_site: Site) -> None:
 
 def test_openapi_names_every_path_and_its_parameters(guarded_site: Site) -> None:
     status, told = call(f"{guarded_site.base}/api/v1/openapi.json")
-    assert status == 200 and {"/api/v1/topology", "/api/v1/pause"} <= told["paths"].keys()
+    assert status == 200 and {"/api/v1/topology", *(f"/api/v1/{one}" for one in CHANGES)} <= told["paths"].keys()
     names = [one["name"] for one in told["paths"]["/api/v1/journal"]["get"]["parameters"]]
     assert names == ["since", "kind", "outcome", "limit", "offset", "at"]
 
@@ -106,6 +107,35 @@ def test_changes_are_made_as_commands_make_them_and_written_down(guarded_site: S
     audits = [(one.what, one.who, one.origin) for one in written(guarded_site)[0]]
     whence = ("anna@ops", "127.0.0.1")
     assert audits == [(what, *whence) for what in ("resume", "withdraw", "request", "request", "pause")]
+
+
+def test_drains_and_plans_have_the_effects_of_the_commands(guarded_site: Site) -> None:
+    def change(what: str, **words: Any) -> tuple[int, Any]:
+        return call(f"{guarded_site.base}/api/v1/{what}", {"who": "bert@ops", **words}, TOKEN)
+
+    store = open_store(f"sqlite:///{guarded_site.database}", create=False)
+    shop = {"virtual_ip": "shop"}
+    assert change("drain", **shop, name="shop2", reason="new kernel")[1]["change"]["standing"] == "draining"
+    (drained,) = store.inventory.changes()
+    assert (drained.name, drained.owner, drained.reason) == ("shop2", "bert@ops", "new kernel")
+    code, told = change("drain", **shop, name="shop1")
+    assert code == 409 and "only destination of shop" in told["error"]
+    assert change("drain", **shop, name="shop9")[0] == change("undrain", **shop, name="shop1")[0] == 409
+    assert change("undrain", **shop, name="shop2")[1]["change"]["standing"] == "serving"
+    code, made = change("plan")
+    assert code == 200 and made["plan"]["state"] == "open"
+    number = made["plan"]["id"]
+    assert made["plan"]["body"]["steps"] == [] and store.journal.plan(number) is not None
+    assert change("apply", plan=number) == (200, {"plan": number, "actions": []})
+    applied = store.journal.plan(number)
+    assert applied is not None and applied.state == "applied"
+    for wrong, words in ((number, "is applied already"), (number + 1, "there is none")):
+        code, told = change("apply", plan=wrong)
+        assert code == 409 and words in told["error"]
+    asked = [(one.what, one.detail.get("plan")) for one in store.journal.audits(0.0) if one.who == "bert@ops"]
+    assert asked[:4] == [("apply", number + 1), ("apply", number), ("apply", number), ("plan", None)]
+    assert [what for what, _ in asked[4:]] == ["undrain", "undrain", "drain", "drain", "drain"]
+    store.close()
 
 
 def test_a_loopback_page_answers_to_no_other_name(guarded_site: Site) -> None:
