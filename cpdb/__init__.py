@@ -12,6 +12,7 @@ from cpdb.addresses import (
     Dpid,
     Mac,
     MachineAddress,
+    is_loopback,
     read_mac,
     read_unicast,
 )
@@ -351,6 +352,7 @@ __all__ = [
     "destination_key",
     "effective",
     "in_words",
+    "is_loopback",
     "nearest_level",
     "notify_systemd",
     "open_store",

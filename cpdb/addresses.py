@@ -4,7 +4,7 @@ Each reader raises ValueError with what is wrong and what to write instead.
 """
 
 import re
-from ipaddress import IPv4Address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -59,6 +59,14 @@ def read_unicast(text: Any) -> str:
     if found.is_reserved or said.startswith("0."):
         raise ValueError(f"{said} is reserved and belongs to no machine; write e.g. 10.0.0.11")
     return said
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_mac(text: Any) -> str:

@@ -19,7 +19,7 @@ DEFAULT_FILE = Path("forepath.toml")
 FILE_VARIABLE = "FOREPATH_SETTINGS"
 URL_VARIABLE = "FOREPATH_DATABASE_URL"
 # All tables of the file. A process that owns only some of them leaves the others to those who do.
-BEHAVIOUR = ("database", "controller", "predictor", "orchestrator", "routing", "web", "metrics")
+BEHAVIOUR = ("database", "controller", "predictor", "orchestrator", "routing", "web", "metrics", "tls")
 TABLES = (*BEHAVIOUR, "node", "link", "virtual_ip", "host", "vm", "pool", "tenant")
 HOUR_S, DAY_S = 3600.0, 86_400.0
 SECRET_KEY = re.compile("pass|secret|token", re.IGNORECASE)

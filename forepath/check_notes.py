@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from cpdb import NodeKind, SettingsError, Standing, Store, StoreError, open_store, schema_versions
+from forepath.listening import open_doors
 from forepath.output import span
 from forepath.processes import orchestrator_config
 from forepath.settings import Settings
@@ -17,6 +18,8 @@ GB, MOST_NAMED = 1e9, 3
 
 def find_notes(settings: Settings, now: float) -> Iterator[str]:
     """One line for what is right as it is, but may not be what was meant."""
+    if settings.tls.insecure:
+        yield from (f"tls.insecure is allowed: {line}" for line in open_doors(settings))
     yield from _ranks(settings)
     yield from _places(settings)
     yield from _horizons(settings)

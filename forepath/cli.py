@@ -23,6 +23,7 @@ from forepath.commands import (
     requests,
     run,
     status,
+    tls,
     vip,
     web,
     whatif,
@@ -100,6 +101,7 @@ app.add_typer(db.app)
 app.add_typer(backtest.app)
 app.add_typer(requests.app)
 app.add_typer(vip.app)
+app.add_typer(tls.app)
 if (benches := demo.tool("bench.commands")) is not None:
     app.add_typer(benches.bench)
 

@@ -1,9 +1,11 @@
 """Where the page is served: read, checked before anything listens, and told to people."""
 
-import ipaddress
 import socket
+from collections.abc import Iterator
 
-from cpdb import SettingsError
+from cpdb import SettingsError, is_loopback
+from forepath.settings import Settings
+from ryu_apps import NO_TLS, TlsFiles
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -15,19 +17,38 @@ def split_listen(listen: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def page_url(listen: str, words: str = "") -> str:
+def page_url(listen: str, words: str = "", secure: bool = False) -> str:
     """Where a browser finds the page; an address of every interface is named as this machine."""
     host, port = split_listen(listen)
     shown = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/{words}"
+    return f"http{'s' if secure else ''}://{shown}:{port}/{words}"
+
+
+def page_files(settings: Settings, listen: str) -> TlsFiles | None:
+    """The files to serve the page with; None: plain, which beyond loopback must be allowed. Raises SettingsError.
+
+    With `tls.page = "mutual"` only those who show a certificate of the authority are let in.
+    """
+    files = settings.tls.files()
+    if is_loopback(split_listen(listen)[0]):
+        return None
+    if files is None and not settings.tls.insecure:
+        raise SettingsError(f"web.listen = {listen!r}: {NO_TLS}")
+    return files._replace(authority=None, revoked=None) if files and settings.tls.page == "server" else files
+
+
+def open_doors(settings: Settings) -> Iterator[str]:
+    """Where somebody who has no certificate could come in from elsewhere, allowed or not."""
+    controller, web = settings.controller, settings.web
+    if settings.tls.open_door(controller.listen):
+        yield f"controller.listen = {controller.listen!r}: {NO_TLS}"
+    plain = settings.tls.certificate is None or settings.tls.page == "server"
+    if web.enabled and plain and not is_loopback(split_listen(web.listen)[0]):
+        can = "change" if web.token_file or web.token_variable else "see"
+        yield (
+            f"web.listen = {web.listen!r}: whoever reaches it can {can} everything; serve it by [tls] to those "
+            'who have a certificate (page = "mutual"), or listen on 127.0.0.1, or set web.enabled = false'
+        )
 
 
 def listen_at(listen: str) -> socket.socket:

@@ -207,13 +207,13 @@ def changed_programs(before: Settings, after: Settings) -> dict[str, tuple[str, 
     """Which programs a change of settings is about, and by which tables of the file; `database` is about all."""
     changed = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
     read = {
-        "controller": {"controller", "metrics"},
+        "controller": {"controller", "metrics", "tls"},
         "predictor": {"predictor", "metrics"},
-        "web": {"web", "orchestrator"},
+        "web": {"web", "orchestrator", "tls"},
     }
     own = {name: tuple(table for table in changed if table in {*tables, "database"}) for name, tables in read.items()}
     # The orchestrator knows what is declared, and the predictor's horizons.
-    own["orchestrator"] = tuple(table for table in changed if table not in ("controller", "web"))
+    own["orchestrator"] = tuple(table for table in changed if table not in ("controller", "web", "tls"))
     own["rehearsal"] = own["orchestrator"]
     return {name: tables for name, tables in own.items() if tables}
 

@@ -10,19 +10,22 @@ from ryu_apps.paths.splits import Routed, SplitPath, choose_path, find_split_pat
 from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
 from ryu_apps.services.pairs import choose
-from ryu_apps.settings import ControllerSection, ControllerSettings, listen_problem
+from ryu_apps.settings import NO_TLS, ControllerSection, ControllerSettings, TlsSection, listen_problem
 from ryu_apps.status.metrics import CONTROLLER_METRICS
 from ryu_apps.switch.reconcile import Holding, difference
+from ryu_apps.tls import LiveContext, TlsFiles, make_context, revoked_serials
 from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [
     "CONTROLLER_METRICS",
+    "NO_TLS",
     "Attachment",
     "ControllerSection",
     "ControllerSettings",
     "Desired",
     "FakeSwitch",
     "Holding",
+    "LiveContext",
     "Match",
     "Meter",
     "Output",
@@ -33,6 +36,8 @@ __all__ = [
     "SetField",
     "Share",
     "SplitPath",
+    "TlsFiles",
+    "TlsSection",
     "Topology",
     "choose",
     "choose_path",
@@ -40,5 +45,7 @@ __all__ = [
     "difference",
     "find_split_paths",
     "listen_problem",
+    "make_context",
+    "revoked_serials",
     "virtual_mac",
 ]

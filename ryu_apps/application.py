@@ -54,7 +54,7 @@ class SwitchApp(RyuApp):
         super().__init__(*args, **kwargs)
         settings = load_controller()
         self.settings, self._metrics = settings.controller, settings.metrics
-        harden(self.settings.connections)
+        harden(self.settings.connections, settings.trust())
         self.loops = Loops()
         self.database = Database(settings, self.loops, self.declare)
         self.writer = self.database.writer
@@ -95,6 +95,8 @@ class SwitchApp(RyuApp):
     def watch(self, now: Seconds) -> None:
         """Once a second: what the counters themselves are worth, and what went wrong so far."""
         notify_systemd(ALIVE)
+        while refusals.strangers:
+            self.alarms.record(refusals.strangers.popleft(), now)
         self.collector.watch(now)
         self.writer.offer(self._publisher.news(self._all_counts(), now), now)
 

@@ -8,17 +8,32 @@ from configparser import ConfigParser
 from configparser import Error as ParseError
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from cpdb import FILE_VARIABLE, Address, DatabaseSection, MetricsSection, Section, SettingsError, read_settings
+from cpdb import (
+    FILE_VARIABLE,
+    Address,
+    DatabaseSection,
+    Dpid,
+    MetricsSection,
+    Section,
+    SettingsError,
+    is_loopback,
+    read_settings,
+)
 from ryu_apps.tables import TABLES
+from ryu_apps.tls import SwitchTrust, TlsFiles, bound_names, make_context
 
 GROUP = "forepath"
 LAST_TABLE = 254
+NO_TLS = (
+    "without TLS whoever reaches it could pass for somebody else; give certificate, key and authority in [tls] "
+    "(forepath tls makes them), or allow it with tls.insecure = true"
+)
 EXAMPLE_AGENTS = "agents = { leaf1 = '10.0.0.2' }"
 # Where the settings of Ryu's own file went, whose group [forepath] names nothing but the settings file by now.
 MOVED = {
@@ -154,12 +169,58 @@ class ControllerSection(JoiningSection):
     sflow: SflowSection = SflowSection()
 
 
+class TlsSection(Section):
+    """Certificates for switches and the page (PEM files): all three, or none; `revoked` lists what counts no more.
+
+    Each switch must show the certificate of its [[node]]; with `strict` no other may connect. `page` says whether who
+    looks at the page from elsewhere must show one too. `insecure` allows to listen beyond loopback without TLS.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+    revoked: Path | None = None
+    strict: bool = True
+    page: Literal["mutual", "server"] = "mutual"
+    insecure: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> "TlsSection":
+        given = [self.certificate, self.key, self.authority]
+        if any(given) != all(given) or (self.revoked and not all(given)):
+            raise ValueError("certificate, key and authority belong together: three PEM files; forepath tls makes them")
+        return self
+
+    def files(self) -> TlsFiles | None:
+        """The files, None where there is no TLS."""
+        if not (self.certificate and self.key and self.authority):
+            return None
+        revoked = str(self.revoked) if self.revoked else None
+        return TlsFiles(str(self.certificate), str(self.key), str(self.authority), revoked)
+
+    def open_door(self, listen: str) -> bool:
+        """Whether other machines could connect to this address without TLS."""
+        return self.certificate is None and not is_loopback(listen)
+
+
+class BoundNode(Section):
+    """Of a [[node]], what binds a switch's number to the name in its certificate."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    dpid: Dpid | None = None
+    certificate: str | None = None
+
+
 class ControllerSettings(Section):
     """The tables of the settings file that the controller reads."""
 
     database: DatabaseSection = DatabaseSection()
     controller: ControllerSection = ControllerSection()
     metrics: MetricsSection = MetricsSection()
+    tls: TlsSection = TlsSection()
+    node: tuple[BoundNode, ...] = ()
 
     @model_validator(mode="after")
     def _sound(self) -> "ControllerSettings":
@@ -169,6 +230,11 @@ class ControllerSettings(Section):
         except ArgumentError:
             raise ValueError("database.url is none; write sqlite:///FILE.db or postgresql://USER@HOST/NAME") from None
         return self
+
+    def trust(self) -> SwitchTrust:
+        """Which certificates which switches must show; without [tls] nobody is asked for any."""
+        files = self.tls.files()
+        return SwitchTrust(self.tls.strict, bound_names(self.node), files.revoked) if files else SwitchTrust()
 
     def state_directory(self) -> Path | None:
         """Where the controller keeps what must outlast it; None for a database that does not outlast it either."""
@@ -220,6 +286,13 @@ def load_controller() -> ControllerSettings:
     settings = read_settings(Path(named) if named else None, ControllerSettings)
     CONF.set_default("ofp_listen_host", settings.controller.listen)
     CONF.set_default("ofp_tcp_listen_port", settings.controller.port)
+    CONF.set_default("ofp_ssl_listen_port", settings.controller.port)
+    if files := settings.tls.files():
+        make_context(files)
+        for option, path in zip(("ctl_cert", "ctl_privkey", "ca_certs"), files, strict=False):
+            CONF.set_default(option, path)
+    if CONF.ctl_cert is None and settings.tls.open_door(CONF.ofp_listen_host) and not settings.tls.insecure:
+        raise SettingsError(f"controller.listen = {CONF.ofp_listen_host!r}: {NO_TLS}")
     return settings
 
 

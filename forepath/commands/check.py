@@ -1,5 +1,6 @@
 """`forepath check`: the effective settings with their origin, and every problem at once, before anything runs."""
 
+import datetime
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,9 @@ from cpdb import (
     without_password,
 )
 from forepath.check_notes import find_notes
+from forepath.commands.tls import tls_problems
 from forepath.hypervisor_addresses import host_problems
-from forepath.listening import is_loopback, split_listen
+from forepath.listening import open_doors
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
 from forepath.processes import controller_manager, orchestrator_config, predictor_config
 from forepath.settings import Settings, load_settings
@@ -87,7 +89,8 @@ def find_problems(settings: Settings) -> list[str]:
         *_hypervisors(settings),
         *_programs(),
         *_port(settings),
-        *_page(settings),
+        *(() if settings.tls.insecure else open_doors(settings)),
+        *tls_problems(settings, datetime.datetime.now(datetime.UTC)),
     ]
 
 
@@ -136,19 +139,6 @@ def _port(settings: Settings) -> list[str]:
     folder = ControllerSettings(database=settings.database, controller=section).state_directory()
     # Taken by our own controller at work, that is as it should be.
     return [problem] if problem and not (folder and spool_in_use(folder / "spool")) else []
-
-
-def _page(settings: Settings) -> list[str]:
-    if not settings.web.enabled:
-        return []
-    host, _ = split_listen(settings.web.listen)
-    if is_loopback(host):
-        return []
-    can = "change" if settings.web.token_file or settings.web.token_variable else "see"
-    return [
-        f"web.listen = {settings.web.listen!r}: whoever reaches it can {can} everything; listen on 127.0.0.1 and put a "
-        "reverse proxy with TLS and a password before it, or set web.enabled = false"
-    ]
 
 
 def _hypervisors(settings: Settings) -> list[str]:

@@ -28,7 +28,7 @@ from cpdb import (
 )
 from forepath import processes
 from forepath.commands.pause import pause_warnings, stop_file
-from forepath.listening import address_problem, page_url
+from forepath.listening import address_problem, open_doors, page_files, page_url
 from forepath.metrics.loops import LOADED, RESTARTS, RUNNING, OrchestratorTally, PredictorTally
 from forepath.metrics.stored import StoredFigures
 from forepath.output import JsonOption, SettingsOption, console, emit
@@ -119,6 +119,8 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     stop, began_at, effective = stop_on_signals(), time.time(), load_settings(settings)
     if problem := listen_problem(effective.controller.listen, effective.controller.port):
         raise ForepathError(problem)
+    if not effective.tls.insecure and (doors := list(open_doors(effective))):
+        raise SettingsError("\n".join(doors))
     store = open_store(effective.database.url)
     declare(effective, store)
     pause = store.pauses.in_force(began_at)
@@ -128,7 +130,7 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
     started += processes.rehearsals(effective, settings, act)
     names = [one.name for one in started]
     if json != "-":
-        warnings = [f"the page is not served: {unheard}"] if unheard else []
+        warnings = [*open_doors(effective), *([f"the page is not served: {unheard}"] if unheard else [])]
         _announce(names, effective, act, [*pause_warnings(pause, stop_file(effective), began_at), *warnings])
     supervisor, wanted = Supervisor(started, RUN_DIRECTORY), reload_on_hangup()
     reloading = Reloading(effective, settings, supervisor)
@@ -147,8 +149,9 @@ def run(settings: SettingsOption = None, act: ActOption = False, json: JsonOptio
 def _announce(names: list[str], settings: Settings, act: bool, warnings: list[str]) -> None:
     for line in warnings:
         console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
+    listen = settings.web.listen
     mode = MODES[True if act else settings.orchestrator.act]
-    where = f"; the page: {page_url(settings.web.listen)}" if "web" in names else ""
+    where = f"; the page: {page_url(listen, secure=page_files(settings, listen) is not None)}" if "web" in names else ""
     console.print(f"{', '.join(names)}: running ({mode}); logs in {RUN_DIRECTORY}/{where}; Ctrl-C ends")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cpdb import StoreError, open_store
-from forepath.listening import listen_at, page_url
+from forepath.listening import listen_at, page_files, page_url
 from forepath.moments import LAST
 from forepath.output import SettingsOption, console
 from forepath.settings import load_settings
@@ -32,11 +32,11 @@ def web(
 
     effective = load_settings(settings)
     listen = listen or effective.web.listen
-    listening = listen_at(listen)
+    files, listening = page_files(effective, listen), listen_at(listen)
     words = f"?at={LAST}" if _is_recording(effective.database.url) else ""
-    told = f"{'the recording' if words else 'the page'}: {page_url(listen, words)} (Ctrl-C ends)"
+    told = f"{'the recording' if words else 'the page'}: {page_url(listen, words, files is not None)} (Ctrl-C ends)"
     console.print(told, markup=False, highlight=False, soft_wrap=True)
-    serve(effective, listening)
+    serve(effective, listening, files)
 
 
 def _is_recording(url: str) -> bool:

@@ -63,7 +63,13 @@ def look_at_switches(listen: str, port: int, wait_s: float, say: Callable[[str],
     folder = Path(tempfile.mkdtemp(prefix="forepath-init-"))
     try:
         url, file = f"sqlite:///{folder}/found.db", folder / "found.toml"
-        told = {"database": {"url": url}, "controller": {"listen": listen, "port": port}, "metrics": {"port": 0}}
+        told = {
+            "database": {"url": url},
+            "controller": {"listen": listen, "port": port},
+            "metrics": {"port": 0},
+            # It sends no rules, and only looks at what a person asked to be seen.
+            "tls": {"insecure": True},
+        }
         file.write_text(tomli_w.dumps(told), encoding="utf-8")
         open_store(url).close()
         _listen(manager, file, wait_s, say)

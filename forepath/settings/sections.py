@@ -62,13 +62,20 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class NodeSection(Section):
-    """A switch, client or hypervisor with a name of its own."""
+    """A switch, client or hypervisor with a name of its own; a switch's `certificate` is named so, else like itself."""
 
     name: NodeName
     kind: NodeKind
     address: MachineAddress | None = None
     mac: Mac | None = None
     dpid: Dpid | None = None
+    certificate: Name | None = None
+
+    @model_validator(mode="after")
+    def _of_a_switch(self) -> "NodeSection":
+        if self.certificate is not None and self.dpid is None:
+            raise ValueError("certificate binds a switch's dpid to a name; give the dpid too")
+        return self
 
 
 class LinkSection(Section):

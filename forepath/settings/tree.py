@@ -20,7 +20,7 @@ from forepath.settings.sections import (
 )
 from orchestrator import OrchestratorSection, RouteSettings
 from predictor import PredictorSection
-from ryu_apps import ControllerSection
+from ryu_apps import ControllerSection, TlsSection
 
 NAMED = ("node", "virtual_ip", "host", "vm", "tenant")
 
@@ -35,6 +35,7 @@ class BehaviourTables(Section):
     routing: RouteSettings = RouteSettings()
     web: WebSection = WebSection()
     metrics: MetricsSection = MetricsSection()
+    tls: TlsSection = TlsSection()
 
 
 class Settings(BehaviourTables):

@@ -14,6 +14,7 @@ from cpdb import (
     SubjectKind,
 )
 from forepath import forecasts, views
+from forepath.listening import open_doors
 from forepath.processes import orchestrator_config
 from forepath.web.accuracy import said_errors
 from forepath.web.network import Slice, next_shortage, tell_action
@@ -53,6 +54,7 @@ def tell_strip(at: StoreMoment) -> Json:
         "first_at": span[0] if span else None,
         "last_at": span[1] if span else None,
         "shortage": next_shortage(at),
+        "open_doors": list(open_doors(at.settings)),
     }
 
 

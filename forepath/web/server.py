@@ -2,7 +2,8 @@
 
 import signal
 import socket
-from typing import Any
+import ssl
+from typing import Any, Self
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -10,12 +11,13 @@ from fastapi.responses import JSONResponse
 from nicegui import ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from forepath.listening import is_loopback
+from cpdb import is_loopback
 from forepath.settings import Settings
 from forepath.web.api import PREFIX, RateLimit, make_api
 from forepath.web.changes import ChangeDesk
 from forepath.web.page import add_pages
 from forepath.web.reader import Reader
+from ryu_apps import LiveContext, TlsFiles
 
 MOST_BODY_BYTES = 64 * 1024
 # Nothing is loaded from elsewhere; the page kit compiles its templates in the browser.
@@ -55,10 +57,33 @@ def make_app(reader: Reader, settings: Settings, host: str) -> FastAPI:
     return app
 
 
-def serve(settings: Settings, listening: socket.socket) -> None:
-    """Serves there until SIGINT, SIGTERM or SIGHUP."""
+class FollowingContext(ssl.SSLContext):
+    """What the server takes for its context: each connection gets that of the files as they are by then."""
+
+    def __new__(cls, _live: LiveContext) -> Self:
+        """As every context is made."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, live: LiveContext) -> None:
+        self._live = live
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        """The way in which asyncio begins a connection."""
+        return self._live.current().wrap_bio(*arguments, **named)
+
+
+def serve(settings: Settings, listening: socket.socket, files: TlsFiles | None = None) -> None:
+    """Serves there until SIGINT, SIGTERM or SIGHUP; with `files` by TLS. Raises SettingsError."""
     reader, host = Reader(settings), str(listening.getsockname()[0])
-    config = uvicorn.Config(make_app(reader, settings, host), log_level="warning", access_log=False)
+    told: dict[str, Any] = {"log_level": "warning", "access_log": False}
+    if files is not None:
+        told |= {"ssl_certfile": files.certificate, "ssl_keyfile": files.key}
+    config = uvicorn.Config(make_app(reader, settings, host), **told)
+    if files is not None:
+        live = LiveContext(files)
+        live.current()
+        config.load()
+        config.ssl = FollowingContext(live)
     server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

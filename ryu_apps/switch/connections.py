@@ -3,7 +3,6 @@
 import contextlib
 import os
 import ssl
-import struct
 import sys
 import time
 from collections import Counter
@@ -12,6 +11,8 @@ from typing import Any
 
 import structlog
 
+from cpdb import SettingsError
+from ryu_apps.effects import Alert
 from ryu_apps.framework import (
     CONFIG_DISPATCHER,
     DEAD_DISPATCHER,
@@ -29,145 +30,12 @@ from ryu_apps.openflow import (
     MalformedMessage,
     OpenReplies,
     Phase,
-    StatisticsColumns,
     check,
-    decode_flow_stats,
-    plain_hello,
-    read_head,
 )
 from ryu_apps.settings import ConnectionsSection, cannot_listen
 from ryu_apps.switch.errors import refusals
-
-_HEADER_BYTES = ofproto.OFP_MULTIPART_REPLY_SIZE
-_OWN_ERROR = struct.pack("!H", ofproto.OFPET_EXPERIMENTER)
-_FLOW_HEAD = struct.Struct("!HBxIIHHHH4xQQQ").unpack_from
-
-
-class LazyFlowStats:
-    """One flow entry of a statistics reply: counters at once, match and instructions only when asked for."""
-
-    def __init__(self, buf: bytes, offset: int) -> None:
-        self._buf, self._offset, self._decoded = buf, offset, None
-        (
-            self.length,
-            self.table_id,
-            self.duration_sec,
-            self.duration_nsec,
-            self.priority,
-            self.idle_timeout,
-            self.hard_timeout,
-            self.flags,
-            self.cookie,
-            self.packet_count,
-            self.byte_count,
-        ) = _FLOW_HEAD(buf, offset)
-
-    @classmethod
-    def parser(cls, buf: bytes, offset: int) -> "LazyFlowStats":
-        """The framework's hook."""
-        return cls(buf, offset)
-
-    def _full(self) -> Any:
-        if self._decoded is None:
-            self._decoded = parser.OFPFlowStats.parser(self._buf, self._offset)
-        return self._decoded
-
-    @property
-    def match(self) -> Any:
-        """The decoded match."""
-        return self._full().match
-
-    @property
-    def instructions(self) -> Any:
-        """The decoded instructions."""
-        return self._full().instructions
-
-
-class _Lazy:
-    """What a lazy reply has besides the framework's own class, which it also is.
-
-    `columns` holds the decoded statistics; `body` makes the framework's objects at the first look.
-    """
-
-    buf: bytes
-    columns: StatisticsColumns | None
-    entry: Any
-    single: bool
-    _body: Any = None
-
-    @property
-    def body(self) -> Any:
-        """The entries as the framework's objects."""
-        if self._body is None:
-            self._body = self._decode()
-        return self._body
-
-    @body.setter
-    def body(self, value: Any) -> None:
-        self._body = value
-
-    def _decode(self) -> Any:
-        if self.single:
-            return self.entry.parser(self.buf, _HEADER_BYTES)
-        found, at = [], _HEADER_BYTES
-        while at < len(self.buf):
-            one = self.entry.parser(self.buf, at)
-            found.append(one)
-            at += one.length if hasattr(one, "length") else one.len
-        return found
-
-    def matches(self) -> list[bytes]:
-        """The match of each flow entry as sent, in order; for flow statistics only."""
-        return decode_flow_stats(self.buf[_HEADER_BYTES:], matches=True).matches
-
-
-def _lazy(kind: Any, entry: Any = None, single: bool = False) -> Any:
-    # Events are found by the name of the message's class.
-    more = {"entry": entry or kind.cls_stats_body_cls, "single": single, "__module__": kind.__module__}
-    return type(kind.__name__, (_Lazy, kind), more)
-
-
-_LAZY = {
-    ofproto.OFPMP_FLOW: _lazy(parser.OFPFlowStatsReply, LazyFlowStats),
-    ofproto.OFPMP_PORT_STATS: _lazy(parser.OFPPortStatsReply),
-    ofproto.OFPMP_QUEUE: _lazy(parser.OFPQueueStatsReply),
-    ofproto.OFPMP_GROUP: _lazy(parser.OFPGroupStatsReply),
-    ofproto.OFPMP_METER: _lazy(parser.OFPMeterStatsReply),
-    ofproto.OFPMP_METER_CONFIG: _lazy(parser.OFPMeterConfigStatsReply),
-    ofproto.OFPMP_GROUP_DESC: _lazy(parser.OFPGroupDescStatsReply),
-    # The framework's own way copies what is left of such a reply for every 16 bytes of it.
-    ofproto.OFPMP_EXPERIMENTER: _lazy(parser.OFPExperimenterStatsReply, single=True),
-}
-
-
-def _own_error(datapath: Any, data: bytes, head: Any) -> Any:
-    # The framework has a class for such errors but no event: they would never arrive anywhere.
-    number, experimenter = struct.unpack_from("!HI", data, 10)
-    message = parser.OFPErrorMsg(datapath, ofproto.OFPET_EXPERIMENTER, number, data[16:])
-    message.experimenter = experimenter
-    message.set_headers(head.version, head.kind, len(data), head.xid)
-    message.set_buf(data)
-    return message
-
-
-def message_of(datapath: Any, data: bytes, columns: StatisticsColumns | None) -> Any:
-    """The framework's message for checked bytes; `columns` is what the check decoded.
-
-    Raises MalformedMessage for a kind that the framework does not know; its parsers raise what they like.
-    """
-    head = read_head(data)
-    if head.kind == ofproto.OFPT_HELLO:
-        data = plain_hello(data)
-    elif head.kind == ofproto.OFPT_MULTIPART_REPLY:
-        kind, flags = struct.unpack_from("!HH", data, 8)
-        if kind in _LAZY:
-            message = parser.MsgBase.parser.__func__(_LAZY[kind], datapath, *head, data)
-            message.type, message.flags, message.columns = kind, flags, columns
-            return message
-    elif head.kind == ofproto.OFPT_ERROR and data[8:10] == _OWN_ERROR:
-        return _own_error(datapath, data, head)
-    return parser._MSG_PARSERS[head.kind](datapath, head.version, head.kind, len(data), head.xid, data)
-
+from ryu_apps.switch.lazy_messages import message_of
+from ryu_apps.tls import LiveContext, Stranger, SwitchTrust, TlsFiles, read_peer, told_of
 
 Seconds = float
 
@@ -187,6 +55,7 @@ _ACCEPT_AGAIN_S = 0.2
 ECHO_AFTER_S, LIVES_S = 1.0, 3.5
 # As for a wrong setting
 EXIT_UNHEARD = 2
+STRANGER = "stranger"
 
 
 def overdue(phase: Phase, bounds: ConnectionsSection, connected_s: Seconds, silent_s: Seconds) -> str | None:
@@ -206,10 +75,23 @@ def _refuse(reason: str, peer: Any, text: str, dpid: int | None = None) -> None:
         _log.warning("connection refused", reason=reason, peer=str(peer), dpid=name, why=text, **more)
 
 
+def _turn_away(stranger: Stranger, peer: Any) -> None:
+    _refuse(stranger.reason, peer, str(stranger))
+    host = str(peer[0]) if peer else "local"
+    refusals.strangers.append(Alert(STRANGER, stranger.reason, host, f"a peer at {host} was turned away: {stranger}"))
+
+
+def _give_up(line: str) -> None:
+    # In a green thread of the framework, where raising ends nobody.
+    sys.stderr.write(f"ryu-manager: {line}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_UNHEARD)
+
+
 class GuardedDatapath(stock.Datapath):
     """The framework's connection with its receiving half replaced, and its echo loop by one that also closes."""
 
-    bounds = ConnectionsSection()
+    bounds, trust = ConnectionsSection(), SwitchTrust()
 
     def __init__(self, socket: Any, address: Any) -> None:
         super().__init__(socket, address)
@@ -227,7 +109,10 @@ class GuardedDatapath(stock.Datapath):
                     self._take(message)
         except MalformedMessage as error:
             _refuse(error.reason, self.address, str(error), self.id)
+        except Stranger as error:
+            _turn_away(error, self.address)
         finally:
+            self.trust.live.pop(self, None)
             self.close()
             self._hang_up()
 
@@ -248,6 +133,8 @@ class GuardedDatapath(stock.Datapath):
         if self.state == DEAD_DISPATCHER:
             return
         columns = check(data, _PHASES[self.state])
+        if data[1] == ofproto.OFPT_FEATURES_REPLY:
+            self._admit(int.from_bytes(data[8:16]))
         self._replies.note(data)
         self._heard = time.monotonic()
         try:
@@ -258,6 +145,13 @@ class GuardedDatapath(stock.Datapath):
         if time.monotonic() - self._turn > _TURN_S:
             hub.sleep(0)
             self._turn = time.monotonic()
+
+    def _admit(self, dpid: int) -> None:
+        shown = getattr(self.socket, "getpeercert", None)
+        peer = read_peer(shown() if shown else None)
+        self.trust.admit(peer, dpid)
+        if peer is not None:
+            self.trust.live[self] = peer
 
     def _tell(self, message: Any) -> None:
         event = ofp_event.ofp_msg_to_ev(message)
@@ -298,6 +192,11 @@ class GuardedDatapath(stock.Datapath):
         """Whether the switch has said anything lately; it is asked to every second in which it does not."""
         return self.state != DEAD_DISPATCHER and time.monotonic() - self._heard < LIVES_S
 
+    def refuse_revoked(self) -> None:
+        """Ends this connection: its certificate counts no more."""
+        _turn_away(Stranger("certificate revoked", "its certificate has been revoked"), self.address)
+        self._cut()
+
     def refuse_twin(self) -> None:
         """Ends this connection: another switch has its number."""
         refusals.add("one dpid twice", time.monotonic())
@@ -315,23 +214,35 @@ class GuardedDatapath(stock.Datapath):
 class GuardedServer(hub.StreamServer):
     """Accepts connections, but only so many from one address, and for ever."""
 
-    bounds = ConnectionsSection()
+    bounds, trust = ConnectionsSection(), SwitchTrust()
 
     def __init__(self, listen_info: Any, handle: Any, **tls: Any) -> None:
         try:
             # The framework would share the port with any other that shares it, and each would get some switches.
             self.server = exclusive_listen(listen_info[0], listen_info[1])
         except OSError as error:
-            # In a green thread of the framework, where raising ends nobody.
-            sys.stderr.write(f"ryu-manager: {cannot_listen(listen_info[0], listen_info[1], error)}\n")
-            sys.stderr.flush()
-            os._exit(EXIT_UNHEARD)
+            _give_up(cannot_listen(listen_info[0], listen_info[1], error))
         self.handle = handle
         self._connected: Counter[str] = Counter()
-        self._context = _tls_context(tls) if tls else None
+        self._tls: LiveContext | None = None
+        if tls:
+            # The framework hands out its arguments to the first connection only: one context for all instead.
+            files = TlsFiles(tls["certfile"], tls["keyfile"], tls.get("ca_certs"), self.trust.revoked)
+            self._tls = LiveContext(files)
+            try:
+                self._tls.current()
+            except SettingsError as error:
+                _give_up(str(error))
+
+    def _look_for_revoked(self) -> None:
+        while True:
+            hub.sleep(_WATCH_EVERY_S)
+            for datapath in self.trust.newly_revoked():
+                datapath.refuse_revoked()
 
     def serve_forever(self) -> None:
         """Accepts until the process ends; running out of file descriptors is waited out."""
+        hub.spawn(self._look_for_revoked)
         while True:
             try:
                 sock, address = self.server.accept()
@@ -352,12 +263,13 @@ class GuardedServer(hub.StreamServer):
 
     def _serve(self, sock: Any, address: Any, host: str) -> None:
         try:
-            if self._context is not None:
+            if self._tls is not None:
                 sock.settimeout(_TLS_HANDSHAKE_S)
-                sock = self._context.wrap_socket(sock, server_side=True)
+                sock = self._tls.current().wrap_socket(sock, server_side=True)
             self.handle(sock, address)
         except OSError as error:
-            _refuse("socket", address, str(error))
+            stranger = told_of(error) if isinstance(error, ssl.SSLError) else None
+            _turn_away(stranger, address) if stranger else _refuse("socket", address, str(error))
         finally:
             sock.close()
             self._connected[host] -= 1
@@ -371,19 +283,9 @@ def serve(sock: Any, address: Any) -> None:
         datapath.serve()
 
 
-def _tls_context(tls: dict[str, Any]) -> Any:
-    # The framework hands out its arguments to the first connection only: one context for all instead.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls["certfile"], tls["keyfile"])
-    if tls.get("ca_certs"):
-        context.load_verify_locations(tls["ca_certs"])
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def harden(bounds: ConnectionsSection) -> None:
+def harden(bounds: ConnectionsSection, trust: SwitchTrust | None = None) -> None:
     """Puts the guard before the framework. Before the first switch connects; safe to call twice."""
     GuardedDatapath.bounds = GuardedServer.bounds = bounds
+    GuardedDatapath.trust = GuardedServer.trust = trust or SwitchTrust()
     stock.datapath_connection_factory = serve
     stock.StreamServer = GuardedServer

@@ -1,10 +1,11 @@
 """What switches refuse of us, and what we refuse of them: counted by reason, and logged at a bounded rate."""
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import structlog
 
+from ryu_apps.effects import Alert
 from ryu_apps.pacing import RateLimiter
 
 Seconds = float
@@ -14,6 +15,7 @@ _LOG_EVERY_S = 10.0
 # So many lines about connections in so many seconds; what is beyond is counted and told in the next line.
 _MAX_LINES = 5
 _SPAN_S = 10.0
+_MAX_STRANGERS = 100
 _log = structlog.get_logger("ryu_apps.switch.errors")
 # Types of messages in the head that a switch sends back with its error, by OpenFlow 1.3.5, section 7.1
 _TYPES = {2: "echo request", 9: "switch configuration", 13: "packet out", 14: "rule", 15: "group", 16: "port"}
@@ -60,6 +62,8 @@ class ConnectionRefusals:
     """`counts` only grows: reason -> how often. Reasons are those of the guard, and of the connections' own bounds."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    # Who was not let in, for alarms: a name or an address, and why. What nobody takes is not kept for ever.
+    strangers: deque[Alert] = field(default_factory=lambda: deque(maxlen=_MAX_STRANGERS))
     _since: Seconds = float("-inf")
     _lines: int = 0
     _silent: int = 0

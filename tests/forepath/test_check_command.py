@@ -164,7 +164,7 @@ def test_a_port_that_somebody_else_has_is_a_problem_and_ends_run_at_once(
 
 
 def test_an_address_that_this_machine_lacks_is_a_problem(tmp_path: Path, forepath: Forepath) -> None:
-    (tmp_path / "forepath.toml").write_text("controller.listen = '192.0.2.1'\n")
+    (tmp_path / "forepath.toml").write_text("controller.listen = '192.0.2.1'\ntls.insecure = true\n")
     (problem,) = forepath("check", "--json", "-").json()["problems"]
     assert "controller.listen" in problem
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cpdb import SettingsError
+from cpdb import SettingsError, is_loopback
 from forepath.commands.check import find_problems
-from forepath.listening import address_problem, is_loopback, listen_at, page_url, split_listen
+from forepath.listening import address_problem, listen_at, page_url, split_listen
 from forepath.processes import programs
 from forepath.settings import Settings
 

@@ -248,7 +248,7 @@ def read_by_framework(data: bytes) -> object:
     """What the framework itself makes of a message, with everything that is decoded late decoded."""
     from ryu_apps.openflow import check
     from ryu_apps.openflow.guard import HELLO, Phase
-    from ryu_apps.switch.connections import message_of
+    from ryu_apps.switch.lazy_messages import message_of
 
     read = message_of(offline_datapath(), data, check(data, Phase.HELLO if data[1] == HELLO else Phase.OPEN))
     for one in (getattr(read, "body", None) or ()) if data[1] == 19 and data[9] == 1 else ():

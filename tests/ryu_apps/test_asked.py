@@ -11,8 +11,8 @@ from ryu_apps.framework import offline_datapath, ofproto
 from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, desired
 from ryu_apps.rules import Desired, Kind, Match, Meter, Output, Rule, RuleKey, SwitchGroup, Table, cookie, failover
-from ryu_apps.switch.connections import message_of
 from ryu_apps.switch.errors import SwitchError, SwitchErrors, unmatched
+from ryu_apps.switch.lazy_messages import message_of
 from ryu_apps.switch.reconcile import RETRY_S
 from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import SentRequests

@@ -82,8 +82,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def controller(folder: Path, *options: str) -> Iterator[Controlled]:
-    (folder / "some.toml").write_text(SETTINGS, encoding="utf-8")
+def controller(folder: Path, *options: str, tables: str = "") -> Iterator[Controlled]:
+    (folder / "some.toml").write_text(SETTINGS + tables, encoding="utf-8")
     port = free_port()
     argv = [sys.executable, "-m", "forepath.commands.ryu_manager", str(Path(__file__).with_name("watched_app.py"))]
     argv += ["--ofp-listen-host", "127.0.0.1"]

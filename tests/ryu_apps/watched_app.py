@@ -14,17 +14,19 @@ from ryu_apps.framework import (
 )
 from ryu_apps.settings import load_controller
 from ryu_apps.switch.connections import harden
+from ryu_apps.switch.errors import refusals
 from ryu_apps.switch.wire import Wire
 
 
 class Watched(RyuApp):
-    """Prints `up DPID`, `down DPID` and `read DPID ENTRIES`."""
+    """Prints `up DPID`, `down DPID`, `read DPID ENTRIES` and `stranger REASON`."""
 
     OFP_VERSIONS = (OPENFLOW_13,)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        harden(load_controller().controller.connections)
+        settings = load_controller()
+        harden(settings.controller.connections, settings.trust())
         self._wires: dict[int, Wire] = {}
         spawn(self._poll)
 
@@ -49,4 +51,6 @@ class Watched(RyuApp):
         while True:
             for wire in list(self._wires.values()):
                 wire.ask_rules()
+            while refusals.strangers:
+                print(f"stranger {refusals.strangers.popleft().key}", flush=True)
             sleep(0.2)
