@@ -145,6 +145,11 @@ class VirtualIp:
     affinity: str = "source"
     probe: str = "arp"
 
+    @property
+    def by_connection(self) -> bool:
+        """Whether each new connection is placed anew, so that a source talks to all destinations."""
+        return self.affinity == "connection"
+
     def with_weights(self, wanted: Mapping[str, int]) -> "VirtualIp":
         """With the wanted weights in place of the declared ones; a destination that they do not name keeps its own."""
         if not wanted:

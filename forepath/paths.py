@@ -166,20 +166,19 @@ class PathFinder:
         service = self._service(to)
         if service is None:
             return to, ()
-        by_connection = service.affinity == "connection"
-        spoken = None if by_connection else self._spoken(source, service, now)
+        spoken = None if service.by_connection else self._spoken(source, service, now)
         if spoken is not None:
             return spoken, (f"{source} speaks with {spoken} and keeps it",)
         chosen = self._chosen(source, service)
         shares = ", ".join(f"{one.name} {one.weight}" for one in service.destinations)
         if chosen is None:
             raise SettingsError(f"{service.name}: no destination has a weight above 0 ({shares or 'none declared'})")
-        if by_connection:
+        if service.by_connection:
             return chosen, (f"each connection is placed by itself, by the weights ({shares}); most go to {chosen}",)
         return chosen, (f"{source} has been silent; by the weights ({shares}) it will be sent to {chosen}",)
 
     def _chosen(self, source: str, service: VirtualIp) -> str | None:
-        if service.affinity == "connection":
+        if service.by_connection:
             most = max(service.destinations, key=lambda one: (one.weight, one.name), default=None)
             return most.name if most and most.weight else None
         address = self.addresses.get(source) or source

@@ -21,7 +21,6 @@ from orchestrator.world import LinkKey, LinkState, VmState, World, apply
 STARVED_FACTOR = 1.5
 # How long a need lasts is looked up within so many times the horizon at which it is seen.
 LASTING_WITHIN = 6
-CONNECTION = "connection"
 NOTHING_LEARNT: Mapping[str, float] = MappingProxyType({})
 Subject = TypeVar("Subject")
 
@@ -275,13 +274,18 @@ def ceiling(vm: VmState) -> float:
     return max(vm.cores_limit, vm.spec.cpu_cores_max) if vm.spec else vm.cores_limit
 
 
-def until_back(context: PlanningContext, vm: VmState, kind: str) -> tuple[int, ...]:
+def until_back(context: PlanningContext, kind: str, about: Circumstances, cooldown_s: Seconds) -> tuple[int, ...]:
     """Now and each horizon up to the first that leaves time to give back what is taken, its cooldown included."""
     if context.config.policy == "reactive":
         return (NOW,)
-    least_s = max(context.lead_s(kind, on_host(context.world, vm.host)), context.config.guard.resize_cooldown_s)
+    least_s = max(context.lead_s(kind, about), cooldown_s)
     horizons_s = context.config.demand.every_horizon_s
     return (NOW, *horizons_s[: sum(one < least_s for one in horizons_s) + 1])
+
+
+def until_resized_back(context: PlanningContext, vm: VmState, kind: str) -> tuple[int, ...]:
+    """The same for the size of a machine."""
+    return until_back(context, kind, on_host(context.world, vm.host), context.config.guard.resize_cooldown_s)
 
 
 def lasting_s(context: PlanningContext, pair: Pair, horizons_s: Iterable[int]) -> tuple[Seconds, int] | None:
@@ -351,7 +355,7 @@ def served_demands(context: PlanningContext, vm: VmState, horizon_s: int, readin
     whole = [one.pair for one in context.world.pairs_to(vm.name) if not _spread(context.world, one.pair.virtual_ip)]
     found = context.demand.at(horizon_s, whole, reading)
     for vip in context.world.virtual_ips.values():
-        if vip.affinity == CONNECTION and any(one.name == vm.name for one in vip.destinations):
+        if vip.by_connection and any(one.name == vm.name for one in vip.destinations):
             weights, health = context.world.wanted.weights.get(vip.address, {}), context.world.health(vip.address)
             share = vip.shares(weights, health).get(vm.name, 0.0)
             if share > 0:
@@ -362,7 +366,7 @@ def served_demands(context: PlanningContext, vm: VmState, horizon_s: int, readin
 
 def _spread(world: World, address: str) -> bool:
     vip = world.virtual_ips.get(address)
-    return vip is not None and vip.affinity == CONNECTION
+    return vip is not None and vip.by_connection
 
 
 def _part(one: PairDemand, share: float) -> PairDemand:

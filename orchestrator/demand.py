@@ -1,6 +1,6 @@
 """Turns forecasts and measurements into what each pair must be able to get, and pairs into what they need together."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
 from orchestrator.onset import PEAK, RateBefore, Reading, WindowForecast, read_second
-from orchestrator.world import PairState, World
+from orchestrator.world import LinkKey, PairState, World
 
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
 LEAST = {Quantity.BYTES_PEAK: 20_000.0, Quantity.CONNECTIONS_PEAK: 1.0}
@@ -210,8 +210,20 @@ def is_confident(forecast: Forecast, measured: float, now: Seconds, config: Orch
 
 
 def _cap(world: World, state: PairState) -> float:
-    """No pair can send more than the narrowest link on its way carries."""
-    known = [world.links[key].capacity_bytes_per_s for key in state.links if key in world.links]
+    """No pair can send more than the narrowest links on its ways carry together: one way, or one to each destination.
+
+    Where a virtual IP's connections are placed one by one, a pair talks to all of its destinations.
+    """
+    vip = world.virtual_ips.get(state.pair.virtual_ip)
+    if vip is None or not vip.by_connection:
+        return _narrowest(world, state.links)
+    ends = [world.vms[one.name].host if one.name in world.vms else one.name for one in vip.destinations if one.weight]
+    ways = [world.network.ways(state.pair.source, end) for end in ends]
+    return sum(_narrowest(world, way) for way in ways) if ways else float("inf")
+
+
+def _narrowest(world: World, way: Sequence[LinkKey]) -> float:
+    known = [world.links[key].capacity_bytes_per_s for key in way if key in world.links]
     return min((one for one in known if one is not None), default=float("inf"))
 
 

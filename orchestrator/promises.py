@@ -156,21 +156,29 @@ class GrantPromise(Promise):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadroomPromise(Promise):
-    """None of these machines is held back; `value` is the smallest headroom expected, as a share.
+    """None of these machines and links is short; `value` is the smallest headroom expected, as a share.
 
-    New weights: a machine's load follows its share of connections, as the plan expected it to. One more machine: what
-    it serves would have been served by these, all together; advice expects it to be as large as they are on average.
+    New weights: a machine's or a link's load follows the shares of connections, as the plan expected it to. One more
+    machine: what it serves would have been served by these, all together; advice expects it to be as large as they are
+    on average.
     """
 
     what: ClassVar[str] = "headroom"
     vms: tuple[str, ...]
     value: float = 0.0
+    links: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All that it is about."""
+        return (*self.vms, *self.links)
 
     def describe(self) -> str:
-        return f"{' and '.join(self.vms)} are not held back"
+        return f"{' and '.join(self.places)} {'are' if len(self.places) > 1 else 'is'} not short"
 
-    def words(self, _case: Case, peak: float, /) -> Words:
-        return Words(" and ".join(self.vms), "", f"{peak:.2f} cores")
+    def words(self, case: Case, peak: float, /) -> Words:
+        # Back to what was declared gives nothing: it can only be missed.
+        return Words(" and ".join(self.places), "", f"{peak:.2f} cores", grows=case.record.body.get("to") != {})
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
         coming = [one for one in scalings_of(case.actions) if one.comes]
@@ -178,14 +186,24 @@ class HeadroomPromise(Promise):
             yield from self._joined(case, coming[0])
             return
         for name in self.vms:
-            room = case.record.reason.get("headrooms", {}).get(name)
             for load, seconds in timed(case.measured.vms.get(name, ()), case):
                 now = _cpu_load(load.cpu_cores_used, load.cpu_cores_limit)
-                more = (1 - room["now"]) / max(1e-9, 1 - room["then"]) if room else None
-                other = None if more is None else now * more if case.acted else now / max(1e-9, more)
-                without, after = (other, now) if case.acted else (now, now if other is None else other)
-                part = seconds / len(self.vms)
-                yield Moment(load.t, part, without if more is not None else None, after, load.cpu_cores_used)
+                yield self._shared(case, name, Moment(load.t, seconds, None, now, load.cpu_cores_used))
+        for name, capacity in case.record.reason.get("capacities", {}).items():
+            for load, seconds in timed(case.measured.links.get(name, ()), case):
+                now = load.bytes / load.interval_s / (FULL_SHARE * capacity)
+                yield self._shared(case, name, Moment(load.t, seconds, None, now))
+
+    def _shared(self, case: Case, name: str, measured: Moment) -> Moment:
+        """What was measured at one of several places, with the other weights beside it."""
+        room, now = case.record.reason.get("headrooms", {}).get(name), measured.after
+        part = replace(measured, seconds=measured.seconds / len(self.places))
+        if room is None:
+            return part
+        more = (1 - room["now"]) / max(1e-9, 1 - room["then"])
+        return (
+            replace(part, without=now * more) if case.acted else replace(part, without=now, after=now / max(1e-9, more))
+        )
 
     def _joined(self, case: Case, action: ScalingChange) -> Iterator[Moment]:
         others = {name: {load.t: load for load in case.measured.vms.get(name, ())} for name in self.vms}

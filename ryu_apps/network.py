@@ -11,7 +11,7 @@ from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.paths.routing import Routes, RouteTiming
 from ryu_apps.rules import ETH_IPV4, ETH_IPV6, ETH_LLDP, Kind, Match, PortId, Table, kind_of
-from ryu_apps.services.pairs import BY_CONNECTION, Pairs
+from ryu_apps.services.pairs import Pairs
 from ryu_apps.services.virtual_ips import Services
 from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
@@ -186,7 +186,7 @@ class Network:
                 return self._hold(HeldFrame(at, arrival.data, to, now + HOLD_S), place, now)
             return self.arp.forward(arrival)
         pair = self.services.meet(source, vip, now)
-        if vip.affinity == BY_CONNECTION or pair is None:
+        if vip.by_connection or pair is None:
             # A copy, when the switch knows what to do; else it learns it now.
             return [] if met else self._again(at, arrival.data, frozenset((at.dpid,)), now)
         if pair.destination is None:

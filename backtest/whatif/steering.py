@@ -12,7 +12,6 @@ from cpdb import Destination, Pair, Seconds
 from ryu_apps import ControllerSection, choose
 
 Path = Callable[[str, str], tuple[str, ...]]
-BY_CONNECTION = "connection"
 # As the controller by default: only after so much silence do changed weights move a pair.
 IDLE_S = ControllerSection().pairs.idle_s
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest.whatif.records import Flags, Floats, ReplayScene
-from backtest.whatif.steering import BY_CONNECTION, Steering
+from backtest.whatif.steering import Steering
 from backtest.whatif.wiring import FlowTable, Wiring
 from cpdb import (
     CONTROLLER,
@@ -102,7 +102,7 @@ class ReplaySwitches:
             vip.address: self._serving(vip, weights.get(vip.address, {}), health[vip.address], now)
             for vip in wanted.virtual_ips
         }
-        by_connection = {vip.address for vip in wanted.virtual_ips if vip.affinity == BY_CONNECTION}
+        by_connection = {vip.address for vip in wanted.virtual_ips if vip.by_connection}
         if self._steering.steer(serving, by_connection, now) or rerouted:
             silent = set(self._machines) - state.answering
             self.flows = self._steering.flow_table(self._wiring, self.path, self._machines, silent)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 
-from cpdb import Communication, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store, WantedSplit
+from cpdb import Communication, Forecast, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store, WantedSplit
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
 from orchestrator.observe.measured import RECENT_S
@@ -106,10 +106,15 @@ def path_inside(capacity: Mapping[LinkKey, float], state: PairState) -> Path:
     return (hops[0][0], *(to for _, to in hops)) if hops else ()
 
 
+def longest_trusted(state: PairState) -> Forecast | None:
+    """The forecast of a pair's peak in bytes/s at the longest horizon that is trusted."""
+    peaks = (one for (_, what), one in state.forecasts.items() if what is Quantity.BYTES_PEAK and one.trusted)
+    return max(peaks, key=lambda one: one.horizon_s, default=None)
+
+
 def expected_rate(state: PairState, level: float) -> float:
     """What a pair will send at this level, at the longest trusted horizon: never less than it does, bytes/s."""
-    peaks = (one for (_, what), one in state.forecasts.items() if what is Quantity.BYTES_PEAK and one.trusted)
-    forecast = max(peaks, key=lambda one: one.horizon_s, default=None)
+    forecast = longest_trusted(state)
     return max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s
 
 
@@ -140,7 +145,7 @@ def matrix_of(
         for way, share in _ways(path, state, rows.get(ends)):
             for hop in pairwise(way):
                 explained[hop] += share * state.bytes_per_s
-        foreseen |= any(what is Quantity.BYTES_PEAK and one.trusted for (_, what), one in state.forecasts.items())
+        foreseen |= longest_trusted(state) is not None
         for level in LEVELS:
             expected[level][ends] += expected_rate(state, level)
     background = {

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import DestinationHealth, HealthStatus, ObservedRecord, Store, VirtualIp, read_health
-from orchestrator.context import CONNECTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class DeclaredState:
         spread = {
             one.address: one.shares(weights.get(one.address, {}), _before_they_fell(health.get(one.address, {})))
             for one in vips.values()
-            if one.affinity == CONNECTION
+            if one.by_connection
         }
         return cls(vips, weights, observed, health, spread)
 

@@ -15,7 +15,7 @@ from orchestrator.context import (
     residents,
     served_demands,
     too_short,
-    until_back,
+    until_resized_back,
     vm_need,
     wanted_limit,
 )
@@ -195,7 +195,7 @@ def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
     Trusted forecasts of all its pairs say how long it will be needed before it could be raised again: so many core-s
     short, at `cost_of_short`, against those that idle. Without them only what is measured counts.
     """
-    horizon_s = until_back(context, vm, SetCpuLimit.kind)[-1]
+    horizon_s = until_resized_back(context, vm, SetCpuLimit.kind)[-1]
     served = served_demands(context, vm, horizon_s) if horizon_s != NOW else []
     if not served or not all(one.connections.forecast or one.bytes.forecast for one in served):
         return vm.calm

@@ -10,7 +10,7 @@ from math import ceil
 from cpdb import MIB
 from orchestrator.actions import SetMemory, moves_of
 from orchestrator.config import NOW, MemorySettings
-from orchestrator.context import PlanningContext, propose_each, served_demands, too_short, until_back
+from orchestrator.context import PlanningContext, propose_each, served_demands, too_short, until_resized_back
 from orchestrator.declared import VmSpec
 from orchestrator.demand import PairDemand, together
 from orchestrator.promises import MemoryPromise
@@ -114,7 +114,7 @@ def _down(context: PlanningContext, vm: VmState) -> Iterator[Step]:
     """Only measured calm takes away, and only what could be given back in time."""
     if not vm.memory.calm or vm.spec is None:
         return
-    need = _needs(context, vm, until_back(context, vm, SetMemory.kind))
+    need = _needs(context, vm, until_resized_back(context, vm, SetMemory.kind))
     after = max(
         wanted_memory(need, vm.spec, context.config.memory), ceil(vm.memory.bytes / context.config.guard.max_step)
     )

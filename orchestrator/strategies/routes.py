@@ -15,10 +15,10 @@ from cpdb import FIRST_TAG, LAST_TAG, Seconds, WantedSplit
 from orchestrator.actions import NETWORK, Ends, Path, RouteChange, SetRoutes, of_kind
 from orchestrator.config import RouteSettings
 from orchestrator.context import PlanningContext
-from orchestrator.observe.matrices import path_inside
+from orchestrator.observe.matrices import longest_trusted, path_inside
 from orchestrator.optimise import Mixed, Risk, Scenarios, SplitEnds, blended, first_batch, measured, mixed
 from orchestrator.promises import LinkRatePromise
-from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step
+from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step
 from orchestrator.strategies.route_net import FAR, UNKNOWN_BYTES_PER_S, Board, Carried, RouteNet, carried
 from orchestrator.world import Matrix, World
 
@@ -192,7 +192,8 @@ class Router:
         more = f"; {left} shares follow once this is in place, lest a link gets more than it has" if left else ""
         lead_s = context.lead_s(action.kind)
         promise = None if left else replace(target.promise, by=now + lead_s)
-        reason = Reason(promise=promise, facts={**target.facts, "shares_left": left})
+        proof = _leading(context, rows, target) if target.facts["forecast_scenarios"] else None
+        reason = Reason(promise=promise, forecast=proof, facts={**target.facts, "shares_left": left})
         return Proposal((Step(action, target.sentence + more, reason, now, lead_s),))
 
     def _renewed(self, context: PlanningContext) -> Proposal:
@@ -230,6 +231,20 @@ class Router:
             "pairs carry more or less than when they were placed",
         )
         return Proposal((Step(action, sentence, Reason(), now, context.lead_s(action.kind)),))
+
+
+def _leading(context: PlanningContext, rows: Mapping[Ends, WantedSplit], target: _Target) -> Evidence | None:
+    """Of the forecasts that the splits are hedged against, the largest among pairs that the fullest link may carry."""
+    a, b = target.promise.link.split(">")
+    over = {ends for ends, row in rows.items() if any((a, b) in pairwise(path) for path in row.paths)}
+    capacity, found = context.world.network.fabric.capacity, []
+    for state in context.world.pairs.values():
+        path = path_inside(capacity, state)
+        forecast = longest_trusted(state)
+        if forecast and ((a, b) in pairwise(path) or (path and (path[0], path[-1]) in over)):
+            rate = context.demand.of(state.pair, forecast.horizon_s).bytes
+            found.append((forecast.at(context.config.demand.level), context.evidence(rate, forecast.horizon_s)))
+    return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def _without_dust(board: Board, splits: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cpdb import VirtualIp
 from orchestrator.actions import SetWeights
-from orchestrator.context import CONNECTION, PlanningContext, ceiling, propose_each
+from orchestrator.context import PlanningContext, ceiling, propose_each, until_back
 from orchestrator.demand import PairDemand, together
 from orchestrator.lead_times import Circumstances
 from orchestrator.promises import HeadroomPromise
@@ -78,7 +78,7 @@ def _normed(weights: Mapping[str, float]) -> dict[str, float]:
 
 def _pinned(world: World, vip: VirtualIp, names: Sequence[str], wants: Sequence[PairDemand]) -> dict[str, float]:
     """The share of the demand that stays with each destination whatever the weights."""
-    if vip.affinity == CONNECTION:
+    if vip.by_connection:
         return {}
     total = sum(one.bytes.need for one in wants)
     found = dict.fromkeys(names, 0.0)
@@ -226,12 +226,18 @@ def _roomy(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], hor
 
 
 def _back(context: PlanningContext, table: Places, horizon_s: int) -> Iterator[Step]:
-    """What was declared holds again as soon as it leaves enough."""
-    service = table.service
-    if not context.world.wanted.weights.get(service.vip.address):
+    """What was declared holds again where it leaves enough for as long as weights must then stay as they are."""
+    vip, declared = table.service.vip, table.service.declared
+    if not context.world.wanted.weights.get(vip.address):
         return
-    if table.least(service.declared) >= context.config.weights.below + context.config.weights.min_gain:
-        yield _step(context, table, service.declared, horizon_s)
+    stay_s = context.config.weights.cooldown_s
+    tables = (
+        places(context, service_of(context, vip, table.service.names, one), one)
+        for one in until_back(context, SetWeights.kind, Circumstances(vip.address), stay_s)
+    )
+    enough = context.config.weights.below + context.config.weights.min_gain
+    if all(one.least(declared) >= enough for one in tables):
+        yield _step(context, table, declared, horizon_s)
 
 
 def _best(table: Places, rows: "Rows") -> dict[str, float]:
@@ -260,16 +266,29 @@ def _step(context: PlanningContext, table: Places, best: Mapping[str, float], ho
     leader = max(service.wants, key=lambda demand: demand.bytes.need, default=None)
     needed_at, about = world.now + horizon_s, Circumstances(vip.address)
     vms = tuple(name for name in service.names if name in world.vms)
+    capacities = _tightest(world, rooms)
+    least = min(room["then"] for room in rooms.values())
     reason = Reason(
         where={"virtual_ip": vip.address},
         forecast=context.evidence(leader.bytes, horizon_s) if leader else None,
         circumstances=about,
-        promise=HeadroomPromise(vms=vms, value=min(room["then"] for room in rooms.values()), by=needed_at),
-        facts={"headrooms": rooms},
+        promise=HeadroomPromise(vms=vms, links=tuple(capacities), value=least, by=needed_at),
+        facts={"headrooms": rooms, "capacities": capacities},
     )
     why = f"{vip.name} {when(horizon_s)}: headroom {text}"
     action = SetWeights(vip.address, before, _weights(service, best))
     return Step(action, why, reason, needed_at, context.lead_s(SetWeights.kind, about))
+
+
+def _tightest(world: World, rooms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The links with the least headroom before and after, with their capacities in bytes/s: they show what it did."""
+    capacities = {
+        link.name: link.capacity_bytes_per_s
+        for link in world.links.values()
+        if link.capacity_bytes_per_s and link.name in rooms
+    }
+    tightest = {min(capacities, key=lambda name: rooms[name][when]) for when in ("now", "then") if capacities}
+    return {name: capacities[name] for name in sorted(tightest)}
 
 
 def _weights(service: Service, best: Mapping[str, float]) -> tuple[tuple[str, int], ...]:

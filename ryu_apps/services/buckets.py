@@ -38,7 +38,6 @@ from ryu_apps.rules import (
     pair_number,
     virtual_mac,
 )
-from ryu_apps.services.pairs import BY_CONNECTION
 from ryu_apps.topology.frames import PROBE_PORT
 
 # A hash of each new connection picks one of so many buckets. Equal weights then differ by one bucket in a thousand.
@@ -293,9 +292,7 @@ class BucketPlacements:
         """Divides buckets by the weights of now; of `everyone`, not only of those whose connections are placed so."""
         before = self._spreads
         self._spreads = {
-            address: self._kept(one)
-            for address, one in virtual_ips.items()
-            if everyone or one.affinity == BY_CONNECTION
+            address: self._kept(one) for address, one in virtual_ips.items() if everyone or one.by_connection
         }
         self.revision += len(before) != len(self._spreads) or any(
             before.get(address) is not one for address, one in self._spreads.items()

@@ -29,7 +29,6 @@ def _uniform(*parts: str) -> float:
     return (number + 0.5) / 2**64
 
 
-BY_CONNECTION = "connection"
 # Once there was no room for another pair, sums are counted until so much of it is free again.
 ROOM_AGAIN_SHARE = 0.9
 
@@ -97,7 +96,7 @@ class Pairs:
                 return None
             known = TrackedPair(source, vip.address, None, (), now, now)
             self._add(known)
-        if known.destination is None and vip.affinity != BY_CONNECTION:
+        if known.destination is None and not vip.by_connection:
             self._choose(known, vip)
         return known
 
@@ -144,7 +143,7 @@ class Pairs:
                 del self._pairs[key]
                 del self._by_number[pair.number]
                 self.revision += 1
-            elif vip.affinity == BY_CONNECTION:
+            elif vip.by_connection:
                 self._let_go(pair, vip, now)
             elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
                 self._choose(pair, vip)
@@ -153,7 +152,7 @@ class Pairs:
 
     def _changes_at(self, pair: TrackedPair, vip: VirtualIp) -> Seconds:
         """Until when nothing becomes of a pair by its silence alone; when it speaks, that is later still."""
-        settled = pair.destination is None if vip.affinity == BY_CONNECTION else pair.chosen_from == vip.destinations
+        settled = pair.destination is None if vip.by_connection else pair.chosen_from == vip.destinations
         return pair.active + (self._forget_s if settled else min(self.idle_s, self._forget_s))
 
     def _let_go(self, pair: TrackedPair, vip: VirtualIp, now: Seconds) -> None:

@@ -26,7 +26,6 @@ from ryu_apps.pipeline import Limits, ingress, policer_key
 from ryu_apps.policers import ReservationEntry
 from ryu_apps.rules import RuleKey, Table
 from ryu_apps.services.buckets import BucketPlacement
-from ryu_apps.services.pairs import BY_CONNECTION
 from ryu_apps.switch.reconcile import same
 from ryu_apps.switch.session import Session
 from ryu_apps.topology.state import Directory
@@ -227,7 +226,7 @@ class WeightsPublisher:
         reasons = list(_left_out(wanted, vip, network))
         if reasons:
             return InstallStatus.REFUSED, "; ".join(reasons)
-        if vip.affinity == BY_CONNECTION:
+        if vip.by_connection:
             return self._by_connection(wanted, network, sessions)
         if not sessions:
             return InstallStatus.WAITING, "no switch is connected"

@@ -20,7 +20,7 @@ from cpdb import (
 from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table
 from ryu_apps.services.buckets import destination_number
 from ryu_apps.services.conflicts import DUPLICATE, MOVED
-from ryu_apps.services.pairs import BY_CONNECTION, Pairs
+from ryu_apps.services.pairs import Pairs
 from ryu_apps.services.virtual_ips import DestinationCondition
 
 Seconds = float
@@ -90,7 +90,7 @@ class LiveCountPublisher:
 
     def ask(self, virtual_ips: Iterable[VirtualIp], wires: Mapping[int, Countable], now: Seconds) -> None:
         """Asks every switch about every destination that drains, when it is time."""
-        numbers = [number for vip, _, number in _draining(virtual_ips) if vip.affinity == BY_CONNECTION]
+        numbers = [number for vip, _, number in _draining(virtual_ips) if vip.by_connection]
         self._entries = {key: count for key, count in self._entries.items() if key[1] in numbers}
         if not numbers or now - self._last < ASK_EVERY_S:
             return
@@ -111,7 +111,7 @@ class LiveCountPublisher:
         """Rows for counts that changed; what was said of whoever no longer drains is taken back."""
         counts: dict[str, LiveCount] = {}
         for vip, name, number in _draining(virtual_ips):
-            count = self._connections(number) if vip.affinity == BY_CONNECTION else _sources(pairs, vip.address, name)
+            count = self._connections(number) if vip.by_connection else _sources(pairs, vip.address, name)
             if count is not None:
                 counts[destination_key(vip.address, name)] = LiveCount(vip.address, name, count, now)
         news = self._publisher.publish(counts, now)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpdb import ActionRecord, ActionTiming, Communication, HostLoad, LinkLoad, OutcomeKind, Seconds, VmLoad
-from orchestrator import MigrateVm, ReserveBandwidth, SetCpuLimit, SetMemory, explain, promised, verdict_from_json
+from orchestrator import (
+    MigrateVm,
+    ReserveBandwidth,
+    SetCpuLimit,
+    SetMemory,
+    SetWeights,
+    explain,
+    promised,
+    verdict_from_json,
+)
 from orchestrator.actions import Action
 from orchestrator.judge.judge import verdict
 from orchestrator.verdicts import Case, Measured, PromiseVerdict, VerdictCode
@@ -236,3 +245,17 @@ def test_an_explanation_names_the_set_the_alternatives_and_sizes_in_their_unit()
     assert "the cheapest set in time: a limit of 1.00 cores (up to 1.5 s); 0.25 cores remain lacking" in text
     told = "\n".join(explain(record(MEMORY, FULL, choice=None, **where, **sizes, alternatives=[other])))
     assert "not: another vCPU, because it has all of its 1 vCPUs" in told
+
+
+def test_new_weights_are_held_against_the_load_of_the_links_that_they_relieve_and_burden() -> None:
+    rooms = {"leaf>h1": {"now": -0.2, "then": 0.4}}
+    promise = {"what": "headroom", "vms": [], "links": ["leaf>h1"]}
+    action = SetWeights("10.0.0.1", (), (("a", 20), ("b", 80)))
+    loads = [link(s, int(surge(s, 600_000, 50_000))) for s in SECONDS]
+    found = judged(record(action, promise, headrooms=rooms, capacities={"leaf>h1": 1_000_000.0}), *loads)
+    # With half the load it would have been full.
+    assert (found.code, found.needed, found.in_time, found.spared_s) == (KEPT, True, True, 6)
+    full = [link(s, int(surge(s, 1_000_000, 50_000))) for s in SECONDS]
+    assert judged(record(action, promise, headrooms=rooms, capacities={"leaf>h1": 1e6}), *full).code is BROKEN
+    advised = record(action, promise, OutcomeKind.ADVISED, headrooms=rooms, capacities={"leaf>h1": 1e6})
+    assert judged(advised, *full).spared_s == 6

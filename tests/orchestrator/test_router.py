@@ -127,6 +127,7 @@ def test_a_forecast_moves_traffic_before_it_comes(net: Store) -> None:
     assert run(Routing(net), [world(100.0 + n * 2, 20) for n in range(6)]) == []
     (step,) = run(Routing(net), [expected(100.0 + n * 2) for n in range(6)])
     assert step.reason.to_json()["forecast_scenarios"] == 2
+    assert step.reason.forecast is not None and step.reason.forecast.horizon_s == 30
     assert "forecast" in step.why
 
 

@@ -4,11 +4,12 @@ import random
 from dataclasses import replace
 
 import pytest
+from fake_world import fan
 from measured_rows import past
-from worlds import CONFIG, RELATION, foreseen, machines, pair_state, vm, world
+from worlds import CONFIG, NOW, RELATION, changed, foreseen, machines, pair_state, vm, world
 
-from cpdb import Communication, Destination, Standing, VirtualIp, VmLoad
-from orchestrator import World
+from cpdb import Communication, Destination, Quantity, Standing, VirtualIp, VmLoad
+from orchestrator import LinkState, World
 from orchestrator.context import PlanningContext, served_demands, vm_need
 from orchestrator.observe.learn import learn
 
@@ -67,3 +68,16 @@ def test_relations_are_learnt_although_no_row_names_a_machine() -> None:
         (relation,) = [one for one in found[name] if one.feature == "connections_per_s"]
         assert relation.slope == pytest.approx(0.02, rel=0.1)
     assert learn(past(rows, loads)).relations == {}
+
+
+def test_a_narrow_link_to_one_destination_bounds_nobody_who_talks_to_several() -> None:
+    narrow, wide = LinkState(("s", "h1"), 1_000.0, 0.0), LinkState(("s", "h2"), 50_000.0, 0.0)
+    ways = {"h1": (narrow.key,), "h2": (wide.key,)}
+    here = changed(
+        start(service()), links={one.key: one for one in (narrow, wide)}, ways=lambda _source, end: ways.get(end, ())
+    )
+    talk = next(iter(here.pairs.values()))
+    told = fan(talk.pair, NOW, 5, Quantity.BYTES_PEAK, 40_000.0)
+    both = replace(talk, links=(narrow.key,), forecasts={(5, Quantity.BYTES_PEAK): told})
+    asked = PlanningContext.of(replace(here, pairs={talk.pair: both}), CONFIG).demand.of(talk.pair, 5).bytes.need
+    assert asked >= 40_000.0

@@ -103,6 +103,15 @@ def test_planning_again_gives_nothing_and_what_was_declared_comes_back_in_calm()
     assert steps(nearly) == []
 
 
+def test_what_was_declared_waits_where_a_surge_comes_before_weights_may_change_again() -> None:
+    start = serving(10.0, 50.0)
+    weights = apply(start, steps(start)[0]).wanted.weights
+    pairs = [foreseen(one, {5: 1.5, 15: 25.0}) for one in serving(3.0, 3.0).pairs.values()]
+    between = changed(serving(3.0, 3.0), weights=weights, pairs={one.pair: one for one in pairs})
+    assert steps(between) == []
+    assert steps(between, CONFIG.tuned(weights={"cooldown_s": 3.0})) != []
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -17,7 +17,7 @@ from ryu_apps.openflow import encode_change
 from ryu_apps.pipeline import limits, share
 from ryu_apps.rules import ETH_IPV4, Kind, PortId, Rule, Table, cookie, kind_of
 from ryu_apps.services.buckets import BUCKETS
-from ryu_apps.services.pairs import BY_CONNECTION, Pairs
+from ryu_apps.services.pairs import Pairs
 from ryu_apps.settings import PairsSection
 from ryu_apps.topology import frames
 from tools.bench import figures
@@ -76,7 +76,7 @@ def virtual_ips(scale: DestinationScale) -> dict[str, VirtualIp]:
             behind.append(Destination(f"d{place}", one.address, one.mac, WEIGHT))
         address = str(IPv4Address(FIRST_VIRTUAL_IP + number))
         found[address] = VirtualIp(
-            address, f"service{number}", 10, tuple(behind), affinity=BY_CONNECTION, probe=scale.probe
+            address, f"service{number}", 10, tuple(behind), affinity="connection", probe=scale.probe
         )
     return found
 
