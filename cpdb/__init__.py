@@ -16,6 +16,7 @@ from cpdb.addresses import (
     read_mac,
     read_unicast,
 )
+from cpdb.backup import back_up, restore
 from cpdb.engine import check_version, connect, database_file, database_problem, migrate, versions
 from cpdb.errors import (
     DriverError,
@@ -23,6 +24,7 @@ from cpdb.errors import (
     LabError,
     SettingsError,
     StoreError,
+    StoreForbidden,
     StoreOutdated,
     StoreRefused,
     StoreUnreachable,
@@ -107,6 +109,7 @@ from cpdb.observed import (
     split_key,
 )
 from cpdb.observed_record import ObservedKind, ObservedRecord
+from cpdb.roles import RIGHTS, Room, make_roles, role_statements
 from cpdb.settings import (
     BEHAVIOUR,
     DEFAULT_URL,
@@ -242,6 +245,7 @@ __all__ = [
     "NO_MODEL",
     "QUANTITIES",
     "READY",
+    "RIGHTS",
     "TABLES",
     "UNTRUSTED",
     "URL_VARIABLE",
@@ -313,6 +317,7 @@ __all__ = [
     "RetentionPolicy",
     "RetentionResult",
     "RetentionRunner",
+    "Room",
     "Score",
     "ScoreBatch",
     "Seconds",
@@ -328,6 +333,7 @@ __all__ = [
     "StorageUsage",
     "Store",
     "StoreError",
+    "StoreForbidden",
     "StoreOutdated",
     "StoreRefused",
     "StoreUnreachable",
@@ -347,12 +353,14 @@ __all__ = [
     "Window",
     "Withdrawal",
     "WorkflowStep",
+    "back_up",
     "database_file",
     "database_problem",
     "destination_key",
     "effective",
     "in_words",
     "is_loopback",
+    "make_roles",
     "nearest_level",
     "notify_systemd",
     "open_store",
@@ -363,6 +371,8 @@ __all__ = [
     "read_settings",
     "read_tables",
     "read_unicast",
+    "restore",
+    "role_statements",
     "schema_versions",
     "section_of",
     "serve_metrics",

@@ -1,6 +1,7 @@
 """Opens the database: one URL, SQLite in WAL mode by default, PostgreSQL by changing the URL."""
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import URL, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -25,20 +26,43 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-from cpdb.errors import StoreError, StoreOutdated, StoreRefused, StoreUnreachable
+from cpdb.errors import StoreError, StoreForbidden, StoreOutdated, StoreRefused, StoreUnreachable
 from cpdb.schema import metadata
 
 # A writer may hold the file for a while on a busy disk; others wait instead of failing.
 SQLITE_BUSY_S = 10.0
 # A server that does not answer must be known to be away before its clients' queues are full.
 POSTGRES_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+# With several servers, one that is gone must not cost more than the others have time.
+SEVERAL_LIMITS = {"connect_timeout": 2}
+WRITABLE = "read-write"
+_SEVERAL = re.compile(r"(postgresql(?:\+\w+)?://(?:[^/?#]*@)?)([^/?#@]+,[^/?#@]+)(/[^?#]*)?(?:\?(.*))?")
 # Whatever encoding the database has: without it, one in SQL_ASCII would speak in bytes.
 POSTGRES_SPEAKS = {"client_encoding": "utf8"}
 # Tables that older versions had.
 OLD_TABLES = ("communications", "forecasts", "talks")
 # PostgreSQL's own words for going down, and class 08: the connection broke.
 AWAY_STATES = ("57P01", "57P02", "57P03", "08")
+READ_ONLY_STATE, FORBIDDEN_STATE = "25006", "42501"
 READ_ONLY_OPTION = "-c default_transaction_read_only=on"
+
+
+def spread_hosts(url: str) -> str:
+    """A PostgreSQL URL with several hosts, as libpq writes it, in the form that SQLAlchemy reads; others as they are.
+
+    postgresql://USER@A:5432,B:5433/NAME -> postgresql://USER@/NAME?host=A:5432&host=B:5433, and only a server that can
+    be written to is taken: who is a standby now may be the primary in a moment. Raises ValueError.
+    """
+    found = _SEVERAL.fullmatch(url)
+    if found is None:
+        return url
+    begin, hosts, end, query = found.groups(default="")
+    if "[" in hosts:
+        raise ValueError("several hosts cannot be IPv6 addresses in brackets; write names")
+    told = [f"host={one if ':' in one else f'{one}:5432'}" for one in hosts.split(",")]
+    told += [query] if query else []
+    told += [] if "target_session_attrs" in query else [f"target_session_attrs={WRITABLE}"]
+    return f"{begin}{end or '/'}?{'&'.join(told)}"
 
 
 def connect(url: str, read_only: bool = False) -> Engine:
@@ -47,14 +71,9 @@ def connect(url: str, read_only: bool = False) -> Engine:
     With `read_only` the database itself refuses every change, and no file is made where there is none.
     """
     try:
-        parsed = make_url(url)
+        parsed = make_url(spread_hosts(url))
         if parsed.get_backend_name() == "postgresql":
-            # psycopg 3 is the driver that ships; users should not have to name it.
-            given = POSTGRES_LIMITS | POSTGRES_SPEAKS
-            limits = {key: value for key, value in given.items() if key not in parsed.query}
-            parsed = parsed.set(drivername="postgresql+psycopg")
-            refusing: dict[str, Any] = {"options": READ_ONLY_OPTION} if read_only else {}
-            return create_engine(parsed, pool_pre_ping=True, connect_args=limits | refusing)
+            return _connect_postgres(parsed, read_only)
         if read_only and "uri" not in parsed.query and parsed.database not in (None, "", ":memory:"):
             parsed = parsed.set(database=f"file:{quote(str(parsed.database))}", query={"mode": "ro", "uri": "true"})
         engine = create_engine(parsed, connect_args={"timeout": SQLITE_BUSY_S})
@@ -66,6 +85,27 @@ def connect(url: str, read_only: bool = False) -> Engine:
         ) from error
     event.listen(engine, "connect", _ask_only if read_only else _tune_sqlite)
     return engine
+
+
+def _connect_postgres(url: URL, read_only: bool) -> Engine:
+    several = "target_session_attrs" in url.query
+    given = POSTGRES_LIMITS | POSTGRES_SPEAKS | (SEVERAL_LIMITS if several else {})
+    told: dict[str, Any] = {key: value for key, value in given.items() if key not in url.query}
+    if read_only:
+        told["options"] = READ_ONLY_OPTION
+        if url.query.get("target_session_attrs") == WRITABLE:
+            # Our own option makes a session read-only: the server is known by not being a standby.
+            told["target_session_attrs"] = "primary"
+    # psycopg 3 is the driver that ships; users should not have to name it.
+    engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=told)
+    event.listen(engine, "handle_error", _leave_demoted)
+    return engine
+
+
+def _leave_demoted(context: ExceptionContext) -> None:
+    # A server that has become a standby answers well, and takes nothing: its connections are worth nothing any more.
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_STATE:
+        context.is_disconnect = True
 
 
 def _tune_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
@@ -88,8 +128,15 @@ def reported(engine: Engine, doing: str) -> Iterator[None]:
     except (SQLAlchemyError, OverflowError, UnicodeError) as error:
         where = _shown(engine)
         said = (str(getattr(error, "orig", None) or error).strip() or repr(error)).splitlines()[0]
-        kind = StoreUnreachable if _away(engine, error) else StoreRefused if _refused(error) else StoreError
-        raise kind(f"database {where}: {doing}: {said}") from error
+        raise _kind_of(engine, error)(f"database {where}: {doing}: {said}") from error
+
+
+def _kind_of(engine: Engine, error: Exception) -> type[StoreError]:
+    if _away(engine, error):
+        return StoreUnreachable
+    if getattr(getattr(error, "orig", None), "sqlstate", None) == FORBIDDEN_STATE:
+        return StoreForbidden
+    return StoreRefused if _refused(error) else StoreError
 
 
 def _refused(error: Exception) -> bool:
@@ -108,6 +155,7 @@ def _shown(engine: Engine) -> str:
 
 def _away(engine: Engine, error: Exception) -> bool:
     if getattr(error, "connection_invalidated", False):
+        # Also by a server that has become a standby
         return True
     if not isinstance(error, OperationalError):
         return False

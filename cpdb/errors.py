@@ -4,6 +4,7 @@ ForepathError                what, where, and how to mend, in one line
 ├── StoreError               the Communication Pattern Database
 │   ├── StoreUnreachable     cannot connect, or the file cannot be opened
 │   ├── StoreOutdated        the schema is older or newer than this program
+│   ├── StoreForbidden       this role of the database may not do that
 │   └── StoreRefused         what was to be written cannot be held; the rest can
 ├── SettingsError            the settings file (forepath/)
 ├── DriverError              a hypervisor or switch refused or is gone (orchestrator/)
@@ -26,6 +27,10 @@ class StoreUnreachable(StoreError):
 
 class StoreOutdated(StoreError):
     """The database's schema does not fit this program's version."""
+
+
+class StoreForbidden(StoreError):
+    """The role with which the database was opened may not do that; see `forepath db roles`."""
 
 
 class StoreRefused(StoreError):

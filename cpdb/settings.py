@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from cpdb.engine import spread_hosts
 from cpdb.errors import SettingsError
 from cpdb.telemetry.retention import RetentionPolicy
 
@@ -122,6 +123,7 @@ class DatabaseSection(Section):
         # Cut at the wrong place, a part of the password would be shown as the host.
         if url.count("@") > 1:
             raise ValueError("has more than one @; inside a password write it as %40")
+        url = spread_hosts(url)
         try:
             urlsplit(url).port  # noqa: B018 - reading it is the check
         except ValueError:

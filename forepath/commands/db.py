@@ -14,15 +14,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cpdb import (
     QUANTITIES,
+    RIGHTS,
     RetentionResult,
+    Room,
     SettingsError,
     StoreOutdated,
     Window,
+    back_up,
+    make_roles,
     open_store,
     schema_versions,
     tier_of,
     without_password,
 )
+from cpdb import restore as put_back
 from forepath import exchange
 from forepath.exchange import Told, Wish
 from forepath.output import JsonOption, SettingsOption, ago, console, emit, errors, table, writable
@@ -187,6 +192,70 @@ def export(
     payload = {"file": file, "rows": rows, "series": series, "quantity": quantity, "step_s": step}
     if not emit(payload, json) and file != "-":
         console.print(f"{rows:,} rows of {series:,} series written to {file}", soft_wrap=True)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to; a file of that name is replaced by a whole copy only")],
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Copy the whole database as it is at one moment; everything goes on meanwhile.
+
+    SQLite: a database file. PostgreSQL: by pg_dump, in its custom format. Examples:
+        forepath db backup /var/backups/forepath.db
+        forepath db backup nightly.dump --settings site.toml --json -
+    """
+    effective = load_settings(settings)
+    size = back_up(effective.database.url, file)
+    if not emit({"url": _url(effective), "file": str(file), "bytes": size}, json):
+        console.print(f"{file}: {_size(size)}, whole and readable", soft_wrap=True, markup=False)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What forepath db backup wrote")],
+    replace: Annotated[bool, typer.Option("--replace", help="Also in the place of what the database holds")] = False,
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Put a copy back; stop forepath's processes first. What fails leaves everything as it was.
+
+    On PostgreSQL, roles (forepath db roles) are to be made again afterwards. Examples:
+        forepath db restore /var/backups/forepath.db
+        forepath db restore nightly.dump --replace
+    """
+    effective = load_settings(settings)
+    schema = put_back(effective.database.url, file, replace, time.time())
+    needed = schema_versions(effective.database.url)[1]
+    if not emit({"url": _url(effective), "file": str(file), "schema": schema, "needed": needed}, json):
+        more = "" if schema == needed else f"; forepath db migrate brings its schema {schema} to {needed}"
+        console.print(f"{_url(effective)}: holds what {file} held{more}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def roles(
+    prefix: Annotated[str, typer.Option("--prefix", help="What the roles' names begin with")] = "forepath_",
+    settings: SettingsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Make a role for each process, with just the tables that it works with (PostgreSQL); again after each migrate.
+
+    They cannot log in: put a user of your own into each, e.g. CREATE USER ctl PASSWORD '...' IN ROLE
+    forepath_controller. Examples:
+        forepath db roles
+        forepath db roles --prefix site1_
+    """
+    store = open_store(load_settings(settings).database.url, create=False)
+    try:
+        made = make_roles(store.engine, prefix)
+    finally:
+        store.close()
+    rights = {room.value: {name: sorted(may) for name, may in tables.items()} for room, tables in RIGHTS.items()}
+    if not emit({"roles": made, "rights": rights}, json):
+        console.print(
+            "\n".join(f"{one}: it may use {len(RIGHTS[room])} tables" for one, room in zip(made, Room, strict=True))
+        )
 
 
 def _window(

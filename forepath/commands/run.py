@@ -1,5 +1,6 @@
 """Commands that run the processes: predict, orchestrate, and run for all of them."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from cpdb import (
     RetentionPolicy,
     SettingsError,
     Store,
+    StoreForbidden,
     notify_systemd,
     open_store,
     serving_metrics,
@@ -58,7 +60,9 @@ def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
     stop, began_at = stop_on_signals(), time.time()
     effective = load_settings(settings)
     store = open_store(effective.database.url)
-    declare(effective, store)
+    with contextlib.suppress(StoreForbidden):
+        # Whose role only learns and forecasts leaves that to the others.
+        declare(effective, store)
     config = processes.predictor_config(effective)
     tally = PredictorTally()
     notify_systemd(READY)

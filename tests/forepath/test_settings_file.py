@@ -54,7 +54,7 @@ def test_every_problem_comes_at_once_each_with_path_value_and_mend(tmp_path: Pat
     assert len(lines) == 5
     told = "\n".join(lines)
     assert "controller.port = 99999: " in told and "65535" in told
-    assert "controller.pol_s = 1: no such setting; known here: listen, port, poll_s" in told
+    assert "controller.pol_s = 1: no such setting; known here: " in told and "listen, port, poll_s" in told
     assert "orchestrator.policy = 'psychic': " in told and "reactive" in told
     assert "link no. 1: b: is missing; add it" in told
     assert "link no. 1: capacity_mbit_per_s = -3: " in told and "greater than 0" in told
