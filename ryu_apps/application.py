@@ -130,7 +130,7 @@ class SwitchApp(RyuApp):
                 datapath.refuse_twin()
                 return
             self._leave(datapath.id, now)
-            wire = self.wires[datapath.id] = Wire(datapath, self.settings.first_table)
+            wire = self.wires[datapath.id] = Wire(datapath, self.settings.places())
             # First: kept counters must be there before the switch can say that an entry is gone.
             self.collector.switch_up(wire, now)
             self.joined(datapath, wire, now)

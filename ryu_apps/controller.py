@@ -37,7 +37,7 @@ from ryu_apps.switch.wire import Wire
 from ryu_apps.switches import Switches
 from ryu_apps.telemetry.attribution import PairAttribution
 from ryu_apps.telemetry.collector import Collector, FlowFilter
-from ryu_apps.telemetry.foreign import ForeignRules, Front
+from ryu_apps.telemetry.foreign import ForeignRules, front
 from ryu_apps.telemetry.sflow import Sampling, bound, receive
 
 Seconds = float
@@ -71,6 +71,7 @@ class Controller(SwitchApp):
         self.network = Network(pairs, settings.probes, timing)
         if settings.group_mbit_per_s:
             self.network.flooding.limit_kbit_s = max(1, int(settings.group_mbit_per_s * 1000))
+        self.network.guest = settings.guest()
         self.switches = Switches(self.network, settings.first_meter)
         self.attribution = PairAttribution(self.network, frozenset(sflow.agents) if sflow.listen else frozenset())
         self.collector = Collector(self.attribution, self.writer, settings.poll_s, _ACCOUNTS)
@@ -106,7 +107,7 @@ class Controller(SwitchApp):
         if self.switches.declared:
             self.writer.offer(self.status.news(now))
             self.status.ask_counts(self.wires, now)
-            self.foreign.front = Front(self.settings.first_table, tuple(sorted(self.network.services.virtual_ips)))
+            self.foreign.front = front(self.network, self.settings.first_table)
             self.foreign.ask(self.wires, now)
 
     def watch(self, now: Seconds) -> None:
@@ -141,6 +142,7 @@ class Controller(SwitchApp):
     def joined(self, datapath: Any, wire: Wire, now: Seconds) -> None:
         """A switch connected: find out what it holds, then send the difference."""
         _log.info("switch connected", switch=self.attribution.name_of(wire.dpid))
+        wire.introduce()
         self.switches.joined(wire, now)
         for port in datapath.ports.values():
             _learn_speed(self.network, wire.dpid, port)

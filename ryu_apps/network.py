@@ -8,6 +8,7 @@ from dataclasses import replace
 from cpdb import HealthStatus
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
+from ryu_apps.guest import Guest
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.paths.routing import Routes, RouteTiming
 from ryu_apps.rules import ETH_IPV4, ETH_IPV6, ETH_LLDP, Kind, Match, PortId, Table, kind_of
@@ -52,6 +53,8 @@ class Network:
         self.arp = ArpResponder(self.topology)
         self.held = HeldFrames()
         self.flooding = FloodTree()
+        # Where others forward: nothing is carried, answered or told to all but what concerns virtual IPs
+        self.guest: Guest | None = None
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
         self._reservations = 0
@@ -73,7 +76,7 @@ class Network:
         self.declared_revision += declared != self.declared
         self.declared = declared
         self.topology.declare(declared.nodes, declared.links, now)
-        self.routes.declare(declared.splits)
+        self.routes.declare(declared.splits if self.guest is None else ())
         self.services.declare(declared.virtual_ips, now)
         self.services.destinations.evidence.told_of(declared.machines)
 
@@ -141,7 +144,7 @@ class Network:
         # Of group frames and of IPv6 neighbours only a copy comes here, to learn from.
         only_learn = sent_by is Kind.FLOOD or (copy and frame.eth_type == ETH_IPV6)
         if self.topology.links.role(at, now) is not Role.EDGE:
-            return [] if only_learn or (copy and frame.arp) else self.arp.forward(arrival)
+            return [] if only_learn or (copy and frame.arp) else self._forward(arrival)
         released = self._learn(at, frame, now)
         if only_learn:
             return released
@@ -150,10 +153,14 @@ class Network:
             return released + answer
         if frame.arp is not None:
             carried_on = sent_by is Kind.ANSWER or (copy and frame.eth_dst != frames.BROADCAST)
+            carried_on |= self.guest is not None and frame.arp.target not in self.services.virtual_ips
             return released + ([] if carried_on else self.arp.answer(arrival, self.services.virtual_ips, now))
         if frame.eth_type == ETH_IPV4:
             return released + self._packet(arrival, now, met=sent_by is Kind.SPREAD)
-        return released + self.arp.forward(arrival)
+        return released + self._forward(arrival)
+
+    def _forward(self, arrival: Arrival) -> list[Effect]:
+        return self.arp.forward(arrival) if self.guest is None else []
 
     def _learn(self, at: PortId, frame: Frame, now: Seconds) -> list[Effect]:
         if int(frame.eth_src[:2], 16) & 1 or frame.eth_src.startswith("f2:ea:"):
@@ -181,6 +188,8 @@ class Network:
         source, to = frame.ipv4_src or "", frame.ipv4_dst or ""
         vip = self.services.virtual_ips.get(to)
         if vip is None:
+            if self.guest is not None:
+                return []
             if hosts.of_mac(frame.eth_dst) is None and hosts.of_address(to) is None:
                 place = DropPlace(at.dpid, Table.FORWARD, Match(eth_dst=frame.eth_dst))
                 return self._hold(HeldFrame(at, arrival.data, to, now + HOLD_S), place, now)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ryu_apps import policers as policing
+from ryu_apps.guest import Guest
 from ryu_apps.network import Network
 from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
@@ -107,6 +108,8 @@ class Share:
     tagging: LabelShare = field(default_factory=LabelShare)
     # Second port towards a MAC, where there is one and the switch can turn to it by itself
     spares: Mapping[str, int] = field(default_factory=dict)
+    # Where all forwarding is left to others: how packets get there
+    guest: Guest | None = None
 
 
 def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = True) -> Desired:
@@ -138,6 +141,8 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(probe_answer_rule(address) for address in share.placing.asked),
     ]
     found = {rule.key: rule for rule in rules} | placement_rules(share.placing.spreads, share.placing.curious)
+    if share.guest is not None:
+        found = {rule.key: rule for rule in share.guest.rules(found.values())}
     every = [*groups.values(), *label_groups(share.tagging)]
     return Desired(found, {one.number: one for one in meters}, {one.number: one for one in every})
 
@@ -342,15 +347,17 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 
 def share(network: Network, dpid: int, wanted: Limits) -> Share:
     """What switch `dpid` has to do."""
-    topology, services, hosts = network.topology, network.services, list(network.topology.hosts)
-    ports = {host.mac: port_towards(topology, dpid, host) for host in hosts}
+    topology, services, guest = network.topology, network.services, network.guest
+    hosts = list(topology.hosts)
+    forwarded = hosts if guest is None else ()
+    ports = {host.mac: port_towards(topology, dpid, host) for host in forwarded}
     here = {host.mac: host.at.port for host in hosts if host.at.dpid == dpid}
     pairs = list(services.pairs)
     steers = [steer for pair in pairs if (steer := _rewrite_towards(network, pair)) is not None]
     return Share(
         virtual_ips=tuple(sorted(services.virtual_ips)),
         ports={mac: port for mac, port in ports.items() if port is not None},
-        spares={host.mac: port for host in hosts if (port := spare_port(topology, dpid, host)) is not None},
+        spares={host.mac: port for host in forwarded if (port := spare_port(topology, dpid, host)) is not None},
         accounts=tuple(
             (pair.source_address, pair.virtual_ip) for pair in pairs if ingress(network, pair.source_address) == dpid
         ),
@@ -365,9 +372,14 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
             sums_at=dpid if here and services.pairs.overfull else None,
             asked=services.destinations.probed_by_tcp(),
         ),
-        flood=FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s),
+        flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),
         tagging=network.routes.tagging.get(dpid, LabelShare()),
+        guest=guest,
     )
+
+
+def _flooded_here(network: Network, dpid: int, here: Mapping[str, int]) -> FloodShare:
+    return FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s)
 
 
 def ingress(network: Network, source_address: str) -> int | None:

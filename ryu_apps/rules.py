@@ -33,6 +33,8 @@ NEIGHBOUR_ADVERTISEMENT = 136
 
 # Reserved port of OpenFlow 1.3: the controller. Real ports are below PORT_MAX.
 CONTROLLER = 0xFFFFFFFD
+# What the switch does by itself, without any controller; 7.2.1 calls it optional.
+NORMAL = 0xFFFFFFFA
 PORT_MAX = 0xFFFFFF00
 # What `Match.eth_dst`, `Match.label` and `Match.message_type` may be besides one address, one label, one type
 MULTICAST = "multicast"
@@ -88,6 +90,10 @@ class DestinationMatch(NamedTuple):
     number: int
 
 
+class FreshMatch(NamedTuple):
+    """Packets that have not been through our tables yet (`NoteSeen`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """Fields that must be equal; None matches anything.
@@ -109,7 +115,7 @@ class Match:
     label: int | None = None
     tcp_dst: int | None = None
     message_type: int | None = None
-    register: BucketMatch | DestinationMatch | None = None
+    register: BucketMatch | DestinationMatch | FreshMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,18 @@ class ChooseDestination:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteSeen:
+    """Notes that the packet has been through our tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToController:
+    """Sends the packet to controllers with this number (0: those that said none); an extension of Open vSwitch."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class LearnConnection:
     """The switch itself writes down that this connection goes to `mac`, `address`, and its answers back.
 
@@ -201,7 +219,7 @@ class LearnSource:
 
 Action = (
     Output | ToGroup | SetField | AnswerArp | PushLabel | PopLabel | ResubmitTable | PickBucket | ChooseDestination
-    | LearnConnection | LearnSource
+    | LearnConnection | LearnSource | NoteSeen | ToController
 )  # fmt: skip
 
 

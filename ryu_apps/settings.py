@@ -8,7 +8,7 @@ from configparser import ConfigParser
 from configparser import Error as ParseError
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
@@ -25,7 +25,9 @@ from cpdb import (
     is_loopback,
     read_settings,
 )
-from ryu_apps.tables import TABLES
+from ryu_apps.guest import Guest
+from ryu_apps.rules import OWNER
+from ryu_apps.tables import TABLES, Places
 from ryu_apps.tls import SwitchTrust, TlsFiles, bound_names, make_context
 
 GROUP = "forepath"
@@ -135,9 +137,15 @@ class SflowSection(Section):
 
 
 class JoiningSection(Section):
-    """How forepath fits in with what a network already has: its tables are `first_table` and the `TABLES - 1` next."""
+    """How forepath fits in with what a network already has: its tables are `first_table` and the `TABLES - 1` next.
+
+    A guest forwards nothing: packets go on to what the switch does by itself, or to the rules of another application in
+    the table `guest_next`, which may be `first_table` itself.
+    """
 
     first_table: int = 0
+    mode: Literal["forward", "guest"] = "forward"
+    guest_next: Literal["normal"] | int = "normal"
 
     @field_validator("first_table")
     @classmethod
@@ -148,6 +156,29 @@ class JoiningSection(Section):
                 f"0 to {LAST_TABLE + 1 - TABLES}"
             )
         return first
+
+    @model_validator(mode="after")
+    def _beside_ours(self) -> Self:
+        after, to = self.first_table + TABLES, self.guest_next
+        if to != "normal" and self.mode != "guest":
+            raise ValueError(f'guest_next = {to!r}: only a guest hands packets over; write mode = "guest" too')
+        if to not in ("normal", self.first_table) and not after <= int(to) <= LAST_TABLE:
+            raise ValueError(
+                f"guest_next = {to!r}: tables {self.first_table} to {after - 1} are forepath's; write "
+                f'{self.first_table} to share the first one, {after} to {LAST_TABLE}, or "normal"'
+            )
+        return self
+
+    def guest(self) -> Guest | None:
+        """Where a guest's packets go on, by our own numbers of tables; None where we forward."""
+        if self.mode != "guest":
+            return None
+        return Guest(None if self.guest_next == "normal" else int(self.guest_next) - self.first_table)
+
+    def places(self) -> Places:
+        """What switches are told instead of our own numbers. Beside another application packets are ours alone."""
+        alone = self.mode != "guest" or self.guest_next == "normal"
+        return Places(self.first_table, None if alone else OWNER)
 
 
 class ControllerSection(JoiningSection):

@@ -102,6 +102,10 @@ def _together(settings: Settings) -> list[str]:
             build(settings)
         except SettingsError as error:
             problems += str(error).splitlines()
+    if settings.controller.mode == "guest" and settings.routing.enabled:
+        problems.append(
+            "routing.enabled = true: a guest leaves the ways to others; set it to false, or controller.mode"
+        )
     return problems
 
 

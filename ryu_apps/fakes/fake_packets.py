@@ -20,10 +20,12 @@ from ryu_apps.rules import (
     BucketMatch,
     ChooseDestination,
     DestinationMatch,
+    FreshMatch,
     GroupBucket,
     LearnConnection,
     LearnSource,
     Match,
+    NoteSeen,
     PickBucket,
     SwitchGroup,
     virtual_mac,
@@ -58,6 +60,7 @@ class Registers:
 
     bucket: int = 0
     destination: int | None = None
+    is_seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ def _is_noted(match: Match, registers: Registers) -> bool:
             return registers.bucket & mask == first
         case DestinationMatch(number):
             return registers.destination == number
+        case FreshMatch():
+            return not registers.is_seen
     return True
 
 
@@ -140,8 +145,10 @@ def selected(group: SwitchGroup, packet: Packet) -> GroupBucket:
     return next(bucket for bucket, end in zip(group.buckets, ends, strict=True) if at < end)
 
 
-def noted(packet: Packet, action: PickBucket | ChooseDestination) -> Packet:
-    """The packet with a hash bucket or a chosen destination in its registers."""
+def noted(packet: Packet, action: PickBucket | ChooseDestination | NoteSeen) -> Packet:
+    """The packet with what the action notes in its registers."""
+    if isinstance(action, NoteSeen):
+        return replace(packet, registers=replace(packet.registers, is_seen=True))
     if isinstance(action, ChooseDestination):
         return replace(packet, registers=replace(packet.registers, destination=action.number))
     return replace(packet, registers=replace(packet.registers, bucket=hashed(packet) % action.buckets))

@@ -18,6 +18,7 @@ from ryu_apps.effects import (
 from ryu_apps.fakes.fake_packets import LearnedFlows, Packet, arp_answer, is_arp_reply, is_matched, noted, selected
 from ryu_apps.rules import (
     CONTROLLER,
+    NORMAL,
     Action,
     AnswerArp,
     ChooseDestination,
@@ -25,6 +26,7 @@ from ryu_apps.rules import (
     LearnConnection,
     LearnSource,
     Meter,
+    NoteSeen,
     Output,
     PickBucket,
     PopLabel,
@@ -232,7 +234,7 @@ class FakeSwitch:
             case SetField(name, value):
                 rewritten: dict[str, Any] = {name: value}
                 return replace(packet, **rewritten)
-            case PickBucket() | ChooseDestination():
+            case PickBucket() | ChooseDestination() | NoteSeen():
                 return noted(packet, action)
             case LearnConnection():
                 self._learned.learn_connection(action, packet, now)
@@ -241,7 +243,7 @@ class FakeSwitch:
         return packet
 
     def _may_leave(self, port: int, copy: Packet, in_port: int) -> bool:
-        if port == CONTROLLER or (is_arp_reply(copy) and port == in_port):
+        if port in (CONTROLLER, NORMAL) or (is_arp_reply(copy) and port == in_port):
             return True
         return port in self.ports - self.down and port != in_port
 

@@ -5,8 +5,6 @@ Layouts of Nicira's actions: include/openflow/nicira-ext.h and lib/ofp-actions.c
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from socket import inet_aton, inet_ntoa
 from typing import Any, NamedTuple
 
 from ryu_apps.openflow.fields import (
@@ -19,50 +17,32 @@ from ryu_apps.openflow.fields import (
     DESTINATION_REGISTER,
     ETH_DST,
     ETH_SRC,
-    ETH_TYPE,
     IP_DSCP,
-    IP_PROTO,
     IPV4_DST,
     IPV4_SRC,
     LABEL_PRESENT,
-    TCP_DST,
-    TCP_SRC,
-    UDP_DST,
-    UDP_SRC,
+    SEEN_REGISTER,
     VLAN_VID,
     FieldType,
-    mac_bytes,
-    mac_text,
     read_field,
-    read_field_type,
 )
+from ryu_apps.openflow.learn import LEARN2, decode_learn, encode_learn_connection, encode_learn_source
 from ryu_apps.rules import (
-    ETH_IPV4,
-    LEARNED,
-    NUMBER_MASK,
-    OWNER_SHIFT,
-    PROTO_TCP,
-    PROTO_UDP,
     Action,
     AnswerArp,
     ChooseDestination,
     LearnConnection,
     LearnSource,
+    NoteSeen,
     Output,
     PickBucket,
     PopLabel,
     PushLabel,
     ResubmitTable,
     SetField,
+    ToController,
     ToGroup,
-    virtual_mac,
 )
-
-# A connection that said that it ends is forgotten after so much silence, whoever speaks last.
-FIN_IDLE_S = 10
-# Connections to one destination that one switch remembers at most. Further ones follow their hash bucket.
-MAX_CONNECTIONS = 50_000
-MAX_MET = 100_000
 
 # Types of actions and instructions; 7.2.4, 7.2.5
 _OUTPUT, _PUSH_VLAN, _POP_VLAN, _GROUP, _SET_FIELD, _EXPERIMENTER = 0, 17, 18, 22, 25, 0xFFFF
@@ -70,14 +50,12 @@ _GOTO_TABLE, _APPLY_ACTIONS, _METER = 1, 4, 6
 _VLAN_ETHERTYPE = 0x8100
 _PORT_IN, _WHOLE_PACKET, _MAX_PART = 0xFFFFFFF8, 0xFFFF, 0xFFE5
 _NICIRA = 0x2320
-_REG_MOVE, _REG_LOAD, _MULTIPATH, _RESUBMIT_TABLE, _CONNTRACK, _LEARN2 = 6, 7, 10, 14, 35, 45
+_REG_MOVE, _REG_LOAD, _MULTIPATH, _RESUBMIT_TABLE, _CONTROLLER, _CONNTRACK = 6, 7, 10, 14, 20, 35
 _NO_TABLE, _CONNTRACK_TABLE_AT = 0xFF, 18
 _IN_PORT_16 = 0xFFF8
 # Hash of addresses, protocol and ports, the same in both directions (ovs-actions(7): symmetric_l3l4+udp)
 _HASH_FIELDS, _HASH_BASIS, _MODULO = 3, 0xF0EA, 0
-_DELETE_LEARNED = 2
-_LEARN_PRIORITY = {PROTO_TCP: 20, PROTO_UDP: 20, 0: 10}
-_PORTS = {PROTO_TCP: (TCP_SRC, TCP_DST), PROTO_UDP: (UDP_SRC, UDP_DST)}
+_BY_ACTION = 1
 
 _TYPE_LENGTH = struct.Struct("!HH")
 _OUTPUT_ACTION = struct.Struct("!HHIH6x")
@@ -87,9 +65,9 @@ _NICIRA_HEAD = struct.Struct("!HHIH")
 _RESUBMIT_ACTION = struct.Struct("!HHIHHB3x")
 _MULTIPATH_ACTION = struct.Struct("!HHIHHH2xHHI2xH4s")
 _LOAD_ACTION = struct.Struct("!HHIHH4sQ")
+# Most bytes, id, reason
+_CONTROLLER_ACTION = struct.Struct("!HHIHHHBx")
 _MOVE_ACTION = struct.Struct("!HHIHHHH4s4s")
-# Timeouts, priority, cookie, flags, table, timeouts after FIN, limit
-_LEARN_ACTION = struct.Struct("!HHIHHHHQHBxHHI4x")
 _GOTO_INSTRUCTION = struct.Struct("!HHB3x")
 _ACTIONS_INSTRUCTION = struct.Struct("!HH4x")
 
@@ -163,86 +141,16 @@ def _encode_pick_bucket(action: PickBucket) -> bytes:
     )  # fmt: skip
 
 
-def _encode_choose(action: ChooseDestination) -> bytes:
-    return _LOAD_ACTION.pack(_EXPERIMENTER, 24, _NICIRA, _REG_LOAD, 31, DESTINATION_REGISTER, action.number)
+def _load(register: bytes, number: int) -> bytes:
+    return _LOAD_ACTION.pack(_EXPERIMENTER, 24, _NICIRA, _REG_LOAD, 31, register, number)
+
+
+def _encode_to_controller(action: ToController) -> bytes:
+    return _CONTROLLER_ACTION.pack(_EXPERIMENTER, 16, _NICIRA, _CONTROLLER, _WHOLE_PACKET, action.number, _BY_ACTION)
 
 
 def _encode_resubmit(action: ResubmitTable) -> bytes:
     return _RESUBMIT_ACTION.pack(_EXPERIMENTER, 16, _NICIRA, _RESUBMIT_TABLE, _IN_PORT_16, action.table)
-
-
-# ---- learn: entries that the switch makes of a packet
-
-
-def _is(field: FieldType, value: bytes) -> bytes:
-    return (0x2000 | 8 * field.size).to_bytes(2, "big") + value.rjust(2, b"\0") + field.head + b"\0\0"
-
-
-def _same(source: FieldType, to: FieldType) -> bytes:
-    return (8 * to.size).to_bytes(2, "big") + source.head + b"\0\0" + to.head + b"\0\0"
-
-
-class _ConnectionSpecs(NamedTuple):
-    """What all learned entries of one protocol have in common, there and back."""
-
-    protocol: bytes
-    ports_there: bytes
-    ports_back: bytes
-
-
-@lru_cache(maxsize=8)
-def _connection_specs(protocol: int) -> _ConnectionSpecs:
-    proto = _is(IP_PROTO, bytes((protocol,))) if protocol else _same(IP_PROTO, IP_PROTO)
-    ports = _PORTS.get(protocol, ())
-    return _ConnectionSpecs(
-        _is(ETH_TYPE, ETH_IPV4.to_bytes(2, "big")) + proto,
-        b"".join(_same(port, port) for port in ports),
-        b"".join(_same(port, other) for port, other in zip(ports, ports[::-1], strict=True)),
-    )
-
-
-# A value that must be equal, or is written; then where: field and offset
-_IS_4, _LOAD_4, _LOAD_6 = b"\x20\x20", b"\x28\x20", b"\x28\x30"
-_AT_ETH_SRC, _AT_ETH_DST = ETH_SRC.head + b"\0\0", ETH_DST.head + b"\0\0"
-_AT_IPV4_SRC, _AT_IPV4_DST = IPV4_SRC.head + b"\0\0", IPV4_DST.head + b"\0\0"
-_SAME_SOURCE, _BACK_TO_SOURCE = _same(IPV4_SRC, IPV4_SRC), _same(IPV4_SRC, IPV4_DST)
-_MET_SPECS = _is(ETH_TYPE, ETH_IPV4.to_bytes(2, "big")) + _SAME_SOURCE + _same(IPV4_DST, IPV4_DST)
-
-
-@lru_cache(maxsize=4096)
-def _virtual_mac_bytes(address: str) -> bytes:
-    return mac_bytes(virtual_mac(address))
-
-
-def _encode_learn_connection(action: LearnConnection) -> bytes:
-    specs = _connection_specs(action.protocol)
-    virtual_ip, address = inet_aton(action.virtual_ip), inet_aton(action.address)
-    there = b"".join((
-        specs.protocol, _SAME_SOURCE, _IS_4, virtual_ip, _AT_IPV4_DST, specs.ports_there,
-        _LOAD_6, mac_bytes(action.mac), _AT_ETH_DST, _LOAD_4, address, _AT_IPV4_DST,
-    ))  # fmt: skip
-    back = b"".join((
-        specs.protocol, _IS_4, address, _AT_IPV4_SRC, _BACK_TO_SOURCE, specs.ports_back,
-        _LOAD_6, _virtual_mac_bytes(action.virtual_ip), _AT_ETH_SRC, _LOAD_4, virtual_ip, _AT_IPV4_SRC,
-    ))  # fmt: skip
-    size = _LEARN_ACTION.size + len(there)
-    size += -size % 8
-    head = _LEARN_ACTION.pack(
-        _EXPERIMENTER, size, _NICIRA, _LEARN2, action.idle_s, 0, _LEARN_PRIORITY[action.protocol],
-        LEARNED << OWNER_SHIFT | action.number, _DELETE_LEARNED, action.table,
-        FIN_IDLE_S if action.protocol == PROTO_TCP else 0, 0, 2 * MAX_CONNECTIONS,
-    )  # fmt: skip
-    return (head + there).ljust(size, b"\0") + (head + back).ljust(size, b"\0")
-
-
-def _encode_learn_source(action: LearnSource) -> bytes:
-    size = _LEARN_ACTION.size + len(_MET_SPECS)
-    size += -size % 8
-    head = _LEARN_ACTION.pack(
-        _EXPERIMENTER, size, _NICIRA, _LEARN2, 0, action.hold_s, 1, LEARNED << OWNER_SHIFT, 0, action.table, 0, 0,
-        MAX_MET,
-    )  # fmt: skip
-    return (head + _MET_SPECS).ljust(size, b"\0")
 
 
 _SETTABLE = {field.name: field for field in (ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IP_DSCP)}
@@ -256,9 +164,11 @@ _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     PopLabel: lambda _action: _SHORT_ACTION.pack(_POP_VLAN, 8, 0),
     ResubmitTable: _encode_resubmit,
     PickBucket: _encode_pick_bucket,
-    ChooseDestination: _encode_choose,
-    LearnConnection: _encode_learn_connection,
-    LearnSource: _encode_learn_source,
+    ChooseDestination: lambda action: _load(DESTINATION_REGISTER, action.number),
+    NoteSeen: lambda _action: _load(SEEN_REGISTER, 1),
+    ToController: _encode_to_controller,
+    LearnConnection: encode_learn_connection,
+    LearnSource: encode_learn_source,
 }
 
 
@@ -346,43 +256,9 @@ def _decode_nicira(data: bytes) -> Iterator[Action]:
         _, _, _, _, _, register, number = _LOAD_ACTION.unpack_from(data)
         if register == DESTINATION_REGISTER:
             yield ChooseDestination(number)
-    elif subtype == _LEARN2:
-        yield from _decode_learn(data)
-
-
-def _decode_learn(data: bytes) -> Iterator[Action]:
-    _, _, _, _, idle_s, hard_s, _, cookie, _, table, *_ = _LEARN_ACTION.unpack_from(data)
-    equal, written = _read_specs(data, _LEARN_ACTION.size)
-    if not written:
-        yield LearnSource(hard_s, table)
-    # The entry for answers says nothing more.
-    elif "eth_dst" in written:
-        protocol = int.from_bytes(equal.get("ip_proto", b""))
-        virtual_ip, address = inet_ntoa(equal["ipv4_dst"]), inet_ntoa(written["ipv4_dst"])
-        to = mac_text(written["eth_dst"])
-        yield LearnConnection(protocol, virtual_ip, address, to, cookie & NUMBER_MASK, idle_s, table)
-
-
-class _Constants(NamedTuple):
-    """Values that an entry to be learned has in its match, and that it writes, by field."""
-
-    equal: dict[str, bytes]
-    written: dict[str, bytes]
-
-
-def _read_specs(data: bytes, at: int) -> _Constants:
-    # Each: what it is and how many bits, a value or field, and for a match or load the field that it goes to.
-    found = _Constants({}, {})
-    while at + 2 <= len(data) and (head := int.from_bytes(data[at : at + 2])):
-        bits, is_value, kind = head & 0x7FF, head & 0x2000, head >> 11 & 3
-        at += 2
-        size = (bits + 15) // 16 * 2 if is_value else 6
-        value, at = data[at : at + size], at + size
-        if kind == 2:
-            # Output has no field to go to.
-            continue
-        field = read_field_type(data, at)
-        at += 6
-        if is_value and field is not None:
-            found[kind][field.name] = value[-field.size :]
-    return found
+        elif register == SEEN_REGISTER:
+            yield NoteSeen()
+    elif subtype == _CONTROLLER:
+        yield ToController(_CONTROLLER_ACTION.unpack_from(data)[5])
+    elif subtype == LEARN2:
+        yield from decode_learn(data)

@@ -12,7 +12,16 @@ from socket import inet_aton, inet_ntoa
 from typing import Any, NamedTuple
 
 from cpdb import FIRST_TAG
-from ryu_apps.rules import ANY_LABEL, BRIDGE_GROUPS, MULTICAST, TCP_OPENING, BucketMatch, DestinationMatch, Match
+from ryu_apps.rules import (
+    ANY_LABEL,
+    BRIDGE_GROUPS,
+    MULTICAST,
+    TCP_OPENING,
+    BucketMatch,
+    DestinationMatch,
+    FreshMatch,
+    Match,
+)
 
 _TYPE_LENGTH = struct.Struct("!HH")
 _HEADER = struct.Struct("!I").unpack_from
@@ -77,8 +86,8 @@ UDP_SRC, UDP_DST = _number("udp_src", 15, 2), _number("udp_dst", 16, 2)
 ARP_OP, ARP_SPA, ARP_TPA = _number("arp_op", 21, 2), _address("arp_spa", 22), _address("arp_tpa", 23)
 ARP_SHA, ARP_THA = _mac("arp_sha", 24), _mac("arp_tha", 25)
 ICMPV6_TYPE = _number("icmpv6_type", 29, 1)
-# Open vSwitch's registers: class 1, numbers 0 and 1
-BUCKET_REGISTER, DESTINATION_REGISTER = b"\x00\x01\x00\x04", b"\x00\x01\x02\x04"
+# Open vSwitch's registers: class 1, numbers 0, 1 and 14
+BUCKET_REGISTER, DESTINATION_REGISTER, SEEN_REGISTER = b"\x00\x01\x00\x04", b"\x00\x01\x02\x04", b"\x00\x01\x1c\x04"
 _BUCKET_REGISTER_MASKED = b"\x00\x01\x01\x08"
 # Any group address; any label of ours, as (value, mask); TCP with SYN and without ACK, in ONF's extension 109
 _MULTICAST = b"\x80\x00\x07\x0c" + 2 * b"\x01\x00\x00\x00\x00\x00"
@@ -98,7 +107,7 @@ _BY_CODE = {0x8000 << 7 | field.number: field for field in _BASIC} | {
     12: UDP_DST, 15: ARP_OP, 16: ARP_SPA, 17: ARP_TPA, 1 << 7 | 17: ARP_SHA, 1 << 7 | 18: ARP_THA,
     1 << 7 | 21: ICMPV6_TYPE,
 }  # fmt: skip
-_BUCKET_CODE, _DESTINATION_CODE, _TCP_FLAGS_CODE = 1 << 7, 1 << 7 | 1, 1 << 7 | 34
+_BUCKET_CODE, _DESTINATION_CODE, _SEEN_CODE, _TCP_FLAGS_CODE = 1 << 7, 1 << 7 | 1, 1 << 7 | 14, 1 << 7 | 34
 
 
 class WireField(NamedTuple):
@@ -134,7 +143,9 @@ def read_field_type(data: bytes, at: int) -> FieldType | None:
     return _BY_CODE.get(header >> 9)
 
 
-def _encode_register(register: BucketMatch | DestinationMatch) -> bytes:
+def _encode_register(register: BucketMatch | DestinationMatch | FreshMatch) -> bytes:
+    if isinstance(register, FreshMatch):
+        return SEEN_REGISTER + bytes(4)
     if isinstance(register, DestinationMatch):
         return DESTINATION_REGISTER + register.number.to_bytes(4, "big")
     return _BUCKET_REGISTER_MASKED + register.first.to_bytes(4, "big") + register.mask.to_bytes(4, "big")
@@ -226,6 +237,8 @@ def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
         yield "register", BucketMatch(int.from_bytes(field.value), mask)
     elif field.code == _DESTINATION_CODE:
         yield "register", DestinationMatch(int.from_bytes(field.value))
+    elif field.code == _SEEN_CODE:
+        yield "register", FreshMatch()
     elif field.code in (_TCP_FLAGS, _TCP_FLAGS_CODE):
         yield "message_type", TCP_OPENING
     elif field.type is ICMPV6_TYPE:

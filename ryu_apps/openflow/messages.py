@@ -47,6 +47,7 @@ Seconds = float
 
 _VERSION = 4
 _PACKET_OUT, _FLOW_MOD, _GROUP_MOD, _MULTIPART_REQUEST, _BARRIER_REQUEST, _METER_MOD = 13, 14, 15, 18, 20, 29
+_EXPERIMENTER, _NICIRA, _SET_CONTROLLER_ID = 4, 0x2320, 20
 _ADD, _MODIFY, _DELETE, _DELETE_STRICT = 0, 1, 2, 4
 _SEND_FLOW_REMOVED, _RESET_COUNTS = 1, 4
 # Rates in kbit/s, with a burst, and counted; 7.3.4.4
@@ -72,6 +73,7 @@ _PACKET_OUT_HEAD = struct.Struct("!BBHIIIH6x")
 _MULTIPART = struct.Struct("!BBHIHH4x").pack
 _FLOW_FILTER = struct.Struct("!B3xII4xQQ").pack
 _METER_FEATURES = struct.Struct("!IIIBB2x")
+_CONTROLLER_ID = struct.Struct("!II6xH").pack
 _NUMBER = struct.Struct("!I4x").pack
 
 
@@ -171,6 +173,11 @@ def _encode_bucket(bucket: GroupBucket, kind: GroupKind) -> bytes:
 def encode_barrier(xid: int) -> bytes:
     """Asks to be told when everything so far is done; 7.3.8."""
     return _HEAD(_VERSION, _BARRIER_REQUEST, 8, xid)
+
+
+def encode_controller_id(number: int, xid: int) -> bytes:
+    """Names this connection, so that actions can send packets to it alone; nicira-ext.h, NXT_SET_CONTROLLER_ID."""
+    return _HEAD(_VERSION, _EXPERIMENTER, 24, xid) + _CONTROLLER_ID(_NICIRA, _SET_CONTROLLER_ID, number)
 
 
 def encode_packet_out(ports: Iterable[int], data: bytes, xid: int) -> bytes:

@@ -192,7 +192,7 @@ class BucketPlacement:
     def rules(self) -> dict[RuleKey, Rule]:
         """All rules of this virtual IP, the same in every switch where hosts are."""
         rules = [self._entry(), self._lost(), *self._bucket_rules()]
-        rules += [self._serve(one, protocol) for one in self.destinations for protocol in SERVE_PRIORITY]
+        rules += [rule for one in self.destinations for rule in serve_rules(self.virtual_ip, one)]
         return {rule.key: rule for rule in rules}
 
     @property
@@ -220,23 +220,26 @@ class BucketPlacement:
             actions = (ChooseDestination(destination_number(self.virtual_ip, one.owner)), ResubmitTable(Table.SERVE))
             yield Rule(Table.BUCKETS, 1 + one.length, match, actions, cookie=self._cookie(Table.BUCKETS))
 
-    def _serve(self, one: Destination, protocol: int) -> Rule:
-        number = destination_number(self.virtual_ip, one.name)
+
+def serve_rules(virtual_ip: str, one: Destination) -> Iterable[Rule]:
+    """Connections for which a destination was chosen go there, and are written down, protocol by protocol."""
+    number = destination_number(virtual_ip, one.name)
+    for protocol, priority in SERVE_PRIORITY.items():
         match = Match(
-            eth_type=ETH_IPV4, ip_proto=protocol or None, ipv4_dst=self.virtual_ip, register=DestinationMatch(number)
+            eth_type=ETH_IPV4, ip_proto=protocol or None, ipv4_dst=virtual_ip, register=DestinationMatch(number)
         )
-        keep = LearnConnection(protocol, self.virtual_ip, one.address, one.mac, number, IDLE_S[protocol])
+        keep = LearnConnection(protocol, virtual_ip, one.address, one.mac, number, IDLE_S[protocol])
         actions = (SetField("eth_dst", one.mac), SetField("ipv4_dst", one.address), keep)
         # A number of its own: its packets are the connections that were placed there.
-        mark = cookie(Table.SERVE, Kind.SPREAD, pair_number(f"{one.name}/{protocol}", self.virtual_ip))
-        return Rule(Table.SERVE, SERVE_PRIORITY[protocol], match, actions, cookie=mark)
+        mark = cookie(Table.SERVE, Kind.SPREAD, pair_number(f"{one.name}/{protocol}", virtual_ip))
+        yield Rule(Table.SERVE, priority, match, actions, cookie=mark)
 
 
 @lru_cache(maxsize=4)
 def placement_rules(spreads: tuple[BucketPlacement, ...], curious: bool) -> dict[RuleKey, Rule]:
     """All rules of a switch for its spreads; `curious` when there is room to count more sources. Not to be changed."""
     addresses = sorted({one.address for spread in spreads for one in spread.destinations})
-    rules = [_answers(address) for address in addresses]
+    rules = [answers_rule(address) for address in addresses]
     if curious and spreads:
         rules += [_meet(), *(_unmet(one.virtual_ip) for one in spreads)]
     found = {rule.key: rule for rule in rules}
@@ -252,7 +255,8 @@ def probe_answer_rule(virtual_ip: str) -> Rule:
     return Rule(Table.ACCOUNT, HEAR_PRIORITY, match, (Output(CONTROLLER),), cookie=number)
 
 
-def _answers(address: str) -> Rule:
+def answers_rule(address: str) -> Rule:
+    """Answers of a destination are looked up among the connections that were written down."""
     match = Match(eth_type=ETH_IPV4, ipv4_src=address)
     number = cookie(Table.REWRITE, Kind.SPREAD, pair_number("", address))
     return Rule(Table.REWRITE, ANSWERS_PRIORITY, match, (ResubmitTable(Table.AFFINITY),), Table.FORWARD, cookie=number)

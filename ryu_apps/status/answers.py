@@ -152,6 +152,8 @@ class SplitPublisher:
 def _judge_split(wanted: WantedSplit, network: Network, routes: Routes, refused: Refused) -> tuple[InstallStatus, str]:
     ends = wanted.from_switch, wanted.to_switch
     own, progress = routes.in_force.get(ends, ()), routes.progress.get(ends)
+    if network.guest is not None:
+        return InstallStatus.REFUSED, 'controller.mode is "guest": others choose the ways here'
     if progress is None:
         return (
             InstallStatus.REFUSED,

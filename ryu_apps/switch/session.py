@@ -30,7 +30,6 @@ from ryu_apps.rules import (
 from ryu_apps.switch.errors import SwitchError, unmatched
 from ryu_apps.switch.reconcile import Holding, RefusedChanges, about, difference, undo
 from ryu_apps.switch.wire import Wire
-from ryu_apps.tables import moved
 
 Seconds = float
 
@@ -141,7 +140,7 @@ class Session:
         body = bytes(message.buf[_MULTIPART_HEADER_BYTES:])
         match message.type:
             case MultipartKind.FLOWS:
-                inventory.rules += (moved(rule, -self.wire.first_table) for rule in decode_rules(body, now))
+                inventory.rules += map(self.wire.places.read, decode_rules(body, now))
             case MultipartKind.METERS:
                 inventory.meters += decode_meters(body)
             case MultipartKind.GROUPS:

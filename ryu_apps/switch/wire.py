@@ -14,11 +14,12 @@ from ryu_apps.openflow import (
     MultipartKind,
     encode_barrier,
     encode_change,
+    encode_controller_id,
     encode_packet_out,
     encode_request,
     encode_resubmit,
 )
-from ryu_apps.tables import as_sent
+from ryu_apps.tables import Places
 
 Seconds = float
 
@@ -64,12 +65,12 @@ class _Number:
 class Wire:
     """A queue and a green thread of its own that drains it. `requests` knows what was sent besides changes.
 
-    Tables are told by our own numbers; on the switch they begin at `first_table`.
+    Tables are told by our own numbers; `places` says where they are on the switch.
     """
 
-    def __init__(self, datapath: Any, first_table: int = 0, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, datapath: Any, places: Places = Places(), max_bytes: int = _MAX_BYTES) -> None:
         self.dpid: int = datapath.id
-        self.first_table = first_table
+        self.places = places
         self.requests = SentRequests()
         self.datapath = datapath
         self._queue = unbounded_queue()
@@ -110,9 +111,15 @@ class Wire:
     def changes(self, changes: Sequence[Change], now: Seconds) -> list[int]:
         """Sends changes in one piece and in this order; returns their transaction numbers."""
         numbers = [self._next_xid() for _ in changes]
-        sent = [as_sent(change, self.first_table) for change in changes]
+        sent = [self.places.sent(change) for change in changes]
         self._put(b"".join([encode_change(change, now, xid) for change, xid in zip(sent, numbers, strict=True)]))
         return numbers
+
+    def introduce(self) -> None:
+        """Says what number packets for this controller alone carry, where there is one."""
+        if self.places.controller_id is not None:
+            xid = self._next_xid()
+            self._send(xid, encode_controller_id(self.places.controller_id, xid), "controller id")
 
     def barrier(self) -> int:
         """Asks to be told when everything so far is done."""
@@ -133,7 +140,7 @@ class Wire:
         """Asks for everything of a kind; of flow entries for those that pass the filter."""
         xid = self._next_xid()
         if flows.table != ALL_TABLES:
-            flows = flows._replace(table=flows.table + self.first_table)
+            flows = flows._replace(table=flows.table + self.places.first_table)
         return self._send(xid, encode_request(kind, xid, flows), _REQUESTS[kind])
 
     def ask_rules(self, cookie: int = 0, mask: int = 0, table: int = ALL_TABLES) -> int:

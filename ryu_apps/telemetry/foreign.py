@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ryu_apps.effects import Alert
+from ryu_apps.guest import SHARED_PRIORITY
+from ryu_apps.network import Network
 from ryu_apps.openflow import ALL_TABLES, WireEntry, describe_match, mac_bytes, read_match
 from ryu_apps.rules import ETH_IPV4, LEARNED, OWNER_SHIFT, Table, is_ours, virtual_mac
 from ryu_apps.services.buckets import MEET_PRIORITY
@@ -34,6 +36,13 @@ class Front:
     first_table: int = 0
     addresses: tuple[str, ...] = ()
     priority: int = MEET_PRIORITY
+
+
+def front(network: Network, first_table: int) -> Front:
+    """What has to come first now."""
+    shared = network.guest is not None and network.guest.is_shared
+    priority = MEET_PRIORITY + (SHARED_PRIORITY if shared else 0)
+    return Front(first_table, tuple(sorted(network.services.virtual_ips)), priority)
 
 
 def hides(entry: WireEntry, front: Front) -> bool:

@@ -16,7 +16,7 @@ from ryu_apps.effects import (
     PutRule,
 )
 from ryu_apps.framework import offline_datapath, ofproto, parser
-from ryu_apps.openflow.actions import FIN_IDLE_S, MAX_CONNECTIONS, MAX_MET
+from ryu_apps.openflow.learn import FIN_IDLE_S, MAX_CONNECTIONS, MAX_MET
 from ryu_apps.openflow.messages import lease_s
 from ryu_apps.rules import (
     ANY_LABEL,
@@ -35,6 +35,7 @@ from ryu_apps.rules import (
     BucketMatch,
     ChooseDestination,
     DestinationMatch,
+    FreshMatch,
     GroupBucket,
     GroupKind,
     Kind,
@@ -42,6 +43,7 @@ from ryu_apps.rules import (
     LearnSource,
     Match,
     Meter,
+    NoteSeen,
     Output,
     PickBucket,
     PopLabel,
@@ -51,6 +53,7 @@ from ryu_apps.rules import (
     SetField,
     SwitchGroup,
     Table,
+    ToController,
     ToGroup,
     kind_of,
     virtual_mac,
@@ -167,6 +170,8 @@ def match_message(match: Match) -> Any:
         fields["reg0"] = tuple(match.register)
     if isinstance(match.register, DestinationMatch):
         fields["reg1"] = match.register.number
+    if isinstance(match.register, FreshMatch):
+        fields["reg14"] = 0
     return parser.OFPMatch(**fields)
 
 
@@ -192,6 +197,10 @@ def action_messages(action: Action) -> list[Any]:
             return [parser.NXActionMultipath(3, 0xF0EA, 0, buckets - 1, 0, bits, "reg0")]
         case ChooseDestination(number):
             return [parser.NXActionRegLoad(31, "reg1", number)]
+        case NoteSeen():
+            return [parser.NXActionRegLoad(31, "reg14", 1)]
+        case ToController(number):
+            return [parser.NXActionController(0xFFFF, number, ofproto.OFPR_ACTION)]
         case LearnConnection():
             return [learn_there(action), learn_back(action)]
         case LearnSource(hold_s):

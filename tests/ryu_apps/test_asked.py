@@ -16,6 +16,7 @@ from ryu_apps.switch.lazy_messages import message_of
 from ryu_apps.switch.reconcile import RETRY_S
 from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import SentRequests
+from ryu_apps.tables import Places
 
 FIRST = 60_000
 MAC = "02:00:00:00:00:01"
@@ -33,7 +34,7 @@ class Wire:
     sent: list[Change] = field(default_factory=list)
     errors: list[SwitchError] = field(default_factory=list)
     number: int = 0
-    first_table: int = 0
+    places: Places = field(default_factory=Places)
 
     def changes(self, changes: list[Change], now: float) -> list[int]:
         return [self._change(one, now) for one in changes]

@@ -53,6 +53,7 @@ from ryu_apps.rules import (
     ChooseDestination,
     Desired,
     DestinationMatch,
+    FreshMatch,
     GroupBucket,
     GroupKind,
     Kind,
@@ -60,6 +61,7 @@ from ryu_apps.rules import (
     LearnSource,
     Match,
     Meter,
+    NoteSeen,
     Output,
     PickBucket,
     PopLabel,
@@ -69,6 +71,7 @@ from ryu_apps.rules import (
     SetField,
     SwitchGroup,
     Table,
+    ToController,
     ToGroup,
     cookie,
 )
@@ -102,7 +105,7 @@ matches = st.builds(
     label=maybe(labels | st.just(ANY_LABEL)),
     tcp_dst=maybe(bytes_2),
     message_type=maybe(bytes_1 | st.just(TCP_OPENING)),
-    register=maybe(bucket_matches | st.builds(DestinationMatch, bytes_4)),
+    register=maybe(bucket_matches | st.builds(DestinationMatch, bytes_4) | st.just(FreshMatch())),
 )
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Output, ports | st.just(CONTROLLER)),
@@ -118,6 +121,8 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(ChooseDestination, bytes_4),
     st.builds(LearnConnection, st.sampled_from([0, 6, 17]), addresses, addresses, macs, bytes_4, bytes_2),
     st.builds(LearnSource, bytes_2),
+    st.just(NoteSeen()),
+    st.builds(ToController, bytes_2),
 )
 several_actions = st.lists(actions, max_size=4).map(tuple)
 # In a bucket the framework loses the padding of `learn`, and a switch would not take it there.

@@ -25,6 +25,7 @@ from ryu_apps.effects import (
 )
 from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.fakes.fake_switch import FakeSwitch
+from ryu_apps.guest import Guest
 from ryu_apps.openflow import (
     MultipartKind,
     Phase,
@@ -57,6 +58,7 @@ from ryu_apps.rules import (
     failover,
     is_ours,
     pair_number,
+    virtual_mac,
 )
 from ryu_apps.services.buckets import BucketPlacement, divide_buckets
 from ryu_apps.services.pairs import sum_number
@@ -418,3 +420,25 @@ def test_groups_are_read_back_as_they_were_refused_and_deleted_alike(switch: Swi
     assert switch.apply([DeleteGroup(group.number)]) == []
     assert [one.number for one in switch.groups()] == [balanced.number]
     assert switch.rules() == []
+
+
+def test_a_guest_in_others_table_counts_and_steers_and_leaves_them_their_packets(switch: Switch) -> None:
+    theirs = {0x77: Match(eth_dst=SERVER_MAC), 0x78: Match()}
+    rules = [Rule(0, 0x78 - value, match, (Output(2),), cookie=value) for value, match in theirs.items()]
+    assert switch.apply(list(map(PutRule, rules))) == []
+    sent = [Packet("02:00:00:00:00:09", to, ipv4_src=CLIENT, ipv4_dst=address) for to, address in (
+        (SERVER_MAC, SERVER), (virtual_mac(VIP), VIP), (MAC, "10.0.0.77"),
+    )]  # fmt: skip
+    for guest, expected in ((None, {0x77: 1, 0x78: 2}), (Guest(0), {0x77: 3, 0x78: 3})):
+        if guest is not None:
+            steer = Rewrite(CLIENT, VIP, SERVER, SERVER_MAC)
+            own = desired(Share((VIP,), {}, ((CLIENT, VIP),), (steer,), guest=guest), {}).rules
+            assert switch.apply(list(map(PutRule, own.values()))) == []
+            held = timeless(switch.rules())
+            assert {key: held.get(key) for key in own} == timeless(list(own.values()))
+        for packet in sent:
+            switch.receive(packet, 3)
+        counts = switch.counts()
+        # What goes to the virtual IP is steered first: theirs see it on its way to the destination.
+        assert {value: counts[value] for value in theirs} == expected
+    assert counts[cookie(Table.ACCOUNT, Kind.PAIR, pair_number(CLIENT, VIP))] == 1
