@@ -6,13 +6,14 @@ SEED ?= 1
 SCENARIO ?= surge
 JSON ?=
 PYTEST_ARGS ?=
+COMMAND ?=
 FUZZ_SECONDS ?= 300
 COUNT ?= 24
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m tools.lab.stage --
 
-.PHONY: help setup demo test test-long check mutants bench bench-forecast bench-route bench-whatif fuzz clean
+.PHONY: help setup install demo lab test test-long check mutants bench bench-forecast bench-route bench-whatif fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -25,9 +26,14 @@ setup: .venv/ready
 	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/python-packages.sh
 	@touch $@
 
-## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, JSON=out.json)
+## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, QUICK=1, SIMULATE=1, JSON=out.json)
 demo: setup
-	@$(BIN)/forepath demo --seed $(SEED) --scenario $(SCENARIO) $(if $(JSON),--json $(JSON))
+	@$(BIN)/forepath demo --seed $(SEED) --scenario $(SCENARIO) $(if $(QUICK),--quick) $(if $(SIMULATE),--simulate) \
+	    $(if $(JSON),--json $(JSON))
+
+## make lab     a lab of real switches and VMs that talk, to try forepath on: a shell in it, or COMMAND=...
+lab: setup
+	@$(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/python -m tools.lab $(COMMAND)
 
 ## make test    all tests; those on real switches and VMs run on two stages of their own, and twice if they fail
 test: setup

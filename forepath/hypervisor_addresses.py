@@ -122,10 +122,10 @@ def explained(message: str) -> str:
     return next((f"{said}; {tip}" for pattern, tip in HELP if re.search(pattern, said)), said)
 
 
-def host_problems(hosts: Sequence[DeclaredHost], machines: Sequence[str] = ()) -> Iterator[str]:
+def host_problems(hosts: Sequence[DeclaredHost], machines: Sequence[str] = (), moves: bool = True) -> Iterator[str]:
     """One line for everything that is wrong with the declared hosts, and with declared machines on them.
 
-    Needs libvirt-python.
+    Whether others reach a host matters where a machine `moves`. Needs libvirt-python.
     """
     looks: dict[str, HostLook] = {}
     for host in hosts:
@@ -135,7 +135,7 @@ def host_problems(hosts: Sequence[DeclaredHost], machines: Sequence[str] = ()) -
             found = looks[host.name].problem
         if found:
             yield f"host {host.name}: {host.uri}: {found}"
-        arriving = arrival_problem(host, [one for one in hosts if one is not host])
+        arriving = arrival_problem(host, [one for one in hosts if one is not host]) if moves else None
         if arriving and not (host.migration_uri is None and found):
             yield f"host {host.name}: {arriving}"
     yield from machine_problems(looks, len(looks) == len(hosts), machines)

@@ -152,7 +152,8 @@ def _hypervisors(settings: Settings) -> list[str]:
         import libvirt  # noqa: F401 - only whether it is there
     except ImportError:
         return ["libvirt-python is not installed; pip install 'forepath[libvirt]' (needs libvirt's headers)"]
-    return list(host_problems(settings.host, [one.name for one in settings.vm]))
+    moves = any(one.movable for one in settings.vm)
+    return list(host_problems(settings.host, [one.name for one in settings.vm], moves))
 
 
 def _programs() -> list[str]:

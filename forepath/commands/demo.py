@@ -14,8 +14,10 @@ import typer
 
 from cpdb import open_store
 from forepath.demo.report import TrialResult, document, tables, whatif_lines
+from forepath.demo.schedule import Phases
 from forepath.demo.screen import Screen
 from forepath.output import EXIT_INTERRUPTED, JsonOption, console, emit, errors
+from predictor import PredictorConfig
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -34,11 +36,18 @@ def tool(name: str) -> ModuleType | None:
 SeedOption = Annotated[int, typer.Option("--seed", help="Moves phases, sizes and which pair surges")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="surge, or calm: nothing surges, nothing must be done")]
 SimulateOption = Annotated[bool, typer.Option("--simulate", help="Use simulated switches and machines")]
+QuickOption = Annotated[bool, typer.Option("--quick", help="Few rounds, and simulated the quick models alone")]
 RUN_DIRECTORY = Path(".run/demo")
+QUICK_CYCLES = {"warmup_cycles": 2, "cycles": 1}
+QUICK_MODELS = ("naive", "ewma", "train_mean", "seasonal_naive")
 
 
 def demo(
-    seed: SeedOption = 1, scenario: ScenarioOption = "surge", simulate: SimulateOption = False, json: JsonOption = None
+    seed: SeedOption = 1,
+    scenario: ScenarioOption = "surge",
+    simulate: SimulateOption = False,
+    quick: QuickOption = False,
+    json: JsonOption = None,
 ) -> None:
     """Show the closed loop: same traffic under the policies static, reactive and predictive, measured.
 
@@ -46,6 +55,7 @@ def demo(
         forepath demo
         forepath demo --seed 7 --json out.json
         forepath demo --scenario calm
+        forepath demo --simulate --quick
     """
     if scenario not in ("surge", "calm"):
         raise typer.BadParameter("write surge or calm", param_hint="--scenario")
@@ -57,9 +67,9 @@ def demo(
             reason = stage.why_not()
         if stage is None or reason is not None:
             console.print(f"simulated switches and machines, because: {reason}", markup=False)
-            _show(_simulated(seed, scenario), json)
+            _show(_simulated(seed, scenario, quick), json)
         elif stage.on_stage():
-            _show(_real(seed, scenario), json)
+            _show(_real(seed, scenario, quick), json)
         else:
             raise typer.Exit(_on_a_stage(stage, sys.argv[1:]))
     except KeyboardInterrupt:
@@ -83,25 +93,26 @@ def _fresh_directory() -> Path:
     return RUN_DIRECTORY
 
 
-def _real(seed: int, scenario: str) -> TrialResult:
-
+def _real(seed: int, scenario: str, quick: bool) -> TrialResult:
     real = tool("lab.demo")
     assert real is not None
     with Screen(console) as screen:
-        trial = real.RealTrial(seed, scenario, _fresh_directory(), screen)
+        phases = {"phases": Phases(policies=real.ORDER, **QUICK_CYCLES)} if quick else {}
+        trial = real.RealTrial(seed, scenario, _fresh_directory(), screen, **phases)
         result: TrialResult = trial.run()
         # What is replayed says in the log what it does, second by second.
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
         return replace(result, replayed=trial.replay(result.price))
 
 
-def _simulated(seed: int, scenario: str) -> TrialResult:
-    from forepath.demo.simulated import SimulatedTrial
+def _simulated(seed: int, scenario: str, quick: bool) -> TrialResult:
+    from forepath.demo.simulated import ORDER, Rehearsal, SimulatedTrial
 
     # Everything runs in this process: its log lines would run through the live display.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with Screen(console) as screen:
-        return SimulatedTrial(seed, scenario, _fresh_directory(), screen).run()
+        short = Rehearsal(Phases(policies=tuple(ORDER), **QUICK_CYCLES), PredictorConfig(models=QUICK_MODELS))
+        return SimulatedTrial(seed, scenario, _fresh_directory(), screen, short if quick else Rehearsal()).run()
 
 
 def _show(result: TrialResult, json: str | None) -> None:

@@ -2,14 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from cpdb import SettingsError, open_store
 from forepath.init.file import Found, differences, settings_text, still_to_say
 from forepath.init.machines import look_at_host
-from forepath.init.network import FoundNetwork, look_at_switches, read_network
+from forepath.init.network import FoundNetwork, SwitchVisit, look_at_switches, read_network
 from forepath.listening import split_listen
 from forepath.output import JsonOption, console, emit, seconds
 from forepath.settings import Settings
@@ -19,13 +19,19 @@ LibvirtOption = Annotated[
     list[str] | None, typer.Option("--libvirt", metavar="URI", help="A hypervisor to look at; may be repeated")
 ]
 ListenOption = Annotated[
-    str | None, typer.Option("--listen", metavar="ADDRESS:PORT", help="Let switches connect here for a while")
+    str | None,
+    typer.Option("--listen", metavar="HOST:PORT", help="Let switches connect here for a while; no rule is sent"),
+]
+ControllerOption = Annotated[
+    str | None,
+    typer.Option("--controller", metavar="HOST:PORT", help="The same, and forward meanwhile, as forepath run will"),
 ]
 DatabaseOption = Annotated[
     str | None, typer.Option("--database", metavar="URL", help="Read what a controller that runs has written there")
 ]
 ForOption = Annotated[
-    float, typer.Option("--for", metavar="SPAN", parser=seconds, show_default="15s", help="With --listen, how long")
+    float,
+    typer.Option("--for", metavar="SPAN", parser=seconds, show_default="15s", help="How long switches are looked at"),
 ]
 WriteOption = Annotated[Path | None, typer.Option("--write", metavar="FILE", help="Where to; without it, it is shown")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="With --write: also where it would change the file")]
@@ -35,6 +41,7 @@ DemoOption = Annotated[bool, typer.Option("--demo", help="The demo's settings in
 def init(
     libvirt: LibvirtOption = None,
     listen: ListenOption = None,
+    controller: ControllerOption = None,
     database: DatabaseOption = None,
     lasting: ForOption = WAIT_S,
     write: WriteOption = None,
@@ -44,14 +51,17 @@ def init(
 ) -> None:
     """Write a settings file with all that is found: hypervisors and machines, switches, links, hosts, services.
 
-    It only looks: no rule of a switch and no machine is changed. Guesses are marked; at the end stands what a person
-    still has to say. A file that is there already is not changed: what would be different is shown. Examples:
+    It only looks: no machine and, but for --controller, no rule of a switch is changed. Guesses are marked; at the end
+    stands what a person still has to say. A file that is there already is not changed: what would be different is
+    shown. Examples:
         forepath init --libvirt qemu:///system
         forepath init --libvirt qemu+ssh://root@hA/system --listen 0.0.0.0:6653 --for 30s --write forepath.toml
+        forepath init --controller 127.0.0.1:6653 --write forepath.toml
         forepath init --database sqlite:///forepath.db --write forepath.toml
         forepath init --demo --write demo.toml
     """
-    text, found = (_demo_text(), Found()) if demo else _found(libvirt or [], listen, database, lasting)
+    places = Places(listen, controller, database)
+    text, found = (_demo_text(), Found()) if demo else _found(libvirt or [], places, lasting)
     Settings.model_validate(tomllib.loads(text))
     before = write.read_text(encoding="utf-8") if write is not None and write.exists() else None
     changes = [] if before is None else list(differences(before, text))
@@ -72,21 +82,37 @@ def init(
         _say(f"{write} says what is there")
 
 
-def _found(libvirt: list[str], listen: str | None, database: str | None, wait_s: float) -> tuple[str, Found]:
-    if not libvirt and listen is None and database is None:
-        raise typer.BadParameter("say where to look: --libvirt URI, --listen ADDRESS:PORT or --database URL; or --demo")
-    if listen is not None and database is not None:
-        raise typer.BadParameter("choose one of --listen and --database")
+class Places(NamedTuple):
+    """Where the network is looked at: switches that connect, or a database."""
+
+    listen: str | None
+    controller: str | None
+    database: str | None
+
+
+def _found(libvirt: list[str], places: Places, wait_s: float) -> tuple[str, Found]:
+    if not libvirt and not any(places):
+        raise typer.BadParameter(
+            "say where to look: --libvirt URI, --listen or --controller HOST:PORT, or --database URL; or --demo"
+        )
+    if sum(one is not None for one in places) > 1:
+        raise typer.BadParameter("choose one of --listen, --controller and --database")
     hosts = tuple(look_at_host(uri) for uri in libvirt)
-    network = FoundNetwork()
-    if listen is not None:
-        network = look_at_switches(*split_listen(listen), wait_s, _tell)
-    elif database is not None:
-        store = open_store(database, create=False)
-        network = read_network(store)
-        store.close()
-    found = Found(hosts, network)
+    found = Found(hosts, _network(places, wait_s), places.controller)
     return settings_text(found), found
+
+
+def _network(places: Places, wait_s: float) -> FoundNetwork:
+    if listen := places.listen or places.controller:
+        visit = SwitchVisit(*split_listen(listen), wait_s, forwards=places.controller is not None)
+        return look_at_switches(visit, _tell)
+    if places.database is None:
+        return FoundNetwork()
+    store = open_store(places.database, create=False)
+    try:
+        return read_network(store)
+    finally:
+        store.close()
 
 
 def _demo_text() -> str:

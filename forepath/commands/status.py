@@ -67,7 +67,7 @@ def _print_duty(payload: dict[str, Any], now: float) -> None:
 
 def _print_refreshes(payload: dict[str, Any], now: float) -> None:
     rows = [
-        (item["node"], f"{item['detail']} s", ago(now, item["observed_at"]))
+        (item["node"], item["detail"], ago(now, item["observed_at"]))
         for item in payload["observed"]
         if item["kind"] == "refresh"
     ]

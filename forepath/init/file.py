@@ -1,6 +1,7 @@
 """Writes what was found as a settings file: everything found, guesses marked, and what a person still has to say."""
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,9 +10,11 @@ from typing import Any
 
 from cpdb import MBIT, Link, Node, NodeKind
 from forepath.init.machines import FoundHost, FoundInterface, FoundMachine
-from forepath.init.network import FoundNetwork, FoundService
+from forepath.init.network import FoundNetwork
+from forepath.listening import split_listen
 
 GUESSED_MBIT = 1000.0
+MOST_SUGGESTED = 20
 # Names of the settings file: sections.Name
 UNNAMED = re.compile(r"[^\w.:-]")
 
@@ -40,6 +43,8 @@ class Found:
 
     hosts: tuple[FoundHost, ...] = ()
     network: FoundNetwork = field(default_factory=FoundNetwork)
+    # Where switches connected to a controller that is to listen there from now on
+    controller: str | None = None
 
     @property
     def machines(self) -> Iterator[tuple[FoundHost, FoundMachine]]:
@@ -60,12 +65,19 @@ def settings_text(found: Found) -> str:
     entries = [*_nodes(found), *_hosts(found), *_machines(found), *_links(found)]
     parts = [
         "# Written by forepath init. What it guessed is marked; forepath check tells what does not fit together.",
+        *filter(None, ["\n".join(_services(found))]),
         '[database]\nurl = "sqlite:///forepath.db"',
+        *_controller(found),
         *("\n".join(one.lines()) for one in entries),
-        *("\n".join(_service(found, one)) for one in found.network.services),
         "\n".join(["# Still to be said by a person:", *(f"# * {line}" for line in still_to_say(found))]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _controller(found: Found) -> Iterator[str]:
+    if found.controller is not None:
+        listen, port = split_listen(found.controller)
+        yield f'[controller]\nlisten = "{listen}"\nport = {port}'
 
 
 def named(text: str) -> str:
@@ -162,31 +174,39 @@ def _joined(found: Found) -> Iterator[Link]:
             yield Link(named(a), one.a_port, named(b), one.b_port, one.capacity_bytes_per_s)
 
 
-def _service(found: Found, service: FoundService) -> Iterator[str]:
-    """A suggestion, as a comment: who becomes a virtual IP, only a person knows."""
-    node = next((one for one in found.network.nodes if service.address in (one.address, one.name)), None)
-    owner = found.owner(node or Node(service.address, NodeKind.HOST, service.address))
-    name = named(owner[1].name if owner else service.address)
+def _services(found: Found) -> Iterator[str]:
+    """Suggestions, as comments, before all tables: who becomes a virtual IP, only a person knows."""
+    why = {one.address: f"{one.sources} sources speak to it" for one in found.network.services}
+    machines = (_address(found, one) for _, machine in found.machines for one in machine.interfaces)
+    why |= {address: "a machine" for address in machines if address and address not in why}
+    if why:
+        yield "# Services that forepath is to steer and prepare for: uncomment the first line, the last one and those"
+        yield "# meant, and give each an address that nobody has; sources speak to that from then on."
+        yield "# virtual_ip = ["
+        yield from (_suggestion(found, *one) for one in itertools.islice(why.items(), MOST_SUGGESTED))
+        yield "# ]"
+
+
+def _suggestion(found: Found, address: str, why: str) -> str:
+    node = next((one for one in found.network.nodes if address in (one.address, one.name)), None)
+    owner = found.owner(node or Node(address, NodeKind.HOST, address))
+    name = named(owner[1].name if owner else address)
     mac = owner[2].mac if owner else (node.mac if node else None)
-    yield f"# Suggestion: {service.sources} sources speak to {service.address}. To have forepath steer them and"
-    yield "# prepare for them, give the service an address that nobody has, and let the sources speak to that."
-    yield "# [[virtual_ip]]"
-    yield f'# name = "{name}-service"'
-    yield '# address = "..."'
-    yield "# [[virtual_ip.destination]]"
-    yield f'# name = "{name}"'
-    yield f'# address = "{service.address}"'
-    yield f'# mac = "{mac or "..."}"'
+    behind = f'{{ name = "{name}", address = "{address}", mac = "{mac or "..."}" }}'
+    return f'#   {{ name = "{name}-service", address = "...", destination = [{behind}] }},  # {why}'
 
 
 def still_to_say(found: Found) -> list[str]:
     """What nobody but a person knows, or what could not be seen, a line each."""
     lines = []
     if not found.network.switches:
-        lines.append("no switch was seen: run it again with --listen, or --database of a controller that runs")
+        lines.append(
+            "no switch was seen: run it again with --listen or --controller, or --database of a controller that runs"
+        )
     elif not any(_between(found)):
         lines.append(
-            "no link between switches was seen: a switch hands up LLDP frames only where a rule of its own says so"
+            "no link between switches was seen: with --listen, a switch hands up LLDP frames only where a rule of its "
+            "own says so; --controller sends one that does"
         )
     lines += [f"which port leads to {name}: [[link]]" for name in _unjoined(found)]
     if not found.hosts:

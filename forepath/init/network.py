@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from forepath.processes import controller_manager
 
 # A destination that fewer sources speak to is nobody's service.
 FEWEST_SOURCES = 3
-DISCOVERY = "ryu_apps.discovery"
+# Looks and sends no rule; forwards, as `forepath run` will.
+DISCOVERY, CONTROLLER = "ryu_apps.discovery", "ryu_apps.controller"
+
+
+# On a busy machine a program may take so long until it listens.
+STARTING_S, LOOK_EVERY_S = 60.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,30 @@ def read_network(store: Store) -> FoundNetwork:
         sources[key.virtual_ip].add(key.source)
     many = ((address, len(own)) for address, own in sources.items() if len(own) >= FEWEST_SOURCES)
     services = tuple(FoundService(*one) for one in sorted(many, key=lambda one: (-one[1], one[0])))
-    return FoundNetwork(tuple(store.inventory.nodes()), tuple(store.inventory.links()), services)
+    nodes, links = store.inventory.nodes(), store.inventory.links()
+    return FoundNetwork(tuple(nodes), (*links, *_access_links(nodes, links)), services)
 
 
-def look_at_switches(listen: str, port: int, wait_s: float, say: Callable[[str], None]) -> FoundNetwork:
-    """Lets switches connect for so long to a program that sends no rules, and reads what it found.
+def _access_links(nodes: Sequence[Node], links: Sequence[Link]) -> Iterator[Link]:
+    """From a switch to whoever was seen behind its port, where no link says so."""
+    joined = {frozenset((one.a, one.b)) for one in links}
+    for one in nodes:
+        if one.attached_to and one.port and frozenset((one.attached_to, one.name)) not in joined:
+            yield Link(one.attached_to, one.port, one.name, 0, None)
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchVisit:
+    """Where switches connect, for how long, and whether what is sent is delivered meanwhile; else no rule is sent."""
+
+    listen: str
+    port: int
+    wait_s: float
+    forwards: bool = False
+
+
+def look_at_switches(visit: SwitchVisit, say: Callable[[str], None]) -> FoundNetwork:
+    """Lets switches connect to a program for the occasion, and reads what it found.
 
     Raises SettingsError when it cannot listen there.
     """
@@ -65,14 +90,14 @@ def look_at_switches(listen: str, port: int, wait_s: float, say: Callable[[str],
         url, file = f"sqlite:///{folder}/found.db", folder / "found.toml"
         told = {
             "database": {"url": url},
-            "controller": {"listen": listen, "port": port},
+            "controller": {"listen": visit.listen, "port": visit.port},
             "metrics": {"port": 0},
-            # It sends no rules, and only looks at what a person asked to be seen.
+            # For a while, where a person asked for it; `forepath check` and `forepath run` ask for more.
             "tls": {"insecure": True},
         }
         file.write_text(tomli_w.dumps(told), encoding="utf-8")
         open_store(url).close()
-        _listen(manager, file, wait_s, say)
+        _listen((manager, CONTROLLER if visit.forwards else DISCOVERY), file, visit, say)
         store = open_store(url, create=False)
         try:
             return read_network(store)
@@ -82,20 +107,23 @@ def look_at_switches(listen: str, port: int, wait_s: float, say: Callable[[str],
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _listen(manager: str, file: Path, wait_s: float, say: Callable[[str], None]) -> None:
+def _listen(program: Sequence[str], file: Path, visit: SwitchVisit, say: Callable[[str], None]) -> None:
     with (file.parent / "log").open("wb") as log:
         process = subprocess.Popen(
-            (manager, DISCOVERY),
+            program,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, FILE_VARIABLE: str(file)},
         )
         try:
-            say(f"waiting {wait_s:g} s for switches to connect")
-            until = time.monotonic() + wait_s
+            until = time.monotonic() + STARTING_S
+            while time.monotonic() < until and process.poll() is None and not _is_heard(visit):
+                time.sleep(LOOK_EVERY_S)
+            say(f"waiting {visit.wait_s:g} s for switches to connect")
+            until = time.monotonic() + visit.wait_s
             while time.monotonic() < until and process.poll() is None:
-                time.sleep(0.2)
+                time.sleep(LOOK_EVERY_S)
             ended = process.poll()
         finally:
             process.kill()
@@ -103,3 +131,13 @@ def _listen(manager: str, file: Path, wait_s: float, say: Callable[[str], None])
     if ended is not None:
         lines = (file.parent / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise SettingsError(f"--listen: {lines[-1] if lines else 'it ended'}")
+
+
+def _is_heard(visit: SwitchVisit) -> bool:
+    """Whether somebody listens there; a connection that says nothing harms nobody."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(visit.listen, visit.listen)
+    try:
+        socket.create_connection((host, visit.port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

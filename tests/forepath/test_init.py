@@ -13,7 +13,7 @@ from lab_on_paper import Forepath
 from cpdb import Communication, Link, Node, NodeKind, Store
 from forepath.init.file import Found, settings_text, still_to_say
 from forepath.init.machines import FoundHost, FoundInterface, FoundMachine, look_at_host
-from forepath.init.network import FoundNetwork, FoundService, look_at_switches, read_network
+from forepath.init.network import FoundNetwork, FoundService, SwitchVisit, look_at_switches, read_network
 from forepath.settings import Settings
 from tools.bench.replayed_switch import ReplayedSwitch, message
 
@@ -91,7 +91,16 @@ def test_a_machines_interface_at_a_port_stands_for_its_host(empty: Store) -> Non
         ("web1", "vm", "10.0.0.5"),
     ]
     assert settings.vm[0].host == "hv-one" and settings.vm[0].vcpus_max == 4 and settings.node[0].dpid == 17
-    assert "12 sources speak to 10.0.0.5" in text and '# name = "web1-service"' in text and "guess: the ports" in text
+    assert "# 12 sources speak to it" in text and '{ name = "web1-service"' in text and "guess: the ports" in text
+    # Three lines of the file are changed, and it says what forepath is to serve.
+    begin, meant, end = (f"# {one}" for one in ("virtual_ip = [", "  { name", "]"))
+    lines = [line[2:] if line.startswith((begin, meant)) or line == end else line for line in text.splitlines()]
+    (service,) = read("\n".join(lines).replace('"..."', '"10.0.9.1"')).virtual_ip
+    assert (service.name, service.address, service.destination[0].mac) == (
+        "web1-service",
+        "10.0.9.1",
+        "02:00:00:00:00:01",
+    )
     assert not any(line.startswith("which port leads") for line in still_to_say(found))
 
 
@@ -141,7 +150,7 @@ def test_switches_that_connect_tell_their_links_and_get_no_rule(tmp_path: Path) 
 
     connecting = Thread(target=connect)
     connecting.start()
-    found = look_at_switches("127.0.0.1", port, 15.0, lambda _: None)
+    found = look_at_switches(SwitchVisit("127.0.0.1", port, 15.0), lambda _: None)
     connecting.join()
     for one in switches:
         one.close()
@@ -156,4 +165,4 @@ def test_switches_that_connect_tell_their_links_and_get_no_rule(tmp_path: Path) 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Exception, match="listen"):
-        look_at_switches("127.0.0.1", taken.getsockname()[1], 20.0, lambda _: None)
+        look_at_switches(SwitchVisit("127.0.0.1", taken.getsockname()[1], 20.0), lambda _: None)
