@@ -1,8 +1,8 @@
 """The planning context that every strategy is given, and what is needed in it: on machines, hosts and links."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil
 from types import MappingProxyType
 from typing import TypeVar
@@ -10,19 +10,20 @@ from typing import TypeVar
 from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
-from orchestrator.demand import MEAN_OF, Demand, PairDemand, Rate, demands, together
+from orchestrator.demand import MEAN_OF, Demand, PairDemand, Rate, Together, demands, scaled_demand
 from orchestrator.lead_times import NOWHERE, Circumstances
+from orchestrator.needs import MachineNeeds, machine_needs, machine_table, served_numbers
 from orchestrator.onset import PEAK, Reading
+from orchestrator.pair_table import PairGroups
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
 from orchestrator.relations import CpuRelation
 from orchestrator.world import LinkKey, LinkState, VmState, World, apply
 
-# A starved machine shows only what it was given; asking for this much more finds out step by step.
-STARVED_FACTOR = 1.5
 # How long a need lasts is looked up within so many times the horizon at which it is seen.
 LASTING_WITHIN = 6
 NOTHING_LEARNT: Mapping[str, float] = MappingProxyType({})
 Subject = TypeVar("Subject")
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,7 @@ class PlanningContext:
     """What a plan depends on: the world, the demand and the settings; made once, and again after each proposal.
 
     `together` names the machines that are just being moved as one, `planned` what the plan holds already, `granted`
-    what was decided on request, `margins` are factors on the configured margin by kind of action. Needs are kept: they
-    do not depend on where machines are, so `moved` takes them along.
+    what was decided on request, `margins` are factors on the configured margin by kind of action.
     """
 
     world: World
@@ -49,15 +49,10 @@ class PlanningContext:
     planned: tuple[Action, ...] = ()
     granted: Mapping[Pair, Grant] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
-    _cores: dict[tuple[str, int], float] = field(default_factory=dict, repr=False, compare=False)
     # Made anew for each snapshot of the world: who is where changes with it.
     _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _needed: dict[tuple[LinkKey, int], BytesPerS] = field(default_factory=dict, init=False, repr=False, compare=False)
     _tight: dict[int, frozenset[LinkKey]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    # By horizon and link: what its pairs may need if all needed their most at once, and what is measured of them.
-    _at_most: dict[int, Mapping[LinkKey, Sequence[BytesPerS]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @classmethod
     def of(
@@ -68,26 +63,22 @@ class PlanningContext:
 
     def believing(self) -> "PlanningContext":
         """The same if every forecast were trusted: what is refused for want of trust is seen by it."""
-        return replace(self, demand=demands(self.world, self.config, believing=True), _cores={})
+        return replace(self, demand=demands(self.world, self.config, believing=True))
 
     def tuned(self, kind: str) -> "PlanningContext":
         """The same with the margin that this kind of action has earned by its verdicts."""
         factor = self.margins.get(kind, 1.0)
-        return self if factor == 1.0 else replace(self, demand=self.demand.scaled(factor), _cores={})
+        return self if factor == 1.0 else replace(self, demand=self.demand.scaled(factor))
 
     def after(self, action: Action) -> "PlanningContext":
         """The context once an action is done."""
-        return replace(self, world=apply(self.world, action), planned=(*self.planned, action), _cores={})
-
-    def moved(self, action: Action) -> "PlanningContext":
-        """The same for an action that leaves what machines need as it is."""
         return replace(self, world=apply(self.world, action), planned=(*self.planned, action))
 
     def joined(self) -> "PlanningContext":
         """Machines on their way into a service are seen in it; who is leaving still has its memory and its cores."""
         world = self.world
         for action in scalings_of(world.in_flight):
-            world = replace(apply(world, action), vms=world.vms)
+            world = apply(world, action).changed(vms=world.vms)
         return replace(self, world=world)
 
     def arrived(self) -> "PlanningContext":
@@ -97,12 +88,17 @@ class PlanningContext:
             world = apply(world, move)
         return replace(self, world=world)
 
+    def needs(self, horizon_s: int, reading: Reading = PEAK) -> MachineNeeds:
+        """What the machines need, by number."""
+        return machine_needs(self.world, self.demand, horizon_s, reading)
+
+    def place_of(self, vm: str) -> int:
+        """The number of a machine."""
+        return machine_table(self.world).places[vm]
+
     def cores(self, vm: VmState, horizon_s: int) -> float:
         """What the machine would take if it got what it needs."""
-        key = vm.name, horizon_s
-        if key not in self._cores:
-            self._cores[key] = load_served(vm, vm_need(self, vm, horizon_s))
-        return self._cores[key]
+        return min(ceiling(vm), self.needs(horizon_s).cores[self.place_of(vm.name)])
 
     def served(self, host: str, horizon_s: int) -> float:
         """The same for all machines on a host."""
@@ -111,18 +107,34 @@ class PlanningContext:
             self._served[key] = sum(self.cores(vm, horizon_s) for vm in self.world.on_host(host))
         return self._served[key]
 
+    def asked_on(self, key: LinkKey, horizon_s: int, virtual_ip: str | None = None) -> Together:
+        """What the pairs on a link ask for, or those of one virtual IP among them."""
+        if virtual_ip is not None:
+            return _asked(self, self.world.table.of_service_on_link, (virtual_ip, key), horizon_s)
+        return _asked(self, self.world.table.on_link, key, horizon_s)
+
+    def asked_of(self, virtual_ip: str, horizon_s: int) -> Together:
+        """What the pairs of a virtual IP ask for."""
+        return _asked(self, self.world.table.of_service, virtual_ip, horizon_s)
+
+    def leading_of(self, virtual_ip: str, horizon_s: int) -> PairDemand | None:
+        """The demand of the pair of a virtual IP that asks for most."""
+        groups, table = self.world.table.of_service, self.demand.table(horizon_s)
+        place = groups.places.get(virtual_ip)
+        return None if place is None else self.demand.view(table, int(table.of_groups(groups).leaders[place]))
+
     def needed(self, key: LinkKey, horizon_s: int) -> BytesPerS:
-        """What a link will have to carry."""
-        if (key, horizon_s) not in self._needed:
-            self._needed[key, horizon_s] = needed_on(self, self.world.links[key], horizon_s)
-        return self._needed[key, horizon_s]
+        """What a link will have to carry; kept."""
+        found = self._needed.get((key, horizon_s))
+        if found is None:
+            found = self._needed[key, horizon_s] = needed_on(self, self.world.links[key], horizon_s)
+        return found
 
     def tight_links(self, horizon_s: int) -> frozenset[LinkKey]:
         """Links that might have less left than weights are to leave, if one service sent everything over them."""
         if horizon_s not in self._tight:
             world, settings = self.world, self.config
-            all_of = (self.demand.at(horizon_s, world.pairs_of(address)) for address in world.virtual_ips)
-            most = max((sum(one.bytes.need for one in own) for own in all_of), default=0.0)
+            most = max((self.asked_of(address, horizon_s).need for address in world.virtual_ips), default=0.0)
             share = (1.0 - settings.weights.below) * settings.bandwidth.headroom
             self._tight[horizon_s] = frozenset(
                 key
@@ -132,22 +144,9 @@ class PlanningContext:
         return self._tight[horizon_s]
 
     def fits(self, link: LinkState, horizon_s: int) -> bool:
-        """Whether a link carries all that is asked of it even if every pair needed its most at once.
-
-        True for most links most of the time, and cheap: who acts where `needed` exceeds the trigger asks this first.
-        """
-        if horizon_s not in self._at_most:
-            sums: dict[LinkKey, list[BytesPerS]] = defaultdict(lambda: [0.0, 0.0])
-            for state in self.world.pairs.values():
-                rate = self.demand.of(state.pair, horizon_s).bytes
-                most = max(rate.need, rate.typical, rate.measured)
-                for key in state.links:
-                    total = sums[key]
-                    total[0] += most
-                    total[1] += rate.measured
-            self._at_most[horizon_s] = sums
-        most, measured = self._at_most[horizon_s].get(link.key, (0.0, 0.0))
-        needed = most + max(0.0, link.bytes_per_s - measured, copying_on(self, link.key))
+        """Whether a link carries all that is asked of it even if every pair needed its most at once."""
+        asked = self.asked_on(link.key, horizon_s)
+        needed = asked.at_most + max(0.0, link.bytes_per_s - asked.measured, copying_on(self, link.key))
         return needed <= self.config.bandwidth.trigger * (link.capacity_bytes_per_s or 0.0)
 
     def lead_s(self, kind: str, about: Circumstances = NOWHERE) -> Seconds:
@@ -183,6 +182,10 @@ class PlanningContext:
             trusted_s=forecast.trust.horizon_s,
             trust=forecast.trust.numbers(),
         )
+
+
+def _asked(context: PlanningContext, groups: PairGroups[Key], key: Key, horizon_s: int) -> Together:
+    return context.demand.table(horizon_s).of_groups(groups).at(groups.places.get(key))
 
 
 def propose_each(
@@ -222,36 +225,23 @@ class VmNeed:
     vm: str
     horizon_s: int
     cores: float
-    rate: float = 0.0
-    relation: CpuRelation | None = None
-    leading: PairDemand | None = None
+    rate: float
+    relation: CpuRelation | None
+    _leading: Callable[[], PairDemand | None] = field(repr=False, compare=False)
+
+    @property
+    def leading(self) -> PairDemand | None:
+        """The demand of the pair that asks for most."""
+        return self._leading()
 
 
 def vm_need(context: PlanningContext, vm: VmState, horizon_s: int, reading: Reading = PEAK) -> VmNeed:
-    """Through the learnt relations where there are any, else what is measured; never below what is measured.
-
-    Of several relations the one that asks for most counts: each of them knows a need that the other may miss.
-    """
-    talk = served_demands(context, vm, horizon_s, reading)
-    measured = VmNeed(vm.name, horizon_s, _least(vm), leading=_leading(talk))
-    if not vm.relations or not talk:
-        return measured
-    need = max((_related(vm, one, talk, horizon_s) for one in vm.relations), key=lambda one: one.cores)
-    # A relation may be wrong: what is measured stands for itself.
-    return need if need.cores >= measured.cores else measured
-
-
-def _least(vm: VmState) -> float:
-    return vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0)
-
-
-def _related(vm: VmState, relation: CpuRelation, talk: Sequence[PairDemand], horizon_s: int) -> VmNeed:
-    rate = together(one.rate_of(relation.feature) for one in talk)
-    return VmNeed(vm.name, horizon_s, relation.cores(rate), rate, relation, _leading(talk))
-
-
-def _leading(talk: Iterable[PairDemand]) -> PairDemand | None:
-    return max(talk, key=lambda one: one.bytes.need, default=None)
+    """What a machine needs, as `machine_needs`."""
+    needs, place = context.needs(horizon_s, reading), context.place_of(vm.name)
+    number = needs.relation[place]
+    relation = vm.relations[number] if number >= 0 else None
+    rate = needs.rate_of(place, relation.feature) if relation else 0.0
+    return VmNeed(vm.name, horizon_s, needs.cores[place], rate, relation, partial(needs.leading, place))
 
 
 def most(needs: Iterable[VmNeed]) -> VmNeed:
@@ -325,9 +315,8 @@ def needed_on(context: PlanningContext, link: LinkState, horizon_s: int) -> Byte
 
     A copy that has just begun is not measured yet, but it is there.
     """
-    wants = [one.bytes for one in context.demand.at(horizon_s, context.world.pairs_on(link.key))]
-    beside = link.bytes_per_s - sum(one.measured for one in wants)
-    return together(wants) + max(0.0, beside, copying_on(context, link.key))
+    asked = context.asked_on(link.key, horizon_s)
+    return asked.bytes_per_s + max(0.0, link.bytes_per_s - asked.measured, copying_on(context, link.key))
 
 
 def load_now(vm: VmState, need: VmNeed) -> float:
@@ -348,36 +337,7 @@ def residents(world: World, host: str) -> list[VmState]:
 
 
 def served_demands(context: PlanningContext, vm: VmState, horizon_s: int, reading: Reading = PEAK) -> list[PairDemand]:
-    """The demands that a machine has to serve at one horizon.
-
-    Where a virtual IP's connections are placed one by one, a pair talks to all destinations, to each by its share.
-    """
-    whole = [one.pair for one in context.world.pairs_to(vm.name) if not _spread(context.world, one.pair.virtual_ip)]
-    found = context.demand.at(horizon_s, whole, reading)
-    for vip in context.world.virtual_ips.values():
-        if vip.by_connection and any(one.name == vm.name for one in vip.destinations):
-            weights, health = context.world.wanted.weights.get(vip.address, {}), context.world.health(vip.address)
-            share = vip.shares(weights, health).get(vm.name, 0.0)
-            if share > 0:
-                own = context.demand.at(horizon_s, context.world.pairs_of(vip.address), reading)
-                found += [_part(one, share) for one in own]
-    return found
-
-
-def _spread(world: World, address: str) -> bool:
-    vip = world.virtual_ips.get(address)
-    return vip is not None and vip.by_connection
-
-
-def _part(one: PairDemand, share: float) -> PairDemand:
-    return replace(one, bytes=_scaled(one.bytes, share), connections=_scaled(one.connections, share))
-
-
-def _scaled(rate: Rate, share: float) -> Rate:
-    return replace(
-        rate,
-        measured=share * rate.measured,
-        typical=share * rate.typical,
-        need=share * rate.need,
-        chance=share * rate.chance,
-    )
+    """The demands that a machine has to serve at one horizon, each as far as it is the machine's."""
+    demand, table = context.demand, context.demand.table(horizon_s, reading)
+    served = served_numbers(context.world, vm.name)
+    return [scaled_demand(demand.view(table, number), share) for number, share in served]

@@ -114,7 +114,7 @@ class Orchestrator:
         finished += self._executor.reconcile(world)
         if finished:
             recent = self._decider.recent(now)
-            world = replace(world, in_flight=self._executor.in_flight())
+            world = world.changed(in_flight=self._executor.in_flight())
         decision = self._decider.decide(world, recent)
         self._judge.note([*recent, *finished], now)
         self._note_refusals(decision.refused, recent, now)

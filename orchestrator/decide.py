@@ -13,7 +13,7 @@ from orchestrator.lead_times import LeadLedger
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, Strategy, plan, strategies_for
 from orchestrator.proposal import Refusal, Step
-from orchestrator.world import World
+from orchestrator.world import World, apply
 
 JOURNAL_S = 600.0
 MACHINE_KINDS = frozenset(kind.kind for kind in (SetCpuLimit, SetVcpus, SetMemory, MigrateVm))
@@ -70,12 +70,12 @@ class Decider:
         self.standings.learn((), now)
         world = self._gatherer.world(now, in_flight, self._leads.times(recent, now))
         queues = self._queues(now)
-        return replace(world, network=replace(world.network, queues=queues.ready, queue_losses=queues.losses))
+        return world.changed(network=replace(world.network, queues=queues.ready, queue_losses=queues.losses))
 
     def decide(self, world: World, recent: Sequence[ActionRecord]) -> Decision:
         """What should be done about a world after what was done lately. Touches nothing."""
         leads = replace(world.leads, earlier_s=self.standings.earlier_s)
-        world = replace(up_to_date(world, recent), leads=leads)
+        world = up_to_date(world, recent).changed(leads=leads)
         context = PlanningContext.of(world, self._config, self.standings.margins)
         wanted = plan(context, self._strategies)
         return Decision(world, wanted, guard(wanted, context, recent))
@@ -88,5 +88,5 @@ def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:
             continue
         vm = world.vms.get(record.target)
         if vm is not None and record.timing.ready_at >= vm.seen_at:
-            world = from_json(record.kind, record.body).applied_to(world)
+            world = apply(world, from_json(record.kind, record.body))
     return world

@@ -1,17 +1,25 @@
-"""Turns forecasts and measurements into what each pair must be able to get, and pairs into what they need together."""
+"""Turns forecasts and measurements into what each pair must be able to get, and pairs into what they need together.
+
+All pairs of a world are worked out at once, as arrays by number of the pair; one pair's demand is a row of them.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from math import isfinite, sqrt
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
+from orchestrator.foreseen import Bools, Floats, ForecastColumn, Ints
 from orchestrator.onset import PEAK, RateBefore, Reading, WindowForecast, read_second
+from orchestrator.pair_table import PairGroups, PairTable
 from orchestrator.world import LinkKey, PairState, World
 
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
 LEAST = {Quantity.BYTES_PEAK: 20_000.0, Quantity.CONNECTIONS_PEAK: 1.0}
+MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}
 OPTIMISTIC, PESSIMISTIC = 0.05, 0.95
 
 
@@ -43,6 +51,155 @@ class PairDemand:
         return self.connections if feature == "connections_per_s" else self.bytes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RateColumns:
+    """One quantity of all pairs, as in `Rate`; `far_s` is the horizon of the forecast behind it, 0 for none."""
+
+    measured: Floats
+    typical: Floats
+    need: Floats
+    chance: Floats
+    far_s: Ints
+
+    def sums(self, groups: PairGroups[Any]) -> "RateSums":
+        """Of the pairs of each group."""
+        excess = np.maximum(0.0, self.need - self.typical - self.chance)
+        usual = np.minimum(self.typical, self.need)
+        return RateSums(groups.sums(usual), groups.sums(excess**2), groups.sums(self.measured))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RateSums:
+    """Sums over pairs by group: what is usual, the squares of what may exceed it, and what is measured."""
+
+    usual: Floats
+    squares: Floats
+    measured: Floats
+
+    def together(self) -> Floats:
+        """What the pairs of each group need at the same time, as `together`."""
+        return np.maximum(self.usual + np.sqrt(self.squares), self.measured)
+
+    def at(self, places: Ints) -> "RateSums":
+        """Of these groups; -1 is one without pairs."""
+        return RateSums(*(np.append(one, 0.0)[places] for one in (self.usual, self.squares, self.measured)))
+
+    def add(self, place: int, share: float, other: "RateSums", at: int) -> None:
+        """Adds a share of each pair of another group."""
+        self.usual[place] += share * other.usual[at]
+        self.squares[place] += share**2 * other.squares[at]
+        self.measured[place] += share * other.measured[at]
+
+
+class Together(NamedTuple):
+    """What some pairs ask for together: bytes/s and connections/s, and of bytes what is measured, and the most.
+
+    `need` is the sum of their needs, `at_most` that of what each needs, usually sends or sends at most.
+    """
+
+    bytes_per_s: float
+    connections_per_s: float
+    measured: float
+    need: float
+    at_most: float
+
+    def rate_of(self, feature: str) -> float:
+        """The rate that a learnt relation is about."""
+        return self.connections_per_s if feature == "connections_per_s" else self.bytes_per_s
+
+
+NOBODY = Together(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupDemand:
+    """What the pairs of each group ask for together, by number of the group.
+
+    `leaders` are the numbers of the pairs that need most bytes; `sums` are as in `Together`.
+    """
+
+    bytes: RateSums
+    connections: RateSums
+    leaders: Ints
+    sums: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, table: "DemandTable", groups: PairGroups[Any]) -> "GroupDemand":
+        """The groups of a table's pairs."""
+        sent, opened, rates = table.bytes.sums(groups), table.connections.sums(groups), table.bytes
+        most = np.max([rates.need, rates.typical, rates.measured, table.usual_bytes_per_s], axis=0)
+        sums = sent.together(), opened.together(), sent.measured, groups.sums(rates.need), groups.sums(most)
+        return cls(sent, opened, groups.leaders(rates.need), sums)
+
+    def at(self, place: int | None) -> Together:
+        """One group, or one without pairs."""
+        return NOBODY if place is None else Together(*(one.item(place) for one in self.sums))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DemandTable:
+    """What all pairs need within one horizon, by number.
+
+    `asked`: whose need in bytes stands on the forecast of its connections; `usual_bytes_per_s` is measured for long.
+    """
+
+    horizon_s: int
+    bytes: RateColumns
+    connections: RateColumns
+    asked: Bools
+    usual_bytes_per_s: Floats
+    _views: dict[int, PairDemand] = field(default_factory=dict, init=False)
+    _groups: dict[PairGroups[Any], GroupDemand] = field(default_factory=dict, init=False)
+
+    def of_groups(self, groups: PairGroups[Any]) -> GroupDemand:
+        """What groups of pairs ask for; kept. Raises ValueError when they are groups of other pairs."""
+        found = self._groups.get(groups)
+        if found is None:
+            if groups.count != len(self.asked):
+                raise ValueError(f"groups of {groups.count} pairs, and a demand of {len(self.asked)}")
+            found = self._groups[groups] = GroupDemand.of(self, groups)
+        return found
+
+    def view(self, number: int, state: PairState) -> PairDemand:
+        """The demand of one pair."""
+        found = self._views.get(number)
+        if found is None:
+            connections = _row(self.connections, number, state, Quantity.CONNECTIONS_PEAK)
+            sent = _row(self.bytes, number, state, Quantity.BYTES_PEAK)
+            if self.asked[number]:
+                sent = replace(sent, forecast=connections.forecast)
+            found = self._views[number] = PairDemand(state.pair, self.horizon_s, sent, connections)
+        return found
+
+
+def scaled_demand(one: PairDemand, share: float) -> PairDemand:
+    """A share of what a pair asks for."""
+    if share == 1.0:
+        return one
+    return replace(one, bytes=_scaled(one.bytes, share), connections=_scaled(one.connections, share))
+
+
+def _scaled(rate: Rate, share: float) -> Rate:
+    return replace(
+        rate,
+        measured=share * rate.measured,
+        typical=share * rate.typical,
+        need=share * rate.need,
+        chance=share * rate.chance,
+    )
+
+
+def _row(rates: RateColumns, number: int, state: PairState, peak: Quantity) -> Rate:
+    far_s = rates.far_s.item(number)
+    return Rate(
+        rates.measured.item(number),
+        rates.typical.item(number),
+        rates.need.item(number),
+        rates.chance.item(number),
+        state.forecasts.get((far_s, peak)) if far_s else None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """Demands of the pairs of one snapshot, worked out when they are asked for and kept.
@@ -55,14 +212,10 @@ class Demand:
     config: OrchestratorConfig
     believing: bool = False
     factor: float = 1.0
-    _known: dict[tuple[Pair, int, Reading], PairDemand] = field(default_factory=dict, repr=False, compare=False)
+    _tables: dict[tuple[int, Reading], DemandTable] = field(default_factory=dict, repr=False, compare=False)
     _scaled: dict[float, "Demand"] = field(default_factory=dict, repr=False, compare=False)
     # Of whom a forecast that is not trusted was passed over: of all others, trust in everything would ask for the same.
-    _passed_over: set[tuple[Pair, int]] = field(default_factory=set, repr=False, compare=False)
-
-    def pass_over(self, pair: Pair, horizon_s: int) -> None:
-        """Notes that a forecast was not made use of because it is not trusted."""
-        self._passed_over.add((pair, horizon_s))
+    _passed_over: dict[int, Bools] = field(default_factory=dict, repr=False, compare=False)
 
     def scaled(self, factor: float) -> "Demand":
         """The same with a factor on the margin; kept, since kinds of action share factors."""
@@ -70,20 +223,35 @@ class Demand:
             self._scaled[factor] = Demand(self.world, self.config, self.believing, factor)
         return self._scaled[factor]
 
+    def table(self, horizon_s: int, reading: Reading = PEAK) -> DemandTable:
+        """What all pairs need within `horizon_s` seconds; `reading`: what counts of their forecasts."""
+        key = horizon_s, reading
+        if key not in self._tables:
+            self._tables[key] = _demand_table(self, horizon_s, reading)
+        return self._tables[key]
+
     def of(self, pair: Pair, horizon_s: int, reading: Reading = PEAK) -> PairDemand:
-        """The demand of one pair within `horizon_s` seconds; `reading`: what counts of its forecasts."""
-        key = pair, horizon_s, reading
-        if key not in self._known:
-            self._known[key] = _pair_demand(self, self.world.pairs[pair], horizon_s, reading)
-        return self._known[key]
+        """The demand of one pair."""
+        return self.at(horizon_s, (pair,), reading)[0]
 
     def at(self, horizon_s: int, pairs: Iterable[Pair], reading: Reading = PEAK) -> list[PairDemand]:
         """The demands of these pairs at one horizon, in their order."""
-        return [self.of(pair, horizon_s, reading) for pair in pairs]
+        table, numbers = self.table(horizon_s, reading), self.world.table.numbers
+        return [self.view(table, numbers[pair]) for pair in pairs]
+
+    def view(self, table: DemandTable, number: int) -> PairDemand:
+        """The demand of one pair in a table of this demand."""
+        return table.view(number, self.world.table.states[number])
 
     def believes(self, forecast: Forecast) -> bool:
         """Whether forecasts so far ahead have held: before anything is planned on one, it must be trusted."""
         return self.config.policy == "predictive" and (self.believing or forecast.trusted)
+
+    def passed_over(self, horizon_s: int) -> Bools:
+        """Of which pairs a forecast was not made use of because it is not trusted."""
+        if horizon_s not in self._passed_over:
+            self._passed_over[horizon_s] = np.zeros(len(self.world.pairs), dtype=np.bool_)
+        return self._passed_over[horizon_s]
 
     @property
     def doubted(self) -> bool:
@@ -91,13 +259,14 @@ class Demand:
         if self.believing or self.config.policy != "predictive":
             return False
         believing = Demand(self.world, self.config, True, self.factor)
-        own = any(_more(self.of(*key), believing.of(*key)) for key in self._passed_over)
+        asked = ((one, passed) for one, passed in self._passed_over.items() if passed.any())
+        own = any(_more(self.table(one), believing.table(one), passed) for one, passed in asked)
         return own or any(one.doubted for one in self._scaled.values())
 
 
-def _more(known: PairDemand, believed: PairDemand) -> bool:
+def _more(known: DemandTable, believed: DemandTable, which: Bools) -> bool:
     pairs = (known.bytes, believed.bytes), (known.connections, believed.connections)
-    return any(other.need > one.need for one, other in pairs)
+    return any(bool((other.need > one.need)[which].any()) for one, other in pairs)
 
 
 def demands(world: World, config: OrchestratorConfig, believing: bool = False) -> Demand:
@@ -105,82 +274,100 @@ def demands(world: World, config: OrchestratorConfig, believing: bool = False) -
     return Demand(world, config, believing)
 
 
-def _pair_demand(demand: Demand, state: PairState, horizon_s: int, reading: Reading) -> PairDemand:
-    world, config = demand.world, demand.config
-    size = state.bytes_per_connection or 0.0
-    cap = _cap(world, state)
-    most = cap / size if size else float("inf")
-    measured = _MeasuredRate(
-        state.connections_per_s, state.typical_connections_per_s, most, state.newest_connections_per_s
-    )
-    connections = _rate(demand, _fan(demand, state, horizon_s, Quantity.CONNECTIONS_PEAK), measured, reading)
-    # Only a window's peak exceeds the mean by chance that says nothing.
-    noise = _chance(state.typical_connections_per_s, connections.typical, config) if reading == PEAK else 0.0
-    connections = Rate(connections.measured, connections.typical, connections.need, noise, connections.forecast)
-    measured = _MeasuredRate(state.bytes_per_s, state.typical_bytes_per_s, cap, state.newest_bytes_per_s)
-    sent = _rate(demand, _fan(demand, state, horizon_s, Quantity.BYTES_PEAK), measured, reading)
+def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTable:
+    known, config = demand.world.table, demand.config
+    size = known.column("bytes_per_connection")
+    cap = _caps(demand.world, known)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        most = np.where(size > 0, cap / size, np.inf)
+    measured = _MeasuredRates.of(known, "connections_per_s", most)
+    connections = _rates(demand, horizon_s, Quantity.CONNECTIONS_PEAK, measured, reading)
+    if reading == PEAK:  # only a window's peak exceeds the mean by chance that says nothing
+        noise = _chance(measured.typical, connections.typical, config)
+        connections = replace(connections, chance=noise)
+    measured = _MeasuredRates.of(known, "bytes_per_s", cap)
+    sent = _rates(demand, horizon_s, Quantity.BYTES_PEAK, measured, reading)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
-    need = min(max(sent.need, asked), max(cap, sent.measured))
-    forecast = connections.forecast if asked > sent.need and connections.forecast else sent.forecast
-    bytes_rate = Rate(sent.measured, sent.typical, need, noise * size, forecast)
-    return PairDemand(state.pair, horizon_s, bytes_rate, connections)
+    need = np.minimum(np.maximum(sent.need, asked), np.maximum(cap, sent.measured))
+    bytes_rate = replace(sent, need=need, chance=connections.chance * size)
+    asked_for = (asked > sent.need) & (connections.far_s > 0)
+    return DemandTable(horizon_s, bytes_rate, connections, asked_for, measured.typical)
 
 
-@dataclass(frozen=True, slots=True)
-class _MeasuredRate:
-    """A rate over the last seconds, over a longer while, the most that there can be, and the newest sample."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _MeasuredRates:
+    """Rates over the last seconds, over a longer while, the most that there can be, and the newest sample (or NaN)."""
 
-    measured: float
-    typical: float
-    cap: float
-    newest: float | None = None
+    measured: Floats
+    typical: Floats
+    cap: Floats
+    newest: Floats
 
-    def floor(self, reading: Reading) -> float:
+    @classmethod
+    def of(cls, known: PairTable, name: str, cap: Floats) -> "_MeasuredRates":
+        return cls(known.column(name), known.column(f"typical_{name}"), cap, known.column(f"newest_{name}", np.nan))
+
+    def rows(self, which: Ints) -> "_MeasuredRates":
+        return _MeasuredRates(self.measured[which], self.typical[which], self.cap[which], self.newest[which])
+
+    def floor(self, reading: Reading) -> Floats:
         """What is asked for at least: the last seconds, or the newest alone where a single second is asked about."""
-        if reading.within_s is None or self.newest is None:
-            return self.measured
-        return min(self.measured, self.newest)
-
-
-MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}
+        return self.measured if reading.within_s is None else np.fmin(self.measured, self.newest)
 
 
 class _Fan(NamedTuple):
-    """What is forecast of a peak, and of its mean."""
+    """What is forecast of a peak of some pairs, and of its mean where anything is."""
 
-    peak: Forecast | None = None
-    mean: Forecast | None = None
-
-
-def _fan(demand: Demand, state: PairState, horizon_s: int, peak: Quantity) -> _Fan:
-    """What is forecast within the nearest trusted horizon that is long enough."""
-    for far in demand.config.demand.instead_of.get(horizon_s, ()):
-        found = state.forecasts.get((far, peak))
-        if found is not None and demand.believes(found):
-            return _Fan(found, state.forecasts.get((far, MEAN_OF[peak])))
-        if found is not None:
-            demand.pass_over(state.pair, horizon_s)
-    return _Fan()
+    rows: Ints
+    peak: ForecastColumn
+    mean: ForecastColumn | None
 
 
-def _rate(demand: Demand, fan: _Fan, known: _MeasuredRate, reading: Reading) -> Rate:
-    config, (peak, mean) = demand.config, fan
-    if peak is None:
-        return Rate(known.measured, known.typical, known.measured, 0.0)
-    sound = is_confident(peak, known.measured, demand.world.now, config)
-    floor = known.floor(reading) if sound else known.measured
-    wanted = confident(_read(demand, fan, RateBefore(floor, known.typical), reading), sound)
-    usual = mean.at(0.5) if sound and mean is not None else known.typical
-    need = max(floor, min(known.cap, wanted))
-    return Rate(floor, min(usual, known.cap), need, 0.0, peak if sound else None)
+def _rates(demand: Demand, horizon_s: int, peak: Quantity, known: _MeasuredRates, reading: Reading) -> RateColumns:
+    """What is measured; where the nearest trusted horizon that is long enough says anything, what that says."""
+    nothing, none = np.zeros(len(known.measured)), np.zeros(len(known.measured), dtype=np.int64)
+    found = RateColumns(known.measured.copy(), known.typical.copy(), known.measured.copy(), nothing, none)
+    left, foreseen = np.ones(len(none), dtype=np.bool_), demand.world.table.foreseen
+    for far_s in demand.config.demand.instead_of.get(horizon_s, ()) if demand.config.policy == "predictive" else ():
+        column = foreseen.column(far_s, peak)
+        if column is not None:
+            told = left & column.said
+            believed = told if demand.believing else told & column.trusted
+            demand.passed_over(horizon_s)[told & ~believed] = True
+            left &= ~believed
+            for fan in _fans(believed, column, foreseen.column(far_s, MEAN_OF[peak])):
+                _foresee(found, demand, fan, known.rows(fan.rows), reading)
+    return found
 
 
-def _read(demand: Demand, fan: _Fan, measured: RateBefore, reading: Reading) -> float:
-    """What a reading says of a forecast; margins are room to be wrong, and who names a level has none to spare."""
-    peak, mean = fan
-    if peak is None:
-        return measured.now
+def _fans(which: Bools, peak: ForecastColumn, mean: ForecastColumn | None) -> Iterator[_Fan]:
+    """Those of whom a mean is forecast beside the peak, and those of whom none is."""
+    both = which & mean.said if mean is not None else np.zeros_like(which)
+    rows, alone = np.flatnonzero(both), np.flatnonzero(which & ~both)
+    if len(rows) and mean is not None:
+        yield _Fan(rows, peak.rows(rows), mean.rows(rows))
+    if len(alone):
+        yield _Fan(alone, peak.rows(alone), None)
+
+
+def _foresee(found: RateColumns, demand: Demand, fan: _Fan, known: _MeasuredRates, reading: Reading) -> None:
+    """Writes into rates what is forecast of some pairs, of whom this is measured."""
+    rows, peak, mean = fan
+    sound = are_confident(peak, known.measured, demand.world.now, demand.config)
+    floor = np.where(sound, known.floor(reading), known.measured)
+    with np.errstate(invalid="ignore", over="ignore"):  # forecasts that are not sound may be anything
+        wanted = confident(_read(demand, fan, RateBefore(floor, known.typical), reading), sound)
+        usual = known.typical if mean is None else np.where(sound, mean.at(0.5), known.typical)
+    found.measured[rows] = floor
+    found.typical[rows] = np.minimum(usual, known.cap)
+    found.need[rows] = np.maximum(floor, np.minimum(known.cap, wanted))
+    found.far_s[rows] = np.where(sound, peak.horizon_s, 0)
+
+
+def _read(demand: Demand, fan: _Fan, measured: RateBefore, reading: Reading) -> Floats:
+    """What a reading says of forecasts; margins are room to be wrong, and who names a level has none to spare."""
+    _, peak, mean = fan
     level, settings = reading.level, demand.config.demand
     if reading.within_s is not None and mean is not None:
         second = read_second(WindowForecast(peak, mean), measured, level or settings.level, reading.within_s)
@@ -190,46 +377,52 @@ def _read(demand: Demand, fan: _Fan, measured: RateBefore, reading: Reading) -> 
     return margin(peak.at(settings.level), max(1.0, demand.factor * settings.margin))
 
 
-def confident(value: float, trusted: bool) -> float:
-    """The value when the forecast can be trusted, else nothing: a forecast may add, it may not starve."""
-    return value if trusted else 0.0
+def confident(values: Floats, trusted: Bools) -> Floats:
+    """The values where the forecast can be trusted, else nothing: a forecast may add, it may not starve."""
+    return np.where(trusted, values, 0.0)
 
 
-def margin(value: float, factor: float) -> float:
-    """The value with room to be wrong."""
-    return value * factor
+def margin(values: Floats, factor: float) -> Floats:
+    """The values with room to be wrong."""
+    return values * factor
 
 
-def is_confident(forecast: Forecast, measured: float, now: Seconds, config: OrchestratorConfig) -> bool:
+def are_confident(column: ForecastColumn, measured: Floats, now: Seconds, config: OrchestratorConfig) -> Bools:
     """Fresh, finite, and with an interval that is not absurdly wide for what it is about."""
-    age_s = now - forecast.issued_at
-    low, middle, high = (forecast.at(level) for level in (OPTIMISTIC, 0.5, PESSIMISTIC))
-    scale = max(middle, measured, LEAST.get(forecast.quantity, 1.0))
-    fresh = 0 <= age_s <= config.demand.max_age_s(forecast.horizon_s)
-    return fresh and isfinite(high) and high - low <= config.demand.max_interval_ratio * scale
+    age_s = now - column.issued_at
+    low, middle, high = (column.at(level) for level in (OPTIMISTIC, 0.5, PESSIMISTIC))
+    scale = np.maximum(np.maximum(middle, measured), LEAST.get(column.quantity, 1.0))
+    fresh = (age_s >= 0) & (age_s <= config.demand.max_age_s(column.horizon_s))
+    with np.errstate(invalid="ignore"):
+        found: Bools = fresh & np.isfinite(high) & (high - low <= config.demand.max_interval_ratio * scale)
+    return found
 
 
-def _cap(world: World, state: PairState) -> float:
+def _caps(world: World, known: PairTable) -> Floats:
     """No pair can send more than the narrowest links on its ways carry together: one way, or one to each destination.
 
     Where a virtual IP's connections are placed one by one, a pair talks to all of its destinations.
     """
-    vip = world.virtual_ips.get(state.pair.virtual_ip)
-    if vip is None or not vip.by_connection:
-        return _narrowest(world, state.links)
-    ends = [world.vms[one.name].host if one.name in world.vms else one.name for one in vip.destinations if one.weight]
-    ways = [world.network.ways(state.pair.source, end) for end in ends]
-    return sum(_narrowest(world, way) for way in ways) if ways else float("inf")
+    found = np.full(len(known.states), np.inf)
+    widths = np.array([_narrowest(world, (key,)) for key in known.on_link.places])
+    np.minimum.at(found, known.on_link.pair, widths[known.on_link.group])
+    for vip in (one for one in world.virtual_ips.values() if one.by_connection):
+        names = [one.name for one in vip.destinations if one.weight]
+        ends = [world.vms[name].host if name in world.vms else name for name in names]
+        for number in known.of_service.members.get(vip.address, ()):
+            ways = [world.network.ways(known.pairs[number].source, end) for end in ends]
+            found[number] = sum(_narrowest(world, way) for way in ways) if ways else np.inf
+    return found
 
 
 def _narrowest(world: World, way: Sequence[LinkKey]) -> float:
     known = [world.links[key].capacity_bytes_per_s for key in way if key in world.links]
-    return min((one for one in known if one is not None), default=float("inf"))
+    return min((one for one in known if one is not None), default=np.inf)
 
 
-def _chance(recent: float, typical: float, config: OrchestratorConfig) -> float:
+def _chance(recent: Floats, typical: Floats, config: OrchestratorConfig) -> Floats:
     """Arrivals are counts: a peak second may exceed a mean m by some sqrt(m) without anything having changed."""
-    return config.demand.chance_sigmas * sqrt(max(0.0, min(recent, typical)))
+    return config.demand.chance_sigmas * np.sqrt(np.maximum(0.0, np.minimum(recent, typical)))
 
 
 def together(rates: Iterable[Rate]) -> float:

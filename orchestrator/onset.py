@@ -6,11 +6,13 @@ the end of the window. Costs are paid by the second: providing a window's peak a
 """
 
 from dataclasses import dataclass
-from math import copysign, hypot
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from cpdb import Forecast, Seconds
+import numpy as np
+
+from cpdb import Seconds
+from orchestrator.foreseen import Floats
 
 MEDIAN = 0.5
 # A window whose mean is at least this share of its peak is all alike.
@@ -35,51 +37,65 @@ class Reading:
 
 
 PEAK = Reading()
+Number = float | Floats
 
 
-def rise_share(peak: float, mean: float, now: float) -> float:
+def rise_share(peak: Number, mean: Number, now: Number) -> Floats:
     """The share of a window for which a rise from `now` to `peak` is there, by its `mean`; 0 without a rise."""
-    return min(1.0, max(0.0, (mean - now) / (peak - now))) if peak > now else 0.0
+    rises = np.asarray(peak > now)
+    shares = np.divide(np.subtract(mean, now), np.subtract(peak, now), out=np.zeros(rises.shape), where=rises)
+    return np.clip(shares, 0.0, 1.0)
 
 
-def peak_level(level: float, seconds: Seconds) -> float:
+def peak_level(level: float, seconds: Number) -> Floats:
     """The quantile of the highest of so many seconds that is about the `level` quantile of each one.
 
     Exact for seconds that vary independently: P(max <= x) = P(second <= x)^n.
     """
-    return float(level ** max(1.0, seconds))
+    return np.float64(level) ** np.maximum(1.0, seconds)
+
+
+class Quantiles(Protocol):
+    """Forecasts of a window, one or many: a `Forecast` or a column of them."""
+
+    @property
+    def horizon_s(self) -> int:
+        """How long the window is."""
+
+    def at(self, level: Any, /) -> Any:
+        """The values at a level."""
 
 
 class RateBefore(NamedTuple):
     """A rate over the last seconds, and over a longer while: what is there before a rise."""
 
-    now: float
-    usual: float
+    now: Number
+    usual: Number
 
 
 class WindowForecast(NamedTuple):
     """What is forecast of a window's peak, and of its mean."""
 
-    peak: Forecast
-    mean: Forecast
+    peak: Quantiles
+    mean: Quantiles
 
 
-def read_second(window: WindowForecast, measured: RateBefore, level: float, within_s: Seconds) -> float:
+def read_second(window: WindowForecast, measured: RateBefore, level: float, within_s: Seconds) -> Floats:
     """The `level` quantile of a second that begins within `within_s`, from forecasts of a window's peak and mean.
 
     What may begin later (with more than 1 - level) is not provided for yet: then a second needs what is measured now,
     or the mean. In the unit of the forecasts.
     """
     peak, mean = window
-    lasts_s = peak.horizon_s * rise_share(peak.at(level), mean.at(level), measured.usual)
-    if peak.horizon_s - lasts_s > within_s:
-        return max(measured.now, mean.at(level))
-    if mean.at(MEDIAN) < FULL_SHARE * peak.at(MEDIAN):
-        return max(measured.now, peak.at(peak_level(level, lasts_s)))
-    return max(measured.now, _within_full(peak, mean, level))
+    highest, usual = peak.at(level), mean.at(level)
+    lasts_s = peak.horizon_s * rise_share(highest, usual, measured.usual)
+    part = mean.at(MEDIAN) < FULL_SHARE * peak.at(MEDIAN)
+    begun = np.where(part, peak.at(peak_level(level, lasts_s)), _within_full(peak, mean, level))
+    found: Floats = np.maximum(measured.now, np.where(peak.horizon_s - lasts_s > within_s, usual, begun))
+    return found
 
 
-def _within_full(peak: Forecast, mean: Forecast, level: float) -> float:
+def _within_full(peak: Quantiles, mean: Quantiles, level: float) -> Floats:
     """The quantile of a second of a window that is all alike.
 
     Its mean is not known for certain, and seconds vary around it: a normal spread of which the highest of n lies
@@ -88,6 +104,7 @@ def _within_full(peak: Forecast, mean: Forecast, level: float) -> float:
     """
     middle, n = mean.at(MEDIAN), peak.horizon_s
     deviations = NORMAL.inv_cdf(max(0.6, (n - 0.375) / (n + 0.25)))
-    within = NORMAL.inv_cdf(level) * max(0.0, peak.at(MEDIAN) - middle) / deviations
-    found = middle + copysign(hypot(mean.at(level) - middle, within), level - MEDIAN)
-    return min(found, peak.at(level))
+    within = NORMAL.inv_cdf(level) * np.maximum(0.0, peak.at(MEDIAN) - middle) / deviations
+    found = middle + np.copysign(np.hypot(mean.at(level) - middle, within), level - MEDIAN)
+    capped: Floats = np.minimum(found, peak.at(level))
+    return capped

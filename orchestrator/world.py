@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from cpdb import (
     BandwidthRequest,
@@ -23,7 +23,11 @@ from cpdb import (
 )
 from orchestrator.declared import HostSpec, VmSpec
 from orchestrator.lead_times import LeadTimes
+from orchestrator.pair_table import PairTable
 from orchestrator.relations import CpuRelation, MemoryRelation
+
+if TYPE_CHECKING:
+    from orchestrator.needs import MachineTable
 
 LinkKey = tuple[str, str]
 Rates = Mapping[LinkKey, float]
@@ -249,21 +253,14 @@ class NetworkState:
     fabric: RoutedNetwork = field(default_factory=RoutedNetwork)
 
 
-@dataclass(frozen=True, slots=True)
-class _WorldIndex:
+@dataclass(slots=True)
+class WorldIndex:
     """Looked up for every machine; made anew for each snapshot and filled at first use, so it is never out of date."""
 
     health: dict[str, Mapping[str, DestinationHealth]] = field(default_factory=dict)
     on_host: dict[str, list[VmState]] = field(default_factory=dict)
-    pairs_to: dict[str, list[PairState]] = field(default_factory=dict)
-    pairs_of: dict[str, list[Pair]] = field(default_factory=dict)
-    pairs_on: dict[LinkKey, list[Pair]] = field(default_factory=dict)
-
-    def keep_pairs(self, before: "_WorldIndex") -> None:
-        """Takes over what another snapshot with the same pairs has found of them."""
-        self.pairs_to.update(before.pairs_to)
-        self.pairs_of.update(before.pairs_of)
-        self.pairs_on.update(before.pairs_on)
+    table: PairTable | None = None
+    machines: "MachineTable | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,13 +278,13 @@ class World:
     leads: LeadTimes = field(default_factory=LeadTimes)
     wanted: WantedState = field(default_factory=WantedState)
     network: NetworkState = field(default_factory=NetworkState)
-    _index: _WorldIndex = field(default_factory=_WorldIndex, init=False, repr=False, compare=False)
+    index: WorldIndex = field(default_factory=WorldIndex, init=False, repr=False, compare=False)
 
     def health(self, virtual_ip: str) -> Mapping[str, DestinationHealth]:
         """What the controller knows of the destinations of a virtual IP, by name."""
-        if self.wanted.observed and not self._index.health:
-            self._index.health.update(read_health(self.wanted.observed))
-        return self._index.health.get(virtual_ip, {})
+        if self.wanted.observed and not self.index.health:
+            self.index.health.update(read_health(self.wanted.observed))
+        return self.index.health.get(virtual_ip, {})
 
     def eligible(self, vip: VirtualIp) -> tuple[Destination, ...]:
         """The destinations of a virtual IP that get new connections."""
@@ -295,37 +292,47 @@ class World:
 
     def on_host(self, host: str) -> list[VmState]:
         """The machines on a host, by name."""
-        if not self._index.on_host:
+        if not self.index.on_host:
             for _, vm in sorted(self.vms.items()):
-                self._index.on_host.setdefault(vm.host, []).append(vm)
-        return self._index.on_host.get(host, [])
+                self.index.on_host.setdefault(vm.host, []).append(vm)
+        return self.index.on_host.get(host, [])
+
+    @property
+    def table(self) -> PairTable:
+        """The pairs, numbered."""
+        if self.index.table is None:
+            self.index.table = PairTable(self.pairs)
+        return self.index.table
 
     def pairs_to(self, vm: str) -> list[PairState]:
         """The pairs that a machine serves, by their names."""
-        if not self._index.pairs_to:
-            for one in sorted(self.pairs.values(), key=lambda one: str(one.pair)):
-                self._index.pairs_to.setdefault(one.destination or "", []).append(one)
-        return self._index.pairs_to.get(vm, [])
+        return [self.table.states[number] for number in self.table.to_machine().members.get(vm, ())]
 
     def pairs_of(self, virtual_ip: str) -> list[Pair]:
         """The pairs of a virtual IP, by their names."""
-        if not self._index.pairs_of:
-            for pair in sorted(self.pairs, key=str):
-                self._index.pairs_of.setdefault(pair.virtual_ip, []).append(pair)
-        return self._index.pairs_of.get(virtual_ip, [])
+        return [self.table.pairs[number] for number in self.table.of_service.members.get(virtual_ip, ())]
 
     def pairs_on(self, link: LinkKey) -> list[Pair]:
         """The pairs that take a link, by their names."""
-        if not self._index.pairs_on:
-            for one in sorted(self.pairs.values(), key=lambda one: str(one.pair)):
-                for key in one.links:
-                    self._index.pairs_on.setdefault(key, []).append(one.pair)
-        return self._index.pairs_on.get(link, [])
+        return [self.table.pairs[number] for number in self.table.on_link.members.get(link, ())]
+
+    def changed(self, **changes: Any) -> "World":
+        """The same with other values; what was looked up of the rest stays."""
+        return _inherit(self, replace(self, **changes))
 
 
 def apply(world: World, action: Action) -> World:
     """The world as it is once `action` is done."""
     after = action.applied_to(world)
-    if after is not world and after.pairs is world.pairs:
-        after._index.keep_pairs(world._index)
+    return after if after is world else _inherit(world, after)
+
+
+def _inherit(before: World, after: World) -> World:
+    """Actions and plans change what machines have, not what they need: who is there decides what is still known."""
+    if after.pairs is before.pairs:
+        after.index.table, known = before.index.table, before.index.machines
+        same = after.virtual_ips is before.virtual_ips and after.wanted.observed is before.wanted.observed
+        weighed = same and after.wanted.weights is before.wanted.weights
+        if known is not None and (weighed or not known.shares) and after.vms.keys() == before.vms.keys():
+            after.index.machines = known
     return after

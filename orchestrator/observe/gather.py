@@ -20,6 +20,7 @@ from cpdb import (
 )
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
+from orchestrator.foreseen import forecasts_of
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.matrices import FabricReader
@@ -32,7 +33,7 @@ from orchestrator.observe.measured import (
     vm_states,
 )
 from orchestrator.observe.offered import OfferedBefore
-from orchestrator.observe.pairs import TierIssue, destinations_of, forecasts_of, mean_rates, seen_pairs
+from orchestrator.observe.pairs import TierIssue, destinations_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
 from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
 from orchestrator.world import (
@@ -151,7 +152,7 @@ class Gatherer:
             ),
             network=NetworkState(ways=self._way, outlook=self._outlook(now, ways) if requests else Outlook()),
         )
-        return replace(world, network=replace(world.network, fabric=self._fabric.read_fabric(world)))
+        return world.changed(network=replace(world.network, fabric=self._fabric.read_fabric(world)))
 
     def _reported(self, traffic: Traffic) -> Seconds | None:
         """When switches last reported: where nobody has spoken for long, that is known all the same."""

@@ -1,24 +1,13 @@
 """What is known of each pair: whom it talks to, how much lately, and what is foreseen of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
-from cpdb import (
-    NO_MODEL,
-    Forecast,
-    ForecastBatch,
-    Pair,
-    Quantity,
-    Seconds,
-    Subject,
-    SubjectKind,
-    Trust,
-    nearest_level,
-)
+from cpdb import ForecastBatch, Pair, Quantity, Seconds, Subject, SubjectKind, nearest_level
+from orchestrator.foreseen import IssuedForecasts
 from orchestrator.observe.window import Floats, Listed, Traffic, sum_by
 
 
@@ -75,46 +64,8 @@ def _silence_included(traffic: Traffic, listed: Listed, first: int) -> Floats:
     return sum_by(listed.pair, seconds, len(traffic.names.pairs))
 
 
-Cell = tuple[int, Quantity]
 # Less than a packet in some seconds is nothing that anybody would have to be ready for.
 LEAST_BYTES_PER_S = 64.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class IssuedForecasts:
-    """One issue of forecasts of pairs, from which each pair's are made when they are asked for."""
-
-    batch: ForecastBatch
-    places: Mapping[Pair, int]
-    cells: Mapping[Cell, int]
-    values: "memoryview[float]"
-    _trust: dict[tuple[int, Quantity], Trust] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, batch: ForecastBatch, places: Mapping[Pair, int]) -> "IssuedForecasts":
-        """`places` are those of the pairs among the batch's subjects."""
-        cells = {key: number for number, key in enumerate(product(batch.horizons_s, batch.quantities))}
-        return cls(batch, places, cells, memoryview(batch.quantiles).cast("f"))
-
-    def made(self, pair: Pair, place: int, key: Cell) -> Forecast | None:
-        """One of them, None where nothing is said."""
-        number = self.cells.get(key)
-        if number is None:
-            return None
-        batch, wide = self.batch, len(self.batch.levels)
-        cell = place * len(self.cells) + number
-        model = batch.chosen[cell]
-        known = zip(batch.levels, self.values[cell * wide : (cell + 1) * wide].tolist(), strict=True)
-        said = {level: value for level, value in known if value == value} if model != NO_MODEL else {}
-        if not said:
-            return None
-        return Forecast(pair, batch.issued_at, *key, batch.models[model], said, None, self._trusted(place, key[1]))
-
-    def _trusted(self, place: int, quantity: Quantity) -> Trust:
-        found = self._trust.get((place, quantity))
-        if found is None:
-            found = self._trust[place, quantity] = self.batch.trust_at(place, quantity)
-        return found
 
 
 def expected_pairs(issued: IssuedForecasts, level: float) -> list[Pair]:
@@ -131,47 +82,6 @@ def expected_pairs(issued: IssuedForecasts, level: float) -> list[Pair]:
     told = np.where(np.array(batch.horizons_s) <= far[:, None], peaks, 0.0).max(axis=1) >= LEAST_BYTES_PER_S
     subjects = (batch.subjects[place] for place in np.flatnonzero(told).tolist())
     return [Pair(one.a, one.b) for one in subjects if one.kind is SubjectKind.PAIR]
-
-
-def forecasts_of(pair: Pair, issues: Sequence[IssuedForecasts]) -> Mapping[Cell, Forecast]:
-    """What the issues of all tiers say of a pair; empty where that is nothing."""
-    known = tuple((one, place) for one in issues if (place := one.places.get(pair)) is not None)
-    return PairForecasts(pair, known) if known else {}
-
-
-class PairForecasts(Mapping[Cell, Forecast]):
-    """A pair's forecasts by horizon and quantity, each made when it is first asked for."""
-
-    __slots__ = ("_issues", "_made", "_pair")
-
-    def __init__(self, pair: Pair, issues: Sequence[tuple[IssuedForecasts, int]]) -> None:
-        """`issues`: each with the pair's place in it."""
-        self._pair, self._issues = pair, issues
-        self._made: dict[Cell, Forecast | None] = {}
-
-    def get(self, key: Cell, default: Forecast | None = None) -> Forecast | None:  # type: ignore[override]
-        """The forecast, or `default` where nothing is said."""
-        if key not in self._made:
-            found = (one.made(self._pair, place, key) for one, place in self._issues)
-            self._made[key] = next((one for one in found if one is not None), None)
-        return self._made[key] or default
-
-    def __getitem__(self, key: Cell) -> Forecast:
-        found = self.get(key)
-        if found is None:
-            raise KeyError(key)
-        return found
-
-    def __iter__(self) -> Iterator[Cell]:
-        return (key for one, _ in self._issues for key in one.cells if self.get(key) is not None)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and dict(self) == dict(other)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(slots=True)

@@ -33,8 +33,9 @@ def propose(context: PlanningContext) -> Proposal:
     The fullest link first: who is limited there brings less to the others, which then may need nothing.
     """
     world = context.world
-    known = [_subject(context, link) for _, link in sorted(context.world.links.items()) if link.capacity_bytes_per_s]
-    open_ones = [one for one in known if one.pairs and _may_be_short(context, one)]
+    held, known = {key.rpartition("@")[2] for key in world.wanted.reservations}, world.table.on_link.places
+    links = [link for key, link in sorted(world.links.items()) if link.capacity_bytes_per_s and key in known]
+    open_ones = [_subject(context, link) for link in links if link.name in held or _may_be_short(context, link)]
     found: list[Step | Refusal] = []
     for subject in sorted(open_ones, key=lambda one: -_fullness(context, one)):
         ours = _ours(context, subject.link)
@@ -67,10 +68,10 @@ def _subject(context: PlanningContext, link: LinkState) -> LinkSubject:
     return LinkSubject(link, states, next(iter(_ours(context, link)), None), lead_s, {})
 
 
-def _may_be_short(context: PlanningContext, subject: LinkSubject) -> bool:
-    least = context.config.bandwidth.trigger * subject.capacity
-    horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))
-    return subject.held is not None or any(most_needed(context, subject, one) > least for one in horizons)
+def _may_be_short(context: PlanningContext, link: LinkState) -> bool:
+    least = context.config.bandwidth.trigger * (link.capacity_bytes_per_s or 0.0)
+    horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(link))
+    return any(most_needed(context, link, one) > least for one in horizons)
 
 
 def _fullness(context: PlanningContext, subject: LinkSubject) -> float:

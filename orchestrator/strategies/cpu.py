@@ -58,7 +58,7 @@ def propose_after_moves(context: PlanningContext) -> Proposal:
     """CPU that only the plan's migrations free: it waits for them, and for whatever is under way."""
     if not any(action.kind == MigrateVm.kind for action in context.planned):
         return Proposal()
-    found = propose(replace(context, world=replace(context.world, in_flight=())))
+    found = propose(replace(context, world=context.world.changed(in_flight=())))
     return Proposal(tuple(replace(step, waits=True) for step in found.steps), found.refusals)
 
 
@@ -203,7 +203,7 @@ def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
     for level in FIFTHS:
         peak = vm_need(context, vm, horizon_s, Reading(level=level)).cores
         mean = vm_need(context, vm, horizon_s, Reading(level=level, mean=True)).cores
-        above = rise_share(peak, mean, now) if peak > kept else 0.0
+        above = float(rise_share(peak, mean, now)) if peak > kept else 0.0
         short += above * (min(peak, vm.cores_limit) - kept) + (1.0 - above) * max(0.0, now - kept)
         idle += (1.0 - above) * (vm.cores_limit - max(now, kept))
     return context.config.demand.cost_of_short * short < idle

@@ -118,8 +118,8 @@ def _rerouted(context: PlanningContext, action: MigrateVm) -> PlanningContext:
                 rest = max(0.0, links[key].bytes_per_s - one.bytes_per_s)
                 links[key] = replace(links[key], bytes_per_s=rest)
         pairs[one.pair] = replace(one, links=way or one.links)
-    context = context.moved(action)
-    return replace(context, world=replace(context.world, pairs=pairs, links=links))
+    context = context.after(action)
+    return replace(context, world=context.world.changed(pairs=pairs, links=links))
 
 
 def _move(context: PlanningContext, vm: VmState, short: _Short) -> Step | Refusal:

@@ -91,11 +91,9 @@ class LinkSubject:
         return self.held is not None and any(limit.pair == pair for limit in self.held.limits)
 
 
-def most_needed(context: PlanningContext, subject: LinkSubject, horizon_s: int) -> BytesPerS:
+def most_needed(context: PlanningContext, link: LinkState, horizon_s: int) -> BytesPerS:
     """No less than `link_use` finds, and quickly: most links of a large network have room for everybody."""
-    demands = context.demand.at(horizon_s, subject.pairs)
-    sums = (max(one.bytes.need, one.bytes.typical, subject.pairs[one.pair].typical_bytes_per_s) for one in demands)
-    return sum(sums) + max(subject.link.bytes_per_s, copying_on(context, subject.link.key))
+    return context.asked_on(link.key, horizon_s).at_most + max(link.bytes_per_s, copying_on(context, link.key))
 
 
 def ranked(state: PairState, granted: Mapping[Pair, Grant]) -> PairState:

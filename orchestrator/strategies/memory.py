@@ -10,9 +10,9 @@ from math import ceil
 from cpdb import MIB
 from orchestrator.actions import SetMemory, moves_of
 from orchestrator.config import NOW, MemorySettings
-from orchestrator.context import PlanningContext, propose_each, served_demands, too_short, until_resized_back
+from orchestrator.context import PlanningContext, propose_each, too_short, until_resized_back
 from orchestrator.declared import VmSpec
-from orchestrator.demand import PairDemand, together
+from orchestrator.demand import PairDemand
 from orchestrator.promises import MemoryPromise
 from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
 from orchestrator.relations import MemoryRelation
@@ -35,13 +35,12 @@ class MemoryNeed:
 def memory_need(context: PlanningContext, vm: VmState, horizon_s: int) -> MemoryNeed:
     """Through the learnt relations at the quantile that `cost_of_short` asks for; never below what is measured."""
     measured = float(vm.memory.used_bytes or 0)
-    served = served_demands(context, vm, horizon_s)
-    found = MemoryNeed(vm.name, horizon_s, measured)
-    for relation in vm.memory.relations if served else ():
-        rate = together(one.rate_of(relation.feature) for one in served)
+    asked, place = context.needs(horizon_s), context.place_of(vm.name)
+    found, leading = MemoryNeed(vm.name, horizon_s, measured), asked.leading(place)
+    for relation in vm.memory.relations if leading else ():
+        rate = asked.rate_of(place, relation.feature)
         need = relation.bytes_at(rate, context.config.demand.level)
         if need > found.bytes:
-            leading = max(served, key=lambda one: one.bytes.need)
             found = MemoryNeed(vm.name, horizon_s, need, rate, relation, leading)
     return found
 

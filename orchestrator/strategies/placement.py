@@ -54,14 +54,14 @@ def propose(context: PlanningContext) -> Proposal:
     found: list[Step | Refusal] = []
     for step in _optimised(context):
         found.append(step)
-        context = context.moved(step.action)
+        context = context.after(step.action)
     # Host by host, what is still short: the only way where there is no choice, and the one that says why not.
     for name in sorted(context.world.hosts):
         shortage = _shortage(context, context.world.hosts[name])
         for item in _relieve(context, shortage) if shortage else ():
             found.append(item)
             if isinstance(item, Step):
-                context = context.moved(item.action)
+                context = context.after(item.action)
     return Proposal.of(found)
 
 
@@ -77,7 +77,7 @@ def _optimised(context: PlanningContext) -> Iterator[Step]:
         steps = _all_of(replace(context, together=frozenset(move.action.vm for move in moves)), moves)
         yield from steps
         for step in steps:
-            context = context.moved(step.action)
+            context = context.after(step.action)
 
 
 def _units(world: World, moves: Iterable[PlannedMove]) -> list[list[PlannedMove]]:
@@ -101,7 +101,7 @@ def _all_of(context: PlanningContext, moves: Iterable[PlannedMove]) -> list[Step
         if not isinstance(found, Step):
             return []
         steps.append(found)
-        context = context.moved(action)
+        context = context.after(action)
     return steps
 
 
@@ -142,7 +142,7 @@ def _relieve(context: PlanningContext, shortage: Shortage) -> Iterator[Step | Re
         found = _move(context, vm, shortage)
         yield found
         for move in leaving(found):
-            context = context.moved(move)
+            context = context.after(move)
 
 
 def _candidates(context: PlanningContext, shortage: Shortage) -> list[VmState]:

@@ -40,7 +40,7 @@ def propose(context: PlanningContext) -> Proposal:
         for item in decide(context):
             found.append(item)
             if isinstance(item, Step):
-                context = context.moved(item.action)
+                context = context.after(item.action)
     return Proposal.of(found)
 
 
@@ -65,7 +65,7 @@ def _maintenance(context: PlanningContext) -> Iterator[Step | Refusal]:
         if isinstance(step, Step):
             # Its mates follow it to where it went, or stay.
             rest = context.together - {vm.name}
-            context = replace(context.moved(step.action), together=rest)
+            context = replace(context.after(step.action), together=rest)
 
 
 def _best(context: PlanningContext, vm: VmState, hosts: Sequence[str], wished: str | None = None) -> str | Refusal:
@@ -132,7 +132,7 @@ def _apart(context: PlanningContext) -> Iterator[Step | Refusal]:
             step = found if isinstance(found, Refusal) else _step(context, here, found, why)
             yield step
             if isinstance(step, Step):
-                context = context.moved(step.action)
+                context = context.after(step.action)
 
 
 def _together(context: PlanningContext) -> Iterator[Step | Refusal]:
@@ -155,7 +155,7 @@ def _together(context: PlanningContext) -> Iterator[Step | Refusal]:
             step = found if isinstance(found, Refusal) else _step(group, vm, found, why)
             yield step
             if isinstance(step, Step):
-                context = context.moved(step.action)
+                context = context.after(step.action)
 
 
 def _follow(context: PlanningContext) -> Iterator[Step | Refusal]:
@@ -177,7 +177,7 @@ def _follow(context: PlanningContext) -> Iterator[Step | Refusal]:
         found = _step(context, vm, best, why)
         yield found
         if isinstance(found, Step):
-            context = context.moved(found.action)
+            context = context.after(found.action)
 
 
 def _saved(context: PlanningContext, vm: VmState, host: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cpdb import VirtualIp
 from orchestrator.actions import SetWeights
 from orchestrator.context import PlanningContext, ceiling, propose_each, until_back
-from orchestrator.demand import PairDemand, together
+from orchestrator.demand import Together
 from orchestrator.lead_times import Circumstances
 from orchestrator.promises import HeadroomPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, when
@@ -22,13 +22,18 @@ FREE_SHARE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A virtual IP with alternatives. `shares` are those of its destinations now, `pinned` what stays where it is."""
+    """A virtual IP with alternatives. `shares` are those of its destinations now, `pinned` what stays where it is.
+
+    `numbers` are those of its pairs, with their `needs` in bytes/s, `asked` is what they ask for together.
+    """
 
     vip: VirtualIp
     names: tuple[str, ...]
     shares: Mapping[str, float]
     declared: Mapping[str, float]
-    wants: tuple[PairDemand, ...]
+    numbers: Sequence[int]
+    needs: Sequence[float]
+    asked: Together
     pinned: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -67,8 +72,11 @@ def service_of(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...],
     wanted = context.world.wanted.weights.get(vip.address, {})
     declared = {one.name: float(one.weight) for one in vip.destinations if one.name in names}
     current = {name: max(0.0, float(wanted.get(name, weight))) for name, weight in declared.items()}
-    wants = tuple(context.demand.at(horizon_s, context.world.pairs_of(vip.address)))
-    return Service(vip, names, _normed(current), _normed(declared), wants, _pinned(context.world, vip, names, wants))
+    numbers = context.world.table.of_service.members.get(vip.address, [])
+    needs = context.demand.table(horizon_s).bytes.need[numbers].tolist()
+    pinned = {} if vip.by_connection else _pinned(context.world, names, numbers, needs)
+    asked = context.asked_of(vip.address, horizon_s)
+    return Service(vip, names, _normed(current), _normed(declared), numbers, needs, asked, pinned)
 
 
 def _normed(weights: Mapping[str, float]) -> dict[str, float]:
@@ -76,16 +84,14 @@ def _normed(weights: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total if total > 0 else 1 / len(weights) for name, weight in weights.items()}
 
 
-def _pinned(world: World, vip: VirtualIp, names: Sequence[str], wants: Sequence[PairDemand]) -> dict[str, float]:
+def _pinned(world: World, names: Sequence[str], numbers: Sequence[int], needs: Sequence[float]) -> dict[str, float]:
     """The share of the demand that stays with each destination whatever the weights."""
-    if vip.by_connection:
-        return {}
-    total = sum(one.bytes.need for one in wants)
+    total = sum(needs)
     found = dict.fromkeys(names, 0.0)
-    for one in wants:
-        name = world.pairs[one.pair].destination
+    for number, need in zip(numbers, needs, strict=True):
+        name = world.table.states[number].destination
         if name in found and total > 0:
-            found[name] += (1 - FREE_SHARE) * one.bytes.need / total
+            found[name] += (1 - FREE_SHARE) * need / total
     return found
 
 
@@ -116,17 +122,13 @@ def _cores(context: PlanningContext, service: Service, name: str) -> float | Non
     vm = context.world.vms.get(name)
     if vm is None:
         return None
-    totals = {
-        "connections_per_s": together(one.connections for one in service.wants),
-        "bytes_per_s": together(one.bytes for one in service.wants),
-    }
-    related = [one.slope * totals[one.feature] for one in vm.relations]
-    return max(related, default=None) if related else _measured(context, service, vm, totals["bytes_per_s"])
+    related = [one.slope * service.asked.rate_of(one.feature) for one in vm.relations]
+    return max(related, default=None) if related else _measured(context, service, vm)
 
 
-def _measured(context: PlanningContext, service: Service, vm: VmState, total: float) -> float | None:
+def _measured(context: PlanningContext, service: Service, vm: VmState) -> float | None:
     own = sum(one.bytes_per_s for one in context.world.pairs_to(vm.name))
-    return vm.cores_used / own * total if own > 0 and service.wants else None
+    return vm.cores_used / own * service.asked.bytes_per_s if own > 0 and service.numbers else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +159,16 @@ def _compute(table: Places, one: _Machine, cores: float) -> None:
 
 def _ways(context: PlanningContext, table: Places, name: str, end: str, horizon_s: int) -> None:
     """Links on the ways of the service's sources to a destination, with what others need of them."""
-    loads: dict[LinkKey, float] = {}
-    for one in table.service.wants:
-        for key in context.world.network.ways(one.pair.source, end):
-            loads[key] = loads.get(key, 0.0) + one.bytes.need
+    world, service, loads = context.world, table.service, dict[LinkKey, float]()
+    for number, need in zip(service.numbers, service.needs, strict=True):
+        for key in world.network.ways(world.table.pairs[number].source, end):
+            loads[key] = loads.get(key, 0.0) + need
     for key, load in loads.items():
-        link = context.world.links.get(key)
+        link = world.links.get(key)
         if link is not None and link.capacity_bytes_per_s:
             room = context.config.bandwidth.headroom * link.capacity_bytes_per_s
-            own = [one.bytes for one in table.service.wants if key in context.world.pairs[one.pair].links]
-            others = max(0.0, context.needed(key, horizon_s) - together(own))
+            own = context.asked_on(key, horizon_s, service.vip.address).bytes_per_s
+            others = max(0.0, context.needed(key, horizon_s) - own)
             table.add(link.name, others / room, name, load / room)
 
 
@@ -263,7 +265,7 @@ def _step(context: PlanningContext, table: Places, best: Mapping[str, float], ho
     before = tuple((name, int(weight)) for name, weight in world.wanted.weights.get(vip.address, {}).items())
     rooms = {place: {"now": table.left(service.shares, place), "then": table.left(best, place)} for place in table.base}
     text = ", ".join(f"{place} {room['now']:.0%} -> {room['then']:.0%}" for place, room in sorted(rooms.items()))
-    leader = max(service.wants, key=lambda demand: demand.bytes.need, default=None)
+    leader = context.leading_of(vip.address, horizon_s)
     needed_at, about = world.now + horizon_s, Circumstances(vip.address)
     vms = tuple(name for name in service.names if name in world.vms)
     capacities = _tightest(world, rooms)

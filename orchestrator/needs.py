@@ -1,0 +1,174 @@
+"""What the machines of a world need: through what was learnt of their communications, for all of them at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from orchestrator.demand import Demand, DemandTable, PairDemand, scaled_demand
+from orchestrator.foreseen import Bools, Floats, Ints
+from orchestrator.onset import PEAK, Reading
+from orchestrator.relations import CpuRelation
+from orchestrator.world import VmState, World
+
+# A starved machine shows only what it was given; asking for this much more finds out step by step.
+STARVED_FACTOR = 1.5
+CONNECTIONS = "connections_per_s"
+
+
+class _Relations(NamedTuple):
+    """One relation of each machine; NaN where it has not so many. `connections`: of which feature it is."""
+
+    connections: Bools
+    base: Floats
+    slope: Floats
+    spread: Floats
+
+    @classmethod
+    def of(cls, relations: Sequence[CpuRelation | None]) -> "_Relations":
+        """By number of the machine."""
+        none = CpuRelation("", np.nan, np.nan, np.nan, 0)
+        known = [none if one is None else one for one in relations]
+        columns = ([one.base_cores for one in known], [one.slope for one in known], [one.spread_cores for one in known])
+        return cls(np.array([one.feature == CONNECTIONS for one in known]), *map(np.array, columns))
+
+    def cores(self, connections_per_s: Floats, bytes_per_s: Floats) -> Floats:
+        """As `CpuRelation.cores`."""
+        x = np.where(self.connections, connections_per_s, bytes_per_s)
+        return self.base + self.slope * np.maximum(0.0, x) + self.spread
+
+
+class MachineTable:
+    """The machines of a world, numbered, as far as actions leave them as they are.
+
+    `shares`: virtual IPs whose connections are placed one by one, and the share of each machine.
+    """
+
+    def __init__(self, world: World) -> None:
+        vms = list(world.vms.values())
+        self.places = {name: place for place, name in enumerate(world.vms)}
+        self.least = np.array([_least(vm) for vm in vms])
+        self.known = [vm.relations for vm in vms]
+        most = max(map(len, self.known), default=0)
+        own = ([one[slot] if slot < len(one) else None for one in self.known] for slot in range(most))
+        self.relations = [_Relations.of(one) for one in own]
+        self.shares = {
+            vip.address: vip.shares(world.wanted.weights.get(vip.address, {}), world.health(vip.address))
+            for vip in world.virtual_ips.values()
+            if vip.by_connection
+        }
+        self.spread = frozenset(self.shares)
+        self.needs: dict[DemandTable, MachineNeeds] = {}
+
+
+def _least(vm: VmState) -> float:
+    return vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MachineNeeds:
+    """What each machine needs in cores within one horizon, and what its pairs ask for together, by number.
+
+    `relation` is the number of the relation behind it, -1 where it is what is measured; `leader` that of the pair that
+    needs most bytes with its `share`, -1 where no pair is served.
+    """
+
+    demand: Demand
+    table: DemandTable
+    cores: list[float]
+    relation: list[int]
+    connections_per_s: list[float]
+    bytes_per_s: list[float]
+    leader: list[int]
+    share: list[float]
+
+    def rate_of(self, place: int, feature: str) -> float:
+        """What is asked for together, of the feature that a learnt relation is about."""
+        return (self.connections_per_s if feature == CONNECTIONS else self.bytes_per_s)[place]
+
+    def leading(self, place: int) -> PairDemand | None:
+        """The demand of the pair that asks for most."""
+        number = self.leader[place]
+        if number < 0:
+            return None
+        return scaled_demand(self.demand.view(self.table, number), self.share[place])
+
+
+def machine_needs(world: World, demand: Demand, horizon_s: int, reading: Reading = PEAK) -> MachineNeeds:
+    """Through the learnt relations where there are any, else what is measured; never below what is measured.
+
+    Of several relations the one that asks for most counts: each of them knows a need that the other may miss.
+    """
+    known, table = machine_table(world), demand.table(horizon_s, reading)
+    found = known.needs.get(table)
+    if found is None:
+        found = known.needs[table] = _needs(_asked_of(world, known, table), demand, known, table)
+    return found
+
+
+def machine_table(world: World) -> MachineTable:
+    """The machines of a world, numbered; made once."""
+    if world.index.machines is None:
+        world.index.machines = MachineTable(world)
+    return world.index.machines
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """What pairs ask of each machine together, and who leads with which share."""
+
+    connections: Floats
+    bytes: Floats
+    leader: Ints
+    share: Floats
+
+
+def _needs(asked: _Asked, demand: Demand, known: MachineTable, table: DemandTable) -> MachineNeeds:
+    most, relation = np.full(len(known.least), -np.inf), np.full(len(known.least), -1)
+    for number, one in enumerate(known.relations):
+        cores = one.cores(asked.connections, asked.bytes)
+        more = cores > most
+        most[more], relation[more] = cores[more], number
+    # A relation may be wrong: what is measured stands for itself.
+    related = (asked.leader >= 0) & (most >= known.least)
+    return MachineNeeds(
+        demand,
+        table,
+        np.where(related, most, known.least).tolist(),
+        np.where(related, relation, -1).tolist(),
+        asked.connections.tolist(),
+        asked.bytes.tolist(),
+        asked.leader.tolist(),
+        asked.share.tolist(),
+    )
+
+
+def _asked_of(world: World, known: MachineTable, table: DemandTable) -> _Asked:
+    """Where a virtual IP's connections are placed one by one, a pair talks to all machines, each by its share."""
+    groups = world.table.to_machine(known.spread)
+    own, needs = table.of_groups(groups), table.bytes.need
+    places = np.array([groups.places.get(name, -1) for name in known.places], dtype=np.int64)
+    sent, opened, leader = own.bytes.at(places), own.connections.at(places), np.append(own.leaders, -1)[places]
+    share, most = np.ones(len(places)), np.where(leader >= 0, np.append(needs, 0.0)[leader], -np.inf)
+    services = world.table.of_service
+    for address, shares in known.shares.items():
+        whole, at = table.of_groups(services), services.places.get(address, -1)
+        for name, part in shares.items() if at >= 0 else ():
+            place, lead = known.places.get(name), int(whole.leaders[at])
+            if place is not None and part > 0:
+                sent.add(place, part, whole.bytes, at)
+                opened.add(place, part, whole.connections, at)
+                if part * needs[lead] > most[place]:
+                    leader[place], share[place], most[place] = lead, part, part * needs[lead]
+    return _Asked(opened.together(), sent.together(), leader, share)
+
+
+def served_numbers(world: World, vm: str) -> list[tuple[int, float]]:
+    """The pairs that a machine has to serve, by number, each with its share of them."""
+    known = machine_table(world)
+    found = [(number, 1.0) for number in world.table.to_machine(known.spread).members.get(vm, ())]
+    for address, shares in known.shares.items():
+        share = shares.get(vm, 0.0)
+        found += [(number, share) for number in world.table.of_service.members.get(address, ()) if share > 0]
+    return found
