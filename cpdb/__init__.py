@@ -3,7 +3,7 @@
 The door of the room: `open_store(url)` gives a `Store`; everything that goes in or out is a record.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
@@ -140,7 +140,8 @@ from cpdb.state.journal import (
     WorkflowLog,
     WorkflowStep,
 )
-from cpdb.state.leases import LeaseHolder, Leases, Pause, Pauses
+from cpdb.state.leases import Fence, LeaseHolder, Leases, Pause, Pauses
+from cpdb.state.masterships import ControlClaim, ControllerPresence, ControlPicture, Masterships
 from cpdb.state.wanted import (
     FIRST_TAG,
     LAST_TAG,
@@ -161,6 +162,7 @@ from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
 from cpdb.telemetry.series import QUANTITIES, RatePoint, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool, spool_in_use
+from cpdb.telemetry.tenures import KeptCounts, tenure_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,12 @@ class Store:
     workflow: WorkflowLog
     alarms: Alarms
     pauses: Pauses
-    leases: Leases
+    leases: Masterships
+
+    def fenced(self, fence: Fence) -> "Store":
+        """The same for one who acts in a tenure: once that is over, it begins no action and changes nothing wanted."""
+        wanted, journal = Wanted(self.engine, fence), Journal(self.engine, fence)
+        return replace(self, wanted=wanted, inventory=self.inventory.fenced(fence), journal=journal)
 
     def retain(self, now: Seconds, policy: RetentionPolicy, budget_s: Seconds) -> RetentionResult:
         """Rolls up what waits and lets go of what is older than its time, for about `budget_s`, in short steps."""
@@ -217,7 +224,7 @@ def open_store(url: str = DEFAULT_URL, create: bool = True, read_only: bool = Fa
         workflow=WorkflowLog(engine),
         alarms=Alarms(engine),
         pauses=Pauses(engine),
-        leases=Leases(engine),
+        leases=Masterships(engine),
     )
 
 
@@ -260,6 +267,9 @@ __all__ = [
     "BlendReport",
     "BytesPerS",
     "Communication",
+    "ControlClaim",
+    "ControlPicture",
+    "ControllerPresence",
     "Count",
     "DatabaseSection",
     "Destination",
@@ -270,6 +280,7 @@ __all__ = [
     "Durations",
     "EventCount",
     "EvidenceReport",
+    "Fence",
     "Figures",
     "FiguresCollector",
     "FlowKey",
@@ -284,6 +295,7 @@ __all__ = [
     "InstallReport",
     "InstallStatus",
     "Json",
+    "KeptCounts",
     "LabError",
     "LeaseHolder",
     "Leases",
@@ -294,6 +306,7 @@ __all__ = [
     "Mac",
     "MachineAddress",
     "MachineReport",
+    "Masterships",
     "MetricSpec",
     "MetricsSection",
     "News",
@@ -383,6 +396,7 @@ __all__ = [
     "show_time",
     "split_key",
     "spool_in_use",
+    "tenure_mark",
     "tier_of",
     "without_password",
 ]

@@ -163,10 +163,16 @@ class Repository(Generic[R]):
         self._apart = refusals_of(engine).read_apart
         self._what = table.name.replace("_", " ")
 
-    def read(self, *where: Condition, order_by: Iterable[Any] = (), limit: int | None = None) -> list[R]:
+    def read(
+        self,
+        *where: Condition,
+        order_by: Iterable[Any] = (),
+        limit: int | None = None,
+        within: Connection | None = None,
+    ) -> list[R]:
         """Records that meet all conditions, in this order."""
         query = select(*self._columns).where(*where).order_by(*order_by).limit(limit)
-        with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
+        with self._joined(within, "reading") as connection:
             return list(self._apart(self._what, connection.execute(query).all(), self._codec.decode))
 
     def read_again(

@@ -227,11 +227,11 @@ holders = _table(
     Column("name", String(64), primary_key=True),
     *required(String(128), "holder"),
     *required(Float, "since", "expires_at"),
+    Column("token", BigInteger, nullable=False, server_default="0"),
 )
 
-plans = _keyed(
-    "plans", *required(Float, "created_at", "expires_at"), *required(String(16), "state"), *required(JSON, "body")
-)
+_PLAN = (*required(Float, "created_at", "expires_at"), *required(String(16), "state"), *required(JSON, "body"))
+plans = _keyed("plans", *_PLAN)
 
 flow_keys = _keyed(
     "flow_keys",

@@ -128,6 +128,17 @@ def on_duty(store: Store, t: float) -> dict[str, LeaseHolder]:
     return {name: one for name, one in held.items() if one is not None and one.since <= t}
 
 
+def masters(store: Store, t: float) -> dict[str, dict[str, Any]]:
+    """By switch: which controller is its master at `t`, and since when; only what still is so is known."""
+    names = {node.dpid: node.name for node in store.inventory.nodes() if node.dpid is not None}
+    held = store.leases.masters(t).items()
+    return {
+        names.get(dpid, f"dpid:{dpid:016x}"): {"controller": one.holder, "since": one.since}
+        for dpid, one in held
+        if one.since <= t
+    }
+
+
 def overview(store: Store, t: float) -> dict[str, Any]:
     """The newest of each sort that the store holds of the moment `t`, as plain data."""
     issued, pause = store.forecasts.issue_at(t, FORECAST_MAX_AGE_S), store.pauses.at(t)
@@ -135,6 +146,7 @@ def overview(store: Store, t: float) -> dict[str, Any]:
         "now": t,
         "paused": asdict(pause) if pause else None,
         "on_duty": {name: asdict(one) for name, one in on_duty(store, t).items()},
+        "masters": masters(store, t),
         "last_sample_at": store.series.newest(t),
         "last_forecast_at": issued.issued_at if issued else None,
         "reservations": [asdict(item) for item in store.wanted.reservations_at(t)],

@@ -1,6 +1,6 @@
 """One turn of the loop: settle what ended, look, demand, plan, guard, act or advise, judge."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -61,7 +61,8 @@ class Orchestrator:
         Without `queues`, bandwidth is reserved by meters alone.
         """
         self._config = config
-        self._store = store
+        self._turn = Turn(config, store)
+        self._store = store = store.fenced(self._turn.fence)
         self._hypervisors = hypervisors
         self._queues = queues
         self._decider = Decider(config, store, paths, self._queue_health)
@@ -69,9 +70,12 @@ class Orchestrator:
         self._answers = Answers(store)
         self._judge = Judge(store)
         self._shortages = ShortageWatch(store, config)
-        self._turn = Turn(config, store)
         self._adopted = False
         self._troubles = MachineAlarms(store)
+
+    def keep_time(self, clock: Callable[[], Seconds]) -> None:
+        """By which clock leases are held: the database's, where several machines compete."""
+        self._turn.clock = clock
 
     def observe(self, now: Seconds) -> None:
         """Measures hosts and machines and writes their loads, unless another does. Raises StoreError."""

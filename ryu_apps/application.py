@@ -2,7 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from cpdb import ALIVE, READY, Figures, notify_systemd, serve_metrics
@@ -26,6 +27,7 @@ from ryu_apps.switch.connections import harden
 from ryu_apps.switch.errors import SwitchError, SwitchErrors, refusals, unmatched
 from ryu_apps.switch.wire import Wire
 from ryu_apps.telemetry.collector import Collector
+from ryu_apps.telemetry.writer import Writer
 
 Seconds = float
 
@@ -58,11 +60,16 @@ class SwitchApp(RyuApp):
         self.loops = Loops()
         self.database = Database(settings, self.loops, self.declare)
         self.writer = self.database.writer
+        # Switches that are served, and those that are connected while another controller is their master
         self.wires: dict[int, Wire] = {}
+        self.standing: dict[int, Wire] = {}
         self.switch_errors = SwitchErrors()
         self.alarms = AlarmLog()
         # What went wrong so far, by kind and reason: told whenever a count has changed
-        self.counts: list[Callable[[], Mapping[tuple[str, str], int]]] = [self._own_counts, self.switch_errors.tallies]
+        self.counts: list[Callable[[], Mapping[tuple[str, str], int]]] = [
+            partial(_own_counts, self.writer, self.loops),
+            self.switch_errors.tallies,
+        ]
         self._publisher = EventCountPublisher()
 
     def start(self) -> Any:
@@ -82,10 +89,10 @@ class SwitchApp(RyuApp):
         raise NotImplementedError
 
     def joined(self, datapath: Any, wire: Wire, now: Seconds) -> None:
-        """A switch finished its handshake."""
+        """A switch is served from now on."""
 
     def left(self, dpid: int, now: Seconds) -> None:
-        """A switch lost its connection."""
+        """A switch lost its connection, or has another master."""
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:  # noqa: ARG002
         """What an error of a switch is about."""
@@ -98,22 +105,10 @@ class SwitchApp(RyuApp):
         while refusals.strangers:
             self.alarms.record(refusals.strangers.popleft(), now)
         self.collector.watch(now)
-        self.writer.offer(self._publisher.news(self._all_counts(), now), now)
-
-    def _all_counts(self) -> dict[tuple[str, str], int]:
-        return {place: count for source in self.counts for place, count in source().items()}
+        self.writer.offer(self._publisher.news(_joined(self.counts), now), now)
 
     def _figures(self) -> Figures:
-        return controller_figures(self.wires, self.writer, self.collector, self._all_counts())
-
-    def _own_counts(self) -> dict[tuple[str, str], int]:
-        spool = self.writer.spool
-        return {("refused", reason): count for reason, count in refusals.counts.items()} | {
-            ("lost", "rows"): self.writer.lost,
-            ("lost", "batches on disk"): spool.lost if spool is not None else 0,
-            ("lost", "counters not kept"): self.writer.kept.failures,
-            ("failed", "loops"): self.loops.failures,
-        }
+        return controller_figures(self.wires, self.writer, self.collector, _joined(self.counts))
 
     # ---- events
 
@@ -122,7 +117,7 @@ class SwitchApp(RyuApp):
         """A switch came or went."""
         datapath, now = event.datapath, time.time()
         if event.state == MAIN_DISPATCHER:
-            known = self.wires.get(datapath.id)
+            known = self.wires.get(datapath.id) or self.standing.get(datapath.id)
             if known is not None and not known.serves(datapath) and known.datapath.lives():
                 # One is served; by turns, each would undo what the other was told.
                 name, served = self.collector.attribution.name_of(datapath.id), str(known.datapath.address)
@@ -130,15 +125,25 @@ class SwitchApp(RyuApp):
                 datapath.refuse_twin()
                 return
             self._leave(datapath.id, now)
-            wire = self.wires[datapath.id] = Wire(datapath, self.settings.places())
-            # First: kept counters must be there before the switch can say that an entry is gone.
-            self.collector.switch_up(wire, now)
-            self.joined(datapath, wire, now)
-        elif datapath.id in self.wires and self.wires[datapath.id].serves(datapath):
+            self.met(Wire(datapath, self.settings.places()), now)
+        elif any(wires[datapath.id].serves(datapath) for wires in (self.wires, self.standing) if datapath.id in wires):
             # Not so when the switch has already come back on a newer connection, or never finished its handshake.
             self._leave(datapath.id, now)
 
+    def met(self, wire: Wire, now: Seconds) -> None:
+        """A switch finished its handshake."""
+        self.serve(wire, now, self.writer.kept.read(wire.dpid))
+
+    def serve(self, wire: Wire, now: Seconds, kept: bytes | None) -> None:
+        """Counts and looks after a switch from now on, beginning with the counters that were kept of it."""
+        self.wires[wire.dpid] = wire
+        # First: kept counters must be there before the switch can say that an entry is gone.
+        self.collector.switch_up(wire, now, kept)
+        self.joined(wire.datapath, wire, now)
+
     def _leave(self, dpid: int, now: Seconds) -> None:
+        if dpid in self.standing:
+            self.standing.pop(dpid).close()
         if dpid in self.wires:
             self.collector.switch_down(dpid)
             self.wires.pop(dpid).close()
@@ -167,3 +172,17 @@ class SwitchApp(RyuApp):
         self.collector.refused(dpid, message.xid)
         name = self.collector.attribution.name_of(dpid)
         self.switch_errors.add(name, self.refused(dpid, error, now), reason, now)
+
+
+def _joined(sources: Iterable[Callable[[], Mapping[tuple[str, str], int]]]) -> dict[tuple[str, str], int]:
+    return {place: count for source in sources for place, count in source().items()}
+
+
+def _own_counts(writer: Writer, loops: Loops) -> dict[tuple[str, str], int]:
+    spool = writer.spool
+    return {("refused", reason): count for reason, count in refusals.counts.items()} | {
+        ("lost", "rows"): writer.lost,
+        ("lost", "batches on disk"): spool.lost if spool is not None else 0,
+        ("lost", "counters not kept"): writer.kept.failures,
+        ("failed", "loops"): loops.failures,
+    }

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import structlog
 
-from cpdb import CONTROLLER, ForepathError, Spool, Store, Watch, open_store
+from cpdb import CONTROLLER, ForepathError, Spool, Store, Watch, open_store, spool_in_use
 from ryu_apps.declared import Declared, read_declared, read_wanted
 from ryu_apps.framework import Loops, alarm_clock, beside, off_loop, sleep
 from ryu_apps.settings import ControllerSettings
@@ -22,6 +23,8 @@ LOOK_EVERY_S = 0.02
 _AGAIN_S = 1.0
 FLUSH_EVERY_S = 0.25
 REOPEN_EVERY_S = 2.0
+# On one machine
+_MAX_CONTROLLERS = 16
 _log = structlog.get_logger("ryu_apps.database")
 
 
@@ -96,7 +99,11 @@ class Database:
     def __init__(self, settings: ControllerSettings, loops: Loops, declare: Declare) -> None:
         self.store: Store | None = None
         self.writer = make_writer(settings)
-        self._url = settings.database.url
+        self.url = settings.database.url
+        # Whether it could not be opened the last time that this was tried
+        self.away = False
+        # Told once of the store
+        self.opened: list[Callable[[Store], None]] = []
         self._loops = loops
         self._reader = DeclaredReader(self._open, declare)
         self._read_every_s = settings.controller.wanted_s
@@ -118,10 +125,14 @@ class Database:
     def _open(self) -> Store | None:
         if self.store is None:
             try:
-                self.store = off_loop(open_store, self._url)
+                self.store = off_loop(open_store, self.url)
                 _log.info("database open", url=self.store.engine.url.render_as_string(hide_password=True))
-                beside(watch_changes(self._url), LOOK_EVERY_S, self._hurry)
+                beside(watch_changes(self.url), LOOK_EVERY_S, self._hurry)
+                self.away = False
+                for told in self.opened:
+                    told(self.store)
             except ForepathError as error:
+                self.away = True
                 _log.warning("no database, forwarding goes on", reason=str(error))
                 sleep(REOPEN_EVERY_S)
         return self.store
@@ -141,7 +152,7 @@ class Database:
 
 def make_writer(settings: ControllerSettings) -> Writer:
     """The writer with its place on disk; where there is none, a database that is away costs what the queue sheds."""
-    directory, storage = settings.state_directory(), settings.controller.storage
+    directory, storage = _own_directory(settings.state_directory()), settings.controller.storage
     spool = None
     if directory is not None:
         try:
@@ -150,3 +161,11 @@ def make_writer(settings: ControllerSettings) -> Writer:
             _log.warning("no spool, a long absence of the database will cost rows", reason=str(error))
     kept = KeptCounters(directory / "counters" if directory is not None else None)
     return Writer(storage.max_rows, uuid4().hex, spool, kept, off_loop)
+
+
+def _own_directory(directory: Path | None) -> Path | None:
+    """The first of DIRECTORY, DIRECTORY-2 and so on that no other controller of this machine uses."""
+    if directory is None:
+        return None
+    others = (directory.with_name(f"{directory.name}-{number}") for number in range(2, _MAX_CONTROLLERS + 1))
+    return next((one for one in (directory, *others) if not spool_in_use(one / "spool")), directory)

@@ -11,6 +11,7 @@ from cpdb.model import Destination, Link, Node, Seconds, Standing, VirtualIp
 from cpdb.refusals import refusals_of
 from cpdb.repository import Repository, codec_of, transaction
 from cpdb.schema import destination_changes, destinations, links, nodes, virtual_ips
+from cpdb.state.leases import Fence
 from cpdb.state.wanted import WantedRepository
 from cpdb.telemetry.names import Names
 
@@ -62,14 +63,18 @@ DESTINATION_COLUMNS = [destinations.c[name] for name in ("name", "address", "mac
 class Inventory:
     """Declared by settings, confirmed and completed by the controller."""
 
-    def __init__(self, engine: Engine, names: Names) -> None:
+    def __init__(self, engine: Engine, names: Names, fence: Fence = Fence()) -> None:
         self._engine = engine
         self._names = names
         self._refusals = refusals_of(engine)
         self._kept: tuple[list[Any], list[VirtualIp]] = [], []
         self._nodes = Repository(engine, nodes, Node)
         self._links = Repository(engine, links, Link)
-        self._changes = WantedRepository(engine, destination_changes, DestinationChange)
+        self._changes = WantedRepository(engine, destination_changes, DestinationChange, fence)
+
+    def fenced(self, fence: Fence) -> "Inventory":
+        """The same for one who acts in a tenure: once that is over, changing a destination raises StoreRefused."""
+        return Inventory(self._engine, self._names, fence)
 
     def put_nodes(self, items: Iterable[Node]) -> None:
         """Adds or updates nodes by name; a field that is None leaves what is stored."""

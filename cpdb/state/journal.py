@@ -12,6 +12,7 @@ from cpdb.model import ActionRecord, Json, OutcomeKind, PlanRecord, Seconds
 from cpdb.refusals import refusals_of
 from cpdb.repository import Condition, Repository, transaction
 from cpdb.schema import action_steps, actions, alarms, audits, plans, shortages
+from cpdb.state.leases import Fence
 
 # A row that could not be stored or read; everything else goes on.
 SET_ASIDE = "set_aside"
@@ -54,15 +55,22 @@ class AuditRecord:
 class Journal:
     """Append and amend; nothing is ever taken out."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, fence: Fence = Fence()) -> None:
+        self._engine, self.fence = engine, fence
         self._audits = Repository(engine, audits, AuditRecord)
         self._shortages = Repository(engine, shortages, ShortageRecord)
         self._actions = Repository(engine, actions, ActionRecord)
         self._plans = Repository(engine, plans, PlanRecord)
 
     def add_action(self, item: ActionRecord) -> int:
-        """Writes a new action down before it is carried out; returns its number."""
-        return self._actions.add(item)
+        """Writes a new action down before it is carried out; returns its number.
+
+        Raises StoreRefused where another has the `fence`'s lease by now.
+        """
+        with transaction(self._engine, "writing an action down") as connection:
+            number = self._actions.add(item, within=connection)
+            self.fence.check(connection)
+            return number
 
     def amend_action(self, item: ActionRecord) -> None:
         """Replaces what is known of the action with this number."""

@@ -2,8 +2,10 @@
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import ColumnElement, Connection, Engine, Float, func, select
 
+from cpdb.engine import reported
+from cpdb.errors import StoreRefused
 from cpdb.model import Seconds
 from cpdb.repository import Condition, Repository, insert_ignore, transaction
 from cpdb.schema import holders, pauses
@@ -11,12 +13,53 @@ from cpdb.schema import holders, pauses
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Who holds a lease, since when without interruption, and when it ends unless it is renewed."""
+    """Who holds a lease, since when without interruption, and when it ends unless it is renewed.
+
+    `token` is larger for every tenure that begins later, in milliseconds: who shows an older one is refused.
+    """
 
     name: str
     holder: str
     since: Seconds
     expires_at: Seconds
+    token: int = 0
+
+    @classmethod
+    def begin(cls, name: str, holder: str, now: Seconds, for_s: Seconds) -> "LeaseHolder":
+        """A tenure that begins now."""
+        return cls(name, holder, now, now + for_s, int(now * 1000))
+
+
+def database_clock(engine: Engine) -> ColumnElement[float]:
+    """The database's own time in seconds since 1970: the one clock that all who compete for a lease share."""
+    if engine.dialect.name == "postgresql":
+        return func.extract("epoch", func.clock_timestamp()).cast(Float)
+    return (func.julianday("now", type_=Float) - 2440587.5) * 86400.0
+
+
+@dataclass(slots=True)
+class Fence:
+    """In which tenure of a lease its holder acts; what comes of an earlier one is refused where it would be written.
+
+    Without a lease nothing is refused.
+    """
+
+    lease: str = ""
+    holder: str = ""
+    token: int = 0
+
+    def confirm(self, engine: Engine) -> None:
+        """Raises StoreRefused when another may act by now."""
+        with transaction(engine, "looking at a tenure") as connection:
+            self.check(connection)
+
+    def check(self, connection: Connection) -> None:
+        """Raises StoreRefused when the tenure is over; until this transaction ends, it cannot end."""
+        if not self.lease:
+            return
+        mine = holders.c.name == self.lease, holders.c.holder == self.holder, holders.c.token == self.token
+        if connection.execute(select(holders.c.token).where(*mine).with_for_update(read=True)).first() is None:
+            raise StoreRefused(f"another has the lease {self.lease} by now: nothing is done any more by {self.holder}")
 
 
 class Leases:
@@ -25,12 +68,18 @@ class Leases:
     def __init__(self, engine: Engine) -> None:
         self._holders = Repository(engine, holders, LeaseHolder)
 
+    def now(self) -> Seconds:
+        """The database's clock. Raises StoreError."""
+        engine = self._holders.engine
+        with reported(engine, "reading its clock"), engine.connect() as connection:
+            return float(connection.execute(select(database_clock(engine))).scalar_one())
+
     def hold(self, name: str, holder: str, now: Seconds, for_s: Seconds) -> LeaseHolder:
         """Takes the lease `name` for `for_s` seconds if it is free, expired or one's own; returns who holds it now.
 
         Clocks of those who compete must agree to well below `for_s`. Raises StoreError.
         """
-        wanted = LeaseHolder(name, holder, now, now + for_s)
+        wanted = LeaseHolder.begin(name, holder, now, for_s)
         with transaction(self._holders.engine, f"holding {name}") as connection:
             renewed = {"expires_at": wanted.expires_at}
             if not self._holders.change(renewed, *_same(name, holder), within=connection):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, Table, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from cpdb.engine import connect, reported
@@ -25,6 +25,7 @@ from cpdb.schema import (
     wanted_splits,
     wanted_weights,
 )
+from cpdb.state.leases import Fence
 
 # Tags are VLAN numbers of a range of our own; 4095 is reserved.
 FIRST_TAG, LAST_TAG = 3072, 4094
@@ -67,12 +68,26 @@ R = TypeVar("R")
 
 
 class WantedRepository(Repository[R]):
-    """Records of what is wanted: every change of them takes the next generation, in the same transaction."""
+    """Records of what is wanted: every change of them takes the next generation, in the same transaction.
+
+    What is written by one whose tenure is over raises StoreRefused.
+    """
+
+    def __init__(self, engine: Engine, table: Table, record: type[R], fence: Fence = Fence()) -> None:
+        super().__init__(engine, table, record)
+        self._fence = fence
+
+    def count_on(self, connection: Connection) -> int:
+        """Takes the next generation, inside the transaction that makes a change."""
+        # The change comes first: whoever else would write waits for it, and no tenure begins in between.
+        generation = next_generation(connection)
+        self._fence.check(connection)
+        return generation
 
     def put(self, items: Iterable[R], within: Connection | None = None) -> int:
         """Writes records in place of those with the same key; returns the generation of all of them."""
         with self._joined(within, "writing") as connection:
-            generation = next_generation(connection)
+            generation = self.count_on(connection)
             self.put_all(items, connection, generation=generation)
             return generation
 
@@ -81,7 +96,7 @@ class WantedRepository(Repository[R]):
         with self._joined(None, "withdrawing") as connection:
             gone = self.delete(*where, within=connection) > 0
             if gone:
-                next_generation(connection)
+                self.count_on(connection)
             return gone
 
 
@@ -122,12 +137,12 @@ class ObservedState:
 class Wanted(ObservedState):
     """Level-triggered meeting place: nobody has to see an event, everybody can read the state again."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, fence: Fence = Fence()) -> None:
         super().__init__(engine)
-        self._reservations = WantedRepository(engine, reservations, Reservation)
+        self._reservations = WantedRepository(engine, reservations, Reservation, fence)
         self._past = Repository(engine, past_reservations, Reservation)
-        self._weights = WantedRepository(engine, wanted_weights, WantedWeights)
-        self._splits = WantedRepository(engine, wanted_splits, WantedSplit)
+        self._weights = WantedRepository(engine, wanted_weights, WantedWeights, fence)
+        self._splits = WantedRepository(engine, wanted_splits, WantedSplit, fence)
 
     def generation(self) -> int:
         """Number of the last change of what is wanted; equal numbers mean nothing changed."""
@@ -154,7 +169,7 @@ class Wanted(ObservedState):
             if held is not None:
                 self._remember(held, now, connection)
                 self._reservations.delete(reservations.c.key == key, within=connection)
-                next_generation(connection)
+                self._reservations.count_on(connection)
             return held is not None
 
     def reservations(self, now: Seconds) -> list[Reservation]:
@@ -188,7 +203,7 @@ class Wanted(ObservedState):
                 self._remember(item, now, connection)
             self._reservations.delete(within=connection)
             self._weights.delete(within=connection)
-            next_generation(connection)
+            self._weights.count_on(connection)
 
     def put_splits(self, items: Iterable[WantedSplit], removed: Sequence[tuple[str, str]] = ()) -> int:
         """Replaces these and takes away `removed` in one step; returns the generation of all of them."""

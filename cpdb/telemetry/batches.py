@@ -18,6 +18,7 @@ from cpdb.schema import batches, host_loads, link_loads, observations, pending, 
 from cpdb.telemetry.columns import Batch, FlowKey, StoredBatch, pack, unpack
 from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import COARSE_S, bucket_end
+from cpdb.telemetry.tenures import KeptCounts, admit_tenures
 
 # Any number that nothing else in this database locks with.
 ORDER_LOCK, LOADS_LOCK = 7_301, 7_302
@@ -52,14 +53,21 @@ class Batches:
         self._names = names
         self._seen: dict[str, set[int]] = {}
 
-    def add(self, items: Sequence[Batch]) -> int:
-        """Appends batches in one transaction; returns how many were new. Raises StoreError."""
+    def add(self, items: Sequence[Batch], counts: Sequence[KeptCounts] = ()) -> int:
+        """Appends batches in one transaction; returns how many were new. Raises StoreError.
+
+        `counts` are the counters that these batches brought up to date. What was counted in a tenure that is over is
+        left out: the next master of that switch counts it.
+        """
         if not items:
             return 0
         with reported(self._engine, "writing communications"):
             rows = [self._row(item) for item in items]
             fresh = self._unseen(rows, items)
             with self._engine.begin() as connection:
+                has_rows = {item.writer: False for item in items} | {one.writer: True for one in items if one.flow_keys}
+                over = admit_tenures(connection, has_rows.items(), counts)
+                rows = [(row, ids) for row, ids in rows if row["writer"] not in over]
                 added = [number for row, _ in rows if (number := _insert(connection, row)) is not None]
                 insert_ignore(connection, observations, fresh)
         for row in fresh:
@@ -231,10 +239,13 @@ class Facts:
             kind: Repository(engine, table, kind) for kind, table in LOAD_TABLES.items()
         }
 
-    def add_batches(self, items: Sequence[Batch]) -> int:
-        """Appends batches in one transaction, each (writer, seq) once; returns how many were new."""
+    def add_batches(self, items: Sequence[Batch], counts: Sequence[KeptCounts] = ()) -> int:
+        """Appends batches in one transaction, each (writer, seq) once; returns how many were new.
+
+        With `counts`, the counters of their switches as of these batches; see `Batches.add`.
+        """
         added: list[int] = []
-        self._refusals.write_apart("batch", lambda some: added.append(self._batches.add(some)), items)
+        self._refusals.write_apart("batch", lambda some: added.append(self._batches.add(some, counts)), items)
         return sum(added)
 
     def batches(self, after_id: int, since: Seconds, until: Seconds | None = None) -> list[StoredBatch]:

@@ -95,6 +95,7 @@ def orchestrate(
     declare(effective, store)
     config = processes.orchestrator_config(effective, act or None, policy)
     decider = processes.make_orchestrator(config, store, time.time)
+    decider.keep_time(store.leases.now)
     count: Counter[str] = Counter(cycles=0, issued=0, advised=0)
     tally = OrchestratorTally(config.act)
 

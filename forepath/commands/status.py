@@ -54,6 +54,7 @@ def status(at: MomentOption = None, settings: SettingsOption = None, json: JsonO
     for item in payload["observed"]:
         if item["kind"] == "blend" and item["key"] in (FAST, SLOW):
             console.print(f"models {item['key']:<8}{item['detail']}", markup=False, soft_wrap=True)
+    _print_masters(payload, now)
     _print_refreshes(payload, now)
     _print_machines(payload)
     _print_reservations(payload, now)
@@ -63,6 +64,16 @@ def status(at: MomentOption = None, settings: SettingsOption = None, json: JsonO
 def _print_duty(payload: dict[str, Any], now: float) -> None:
     told = [f"{name}: {one['holder']}, since {ago(now, one['since'])}" for name, one in payload["on_duty"].items()]
     console.print(f"orchestrator   {'; '.join(told) or 'none is running'}", markup=False, soft_wrap=True)
+
+
+def _print_masters(payload: dict[str, Any], now: float) -> None:
+    served: dict[str, list[str]] = {}
+    for switch, one in payload["masters"].items():
+        served.setdefault(one["controller"], []).append(switch)
+    for controller, switches in sorted(served.items()):
+        since = ago(now, max(payload["masters"][switch]["since"] for switch in switches))
+        told = f"{controller}: master of {', '.join(sorted(switches))}, since {since}"
+        console.print(f"controller     {told}", markup=False, soft_wrap=True)
 
 
 def _print_refreshes(payload: dict[str, Any], now: float) -> None:

@@ -196,6 +196,8 @@ class _RoutesChannel(ActionChannel[SetRoutes]):
 
 class _MachineChannel(ActionChannel[SentToMachine]):
     def start(self, action: SentToMachine, order: ActionOrder, through: Effectors) -> None:
+        # Between its record and this moment a process may have been stopped for long, and another act in its place.
+        through.store.journal.fence.confirm(through.store.engine)
         through.hypervisors.start(order.number, action, order.now)
 
     def follow(self, action: SentToMachine, order: ActionOrder, through: Effectors) -> bool:

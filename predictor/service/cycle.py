@@ -103,10 +103,7 @@ class Predictor:
 
         Writes forecasts and scores to the store. Raises StoreError when the store fails; the next cycle goes on.
         """
-        if not self._begun:
-            self._keeper.recall(store, self)
-            self._begun = True
-        rows = self.source.read(store, now)
+        rows = self.follow(store, now)
         verdicts = list(self._judge(now))
         view = self.source.view(now)
         report = PredictorReport(now, rows, len(self.source.subjects))
@@ -119,6 +116,13 @@ class Predictor:
         store.forecasts.add_scores(scores)
         drifted = self.tracker.drift.total
         return replace(report, scores=len(scores), failed_fits=self.failed_fits, drifted=drifted)
+
+    def follow(self, store: Store, now: float) -> int:
+        """Reads what is new, at first also what was learnt before; returns how many rows. Raises StoreError."""
+        if not self._begun:
+            self._keeper.recall(store, self)
+            self._begun = True
+        return self.source.read(store, now)
 
     @property
     def final(self) -> Floats:

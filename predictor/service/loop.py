@@ -10,6 +10,7 @@ import structlog
 from cpdb import Store, StoreError
 from predictor.config import PredictorConfig
 from predictor.service.cycle import PredictorReport
+from predictor.service.duty import PredictorTurn, ReadyTiers
 from predictor.service.tiers import Tiers
 from predictor.service.workers import use_one_thread
 
@@ -26,31 +27,44 @@ def run(
     """Cycles every `cycle_s` seconds until `stop` is set; a cycle that fails is logged and counted, the next goes on.
 
     Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
-    leave out the beginnings that it missed instead of running after them. `told` hears of every cycle,
-    None where it failed. Returns how many did.
+    leave out the beginnings that it missed instead of running after them. While another predictor is on duty, this one
+    only keeps ready. `told` hears of every cycle, None where it failed. Returns how many did.
     """
     use_one_thread()
     give_back_large_arrays()
-    predictor = Tiers(config)
+    ready, turn = ReadyTiers(config), PredictorTurn(store.leases)
+    turn.take()
+    renewing = threading.Thread(target=turn.keep_on, args=(stop,), daemon=True, name="lease")
+    renewing.start()
     failed = 0
     next_at = time.monotonic()
     try:
         while not stop.wait(max(0.0, next_at - time.monotonic())):
             try:
-                report = predictor.cycle(store, time.time())
-                store.alarms.tell_refusals("predictor", time.time())
-                told(report)
-                log.debug("cycle", pairs=report.pairs, forecasts=report.forecasts, chosen=dict(report.chosen))
+                told(_step(ready, turn, store))
             except Exception as error:  # noqa: BLE001 - the one outer catch of this loop
                 failed += 1
                 told(None)
                 log.error("cycle failed, going on", error=f"{type(error).__name__}: {error}", failed=failed)
             missed = max(0.0, time.monotonic() - next_at) // cycle_s
             next_at += (missed + 1) * cycle_s
-        _keep(predictor, store)
+        if turn.other is None:
+            _keep(ready.tiers, store)
     finally:
-        predictor.close()
+        renewing.join()
+        turn.give_back()
+        ready.tiers.close()
     return failed
+
+
+def _step(ready: ReadyTiers, turn: PredictorTurn, store: Store) -> PredictorReport:
+    if turn.other is not None:
+        ready.stand_by(store, time.time())
+        return PredictorReport(time.time())
+    report = ready.at_work().cycle(store, time.time())
+    store.alarms.tell_refusals("predictor", time.time())
+    log.debug("cycle", pairs=report.pairs, forecasts=report.forecasts, chosen=dict(report.chosen))
+    return report
 
 
 def _keep(predictor: Tiers, store: Store) -> None:

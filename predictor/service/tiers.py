@@ -177,6 +177,11 @@ class Tiers:
                     predictor.cycle(store, now)
         return report
 
+    def follow(self, store: Store, now: float) -> None:
+        """Takes up what was learnt and what is measured, and forecasts nothing. Raises StoreError."""
+        for predictor in self._all():
+            predictor.follow(store, now)
+
     def _look_at_switches(self, store: Store, now: float) -> None:
         """Refuses horizons that are too short for how often switches renew their counters; each line is logged once."""
         if self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S:

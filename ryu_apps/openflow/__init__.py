@@ -9,6 +9,7 @@ from ryu_apps.openflow.fields import decode_match, describe_match, encode_match,
 from ryu_apps.openflow.guard import Head, Inbox, OpenReplies, Phase, check, plain_hello, read_head
 from ryu_apps.openflow.messages import (
     ALL_TABLES,
+    ControllerRole,
     EntryFilter,
     MultipartKind,
     WireEntry,
@@ -22,6 +23,7 @@ from ryu_apps.openflow.messages import (
     encode_packet_out,
     encode_request,
     encode_resubmit,
+    encode_role,
     has_failover,
     max_meters,
 )
@@ -42,6 +44,7 @@ from ryu_apps.openflow.walks import MalformedMessage, MalformedReason, match_fie
 
 __all__ = [
     "ALL_TABLES",
+    "ControllerRole",
     "EntryFilter",
     "FlowColumns",
     "GroupColumns",
@@ -78,6 +81,7 @@ __all__ = [
     "encode_packet_out",
     "encode_request",
     "encode_resubmit",
+    "encode_role",
     "has_failover",
     "mac_bytes",
     "match_fields",

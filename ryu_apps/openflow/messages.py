@@ -47,6 +47,7 @@ Seconds = float
 
 _VERSION = 4
 _PACKET_OUT, _FLOW_MOD, _GROUP_MOD, _MULTIPART_REQUEST, _BARRIER_REQUEST, _METER_MOD = 13, 14, 15, 18, 20, 29
+_ROLE_REQUEST = 24
 _EXPERIMENTER, _NICIRA, _SET_CONTROLLER_ID = 4, 0x2320, 20
 _ADD, _MODIFY, _DELETE, _DELETE_STRICT = 0, 1, 2, 4
 _SEND_FLOW_REMOVED, _RESET_COUNTS = 1, 4
@@ -75,6 +76,7 @@ _FLOW_FILTER = struct.Struct("!B3xII4xQQ").pack
 _METER_FEATURES = struct.Struct("!IIIBB2x")
 _CONTROLLER_ID = struct.Struct("!II6xH").pack
 _NUMBER = struct.Struct("!I4x").pack
+_ROLE = struct.Struct("!BBHII4xQ")
 
 
 class MultipartKind(IntEnum):
@@ -89,12 +91,26 @@ class MultipartKind(IntEnum):
     METER_FEATURES = 11
 
 
+class ControllerRole(IntEnum):
+    """What a controller is to a switch; 7.3.9. AS_IT_IS only asks."""
+
+    AS_IT_IS = 0
+    EQUAL = 1
+    MASTER = 2
+    SLAVE = 3
+
+
 class EntryFilter(NamedTuple):
     """Which flow entries are asked for: those with these bits in their cookie, in this table."""
 
     cookie: int = 0
     mask: int = 0
     table: int = ALL_TABLES
+
+
+def encode_role(role: ControllerRole, generation: int, xid: int) -> bytes:
+    """Asks to be taken for that; a switch refuses a generation that is older than the newest it knows. 7.3.9."""
+    return _ROLE.pack(_VERSION, _ROLE_REQUEST, _ROLE.size, xid, role, generation)
 
 
 def lease_s(rule: Rule, now: Seconds) -> int:

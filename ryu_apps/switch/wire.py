@@ -10,6 +10,7 @@ from ryu_apps.effects import Change
 from ryu_apps.framework import kill, spawn, unbounded_queue
 from ryu_apps.openflow import (
     ALL_TABLES,
+    ControllerRole,
     EntryFilter,
     MultipartKind,
     encode_barrier,
@@ -18,6 +19,7 @@ from ryu_apps.openflow import (
     encode_packet_out,
     encode_request,
     encode_resubmit,
+    encode_role,
 )
 from ryu_apps.tables import Places
 
@@ -126,6 +128,11 @@ class Wire:
         xid = self._next_xid()
         return self._send(xid, encode_barrier(xid), "barrier")
 
+    def ask_role(self, role: ControllerRole, generation: int) -> int:
+        """Asks to be the switch's master or slave from now on, as of a generation of masters."""
+        xid = self._next_xid()
+        return self._send(xid, encode_role(role, generation, xid), f"role {role.name.lower()}")
+
     def out(self, ports: Iterable[int], data: bytes) -> None:
         """Sends a frame out of ports."""
         xid = self._next_xid()
@@ -150,7 +157,3 @@ class Wire:
     def ask_count(self, cookie: int, mask: int, table: int) -> int:
         """Asks how many entries there are with a cookie."""
         return self.request(MultipartKind.AGGREGATE, EntryFilter(cookie, mask, table))
-
-    def ask_ports(self) -> int:
-        """Asks for the counters of all ports."""
-        return self.request(MultipartKind.PORTS)

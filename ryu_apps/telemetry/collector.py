@@ -2,16 +2,17 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
+from zlib import compress, decompress
 
 import structlog
 
-from cpdb import Durations, Publisher, RefreshReport
+from cpdb import Durations, KeptCounts, Publisher, RefreshReport, tenure_mark
 from ryu_apps.framework import kill, ofproto, sleep, spawn
-from ryu_apps.openflow import FlowColumns, PortColumns
+from ryu_apps.openflow import FlowColumns, MultipartKind, PortColumns
 from ryu_apps.rules import PortId
 from ryu_apps.switch.wire import Wire
 from ryu_apps.telemetry.counters import CounterDelta, Entry, PollDelta, PortSample
@@ -75,7 +76,8 @@ class Poller:
         while True:
             if not watch.waiting or watch.rounds >= MAX_ROUNDS:
                 watch.rounds = 0
-                asked = (wire.ask_rules(self._flows.cookie, self._flows.mask, self._flows.table), wire.ask_ports())
+                rules = wire.ask_rules(self._flows.cookie, self._flows.mask, self._flows.table)
+                asked = (rules, wire.request(MultipartKind.PORTS))
                 watch.waiting, watch.asked_at = {xid: [] for xid in asked}, self._clock()
             watch.rounds += 1
             sleep(self._every_s)
@@ -183,6 +185,35 @@ class Answer:
     source: SampleSource | None
 
 
+@dataclass(slots=True)
+class Tenures:
+    """In which tenure each switch is counted (its lease's token; none: nobody else ever counts it), and for whom.
+
+    `place` is where this controller's own files are. While `others` wait, counters are stored beside their rows.
+    """
+
+    place: str = ""
+    others: Callable[[], bool] = lambda: False
+    tokens: dict[int, int] = field(default_factory=dict)
+
+    def mark(self, dpid: int) -> str:
+        """What tells the tenure in a batch's writer."""
+        token = self.tokens.get(dpid, 0)
+        return tenure_mark(dpid, token) if token else ""
+
+    def counts(self, dpid: int, dump: bytes) -> list[KeptCounts]:
+        """What is to be stored of counters together with their rows."""
+        token = self.tokens.get(dpid, 0)
+        body = compress(dump, 1) if token and self.others() else None
+        return [KeptCounts(dpid, token, self.place, body)] if token else []
+
+    def newest(self, stored: KeptCounts | None, own: bytes | None) -> bytes | None:
+        """The counters that the last stored rows end with: beside them, in an own file, or (None) nobody knows."""
+        if stored is None or (stored.body is None and stored.keeper in ("", self.place)):
+            return own
+        return None if stored.body is None else decompress(stored.body)
+
+
 class Collector:
     """From answers of switches to rows; what a switch counted before is taken over when it connects."""
 
@@ -195,6 +226,7 @@ class Collector:
         self._writer = writer
         self._poller = Poller(every_s, flows)
         self._dumped: dict[int, Seconds] = {}
+        self.tenures = Tenures()
         # Flow entries answered with so far
         self.samples = 0
 
@@ -203,10 +235,10 @@ class Collector:
         """How long answers took."""
         return self._poller.durations
 
-    def switch_up(self, wire: Wire, now: Seconds) -> None:
+    def switch_up(self, wire: Wire, now: Seconds, kept: bytes | None) -> None:
         """A switch connected: its counters go on from what was kept, and it is asked from now on."""
         try:
-            self.accounts.connected(wire.dpid, now, self._writer.kept.read(wire.dpid))
+            self.accounts.connected(wire.dpid, now, kept)
         except ValueError as error:
             _log.warning("kept counters are left out", dpid=f"{wire.dpid:016x}", reason=str(error))
         self._poller.start(wire)
@@ -229,11 +261,13 @@ class Collector:
         look = self.accounts.look(dpid, answer.entries, now)
         self.refresh.add(dpid, look.gaps)
         batches = self.accounts.make_batches(look, answer.source) if answer.source is not None else []
-        dumps = {}
+        dumps, counts = {}, []
         if look.grown or look.late or now - self._dumped.get(dpid, 0.0) >= KEEP_EVERY_S:
             dumps[dpid] = self.accounts.dump(dpid)
+            counts = self.tenures.counts(dpid, dumps[dpid])
             self._dumped[dpid] = now
-        self._writer.offer(batches, now, dumps)
+        mark = self.tenures.mark(dpid)
+        self._writer.offer([*(replace(batch, writer=mark) for batch in batches), *counts], now, dumps)
         self.attribution.flows_grew(look)
 
     def take_ports(self, message: Any, now: Seconds) -> None:

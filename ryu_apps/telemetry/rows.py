@@ -63,7 +63,7 @@ class SwitchCounters:
     def __init__(self, pace: Pace = iter) -> None:
         """`pace` is put round every long iteration: it may let others run in between, but nobody who calls here."""
         self._pace = pace
-        self._ports = PortCounters()
+        self._ports: dict[int, PortCounters] = {}
         self._flows: dict[int, FlowCounters] = {}
         self._watched: dict[int, Seconds] = {}
         self._ports_looked: dict[int, Seconds] = {}
@@ -82,6 +82,11 @@ class SwitchCounters:
             earlier = FlowCounters.load(kept)
             if now - RESUME_S < earlier.looked < now:
                 self._flows[dpid] = earlier
+
+    def forget(self, dpid: int) -> None:
+        """What another controller has counted meanwhile is not known here."""
+        self._flows.pop(dpid, None)
+        self._ports.pop(dpid, None)
 
     def look(self, dpid: int, entries: Iterable[Entry], now: Seconds) -> PollDelta:
         """A complete answer of a switch: (key, packets, bytes, age in seconds) of each entry."""
@@ -119,10 +124,10 @@ class SwitchCounters:
         (bytes, packets, drops), where there is anything sound to say."""
         since = self._ports_looked.get(dpid)
         self._ports_looked[dpid] = now
-        told = []
+        ports, told = self._ports.setdefault(dpid, PortCounters()), []
         for one in samples:
             values = (one.tx_bytes, one.tx_packets, one.tx_dropped, one.rx_bytes, one.rx_packets, one.rx_dropped)
-            growth = self._ports.grow((dpid, one.port), CounterReading(one.t, one.age_s, values), since)
+            growth = ports.grow(one.port, CounterReading(one.t, one.age_s, values), since)
             if growth is not None:
                 told.append((one, growth))
         return told

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Protocol
 
 import structlog
 
-from cpdb import Alarm, Batch, ForepathError, Link, LinkLoad, Node, ObservedRecord, Store
+from cpdb import Alarm, Batch, ForepathError, KeptCounts, Link, LinkLoad, Node, ObservedRecord, Store
 
 _log_counters = structlog.get_logger("ryu_apps.telemetry.writer")
 
@@ -20,6 +21,11 @@ class KeptCounters:
 
     directory: Path | None
     failures: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where they are, told from all other places."""
+        return f"{gethostname()}:{self.directory.absolute()}"[:256] if self.directory else ""
 
     def read(self, dpid: int) -> bytes | None:
         """What was written for a switch, None when there is nothing."""
@@ -51,7 +57,7 @@ class KeptCounters:
 
 
 Seconds = float
-Row = Batch | LinkLoad | ObservedRecord | Node | Link | Alarm
+Row = Batch | KeptCounts | LinkLoad | ObservedRecord | Node | Link | Alarm
 Run = Callable[..., Any]
 
 # Nodes first: other rows may name them.
@@ -81,6 +87,9 @@ class Spooling(Protocol):
 
 
 def _kind(row: Row) -> type:
+    if isinstance(row, KeptCounts):
+        # They are stored in one transaction, or not at all.
+        return Batch
     return ObservedRecord if isinstance(row, ObservedRecord) else type(row)
 
 
@@ -94,7 +103,9 @@ def store_rows(store: Store, rows: Iterable[Row]) -> None:
     if Link in by_kind:
         store.inventory.put_links(by_kind[Link])
     if Batch in by_kind:
-        store.facts.add_batches(by_kind[Batch])
+        store.facts.add_batches(
+            _batches(by_kind[Batch]), [one for one in by_kind[Batch] if isinstance(one, KeptCounts)]
+        )
     store.facts.add_loads(by_kind.get(LinkLoad, []))
     if ObservedRecord in by_kind:
         store.wanted.observe(by_kind[ObservedRecord])
@@ -112,6 +123,10 @@ def _alarm(store: Store, items: Iterable[Alarm]) -> None:
 
 def _here(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
+
+
+def _batches(rows: Iterable[Row]) -> list[Batch]:
+    return [row for row in rows if isinstance(row, Batch)]
 
 
 def _size(row: Row) -> int:
@@ -150,8 +165,8 @@ class _RowQueue:
 
     def take_batches(self) -> list[Batch]:
         """The batches; the rest goes on waiting."""
-        batches = [row for row in self.rows if isinstance(row, Batch)]
-        self.rows = deque(row for row in self.rows if not isinstance(row, Batch))
+        batches = _batches(self.rows)
+        self.rows = deque(row for row in self.rows if not isinstance(row, Batch | KeptCounts))
         self.size, self.since = len(self.rows), None
         return batches
 
@@ -193,7 +208,7 @@ class Writer:
         for row in rows:
             if isinstance(row, Batch):
                 self._seq += 1
-                row = replace(row, writer=self.name, seq=self._seq)
+                row = replace(row, writer=self.name + row.writer, seq=self._seq)
                 self._queue.since = now if self._queue.since is None else self._queue.since
             self._queue.add(row)
         self._dumps.update(dumps or {})
@@ -260,15 +275,15 @@ class Writer:
         _log.warning("rows lost that the database never took", kind=kind.__name__, rows=len(rows))
         return []
 
-    def _flush_batches(self, batches: list[Any], write: Callable[[list[Row]], None] | None) -> int:
-        spool = self.spool
+    def _flush_batches(self, rows: list[Any], write: Callable[[list[Row]], None] | None) -> int:
+        spool, batches = self.spool, _batches(rows)
         self._flight.batches = batches
         if spool is not None and spool.waiting:
             # In order: what came later waits behind what is on disk already.
             self._flight.batches = []
             self._keep_on_disk(batches)
             return self._replay(spool, write)
-        taken = bool(batches) and self._written(batches, write)
+        taken = bool(batches) and self._written(rows, write)
         # Empty when `guard` has been here in the meantime.
         rest, self._flight.batches = self._flight.batches, []
         if taken or not batches:

@@ -1,8 +1,9 @@
-"""LLDP frames that only this controller can make: whoever hears one knows where it was sent, and each counts once.
+"""LLDP frames that only our controllers can make: whoever hears one knows where it was sent, and each counts once.
 
 Anybody on the wire can send LLDP, and links learnt from it decide where traffic goes. So every frame carries, in an
 organisation-specific element, when it was sent, a number used once, and an HMAC-SHA256 (RFC 2104) over both and the
-port that it left from. The key is made anew by every process and is never stored, shown or logged.
+port that it left from. All controllers of one database share the key, which lies in the database and is never shown or
+logged; before there is a database, each process makes its own.
 """
 
 import hmac
@@ -22,6 +23,7 @@ LIFE_S = 10.0
 # So long it is known which frames were sent, and which of them were heard.
 _KEPT_S = 60.0
 _NONCE_BYTES, _MAC_BYTES = 8, 32
+KEY_BYTES = _MAC_BYTES
 # IEEE 802.1AB: element 127 is the organisation's own; the identifier is locally administered.
 _OWNER = b"\xf2\xea\x00\x02forepath"
 _HEAD_BYTES = 14
@@ -63,7 +65,16 @@ class LldpSigner:
 
     key: bytes = field(default_factory=lambda: token_bytes(_MAC_BYTES), repr=False)
     chance: Callable[[int], bytes] = token_bytes
+    _is_shared: bool = False
+    # Frames on their way when the key was shared
+    _former: list[bytes] = field(default_factory=list, repr=False)
     _sent: dict[bytes, _Sent] = field(default_factory=dict)
+
+    def share(self, key: bytes) -> None:
+        """From now on with the key of all; from others' frames links are learnt as from own ones."""
+        self._is_shared = True
+        if key != self.key:
+            self._former, self.key = [*self._former, self.key], key
 
     def frame(self, at: PortId, now: Seconds) -> bytes:
         """An LLDP frame to be sent out of a port."""
@@ -79,8 +90,8 @@ class LldpSigner:
         head = mac_bytes(LLDP_GROUP) + mac_bytes(PROBE_MAC) + ETH_LLDP.to_bytes(2, "big")
         return (head + body).ljust(_MIN_FRAME, b"\0")
 
-    def _sign(self, at: PortId, t: Seconds, nonce: bytes) -> bytes:
-        return hmac.digest(self.key, _SIGNED.pack(at.dpid, at.port, t, nonce), "sha256")
+    def _sign(self, at: PortId, t: Seconds, nonce: bytes, key: bytes | None = None) -> bytes:
+        return hmac.digest(key or self.key, _SIGNED.pack(at.dpid, at.port, t, nonce), "sha256")
 
     def hear(self, at: PortId, data: bytes, now: Seconds) -> LldpFrame:
         """What a frame that came in at `at` is worth; a true one is true only once."""
@@ -92,9 +103,13 @@ class LldpSigner:
         if sender is None or len(owner) != len(_OWNER) + _STAMP.size:
             return LldpFrame(Verdict.FORGED, why="it is not signed")
         t, nonce, signature = _STAMP.unpack_from(owner, len(_OWNER))
-        if not hmac.compare_digest(signature, self._sign(sender, t, nonce)):
+        keys = (self.key, *self._former)
+        if not any(hmac.compare_digest(signature, self._sign(sender, t, nonce, key)) for key in keys):
             return LldpFrame(Verdict.FORGED, sender, "its signature is wrong")
         sent = self._sent.get(nonce)
+        if sent is None and self._is_shared and abs(now - t) < LIFE_S:
+            # Another controller sent it; from now on it is known, and counts once.
+            sent = self._sent[nonce] = _Sent(sender, now)
         if sent is None:
             return LldpFrame(Verdict.RELAYED, sender, f"it was sent {now - t:.0f} s ago")
         if sent.heard_at is not None:

@@ -8,7 +8,7 @@ from cpdb import Link, Node, NodeKind
 from ryu_apps.effects import Alert, Effect, PacketOut
 from ryu_apps.rules import PortId
 from ryu_apps.topology.hosts import Host, HostTable
-from ryu_apps.topology.links import LinkTable, Role
+from ryu_apps.topology.links import SETTLE_S, LinkTable, Role
 from ryu_apps.topology.lldp import LldpFrame, LldpSigner, Verdict
 from ryu_apps.topology.paths import Topology
 
@@ -169,11 +169,11 @@ class TopologyState:
             self.links.declare(found.between, found.machines)
             self._changed()
         if first:
-            self._remember(nodes, now)
+            self.remember(now)
 
-    def _remember(self, nodes: Iterable[Node], now: Seconds) -> None:
-        # Places that an earlier controller wrote down: a restart need not wait until everyone has spoken.
-        for node in nodes:
+    def remember(self, now: Seconds) -> None:
+        """Places of hosts that another controller wrote down: nobody need wait until everyone has spoken."""
+        for node in self._nodes:
             dpid = self.snapshot.directory.dpid(node.attached_to) if node.attached_to else None
             if node.mac and node.port and dpid is not None and self.hosts.of_mac(node.mac) is None:
                 self.hosts.learn(node.mac, node.address, PortId(dpid, node.port), now)
@@ -241,6 +241,21 @@ class TopologyState:
                 self.hosts.leave(end)
             self._changed()
         return []
+
+
+def stand_in(topology: TopologyState, before: TopologyState, links: Iterable[Link], now: Seconds) -> None:
+    """Takes over what was seen while standing by: ports, and of `links` those that another controller has found."""
+    topology.links.ports, topology.links.speeds = before.links.ports, before.links.speeds
+    topology.signer = before.signer
+    directory = topology.snapshot.directory
+    for link in links:
+        a, b = directory.dpid(link.a), directory.dpid(link.b)
+        ends = [PortId(dpid, port) for dpid, port in ((a, link.a_port), (b, link.b_port)) if dpid is not None]
+        ports = [topology.links.ports[at] for at in ends if at in topology.links.ports]
+        # Of a port that has only just been seen nobody knows.
+        if not link.declared and link.up and len(ports) == 2 and all(now - one.since > SETTLE_S for one in ports):
+            topology.links.hear(ends[0], ends[1], now)
+            topology.links.hear(ends[1], ends[0], now)
 
 
 def port_towards(topology: TopologyState, dpid: int, host: Host) -> int | None:

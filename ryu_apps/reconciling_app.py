@@ -1,0 +1,160 @@
+"""An application whose switches are kept as is wanted: the parts that know what that is, and what switches answer."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
+from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto
+from ryu_apps.network import Network
+from ryu_apps.openflow import decode_entries, decode_match
+from ryu_apps.paths.routing import RouteTiming
+from ryu_apps.rules import (
+    KIND_SHIFT,
+    OWNER,
+    OWNER_MASK,
+    OWNER_SHIFT,
+    PORT_MAX,
+    Kind,
+    RuleKey,
+    Table,
+    is_ours,
+    kind_of,
+)
+from ryu_apps.services.pairs import Pairs
+from ryu_apps.shared_app import SharedApp
+from ryu_apps.status.publishers import Status
+from ryu_apps.switch.errors import SwitchError
+from ryu_apps.switch.wire import Wire
+from ryu_apps.switches import Switches
+from ryu_apps.telemetry.attribution import PairAttribution
+from ryu_apps.telemetry.collector import Collector, FlowFilter
+from ryu_apps.telemetry.foreign import ForeignRules
+from ryu_apps.topology.state import stand_in
+
+Seconds = float
+
+# Where the match begins in a message about a removed flow entry; OpenFlow 1.3.5, 7.4.2
+_REMOVED_MATCH_AT = 48
+# Where the body begins in a multipart reply; 7.3.5
+_BODY_AT = 16
+# Bits of a cookie that tell an accounting entry: kinds PAIR and PAIR_SYN differ in the lowest kind bit.
+_ACCOUNTS = FlowFilter(OWNER << OWNER_SHIFT | Kind.PAIR << KIND_SHIFT, OWNER_MASK | 0xE << KIND_SHIFT, Table.ACCOUNT)
+_READS = [
+    ofp_event.EventOFPFlowStatsReply,
+    ofp_event.EventOFPMeterFeaturesStatsReply,
+    ofp_event.EventOFPMeterConfigStatsReply,
+    ofp_event.EventOFPGroupDescStatsReply,
+    ofp_event.EventOFPGroupFeaturesStatsReply,
+]
+
+
+class ReconcilingApp(SharedApp):
+    """Joins the network, its switches and their counters; what follows from events is carried out in one place."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._build()
+        self.collector = Collector(self.attribution, self.writer, self.settings.poll_s, _ACCOUNTS)
+        self.foreign = ForeignRules()
+        self.status = Status(self.network, self.switches, lambda dpid: self.duty.is_elsewhere(dpid, self.wires))
+        self.alarms = self.status.alarms
+
+    def _build(self) -> None:
+        settings, sflow = self.settings, self.settings.sflow
+        timing = RouteTiming(1.5 * settings.poll_s + 0.5, settings.pairs.path_timeout_s)
+        pairs = Pairs(settings.pairs.max_pairs, settings.pairs.idle_s, settings.pairs.forget_s)
+        self.network = Network(pairs, settings.probes, timing)
+        if settings.group_mbit_per_s:
+            self.network.flooding.limit_kbit_s = max(1, int(settings.group_mbit_per_s * 1000))
+        self.network.guest = settings.guest()
+        self.switches = Switches(self.network, settings.first_meter)
+        self.attribution = PairAttribution(self.network, frozenset(sflow.agents) if sflow.listen else frozenset())
+
+    def begin_anew(self, now: Seconds) -> None:
+        """As a restart would: the database and the switches say how it is."""
+        before, is_declared = self.network, self.switches.declared
+        self._build()
+        self.collector.attribution = self.attribution
+        self.status.begin_anew(self.network, self.switches)
+        if is_declared:
+            self.network.declare(before.declared, now)
+            self.switches.declared = True
+        stand_in(self.network.topology, before.topology, before.declared.links, now)
+
+    def share_key(self, key: bytes) -> None:
+        """Links are found by frames that any controller of this database has signed."""
+        self.network.topology.signer.share(key)
+
+    def stood_by(self, wire: Wire, now: Seconds) -> None:
+        """A switch that another may be master of: its ports are known, and nothing is done to it."""
+        topology = self.network.topology
+        topology.links.set_ports(wire.dpid, ports_of(wire), now)
+        for host in [host for host in topology.hosts if host.at.dpid == wire.dpid]:
+            topology.hosts.leave(host.at)
+
+    def carry_out(self, effects: Iterable[Effect], now: Seconds) -> None:
+        """The one place where decisions are carried out: switches are brought up to date before frames are sent."""
+        if not self.duty.may_change():
+            return
+        self.switches.settle(now)
+        for effect in effects:
+            match effect:
+                case PacketOut(dpid, ports, data):
+                    if dpid in self.wires:
+                        self.wires[dpid].out(ports, data)
+                case Resubmit():
+                    self.switches.resubmit(effect)
+                case Alert():
+                    self.status.alarms.record(effect, now)
+
+    # ---- answers
+
+    @handles(_READS, MAIN_DISPATCHER)
+    def on_read(self, event: Any) -> None:
+        """A part of what a switch holds, when that was the question."""
+        now, message, dpid = time.time(), event.msg, event.msg.datapath.id
+        if self.foreign.is_asked(dpid, message.xid):
+            more = bool(message.flags & ofproto.OFPMPF_REPLY_MORE)
+            found = self.foreign.take(dpid, message.xid, decode_entries(bytes(message.buf[_BODY_AT:])), more)
+            if found is not None:
+                alerts = self.foreign.judge(dpid, self.attribution.name_of(dpid), found, now)
+                self.carry_out(alerts, now)
+        elif self.switches.read(message, dpid, now):
+            self.carry_out((), now)
+
+    @handles(ofp_event.EventOFPAggregateStatsReply, MAIN_DISPATCHER)
+    def on_count(self, event: Any) -> None:
+        """How many entries a switch has."""
+        self.status.live.answered(event.msg.datapath.id, event.msg.xid, event.msg.body.flow_count)
+
+    @handles(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)
+    def on_barrier(self, event: Any) -> None:
+        """A switch has done what it was sent."""
+        self.switches.passed(event.msg.datapath.id, event.msg.xid)
+        self.database.write_now(self.status.answers(time.time()))
+
+    @handles(ofp_event.EventOFPFlowRemoved, MAIN_DISPATCHER)
+    def on_removed(self, event: Any) -> None:
+        """The last word on an entry; when a switch dropped it by itself, it is sent again."""
+        message, dpid, now = event.msg, event.msg.datapath.id, time.time()
+        if is_ours(message.cookie) and kind_of(message.cookie) in (Kind.PAIR, Kind.PAIR_SYN):
+            age_s = message.duration_sec + message.duration_nsec / 1e9
+            entry = (message.cookie, message.packet_count, message.byte_count, age_s)
+            self.collector.accounts.removed(dpid, entry, now)
+            match = decode_match(message.buf, _REMOVED_MATCH_AT)
+            key = RuleKey(message.table_id - self.settings.first_table, message.priority, match)
+            if self.switches.lost(dpid, key):
+                self.carry_out((), now)
+
+    def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str:
+        """A switch refused something: what it was about."""
+        return self.switches.refused(dpid, error, now) or super().refused(dpid, error, now)
+
+
+def is_up(port: Any) -> bool:
+    return not port.state & ofproto.OFPPS_LINK_DOWN and not port.config & ofproto.OFPPC_PORT_DOWN
+
+
+def ports_of(wire: Wire) -> dict[int, bool]:
+    return {number: is_up(port) for number, port in wire.datapath.ports.items() if number < PORT_MAX}
