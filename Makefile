@@ -7,6 +7,7 @@ SCENARIO ?= surge
 JSON ?=
 PYTEST_ARGS ?=
 COMMAND ?=
+PREFIX ?= /opt/forepath
 FUZZ_SECONDS ?= 300
 COUNT ?= 24
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
@@ -25,6 +26,10 @@ setup: .venv/ready
 	@deploy/system-packages.sh || echo "forepath: going on without them; the demo will be simulated"
 	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/python-packages.sh
 	@touch $@
+
+## make install forepath as a service's programs, with units and completion, below PREFIX (/opt/forepath)
+install:
+	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/install.sh $(PREFIX)
 
 ## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, QUICK=1, SIMULATE=1, JSON=out.json)
 demo: setup

@@ -34,6 +34,7 @@ xz-utils                   unpacks kernel modules where Debian compresses them
 binutils                   strip: keeps the guest's modules small
 postgresql                 the larger database engine, started privately by the tests
 prometheus                 promtool and the server itself, started privately by the tests
+docker-compose             the schema by which deploy/compose.yaml is checked; no container is run
 libpq5                     client library of PostgreSQL
 chromium                   the browser in which the page is tested
 chromium-driver            by which tests drive it

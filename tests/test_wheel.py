@@ -1,6 +1,7 @@
 """What is installed is the product alone, and it works outside the repository."""
 
 import os
+import site
 import subprocess
 import sys
 import zipfile
@@ -64,6 +65,26 @@ def test_units_rules_and_the_dashboard_come_along(installed: Path) -> None:
     units = {path.name for path in (shared / "systemd").iterdir()}
     assert {"forepath.target", "forepath-controller.service", "forepath.sysusers"} <= units
     assert (shared / "prometheus" / "rules.yaml").is_file() and (shared / "grafana" / "forepath.json").is_file()
+
+
+def test_make_install_brings_programs_units_that_name_them_and_completion(installed: Path, tmp_path: Path) -> None:
+    """From the wheel alone and without a network: the libraries are those that are here."""
+    prefix, wheel = tmp_path / "opt", next(installed.parent.glob("forepath-*.whl"))
+    here = os.pathsep.join(site.getsitepackages())
+    words = ["make", "--no-print-directory", "install", f"PREFIX={prefix}"]
+    environment = os.environ | {"PYTHONPATH": here, "PACKAGE": f"--no-deps --no-index --ignore-installed {wheel}"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("forepath is installed"), done.stdout + done.stderr
+    unit = (prefix / "share/forepath/systemd/forepath-web.service").read_text()
+    assert f"ExecStart={prefix}/bin/forepath web" in unit and "/opt/forepath" not in unit
+    program = prefix / "bin" / "forepath"
+    told = subprocess.run([program, "--version"], env=environment, capture_output=True, text=True, check=True, cwd="/")
+    assert told.stdout.startswith("forepath 0.")
+    completion = prefix / "share/bash-completion/completions/forepath"
+    script = f'. "{completion}"; COMP_WORDS=(forepath vip dr); COMP_CWORD=2; _forepath_completion "{program}"'
+    words = ["bash", "-c", script + '; echo "${COMPREPLY[@]}"']
+    told = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["drain"]
 
 
 @pytest.mark.long

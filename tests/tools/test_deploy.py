@@ -1,6 +1,7 @@
 """The units of systemd and the composition say what the programs really take, as far as that can be told unrun."""
 
 import configparser
+import os
 import re
 import shutil
 import socket
@@ -92,6 +93,21 @@ def test_the_composition_is_whole() -> None:
         "prometheus",
         "grafana",
     } <= services.keys()
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="make setup installs docker-compose")
+def test_docker_compose_takes_the_composition(tmp_path: Path) -> None:
+    def said_of(text: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "compose.yaml").write_text(text, encoding="utf-8")
+        words = ["docker-compose", "-f", str(tmp_path / "compose.yaml"), "config", "--quiet"]
+        more = {"POSTGRES_PASSWORD": "word"}
+        return subprocess.run(words, env=os.environ | more, capture_output=True, text=True, check=False)
+
+    text = (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")
+    said = said_of(text)
+    assert (said.returncode, said.stderr) == (0, "")
+    wrong = said_of(text.replace("mem_limit:", "mem_limits:", 1))
+    assert wrong.returncode != 0 and "mem_limits" in wrong.stderr
 
 
 def test_systemd_is_told_where_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
