@@ -40,7 +40,7 @@ demo: setup
 lab: setup
 	@$(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/python -m tools.lab $(COMMAND)
 
-## make test    all tests; those on real switches and VMs run on two stages of their own, and twice if they fail
+## make test    all tests; those on real switches and VMs run on three stages of their own, and twice if they fail
 test: setup
 	$(BIN)/pytest -n 2 --dist loadfile -m "not lab and not vm and not long" $(PYTEST_ARGS)
 	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \

@@ -88,8 +88,10 @@ def read_second(window: WindowForecast, measured: RateBefore, level: float, with
     """
     peak, mean = window
     highest, usual = peak.at(level), mean.at(level)
-    lasts_s = peak.horizon_s * rise_share(highest, usual, measured.usual)
     part = mean.at(MEDIAN) < FULL_SHARE * peak.at(MEDIAN)
+    # Within a rise that varies, what is there now is usual: seconds above it are short rises of their own.
+    before = np.where(part, np.maximum(measured.usual, measured.now), measured.usual)
+    lasts_s = peak.horizon_s * rise_share(highest, usual, before)
     begun = np.where(part, peak.at(peak_level(level, lasts_s)), _within_full(peak, mean, level))
     found: Floats = np.maximum(measured.now, np.where(peak.horizon_s - lasts_s > within_s, usual, begun))
     return found

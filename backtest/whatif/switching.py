@@ -35,10 +35,10 @@ from cpdb import (
 from ryu_apps import Routed
 
 EDGE = "edge"
-# A destination that does not answer is known to be down after so many seconds, as with the controller's probes.
-NOTICED_S = 3.0
-# And left by those who always went there after so many more, as with the controller.
-LEFT_AFTER_S = 10.0
+# A destination that does not answer gets no new connections after so many seconds, as with the controller's probes.
+NOTICED_S = 1.0
+# And is left by those who always went there after so many more, as with the controller.
+LEFT_AFTER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpdb import DriverError
+from orchestrator.act.libvirt.measuring import GuestMemory
 from orchestrator.act.libvirt.memory import (
     MEMORY_FLOOR_BYTES,
     REQUESTED,
@@ -67,3 +68,18 @@ def test_caches_are_not_use_and_old_figures_are_none() -> None:
     assert used_bytes(SAID | {"balloon.last-update": 100}, 160.0, "balloon.") is None
     assert used_bytes({"balloon.current": 5, "balloon.last-update": 100}, 100.0, "balloon.") is None
     assert used_bytes({"actual": 100, "unused": 40, "last_update": 9}, 10.0) == 60 << 10
+
+
+def test_while_a_balloon_moves_what_the_guest_used_before_counts() -> None:
+    guests = GuestMemory()
+
+    def told(now: float, size_kib: int, usable_kib: int) -> int | None:
+        stats = {"balloon.current": size_kib, "balloon.usable": usable_kib, "balloon.last-update": now}
+        return guests.used("h1/web", stats, now)
+
+    used = (131_072 - 71_084) << 10
+    assert told(100.0, 131_072, 71_084) == used
+    # Its size has changed, what it says has not yet, and the other way round.
+    assert told(101.0, 98_304, 71_084) == used
+    assert told(102.0, 98_304, 38_316) == used
+    assert told(104.5, 98_304, 30_000) == (98_304 - 30_000) << 10

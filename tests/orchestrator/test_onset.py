@@ -46,6 +46,14 @@ def test_the_start_is_provided_for_with_the_chance_that_being_short_is_worth() -
     assert read_second(fan, RateBefore(10.0, 10.0), 0.5, 1.0) == 10.0
 
 
+def test_within_a_surge_single_seconds_far_above_it_are_not_provided_for_all_the_time() -> None:
+    # Most seconds need 100, about one in each window 160: what a backlog brings when it is let go.
+    spiky = certain(160.0, 110.0)
+    assert read_second(spiky, RateBefore(100.0, 20.0), 0.5, 2.5) == pytest.approx(110.0)
+    # Before it begins nobody can tell them from it.
+    assert read_second(spiky, RateBefore(20.0, 20.0), 0.5, 2.5) == pytest.approx(160.0)
+
+
 @pytest.mark.parametrize("level", [0.5, 0.75, 0.9])
 def test_of_a_steady_noisy_window_a_second_needs_its_own_quantile_and_not_that_of_the_peak(level: float) -> None:
     rng, mean, spread = random.Random(1), 100.0, 10.0

@@ -145,6 +145,8 @@ ANSWER_S = 2.0
 MOST_UNANSWERED = 3
 ASK_STATISTICS_AGAIN_S = 30.0
 BALLOON = "balloon."
+# Guests tell once a second: so long after a balloon moved its size and what the guest said may be of different times.
+BALLOON_SETTLES_S = 3.0
 
 
 @dataclass(slots=True)
@@ -153,6 +155,7 @@ class GuestMemory:
 
     _asked: dict[tuple[str, str], Seconds] = field(default_factory=dict)
     _used: dict[str, tuple[Seconds, int]] = field(default_factory=dict)
+    _moved: dict[str, tuple[int, Seconds]] = field(default_factory=dict)
 
     def ask(self, host: str, domain: Domain, stats: Mapping[str, Any], now: Seconds) -> None:
         """A guest tells its memory only when it is told to."""
@@ -168,8 +171,11 @@ class GuestMemory:
 
     def used(self, key: str, stats: Mapping[str, Any], now: Seconds) -> int | None:
         """What the guest said last; while it is busy, as when it moves, it says nothing for some seconds."""
+        size = int(stats.get(f"{BALLOON}current", 0))
+        before, moved_at = self._moved.get(key, (size, float("-inf")))
+        self._moved[key] = size, moved_at if size == before else now
         found = used_bytes(stats, now, BALLOON)
-        if found is not None:
+        if found is not None and (now - self._moved[key][1] >= BALLOON_SETTLES_S or key not in self._used):
             self._used[key] = now, found
         at, last = self._used.get(key, (float("-inf"), 0))
         return last if 0 <= now - at <= STALE_STATISTICS_S else None
