@@ -58,7 +58,7 @@ class Controller(ReconcilingApp):
         if not self.wires and self.duty.others:
             # Standing by: nothing is known at first hand, and nothing told.
             return
-        self.carry_out(self.network.tick(now), now)
+        self.carry_out([*self.network.tick(now), *self.lacks()], now)
         self.database.write_now(self.status.answers(now))
         self.writer.offer(self.status.alarms.news(now))
         if self.switches.declared:
@@ -73,6 +73,7 @@ class Controller(ReconcilingApp):
         mine = {f"sflow/{self.attribution.name_of(dpid)}" for dpid in self.wires}
         sampled = self.sampling.make_batches(now)
         self.writer.offer((one for one in sampled if one.observer in mine or not self.duty.others), now)
+        self.ask_doubted()
         self.attribution.watch(self.network.topology.links.speeds, now)
 
     def declare(self, declared: Declared, now: Seconds) -> None:

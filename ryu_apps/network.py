@@ -194,11 +194,11 @@ class Network:
                 place = DropPlace(at.dpid, Table.FORWARD, Match(eth_dst=frame.eth_dst))
                 return self._hold(HeldFrame(at, arrival.data, to, now + HOLD_S), place, now)
             return self.arp.forward(arrival)
-        pair = self.services.meet(source, vip, now)
-        if vip.by_connection or pair is None:
+        pair, places = self.services.meet(at, source, vip, now), at.dpid not in self.services.unplacing
+        if places and (vip.by_connection or pair is None):
             # A copy, when the switch knows what to do; else it learns it now.
             return [] if met else self._again(at, arrival.data, frozenset((at.dpid,)), now)
-        if pair.destination is None:
+        if pair is None or pair.destination is None:
             return []
         host = hosts.of_mac(pair.destination.mac)
         if host is None:

@@ -7,7 +7,7 @@ from typing import Any
 from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto
 from ryu_apps.network import Network
-from ryu_apps.openflow import decode_entries, decode_match
+from ryu_apps.openflow import ALL_TABLES, decode_entries, decode_match
 from ryu_apps.paths.routing import RouteTiming
 from ryu_apps.rules import (
     KIND_SHIFT,
@@ -42,6 +42,8 @@ _BODY_AT = 16
 _ACCOUNTS = FlowFilter(OWNER << OWNER_SHIFT | Kind.PAIR << KIND_SHIFT, OWNER_MASK | 0xE << KIND_SHIFT, Table.ACCOUNT)
 _READS = [
     ofp_event.EventOFPFlowStatsReply,
+    ofp_event.EventOFPTableStatsReply,
+    ofp_event.EventOFPTableFeaturesStatsReply,
     ofp_event.EventOFPMeterFeaturesStatsReply,
     ofp_event.EventOFPMeterConfigStatsReply,
     ofp_event.EventOFPGroupDescStatsReply,
@@ -108,6 +110,17 @@ class ReconcilingApp(SharedApp):
                 case Alert():
                     self.status.alarms.record(effect, now)
 
+    def lacks(self) -> list[Alert]:
+        """What switches lack, which are slow, and whose counters are not believed."""
+        return [*self.switches.alerts(), *self.collector.doubts.alerts(self.attribution.name_of)]
+
+    def ask_doubted(self) -> None:
+        """Asks what all our rules counted at switches whose pairs count nothing."""
+        known = self.wires
+        self.collector.doubts.ask(
+            known, lambda dpid: known[dpid].ask_count(OWNER << OWNER_SHIFT, OWNER_MASK, ALL_TABLES)
+        )
+
     # ---- answers
 
     @handles(_READS, MAIN_DISPATCHER)
@@ -126,13 +139,18 @@ class ReconcilingApp(SharedApp):
     @handles(ofp_event.EventOFPAggregateStatsReply, MAIN_DISPATCHER)
     def on_count(self, event: Any) -> None:
         """How many entries a switch has."""
-        self.status.live.answered(event.msg.datapath.id, event.msg.xid, event.msg.body.flow_count)
+        dpid, xid, body = event.msg.datapath.id, event.msg.xid, event.msg.body
+        self.status.live.answered(dpid, xid, body.flow_count)
+        self.collector.doubts.answered(dpid, xid, body.packet_count)
 
     @handles(ofp_event.EventOFPBarrierReply, MAIN_DISPATCHER)
     def on_barrier(self, event: Any) -> None:
         """A switch has done what it was sent."""
+        now = time.time()
         self.switches.passed(event.msg.datapath.id, event.msg.xid)
-        self.database.write_now(self.status.answers(time.time()))
+        if self.switches.is_waiting(event.msg.datapath.id):
+            self.carry_out((), now)
+        self.database.write_now(self.status.answers(now))
 
     @handles(ofp_event.EventOFPFlowRemoved, MAIN_DISPATCHER)
     def on_removed(self, event: Any) -> None:

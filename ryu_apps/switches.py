@@ -7,12 +7,14 @@ from typing import Any
 
 import structlog
 
-from ryu_apps.effects import Resubmit
+from ryu_apps.effects import Alert, Resubmit
 from ryu_apps.network import Network
-from ryu_apps.paths.splits import undivided
+from ryu_apps.one_table import join_tables
+from ryu_apps.paths.splits import LabelShare, undivided
 from ryu_apps.pipeline import Limits, PolicerTable, Share, desired, limited_by, numbers_of_limits, share
 from ryu_apps.policers import allot_meters
-from ryu_apps.rules import Desired, RuleKey
+from ryu_apps.rules import Desired, Kind, Rule, RuleKey, Table
+from ryu_apps.switch.abilities import Abilities, Fitted, describe_lacks, fit_rules
 from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import Wire
@@ -20,6 +22,9 @@ from ryu_apps.switch.wire import Wire
 Seconds = float
 
 FAILURES_LOGGED = 20
+# Rules in the first table beside those of pairs and virtual IPs, at least
+LISTENING = 8
+LACKS, SLOW = "switch_lacks", "switch_slow"
 _log = structlog.get_logger("ryu_apps.switches")
 
 
@@ -30,6 +35,9 @@ class _MadeFrom:
     share: Share
     meters: Mapping[int, int]
     has_meters: bool
+    abilities: Abilities
+    # Who has which address, where the switch has but one table
+    owners: Mapping[str, str]
 
 
 class Switches:
@@ -46,7 +54,7 @@ class Switches:
         self._network = network
         self._first_meter = first_meter
         # The rules of each switch, and what they were made from
-        self._made: dict[int, tuple[_MadeFrom, Desired]] = {}
+        self._made: dict[int, tuple[_MadeFrom, Fitted]] = {}
         # What was reconciled last, and when time itself changes something next
         self._reconciled: tuple[int, int, bool] = -1, -1, False
         self._due = float("-inf")
@@ -78,6 +86,11 @@ class Switches:
         if session is not None:
             session.passed(xid)
             self.revision += 1
+
+    def is_waiting(self, dpid: int) -> bool:
+        """Whether more is held back until a switch has done what it was sent, and it has."""
+        session = self.sessions.get(dpid)
+        return session is not None and session.settled and session.window.waiting > 0
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str | None:
         """A switch answered with an error; returns what that was about, None when the switch has no session."""
@@ -114,6 +127,7 @@ class Switches:
                 self._network.services.adopt(session.holding.rules.values(), now)
                 self._network.routes.adopt(session.dpid, session.holding.rules.values(), now)
                 self._network.flooding.adopt(session.dpid, session.holding.rules.values())
+        self._network.services.unplacing = {one.dpid for one in ready if not one.abilities.places}
         self._network.flooding.follow(self._network.topology, now)
         self._network.routes.follow(self._holds, now)
         wanted = self.policers.limits(self._network, now)
@@ -133,12 +147,25 @@ class Switches:
     def why_not(self, dpid: int, key: RuleKey) -> str | None:
         """Why a switch does not hold a rule, as far as it said so."""
         session = self.sessions.get(dpid)
+        if session is not None and session.abilities.one_table:
+            return "that it has one table, no split path goes through it"
         return None if session is None else session.why_not([key])
 
+    def alerts(self) -> list[Alert]:
+        """What switches lack, and which are slow: something to look at as long as it is so."""
+        found, names = [], self._network.topology.snapshot.directory
+        for session in (one for one in self.sessions.values() if one.ready):
+            name, made = names.switch(session.dpid), self._made.get(session.dpid)
+            spared: Mapping[Kind, int] = made[1].spared if made is not None else {}
+            for lack in describe_lacks(session.abilities, self._first_meter, spared):
+                found.append(Alert(LACKS, f"{name}/{lack.what}", name, f"{name} {lack.detail}"))
+            if session.window.slow_for_s():
+                found.append(Alert(SLOW, name, name, f"{name} {session.window.describe_wait()}"))
+        return found
+
     def _bring_up_to_date(self, session: Session, wanted: Limits, now: Seconds) -> None:
-        part = share(self._network, session.dpid, wanted)
-        if not session.has_failover:
-            part = replace(part, spares={}, tagging=undivided(part.tagging))
+        session.settle_room(now)
+        part = _for_switch(share(self._network, session.dpid, wanted), session)
         taken = {
             number: rule.meter
             for rule in session.holding.rules.values()
@@ -146,17 +173,24 @@ class Switches:
         }
         limited = numbers_of_limits(part)
         meters = allot_meters(limited, taken, self._first_meter)
-        want = self._desired(session.dpid, _MadeFrom(part, meters, session.has_meters))
+        own = self._owners() if session.abilities.one_table else {}
+        want = self._desired(session.dpid, _MadeFrom(part, meters, session.has_meters, session.abilities, own))
         if session.reconcile(want, now, may_delete=self.declared):
             session.barrier(lambda: None)
 
     def _desired(self, dpid: int, made_from: _MadeFrom) -> Desired:
         before = self._made.get(dpid)
         if before is not None and before[0] == made_from:
-            return before[1]
-        made = desired(made_from.share, made_from.meters, made_from.has_meters)
+            return before[1].want
+        want, abilities = desired(made_from.share, made_from.meters, made_from.has_meters), made_from.abilities
+        if abilities.one_table:
+            want = join_tables(replace(want, rules=_without_extensions(want, abilities)), made_from.owners)
+        made = fit_rules(want, abilities)
         self._made[dpid] = made_from, made
-        return made
+        return made.want
+
+    def _owners(self) -> dict[str, str]:
+        return {host.address: host.mac for host in self._network.topology.hosts if host.address is not None}
 
     def resubmit(self, effect: Resubmit) -> None:
         """Puts a frame through a switch's tables once all switches that it will cross hold their rules."""
@@ -173,6 +207,28 @@ class Switches:
 
         for session in sessions:
             session.barrier(partial(passed, session.dpid))
+
+
+def _for_switch(part: Share, session: Session) -> Share:
+    """A switch's part in the world as far as the switch can play it."""
+    abilities = session.abilities
+    if not abilities.has_failover:
+        part = replace(part, spares={}, tagging=undivided(part.tagging))
+    if not abilities.places:
+        # Only sources that no pair counts are told of this way, and placed.
+        part = replace(part, placing=replace(part.placing, spreads=()))
+    if abilities.one_table:
+        part = replace(part, police=(), tagging=LabelShare())
+    rules = 2 * (len(part.accounts) + len(part.virtual_ips)) + LISTENING
+    if rules > abilities.room.get(Table.ACCOUNT, rules) and not abilities.one_table:
+        # Not all pairs will be counted one by one.
+        part = replace(part, placing=replace(part.placing, sums_at=session.dpid))
+    return part
+
+
+def _without_extensions(want: Desired, abilities: Abilities) -> Mapping[RuleKey, Rule]:
+    first = replace(abilities, tables=max(Table) + 1)
+    return {key: rule for key, rule in want.rules.items() if first.can_hold(rule)}
 
 
 def _due(session: Session, now: Seconds) -> Seconds:

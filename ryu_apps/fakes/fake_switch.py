@@ -16,6 +16,7 @@ from ryu_apps.effects import (
     PutRule,
 )
 from ryu_apps.fakes.fake_packets import LearnedFlows, Packet, arp_answer, is_arp_reply, is_matched, noted, selected
+from ryu_apps.fakes.fake_profiles import NO_GROUPS, SwitchProfile
 from ryu_apps.rules import (
     CONTROLLER,
     NORMAL,
@@ -91,7 +92,7 @@ class FakeSwitch:
 
     dpid: int
     ports: frozenset[int]
-    max_meters: int = 262_144
+    profile: SwitchProfile = field(default_factory=SwitchProfile)
     _entries: dict[RuleKey, _Entry] = field(default_factory=dict)
     _buckets: dict[int, TokenBucket] = field(default_factory=dict)
     # Ports that are down
@@ -100,6 +101,8 @@ class FakeSwitch:
     _learned: LearnedFlows = field(default_factory=LearnedFlows)
     # Cookie of the rule that last sent a packet to the controller
     asked_by: int = 0
+    # How often its counters were looked at
+    looks: int = 0
 
     def apply(self, changes: Iterable[Change], now: Seconds) -> list[str]:
         """Makes changes in order; returns the error texts of those it refuses, as a real switch would."""
@@ -113,7 +116,7 @@ class FakeSwitch:
         match change:
             case AddMeter(meter) if meter.number in self._buckets:
                 return "OFPET_METER_MOD_FAILED/OFPMMFC_METER_EXISTS"
-            case AddMeter(meter) if meter.number > self.max_meters:
+            case AddMeter(meter) if meter.number > self.profile.max_meters:
                 return "OFPET_METER_MOD_FAILED/OFPMMFC_OUT_OF_METERS"
             case ModifyMeter(meter) if meter.number not in self._buckets:
                 return "OFPET_METER_MOD_FAILED/OFPMMFC_UNKNOWN_METER"
@@ -122,6 +125,8 @@ class FakeSwitch:
             case DeleteMeter(number):
                 self._buckets.pop(number, None)
                 self._keep(lambda rule: rule.meter != number)
+            case AddGroup() | ModifyGroup() if not self.profile.has_groups:
+                return NO_GROUPS
             case AddGroup(group) if group.number in self._groups:
                 return "OFPET_GROUP_MOD_FAILED/OFPGMFC_GROUP_EXISTS"
             case ModifyGroup(group) if group.number not in self._groups:
@@ -142,6 +147,9 @@ class FakeSwitch:
         return None
 
     def _put(self, rule: Rule, now: Seconds) -> str | None:
+        held = (key.table for key in self._entries if rule.key not in self._entries)
+        if (reason := self.profile.refusal(rule, held)) is not None:
+            return reason
         if rule.meter is not None and rule.meter not in self._buckets:
             return "OFPET_FLOW_MOD_FAILED/OFPFMFC_UNKNOWN"
         if any(isinstance(action, ToGroup) and action.number not in self._groups for action in rule.actions):
@@ -177,8 +185,15 @@ class FakeSwitch:
     def samples(self, now: Seconds) -> list[FlowSample]:
         """Counters of all entries."""
         self._expire(now)
+        self.looks += 1
         return [
-            FlowSample(self.dpid, entry.rule.cookie, now, now - entry.since, entry.packets, entry.bytes)
+            FlowSample(
+                self.dpid,
+                entry.rule.cookie,
+                now,
+                now - entry.since,
+                *self.profile.shown(entry.packets, entry.bytes, self.looks),
+            )
             for entry in self._entries.values()
         ]
 

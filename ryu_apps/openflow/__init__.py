@@ -6,13 +6,14 @@ The door. Nothing in here knows the controller framework, waits, or reads a cloc
 
 from ryu_apps.openflow.actions import decode_actions, encode_actions
 from ryu_apps.openflow.fields import decode_match, describe_match, encode_match, mac_bytes, read_match
-from ryu_apps.openflow.guard import Head, Inbox, OpenReplies, Phase, check, plain_hello, read_head
+from ryu_apps.openflow.guard import Head, Inbox, OpenReplies, Phase, check, offered_versions, plain_hello, read_head
 from ryu_apps.openflow.messages import (
     ALL_TABLES,
     ControllerRole,
     EntryFilter,
     MultipartKind,
     WireEntry,
+    count_tables,
     decode_entries,
     decode_groups,
     decode_meters,
@@ -25,6 +26,7 @@ from ryu_apps.openflow.messages import (
     encode_resubmit,
     encode_role,
     has_failover,
+    max_entries,
     max_meters,
 )
 from ryu_apps.openflow.statistics import (
@@ -61,6 +63,7 @@ __all__ = [
     "StatisticsColumns",
     "WireEntry",
     "check",
+    "count_tables",
     "decode_actions",
     "decode_entries",
     "decode_flow_stats",
@@ -85,7 +88,9 @@ __all__ = [
     "has_failover",
     "mac_bytes",
     "match_fields",
+    "max_entries",
     "max_meters",
+    "offered_versions",
     "plain_hello",
     "read_head",
     "read_match",

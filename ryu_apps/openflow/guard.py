@@ -202,6 +202,14 @@ def hello_versions(message: bytes) -> int | None:
     return versions
 
 
+def offered_versions(message: bytes) -> tuple[int, ...]:
+    """Versions that a sound hello offers: those of its bitmap, else all up to the one in its header. 6.3.1."""
+    bits = hello_versions(message)
+    if bits is None:
+        return tuple(range(1, message[0] + 1))
+    return tuple(version for version in range(32) if bits >> version & 1)
+
+
 def plain_hello(message: bytes) -> bytes:
     """The same sound hello with nothing but its first word of versions, if it has one."""
     versions = hello_versions(message)

@@ -84,11 +84,13 @@ class MultipartKind(IntEnum):
 
     FLOWS = 1
     AGGREGATE = 2
+    TABLES = 3
     PORTS = 4
     GROUPS = 7
     GROUP_FEATURES = 8
     METERS = 10
     METER_FEATURES = 11
+    TABLE_FEATURES = 12
 
 
 class ControllerRole(IntEnum):
@@ -308,3 +310,22 @@ def max_meters(body: bytes) -> int:
     """How many meters a switch can have by its meter features reply, 0 when it has no kind of band; 7.3.5.14."""
     count, bands, *_ = _METER_FEATURES.unpack_from(body)
     return int(count) if bands else 0
+
+
+_TABLE_BYTES = 24
+
+
+def count_tables(body: bytes) -> int:
+    """How many tables a switch has, by its table statistics reply: those from 0 on without a gap; 7.3.5.4."""
+    numbers = {body[at] for at in range(0, len(body), _TABLE_BYTES)}
+    return next(n for n in range(len(numbers) + 1) if n not in numbers) or 1
+
+
+def max_entries(body: bytes) -> dict[int, int]:
+    """How many entries each table of a table features reply has room for; 7.3.5.5."""
+    found, at = {}, 0
+    while at < len(body):
+        length, table, entries = int.from_bytes(body[at : at + 2]), body[at + 2], body[at + 60 : at + 64]
+        found[table] = int.from_bytes(entries)
+        at += length
+    return found

@@ -45,6 +45,8 @@ class TrackedPair:
     chosen_from: tuple[Destination, ...]
     active: Seconds
     since: Seconds
+    # Whether it keeps to one destination whatever the affinity: where it enters, no switch places connections
+    plain: bool = False
 
     @property
     def number(self) -> int:
@@ -87,8 +89,11 @@ class Pairs:
         """The pair of these addresses."""
         return self._pairs.get((source, virtual_ip))
 
-    def meet(self, source: str, vip: VirtualIp, now: Seconds) -> TrackedPair | None:
-        """The pair, made and given a destination when it is new; None when there is no room for another."""
+    def meet(self, source: str, vip: VirtualIp, now: Seconds, plain: bool = False) -> TrackedPair | None:
+        """The pair, made and given a destination when it is new; None when there is no room for another.
+
+        A `plain` one has a destination also where connections are placed one by one.
+        """
         known = self._pairs.get((source, vip.address))
         if known is None:
             if self.full:
@@ -96,7 +101,8 @@ class Pairs:
                 return None
             known = TrackedPair(source, vip.address, None, (), now, now)
             self._add(known)
-        if known.destination is None and not vip.by_connection:
+        known.plain = plain
+        if known.destination is None and not _by_connection(known, vip):
             self._choose(known, vip)
         return known
 
@@ -143,7 +149,7 @@ class Pairs:
                 del self._pairs[key]
                 del self._by_number[pair.number]
                 self.revision += 1
-            elif vip.by_connection:
+            elif _by_connection(pair, vip):
                 self._let_go(pair, vip, now)
             elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
                 self._choose(pair, vip)
@@ -152,7 +158,7 @@ class Pairs:
 
     def _changes_at(self, pair: TrackedPair, vip: VirtualIp) -> Seconds:
         """Until when nothing becomes of a pair by its silence alone; when it speaks, that is later still."""
-        settled = pair.destination is None if vip.by_connection else pair.chosen_from == vip.destinations
+        settled = pair.destination is None if _by_connection(pair, vip) else pair.chosen_from == vip.destinations
         return pair.active + (self._forget_s if settled else min(self.idle_s, self._forget_s))
 
     def _let_go(self, pair: TrackedPair, vip: VirtualIp, now: Seconds) -> None:
@@ -163,6 +169,10 @@ class Pairs:
 
     def _may_move(self, pair: TrackedPair, vip: VirtualIp, now: Seconds) -> bool:
         return pair.chosen_from != vip.destinations and now - pair.active > self.idle_s
+
+
+def _by_connection(pair: TrackedPair, vip: VirtualIp) -> bool:
+    return vip.by_connection and not pair.plain
 
 
 def sum_number(dpid: int, virtual_ip: str) -> int:
@@ -181,7 +191,8 @@ def _served(rule: Rule) -> tuple[str | None, str | None, str | None]:
     """(source, virtual IP, destination) addresses that a steering rule shows; None for what it does not."""
     to = {action.field: str(action.value) for action in rule.actions if isinstance(action, SetField)}
     match kind_of(rule.cookie):
-        case Kind.TO_DESTINATION:
+        case Kind.TO_DESTINATION | Kind.PAIR:
+            # Of a switch with one table, one rule counts and rewrites.
             return rule.match.ipv4_src, rule.match.ipv4_dst, to.get("ipv4_dst")
         case Kind.TO_CLIENT:
             return rule.match.ipv4_dst, to.get("ipv4_src"), rule.match.ipv4_src

@@ -1,6 +1,6 @@
 """Which destinations get new connections: those that are wanted, answer, and are nobody else's double."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
@@ -200,6 +200,8 @@ class Services:
         self.pairs = pairs
         # Weights are as wanted for whoever is well, and 0 for whoever gets nothing new now.
         self.virtual_ips: Mapping[str, VirtualIp] = {}
+        # Switches that cannot place connections
+        self.unplacing: Collection[int] = ()
         self._served = -1, False
         self._changes = 0
 
@@ -223,9 +225,9 @@ class Services:
             self._served = self.destinations.revision, self.pairs.overfull
         self.pairs.refresh(self.virtual_ips, now)
 
-    def meet(self, source: str, vip: VirtualIp, now: Seconds) -> TrackedPair | None:
+    def meet(self, at: PortId, source: str, vip: VirtualIp, now: Seconds) -> TrackedPair | None:
         """The pair of a source that speaks; None when it has none: then switches place its connections."""
-        pair = self.pairs.meet(source, vip, now)
+        pair = self.pairs.meet(source, vip, now, plain=at.dpid in self.unplacing)
         self._serve(now)
         return pair
 

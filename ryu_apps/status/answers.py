@@ -111,6 +111,8 @@ def _judge_reservation(matter: _ReservationCase, session: Session | None) -> tup
         return InstallStatus.REFUSED, "the switch is not connected"
     if not (session.ready and session.settled):
         return None
+    if session.abilities.one_table:
+        return InstallStatus.REFUSED, "the switch has one table, and no limits or marks in it"
     if not session.has_meters and any(entry.rate_kbit_s is not None for entry in entries):
         return InstallStatus.REFUSED, "the switch has no meters"
     reason = session.why_not(matter.keys)
@@ -250,7 +252,7 @@ class WeightsPublisher:
         if made_from == self._installed.get(wanted.virtual_ip):
             return None
         for switch, session in own.items():
-            reason = session.why_not(spread.rules)
+            reason = session.why_not(spread.rules) if session.abilities.places else None
             if reason is not None:
                 return InstallStatus.REFUSED, f"{switch} answered {reason}"
             if not (session.ready and _holds(session, spread)):
@@ -286,6 +288,9 @@ def _why(one: Destination | None, vip: VirtualIp, network: Network) -> str:
 
 def _holds(session: Session, spread: BucketPlacement) -> bool:
     """Whether a switch has said that it holds these rules, and no other slot of the same virtual IP."""
+    if not session.abilities.places:
+        # Its sources keep to one destination each.
+        return True
     held, pending = session.holding.rules, session.unconfirmed()
     if any(key in pending or not same(held.get(key), rule) for key, rule in spread.rules.items()):
         return False

@@ -31,9 +31,10 @@ from ryu_apps.openflow import (
     OpenReplies,
     Phase,
     check,
+    offered_versions,
 )
 from ryu_apps.settings import ConnectionsSection, cannot_listen
-from ryu_apps.switch.errors import refusals
+from ryu_apps.switch.errors import other_version, refusals
 from ryu_apps.switch.lazy_messages import message_of
 from ryu_apps.tls import LiveContext, Stranger, SwitchTrust, TlsFiles, read_peer, told_of
 
@@ -133,6 +134,9 @@ class GuardedDatapath(stock.Datapath):
         if self.state == DEAD_DISPATCHER:
             return
         columns = check(data, _PHASES[self.state])
+        if data[1] == ofproto.OFPT_HELLO and ofproto.OFP_VERSION not in offered_versions(data):
+            # The framework says no by itself, and hangs up.
+            refusals.strangers.append(other_version(str(self.address[0]), offered_versions(data)))
         if data[1] == ofproto.OFPT_FEATURES_REPLY:
             self._admit(int.from_bytes(data[8:16]))
         self._replies.note(data)

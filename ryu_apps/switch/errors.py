@@ -1,6 +1,7 @@
 """What switches refuse of us, and what we refuse of them: counted by reason, and logged at a bounded rate."""
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -79,6 +80,13 @@ class ConnectionRefusals:
         self._lines += 1
         untold, self._silent = self._silent, 0
         return untold
+
+
+def other_version(address: str, offered: Iterable[int]) -> Alert:
+    """A switch that speaks none of our versions; 1 is OpenFlow 1.0."""
+    versions = ", ".join(f"1.{version - 1}" for version in offered) or "none"
+    detail = f"the switch at {address} offers OpenFlow {versions}, and 1.3 is spoken here: allow it at the switch"
+    return Alert("openflow_version", address, address, detail)
 
 
 # One for the process: connections come and go, what they did stays.

@@ -98,6 +98,8 @@ def _lazy(kind: Any, entry: Any = None, single: bool = False) -> Any:
 _LAZY = {
     ofproto.OFPMP_FLOW: _lazy(parser.OFPFlowStatsReply, LazyFlowStats),
     ofproto.OFPMP_PORT_STATS: _lazy(parser.OFPPortStatsReply),
+    ofproto.OFPMP_TABLE: _lazy(parser.OFPTableStatsReply),
+    ofproto.OFPMP_TABLE_FEATURES: _lazy(parser.OFPTableFeaturesStatsReply),
     ofproto.OFPMP_QUEUE: _lazy(parser.OFPQueueStatsReply),
     ofproto.OFPMP_GROUP: _lazy(parser.OFPGroupStatsReply),
     ofproto.OFPMP_METER: _lazy(parser.OFPMeterStatsReply),

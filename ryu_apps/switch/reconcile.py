@@ -3,7 +3,7 @@
 Somebody else's rules never show up.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ryu_apps.effects import (
@@ -210,6 +210,10 @@ class RefusedChanges:
         """The switch made a change about the same subject."""
         if self._by_subject:
             self._by_subject.pop(subject(change), None)
+
+    def forget_where(self, told: Callable[[str], bool]) -> None:
+        """Refusals for such a reason hold nothing back any more."""
+        self._by_subject = {key: one for key, one in self._by_subject.items() if not told(one.reason)}
 
     def holds_back(self, change: Change, now: Seconds) -> bool:
         """Whether the same was refused a moment ago."""

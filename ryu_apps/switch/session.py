@@ -8,10 +8,12 @@ from ryu_apps.effects import AddGroup, Change, DeleteGroup, DeleteRule, ModifyGr
 from ryu_apps.openflow import (
     EntryFilter,
     MultipartKind,
+    count_tables,
     decode_groups,
     decode_meters,
     decode_rules,
     has_failover,
+    max_entries,
     max_meters,
 )
 from ryu_apps.rules import (
@@ -27,8 +29,10 @@ from ryu_apps.rules import (
     ToGroup,
     kind_of,
 )
+from ryu_apps.switch.abilities import SMALL_TABLES, Abilities, FullTables, is_full
 from ryu_apps.switch.errors import SwitchError, unmatched
 from ryu_apps.switch.reconcile import Holding, RefusedChanges, about, difference, undo
+from ryu_apps.switch.window import ChangeWindow
 from ryu_apps.switch.wire import Wire
 
 Seconds = float
@@ -39,7 +43,13 @@ _OURS = EntryFilter(OWNER << OWNER_SHIFT, OWNER_MASK)
 _MULTIPART_HEADER_BYTES = 16
 _MORE = 1
 _DELETIONS = (DeleteRule, DeleteGroup)
-_QUESTIONS = (MultipartKind.METER_FEATURES, MultipartKind.METERS, MultipartKind.GROUP_FEATURES, MultipartKind.GROUPS)
+_QUESTIONS = (
+    MultipartKind.TABLES,
+    MultipartKind.METER_FEATURES,
+    MultipartKind.METERS,
+    MultipartKind.GROUP_FEATURES,
+    MultipartKind.GROUPS,
+)
 
 
 @dataclass(slots=True)
@@ -99,13 +109,13 @@ class Session:
     first_meter: int
     since: Seconds
     holding: Holding = field(default_factory=Holding)
-    max_meters: int = 0
-    # Whether the switch can go over to another port by itself
-    has_failover: bool = False
+    abilities: Abilities = field(default_factory=Abilities)
+    window: ChangeWindow = field(default_factory=ChangeWindow)
     adopted: bool = False
     refused: RefusedChanges = field(default_factory=RefusedChanges)
     _inventory: _Inventory = field(default_factory=_Inventory)
     _sent: _SentChanges = field(default_factory=_SentChanges)
+    _full: FullTables = field(default_factory=FullTables)
 
     @property
     def ready(self) -> bool:
@@ -120,7 +130,7 @@ class Session:
     @property
     def has_meters(self) -> bool:
         """Whether the switch has meters with our numbers."""
-        return self.max_meters >= self.first_meter
+        return self.abilities.max_meters >= self.first_meter and not self.abilities.one_table
 
     @property
     def settled(self) -> bool:
@@ -145,10 +155,10 @@ class Session:
                 inventory.meters += decode_meters(body)
             case MultipartKind.GROUPS:
                 inventory.groups += decode_groups(body)
-            case MultipartKind.GROUP_FEATURES:
-                self.has_failover = has_failover(body)
-            case MultipartKind.METER_FEATURES:
-                self.max_meters = max_meters(body)
+            case _:
+                self.abilities = _with_features(self.abilities, message.type, body, self.wire.places.first_table)
+        if message.type == MultipartKind.TABLES and self.abilities.tables <= SMALL_TABLES:
+            inventory.questions.add(self.wire.request(MultipartKind.TABLE_FEATURES))
         if not message.flags & _MORE and inventory.is_whole_without(message.xid):
             self.holding = inventory.holding(self.first_meter)
         return True
@@ -168,17 +178,30 @@ class Session:
             return request or unmatched(error)
         if isinstance(change, AddGroup | ModifyGroup) and "GROUP_EXISTS" not in error.reason:
             # Without groups everything still goes its first way.
-            self.has_failover = False
+            self.abilities = replace(self.abilities, has_failover=False)
+        self.abilities = self.abilities.learn(change, error.reason)
+        if isinstance(change, PutRule) and is_full(error.reason):
+            self._full.refused(change.rule.table)
         if undo(change, error.reason, self.holding):
             self.refused.add(change, error.reason, now)
         return about(change)
+
+    def settle_room(self, now: Seconds) -> None:
+        """How much fits into tables that refused something, once all that was sent is done or refused."""
+        if not self.settled:
+            return
+        room = self._full.settle(lambda: iter(self.holding.rules), self.abilities.room, now)
+        if room != self.abilities.room:
+            self.abilities = replace(self.abilities, room=room)
+            # What fits now need not wait.
+            self.refused.forget_where(is_full)
 
     def lost(self, key: RuleKey) -> bool:
         """The switch says that a rule is gone; True when that was not our doing, and it has to be sent again."""
         return self.settled and self.holding.rules.pop(key, None) is not None
 
     def reconcile(self, want: Desired, now: Seconds, may_delete: bool) -> bool:
-        """Sends what is missing; True when anything was sent."""
+        """Sends what is missing, as much of it as the switch is to have at once; True when anything was sent."""
         self.holding.expire(now)
         old = now - self.since > GRACE_S
         changes = [
@@ -189,6 +212,12 @@ class Session:
                 not isinstance(change, DeleteRule | DeleteGroup) or (may_delete and _may_go(change, self.holding, old))
             )
         ]
+        if self.abilities.room:
+            # In a full table there is no place for the new before the old has gone.
+            changes.sort(key=lambda change: not isinstance(change, DeleteRule))
+        room, waiting = self.window.room(len(self._sent.changes), now), len(changes)
+        changes = changes[:room]
+        self.window.sent(len(changes), waiting - len(changes), now)
         if changes:
             self._sent.add(self.wire.changes(changes, now), changes)
         self.holding.apply(_as_installed(change, now) for change in changes)
@@ -221,6 +250,20 @@ class Session:
     def why_not(self, keys: Iterable[RuleKey]) -> str | None:
         """The reason for which the switch refused one of these rules; None when it refused none."""
         return self.refused.reason(key for key in keys if key not in self.holding.rules)
+
+
+def _with_features(abilities: Abilities, kind: int, body: bytes, first_table: int) -> Abilities:
+    match kind:
+        case MultipartKind.GROUP_FEATURES:
+            return replace(abilities, has_failover=has_failover(body))
+        case MultipartKind.METER_FEATURES:
+            return replace(abilities, max_meters=max_meters(body))
+        case MultipartKind.TABLES:
+            return replace(abilities, tables=max(1, count_tables(body) - first_table))
+        case MultipartKind.TABLE_FEATURES:
+            room = {table - first_table: entries for table, entries in max_entries(body).items()}
+            return replace(abilities, room={**abilities.room, **room})
+    return abilities
 
 
 def _may_go(change: DeleteRule | DeleteGroup, holding: Holding, old: bool) -> bool:

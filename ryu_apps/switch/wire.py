@@ -32,6 +32,8 @@ _log = structlog.get_logger("ryu_apps.switch.wire")
 _REQUESTS = {
     MultipartKind.FLOWS: "flow statistics",
     MultipartKind.AGGREGATE: "aggregate statistics",
+    MultipartKind.TABLES: "tables",
+    MultipartKind.TABLE_FEATURES: "table features",
     MultipartKind.PORTS: "port statistics",
     MultipartKind.GROUPS: "groups",
     MultipartKind.GROUP_FEATURES: "group features",

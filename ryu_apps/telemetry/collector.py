@@ -16,6 +16,7 @@ from ryu_apps.openflow import FlowColumns, MultipartKind, PortColumns
 from ryu_apps.rules import PortId
 from ryu_apps.switch.wire import Wire
 from ryu_apps.telemetry.counters import CounterDelta, Entry, PollDelta, PortSample
+from ryu_apps.telemetry.doubts import CounterDoubts
 from ryu_apps.telemetry.rows import LinkEnds, SampleSource, SwitchCounters, loads, paced
 from ryu_apps.telemetry.writer import Writer
 
@@ -222,6 +223,7 @@ class Collector:
     ) -> None:
         self.accounts = SwitchCounters(pace)
         self.refresh = RefreshTimes()
+        self.doubts = CounterDoubts()
         self.attribution = attribution
         self._writer = writer
         self._poller = Poller(every_s, flows)
@@ -246,6 +248,7 @@ class Collector:
     def switch_down(self, dpid: int) -> None:
         """A switch is no longer asked."""
         self._poller.stop(dpid)
+        self.doubts.forget(dpid)
 
     def refused(self, dpid: int, xid: int) -> None:
         """A switch will not answer a question."""
@@ -260,7 +263,8 @@ class Collector:
         answer = self.attribution.read_entries(dpid, columns, now)
         look = self.accounts.look(dpid, answer.entries, now)
         self.refresh.add(dpid, look.gaps)
-        batches = self.accounts.make_batches(look, answer.source) if answer.source is not None else []
+        told = answer.source if self.doubts.look(dpid, columns, look.fallen, now) is None else None
+        batches = self.accounts.make_batches(look, told) if told is not None else []
         dumps, counts = {}, []
         if look.grown or look.late or now - self._dumped.get(dpid, 0.0) >= KEEP_EVERY_S:
             dumps[dpid] = self.accounts.dump(dpid)
@@ -278,6 +282,7 @@ class Collector:
         for sample, growth in self.accounts.ports(dpid, port_samples(dpid, columns, now), now):
             at = PortId(dpid, sample.port)
             self.attribution.port_grew(at, growth)
+            self.doubts.port_received(dpid, growth.values[4])
             ends = self.attribution.neighbour(at)
             if ends is not None:
                 self._writer.offer(loads(ends, growth), now)

@@ -49,6 +49,8 @@ class PollDelta:
     late: list[tuple[Seconds, int, int, int]] = field(default_factory=list)
     gaps: list[Seconds] = field(default_factory=list)
     whole: bool = True
+    # Entries with less than before that nobody can have cleared
+    fallen: int = 0
 
     @property
     def empty(self) -> bool:
@@ -95,6 +97,10 @@ class FlowCounters:
                 continue
             if size == known[_BYTES] and packets == known[_PACKETS] and now - age_s <= seen + BIRTH_SLACK_S:
                 known[_SEEN] = now
+                continue
+            if _trembles(known, (packets, size), now - age_s):
+                # Nothing is known to have happened until it is above what it was.
+                look.fallen, known[_SEEN] = look.fallen + 1, now
                 continue
             growth = self._changed(key, known, packets, size, now - age_s)
             known[_SEEN] = now
@@ -216,6 +222,13 @@ class FlowCounters:
         columns = (whole[count : 2 * count], whole[2 * count :], times[1 : count + 1], times[count + 1 :])
         self._last = {key: [*rest, 0.0] for key, *rest in zip(whole[:count], *columns, strict=True)}
         return self
+
+
+def _trembles(known: list[float], counts: tuple[int, int], born: Seconds) -> bool:
+    """Whether an entry shows a little less than before: cleared counters begin at 0, and new entries are young."""
+    if born > known[_SEEN] + BIRTH_SLACK_S:
+        return False
+    return any(old / 2 < new < old < _WRAPS_ABOVE for new, old in zip(counts, known, strict=False))
 
 
 def _earlier(known: list[float], final: EntryCounts, born: Seconds) -> bool:

@@ -11,6 +11,7 @@ from ryu_apps.framework import offline_datapath, ofproto
 from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, desired
 from ryu_apps.rules import Desired, Kind, Match, Meter, Output, Rule, RuleKey, SwitchGroup, Table, cookie, failover
+from ryu_apps.switch.abilities import Abilities
 from ryu_apps.switch.errors import SwitchError, SwitchErrors, unmatched
 from ryu_apps.switch.lazy_messages import message_of
 from ryu_apps.switch.reconcile import RETRY_S
@@ -78,7 +79,7 @@ class FlowKey:
 def talk() -> FlowKey:
     wire = Wire(FakeSwitch(1, frozenset({1, 2, 3})))
     session = Session(wire, FIRST, 1000.0 - GRACE_S - 1)  # type: ignore[arg-type]
-    session.max_meters, session.has_failover = 262_144, True
+    session.abilities = Abilities(max_meters=262_144, has_failover=True)
     return FlowKey(wire, session)
 
 
@@ -123,7 +124,7 @@ def test_a_rule_that_cannot_be_deleted_is_still_believed_to_be_there(talk: FlowK
 def test_a_switch_that_refuses_groups_gets_the_first_way_at_once(talk: FlowKey) -> None:
     talk.wire.refuse[AddGroup] = "OFPET_GROUP_MOD_FAILED/OFPGMFC_OUT_OF_GROUPS"
     assert talk.want(towards(1, 2)) == ["add group", "put rule (host)"]
-    assert not talk.session.has_failover
+    assert not talk.session.abilities.has_failover
     assert talk.want(towards(1)) == []
     assert [rule.actions for rule in talk.wire.switch.rules(talk.now) if rule.key == HOST] == [(Output(1),)]
 

@@ -197,6 +197,8 @@ def test_questions_are_those_of_the_framework(number: int, mask: int, table: int
     theirs = {
         MultipartKind.FLOWS: parser.OFPFlowStatsRequest(*flows),
         MultipartKind.AGGREGATE: parser.OFPAggregateStatsRequest(*flows),
+        MultipartKind.TABLES: parser.OFPTableStatsRequest(datapath, 0),
+        MultipartKind.TABLE_FEATURES: parser.OFPTableFeaturesStatsRequest(datapath, 0, []),
         MultipartKind.PORTS: parser.OFPPortStatsRequest(datapath, 0, ofproto.OFPP_ANY),
         MultipartKind.GROUPS: parser.OFPGroupDescStatsRequest(datapath, 0),
         MultipartKind.GROUP_FEATURES: parser.OFPGroupFeaturesStatsRequest(datapath, 0),

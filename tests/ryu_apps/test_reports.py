@@ -11,6 +11,7 @@ from ryu_apps.effects import AddMeter, Change
 from ryu_apps.pipeline import desired, limits, share
 from ryu_apps.policers import allot_meters
 from ryu_apps.status.answers import NOWHERE, ReservationPublisher
+from ryu_apps.switch.abilities import Abilities
 from ryu_apps.switch.reconcile import Holding
 from ryu_apps.switch.session import Session
 
@@ -48,7 +49,7 @@ def controlled() -> Controlled:
     world.start()
     wire = Wire(world.switches[0x11], 0x11)
     session = Session(wire, FIRST, world.now)
-    session.max_meters = 262_144
+    session.abilities = Abilities(max_meters=262_144)
     held = world.switches[0x11]
     session.holding = Holding.read(held.rules(world.now), held.meters(), FIRST, held.groups())
     return Controlled(world, wire, session)
@@ -77,7 +78,7 @@ def test_installed_is_said_only_after_the_switch_confirmed(controlled: Controlle
 
 
 def test_a_mark_alone_is_installed_even_on_a_switch_without_meters(controlled: Controlled) -> None:
-    controlled.session.max_meters = 0
+    controlled.session.abilities = Abilities()
     now = controlled.world.now
     item = Reservation("r", Pair("c1", VIP), 1e6, (), "o", "why", now, now + 8, dscp=46, generation=1)
     controlled.want(item)
@@ -106,7 +107,7 @@ def test_what_the_switch_refuses_is_said_and_not_tried_again_at_once(controlled:
 
 
 def test_a_switch_without_meters_and_a_source_nobody_saw_are_refused(controlled: Controlled) -> None:
-    controlled.session.max_meters = 0
+    controlled.session.abilities = Abilities()
     controlled.want(reservation())
     controlled.confirm()
     assert controlled.news() == [("leaf1", "refused", 1)]
