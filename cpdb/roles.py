@@ -34,11 +34,14 @@ _DECLARED = "nodes links virtual_ips destinations destination_changes"
 _WANTED = "reservations past_reservations wanted_weights wanted_splits bandwidth_requests"
 _FORECASTS = "rosters forecast_batches score_batches scores horizon_moves"
 _JOURNAL = "actions action_steps plans shortages"
-_EVERYTHING = " ".join(metadata.tables)
+# Which controller is master of which switch, and what it has counted
+_MASTERSHIP = "controllers switch_counters"
+_EVERYTHING = f"{' '.join(metadata.tables)} {_MASTERSHIP}"
 RIGHTS: Mapping[Room, Mapping[str, frozenset[str]]] = {
     Room.CONTROLLER: _tables("r", f"{_DECLARED} {_WANTED} generations progress pauses {VERSION}")
     | _tables("ra", "batches pending observations flow_keys virtual_ips link_loads")
     | _tables("rac", "nodes links")
+    | _tables("racd", _MASTERSHIP)
     | _MEETING,
     Room.PREDICTOR: _tables("r", f"{_DECLARED} {_MEASURED} host_loads vm_loads generations pauses {VERSION} {VIEW}")
     | _tables("ra", _FORECASTS)

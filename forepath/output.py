@@ -18,8 +18,26 @@ from cpdb import FILE_VARIABLE, ForepathError, show_rate
 
 # Where nobody's terminal sets the width (a file, a pipe), lines may be long enough for a whole table row.
 WIDTH_WITHOUT_TERMINAL = 150
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
-errors = Console(stderr=True)
+
+
+def printable(text: str) -> str:
+    """The text without characters that would move a terminal's cursor, or hide what else is said: told by number.
+
+    Names come from switches, guests, files and the network; who made them up may not be a friend.
+    """
+    return "".join(one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text)
+
+
+class PlainConsole(Console):
+    """A console on which no text of others is more than text."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As rich does it, texts made printable."""
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **how)
+
+
+console = PlainConsole(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
+errors = PlainConsole(stderr=True)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -104,7 +122,7 @@ def table(
         result.add_column(name, justify="left" if number in texts else "right", overflow="fold")
     for row in rows:
         # Names may hold brackets, which are no markup there.
-        result.add_row(*map(Text, row))
+        result.add_row(*(Text(printable(cell)) for cell in row))
     return result
 
 
@@ -140,7 +158,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     texts = [at for at, name in enumerate(columns) if name in layout.texts]
     if layout.wide:
         # As long as need be: a terminal folds lines, a table would fold cells.
-        long = Console(width=max(console.width, _needed(columns, cells)))
+        long = PlainConsole(width=max(console.width, _needed(columns, cells)))
         long.print(table(title, columns, cells, texts=texts))
         return
     for at in sorted(texts, key=lambda at: -max((len(row[at]) for row in cells), default=0)):

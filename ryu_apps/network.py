@@ -5,7 +5,7 @@ Events come in as plain data, effects go out as plain data; there is no framewor
 
 from dataclasses import replace
 
-from cpdb import HealthStatus
+from cpdb import HealthStatus, Node
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.guest import Guest
@@ -40,6 +40,15 @@ OVERFULL = Alert(
     "there are as many pairs as controller.pairs.max_pairs allows: whoever comes now is served connection by "
     "connection, and counted in a sum of its switch and virtual IP; allow more",
 )
+CROWDED = Alert(
+    "port_crowded",
+    "",
+    "",
+    "as many sources speak there as controller.pairs.port_share allows one port: more of them are served connection by "
+    "connection, and counted in a sum; does somebody invent addresses there?",
+)
+# Alarms about addresses that are somebody else's, and about a port with too many machines
+SPOOFED, TAKEN = "spoofed_source", "address_taken"
 
 
 class Network:
@@ -58,6 +67,9 @@ class Network:
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
         self._reservations = 0
+        # MACs that are declared, by address, as of these nodes
+        self._named: tuple[Node, ...] = ()
+        self._macs: dict[str, str] = {}
         self._limiter = RateLimiter()
         # As of a revision: virtual IPs of which nobody answers, and since when
         self._judged, self._silent = -1, dict[str, Seconds]()
@@ -75,6 +87,9 @@ class Network:
         self._reservations += declared.reservations != self.declared.reservations
         self.declared_revision += declared != self.declared
         self.declared = declared
+        if declared.nodes is not self._named:
+            self._named = declared.nodes
+            self._macs = {one.address: one.mac for one in declared.nodes if one.address and one.mac}
         self.topology.declare(declared.nodes, declared.links, now)
         self.routes.declare(declared.splits if self.guest is None else ())
         self.services.declare(declared.virtual_ips, now)
@@ -85,6 +100,7 @@ class Network:
         self.topology.grow_older(now)
         self.held.expire(now)
         overfull = [OVERFULL] if self.services.pairs.overfull else []
+        overfull += [replace(CROWDED, key=self._port_name(at)) for at in sorted(self.services.pairs.crowded_ports)]
         effects = overfull + self._nobody_answers(now) + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
@@ -176,12 +192,30 @@ class Network:
         if frame.arp is None and address and hosts.of_address(address) is not None:
             # A router forwards others' addresses; only ARP may take an address from its holder.
             address = None
+        taken = self._taken(at, frame, address)
+        if taken and self._owner(address) not in (None, frame.eth_src):
+            # Declared to be another's: it stays there.
+            address = None
         result = hosts.learn(frame.eth_src, address, at, now)
         self.topology.unverified.pop(address or "", None)
         if result in (LearnResult.NEW, LearnResult.MOVED, LearnResult.ADDRESS):
             ready = self.held.release(lambda address: hosts.of_address(address) is not None)
-            return [effect for held in ready for effect in self.packet_in(held.at, held.data, now)]
-        return []
+            return taken + [effect for held in ready for effect in self.packet_in(held.at, held.data, now)]
+        return taken
+
+    def _taken(self, at: PortId, frame: Frame, address: str | None) -> list[Effect]:
+        """An alarm when an address is claimed that has been another MAC's, at another port, or is declared to be."""
+        holder = self.topology.hosts.of_address(address) if address else None
+        owner = self._owner(address)
+        if (holder is None or holder.mac == frame.eth_src or holder.at == at) and owner in (None, frame.eth_src):
+            return []
+        before = owner or (holder.mac if holder else "")
+        detail = f"{frame.eth_src} at {self._port_name(at)} claims {address}, which is {before}'s"
+        return [Alert(TAKEN, self._port_name(at), address or "", detail)]
+
+    def _owner(self, address: str | None) -> str | None:
+        """The MAC that a [[node]] declares for an address."""
+        return self._macs.get(address or "")
 
     def _packet(self, arrival: Arrival, now: Seconds, met: bool) -> list[Effect]:
         at, frame, hosts = arrival.at, arrival.frame, self.topology.hosts
@@ -194,6 +228,8 @@ class Network:
                 place = DropPlace(at.dpid, Table.FORWARD, Match(eth_dst=frame.eth_dst))
                 return self._hold(HeldFrame(at, arrival.data, to, now + HOLD_S), place, now)
             return self.arp.forward(arrival)
+        if (why := self._spoofed(at, frame, source)) is not None:
+            return [why]
         pair, places = self.services.meet(at, source, vip, now), at.dpid not in self.services.unplacing
         if places and (vip.by_connection or pair is None):
             # A copy, when the switch knows what to do; else it learns it now.
@@ -205,6 +241,17 @@ class Network:
             place = DropPlace(at.dpid, Table.REWRITE, Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=to))
             return self._hold(HeldFrame(at, arrival.data, pair.destination.address, now + HOLD_S), place, now)
         return self._again(at, arrival.data, frozenset((at.dpid, host.at.dpid)), now)
+
+    def _spoofed(self, at: PortId, frame: Frame, source: str) -> Alert | None:
+        """What speaks for another's address: by another MAC, at another port than who claimed it by ARP."""
+        holder = self.topology.hosts.of_address(source)
+        if holder is None or holder.mac == frame.eth_src or holder.at == at:
+            return None
+        detail = f"{source} is {holder.mac} at {self._port_name(holder.at)}, and {frame.eth_src} sends as {source}"
+        return Alert(SPOOFED, self._port_name(at), source, detail)
+
+    def _port_name(self, at: PortId) -> str:
+        return f"{self.topology.snapshot.directory.switch(at.dpid)}:{at.port}"
 
     def _again(self, at: PortId, data: bytes, after: frozenset[int], now: Seconds) -> list[Effect]:
         # Packets of one pair that come faster than its rules take effect would circle between here and the switch.

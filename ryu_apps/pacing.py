@@ -62,3 +62,20 @@ class RateLimiter:
             self._last = {one: t for one, t in self._last.items() if now - t < _KEYS_S}
         self._last[key] = now
         return True
+
+
+class TokenBuckets:
+    """A token bucket for each key: so many a second, and once a second's worth at once."""
+
+    def __init__(self) -> None:
+        self._left: dict[object, tuple[float, Seconds]] = {}
+
+    def take(self, key: object, per_s: float, now: Seconds) -> bool:
+        """True when `key` may do one thing more."""
+        if len(self._left) > _MAX_KEYS:
+            # Whoever invents keys gets no more by it than all that were forgotten begin anew.
+            self._left.clear()
+        left, since = self._left.get(key, (per_s, now))
+        left = min(per_s, left + (now - since) * per_s)
+        self._left[key] = (left - 1.0 if left >= 1.0 else left), now
+        return left >= 1.0

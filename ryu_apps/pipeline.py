@@ -369,7 +369,7 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
             # Only where somebody may open a connection
             spreads=tuple(services.destinations.spreads) if here else (),
             curious=not services.pairs.overfull,
-            sums_at=dpid if here and services.pairs.overfull else None,
+            sums_at=dpid if here and services.pairs.summing else None,
             asked=services.destinations.probed_by_tcp(),
         ),
         flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),

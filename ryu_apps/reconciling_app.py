@@ -65,7 +65,8 @@ class ReconcilingApp(SharedApp):
     def _build(self) -> None:
         settings, sflow = self.settings, self.settings.sflow
         timing = RouteTiming(1.5 * settings.poll_s + 0.5, settings.pairs.path_timeout_s)
-        pairs = Pairs(settings.pairs.max_pairs, settings.pairs.idle_s, settings.pairs.forget_s)
+        of = settings.pairs
+        pairs = Pairs(of.max_pairs, of.idle_s, of.forget_s, of.port_share)
         self.network = Network(pairs, settings.probes, timing)
         if settings.group_mbit_per_s:
             self.network.flooding.limit_kbit_s = max(1, int(settings.group_mbit_per_s * 1000))

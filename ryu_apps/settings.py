@@ -22,6 +22,7 @@ from cpdb import (
     MetricsSection,
     Section,
     SettingsError,
+    ShareOf1,
     is_loopback,
     read_settings,
 )
@@ -65,23 +66,27 @@ MOVED = {
 class ConnectionsSection(Section):
     """What one peer may cost: seconds for hello and features, seconds of silence, connections of one address.
 
-    `max_reply_bytes` bounds one reply, all its parts together; 64 MiB are half a million flow entries.
+    `max_reply_bytes` bounds one reply, all its parts together; 64 MiB are half a million flow entries. Of the frames
+    that come in at one port so many a second are looked at, what is more is left out before anybody decodes it.
     """
 
     handshake_s: Annotated[float, Field(ge=1)] = 10.0
     silent_s: Annotated[float, Field(ge=3)] = 15.0
     max_connections: Annotated[int, Field(ge=1)] = 256
     max_reply_bytes: Annotated[int, Field(ge=65536)] = 64 << 20
+    port_packets_per_s: Annotated[float, Field(ge=10)] = 2000.0
 
 
 class PairsSection(Section):
     """The rule budget: sources beyond `max_pairs` pairs are counted in sums, and placed connection by connection.
 
+    One port may have `port_share` of them: who invents sources there takes the room of no other port.
     After `idle_s` of silence changed weights may move a pair, after `forget_s` it is forgotten. A pair that never falls
     silent is moved to its new path after `path_timeout_s`; its packets may overtake each other then.
     """
 
     max_pairs: Annotated[int, Field(ge=1)] = 4096
+    port_share: ShareOf1 = 0.75
     idle_s: Annotated[float, Field(ge=1)] = 60.0
     forget_s: Annotated[float, Field(ge=10)] = 900.0
     path_timeout_s: Annotated[float, Field(ge=0)] = 10.0

@@ -6,7 +6,17 @@ The door. Nothing in here knows the controller framework, waits, or reads a cloc
 
 from ryu_apps.openflow.actions import decode_actions, encode_actions
 from ryu_apps.openflow.fields import decode_match, describe_match, encode_match, mac_bytes, read_match
-from ryu_apps.openflow.guard import Head, Inbox, OpenReplies, Phase, check, offered_versions, plain_hello, read_head
+from ryu_apps.openflow.guard import (
+    Head,
+    Inbox,
+    OpenReplies,
+    Phase,
+    check,
+    frame_origin,
+    offered_versions,
+    plain_hello,
+    read_head,
+)
 from ryu_apps.openflow.messages import (
     ALL_TABLES,
     ControllerRole,
@@ -85,6 +95,7 @@ __all__ = [
     "encode_request",
     "encode_resubmit",
     "encode_role",
+    "frame_origin",
     "has_failover",
     "mac_bytes",
     "match_fields",

@@ -32,6 +32,8 @@ _FLOWS, _PORT_DESCRIPTIONS = 1, 13
 _MAX_BYTES = {_PORT_DESCRIPTIONS: 4 << 20}
 _MAX_BYTES_OF_OTHERS = 8 << 20
 _MAX_OPEN = 64
+# The head of a match field with the port that a frame came in at (7.2.3.7), and the type of LLDP frames
+_IN_PORT, _LLDP = b"\x80\x00\x00\x04", b"\x88\xcc"
 
 
 class Phase(IntEnum):
@@ -263,3 +265,13 @@ class OpenReplies:
             self._open[int.from_bytes(xid)] = (kind, size)
             if len(self._open) > _MAX_OPEN:
                 raise MalformedMessage(MalformedReason.SIZE, f"{len(self._open)} replies have begun and not ended")
+
+
+def frame_origin(data: bytes) -> tuple[int | None, bool]:
+    """Of a packet-in: the port in its match, where that stands first, and whether its frame is LLDP. 7.4.1.
+
+    It believes nothing: what is too short or otherwise made gives (None, False).
+    """
+    port = int.from_bytes(data[32:36]) if data[28:32] == _IN_PORT and len(data) >= 36 else None
+    frame = 24 + (int.from_bytes(data[26:28]) + 7) // 8 * 8 + 2
+    return port, data[frame + 12 : frame + 14] == _LLDP

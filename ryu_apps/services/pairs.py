@@ -1,12 +1,13 @@
 """The pairs that have spoken and the destination each one keeps while it is alive."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import log
 
 from cpdb import Destination, VirtualIp
-from ryu_apps.rules import Kind, Rule, SetField, kind_of, pair_number
+from ryu_apps.rules import Kind, PortId, Rule, SetField, kind_of, pair_number
 
 
 def choose(source: str, virtual_ip: str, destinations: Iterable[Destination]) -> Destination | None:
@@ -47,6 +48,8 @@ class TrackedPair:
     since: Seconds
     # Whether it keeps to one destination whatever the affinity: where it enters, no switch places connections
     plain: bool = False
+    # Where it spoke first; not known of what an earlier controller met
+    at: PortId | None = None
 
     @property
     def number(self) -> int:
@@ -57,9 +60,13 @@ class TrackedPair:
 class Pairs:
     """All pairs by (source address, virtual IP) and by number."""
 
-    def __init__(self, max_pairs: int, idle_s: Seconds, forget_s: Seconds) -> None:
-        """At most `max_pairs`; new weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
+    def __init__(self, max_pairs: int, idle_s: Seconds, forget_s: Seconds, port_share: float = 1.0) -> None:
+        """At most `max_pairs`, and `port_share` of them behind one port, however many sources somebody invents there.
+
+        New weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`.
+        """
         self._max_pairs, self.idle_s, self._forget_s = max_pairs, idle_s, forget_s
+        self._port_pairs, self._at = max(1.0, max_pairs * port_share), Counter[PortId]()
         self._pairs: dict[tuple[str, str], TrackedPair] = {}
         self._by_number: dict[int, TrackedPair] = {}
         # Another number whenever a pair came, went, or was given another destination
@@ -69,6 +76,8 @@ class Pairs:
         self._due = float("inf")
         # Whether there was no room for another pair, and hardly any has come since
         self.overfull = False
+        # Ports that have as many pairs as one may have: more of theirs are served, and counted in sums
+        self.crowded_ports: frozenset[PortId] = frozenset()
 
     def __iter__(self) -> Iterator[TrackedPair]:
         return iter(list(self._pairs.values()))
@@ -81,6 +90,11 @@ class Pairs:
         """Whether there is no room for another."""
         return len(self._pairs) >= self._max_pairs
 
+    @property
+    def summing(self) -> bool:
+        """Whether there are sources that are no pairs for want of room."""
+        return self.overfull or bool(self.crowded_ports)
+
     def of_number(self, number: int) -> TrackedPair | None:
         """The pair that a cookie names."""
         return self._by_number.get(number)
@@ -89,17 +103,19 @@ class Pairs:
         """The pair of these addresses."""
         return self._pairs.get((source, virtual_ip))
 
-    def meet(self, source: str, vip: VirtualIp, now: Seconds, plain: bool = False) -> TrackedPair | None:
+    def meet(
+        self, source: str, vip: VirtualIp, now: Seconds, plain: bool = False, at: PortId | None = None
+    ) -> TrackedPair | None:
         """The pair, made and given a destination when it is new; None when there is no room for another.
 
         A `plain` one has a destination also where connections are placed one by one.
         """
         known = self._pairs.get((source, vip.address))
         if known is None:
-            if self.full:
+            if self.full or (at is not None and self._at[at] >= self._port_pairs):
                 self._weigh()
                 return None
-            known = TrackedPair(source, vip.address, None, (), now, now)
+            known = TrackedPair(source, vip.address, None, (), now, now, at=at)
             self._add(known)
         known.plain = plain
         if known.destination is None and not _by_connection(known, vip):
@@ -109,14 +125,20 @@ class Pairs:
     def _add(self, pair: TrackedPair) -> None:
         self._pairs[pair.source_address, pair.virtual_ip] = pair
         self._by_number[pair.number] = pair
+        if pair.at is not None:
+            self._at[pair.at] += 1
         self._weigh()
         self._due = min(self._due, pair.active + min(self.idle_s, self._forget_s))
         self.revision += 1
 
     def _weigh(self) -> None:
-        before, share = self.overfull, len(self) / self._max_pairs
-        self.overfull = share >= 1.0 or (before and share > ROOM_AGAIN_SHARE)
-        self.revision += self.overfull != before
+        before, share = (self.overfull, self.crowded_ports), len(self) / self._max_pairs
+        self.overfull = share >= 1.0 or (self.overfull and share > ROOM_AGAIN_SHARE)
+        filled = ((at, count / self._port_pairs) for at, count in self._at.items())
+        self.crowded_ports = frozenset(
+            at for at, share in filled if share >= 1.0 or (at in self.crowded_ports and share > ROOM_AGAIN_SHARE)
+        )
+        self.revision += (self.overfull, self.crowded_ports) != before
 
     def _choose(self, pair: TrackedPair, vip: VirtualIp) -> None:
         before = pair.destination
@@ -148,6 +170,8 @@ class Pairs:
             if vip is None or now - pair.active > self._forget_s:
                 del self._pairs[key]
                 del self._by_number[pair.number]
+                if pair.at is not None:
+                    self._at[pair.at] -= 1
                 self.revision += 1
             elif _by_connection(pair, vip):
                 self._let_go(pair, vip, now)

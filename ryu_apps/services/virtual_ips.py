@@ -216,18 +216,18 @@ class Services:
         self._serve(now)
 
     def _serve(self, now: Seconds) -> None:
-        wanted = self.destinations.revision, self.pairs.overfull
+        wanted = self.destinations.revision, self.pairs.summing
         if wanted != self._served or now > self.destinations.due:
-            serving = self.destinations.serving(now, self.pairs.overfull)
+            serving = self.destinations.serving(now, self.pairs.summing)
             if serving != self.virtual_ips:
                 self.virtual_ips = serving
                 self._changes += 1
-            self._served = self.destinations.revision, self.pairs.overfull
+            self._served = self.destinations.revision, self.pairs.summing
         self.pairs.refresh(self.virtual_ips, now)
 
     def meet(self, at: PortId, source: str, vip: VirtualIp, now: Seconds) -> TrackedPair | None:
         """The pair of a source that speaks; None when it has none: then switches place its connections."""
-        pair = self.pairs.meet(source, vip, now, plain=at.dpid in self.unplacing)
+        pair = self.pairs.meet(source, vip, now, at.dpid in self.unplacing, at)
         self._serve(now)
         return pair
 
@@ -240,7 +240,7 @@ class Services:
     def is_due(self, now: Seconds) -> bool:
         """Whether `tick` has anything to do."""
         destinations = self.destinations
-        waiting = (destinations.revision, self.pairs.overfull) != self._served or now > destinations.due
+        waiting = (destinations.revision, self.pairs.summing) != self._served or now > destinations.due
         return waiting or destinations.health.anybody_due(destinations.targets, now)
 
     def adopt(self, rules: Iterable[Rule], now: Seconds) -> None:

@@ -31,8 +31,10 @@ from ryu_apps.openflow import (
     OpenReplies,
     Phase,
     check,
+    frame_origin,
     offered_versions,
 )
+from ryu_apps.pacing import RateLimiter, TokenBuckets
 from ryu_apps.settings import ConnectionsSection, cannot_listen
 from ryu_apps.switch.errors import other_version, refusals
 from ryu_apps.switch.lazy_messages import message_of
@@ -56,7 +58,8 @@ _ACCEPT_AGAIN_S = 0.2
 ECHO_AFTER_S, LIVES_S = 1.0, 3.5
 # As for a wrong setting
 EXIT_UNHEARD = 2
-STRANGER = "stranger"
+STRANGER, FLOOD = "stranger", "flood"
+_FLOOD_TOLD_S = 5.0
 
 
 def overdue(phase: Phase, bounds: ConnectionsSection, connected_s: Seconds, silent_s: Seconds) -> str | None:
@@ -98,6 +101,7 @@ class GuardedDatapath(stock.Datapath):
         super().__init__(socket, address)
         self._since = self._heard = self._turn = time.monotonic()
         self._replies = OpenReplies(self.bounds.max_reply_bytes)
+        self._frames, self._floods = TokenBuckets(), RateLimiter()
 
     def _recv_loop(self) -> None:
         inbox = Inbox()
@@ -133,6 +137,8 @@ class GuardedDatapath(stock.Datapath):
     def _take(self, data: bytes) -> None:
         if self.state == DEAD_DISPATCHER:
             return
+        if data[1] == ofproto.OFPT_PACKET_IN and not self._may_tell(data):
+            return
         columns = check(data, _PHASES[self.state])
         if data[1] == ofproto.OFPT_HELLO and ofproto.OFP_VERSION not in offered_versions(data):
             # The framework says no by itself, and hangs up.
@@ -149,6 +155,20 @@ class GuardedDatapath(stock.Datapath):
         if time.monotonic() - self._turn > _TURN_S:
             hub.sleep(0)
             self._turn = time.monotonic()
+
+    def _may_tell(self, data: bytes) -> bool:
+        # Before anything is decoded: the flood of one port must cost no more than this, and no other port its turn.
+        port, is_lldp = frame_origin(data)
+        now = time.monotonic()
+        self._heard = now
+        if self._frames.take((port, is_lldp), self.bounds.port_packets_per_s, now):
+            return True
+        refusals.counts[FLOOD] += 1
+        if self._floods.due(port, _FLOOD_TOLD_S, now) and self.id is not None:
+            where = f"dpid:{self.id:016x}:{port}"
+            detail = f"port {port} sends more than {self.bounds.port_packets_per_s:g} frames a second to the controller"
+            refusals.strangers.append(Alert("packet_flood", where, f"dpid:{self.id:016x}", detail))
+        return False
 
     def _admit(self, dpid: int) -> None:
         shown = getattr(self.socket, "getpeercert", None)

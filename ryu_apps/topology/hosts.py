@@ -1,5 +1,6 @@
 """Where hosts are: learnt from their own frames on edge ports, moved as soon as they speak elsewhere."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -10,6 +11,8 @@ Seconds = float
 
 # How often a host that keeps speaking is marked as seen again.
 REFRESH_S = 10.0
+# MACs behind one port; whoever invents more there is not learnt, and everybody else stays.
+MAX_AT_PORT = 4096
 
 
 class LearnResult(Enum):
@@ -42,6 +45,7 @@ class HostTable:
         self.seen_revision = 0
         self._by_mac: dict[str, Host] = {}
         self._by_address: dict[str, str] = {}
+        self._count: Counter[PortId] = Counter()
         # As of a revision: the only host at each port
         self._alone: tuple[int, dict[PortId, str | None]] = -1, {}
         for host in hosts:
@@ -75,6 +79,9 @@ class HostTable:
         """A frame of `mac` came in at an edge port. An address belongs to the MAC that claimed it last."""
         known = self._by_mac.get(mac)
         if known is None:
+            if self._count[at] >= MAX_AT_PORT:
+                return LearnResult.NOTHING
+            self._count[at] += 1
             self.revision += 1
             self.seen_revision += 1
             self._by_mac[mac] = Host(mac, None, at, now)
@@ -83,6 +90,9 @@ class HostTable:
         moved = known.at != at
         fresh = address is not None and known.address != address
         self.revision += moved or fresh
+        if moved:
+            self._count.subtract([known.at])
+            self._count[at] += 1
         if moved or fresh or now - known.seen > REFRESH_S:
             self._by_mac[mac] = replace(known, at=at, seen=now)
             self.seen_revision += 1
@@ -110,6 +120,7 @@ class HostTable:
         """The port turned out to lead to a switch or went away: whoever was there has to be found anew."""
         gone = [host for host in self._by_mac.values() if host.at == at]
         self.revision += bool(gone)
+        self._count.pop(at, None)
         for host in gone:
             del self._by_mac[host.mac]
             if host.address is not None:

@@ -19,7 +19,7 @@ from ryu_apps.switch.wire import Wire
 
 
 class Watched(RyuApp):
-    """Prints `up DPID`, `down DPID`, `read DPID ENTRIES` and `stranger REASON`."""
+    """Prints `up DPID`, `down DPID`, `read DPID ENTRIES`, `packet DPID PORT` and `stranger KEY`."""
 
     OFP_VERSIONS = (OPENFLOW_13,)
 
@@ -46,6 +46,11 @@ class Watched(RyuApp):
         columns, body = event.msg.columns, event.msg.body
         assert [one.cookie for one in body] == list(columns.cookie)
         print(f"read {event.msg.datapath.id} {len(columns)}", flush=True)
+
+    @handles(ofp_event.EventOFPPacketIn, MAIN_DISPATCHER)
+    def on_packet(self, event: Any) -> None:
+        """A frame from a port."""
+        print(f"packet {event.msg.datapath.id} {event.msg.match['in_port']}", flush=True)
 
     def _poll(self) -> None:
         while True:
