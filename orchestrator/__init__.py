@@ -60,7 +60,7 @@ from orchestrator.judge.explain import described, explain, explained, kept, prom
 from orchestrator.judge.report import JudgementReport, KindReport, MissedNeeds, sum_up
 from orchestrator.judge.standing import KindStanding, read_standings, told_standing
 from orchestrator.lead_times import LeadRow, LeadTimes, lead_rows
-from orchestrator.loop import run
+from orchestrator.loop import collect_seldom, run
 from orchestrator.machine_alarms import MachineNews
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.plan import Plan, plan
@@ -147,6 +147,7 @@ __all__ = [
     "World",
     "apply",
     "candidates",
+    "collect_seldom",
     "critical_level",
     "demands",
     "described",

@@ -49,7 +49,9 @@ class PlanningContext:
     planned: tuple[Action, ...] = ()
     granted: Mapping[Pair, Grant] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
+    _leads_s: dict[tuple[str, Circumstances], Seconds] = field(default_factory=dict, repr=False, compare=False)
     # Made anew for each snapshot of the world: who is where changes with it.
+    _cores: dict[int, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _needed: dict[tuple[LinkKey, int], BytesPerS] = field(default_factory=dict, init=False, repr=False, compare=False)
     _tight: dict[int, frozenset[LinkKey]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -98,7 +100,11 @@ class PlanningContext:
 
     def cores(self, vm: VmState, horizon_s: int) -> float:
         """What the machine would take if it got what it needs."""
-        return min(ceiling(vm), self.needs(horizon_s).cores[self.place_of(vm.name)])
+        needed = self._cores.get(horizon_s)
+        if needed is None:
+            cores = zip(machine_table(self.world).places, self.needs(horizon_s).cores, strict=True)
+            needed = self._cores[horizon_s] = dict(cores)
+        return min(ceiling(vm), needed[vm.name])
 
     def served(self, host: str, horizon_s: int) -> float:
         """The same for all machines on a host."""
@@ -151,7 +157,10 @@ class PlanningContext:
 
     def lead_s(self, kind: str, about: Circumstances = NOWHERE) -> Seconds:
         """How long that kind of action takes from decision to effect, half a poll and the decision included."""
-        return self.world.leads.needed(kind, self.config, about)
+        found = self._leads_s.get((kind, about))
+        if found is None:
+            found = self._leads_s[kind, about] = self.world.leads.needed(kind, self.config, about)
+        return found
 
     def acting_horizons(self, kind: str, about: Circumstances = NOWHERE) -> tuple[int, ...]:
         """The horizons that this kind of action looks at: now, and the shortest that its lead time fits into.
@@ -160,7 +169,7 @@ class PlanningContext:
         """
         if self.config.policy == "reactive":
             return (NOW,)
-        horizon_s = self.world.leads.horizon_s(kind, self.config, about)
+        horizon_s = self.config.demand.horizon_for(self.lead_s(kind, about))
         return (NOW,) if horizon_s is None else (NOW, horizon_s)
 
     def evidence(self, rate: Rate, horizon_s: int) -> Evidence | None:
@@ -322,11 +331,6 @@ def needed_on(context: PlanningContext, link: LinkState, horizon_s: int) -> Byte
 def load_now(vm: VmState, need: VmNeed) -> float:
     """What the machine will take from its host under its present limit, in cores."""
     return min(vm.cores_limit, need.cores)
-
-
-def load_served(vm: VmState, need: VmNeed) -> float:
-    """What the machine would take from its host if it got what it needs, in cores."""
-    return min(ceiling(vm), need.cores)
 
 
 def residents(world: World, host: str) -> list[VmState]:

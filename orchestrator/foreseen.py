@@ -71,7 +71,7 @@ class IssuedForecasts:
 
 def forecasts_of(pair: Pair, issues: Sequence[IssuedForecasts]) -> Mapping[Cell, Forecast]:
     """What the issues of all tiers say of a pair; empty where that is nothing."""
-    known = tuple((one, place) for one in issues if (place := one.places.get(pair)) is not None)
+    known = tuple((one, place) for one in issues if (place := one.places.get(pair)) is not None) if issues else ()
     return PairForecasts(pair, known) if known else {}
 
 

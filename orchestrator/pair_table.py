@@ -57,14 +57,20 @@ class PairGroups(Generic[Key]):
         return found
 
 
+KEPT = frozenset({"pairs", "numbers", "by_name", "of_service", "on_link", "of_service_on_link", "_to_machine"})
+
+
 class PairTable:
     """What is the same for all who look at the pairs of one world; everything is made when it is first asked for."""
 
-    def __init__(self, pairs: "Mapping[Pair, PairState]") -> None:
+    def __init__(self, pairs: "Mapping[Pair, PairState]", before: "PairTable | None" = None) -> None:
+        """`before`: the table of an earlier world, of which stays what follows from who is there and goes where."""
         self.states = list(pairs.values())
         self._pairs = pairs
         self._columns: dict[str, Floats] = {}
         self._to_machine: dict[frozenset[str], PairGroups[str]] = {}
+        if before is not None and self.pairs == before.pairs and all(map(_goes_alike, self.states, before.states)):
+            self.__dict__.update({name: known for name, known in before.__dict__.items() if name in KEPT})
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -124,3 +130,7 @@ class PairTable:
                 [missing if one is None else one for one in values], dtype=np.float64
             )
         return found
+
+
+def _goes_alike(one: "PairState", other: "PairState") -> bool:
+    return one.destination == other.destination and one.links == other.links

@@ -240,8 +240,7 @@ def record(step: Step, policy: str, now: Seconds) -> ActionRecord:
 def on_host(world: World, host: str, size_bytes: int = 0) -> Circumstances:
     """Under what an action on a host is carried out: its load is the share of its cores in use."""
     spec = world.hosts.get(host)
-    used = sum(vm.cores_used for vm in world.on_host(host))
-    return Circumstances(host, size_bytes, used / spec.cpu_cores_capacity if spec else None)
+    return Circumstances(host, size_bytes, world.used_on(host) / spec.cpu_cores_capacity if spec else None)
 
 
 def on_link(link: LinkState) -> Circumstances:

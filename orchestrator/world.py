@@ -259,6 +259,7 @@ class WorldIndex:
 
     health: dict[str, Mapping[str, DestinationHealth]] = field(default_factory=dict)
     on_host: dict[str, list[VmState]] = field(default_factory=dict)
+    used_on: dict[str, float] = field(default_factory=dict)
     table: PairTable | None = None
     machines: "MachineTable | None" = None
 
@@ -296,6 +297,12 @@ class World:
             for _, vm in sorted(self.vms.items()):
                 self.index.on_host.setdefault(vm.host, []).append(vm)
         return self.index.on_host.get(host, [])
+
+    def used_on(self, host: str) -> float:
+        """Cores that the machines on a host use."""
+        if host not in self.index.used_on:
+            self.index.used_on[host] = sum(vm.cores_used for vm in self.on_host(host))
+        return self.index.used_on[host]
 
     @property
     def table(self) -> PairTable:

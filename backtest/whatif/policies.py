@@ -10,7 +10,7 @@ from backtest.whatif.journal import done_actions
 from backtest.whatif.records import EventKind, OfferedLoad, PolicyRun, ReplayPolicy, ReplayScene
 from backtest.whatif.truth import TrueFuture
 from cpdb import Seconds, Store, open_store
-from orchestrator import Orchestrator, OrchestratorConfig, Timing
+from orchestrator import Orchestrator, OrchestratorConfig, Timing, collect_seldom
 from predictor import Tiers, use_one_thread
 
 Progress = Callable[[float], None]
@@ -42,6 +42,7 @@ def play_policy(engine: ReplayEngine, policy: ReplayPolicy, progress: Progress =
     """The same on an engine that nothing has been played on yet, and in its store."""
     # As in the live predictor's process: threads for small arrays only wait for one another.
     use_one_thread()
+    collect_seldom()
     seconds = engine.load.seconds
     with ExitStack() as stack:
         turns = _turns(stack, engine, engine.store, policy)

@@ -36,6 +36,7 @@ from orchestrator.observe.offered import OfferedBefore
 from orchestrator.observe.pairs import TierIssue, destinations_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
 from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
+from orchestrator.pair_table import PairTable
 from orchestrator.world import (
     NO_FACTS_AGE_S,
     LinkKey,
@@ -105,6 +106,8 @@ class Gatherer:
     _links: LinkWindow = field(init=False)
     _issues: dict[str, TierIssue] = field(default_factory=dict)
     _ways: dict[tuple[str, ...], tuple[LinkKey, ...]] = field(default_factory=dict)
+    _ways_to: dict[tuple[tuple[LinkKey, ...], str], tuple[LinkKey, ...]] = field(default_factory=dict)
+    _table: PairTable | None = None
 
     def __post_init__(self) -> None:
         self._offered = OfferedBefore(self.store)
@@ -152,6 +155,7 @@ class Gatherer:
             ),
             network=NetworkState(ways=self._way, outlook=self._outlook(now, ways) if requests else Outlook()),
         )
+        self._table = world.index.table = PairTable(world.pairs, self._table)
         return world.changed(network=replace(world.network, fabric=self._fabric.read_fabric(world)))
 
     def _reported(self, traffic: Traffic) -> Seconds | None:
@@ -184,8 +188,11 @@ class Gatherer:
         way = self._way(source, destination)
         if host is None or not destination:
             return way
-        known = next((number for number, (_, to) in enumerate(way, 1) if to == host), None)
-        return way[:known] if known else self._way(source, host)
+        found = self._ways_to.get((way, host))
+        if found is None:
+            known = next((number for number, (_, to) in enumerate(way, 1) if to == host), 0)
+            found = self._ways_to[way, host] = way[:known]
+        return found or self._way(source, host)
 
     def _way(self, source: str, end: str | None) -> tuple[LinkKey, ...]:
         nodes = tuple(self.paths(source, end)) if end else ()
@@ -206,6 +213,7 @@ class Gatherer:
         self._learnt = learn(replace(past, ways=ways, capacities=capacities, shares=spread))
         self._learnt_at = now
         self._ways.clear()  # those that are not taken any more
+        self._ways_to.clear()
 
     def _pairs(
         self, now: Seconds, traffic: Traffic, listed: Listed, routes: Routes, virtual_ips: Mapping[str, VirtualIp]

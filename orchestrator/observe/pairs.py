@@ -80,8 +80,8 @@ def expected_pairs(issued: IssuedForecasts, level: float) -> list[Pair]:
     peaks = np.nan_to_num(np.asarray(batch.array())[:, :, quantity, at])
     far = np.frombuffer(batch.trusts.horizon_s, dtype="<u2").reshape(len(batch.subjects), -1)[:, 0]
     told = np.where(np.array(batch.horizons_s) <= far[:, None], peaks, 0.0).max(axis=1) >= LEAST_BYTES_PER_S
-    subjects = (batch.subjects[place] for place in np.flatnonzero(told).tolist())
-    return [Pair(one.a, one.b) for one in subjects if one.kind is SubjectKind.PAIR]
+    speaks = told.tolist()
+    return [pair for pair, place in issued.places.items() if speaks[place]]
 
 
 @dataclass(slots=True)

@@ -154,6 +154,8 @@ def _plug_ahead(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusa
     if spec is None or spec.vcpus_max <= vm.vcpus or _plugging(context.world, vm):
         return
     horizons = context.acting_horizons(SetVcpus.kind, on_host(context.world, vm.host))
+    if horizons == (NOW,):
+        return
     need = most(vm_need(context, vm, one) for one in horizons)
     if need.horizon_s == NOW or need.leading is None:
         return

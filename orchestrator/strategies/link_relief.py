@@ -60,15 +60,15 @@ def _loaded(context: PlanningContext) -> set[LinkKey]:
 
 def _short(context: PlanningContext, link: LinkState) -> _Short | None:
     """The nearest horizon at which the link is short, as far as the slowest machine that could leave needs."""
+    if not link.capacity_bytes_per_s or all(context.fits(link, one) for one in context.config.horizons_s):
+        return None  # most links most of the time
     states = [context.world.pairs[pair] for pair in context.world.pairs_on(link.key)]
-    if not states or not link.capacity_bytes_per_s:
+    if not states:
         return None
     loading = sorted({one.destination or "" for one in states})
     able = movable(context.world, (context.world.vms[name] for name in loading if name in context.world.vms))
     farthest_s = max((move_horizon_s(context, vm) for vm in able), default=0)
     for horizon_s in context.config.horizons_up_to(farthest_s):
-        if context.fits(link, horizon_s):
-            continue
         needed = needed_on(context, link, horizon_s)
         if needed > context.config.bandwidth.trigger * link.capacity_bytes_per_s:
             priority = max(one.priority for one in states)

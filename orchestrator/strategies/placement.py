@@ -111,6 +111,8 @@ def _shortage(context: PlanningContext, host: HostSpec) -> Shortage | None:
     No farther than the slowest machine that could leave needs: the copy of a large one is begun minutes ahead.
     """
     limit = (context.config.cpu.host_headroom + context.config.cpu.host_deadband) * host.cpu_cores_capacity
+    if all(context.served(host.name, one) <= limit for one in context.config.horizons_s):
+        return None  # most hosts most of the time
     able = movable(context.world, context.world.on_host(host.name))
     farthest_s = max((move_horizon_s(context, vm) for vm in able), default=context.config.demand.horizons_s[-1])
     for horizon_s in context.config.horizons_up_to(farthest_s):

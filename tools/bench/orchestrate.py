@@ -36,7 +36,7 @@ from cpdb import (
     VmLoad,
     open_store,
 )
-from orchestrator import HostSpec, OrchestratorConfig, VmSpec
+from orchestrator import HostSpec, OrchestratorConfig, VmSpec, collect_seldom
 from orchestrator.decide import Decider, Decision, QueueHealth
 from tools.bench.figures import BenchTarget, Result, median
 
@@ -364,5 +364,6 @@ def _child(pipe: Connection, url: str, scale: OrchestrateScale) -> None:
     from predictor.service.workers import use_one_thread
 
     use_one_thread()
+    collect_seldom()
     pipe.send(_cycles(url, scale))
     pipe.close()
