@@ -49,7 +49,7 @@ def draw_topology(told: Mapping[str, Any]) -> Json:
         "type": "graph",
         "layout": "none",
         "roam": False,
-        "labelLayout": {"hideOverlap": shrink < 1.0},
+        **({"labelLayout": {"hideOverlap": True}} if shrink < 1.0 else {}),
         "data": [_spot(one, shares.get(one.name), one.name in busy, shrink) for one in drawing.spots.values()],
         "links": [*_wires(told["links"], drawing.drawn_as, shrink), *_hung(drawing.spots.values(), told["links"])],
         "preserveAspect": True,
@@ -116,7 +116,8 @@ def _wires(found: Iterable[Mapping[str, Any]], drawn_as: Mapping[str, str], shri
                 "type": "dashed" if share is None else "solid",
                 "opacity": 1,
             },
-            "label": {"show": bool(label), "formatter": label, "fontSize": 12, "fontWeight": "bold"},
+            # Where labels are moved out of each other's way, those of lines stay where lines were before a resize.
+            "label": {"show": bool(label) and shrink == 1.0, "formatter": label, "fontSize": 12, "fontWeight": "bold"},
             "tooltip": {"formatter": told},
         }
 

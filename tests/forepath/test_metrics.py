@@ -255,6 +255,9 @@ def test_prometheus_answers_what_the_dashboard_asks(watched: Watched) -> None:
         time.sleep(0.5)
     assert silent == []
     assert query(watched.prometheus, "forepath_switches_connected")[0]["value"][1] == "0"
+    # The page is switched off in these settings.
+    running = {one["metric"]["program"] for one in query(watched.prometheus, "forepath_program_up == 1")}
+    assert running >= {"controller", "predictor", "orchestrator"} and "web" not in running
     assert query(watched.prometheus, "count(count by (source) (forepath_pair_bytes_per_second))")
 
 

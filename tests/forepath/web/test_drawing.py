@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forepath.web.layout import MOST_NODES, lay_out
+from forepath.web.views import VIEWS
+from tools.house import ROOT
+from tools.page_pictures import PICTURES, picture_of
 
 Node = dict[str, Any]
 
@@ -52,3 +55,10 @@ def test_many_hosts_are_drawn_as_one_for_each_switch_and_counted() -> None:
     assert len(drawing.spots) <= MOST_NODES
     assert sum(one.count for one in drawing.spots.values()) == len(nodes)
     assert drawing.drawn_as["vm17"] == drawing.drawn_as["c7"] == "hosts at leaf7"
+
+
+def test_every_view_has_a_picture_in_the_documents() -> None:
+    page = (ROOT / "docs" / "web.md").read_text(encoding="utf-8")
+    pictures = {picture_of(view.path) for view in VIEWS}
+    assert {f"{name}.png" for name in pictures | {"dark", "narrow"}} == {one.name for one in PICTURES.iterdir()}
+    assert [name for name in pictures if f"](web/{name}.png)" not in page] == []
