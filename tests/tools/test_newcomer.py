@@ -12,12 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from forepath.settings import load_settings
+from forepath.web.views import VIEWS
 from tools.house import ROOT
 from tools.lab.stage import on_stage
+from tools.page_pictures import ABOUT, browser
 
 HEADING = "## From a clone to a network that is watched\n"
 LONGEST_S = 150.0
@@ -126,7 +129,28 @@ def test_the_demo_and_its_recording(tmp_path: Path) -> None:
     ]
     with clean_clone(tmp_path) as folder, shell(folder, {"QUICK": "1", "SIMULATE": "1"}) as bash:
         settings = "sed -i '$a [web]\\nlisten = \"127.0.0.1:" + port + "\"' .run/demo/forepath.toml"
-        type_all(bash, [steps[0], TypedStep(settings), *steps[1:]])
+        type_all(bash, [steps[0], TypedStep(settings), *steps[1:-1]])
+        look_at_every_view(f"http://127.0.0.1:{port}")
+        type_all(bash, steps[-1:])
+
+
+def look_at_every_view(base: str) -> None:
+    """In a browser: each shows something of the recording's last moment, and nothing goes wrong."""
+    driver = browser()
+    try:
+        for view in VIEWS:
+            words = {**ABOUT.get(view.path, {}), **({"number": "1"} if view.path == "/action" else {}), "at": "last"}
+            driver.get(f"{base}{view.path}?{urlencode(words)}")
+            until, text = time.monotonic() + LONGEST_S, ""
+            while "as it was at" not in text or "being read" in text or len(text) < 300:
+                assert time.monotonic() < until, (view.path, text)
+                time.sleep(0.2)
+                text = driver.find_element("tag name", "body").text
+            assert view.title in text and "cannot be read" not in text, text
+            wrong = [row["message"] for row in driver.get_log("browser") if row["level"] == "SEVERE"]
+            assert wrong == [], (view.path, wrong)
+    finally:
+        driver.quit()
 
 
 @pytest.mark.vm
