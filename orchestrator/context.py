@@ -12,7 +12,7 @@ from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
 from orchestrator.demand import MEAN_OF, Demand, PairDemand, Rate, Together, demands, scaled_demand
 from orchestrator.lead_times import NOWHERE, Circumstances
-from orchestrator.needs import MachineNeeds, machine_needs, machine_table, served_numbers
+from orchestrator.needs import MachineNeeds, MachineTable, machine_needs, machine_table, served_numbers
 from orchestrator.onset import PEAK, Reading
 from orchestrator.pair_table import PairGroups
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
@@ -94,15 +94,16 @@ class PlanningContext:
         """What the machines need, by number."""
         return machine_needs(self.world, self.demand, horizon_s, reading)
 
-    def place_of(self, vm: str) -> int:
-        """The number of a machine."""
-        return machine_table(self.world).places[vm]
+    @property
+    def machines(self) -> MachineTable:
+        """The machines, numbered."""
+        return machine_table(self.world)
 
     def cores(self, vm: VmState, horizon_s: int) -> float:
         """What the machine would take if it got what it needs."""
         needed = self._cores.get(horizon_s)
         if needed is None:
-            cores = zip(machine_table(self.world).places, self.needs(horizon_s).cores, strict=True)
+            cores = zip(self.machines.places, self.needs(horizon_s).cores, strict=True)
             needed = self._cores[horizon_s] = dict(cores)
         return min(ceiling(vm), needed[vm.name])
 
@@ -122,6 +123,10 @@ class PlanningContext:
     def asked_of(self, virtual_ip: str, horizon_s: int) -> Together:
         """What the pairs of a virtual IP ask for."""
         return _asked(self, self.world.table.of_service, virtual_ip, horizon_s)
+
+    def ways_to(self, virtual_ip: str, end: str) -> PairGroups[LinkKey]:
+        """The pairs of a virtual IP by link on their ways, if all of them went to one end."""
+        return self.world.table.ways_to(virtual_ip, end, self.world.network.ways)
 
     def leading_of(self, virtual_ip: str, horizon_s: int) -> PairDemand | None:
         """The demand of the pair of a virtual IP that asks for most."""
@@ -246,7 +251,7 @@ class VmNeed:
 
 def vm_need(context: PlanningContext, vm: VmState, horizon_s: int, reading: Reading = PEAK) -> VmNeed:
     """What a machine needs, as `machine_needs`."""
-    needs, place = context.needs(horizon_s, reading), context.place_of(vm.name)
+    needs, place = context.needs(horizon_s, reading), context.machines.places[vm.name]
     number = needs.relation[place]
     relation = vm.relations[number] if number >= 0 else None
     rate = needs.rate_of(place, relation.feature) if relation else 0.0

@@ -200,7 +200,7 @@ def _row(rates: RateColumns, number: int, state: PairState, peak: Quantity) -> R
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Demand:
     """Demands of the pairs of one snapshot, worked out when they are asked for and kept.
 

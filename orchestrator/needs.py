@@ -1,8 +1,8 @@
 """What the machines of a world need: through what was learnt of their communications, for all of them at once."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class MachineTable:
         }
         self.spread = frozenset(self.shares)
         self.needs: dict[DemandTable, MachineNeeds] = {}
+        self.kept: dict[Hashable, Any] = {}  # what strategies find out about needs, by all that it depends on
 
 
 def _least(vm: VmState) -> float:

@@ -11,7 +11,7 @@ from cpdb import Pair
 from orchestrator.foreseen import Floats, Foreseen, Ints
 
 if TYPE_CHECKING:
-    from orchestrator.world import PairState
+    from orchestrator.world import PairState, Ways
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -69,6 +69,7 @@ class PairTable:
         self._pairs = pairs
         self._columns: dict[str, Floats] = {}
         self._to_machine: dict[frozenset[str], PairGroups[str]] = {}
+        self._ways_to: dict[tuple[str, str], PairGroups[tuple[str, str]]] = {}
         if before is not None and self.pairs == before.pairs and all(map(_goes_alike, self.states, before.states)):
             self.__dict__.update({name: known for name, known in before.__dict__.items() if name in KEPT})
 
@@ -114,6 +115,15 @@ class PairTable:
             states = ((self.states[number], number) for number in self.by_name)
             entries = ((one.destination or "", number) for one, number in states if one.pair.virtual_ip not in without)
             found = self._to_machine[without] = PairGroups.of(entries, len(self.states))
+        return found
+
+    def ways_to(self, virtual_ip: str, end: str, ways: "Ways") -> PairGroups[tuple[str, str]]:
+        """The pairs of a virtual IP by link, if all of them went to one end."""
+        found = self._ways_to.get((virtual_ip, end))
+        if found is None:
+            own = self.of_service.members.get(virtual_ip, ())
+            entries = ((key, number) for number in own for key in ways(self.pairs[number].source, end))
+            found = self._ways_to[virtual_ip, end] = PairGroups.of(entries, len(self.states))
         return found
 
     @cached_property

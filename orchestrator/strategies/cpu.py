@@ -64,10 +64,14 @@ def propose_after_moves(context: PlanningContext) -> Proposal:
 
 def _need(context: PlanningContext, vm: VmState) -> VmNeed:
     """What the second needs in which a limit decided now, or in the next cycle, takes effect."""
-    about = on_host(context.world, vm.host)
-    soon = Reading(within_s=context.lead_s(SetCpuLimit.kind, about) + context.config.timing.cycle_s)
-    needs = [vm_need(context, vm, one, soon) for one in context.acting_horizons(SetCpuLimit.kind, about)]
-    return max(needs, key=lambda one: (wanted_limit(one, context.config.cpu), -one.horizon_s))
+    about, known = on_host(context.world, vm.host), context.machines.kept
+    key = context.demand, SetCpuLimit.kind, vm.name, about
+    if key not in known:
+        soon = Reading(within_s=context.lead_s(SetCpuLimit.kind, about) + context.config.timing.cycle_s)
+        needs = [vm_need(context, vm, one, soon) for one in context.acting_horizons(SetCpuLimit.kind, about)]
+        known[key] = max(needs, key=lambda one: (wanted_limit(one, context.config.cpu), -one.horizon_s))
+    found: VmNeed = known[key]
+    return found
 
 
 def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:

@@ -35,7 +35,7 @@ class MemoryNeed:
 def memory_need(context: PlanningContext, vm: VmState, horizon_s: int) -> MemoryNeed:
     """Through the learnt relations at the quantile that `cost_of_short` asks for; never below what is measured."""
     measured = float(vm.memory.used_bytes or 0)
-    asked, place = context.needs(horizon_s), context.place_of(vm.name)
+    asked, place = context.needs(horizon_s), context.machines.places[vm.name]
     found, leading = MemoryNeed(vm.name, horizon_s, measured), asked.leading(place)
     for relation in vm.memory.relations if leading else ():
         rate = asked.rate_of(place, relation.feature)

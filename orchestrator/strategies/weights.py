@@ -104,8 +104,8 @@ def places(context: PlanningContext, service: Service, horizon_s: int, links: bo
         vm, cost = context.world.vms.get(name), cores[name]
         if vm is not None and known:
             _compute(table, _Machine(context, service, vm, horizon_s), max(known) if cost is None else cost)
-        if links:
-            _ways(context, table, name, vm.host if vm else name, horizon_s)
+    if links:
+        _links(context, table, horizon_s)
     # A place that the shares do not load more or less says nothing about them.
     idle = [place for place, own in table.per_share.items() if _flat(own, len(service.names))]
     for place in idle:
@@ -157,19 +157,23 @@ def _compute(table: Places, one: _Machine, cores: float) -> None:
         table.add(f"host {vm.host}", one.neighbours / room, vm.name, cores / room)
 
 
-def _ways(context: PlanningContext, table: Places, name: str, end: str, horizon_s: int) -> None:
-    """Links on the ways of the service's sources to a destination, with what others need of them."""
-    world, service, loads = context.world, table.service, dict[LinkKey, float]()
-    for number, need in zip(service.numbers, service.needs, strict=True):
-        for key in world.network.ways(world.table.pairs[number].source, end):
-            loads[key] = loads.get(key, 0.0) + need
-    for key, load in loads.items():
+def _links(context: PlanningContext, table: Places, horizon_s: int) -> None:
+    """Links on the ways of the service's sources to its destinations, with what others need of them."""
+    world, service, loads = context.world, table.service, dict[LinkKey, dict[str, float]]()
+    for name in service.names:
+        ways = context.ways_to(service.vip.address, world.vms[name].host if name in world.vms else name)
+        sums = ways.sums(context.demand.table(horizon_s).bytes.need).tolist()
+        for key, load in zip(ways.places, sums, strict=True):
+            loads.setdefault(key, {})[name] = load
+    for key, own in loads.items():
         link = world.links.get(key)
         if link is not None and link.capacity_bytes_per_s:
             room = context.config.bandwidth.headroom * link.capacity_bytes_per_s
-            own = context.asked_on(key, horizon_s, service.vip.address).bytes_per_s
-            others = max(0.0, context.needed(key, horizon_s) - own)
-            table.add(link.name, others / room, name, load / room)
+            shares = {name: load / room for name, load in own.items()}
+            if not _flat(shares, len(service.names)):
+                sent = context.asked_on(key, horizon_s, service.vip.address).bytes_per_s
+                table.base[link.name] = max(0.0, context.needed(key, horizon_s) - sent) / room
+                table.per_share[link.name] = shares
 
 
 TOTAL = 100
