@@ -95,7 +95,6 @@ from cpdb.observed import (
     InstallStatus,
     LiveCount,
     MachineReport,
-    News,
     Publisher,
     RefreshReport,
     ReplayedMinute,
@@ -160,7 +159,7 @@ from cpdb.telemetry.expiry import RetentionRunner
 from cpdb.telemetry.forecast_archive import ForecastArchive
 from cpdb.telemetry.names import Names
 from cpdb.telemetry.retention import RetentionPolicy, RetentionResult, StorageUsage, read_usage
-from cpdb.telemetry.series import QUANTITIES, RatePoint, Series, Window, tier_of
+from cpdb.telemetry.series import QUANTITIES, Series, Window, tier_of
 from cpdb.telemetry.spool import Spool, spool_in_use
 from cpdb.telemetry.tenures import KeptCounts, tenure_mark
 
@@ -241,7 +240,6 @@ __all__ = [
     "ALIVE",
     "BEHAVIOUR",
     "CONTROLLER",
-    "DEFAULT_URL",
     "FILE_VARIABLE",
     "FIRST_TAG",
     "GIB",
@@ -309,7 +307,6 @@ __all__ = [
     "Masterships",
     "MetricSpec",
     "MetricsSection",
-    "News",
     "Node",
     "NodeKind",
     "NotNegative",
@@ -321,7 +318,6 @@ __all__ = [
     "PlanRecord",
     "Publisher",
     "Quantity",
-    "RatePoint",
     "RefreshReport",
     "ReplayedMinute",
     "RequestState",
@@ -329,7 +325,6 @@ __all__ = [
     "ReservationReport",
     "RetentionPolicy",
     "RetentionResult",
-    "RetentionRunner",
     "Room",
     "Score",
     "ScoreBatch",
@@ -343,7 +338,6 @@ __all__ = [
     "SplitReport",
     "Spool",
     "Standing",
-    "StorageUsage",
     "Store",
     "StoreError",
     "StoreForbidden",

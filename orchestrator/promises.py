@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from cpdb import ActionRecord, Json, LinkLoad, Pair, Seconds, show_rate
+from cpdb import ActionRecord, Json, LinkLoad, Seconds, show_rate
 from orchestrator.actions import MigrateVm, ScalingChange, moves_of, scalings_of
-from orchestrator.verdicts import BEFORE_S, Case, Moment, PromiseVerdict, Words, timed, weigh
+from orchestrator.verdicts import STARVED_SHARE, Case, GivingWay, Moment, PromiseVerdict, Words, timed, weigh
 
 # After the time by which a need was expected, it is watched this long.
 WATCH_S = 10.0
 CAME_SHARE = 0.5
-# From these shares of a limit or capacity on, somebody is held back.
-STARVED_SHARE, FULL_SHARE = 0.95, 0.98
+# From this share of a capacity on, somebody is held back.
+FULL_SHARE = 0.98
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,36 +51,6 @@ class Promise(ABC):
         return Words(self.describe(), grows=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _GivingWay:
-    """Pairs that a reservation limits, in bytes/s: how much each may have, and what it usually sent before."""
-
-    limits: Mapping[str, float]
-    usual: Mapping[str, float]
-
-    @classmethod
-    def of(cls, case: Case) -> "_GivingWay":
-        rows = case.record.body.get("limits", ())
-        limits = {str(Pair(row["source"], row["virtual_ip"])): float(row["bytes_per_s"]) for row in rows}
-        since = case.record.issued_at - BEFORE_S
-        before = {
-            pair: [rate for t, rate in case.measured.pairs.get(pair, ()) if since < t <= case.record.issued_at]
-            for pair in limits
-        }
-        return cls(limits, {pair: sum(rates) / len(rates) if rates else 0.0 for pair, rates in before.items()})
-
-    def lost(self, case: Case, t: Seconds) -> float:
-        """What they did not get, or would not have got, at about `t`."""
-        if case.lapsed_at is not None and t > case.lapsed_at:
-            return 0.0
-        rates = {pair: case.measured.rate_at(pair, t) for pair in self.limits}
-        if not case.acted:
-            return sum(max(0.0, rate - self.limits[pair]) for pair, rate in rates.items())
-        # Counted where they enter the network: what a limit takes off is in the rate of who does not adapt to it.
-        held = (pair for pair, rate in rates.items() if rate >= STARVED_SHARE * self.limits[pair])
-        return sum(max(self.usual[pair], rates[pair]) - min(self.limits[pair], rates[pair]) for pair in held)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRatePromise(Promise):
     """A pair can get `value` bytes/s before its rate rises.
@@ -106,11 +76,11 @@ class PairRatePromise(Promise):
             # Where nobody measures the link, a need of half of what was promised counts as one that would be short.
             yield from _sent(case, self.pair, self.value)
             return
-        giving = _GivingWay.of(case)
+        giving = GivingWay.of(case)
         for load, seconds in timed(loads, case):
             yield self._on_link(case, load, seconds, giving)
 
-    def _on_link(self, case: Case, load: LinkLoad, seconds: Seconds, giving: _GivingWay) -> Moment:
+    def _on_link(self, case: Case, load: LinkLoad, seconds: Seconds, giving: GivingWay) -> Moment:
         full = FULL_SHARE * case.record.reason["capacity"]
         rate, lost = case.measured.rate_at(self.pair, load.t), giving.lost(case, load.t)
         on_link = load.bytes / load.interval_s

@@ -9,12 +9,25 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from cpdb import ActionRecord, Communication, HostLoad, Json, LinkLoad, OutcomeKind, Seconds, SettingsError, VmLoad
+from cpdb import (
+    ActionRecord,
+    Communication,
+    HostLoad,
+    Json,
+    LinkLoad,
+    OutcomeKind,
+    Pair,
+    Seconds,
+    SettingsError,
+    VmLoad,
+)
 from orchestrator.actions import Action, from_json
 from orchestrator.relations import CpuRelation
 
 # What was usual before an action is read from so long before it.
 BEFORE_S = 10.0
+# From this share of a limit on, somebody is held back.
+STARVED_SHARE = 0.95
 # Shares of seconds short, and of a shortage that came before it was ready, that still count as kept.
 TOLERATED = 0.25
 # A shortage of less than a measured second is noise.
@@ -233,6 +246,37 @@ class Case:
     def within(self, t: Seconds) -> bool:
         """Whether a row at `t` belongs to what is judged."""
         return self.record.issued_at < t <= self.until
+
+
+@dataclass(frozen=True, slots=True)
+class GivingWay:
+    """Pairs that a reservation limits, in bytes/s: how much each may have, and what it usually sent before."""
+
+    limits: Mapping[str, float]
+    usual: Mapping[str, float]
+
+    @classmethod
+    def of(cls, case: Case) -> "GivingWay":
+        """Of the reservation of a case."""
+        rows = case.record.body.get("limits", ())
+        limits = {str(Pair(row["source"], row["virtual_ip"])): float(row["bytes_per_s"]) for row in rows}
+        since = case.record.issued_at - BEFORE_S
+        before = {
+            pair: [rate for t, rate in case.measured.pairs.get(pair, ()) if since < t <= case.record.issued_at]
+            for pair in limits
+        }
+        return cls(limits, {pair: sum(rates) / len(rates) if rates else 0.0 for pair, rates in before.items()})
+
+    def lost(self, case: Case, t: Seconds) -> float:
+        """What they did not get, or would not have got, at about `t`."""
+        if case.lapsed_at is not None and t > case.lapsed_at:
+            return 0.0
+        rates = {pair: case.measured.rate_at(pair, t) for pair in self.limits}
+        if not case.acted:
+            return sum(max(0.0, rate - self.limits[pair]) for pair, rate in rates.items())
+        # Counted where they enter the network: what a limit takes off is in the rate of who does not adapt to it.
+        held = (pair for pair, rate in rates.items() if rate >= STARVED_SHARE * self.limits[pair])
+        return sum(max(self.usual[pair], rates[pair]) - min(self.limits[pair], rates[pair]) for pair in held)
 
 
 def timed(rows: Sequence[Any], case: Case) -> Iterator[tuple[Any, Seconds]]:
