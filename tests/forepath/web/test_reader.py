@@ -1,6 +1,7 @@
 """The reader asks once for all, keeps within its share, and goes on with another database."""
 
 import asyncio
+import json
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,10 @@ from lab_on_paper import fill
 
 from cpdb import SettingsError, Store, StoreError, open_store
 from forepath.settings import Settings, declare
+from forepath.web.address import PageAddress
 from forepath.web.reader import FRESH_S, Reader, StoreMoment
+from forepath.web.views import VIEWS
+from tools.bench.store import private_postgres, why_not
 
 
 class Question:
@@ -123,3 +127,32 @@ def test_a_wrong_question_is_the_askers_trouble(empty: Store, settings: Settings
     with pytest.raises(SettingsError, match="no machine"):
         asyncio.run(reader.ask(wrong))
     reader.close()
+
+
+ABOUT = {
+    "/pair": {"source": "c1", "virtual_ip": "shop"},
+    "/link": {"from": "leaf2", "to": "hA"},
+    "/machine": {"name": "shop1"},
+    "/service": {"name": "shop"},
+    "/action": {"number": "3"},
+}
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(why_not() is not None, reason="no programs of a PostgreSQL server")
+def test_every_view_says_the_same_on_either_engine(settings: Settings) -> None:
+    with private_postgres("-c fsync=off") as url:
+        told, now = [], float(int(time.time()))
+        for one in (settings, settings.model_copy(update={"database": settings.database.tuned(url=url)})):
+            store = open_store(one.database.url)
+            declare(one, store)
+            fill(store, now)
+            store.close()
+            reader = Reader(one, lambda: now)
+            words = {view.path: view.arguments(PageAddress(view.path, ABOUT.get(view.path, {}))) for view in VIEWS}
+            answers = {view.path: reader.answer(view.question, words[view.path], now) for view in VIEWS}
+            assert [answer.trouble for answer in answers.values()] == [None] * len(VIEWS)
+            answers["/health"].value.pop("usage")
+            told.append({path: json.dumps(answer.value, default=str) for path, answer in answers.items()})
+            reader.close()
+        assert told[0] == told[1]
