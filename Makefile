@@ -22,7 +22,7 @@ help:
 ## make setup   system packages (root, apt), .venv and the Python packages
 setup: .venv/ready
 
-.venv/ready: setup.cfg constraints.txt build-constraints.txt deploy/system-packages.sh deploy/python-packages.sh
+.venv/ready: setup.cfg constraints.txt build-constraints.txt requirements.lock deploy/system-packages.sh deploy/python-packages.sh
 	@deploy/system-packages.sh || echo "forepath: going on without them; the demo will be simulated"
 	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/python-packages.sh
 	@touch $@
@@ -51,12 +51,13 @@ test: setup
 test-long: setup
 	$(STAGE) $(BIN)/pytest -m long $(PYTEST_ARGS)
 
-## make check   lint, format, types, import contracts, budgets of the house
+## make check   lint, format, types, import contracts, packages as they were locked, budgets of the house
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
+	$(BIN)/python -m tools.audit
 	$(BIN)/python -m tools.house
 	$(BIN)/pytest -q tests/test_house.py
 

@@ -7,4 +7,11 @@ extras=dev
 # libvirt-python is compiled against the system's libvirt: without its headers the demo is simulated.
 if pkg-config --exists libvirt 2>/dev/null; then extras=dev,lab; fi
 echo "forepath: installing Python packages [$extras], about a minute"
-.venv/bin/pip install --quiet --disable-pip-version-check --editable ".[$extras]" 2>&1 | { grep -v -e 'is ignored: it is neither' -e DEPRECATION || true; }
+pip() { .venv/bin/pip --quiet --disable-pip-version-check "$@" 2>&1 | { grep -v -e 'is ignored: it is neither' -e DEPRECATION || true; }; }
+# First what was locked, by hash; then what may have come since, by version alone, which python -m tools.audit tells.
+locked=$(mktemp)
+if [ "$extras" = dev,lab ]; then cat requirements.lock; else grep -v -e '^libvirt-python' -e '^mininet' requirements.lock; fi >"$locked"
+pip install --require-hashes --no-deps --requirement "$locked" ||
+    echo "forepath: not every package can be had as it is locked (requirements.lock); going on by versions alone"
+rm -f "$locked"
+pip install --editable ".[$extras]"
