@@ -57,7 +57,7 @@ UNTRUSTED = Trust()
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Quantiles of one quantity of one pair over the window after `issued_at`; levels ascend, values never cross."""
+    """Quantiles of a quantity of one pair (of a link: its ends, a machine: its name) after `issued_at`; none cross."""
 
     pair: Pair
     issued_at: Seconds
@@ -112,6 +112,7 @@ class SubjectKind(StrEnum):
     LINK = "link"
     HOST = "host"
     VM = "vm"
+    BESIDE = "beside"  # what a machine does beside what its communications explain
 
 
 class Subject(NamedTuple):

@@ -59,7 +59,7 @@ class Pair:
     virtual_ip: str
 
     def __str__(self) -> str:
-        return f"{self.source}->{self.virtual_ip}"
+        return f"{self.source}->{self.virtual_ip}" if self.virtual_ip else self.source
 
 
 @dataclass(frozen=True, slots=True)

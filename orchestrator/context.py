@@ -233,7 +233,7 @@ def copying_on(context: PlanningContext, key: LinkKey) -> BytesPerS:
 class VmNeed:
     """Cores that a machine needs within `horizon_s`; `rate` is of the relation's feature.
 
-    `leading` is the pair that asks for most, if any does.
+    `leading` is the pair that asks for most, if any does; `own` what it needs beside its communications, in cores.
     """
 
     vm: str
@@ -242,11 +242,30 @@ class VmNeed:
     rate: float
     relation: CpuRelation | None
     _leading: Callable[[], PairDemand | None] = field(repr=False, compare=False)
+    own: Rate | None = None
 
     @property
     def leading(self) -> PairDemand | None:
         """The demand of the pair that asks for most."""
         return self._leading()
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether most of it is beside the communications."""
+        return self.own is not None and 2 * self.own.need > self.cores
+
+    @property
+    def about(self) -> Pair | str | None:
+        """Whose forecasts say how long it lasts: a pair's, those of the machine itself (its name), or nobody's."""
+        leading = None if self.by_itself else self.leading
+        return self.vm if self.by_itself else None if leading is None else leading.pair
+
+    @property
+    def proof(self) -> Rate | None:
+        """The rate whose forecast stands for the need."""
+        if self.by_itself:
+            return self.own
+        return self.leading.rate_of(self.relation.feature) if self.leading and self.relation else None
 
 
 def vm_need(context: PlanningContext, vm: VmState, horizon_s: int, reading: Reading = PEAK) -> VmNeed:
@@ -255,7 +274,9 @@ def vm_need(context: PlanningContext, vm: VmState, horizon_s: int, reading: Read
     number = needs.relation[place]
     relation = vm.relations[number] if number >= 0 else None
     rate = needs.rate_of(place, relation.feature) if relation else 0.0
-    return VmNeed(vm.name, horizon_s, needs.cores[place], rate, relation, partial(needs.leading, place))
+    own, forecast = needs.own_cores[place], vm.beside.get((needs.far_s[place], Quantity.CPU_PEAK))
+    beside = Rate(0.0, own, own, 0.0, forecast) if forecast is not None else None
+    return VmNeed(vm.name, horizon_s, needs.cores[place], rate, relation, partial(needs.leading, place), beside)
 
 
 def most(needs: Iterable[VmNeed]) -> VmNeed:
@@ -292,14 +313,17 @@ def until_resized_back(context: PlanningContext, vm: VmState, kind: str) -> tupl
     return until_back(context, kind, on_host(context.world, vm.host), context.config.guard.resize_cooldown_s)
 
 
-def lasting_s(context: PlanningContext, pair: Pair, horizons_s: Iterable[int]) -> tuple[Seconds, int] | None:
-    """How long a pair's need will last within the longest of these that is trusted, and that; None when none says so.
+def lasting_s(context: PlanningContext, about: Pair | str, horizons_s: Iterable[int]) -> tuple[Seconds, int] | None:
+    """How long a need will last within the longest of these that is trusted, and that; None when none says so.
 
+    `about`: a pair, or the name of a machine whose need is beside its communications.
     A need that is there for a share s of a window has a mean of about s times its peak.
     """
-    forecasts = context.world.pairs[pair].forecasts if pair in context.world.pairs else {}
+    world = context.world
+    known = world.vms.get(about) if isinstance(about, str) else world.pairs.get(about)
+    forecasts = {} if known is None else known.beside if isinstance(known, VmState) else known.forecasts
     for longest in sorted(horizons_s, reverse=True):
-        for quantity in (Quantity.CONNECTIONS_PEAK, Quantity.BYTES_PEAK):
+        for quantity in (Quantity.CONNECTIONS_PEAK, Quantity.BYTES_PEAK, Quantity.CPU_PEAK):
             peak, mean = forecasts.get((longest, quantity)), forecasts.get((longest, MEAN_OF[quantity]))
             if peak is not None and mean is not None and context.demand.believes(peak):
                 middle = peak.at(0.5)
@@ -307,7 +331,7 @@ def lasting_s(context: PlanningContext, pair: Pair, horizons_s: Iterable[int]) -
     return None
 
 
-def too_short(context: PlanningContext, pair: Pair, name: str, lead_s: Seconds) -> str | None:
+def too_short(context: PlanningContext, about: Pair | str, name: str, lead_s: Seconds) -> str | None:
     """Why what is called `name` would not pay: it must be in effect for a while before the need has passed.
 
     None when it pays, or when no forecast says how long the need lasts: one that begins at the end of the longest
@@ -317,7 +341,7 @@ def too_short(context: PlanningContext, pair: Pair, name: str, lead_s: Seconds) 
     if begins_s is None:
         return None
     within = (one for one in context.config.demand.every_horizon_s if one <= LASTING_WITHIN * begins_s)
-    found = lasting_s(context, pair, within)
+    found = lasting_s(context, about, within)
     if found is None or found[0] >= min(least_s, found[1] - begins_s):
         return None
     lasts_s, longest = found

@@ -12,14 +12,18 @@ import numpy as np
 
 from cpdb import Forecast, Pair, Quantity, Seconds
 from orchestrator.config import OrchestratorConfig
-from orchestrator.foreseen import Bools, Floats, ForecastColumn, Ints
+from orchestrator.foreseen import Bools, Floats, ForecastColumn, Foreseen, Ints
 from orchestrator.onset import PEAK, RateBefore, Reading, WindowForecast, read_second
 from orchestrator.pair_table import PairGroups, PairTable
 from orchestrator.world import LinkKey, PairState, World
 
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
 LEAST = {Quantity.BYTES_PEAK: 20_000.0, Quantity.CONNECTIONS_PEAK: 1.0}
-MEAN_OF = {Quantity.BYTES_PEAK: Quantity.BYTES_MEAN, Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN}
+MEAN_OF = {
+    Quantity.BYTES_PEAK: Quantity.BYTES_MEAN,
+    Quantity.CONNECTIONS_PEAK: Quantity.CONNECTIONS_MEAN,
+    Quantity.CPU_PEAK: Quantity.CPU_MEAN,
+}
 OPTIMISTIC, PESSIMISTIC = 0.05, 0.95
 
 
@@ -216,6 +220,11 @@ class Demand:
     _scaled: dict[float, "Demand"] = field(default_factory=dict, repr=False, compare=False)
     # Of whom a forecast that is not trusted was passed over: of all others, trust in everything would ask for the same.
     _passed_over: dict[int, Bools] = field(default_factory=dict, repr=False, compare=False)
+    _doubted_own: list[bool] = field(default_factory=list, repr=False, compare=False)
+
+    def doubt_own(self) -> None:
+        """Notes that a machine would be given more if forecasts of itself were trusted."""
+        self._doubted_own.append(True)
 
     def scaled(self, factor: float) -> "Demand":
         """The same with a factor on the margin; kept, since kinds of action share factors."""
@@ -261,7 +270,7 @@ class Demand:
         believing = Demand(self.world, self.config, True, self.factor)
         asked = ((one, passed) for one, passed in self._passed_over.items() if passed.any())
         own = any(_more(self.table(one), believing.table(one), passed) for one, passed in asked)
-        return own or any(one.doubted for one in self._scaled.values())
+        return own or bool(self._doubted_own) or any(one.doubted for one in self._scaled.values())
 
 
 def _more(known: DemandTable, believed: DemandTable, which: Bools) -> bool:
@@ -280,13 +289,17 @@ def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTab
     cap = _caps(demand.world, known)
     with np.errstate(divide="ignore", invalid="ignore"):
         most = np.where(size > 0, cap / size, np.inf)
-    measured = _MeasuredRates.of(known, "connections_per_s", most)
-    connections = _rates(demand, horizon_s, Quantity.CONNECTIONS_PEAK, measured, reading)
+    measured = MeasuredRates.of(known, "connections_per_s", most)
+    sought, passed = (
+        Sought(demand.world.table.foreseen, horizon_s, Quantity.CONNECTIONS_PEAK),
+        demand.passed_over(horizon_s),
+    )
+    connections = foretold_rates(demand, sought, measured, reading, passed)
     if reading == PEAK:  # only a window's peak exceeds the mean by chance that says nothing
         noise = _chance(measured.typical, connections.typical, config)
         connections = replace(connections, chance=noise)
-    measured = _MeasuredRates.of(known, "bytes_per_s", cap)
-    sent = _rates(demand, horizon_s, Quantity.BYTES_PEAK, measured, reading)
+    measured = MeasuredRates.of(known, "bytes_per_s", cap)
+    sent = foretold_rates(demand, sought._replace(peak=Quantity.BYTES_PEAK), measured, reading, passed)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
     need = np.minimum(np.maximum(sent.need, asked), np.maximum(cap, sent.measured))
@@ -296,7 +309,7 @@ def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTab
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _MeasuredRates:
+class MeasuredRates:
     """Rates over the last seconds, over a longer while, the most that there can be, and the newest sample (or NaN)."""
 
     measured: Floats
@@ -305,11 +318,11 @@ class _MeasuredRates:
     newest: Floats
 
     @classmethod
-    def of(cls, known: PairTable, name: str, cap: Floats) -> "_MeasuredRates":
+    def of(cls, known: PairTable, name: str, cap: Floats) -> "MeasuredRates":
         return cls(known.column(name), known.column(f"typical_{name}"), cap, known.column(f"newest_{name}", np.nan))
 
-    def rows(self, which: Ints) -> "_MeasuredRates":
-        return _MeasuredRates(self.measured[which], self.typical[which], self.cap[which], self.newest[which])
+    def rows(self, which: Ints) -> "MeasuredRates":
+        return MeasuredRates(self.measured[which], self.typical[which], self.cap[which], self.newest[which])
 
     def floor(self, reading: Reading) -> Floats:
         """What is asked for at least: the last seconds, or the newest alone where a single second is asked about."""
@@ -324,17 +337,31 @@ class _Fan(NamedTuple):
     mean: ForecastColumn | None
 
 
-def _rates(demand: Demand, horizon_s: int, peak: Quantity, known: _MeasuredRates, reading: Reading) -> RateColumns:
-    """What is measured; where the nearest trusted horizon that is long enough says anything, what that says."""
+class Sought(NamedTuple):
+    """Which forecasts are asked for: those of a peak within one horizon."""
+
+    foreseen: Foreseen
+    horizon_s: int
+    peak: Quantity
+
+
+def foretold_rates(
+    demand: Demand, sought: Sought, known: MeasuredRates, reading: Reading, passed: Bools
+) -> RateColumns:
+    """What is measured; where the nearest trusted horizon that is long enough says anything, what that says.
+
+    `passed` is noted of whom a forecast was passed over because it is not trusted.
+    """
+    foreseen, horizon_s, peak = sought
     nothing, none = np.zeros(len(known.measured)), np.zeros(len(known.measured), dtype=np.int64)
     found = RateColumns(known.measured.copy(), known.typical.copy(), known.measured.copy(), nothing, none)
-    left, foreseen = np.ones(len(none), dtype=np.bool_), demand.world.table.foreseen
+    left = np.ones(len(none), dtype=np.bool_)
     for far_s in demand.config.demand.instead_of.get(horizon_s, ()) if demand.config.policy == "predictive" else ():
         column = foreseen.column(far_s, peak)
         if column is not None:
             told = left & column.said
             believed = told if demand.believing else told & column.trusted
-            demand.passed_over(horizon_s)[told & ~believed] = True
+            passed[told & ~believed] = True
             left &= ~believed
             for fan in _fans(believed, column, foreseen.column(far_s, MEAN_OF[peak])):
                 _foresee(found, demand, fan, known.rows(fan.rows), reading)
@@ -351,7 +378,7 @@ def _fans(which: Bools, peak: ForecastColumn, mean: ForecastColumn | None) -> It
         yield _Fan(alone, peak.rows(alone), None)
 
 
-def _foresee(found: RateColumns, demand: Demand, fan: _Fan, known: _MeasuredRates, reading: Reading) -> None:
+def _foresee(found: RateColumns, demand: Demand, fan: _Fan, known: MeasuredRates, reading: Reading) -> None:
     """Writes into rates what is forecast of some pairs, of whom this is measured."""
     rows, peak, mean = fan
     sound = are_confident(peak, known.measured, demand.world.now, demand.config)

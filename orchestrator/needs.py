@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from orchestrator.demand import Demand, DemandTable, PairDemand, scaled_demand
-from orchestrator.foreseen import Bools, Floats, Ints
+from orchestrator.demand import Demand, DemandTable, PairDemand, RateSums, scaled_demand
+from orchestrator.foreseen import Bools, Floats, Foreseen, Ints
 from orchestrator.onset import PEAK, Reading
+from orchestrator.own_needs import ALONE, OwnForecasts, OwnNeeds, OwnWindow, add_own
 from orchestrator.relations import CpuRelation
 from orchestrator.world import VmState, World
 
@@ -48,6 +49,7 @@ class MachineTable:
     def __init__(self, world: World) -> None:
         vms = list(world.vms.values())
         self.places = {name: place for place, name in enumerate(world.vms)}
+        self.vms = vms
         self.least = np.array([_least(vm) for vm in vms])
         self.known = [vm.relations for vm in vms]
         most = max(map(len, self.known), default=0)
@@ -59,8 +61,18 @@ class MachineTable:
             if vip.by_connection
         }
         self.spread = frozenset(self.shares)
+        self.own = self._own_forecasts() if any(vm.beside for vm in vms) else None
         self.needs: dict[DemandTable, MachineNeeds] = {}
         self.kept: dict[Hashable, Any] = {}  # what strategies find out about needs, by all that it depends on
+
+    def _own_forecasts(self) -> OwnForecasts:
+        spread = {name for shares in self.shares.values() for name in shares}
+        return OwnForecasts(
+            Foreseen([vm.beside for vm in self.vms]),
+            np.array([vm.cores_used for vm in self.vms]),
+            np.array([vm.cores_limit for vm in self.vms]),
+            np.array([vm.name in spread for vm in self.vms]),
+        )
 
 
 def _least(vm: VmState) -> float:
@@ -71,8 +83,9 @@ def _least(vm: VmState) -> float:
 class MachineNeeds:
     """What each machine needs in cores within one horizon, and what its pairs ask for together, by number.
 
-    `relation` is the number of the relation behind it, -1 where it is what is measured; `leader` that of the pair that
-    needs most bytes with its `share`, -1 where no pair is served.
+    `relation` is the number of the relation behind it, -1 where there is none; `leader` that of the pair that needs
+    most bytes with its `share`, -1 where no pair is served. `own_cores` are needed beside communications, by a forecast
+    within `far_s` (0: nothing is foreseen that counts).
     """
 
     demand: Demand
@@ -83,6 +96,8 @@ class MachineNeeds:
     bytes_per_s: list[float]
     leader: list[int]
     share: list[float]
+    own_cores: list[float]
+    far_s: list[int]
 
     def rate_of(self, place: int, feature: str) -> float:
         """What is asked for together, of the feature that a learnt relation is about."""
@@ -104,7 +119,13 @@ def machine_needs(world: World, demand: Demand, horizon_s: int, reading: Reading
     known, table = machine_table(world), demand.table(horizon_s, reading)
     found = known.needs.get(table)
     if found is None:
-        found = known.needs[table] = _needs(_asked_of(world, known, table), demand, known, table)
+        asked = _asked_of(world, known, table)
+        own = (
+            _own_needs(demand, known, asked, OwnWindow(known.own, horizon_s, reading))
+            if known.own and horizon_s
+            else None
+        )
+        found = known.needs[table] = _needs(asked, _Subject(demand, known, table), own)
     return found
 
 
@@ -115,34 +136,66 @@ def machine_table(world: World) -> MachineTable:
     return world.index.machines
 
 
+class _Subject(NamedTuple):
+    """The demand, the machines and the table of pairs that needs are worked out from."""
+
+    demand: Demand
+    known: MachineTable
+    table: DemandTable
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     """What pairs ask of each machine together, and who leads with which share."""
 
-    connections: Floats
-    bytes: Floats
+    connections: RateSums
+    bytes: RateSums
     leader: Ints
     share: Floats
 
 
-def _needs(asked: _Asked, demand: Demand, known: MachineTable, table: DemandTable) -> MachineNeeds:
+def _needs(asked: _Asked, of: _Subject, own: OwnNeeds | None) -> MachineNeeds:
+    demand, known, table = of
+    connections, sent = asked.connections.together(), asked.bytes.together()
     most, relation = np.full(len(known.least), -np.inf), np.full(len(known.least), -1)
     for number, one in enumerate(known.relations):
-        cores = one.cores(asked.connections, asked.bytes)
+        cores = one.cores(connections, sent)
         more = cores > most
         most[more], relation[more] = cores[more], number
+    most = np.where(asked.leader >= 0, most, -np.inf)
+    own = own or OwnNeeds.nothing(len(most))
+    counts = (own.cores > most) & (own.cores >= known.least)
+    most, relation = np.where(counts, own.cores, most), np.where(counts, own.relation, relation)
     # A relation may be wrong: what is measured stands for itself.
-    related = (asked.leader >= 0) & (most >= known.least)
+    told = most >= known.least
     return MachineNeeds(
         demand,
         table,
-        np.where(related, most, known.least).tolist(),
-        np.where(related, relation, -1).tolist(),
-        asked.connections.tolist(),
-        asked.bytes.tolist(),
+        np.where(told, most, known.least).tolist(),
+        np.where(told, relation, -1).tolist(),
+        connections.tolist(),
+        sent.tolist(),
         asked.leader.tolist(),
         asked.share.tolist(),
+        np.where(counts, own.own_cores, 0.0).tolist(),
+        np.where(counts, own.far_s, 0).tolist(),
     )
+
+
+def _own_needs(demand: Demand, known: MachineTable, asked: _Asked, window: OwnWindow) -> OwnNeeds:
+    """Communications by each relation together with what is foreseen beside them.
+
+    A machine that serves nobody, or of which nothing was taken off, stands by its own forecast alone.
+    """
+    found = OwnNeeds.nothing(len(known.least))
+    alone = window.known.alone | (asked.leader < 0)
+    add_own(found, demand, window, (ALONE, np.where(alone, 0.0, np.nan)), asked.bytes)
+    for number, one in enumerate(known.relations):
+        slope = np.where(alone, np.nan, one.slope)
+        for which, sums in ((one.connections, asked.connections), (~one.connections, asked.bytes)):
+            if which.any():
+                add_own(found, demand, window, (number, np.where(which, slope, np.nan)), sums)
+    return found
 
 
 def _asked_of(world: World, known: MachineTable, table: DemandTable) -> _Asked:
@@ -162,7 +215,7 @@ def _asked_of(world: World, known: MachineTable, table: DemandTable) -> _Asked:
                 opened.add(place, part, whole.connections, at)
                 if part * needs[lead] > most[place]:
                     leader[place], share[place], most[place] = lead, part, part * needs[lead]
-    return _Asked(opened.together(), sent.together(), leader, share)
+    return _Asked(opened, sent, leader, share)
 
 
 def served_numbers(world: World, vm: str) -> list[tuple[int, float]]:

@@ -12,6 +12,8 @@ MIN_SAMPLES = 12
 UNTHROTTLED_SHARE = 0.85
 # The load must have varied by this share of its mean, or a slope would be an invention.
 MIN_VARIATION = 0.08
+# More than usual is asked from so many standard deviations above the mean on.
+BUSY_DEVIATIONS = 1.5
 Floats = NDArray[np.float64]
 
 
@@ -98,7 +100,7 @@ def fit_all(feature: str, samples: Samples) -> list[CpuRelation | None]:
         # The upper bound keeps the base >= 0.
         slope = np.minimum(np.maximum(0.0, covariance / variance), mean_y / mean_x)
     base = mean_y - slope * mean_x
-    slope = np.maximum(slope, _censored_slopes(samples, base))
+    slope = np.maximum(slope, _censored_slopes(samples, base, mean_x + BUSY_DEVIATIONS * np.sqrt(variance)))
     residuals = np.where(free, samples.used - base[:, None] - slope[:, None] * samples.x, np.nan)
     columns = (one.tolist() for one in (varied, base, slope, _spreads(residuals), count))
     return [
@@ -123,28 +125,30 @@ def _medians(values: Floats) -> Floats:
     return found
 
 
-def _censored_slopes(samples: Samples, base: Floats) -> Floats:
+def _censored_slopes(samples: Samples, base: Floats, much: Floats) -> Floats:
     """The median of what throttled stretches say, 0 where there are none.
 
     A stretch has the sample before it and the one that ended it, and counts only when it was seen from both sides: its
-    work may lag behind its requests by seconds.
+    work may lag behind its requests by seconds. One in which hardly more than usual is asked (less than `much` in
+    its busier half) was held back by other work, and says 0.
     """
     found = np.zeros(len(base))
     for machine in np.flatnonzero(samples.throttled.any(axis=1)):
         own = samples.known[machine]
-        slopes = _slopes(
-            samples.throttled[machine][own], samples.x[machine][own], samples.used[machine][own] - base[machine]
-        )
+        throttled, x = samples.throttled[machine][own], samples.x[machine][own]
+        slopes = _slopes(throttled, x, samples.used[machine][own] - base[machine], much[machine])
         found[machine] = float(np.median(slopes)) if len(slopes) else 0.0
     return found
 
 
-def _slopes(throttled: NDArray[np.bool_], x: Floats, above: Floats) -> Floats:
+def _slopes(throttled: NDArray[np.bool_], x: Floats, above: Floats, much: float) -> Floats:
     turn = np.diff(throttled.astype(np.int8))
     before, after = np.flatnonzero(turn == 1), np.flatnonzero(turn == -1) + 1
     after = after[after > before[0]] if len(before) else after[:0]
     before = before[: len(after)]
     asked, worked = (np.concatenate([[0.0], np.cumsum(one)]) for one in (x, above))
     total = asked[after + 1] - asked[before]
-    slopes: Floats = (worked[after + 1] - worked[before])[total > 0] / total[total > 0]
+    stretches = (np.sort(x[one + 1 : other]) for one, other in zip(before, after, strict=True))
+    busy = np.array([one[len(one) // 2 :].mean() > much for one in stretches], dtype=np.bool_)[total > 0]
+    slopes: Floats = np.where(busy, (worked[after + 1] - worked[before])[total > 0] / total[total > 0], 0.0)
     return slopes

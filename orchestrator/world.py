@@ -102,7 +102,8 @@ class VmState:
     """One machine now. `spec` None: not declared, so it is counted but never touched.
 
     `cores_used` is over the last seconds, `calm` says that it has long been well below its everyday limit, `starved`
-    that it has used all it may for a while; `seen_at` is when it was last measured.
+    that it has used all it may for a while; `seen_at` is when it was last measured. `beside` is what is forecast of the
+    CPU that it uses beside what its communications explain.
     """
 
     name: str
@@ -116,6 +117,7 @@ class VmState:
     calm: bool = False
     starved: bool = False
     seen_at: Seconds = 0.0
+    beside: Mapping[tuple[int, Quantity], Forecast] = field(default_factory=dict)
 
     @property
     def priority(self) -> int:

@@ -11,13 +11,14 @@ from predictor.ensemble.forecaster import ForecastBlock, Forecaster, ForecasterO
 from predictor.models import BASELINES, Adopting, Model, build_models, known_models
 from predictor.service.cycle import Predictor, PredictorReport
 from predictor.service.loop import run
-from predictor.service.tiers import FAST, SLOW, Tiers, tier_of
+from predictor.service.tiers import BESIDE, FAST, SLOW, Tiers, tier_of
 from predictor.service.workers import use_one_thread
 from predictor.trust.activity import rolling_probabilities
 from predictor.trust.scores import BLENDED, ModelScore, summarise_scores
 
 __all__ = [
     "BASELINES",
+    "BESIDE",
     "BLENDED",
     "FAST",
     "MODELS",

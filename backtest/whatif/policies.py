@@ -11,7 +11,7 @@ from backtest.whatif.records import EventKind, OfferedLoad, PolicyRun, ReplayPol
 from backtest.whatif.truth import TrueFuture
 from cpdb import Seconds, Store, open_store
 from orchestrator import Orchestrator, OrchestratorConfig, Timing, collect_seldom
-from predictor import Tiers, use_one_thread
+from predictor import BESIDE, Tiers, use_one_thread
 
 Progress = Callable[[float], None]
 # (number of the row that begins, the moment)
@@ -70,8 +70,8 @@ def _foresees(stack: ExitStack, engine: ReplayEngine, store: Store, policy: Repl
     if not engine.scene.orchestrator.demand.slow_horizons_s:
         config = config.tuned(slow={"horizons_s": ()})
     truth = TrueFuture(engine.load, config)
-    # The planner reads forecasts of pairs alone.
-    predictor = None if policy is ReplayPolicy.ORACLE else Tiers(config, background=False, pairs_only=True)
+    only = (BESIDE,) if engine.load.cores.any() else ()  # what the planner reads beside forecasts of pairs
+    predictor = None if policy is ReplayPolicy.ORACLE else Tiers(config, background=False, only=only)
     if predictor is not None:
         stack.callback(predictor.close)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from cpdb import (
     BytesPerS,
+    Forecast,
     ForecastBatch,
     Link,
     Pair,
@@ -20,7 +21,7 @@ from cpdb import (
 )
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
-from orchestrator.foreseen import forecasts_of
+from orchestrator.foreseen import Cell, IssuedForecasts, forecasts_of
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.matrices import FabricReader
@@ -49,6 +50,8 @@ from orchestrator.world import (
 )
 
 FAST, SLOWER = "fast", ("slow", "long")
+# What machines use beside what their communications explain.
+OWN, SLOWER_OWN = "fast/beside", ("slow/beside",)
 SLOW_AGAIN_S = 5.0
 FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
 # The slow tier is made anew every ten seconds or so; older than this it is no longer about now.
@@ -142,7 +145,7 @@ class Gatherer:
             age_s=_age(now, self._reported(traffic), machines["t"].tolist()[-1:], bool(self.config.declared.vms)),
             pairs=self._offered.recall(pairs, held, now),
             links=links,
-            vms=vm_states(now, machines, self._machines, MachineFacts(relations, memory, self.config)),
+            vms=vm_states(now, machines, self._machines, MachineFacts(relations, memory, self.config, self._beside())),
             hosts={one.name: one for one in self.config.declared.hosts},
             virtual_ips=declared.virtual_ips,
             in_flight=tuple(in_flight),
@@ -218,7 +221,7 @@ class Gatherer:
     def _pairs(
         self, now: Seconds, traffic: Traffic, listed: Listed, routes: Routes, virtual_ips: Mapping[str, VirtualIp]
     ) -> dict[Pair, PairState]:
-        issues = tuple(one.issued for one in self._issues.values() if one.issued is not None)
+        issues = self._issued((FAST, *SLOWER))
         # Rows come late by a poll or two: 'recent' is what was recent to them.
         newest = float(traffic.t[-1]) if len(traffic.t) else now
         windows_s = (RECENT_S, TYPICAL_S, self.config.timing.poll_s)
@@ -244,13 +247,25 @@ class Gatherer:
         return states
 
     def _read_forecasts(self, now: Seconds) -> None:
-        """The newest forecasts of pairs in each tier; those of minutes are read anew every few seconds only."""
+        """The newest forecasts in each tier; those of minutes are read anew every few seconds only."""
         demand = self.config.demand
-        for tier in (FAST, *(SLOWER if demand.slow_horizons_s else ())) if self.config.policy == "predictive" else ():
-            known = self._issues.setdefault(tier, TierIssue())
-            if tier == FAST or known.read_at is None or not 0 <= now - known.read_at < SLOW_AGAIN_S:
-                age_s = demand.max_forecast_age_s if tier == FAST else demand.max_slow_forecast_age_s
+        if self.config.policy != "predictive":
+            return
+        for tier in (FAST, OWN, *((*SLOWER, *SLOWER_OWN) if demand.slow_horizons_s else ())):
+            known, fast = self._issues.setdefault(tier, TierIssue()), tier in (FAST, OWN)
+            if fast or known.read_at is None or not 0 <= now - known.read_at < SLOW_AGAIN_S:
+                age_s = demand.max_forecast_age_s if fast else demand.max_slow_forecast_age_s
                 known.take(self.store.forecasts.batch(now, age_s, tier), now, demand.level)
+
+    def _issued(self, tiers: Iterable[str]) -> tuple[IssuedForecasts, ...]:
+        found = (self._issues[tier].issued for tier in tiers if tier in self._issues)
+        return tuple(one for one in found if one is not None)
+
+    def _beside(self) -> dict[str, Mapping[Cell, Forecast]]:
+        """Forecasts of what each machine uses beside what its communications explain."""
+        issues = self._issued((OWN, *SLOWER_OWN))
+        subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
+        return {one.a: forecasts_of(Pair(one.a, one.b), issues) for one in subjects}
 
     def _recent_links(self, now: Seconds) -> LoadRows:
         rows = self._links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)

@@ -1,15 +1,16 @@
 """Reads from the loads of the last seconds how each machine is: what it uses, whether it is starved or long calm."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isnan
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from cpdb import Seconds, VirtualIp
+from cpdb import Forecast, Seconds, VirtualIp
 from orchestrator.config import CpuSettings, OrchestratorConfig
 from orchestrator.declared import VmSpec
+from orchestrator.foreseen import Cell
 from orchestrator.observe.learn import Learnt
 from orchestrator.observe.window import Bools, Floats, Ints, LoadRows, MachineWindow, sum_by
 from orchestrator.relations import CpuRelation, MemoryRelation
@@ -74,6 +75,7 @@ class MachineFacts:
     relations: Mapping[str, tuple[CpuRelation, ...]]
     memory: Mapping[str, tuple[MemoryRelation, ...]]
     config: OrchestratorConfig
+    beside: Mapping[str, Mapping[Cell, Forecast]] = field(default_factory=dict)
 
 
 class _Loads:
@@ -162,6 +164,7 @@ def vm_states(now: Seconds, rows: LoadRows, window: MachineWindow, known: Machin
             calm,
             starved,
             t,
+            known.beside.get(name, {}),
         )
         for name, host, limit, vcpus, t, used, calm, starved, memory_used, memory_told, memory_calm in lines
     }

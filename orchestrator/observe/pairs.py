@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cpdb import ForecastBatch, Pair, Quantity, Seconds, Subject, SubjectKind, nearest_level
+from cpdb import ForecastBatch, Pair, Quantity, Seconds, Subject, nearest_level
 from orchestrator.foreseen import IssuedForecasts
 from orchestrator.observe.window import Floats, Listed, Traffic, sum_by
 
@@ -86,7 +86,7 @@ def expected_pairs(issued: IssuedForecasts, level: float) -> list[Pair]:
 
 @dataclass(slots=True)
 class PairPlaces:
-    """Where pairs are in a list of subjects; found again only when the list is another one."""
+    """Where pairs (links, machines) are in a list of subjects; found again only when the list is another one."""
 
     _subjects: tuple[Subject, ...] = ()
     _places: dict[Pair, int] = field(default_factory=dict)
@@ -94,8 +94,7 @@ class PairPlaces:
     def of(self, subjects: tuple[Subject, ...]) -> Mapping[Pair, int]:
         """By pair."""
         if subjects is not self._subjects:
-            known = enumerate(subjects)
-            self._places = {Pair(one.a, one.b): place for place, one in known if one.kind is SubjectKind.PAIR}
+            self._places = {Pair(one.a, one.b): place for place, one in enumerate(subjects)}
             self._subjects = subjects
         return self._places
 

@@ -93,9 +93,9 @@ def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
 def _too_short(context: PlanningContext, need: VmNeed, found: list[Step | Refusal]) -> Refusal | None:
     """Refuses what would be given for a foreseen need that has passed before the change pays."""
     step = next((one for one in found if isinstance(one, Step)), None)
-    if step is None or need.horizon_s == NOW or need.leading is None or step.action.shrinks:
+    if step is None or need.horizon_s == NOW or need.about is None or step.action.shrinks:
         return None
-    why_not = too_short(context, need.leading.pair, "a resize", step.lead_s)
+    why_not = too_short(context, need.about, "a resize", step.lead_s)
     subject = f"more CPU for {need.vm}"
     return Refusal(RefusalCode.TOO_SHORT, need.vm, subject, why_not, step.action) if why_not else None
 
@@ -161,7 +161,7 @@ def _plug_ahead(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusa
     if horizons == (NOW,):
         return
     need = most(vm_need(context, vm, one) for one in horizons)
-    if need.horizon_s == NOW or need.leading is None:
+    if need.horizon_s == NOW or need.about is None:
         return
     wanted = wanted_limit(need, context.config.cpu)
     if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + context.config.cpu.min_gain):
@@ -172,7 +172,7 @@ def _plug_ahead(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusa
         return
     grant = _Grant(need, lack.wanted, lack.left, float(vcpus), choose(context, lack))
     step = _step(context, vm, SetVcpus(vm.name, vm.vcpus, vcpus), grant)
-    why_not = too_short(context, need.leading.pair, "another vCPU", step.lead_s)
+    why_not = too_short(context, need.about, "another vCPU", step.lead_s)
     if why_not:
         yield Refusal(RefusalCode.TOO_SHORT, vm.name, f"another vCPU for {vm.name}", why_not, step.action)
     else:
@@ -198,12 +198,12 @@ def _left(context: PlanningContext, vm: VmState) -> float:
 def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
     """Whether what is above `kept` is given back: where it costs more than it may spare, or after measured calm.
 
-    Trusted forecasts of all its pairs say how long it will be needed before it could be raised again: so many core-s
-    short, at `cost_of_short`, against those that idle. Without them only what is measured counts.
+    Trusted forecasts of all its pairs, or of itself where it serves nobody, say how long it will be needed before it
+    could be raised again: so many core-s short, at `cost_of_short`, against those that idle. Without them only what is
+    measured counts.
     """
     horizon_s = until_resized_back(context, vm, SetCpuLimit.kind)[-1]
-    served = served_demands(context, vm, horizon_s) if horizon_s != NOW else []
-    if not served or not all(one.connections.forecast or one.bytes.forecast for one in served):
+    if horizon_s == NOW or not _foretold(context, vm, horizon_s):
         return vm.calm
     short, idle, now = 0.0, 0.0, vm_need(context, vm, NOW).cores
     for level in FIFTHS:
@@ -213,6 +213,12 @@ def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
         short += above * (min(peak, vm.cores_limit) - kept) + (1.0 - above) * max(0.0, now - kept)
         idle += (1.0 - above) * (vm.cores_limit - max(now, kept))
     return context.config.demand.cost_of_short * short < idle
+
+
+def _foretold(context: PlanningContext, vm: VmState, horizon_s: int) -> bool:
+    served = served_demands(context, vm, horizon_s)
+    by_pairs = all(one.connections.forecast or one.bytes.forecast for one in served)
+    return by_pairs and (bool(served) or vm_need(context, vm, horizon_s).own is not None)
 
 
 def _down(context: PlanningContext, vm: VmState, need: VmNeed, kept: float) -> Iterator[Step]:
@@ -258,9 +264,7 @@ def _step(context: PlanningContext, vm: VmState, action: SetCpuLimit | SetVcpus,
 
 
 def _proof(context: PlanningContext, need: VmNeed) -> Evidence | None:
-    if need.leading is None or need.relation is None:
-        return None
-    return context.evidence(need.leading.rate_of(need.relation.feature), need.horizon_s)
+    return context.evidence(need.proof, need.horizon_s) if need.proof else None
 
 
 def _why_up(vm: VmState, grant: _Grant, proof: Evidence | None) -> str:
@@ -277,9 +281,9 @@ def _why_up(vm: VmState, grant: _Grant, proof: Evidence | None) -> str:
 
 
 def _asked(need: VmNeed) -> str:
-    if need.relation is None:
-        return ""
-    return f" for {number_of(need.relation.feature)(need.rate)}"
+    if need.by_itself:
+        return f", of which {need.own.need:.2f} for itself" if need.own else ""
+    return f" for {number_of(need.relation.feature)(need.rate)}" if need.relation else ""
 
 
 def _alternatives(vm: VmState, grant: _Grant) -> Iterator[Refusal]:

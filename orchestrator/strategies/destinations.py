@@ -279,14 +279,14 @@ def decided_within(context: PlanningContext, lead_s: Seconds) -> int:
 class Cause:
     """Why a machine should go where it should go: `why` for people, `reason` for the journal (with its promise).
 
-    `leading` is the pair whose need must last for the move to pay; None when it pays anyway. Without an `urgent` need
-    nothing is too late.
+    `leading` is the pair, or the machine by its name, whose need must last for the move to pay; None when it pays
+    anyway. Without an `urgent` need nothing is too late.
     """
 
     why: str
     horizon_s: int
     reason: Reason
-    leading: Pair | None = None
+    leading: Pair | str | None = None
     urgent: bool = True
     refused: tuple[Refusal, ...] = ()
 

@@ -171,7 +171,7 @@ def _judged(
     """The move as a step, or why it would come too late or not pay."""
     needy, horizon_s, capacity = shortage.needy, shortage.horizon_s, shortage.host.cpu_cores_capacity
     need = vm_need(context, needy, horizon_s)
-    proof = context.evidence(need.leading.connections, horizon_s) if need.leading else None
+    proof = context.evidence(need.proof, horizon_s) if need.proof else None
     why = (
         f"{shortage.host.name} will need {shortage.cores:.2f} of {capacity:.2f} cores {when(horizon_s)} "
         f"({foreseen(proof)}), most of all for {needy.name}; {action.vm} matters least there, {action.after} has room"
@@ -186,8 +186,7 @@ def _judged(
         forecast=proof,
         promise=HostCoresPromise(host=shortage.host.name, value=capacity, by=context.world.now + horizon_s),
     )
-    leading = need.leading.pair if need.leading else None
-    return judged(context, action, Cause(why, horizon_s, reason, leading, refused=refused))
+    return judged(context, action, Cause(why, horizon_s, reason, need.about, refused=refused))
 
 
 # A core short weighs so many times the dearest move: shortage comes first, moves are counted second.

@@ -1,6 +1,6 @@
 """Reads what is new in the store, once each, and spreads it over a panel: also what comes late, and what is silent."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -200,10 +200,16 @@ class LoadSeries(PanelSource):
         self._kinds = tuple(kinds)
         self._window_s = window_s
         self._last: dict[Subject, float] = {}
+        self._read_at: float | None = None
         self.host_of: dict[str, str] = {}  # the host that each VM was last seen on
+        self.limits = Panel(step_s, window_s, 1, MAX_SUBJECTS)  # what each VM might use at most, in cores
+        self.limits.subjects = self.panel.subjects  # it has the same row in both
 
     def read(self, store: Store, now: float) -> int:
-        """See Source."""
+        """See Source. Who asks again at the same moment has read it already."""
+        if now == self._read_at:
+            return 0
+        self._read_at = now
         newest = max(self._last.values(), default=now - self._window_s)
         since = max(now - self._window_s, newest - MAX_INTERVAL_S)
         rows = [row for kind in self._kinds for row in store.facts.loads(kind, since, now)]
@@ -211,6 +217,7 @@ class LoadSeries(PanelSource):
 
     def _take(self, rows: Iterable[LinkLoad | HostLoad | VmLoad]) -> int:
         moments: dict[tuple[float, float], list[tuple[int, tuple[float, ...]]]] = {}
+        limits: dict[tuple[float, float], list[tuple[int, tuple[float, ...]]]] = {}
         taken = 0
         for row in rows:
             subject = machine_of(row)
@@ -218,18 +225,26 @@ class LoadSeries(PanelSource):
             if row.t <= last or place < 0:
                 continue
             self._last[subject] = row.t
-            if isinstance(row, VmLoad):
-                self.host_of[row.vm] = row.host
             interval_s = row.interval_s if isinstance(row, LinkLoad) else min(row.t - last, MAX_INTERVAL_S)
             if last == -np.inf and not isinstance(row, LinkLoad):
                 interval_s = self.panel.step_s
-            moments.setdefault((row.t, round(interval_s, 3)), []).append((place, _amounts(row, interval_s)))
+            key = row.t, round(interval_s, 3)
+            moments.setdefault(key, []).append((place, _amounts(row, interval_s)))
+            if isinstance(row, VmLoad):
+                self.host_of[row.vm] = row.host
+                limits.setdefault(key, []).append((place, (row.cpu_cores_limit * interval_s,)))
             taken += 1
-        for (t, interval_s), group in moments.items():
-            places = np.array([place for place, _ in group], dtype=np.int64)
-            amounts = np.array([amount for _, amount in group], dtype=np.float64).T
-            self.panel.put(IntervalAmounts(places, amounts, places[:0], t, interval_s))
+        _put(self.panel, moments)
+        _put(self.limits, limits)
         return taken
+
+
+def _put(panel: Panel, moments: Mapping[tuple[float, float], Sequence[tuple[int, tuple[float, ...]]]]) -> None:
+    """Amounts of series by the end and the length of their intervals."""
+    for (t, interval_s), group in moments.items():
+        places = np.array([place for place, _ in group], dtype=np.int64)
+        amounts = np.array([amount for _, amount in group], dtype=np.float64).T
+        panel.put(IntervalAmounts(places, amounts, places[:0], t, interval_s))
 
 
 def machine_of(row: LinkLoad | HostLoad | VmLoad) -> Subject:

@@ -1,6 +1,6 @@
 """All tiers of forecasts: pairs, their sums, links and machines, each seconds ahead and minutes ahead."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from math import inf
 
@@ -13,6 +13,7 @@ from predictor.data.sources import CoarseSeries, LoadSeries, Source, destination
 from predictor.data.view import Floats, ForecastSpec, SeriesView, make_spec
 from predictor.models import Model
 from predictor.models.communications import Arrivals, Communications
+from predictor.service.beside import BesideSeries
 from predictor.service.cycle import Predictor, PredictorReport
 from predictor.trust.horizon import refreshes, too_short, usable
 
@@ -91,6 +92,11 @@ def tier_of(kind: SubjectKind, speed: str = FAST) -> str:
     return f"{speed}/machine" if kind in MACHINES else f"{speed}/{kind.value}"
 
 
+BESIDE = tier_of(SubjectKind.BESIDE)
+# They share what they read, so it is their turn together.
+ABOUT_MACHINES = (tier_of(SubjectKind.DESTINATION), tier_of(SubjectKind.VM), BESIDE)
+
+
 def _light(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in LIGHT if name in names)
 
@@ -117,10 +123,11 @@ def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
 class Tiers:
     """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done.
 
-    With `pairs_only` nothing else is forecast: for who has no use for more.
+    With `only` nothing but pairs and the fast tiers of these names (and their slow ones) is forecast: for who has no
+    use for more.
     """
 
-    def __init__(self, config: PredictorConfig, background: bool = True, pairs_only: bool = False) -> None:
+    def __init__(self, config: PredictorConfig, background: bool = True, only: Collection[str] | None = None) -> None:
         self._background = background
         self.pairs = Predictor(config, background)
         self._every_s = {SLOW: config.slow.step_s, LONG: config.long.step_s}
@@ -131,7 +138,8 @@ class Tiers:
         light = config.tuned(models=_light(config.models), limits={"threads": 1})
         machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.history.window_s)
         self._host_of = machines.host_of
-        sources = {} if pairs_only else {**dict(_sums(light)), tier_of(SubjectKind.VM): machines}
+        every = _sources(light, machines)
+        sources = every if only is None else {tier: one for tier, one in every.items() if tier in only}
         self.fast = self._beside(light, sources)
         self.slow: dict[str, Predictor] = {}
         if config.slow.horizons_s:
@@ -167,8 +175,8 @@ class Tiers:
         self._look_at_switches(store, now)
         report = self.pairs.cycle(store, now)
         self._number += 1
-        for turn, predictor in enumerate(self.fast.values()):
-            if (turn + self._number) % TURNS == 0:
+        for tier, predictor in self.fast.items():
+            if (tier in ABOUT_MACHINES) == self._number % TURNS:
                 predictor.cycle(store, now)
         for tier, predictors in ((SLOW, self.slow), (LONG, self.long)):
             if now - self._cycled_at.get(tier, -inf) >= self._every_s[tier]:
@@ -210,8 +218,13 @@ class Tiers:
         return (self.pairs, *self.fast.values(), *self.slow.values(), *self.long.values())
 
 
-def _sums(config: PredictorConfig) -> Iterator[tuple[str, Source]]:
+def _sources(config: PredictorConfig, machines: LoadSeries) -> dict[str, Source]:
     step_s, window_s = config.step_s, config.history.window_s
-    yield tier_of(SubjectKind.VIRTUAL_IP), sums(virtual_ip_of, step_s, window_s)
-    yield tier_of(SubjectKind.DESTINATION), sums(destination_of, step_s, window_s)
-    yield tier_of(SubjectKind.LINK), LoadSeries((LinkLoad,), step_s, window_s)
+    destinations = sums(destination_of, step_s, window_s)
+    return {
+        tier_of(SubjectKind.VIRTUAL_IP): sums(virtual_ip_of, step_s, window_s),
+        tier_of(SubjectKind.DESTINATION): destinations,
+        tier_of(SubjectKind.LINK): LoadSeries((LinkLoad,), step_s, window_s),
+        tier_of(SubjectKind.VM): machines,
+        BESIDE: BesideSeries(machines, destinations),
+    }

@@ -1,0 +1,81 @@
+"""What machines need beside their communications, together with these: both may rise at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cpdb import Quantity
+from orchestrator.demand import Demand, MeasuredRates, RateColumns, RateSums, Sought, foretold_rates
+from orchestrator.foreseen import Bools, Floats, Foreseen, Ints
+from orchestrator.onset import PEAK, Reading
+
+# In the place of a relation's number: the machine's own forecast is of all that it does.
+ALONE = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnForecasts:
+    """What is forecast of machines by number, beside what they use and may use, in cores.
+
+    `alone`: of whom communications are not taken off, as no row names the machine that serves them.
+    """
+
+    foreseen: Foreseen
+    used: Floats
+    limits: Floats
+    alone: Bools
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnNeeds:
+    """By number of the machine: cores needed in all (-inf where nothing is foreseen), by which relation, and of that
+    what is needed beside communications (`own_cores`) by a forecast within `far_s`."""
+
+    cores: Floats
+    relation: Ints
+    own_cores: Floats
+    far_s: Ints
+
+    @classmethod
+    def nothing(cls, count: int) -> "OwnNeeds":
+        """Nobody has any."""
+        none = np.zeros(count, dtype=np.int64)
+        return cls(np.full(count, -np.inf), none + ALONE, np.zeros(count), none)
+
+    def take(self, which: Bools, cores: Floats, number: int, own: RateColumns) -> None:
+        """Counts these needs where they are more than what is known already."""
+        more = which & (own.far_s > 0) & (cores > self.cores)
+        self.cores[more], self.relation[more] = cores[more], number
+        self.own_cores[more], self.far_s[more] = own.need[more], own.far_s[more]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnWindow:
+    """For which horizon machines' own needs are asked, and what counts of their forecasts."""
+
+    known: OwnForecasts
+    horizon_s: int
+    reading: Reading
+
+    def rates(self, demand: Demand, explained: Floats) -> RateColumns:
+        """What is foreseen where so much of what is used now is explained by communications, in cores."""
+        known, passed = self.known, np.zeros(len(self.known.used), dtype=np.bool_)
+        now = np.maximum(0.0, known.used - explained)
+        measured = MeasuredRates(now, now, np.full(len(now), np.inf), np.full(len(now), np.nan))
+        # A machine that does what it always does is given no margin: on a host with many of them it would add up.
+        reading = Reading(level=demand.config.demand.level) if self.reading == PEAK else self.reading
+        sought = Sought(known.foreseen, self.horizon_s, Quantity.CPU_PEAK)
+        found = foretold_rates(demand, sought, measured, reading, passed)
+        column = known.foreseen.column(self.horizon_s, Quantity.CPU_PEAK) if passed.any() else None
+        if column is not None and (column.at(demand.config.demand.level)[passed] > known.limits[passed]).any():
+            demand.doubt_own()
+        return found
+
+
+def add_own(found: OwnNeeds, demand: Demand, window: OwnWindow, slopes: tuple[int, Floats], asked: RateSums) -> None:
+    """Means add and independent excesses in squares: of requests by one relation's `slopes`, and of what is beside."""
+    number, slope = slopes
+    own = window.rates(demand, slope * asked.measured)
+    excess = np.hypot(slope * np.sqrt(asked.squares), np.maximum(0.0, own.need - own.typical))
+    usual = slope * asked.usual + np.minimum(own.typical, own.need)
+    found.take(~np.isnan(slope), np.maximum(usual + excess, slope * asked.measured + own.measured), number, own)
