@@ -143,6 +143,7 @@ from cpdb.state.leases import Fence, LeaseHolder, Leases, Pause, Pauses
 from cpdb.state.masterships import ControlClaim, ControllerPresence, ControlPicture, Masterships
 from cpdb.state.wanted import (
     FIRST_TAG,
+    LABELS,
     LAST_TAG,
     BandwidthRequest,
     HeavyPair,
@@ -244,6 +245,7 @@ __all__ = [
     "FIRST_TAG",
     "GIB",
     "IMPLAUSIBLE",
+    "LABELS",
     "LAST_TAG",
     "MBIT",
     "MIB",

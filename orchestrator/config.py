@@ -164,6 +164,7 @@ class RouteSettings(Section):
     trigger: ShareOf1 = 0.8
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
     lease_s: AboveZero = 900.0
+    first_label: Literal[1024, 2048, 3072] = 3072
 
     @property
     def sample_s(self) -> Seconds:

@@ -56,6 +56,7 @@ class SwitchApp(RyuApp):
         super().__init__(*args, **kwargs)
         settings = load_controller()
         self.settings, self._metrics = settings.controller, settings.metrics
+        self.first_label = settings.routing.first_label
         harden(self.settings.connections, settings.trust())
         self.loops = Loops()
         self.database = Database(settings, self.loops, self.declare)

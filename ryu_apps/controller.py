@@ -93,7 +93,6 @@ class Controller(ReconcilingApp):
         _log.info("switch connected", switch=self.attribution.name_of(wire.dpid))
         # Where another controller was master, it wrote down where hosts are.
         self.network.topology.remember(now)
-        wire.introduce()
         self.switches.joined(wire, now)
         for port in datapath.ports.values():
             _learn_speed(self.network, wire.dpid, port)

@@ -40,6 +40,8 @@ class Guest:
     """Where packets go on after ours, by our own numbers of tables: the first is shared; None is what NORMAL does."""
 
     next_table: int | None = None
+    # A switch that writes no connections down rewrites whole pairs instead
+    by_connection: bool = True
 
     @property
     def is_shared(self) -> bool:
@@ -53,7 +55,7 @@ class Guest:
         number = cookie(Table.ACCOUNT, Kind.LISTEN, 4)
         answered = Rule(Table.ACCOUNT, _ANSWERED_PRIORITY, told, (Output(CONTROLLER),), cookie=number)
         for rule in (*own, answered):
-            if kind_of(rule.cookie) in (Kind.TO_DESTINATION, Kind.TO_CLIENT):
+            if self.by_connection and kind_of(rule.cookie) in (Kind.TO_DESTINATION, Kind.TO_CLIENT):
                 yield from _by_connection(rule)
                 continue
             if rule.table == Table.FORWARD and kind_of(rule.cookie) is Kind.DEFAULT:

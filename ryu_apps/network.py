@@ -10,11 +10,12 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.guest import Guest
 from ryu_apps.pacing import RateLimiter
+from ryu_apps.paths.labels import UsedVlans
 from ryu_apps.paths.routing import Routes, RouteTiming
-from ryu_apps.rules import ETH_IPV4, ETH_IPV6, ETH_LLDP, Kind, Match, PortId, Table, kind_of
+from ryu_apps.rules import ETH_IPV4, ETH_IPV6, ETH_LLDP, Kind, Match, PortId, Table, in_vlan, kind_of
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.services.virtual_ips import Services
-from ryu_apps.settings import ProbesSection
+from ryu_apps.settings import JoiningSection, ProbesSection
 from ryu_apps.topology import frames
 from ryu_apps.topology.arp import HOLD_S, ArpResponder, Arrival, DropPlace, HeldFrame, HeldFrames
 from ryu_apps.topology.flooding import FloodTree
@@ -64,6 +65,7 @@ class Network:
         self.flooding = FloodTree()
         # Where others forward: nothing is carried, answered or told to all but what concerns virtual IPs
         self.guest: Guest | None = None
+        self.vlans = UsedVlans()
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
         self._reservations = 0
@@ -73,6 +75,15 @@ class Network:
         self._limiter = RateLimiter()
         # As of a revision: virtual IPs of which nobody answers, and since when
         self._judged, self._silent = -1, dict[str, Seconds]()
+
+    def join(self, settings: JoiningSection, first_label: int) -> None:
+        """How to fit in with what is there."""
+        self.topology.access_names = settings.access
+        if settings.mode == "guest":
+            after = settings.guest_next
+            self.guest = Guest(None if after == "normal" else int(after) - settings.first_table)
+        self.vlans = UsedVlans(first_label, settings.used_vlans())
+        self.routes.first_label = first_label
 
     @property
     def revision(self) -> int:
@@ -91,9 +102,15 @@ class Network:
             self._named = declared.nodes
             self._macs = {one.address: one.mac for one in declared.nodes if one.address and one.mac}
         self.topology.declare(declared.nodes, declared.links, now)
-        self.routes.declare(declared.splits if self.guest is None else ())
+        self._label(now)
         self.services.declare(declared.virtual_ips, now)
         self.services.destinations.evidence.told_of(declared.machines)
+
+    def _label(self, now: Seconds) -> list[Effect]:
+        """Puts splits in force where labels are free."""
+        free = self.guest is None and self.vlans.conflict(now) is None
+        self.routes.declare(self.declared.splits if free else ())
+        return [*self.vlans.alert(now)] if self.declared.splits else []
 
     def tick(self, now: Seconds) -> list[Effect]:
         """What is due: LLDP frames, probes for hosts not found yet, things too old."""
@@ -101,7 +118,7 @@ class Network:
         self.held.expire(now)
         overfull = [OVERFULL] if self.services.pairs.overfull else []
         overfull += [replace(CROWDED, key=self._port_name(at)) for at in sorted(self.services.pairs.crowded_ports)]
-        effects = overfull + self._nobody_answers(now) + self.ask(now)
+        effects = overfull + self._label(now) + self._nobody_answers(now) + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
@@ -152,7 +169,7 @@ class Network:
         frame = frames.parse(data)
         if frame is None:
             return []
-        if frame.eth_type == ETH_LLDP:
+        if frame.eth_type == ETH_LLDP and not frame.vlan:
             return self.topology.hear_lldp(at, data, now)
         arrival, sent_by = Arrival(at, frame, data), kind_of(cookie)
         # A listening rule tells of ARP frames that the switches themselves carry on or have answered.
@@ -161,6 +178,9 @@ class Network:
         only_learn = sent_by is Kind.FLOOD or (copy and frame.eth_type == ETH_IPV6)
         if self.topology.links.role(at, now) is not Role.EDGE:
             return [] if only_learn or (copy and frame.arp) else self._forward(arrival)
+        if frame.vlan:
+            name = self.topology.snapshot.directory.switch(at.dpid)
+            self.vlans.saw(frame.vlan, f"seen at {name}:{at.port}", now)
         released = self._learn(at, frame, now)
         if only_learn:
             return released
@@ -182,12 +202,14 @@ class Network:
         if int(frame.eth_src[:2], 16) & 1 or frame.eth_src.startswith("f2:ea:"):
             return []
         hosts = self.topology.hosts
-        address = frame.arp.sender if frame.arp else frame.ipv4_src
+        vlan = self.topology.vlan_at(at, frame)
+        said = frame.arp.sender if frame.arp else frame.ipv4_src
+        address = said and in_vlan(said, vlan)
         claimed = frame.arp.sender if frame.arp else None
         if not self.services.destinations.conflicts.saw(frame.eth_src, claimed, at, now, self.topology.kind_at):
             # A destination's declared address stays with its declared MAC.
             address = None
-        if address in self.services.virtual_ips or address == frames.NO_ADDRESS:
+        if said in self.services.virtual_ips or said == frames.NO_ADDRESS:
             address = None
         if frame.arp is None and address and hosts.of_address(address) is not None:
             # A router forwards others' addresses; only ARP may take an address from its holder.
@@ -196,7 +218,7 @@ class Network:
         if taken and self._owner(address) not in (None, frame.eth_src):
             # Declared to be another's: it stays there.
             address = None
-        result = hosts.learn(frame.eth_src, address, at, now)
+        result = hosts.learn(frame.eth_src, address, at, now, vlan)
         self.topology.unverified.pop(address or "", None)
         if result in (LearnResult.NEW, LearnResult.MOVED, LearnResult.ADDRESS):
             ready = self.held.release(lambda address: hosts.of_address(address) is not None)
@@ -219,11 +241,13 @@ class Network:
 
     def _packet(self, arrival: Arrival, now: Seconds, met: bool) -> list[Effect]:
         at, frame, hosts = arrival.at, arrival.frame, self.topology.hosts
-        source, to = frame.ipv4_src or "", frame.ipv4_dst or ""
+        vlan = self.topology.vlan_at(at, frame)
+        source, to = in_vlan(frame.ipv4_src or "", vlan), frame.ipv4_dst or ""
         vip = self.services.virtual_ips.get(to)
         if vip is None:
             if self.guest is not None:
                 return []
+            to = in_vlan(to, vlan)
             if hosts.of_mac(frame.eth_dst) is None and hosts.of_address(to) is None:
                 place = DropPlace(at.dpid, Table.FORWARD, Match(eth_dst=frame.eth_dst))
                 return self._hold(HeldFrame(at, arrival.data, to, now + HOLD_S), place, now)

@@ -1,13 +1,11 @@
-"""The rules that each switch should hold, and its share of what is known: data in, data out, nothing remembered."""
+"""The rules that each switch should hold, made of its share of the world: data in, data out, nothing remembered."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ryu_apps import policers as policing
 from ryu_apps.guest import Guest
-from ryu_apps.network import Network
 from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
-from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
     CONTROLLER,
@@ -33,18 +31,19 @@ from ryu_apps.rules import (
     SwitchGroup,
     Table,
     ToGroup,
+    bare,
     cookie,
     failover,
     kind_of,
     number_of,
     pair_number,
     virtual_mac,
+    vlan_of,
 )
 from ryu_apps.services.buckets import BucketPlacement, placement_rules, probe_answer_rule
-from ryu_apps.services.pairs import TrackedPair, sum_number
+from ryu_apps.services.pairs import sum_number
 from ryu_apps.topology.arp import DropRule
 from ryu_apps.topology.flooding import FloodPorts
-from ryu_apps.topology.state import port_towards, spare_port
 
 DEFAULT_PRIORITY = 0
 GROUP_PRIORITY, FLOOD_PRIORITY, KNOWN_PRIORITY, BRIDGE_PRIORITY = 5, 6, 7, 8
@@ -94,7 +93,7 @@ class Share:
     """What one switch has to do with the world."""
 
     virtual_ips: tuple[str, ...] = ()
-    # Port towards each MAC, for every host that can be reached from here
+    # Port towards each MAC, for every host that can be reached from here; "MAC@VLAN" where it is at several places
     ports: Mapping[str, int] = ()  # type: ignore[assignment]
     # (source address, virtual IP) of pairs that enter the network here
     accounts: tuple[tuple[str, str], ...] = ()
@@ -108,6 +107,8 @@ class Share:
     tagging: LabelShare = field(default_factory=LabelShare)
     # Second port towards a MAC, where there is one and the switch can turn to it by itself
     spares: Mapping[str, int] = field(default_factory=dict)
+    # Ports of sources whose VLAN shows at their port alone (`in_vlan` -> port)
+    access: Mapping[str, int] = field(default_factory=dict)
     # Where all forwarding is left to others: how packets get there
     guest: Guest | None = None
 
@@ -136,15 +137,29 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(_towards(one) for one in share.towards),
         *(_back(one) for one in share.back),
         *(_drop(rule) for rule in share.drop_rules),
-        *(_host(mac, port, groups) for mac, port in dict(share.ports).items()),
+        *(_host(name, port, groups) for name, port in dict(share.ports).items()),
         *label_rules(share.tagging),
         *(probe_answer_rule(address) for address in share.placing.asked),
     ]
     found = {rule.key: rule for rule in rules} | placement_rules(share.placing.spreads, share.placing.curious)
+    if share.access:
+        found = {placed.key: placed for rule in found.values() for placed in (_at_port(rule, share.access),)}
     if share.guest is not None:
         found = {rule.key: rule for rule in share.guest.rules(found.values())}
     every = [*groups.values(), *label_groups(share.tagging)]
     return Desired(found, {one.number: one for one in meters}, {one.number: one for one in every})
+
+
+def _at_port(rule: Rule, access: Mapping[str, int]) -> Rule:
+    source = rule.match.ipv4_src
+    if source is None or source not in access:
+        return rule
+    return replace(rule, match=source_at_port(rule.match, access[source]))
+
+
+def source_at_port(match: Match, port: int) -> Match:
+    """The same match for a source that sends without a tag, from an access port."""
+    return replace(match, in_port=port, ipv4_src=bare(match.ipv4_src or ""))
 
 
 def _defaults() -> Iterable[Rule]:
@@ -273,7 +288,7 @@ def _towards(one: Rewrite) -> Rule:
 
 
 def _back(one: Rewrite) -> Rule:
-    match = Match(eth_type=ETH_IPV4, ipv4_src=one.destination_address, ipv4_dst=one.source_address)
+    match = Match(eth_type=ETH_IPV4, ipv4_src=one.destination_address, ipv4_dst=bare(one.source_address))
     actions = (SetField("eth_src", virtual_mac(one.virtual_ip)), SetField("ipv4_src", one.virtual_ip))
     return _steer(match, actions, Kind.TO_CLIENT, one)
 
@@ -283,13 +298,14 @@ def _steer(match: Match, actions: tuple[Action, ...], kind: Kind, one: Rewrite) 
     return Rule(Table.REWRITE, PAIR_PRIORITY, match, actions, Table.FORWARD, cookie=cookie(Table.REWRITE, kind, number))
 
 
-def _host(mac: str, port: int, groups: Mapping[str, SwitchGroup]) -> Rule:
+def _host(name: str, port: int, groups: Mapping[str, SwitchGroup]) -> Rule:
+    mac, vlan = bare(name), vlan_of(name)
     number = int(mac.replace(":", ""), 16)
-    action = ToGroup(groups[mac].number) if mac in groups else Output(port)
+    action = ToGroup(groups[name].number) if name in groups else Output(port)
     return Rule(
         Table.FORWARD,
-        HOST_PRIORITY,
-        Match(eth_dst=mac),
+        HOST_PRIORITY + bool(vlan),
+        Match(eth_dst=mac, label=vlan or None),
         (action,),
         cookie=cookie(Table.FORWARD, Kind.HOST, number),
     )
@@ -299,102 +315,3 @@ def _drop(rule: DropRule) -> Rule:
     place = rule.place
     number = cookie(Table(place.table), Kind.DROP)
     return Rule(place.table, DROP_PRIORITY, place.match, cookie=number, lease_until=rule.until)
-
-
-Seconds = float
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """All reservation_entries, and what follows from those whose source has been seen."""
-
-    police: tuple[Policer, ...]
-    entries: tuple[ReservationEntry, ...]
-
-
-def limits(network: Network, now: Seconds) -> Limits:
-    """What the alive reservations ask for, by address."""
-
-    def address(name: str) -> str | None:
-        known = network.topology.snapshot.directory.address(name) or name
-        return known if network.topology.hosts.of_address(known) is not None else None
-
-    found = reservation_entries(network.declared.reservations, now)
-    return Limits(tuple(police(found, address)), tuple(found))
-
-
-class PolicerTable:
-    """`limits`, worked out anew only when a reservation, a host or a name has changed, or a lease has ended."""
-
-    def __init__(self) -> None:
-        self._made_from: tuple[object, ...] = ()
-        self.until = float("-inf")
-        self._limits = Limits((), ())
-
-    def limits(self, network: Network, now: Seconds) -> Limits:
-        """What the alive reservations ask for; the very same object while that is the same."""
-        reservations = network.declared.reservations
-        made_from = reservations, network.topology.snapshot.directory, network.topology.hosts.revision
-        if now >= self.until or len(made_from) != len(self._made_from) or not _same(made_from, self._made_from):
-            self._limits, self._made_from = limits(network, now), made_from
-            self.until = min((one.expires_at for one in reservations if one.expires_at > now), default=float("inf"))
-        return self._limits
-
-
-def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    return all(a is b or (isinstance(a, int) and a == b) for a, b in zip(one, other, strict=True))
-
-
-def share(network: Network, dpid: int, wanted: Limits) -> Share:
-    """What switch `dpid` has to do."""
-    topology, services, guest = network.topology, network.services, network.guest
-    hosts = list(topology.hosts)
-    forwarded = hosts if guest is None else ()
-    ports = {host.mac: port_towards(topology, dpid, host) for host in forwarded}
-    here = {host.mac: host.at.port for host in hosts if host.at.dpid == dpid}
-    pairs = list(services.pairs)
-    steers = [steer for pair in pairs if (steer := _rewrite_towards(network, pair)) is not None]
-    return Share(
-        virtual_ips=tuple(sorted(services.virtual_ips)),
-        ports={mac: port for mac, port in ports.items() if port is not None},
-        spares={host.mac: port for host in forwarded if (port := spare_port(topology, dpid, host)) is not None},
-        accounts=tuple(
-            (pair.source_address, pair.virtual_ip) for pair in pairs if ingress(network, pair.source_address) == dpid
-        ),
-        towards=tuple(steer for steer in steers if ingress(network, steer.source_address) == dpid),
-        back=tuple(steer for steer in steers if _place(network, steer.destination_mac) == dpid),
-        drop_rules=tuple(rule for rule in network.held.drop_rules.values() if rule.place.dpid == dpid),
-        police=tuple(policer for policer in wanted.police if ingress(network, policer.source_address) == dpid),
-        placing=PlacingShare(
-            # Only where somebody may open a connection
-            spreads=tuple(services.destinations.spreads) if here else (),
-            curious=not services.pairs.overfull,
-            sums_at=dpid if here and services.pairs.summing else None,
-            asked=services.destinations.probed_by_tcp(),
-        ),
-        flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),
-        tagging=network.routes.tagging.get(dpid, LabelShare()),
-        guest=guest,
-    )
-
-
-def _flooded_here(network: Network, dpid: int, here: Mapping[str, int]) -> FloodShare:
-    return FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s)
-
-
-def ingress(network: Network, source_address: str) -> int | None:
-    """The switch where a source's packets enter the network."""
-    host = network.topology.hosts.of_address(source_address)
-    return host.at.dpid if host else None
-
-
-def _place(network: Network, mac: str) -> int | None:
-    host = network.topology.hosts.of_mac(mac)
-    return host.at.dpid if host else None
-
-
-def _rewrite_towards(network: Network, pair: TrackedPair) -> Rewrite | None:
-    to = pair.destination
-    if to is None or _place(network, to.mac) is None:
-        return None
-    return Rewrite(pair.source_address, pair.virtual_ip, to.address, to.mac)

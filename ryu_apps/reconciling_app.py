@@ -29,7 +29,7 @@ from ryu_apps.switch.wire import Wire
 from ryu_apps.switches import Switches
 from ryu_apps.telemetry.attribution import PairAttribution
 from ryu_apps.telemetry.collector import Collector, FlowFilter
-from ryu_apps.telemetry.foreign import ForeignRules
+from ryu_apps.telemetry.foreign import ForeignRules, vlan_matched
 from ryu_apps.topology.state import stand_in
 
 Seconds = float
@@ -70,7 +70,7 @@ class ReconcilingApp(SharedApp):
         self.network = Network(pairs, settings.probes, timing)
         if settings.group_mbit_per_s:
             self.network.flooding.limit_kbit_s = max(1, int(settings.group_mbit_per_s * 1000))
-        self.network.guest = settings.guest()
+        self.network.join(settings, self.first_label)
         self.switches = Switches(self.network, settings.first_meter)
         self.attribution = PairAttribution(self.network, frozenset(sflow.agents) if sflow.listen else frozenset())
 
@@ -132,6 +132,8 @@ class ReconcilingApp(SharedApp):
             more = bool(message.flags & ofproto.OFPMPF_REPLY_MORE)
             found = self.foreign.take(dpid, message.xid, decode_entries(bytes(message.buf[_BODY_AT:])), more)
             if found is not None:
+                for one in found:
+                    self.network.vlans.saw(vlan_matched(one), "a rule of somebody else matches it", now)
                 alerts = self.foreign.judge(dpid, self.attribution.name_of(dpid), found, now)
                 self.carry_out(alerts, now)
         elif self.switches.read(message, dpid, now):

@@ -8,6 +8,8 @@ from hashlib import blake2b
 from socket import inet_aton
 from typing import NamedTuple
 
+from cpdb import FIRST_TAG
+
 Seconds = float
 
 # The top 16 bits of every cookie of ours. A rule without them belongs to somebody else and is never touched.
@@ -25,6 +27,8 @@ ETH_ARP = 0x0806
 ETH_RARP = 0x8035
 ETH_IPV6 = 0x86DD
 ETH_LLDP = 0x88CC
+# Ethertypes of VLAN tags: of customers, of providers; IEEE 802.1Q, table 9-1
+VLAN_TAGS = (0x8100, 0x88A8)
 PROTO_TCP = 6
 PROTO_UDP = 17
 PROTO_ICMPV6 = 58
@@ -40,7 +44,8 @@ PORT_MAX = 0xFFFFFF00
 MULTICAST = "multicast"
 # Addresses that end at the next bridge, never beyond: IEEE 802.1Q, table 8-1
 BRIDGE_GROUPS = "bridge groups"
-ANY_LABEL = -1
+# All labels of a range that begins at `FIRST_TAG`; of another one the same way
+ANY_LABEL = -FIRST_TAG
 TCP_OPENING = -1
 
 
@@ -98,8 +103,10 @@ class FreshMatch(NamedTuple):
 class Match:
     """Fields that must be equal; None matches anything.
 
-    `eth_dst` may be MULTICAST (every group address) or BRIDGE_GROUPS. `label` is one of our labels, or ANY_LABEL.
+    `eth_dst` may be MULTICAST (every group address) or BRIDGE_GROUPS.
+    `label` is a VLAN number, or below 0 a range (ANY_LABEL).
     `message_type` is a type of ICMPv6, or TCP_OPENING: SYN set and ACK clear.
+    `ipv4_src` may be an address in a VLAN (`in_vlan`).
     `arp_request_for` is the address that an ARP request asks for. `register` is what this switch has noted about the
     packet on its way.
     """
@@ -342,6 +349,21 @@ def divided(buckets: tuple[GroupBucket, ...]) -> SwitchGroup:
     """One of these by weight for each connection, as the switch hashes it; the same buckets give the same number."""
     digest = blake2b(repr(buckets).encode(), digest_size=3).digest()
     return SwitchGroup(FIRST_DIVIDED | int.from_bytes(digest, "big"), GroupKind.SELECT, buckets)
+
+
+def in_vlan(address: str, vlan: int) -> str:
+    """An address as hosts and pairs have it: "10.0.0.1@20" in VLAN 20, itself where there is no tag (0)."""
+    return f"{address}@{vlan}" if vlan else address
+
+
+def vlan_of(address: str) -> int:
+    """The VLAN in such an address, 0 for none."""
+    return int(address.partition("@")[2] or 0)
+
+
+def bare(address: str) -> str:
+    """Such an address without its VLAN."""
+    return address.partition("@")[0]
 
 
 class PortId(NamedTuple):

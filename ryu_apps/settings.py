@@ -26,13 +26,12 @@ from cpdb import (
     is_loopback,
     read_settings,
 )
-from ryu_apps.guest import Guest
 from ryu_apps.rules import OWNER
-from ryu_apps.tables import TABLES, Places
+from ryu_apps.tables import TABLES, TablePlaces
 from ryu_apps.tls import SwitchTrust, TlsFiles, bound_names, make_context
 
 GROUP = "forepath"
-LAST_TABLE = 254
+LAST_TABLE, LAST_VLAN = 254, 4094
 NO_TLS = (
     "without TLS whoever reaches it could pass for somebody else; give certificate, key and authority in [tls] "
     "(forepath tls makes them), or allow it with tls.insecure = true"
@@ -141,6 +140,11 @@ class SflowSection(Section):
         return {str(ip_address(address.strip())): name for name, address in self.agents.items()}
 
 
+def _vlan_range(text: int | str) -> tuple[int, int]:
+    first, _, last = str(text).partition("-")
+    return (int(first), int(last or first)) if first.isdecimal() and (last or first).isdecimal() else (0, 0)
+
+
 class JoiningSection(Section):
     """How forepath fits in with what a network already has: its tables are `first_table` and the `TABLES - 1` next.
 
@@ -151,6 +155,8 @@ class JoiningSection(Section):
     first_table: int = 0
     mode: Literal["forward", "guest"] = "forward"
     guest_next: Literal["normal"] | int = "normal"
+    vlans: tuple[int | str, ...] = ()
+    access: dict[str, int] = Field(default_factory=dict)
 
     @field_validator("first_table")
     @classmethod
@@ -161,6 +167,29 @@ class JoiningSection(Section):
                 f"0 to {LAST_TABLE + 1 - TABLES}"
             )
         return first
+
+    @field_validator("vlans")
+    @classmethod
+    def _ranges(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        for one in value:
+            first, last = _vlan_range(one)
+            if not 1 <= first <= last <= LAST_VLAN:
+                raise ValueError(f"{one!r}: VLANs are numbers from 1 to {LAST_VLAN}, or ranges; write 20 or '30-39'")
+        return value
+
+    @field_validator("access")
+    @classmethod
+    def _ports(cls, value: dict[str, int]) -> dict[str, int]:
+        for place, vlan in value.items():
+            switch, _, port = place.rpartition(":")
+            if not switch or not port.isdecimal() or not 1 <= vlan <= LAST_VLAN:
+                raise ValueError(f"{place!r} = {vlan}: write SWITCH:PORT = VLAN, e.g. 'leaf1:3' = 20")
+        return value
+
+    def used_vlans(self) -> frozenset[int]:
+        """VLANs that are declared to be in use."""
+        ranges = [_vlan_range(one) for one in self.vlans]
+        return frozenset(vlan for first, last in ranges for vlan in range(first, last + 1)) | {*self.access.values()}
 
     @model_validator(mode="after")
     def _beside_ours(self) -> Self:
@@ -174,16 +203,10 @@ class JoiningSection(Section):
             )
         return self
 
-    def guest(self) -> Guest | None:
-        """Where a guest's packets go on, by our own numbers of tables; None where we forward."""
-        if self.mode != "guest":
-            return None
-        return Guest(None if self.guest_next == "normal" else int(self.guest_next) - self.first_table)
-
-    def places(self) -> Places:
+    def places(self) -> TablePlaces:
         """What switches are told instead of our own numbers. Beside another application packets are ours alone."""
         alone = self.mode != "guest" or self.guest_next == "normal"
-        return Places(self.first_table, None if alone else OWNER)
+        return TablePlaces(self.first_table, None if alone else OWNER)
 
 
 class ControllerSection(JoiningSection):
@@ -249,6 +272,13 @@ class BoundNode(Section):
     certificate: str | None = None
 
 
+class LabelSection(Section):
+    """What the controller reads of [routing]."""
+
+    model_config = ConfigDict(extra="ignore")
+    first_label: Literal[1024, 2048, 3072] = 3072
+
+
 class ControllerSettings(Section):
     """The tables of the settings file that the controller reads."""
 
@@ -257,6 +287,7 @@ class ControllerSettings(Section):
     metrics: MetricsSection = MetricsSection()
     tls: TlsSection = TlsSection()
     node: tuple[BoundNode, ...] = ()
+    routing: LabelSection = LabelSection()
 
     @model_validator(mode="after")
     def _sound(self) -> "ControllerSettings":

@@ -11,9 +11,10 @@ from ryu_apps.effects import Alert, Resubmit
 from ryu_apps.network import Network
 from ryu_apps.one_table import join_tables
 from ryu_apps.paths.splits import LabelShare, undivided
-from ryu_apps.pipeline import Limits, PolicerTable, Share, desired, limited_by, numbers_of_limits, share
+from ryu_apps.pipeline import Share, desired, limited_by, numbers_of_limits
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import Desired, Kind, Rule, RuleKey, Table
+from ryu_apps.shares import Limits, PolicerTable, share
 from ryu_apps.switch.abilities import Abilities, Fitted, describe_lacks, fit_rules
 from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.session import GRACE_S, Session
@@ -216,7 +217,8 @@ def _for_switch(part: Share, session: Session) -> Share:
         part = replace(part, spares={}, tagging=undivided(part.tagging))
     if not abilities.places:
         # Only sources that no pair counts are told of this way, and placed.
-        part = replace(part, placing=replace(part.placing, spreads=()))
+        guest = None if part.guest is None else replace(part.guest, by_connection=False)
+        part = replace(part, placing=replace(part.placing, spreads=()), guest=guest)
     if abilities.one_table:
         part = replace(part, police=(), tagging=LabelShare())
     rules = 2 * (len(part.accounts) + len(part.virtual_ips)) + LISTENING

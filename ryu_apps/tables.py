@@ -20,7 +20,7 @@ TABLES = max(Table) + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class TablePlaces:
     """Our tables begin at `first_table`; with a `controller_id` what our rules tell goes to nobody but us.
 
     Controller ids are Open vSwitch's: other controllers of the same switch neither see nor answer such packets.

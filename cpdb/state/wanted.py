@@ -29,6 +29,8 @@ from cpdb.state.leases import Fence
 
 # Tags are VLAN numbers of a range of our own; 4095 is reserved.
 FIRST_TAG, LAST_TAG = 3072, 4094
+# They come in blocks: `routing.first_label` may name another one.
+LABELS = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from cpdb import (
     BEHAVIOUR,
+    LABELS,
     URL_VARIABLE,
     SettingsError,
     StoreError,
@@ -103,10 +104,19 @@ def _together(settings: Settings) -> list[str]:
         except SettingsError as error:
             problems += str(error).splitlines()
     if settings.controller.mode == "guest" and settings.routing.enabled:
-        problems.append(
-            "routing.enabled = true: a guest leaves the ways to others; set it to false, or controller.mode"
-        )
+        problems.append("routing.enabled = true: a guest leaves the ways to others; set it to false")
+    if settings.routing.enabled and (taken := _labels_taken(settings)):
+        problems.append(taken)
     return problems
+
+
+def _labels_taken(settings: Settings) -> str | None:
+    first = settings.routing.first_label
+    found = sorted(vlan for vlan in settings.controller.used_vlans() if first <= vlan < first + LABELS)
+    if not found:
+        return None
+    own = f"routing.first_label = {first}: labels of paths are {first} to {first + LABELS - 1}"
+    return f"{own}, and controller.vlans names {found[0]}; write another first_label: 1024, 2048 or 3072"
 
 
 def _references(settings: Settings) -> list[str]:

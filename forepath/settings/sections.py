@@ -70,6 +70,7 @@ class NodeSection(Section):
     mac: Mac | None = None
     dpid: Dpid | None = None
     certificate: Name | None = None
+    vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
 
     @model_validator(mode="after")
     def _of_a_switch(self) -> "NodeSection":

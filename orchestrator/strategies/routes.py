@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cpdb import FIRST_TAG, LAST_TAG, Seconds, WantedSplit
+from cpdb import FIRST_TAG, LABELS, LAST_TAG, Seconds, WantedSplit
 from orchestrator.actions import NETWORK, Ends, Path, RouteChange, SetRoutes, of_kind
 from orchestrator.config import RouteSettings
 from orchestrator.context import PlanningContext
@@ -178,9 +178,8 @@ class Router:
     def _stage(self, context: PlanningContext, board: Board, current: np.ndarray, target: _Target) -> Proposal:
         rows, latest = context.world.network.fabric.splits, self._seen[-1]
         splits = first_batch(board.tunnels, current, target.splits, board.demand(latest.demand, latest.background))
-        changes = _changes(
-            board, SplitEnds(current, splits), rows, carried(context.world, context.world.network.fabric.capacity)
-        )
+        loads = carried(context.world, context.world.network.fabric.capacity)
+        changes = _changes(board, SplitEnds(current, splits), rows, loads, self.settings.first_label)
         left = int((np.abs(splits - target.splits) > LEAST_SHARE / 2).sum())
         now = context.world.now
         late = now - target.since > 2 * self.settings.every_s
@@ -253,9 +252,9 @@ def _without_dust(board: Board, splits: np.ndarray) -> np.ndarray:
 
 
 def _changes(
-    board: Board, splits: SplitEnds, rows: Mapping[Ends, WantedSplit], loads: Mapping[Ends, Carried]
+    board: Board, splits: SplitEnds, rows: Mapping[Ends, WantedSplit], loads: Mapping[Ends, Carried], first_label: int
 ) -> tuple[RouteChange, ...]:
-    tags, found = Tags(rows.values()), []
+    tags, found = Tags(rows.values(), first_label), []
     for place, ends in enumerate(board.ends):
         own = board.paths(place)
         before, after = splits.old[own], splits.new[own]
@@ -288,12 +287,15 @@ def _fullest(board: Board, given: Scenarios, current: np.ndarray, splits: np.nda
 class Tags:
     """Tags in use, and free ones. A path keeps its tag for as long as a row names it, also with a share of 0."""
 
-    def __init__(self, rows: Iterable[WantedSplit]) -> None:
+    def __init__(self, rows: Iterable[WantedSplit], first: int = FIRST_TAG) -> None:
+        """`first` label of our range; what has one of another gets a new one."""
+        self._first = first
         self._known: dict[tuple[Ends, Path], int] = {}
         self._on_link: dict[Ends, set[int]] = {}
         for row in rows:
             for path, tag in zip(row.paths, row.tags, strict=False):
-                self._take((row.from_switch, row.to_switch), path, tag)
+                if first <= tag < first + LABELS:
+                    self._take((row.from_switch, row.to_switch), path, tag)
 
     def _take(self, ends: Ends, path: Path, tag: int) -> None:
         self._known[ends, path] = tag
@@ -305,7 +307,8 @@ class Tags:
         if (ends, path) not in self._known:
             used = {tag for (other, _), tag in self._known.items() if other == ends}
             used = used.union(*(self._on_link.get(hop, ()) for hop in pairwise(path)))
-            free = next((tag for tag in range(FIRST_TAG, LAST_TAG + 1) if tag not in used), None)
+            own = range(self._first, min(self._first + LABELS, LAST_TAG + 1))
+            free = next((tag for tag in own if tag not in used), None)
             if free is None:
                 return None
             self._take(ends, path, free)

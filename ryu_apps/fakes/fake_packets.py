@@ -6,9 +6,8 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import Any
 
-from cpdb import FIRST_TAG
+from cpdb import LABELS
 from ryu_apps.rules import (
-    ANY_LABEL,
     BRIDGE_GROUPS,
     ETH_ARP,
     ETH_IPV4,
@@ -28,7 +27,9 @@ from ryu_apps.rules import (
     NoteSeen,
     PickBucket,
     SwitchGroup,
+    bare,
     virtual_mac,
+    vlan_of,
 )
 
 Seconds = float
@@ -89,7 +90,8 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
         return False
     if match.eth_dst == BRIDGE_GROUPS and not packet.eth_dst.startswith("01:80:c2:00:00:0"):
         return False
-    if match.label == ANY_LABEL and (packet.label is None or packet.label < FIRST_TAG):
+    block = None if packet.label is None else packet.label // LABELS * LABELS
+    if match.label is not None and match.label < 0 and match.label != -(block or 0):
         return False
     if match.arp_request_for is not None and not _asks_for(packet, match.arp_request_for):
         return False
@@ -100,8 +102,11 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
         return False
     if not _is_noted(match, packet.registers):
         return False
-    names = ("label", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst")
-    anything = None, MULTICAST, BRIDGE_GROUPS, ANY_LABEL
+    source = match.ipv4_src
+    if source is not None and (bare(source) != packet.ipv4_src or vlan_of(source) not in (0, packet.label)):
+        return False
+    names = ("label", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_dst")
+    anything = None, MULTICAST, BRIDGE_GROUPS, -(block or 0)
     return all(getattr(match, name) in (*anything, getattr(packet, name)) for name in names)
 
 

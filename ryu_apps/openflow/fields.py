@@ -5,15 +5,14 @@ Open vSwitch reports some fields under Nicira's older numbers: both are read, th
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from operator import attrgetter
 from socket import inet_aton, inet_ntoa
 from typing import Any, NamedTuple
 
-from cpdb import FIRST_TAG
+from cpdb import LABELS
 from ryu_apps.rules import (
-    ANY_LABEL,
     BRIDGE_GROUPS,
     MULTICAST,
     TCP_OPENING,
@@ -21,6 +20,9 @@ from ryu_apps.rules import (
     DestinationMatch,
     FreshMatch,
     Match,
+    bare,
+    in_vlan,
+    vlan_of,
 )
 
 _TYPE_LENGTH = struct.Struct("!HH")
@@ -89,11 +91,13 @@ ICMPV6_TYPE = _number("icmpv6_type", 29, 1)
 # Open vSwitch's registers: class 1, numbers 0, 1 and 14
 BUCKET_REGISTER, DESTINATION_REGISTER, SEEN_REGISTER = b"\x00\x01\x00\x04", b"\x00\x01\x02\x04", b"\x00\x01\x1c\x04"
 _BUCKET_REGISTER_MASKED = b"\x00\x01\x01\x08"
-# Any group address; any label of ours, as (value, mask); TCP with SYN and without ACK, in ONF's extension 109
+# Any group address; TCP with SYN and without ACK, in ONF's extension 109
 _MULTICAST = b"\x80\x00\x07\x0c" + 2 * b"\x01\x00\x00\x00\x00\x00"
 _BRIDGE_GROUPS = b"\x80\x00\x07\x0c" + b"\x01\x80\xc2\x00\x00\x00" + b"\xff\xff\xff\xff\xff\xf0"
 _GROUPS = {MULTICAST: _MULTICAST, BRIDGE_GROUPS: _BRIDGE_GROUPS}
-_ANY_LABEL = b"\x80\x00\x0d\x04" + 2 * (LABEL_PRESENT | FIRST_TAG).to_bytes(2, "big")
+# Ranges of labels are blocks of `LABELS`; value and mask follow.
+_LABELS_HEAD = b"\x80\x00\x0d\x04"
+_LABELS_MASK = (LABEL_PRESENT | 0xFFF & ~(LABELS - 1)).to_bytes(2, "big")
 _SYN = b"\xff\xff\x55\x08" + b"\x4f\x4e\x46\x00" + b"\x00\x02" + b"\x00\x12"
 _TCP_FLAGS = _EXPERIMENTER_CLASS << 7 | 42
 
@@ -156,7 +160,9 @@ def _encode_eth_dst(address: str) -> bytes:
 
 
 def _encode_label(label: int) -> bytes:
-    return _ANY_LABEL if label == ANY_LABEL else VLAN_VID.encode(LABEL_PRESENT | label)
+    if label < 0:
+        return _LABELS_HEAD + (LABEL_PRESENT | -label).to_bytes(2, "big") + _LABELS_MASK
+    return VLAN_VID.encode(LABEL_PRESENT | label)
 
 
 def _encode_arp_request(address: str) -> bytes:
@@ -192,6 +198,8 @@ _encoders = tuple(_ENCODERS.values())
 @lru_cache(maxsize=32_768)
 def encode_match(match: Match) -> bytes:
     """The ofp_match with its padding; 7.2.3.1."""
+    if match.ipv4_src is not None and (vlan := vlan_of(match.ipv4_src)):
+        match = replace(match, ipv4_src=bare(match.ipv4_src), label=vlan)
     values = zip(_encoders, _values(match), strict=True)
     body = b"".join([encode(value) for encode, value in values if value is not None])
     size = 4 + len(body)
@@ -227,6 +235,10 @@ def decode_match(data: bytes, at: int = 0) -> Match:
         field = read_field(data, here)
         found.update(_decode(field))
         here = field.end
+    if "ipv4_src" in found and (vlan := found.get("label", 0)) > 0:
+        # No rule of ours looks at both otherwise.
+        found["ipv4_src"] = in_vlan(found["ipv4_src"], vlan)
+        del found["label"]
     return Match(**found)
 
 
@@ -245,7 +257,7 @@ def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
         yield "message_type", int.from_bytes(field.value)
     elif field.type is VLAN_VID:
         label = int.from_bytes(field.value) & ~LABEL_PRESENT
-        yield "label", label if field.mask is None else ANY_LABEL
+        yield "label", label if field.mask is None else -label
     elif field.type is ETH_DST and field.mask is not None:
         yield "eth_dst", MULTICAST if field.mask == _MULTICAST[-6:] else BRIDGE_GROUPS
     elif field.type is ARP_TPA:

@@ -5,10 +5,10 @@ before its first packet, and stay until its last packet has long arrived.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from cpdb import Destination, WantedSplit
+from cpdb import FIRST_TAG, LABELS, Destination, WantedSplit
 from ryu_apps.paths.splits import (
     WEIGHTS,
     Ends,
@@ -146,6 +146,7 @@ class Routes:
         self.revision = 0
         self.due: Seconds = float("-inf")
         self.timing = timing
+        self.first_label = FIRST_TAG
         self._topology, self._services = topology, services
         self._splits: tuple[WantedSplit, ...] = ()
         self._places: dict[Key, _Place] = {}
@@ -156,10 +157,15 @@ class Routes:
         self._adopted_until: Seconds = 0.0
 
     def declare(self, splits: tuple[WantedSplit, ...]) -> None:
-        """The splits that are wanted."""
+        """The splits that are wanted; those with labels of another range than ours wait for new ones."""
+        splits = tuple(filter(self.labels, splits))
         if splits != self._splits:
             self._splits = splits
             self.revision += 1
+
+    def labels(self, split: WantedSplit) -> bool:
+        """Whether all labels of a split are of our range."""
+        return all(self.first_label <= tag < self.first_label + LABELS for tag in split.tags)
 
     def adopt(self, dpid: int, rules: Iterable[Rule], now: Seconds) -> None:
         """Takes over who is on which path from what a switch holds."""
@@ -200,7 +206,8 @@ class Routes:
                 place.now, place.lost = (), True
             self._move(one, unready, now)
         self.progress = self._progress(found, unready)
-        self.tagging = _tagging(self._topology, transits, [*self._pins(found, now)])
+        tagging = _tagging(self._topology, transits, [*self._pins(found, now)])
+        self.tagging = {dpid: replace(one, first_label=self.first_label) for dpid, one in tagging.items()}
         self.due = self._next_change(unready, now)
 
     def _next_change(self, unready: set[SplitPath], now: Seconds) -> Seconds:

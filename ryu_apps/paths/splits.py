@@ -10,9 +10,8 @@ from itertools import pairwise
 from math import log
 from typing import NamedTuple
 
-from cpdb import FIRST_TAG, LAST_TAG, WantedSplit
+from cpdb import FIRST_TAG, LABELS, LAST_TAG, WantedSplit
 from ryu_apps.rules import (
-    ANY_LABEL,
     ETH_IPV4,
     Action,
     GroupBucket,
@@ -112,7 +111,7 @@ def _leads(split: WantedSplit, hops: tuple[str, ...]) -> bool:
 
 def _claimed(claims: dict[tuple[int, Ends], tuple[str, ...]], tag: int, hops: tuple[str, ...]) -> bool:
     wanted = [(tag, hop) for hop in pairwise(hops)]
-    if not FIRST_TAG <= tag <= LAST_TAG or any(claims.get(one, hops) != hops for one in wanted):
+    if not LABELS <= tag <= LAST_TAG or any(claims.get(one, hops) != hops for one in wanted):
         return False
     claims.update(dict.fromkeys(wanted, hops))
     return True
@@ -244,6 +243,7 @@ class LabelShare:
     transits: tuple[Transit, ...] = ()
     pins: tuple[Pin, ...] = ()
     inner_ports: tuple[int, ...] = ()
+    first_label: int = FIRST_TAG
 
 
 def label_groups(share: LabelShare) -> Iterable[SwitchGroup]:
@@ -263,13 +263,16 @@ def label_rules(share: LabelShare) -> Iterable[Rule]:
     yield from (_pin(one) for one in share.pins)
     for port in share.inner_ports:
         # A tag that nobody knows any more comes off, and the packet goes on the shortest way: nothing gets lost.
-        match = Match(in_port=port, label=ANY_LABEL)
+        match = Match(in_port=port, label=-share.first_label)
         number = cookie(Table.ACCOUNT, Kind.LABEL, _LOST | port)
         yield Rule(Table.ACCOUNT, LOST_PRIORITY, match, (PopLabel(),), Table.FORWARD, cookie=number)
     if share.inner_ports:
         # A host must not get round accounting and limits, or choose its path, by putting on a tag itself.
         yield Rule(
-            Table.ACCOUNT, STRAY_PRIORITY, Match(label=ANY_LABEL), cookie=cookie(Table.ACCOUNT, Kind.LABEL, _STRAY)
+            Table.ACCOUNT,
+            STRAY_PRIORITY,
+            Match(label=-share.first_label),
+            cookie=cookie(Table.ACCOUNT, Kind.LABEL, _STRAY),
         )
 
 

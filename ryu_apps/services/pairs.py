@@ -216,8 +216,10 @@ def _served(rule: Rule) -> tuple[str | None, str | None, str | None]:
     to = {action.field: str(action.value) for action in rule.actions if isinstance(action, SetField)}
     match kind_of(rule.cookie):
         case Kind.TO_DESTINATION | Kind.PAIR:
-            # Of a switch with one table, one rule counts and rewrites.
-            return rule.match.ipv4_src, rule.match.ipv4_dst, to.get("ipv4_dst")
+            # Of an access port it does not show in which VLAN the source is. Of a switch with one table, one rule
+            # counts and rewrites.
+            source = rule.match.ipv4_src if rule.match.in_port is None else None
+            return source, rule.match.ipv4_dst, to.get("ipv4_dst")
         case Kind.TO_CLIENT:
             return rule.match.ipv4_dst, to.get("ipv4_src"), rule.match.ipv4_src
     return None, None, None

@@ -20,12 +20,13 @@ from cpdb import (
     split_key,
 )
 from ryu_apps.network import Network
-from ryu_apps.paths.routing import Routes, SplitProgress
+from ryu_apps.paths.routing import SplitProgress
 from ryu_apps.paths.splits import SplitPath, transit_rule, transit_rules
-from ryu_apps.pipeline import Limits, ingress, policer_key
+from ryu_apps.pipeline import policer_key, source_at_port
 from ryu_apps.policers import ReservationEntry
 from ryu_apps.rules import RuleKey, Table
 from ryu_apps.services.buckets import BucketPlacement
+from ryu_apps.shares import Limits, access_port, ingress
 from ryu_apps.switch.reconcile import same
 from ryu_apps.switch.session import Session
 from ryu_apps.topology.state import Directory
@@ -92,8 +93,13 @@ def _cases(network: Network, wanted: Limits) -> dict[_ReservationPlace, _Reserva
         node = NOWHERE if dpid is None else network.topology.snapshot.directory.switch(dpid)
         matter = cases.setdefault(_ReservationPlace(entry.reservation, node), _ReservationCase(dpid, [], []))
         matter.entries.append(entry)
-        matter.keys.append(policer_key(address or "", entry.pair.virtual_ip))
+        matter.keys.append(_policer_key(network, address or "", entry.pair.virtual_ip))
     return cases
+
+
+def _policer_key(network: Network, source_address: str, virtual_ip: str) -> RuleKey:
+    key, port = policer_key(source_address, virtual_ip), access_port(network, source_address)
+    return key if port is None else key._replace(match=source_at_port(key.match, port))
 
 
 def source_address(network: Network, entry: ReservationEntry) -> str | None:
@@ -140,22 +146,27 @@ class SplitPublisher:
 
     _publisher: Publisher[str, SplitReport] = field(default_factory=Publisher)
 
-    def news(self, network: Network, routes: Routes, refused: Refused, now: Seconds) -> list[SplitReport]:
+    def news(self, network: Network, refused: Refused, now: Seconds) -> list[SplitReport]:
         """Rows for what changed since last time; `refused` tells why a switch does not hold a rule."""
         alive = [one for one in network.declared.splits if one.expires_at is None or one.expires_at > now]
         reports = {}
         for one in alive:
-            key, word = split_key(one.from_switch, one.to_switch), _judge_split(one, network, routes, refused)
+            key, word = split_key(one.from_switch, one.to_switch), _judge_split(one, network, refused, now)
             reports[key] = SplitReport(key, one.from_switch, one.generation, *word, now)
         news = self._publisher.publish(reports, now)
         return [*news.said.values(), *(report.removed("withdrawn or expired", now) for report in news.gone.values())]
 
 
-def _judge_split(wanted: WantedSplit, network: Network, routes: Routes, refused: Refused) -> tuple[InstallStatus, str]:
+def _judge_split(wanted: WantedSplit, network: Network, refused: Refused, now: Seconds) -> tuple[InstallStatus, str]:
+    routes = network.routes
     ends = wanted.from_switch, wanted.to_switch
     own, progress = routes.in_force.get(ends, ()), routes.progress.get(ends)
     if network.guest is not None:
         return InstallStatus.REFUSED, 'controller.mode is "guest": others choose the ways here'
+    if progress is None and (taken := network.vlans.conflict(now)) is not None:
+        return InstallStatus.REFUSED, taken
+    if progress is None and not routes.labels(wanted):
+        return InstallStatus.REFUSED, "its labels are of another range than routing.first_label says"
     if progress is None:
         return (
             InstallStatus.REFUSED,

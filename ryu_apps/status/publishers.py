@@ -110,7 +110,7 @@ class Status:
         network, switches = self._network, self._switches
         wanted = switches.policers.limits(network, now)
         rows: list[ObservedRecord] = [*self._reservations.news(network, switches.sessions, wanted, now)]
-        rows += self._splits.news(network, network.routes, switches.why_not, now)
+        rows += self._splits.news(network, switches.why_not, now)
         rows += self._weights.news(network, switches.sessions, now)
         return self._own(rows)
 

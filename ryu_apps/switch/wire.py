@@ -21,7 +21,7 @@ from ryu_apps.openflow import (
     encode_resubmit,
     encode_role,
 )
-from ryu_apps.tables import Places
+from ryu_apps.tables import TablePlaces
 
 Seconds = float
 
@@ -72,7 +72,7 @@ class Wire:
     Tables are told by our own numbers; `places` says where they are on the switch.
     """
 
-    def __init__(self, datapath: Any, places: Places = Places(), max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, datapath: Any, places: TablePlaces = TablePlaces(), max_bytes: int = _MAX_BYTES) -> None:
         self.dpid: int = datapath.id
         self.places = places
         self.requests = SentRequests()
@@ -81,6 +81,10 @@ class Wire:
         self._waiting_bytes = 0
         self._max_bytes = max_bytes
         self._thread = spawn(self._drain)
+        if places.controller_id is not None:
+            # Packets with this number come to this controller alone.
+            xid = self._next_xid()
+            self._send(xid, encode_controller_id(places.controller_id, xid), "controller id")
 
     def _drain(self) -> None:
         while True:
@@ -118,12 +122,6 @@ class Wire:
         sent = [self.places.sent(change) for change in changes]
         self._put(b"".join([encode_change(change, now, xid) for change, xid in zip(sent, numbers, strict=True)]))
         return numbers
-
-    def introduce(self) -> None:
-        """Says what number packets for this controller alone carry, where there is one."""
-        if self.places.controller_id is not None:
-            xid = self._next_xid()
-            self._send(xid, encode_controller_id(self.places.controller_id, xid), "controller id")
 
     def barrier(self) -> int:
         """Asks to be told when everything so far is done."""

@@ -115,7 +115,7 @@ def _allowed(end: _End, other: _End) -> float:
 
 
 def marked(talks: Sequence[FlowKey], sources: Collection[str], doubtful: Callable[[FlowKey], bool] | None) -> list[int]:
-    """Places of the talks of these sources, and of those that are doubtful for another reason."""
+    """TablePlaces of the talks of these sources, and of those that are doubtful for another reason."""
     if not sources and doubtful is None:
         return []
     return [

@@ -8,6 +8,7 @@ from ryu_apps.effects import Alert
 from ryu_apps.guest import SHARED_PRIORITY
 from ryu_apps.network import Network
 from ryu_apps.openflow import ALL_TABLES, WireEntry, describe_match, mac_bytes, read_match
+from ryu_apps.openflow.fields import VLAN_VID
 from ryu_apps.rules import ETH_IPV4, LEARNED, OWNER_SHIFT, Table, is_ours, virtual_mac
 from ryu_apps.services.buckets import MEET_PRIORITY
 
@@ -145,3 +146,11 @@ def _hidden(node: str, entry: WireEntry, rate: float, front: Front) -> Alert:
     name = f"table {entry.table}, priority {entry.priority}, {describe_match(entry.match)}, cookie {entry.cookie:#x}"
     detail = f"{name}: up to {rate:.0f} bytes/s pass before forepath counts or steers them; {mend}"
     return Alert(HIDDEN, f"{node} {name}", node, detail)
+
+
+def vlan_matched(entry: WireEntry) -> int:
+    """The VLAN that somebody else's entry names; 0 for none."""
+    if is_ours(entry.cookie):
+        return 0
+    values = (int.from_bytes(one.value) for one in read_match(entry.match) if one.type is VLAN_VID and one.mask is None)
+    return next(values, 0) & 0xFFF

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ryu_apps.effects import Effect, PacketOut
 from ryu_apps.pacing import RateLimiter
-from ryu_apps.rules import Match, PortId, virtual_mac
+from ryu_apps.rules import Match, PortId, bare, in_vlan, virtual_mac, vlan_of
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Frame
 from ryu_apps.topology.state import TopologyState
@@ -50,28 +50,35 @@ class ArpResponder:
             due = body.sender not in virtual_ips and self._limiter.due((at, body.sender), ASK_EVERY_S, now)
             return self._flood(at, arrival.data, now) if due else []
         if body.target in virtual_ips:
-            return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, virtual_mac(body.target)))]
-        holder = hosts.of_address(body.target)
+            return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, virtual_mac(body.target), frame.vlan))]
+        holder = hosts.of_address(in_vlan(body.target, self._topology.vlan_at(at, frame)))
         if holder is None:
             due = self._limiter.due(body.target, ASK_EVERY_S, now)
             return self._flood(at, arrival.data, now) if due else []
         # A neighbour behind the same port answers for itself; speaking for it would mislead the bridge there.
         if holder.at == at or holder.mac == body.sender_mac:
             return []
-        return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, holder.mac))]
+        return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, holder.mac, frame.vlan))]
 
     def forward(self, arrival: Arrival) -> list[Effect]:
         """Sends a frame on to its host, when that is known and somewhere else."""
-        host = self._topology.hosts.of_mac(arrival.frame.eth_dst)
+        vlan = self._topology.vlan_at(arrival.at, arrival.frame)
+        host = self._topology.hosts.of_mac(arrival.frame.eth_dst, vlan)
         if host is None or host.at == arrival.at or host.at.dpid not in self._topology.connected:
             return []
         return [PacketOut(host.at.dpid, (host.at.port,), arrival.data)]
 
     def probe(self, address: str, now: Seconds) -> list[Effect]:
-        """Asks everywhere who holds an address."""
+        """Asks everywhere who holds an address (`in_vlan`): with its tag, and without at access ports of that VLAN."""
         if not self._limiter.due(address, ASK_EVERY_S, now):
             return []
-        return self._flood(None, frames.arp_probe(address), now)
+        vlan, plain = vlan_of(address), frames.arp_probe(bare(address))
+        effects: list[Effect] = [
+            PacketOut(at.dpid, (at.port,), plain)
+            for at, number in self._topology.access.items()
+            if vlan and number == vlan and at.dpid in self._topology.connected
+        ]
+        return effects + self._flood(None, frames.tagged(plain, vlan), now)
 
     def _flood(self, but: PortId | None, data: bytes, now: Seconds) -> list[Effect]:
         ports: dict[int, list[int]] = {}

@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 from socket import inet_aton, inet_ntoa
 
-from ryu_apps.rules import ETH_ARP, ETH_IPV4, ETH_RARP, PROTO_TCP
+from ryu_apps.rules import ETH_ARP, ETH_IPV4, ETH_RARP, PROTO_TCP, VLAN_TAGS
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 NO_ADDRESS = "0.0.0.0"
@@ -39,6 +39,8 @@ class Frame:
     arp: Arp | None = None
     ipv4_src: str | None = None
     ipv4_dst: str | None = None
+    # Number of its outer VLAN tag, 0 without one
+    vlan: int = 0
 
 
 def parse(data: bytes) -> Frame | None:
@@ -47,7 +49,11 @@ def parse(data: bytes) -> Frame | None:
         return None
     to, source, eth_type = _ETHERNET.unpack_from(data)
     arp = ipv4_src = ipv4_dst = None
-    body = data[_ETHERNET.size :]
+    vlan, at = 0, _ETHERNET.size
+    if eth_type in VLAN_TAGS and len(data) >= at + 4:
+        # What is below a second tag is nobody's business here.
+        vlan, eth_type, at = int.from_bytes(data[at : at + 2]) & 0xFFF, int.from_bytes(data[at + 2 : at + 4]), at + 4
+    body = data[at:]
     if eth_type in (ETH_ARP, ETH_RARP):
         arp = _parse_arp(body)
         if arp is None:
@@ -56,7 +62,7 @@ def parse(data: bytes) -> Frame | None:
         if len(body) < 20:
             return None
         ipv4_src, ipv4_dst = inet_ntoa(body[12:16]), inet_ntoa(body[16:20])
-    return Frame(to.hex(":"), source.hex(":"), eth_type, arp, ipv4_src, ipv4_dst)
+    return Frame(to.hex(":"), source.hex(":"), eth_type, arp, ipv4_src, ipv4_dst, vlan)
 
 
 def _parse_arp(body: bytes) -> Arp | None:
@@ -80,10 +86,15 @@ def arp(body: Arp, eth_src: str, eth_dst: str) -> bytes:
     )
 
 
-def arp_answer(question: Arp, mac: str) -> bytes:
-    """The reply that says that `mac` holds the address asked for."""
+def arp_answer(question: Arp, mac: str, vlan: int = 0) -> bytes:
+    """The reply that says that `mac` holds the address asked for, with the tag that the question had."""
     body = Arp(REPLY, mac, question.target, question.sender_mac, question.sender)
-    return arp(body, mac, question.sender_mac)
+    return tagged(arp(body, mac, question.sender_mac), vlan)
+
+
+def tagged(data: bytes, vlan: int) -> bytes:
+    """The frame with a VLAN tag; as it is for 0."""
+    return data[:12] + VLAN_TAGS[0].to_bytes(2, "big") + vlan.to_bytes(2, "big") + data[12:] if vlan else data
 
 
 def arp_probe(address: str, to: str = BROADCAST) -> bytes:

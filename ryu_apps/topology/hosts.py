@@ -8,6 +8,7 @@ from enum import Enum
 from ryu_apps.rules import PortId
 
 Seconds = float
+HostKey = tuple[str, int]
 
 # How often a host that keeps speaking is marked as seen again.
 REFRESH_S = 10.0
@@ -27,12 +28,13 @@ class LearnResult(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host by MAC; `address` is None until an ARP frame or a packet showed it."""
+    """A host by MAC and VLAN; `address` is None until an ARP frame or a packet showed it, and names the VLAN."""
 
     mac: str
     address: str | None
     at: PortId
     seen: Seconds
+    vlan: int = 0
 
 
 class HostTable:
@@ -43,28 +45,31 @@ class HostTable:
         self.revision = 0
         # Another number whenever anybody was seen, at the same place or elsewhere
         self.seen_revision = 0
-        self._by_mac: dict[str, Host] = {}
-        self._by_address: dict[str, str] = {}
+        self._by_mac: dict[HostKey, Host] = {}
+        self._by_address: dict[str, HostKey] = {}
+        # Where a MAC was learnt last
+        self._vlans: dict[str, int] = {}
         self._count: Counter[PortId] = Counter()
         # As of a revision: the only host at each port
         self._alone: tuple[int, dict[PortId, str | None]] = -1, {}
         for host in hosts:
-            self.learn(host.mac, host.address, host.at, host.seen)
+            self.learn(host.mac, host.address, host.at, host.seen, host.vlan)
 
     def __iter__(self) -> Iterator[Host]:
-        return iter(sorted(self._by_mac.values(), key=lambda host: host.mac))
+        return iter(sorted(self._by_mac.values(), key=lambda host: (host.mac, host.vlan)))
 
     def __len__(self) -> int:
         return len(self._by_mac)
 
-    def of_mac(self, mac: str) -> Host | None:
-        """The host with that MAC."""
-        return self._by_mac.get(mac)
+    def of_mac(self, mac: str, vlan: int | None = None) -> Host | None:
+        """The host with that MAC in a VLAN, or wherever it was learnt last."""
+        host = self._by_mac.get((mac, self._vlans.get(mac, 0) if vlan is None else vlan))
+        return host if host is not None or vlan is None else self.of_mac(mac)
 
     def of_address(self, address: str) -> Host | None:
-        """The host with that IPv4 address."""
-        mac = self._by_address.get(address)
-        return self._by_mac.get(mac) if mac is not None else None
+        """The host with that IPv4 address (`in_vlan`)."""
+        key = self._by_address.get(address)
+        return self._by_mac.get(key) if key is not None else None
 
     def alone_at(self, at: PortId) -> str | None:
         """The MAC of the only host at a port; None where there is none, or several."""
@@ -75,17 +80,18 @@ class HostTable:
             self._alone = self.revision, macs
         return self._alone[1].get(at)
 
-    def learn(self, mac: str, address: str | None, at: PortId, now: Seconds) -> LearnResult:
+    def learn(self, mac: str, address: str | None, at: PortId, now: Seconds, vlan: int = 0) -> LearnResult:
         """A frame of `mac` came in at an edge port. An address belongs to the MAC that claimed it last."""
-        known = self._by_mac.get(mac)
+        key = mac, vlan
+        known = self._by_mac.get(key)
         if known is None:
             if self._count[at] >= MAX_AT_PORT:
                 return LearnResult.NOTHING
             self._count[at] += 1
             self.revision += 1
             self.seen_revision += 1
-            self._by_mac[mac] = Host(mac, None, at, now)
-            self._claim(mac, address)
+            self._by_mac[key], self._vlans[mac] = Host(mac, None, at, now, vlan), vlan
+            self._claim(key, address)
             return LearnResult.NEW
         moved = known.at != at
         fresh = address is not None and known.address != address
@@ -94,27 +100,27 @@ class HostTable:
             self._count.subtract([known.at])
             self._count[at] += 1
         if moved or fresh or now - known.seen > REFRESH_S:
-            self._by_mac[mac] = replace(known, at=at, seen=now)
+            self._by_mac[key], self._vlans[mac] = replace(known, at=at, seen=now), vlan
             self.seen_revision += 1
         if fresh:
-            self._claim(mac, address)
+            self._claim(key, address)
         if moved:
             return LearnResult.MOVED
         if fresh:
             return LearnResult.ADDRESS
         return LearnResult.REFRESHED if now - known.seen > REFRESH_S else LearnResult.NOTHING
 
-    def _claim(self, mac: str, address: str | None) -> None:
+    def _claim(self, key: HostKey, address: str | None) -> None:
         if address is None:
             return
         previous = self.of_address(address)
-        if previous is not None and previous.mac != mac:
-            self._by_mac[previous.mac] = replace(previous, address=None)
-        old = self._by_mac[mac].address
+        if previous is not None and (previous.mac, previous.vlan) != key:
+            self._by_mac[previous.mac, previous.vlan] = replace(previous, address=None)
+        old = self._by_mac[key].address
         if old is not None:
             self._by_address.pop(old, None)
-        self._by_address[address] = mac
-        self._by_mac[mac] = replace(self._by_mac[mac], address=address)
+        self._by_address[address] = key
+        self._by_mac[key] = replace(self._by_mac[key], address=address)
 
     def leave(self, at: PortId) -> list[Host]:
         """The port turned out to lead to a switch or went away: whoever was there has to be found anew."""
@@ -122,7 +128,7 @@ class HostTable:
         self.revision += bool(gone)
         self._count.pop(at, None)
         for host in gone:
-            del self._by_mac[host.mac]
+            del self._by_mac[host.mac, host.vlan]
             if host.address is not None:
                 self._by_address.pop(host.address, None)
         return gone

@@ -6,7 +6,8 @@ from functools import cached_property
 
 from cpdb import Link, Node, NodeKind
 from ryu_apps.effects import Alert, Effect, PacketOut
-from ryu_apps.rules import PortId
+from ryu_apps.rules import PortId, vlan_of
+from ryu_apps.topology.frames import Frame
 from ryu_apps.topology.hosts import Host, HostTable
 from ryu_apps.topology.links import SETTLE_S, LinkTable, Role
 from ryu_apps.topology.lldp import LldpFrame, LldpSigner, Verdict
@@ -112,6 +113,9 @@ class TopologyState:
         self.signer = LldpSigner()
         # Addresses whose place an earlier controller wrote down, and how often they are still asked
         self.unverified: dict[str, int] = {}
+        # VLANs of ports whose hosts send without a tag, as declared
+        self.access_names: Mapping[str, int] = {}
+        self.access: Mapping[PortId, int] = {}
         self._nodes: tuple[Node, ...] = ()
         self._declared_links: tuple[Link, ...] = ()
         self._snapshot: TopologySnapshot | None = None
@@ -158,6 +162,10 @@ class TopologyState:
         name = self.snapshot.machines.get(at)
         return None if name is None else self.snapshot.directory.kind(name)
 
+    def vlan_at(self, at: PortId, frame: Frame) -> int:
+        """The VLAN of a frame that came in at a port: its tag's, else that of an access port, 0 for none."""
+        return frame.vlan or self.access.get(at, 0)
+
     # ---- news
 
     def declare(self, nodes: tuple[Node, ...], links: tuple[Link, ...], now: Seconds) -> None:
@@ -167,16 +175,25 @@ class TopologyState:
             self._nodes, self._declared_links = nodes, links
             found = Directory(nodes).find_neighbours(links)
             self.links.declare(found.between, found.machines)
+            self.access = dict(self._access_ports())
             self._changed()
         if first:
             self.remember(now)
 
+    def _access_ports(self) -> Iterable[tuple[PortId, int]]:
+        directory = Directory(self._nodes)
+        for place, vlan in self.access_names.items():
+            switch, _, port = place.rpartition(":")
+            dpid = directory.dpid(switch)
+            if dpid is not None:
+                yield PortId(dpid, int(port)), vlan
+
     def remember(self, now: Seconds) -> None:
-        """Places of hosts that another controller wrote down: nobody need wait until everyone has spoken."""
+        """TablePlaces of hosts that another controller wrote down: nobody need wait until everyone has spoken."""
         for node in self._nodes:
             dpid = self.snapshot.directory.dpid(node.attached_to) if node.attached_to else None
             if node.mac and node.port and dpid is not None and self.hosts.of_mac(node.mac) is None:
-                self.hosts.learn(node.mac, node.address, PortId(dpid, node.port), now)
+                self.hosts.learn(node.mac, node.address, PortId(dpid, node.port), now, vlan_of(node.address or ""))
                 # It may have moved since: ask a few times, its answer tells where it is.
                 self.unverified[node.address or ""] = UNVERIFIED_PROBES
 

@@ -8,7 +8,7 @@ from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.session import Session
 from ryu_apps.switch.wire import SentRequests
-from ryu_apps.tables import Places
+from ryu_apps.tables import TablePlaces
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Wire:
     dpid: int
     refuse: Callable[[Change], str | None] = lambda _change: None
     number: int = 0
-    places: Places = field(default_factory=Places)
+    places: TablePlaces = field(default_factory=TablePlaces)
     errors: list[tuple[int, str]] = field(default_factory=list)
     barriers: list[int] = field(default_factory=list)
     requests: SentRequests = field(default_factory=SentRequests)

@@ -172,6 +172,9 @@ def match_message(match: Match) -> Any:
         fields["reg1"] = match.register.number
     if isinstance(match.register, FreshMatch):
         fields["reg14"] = 0
+    if match.ipv4_src and "@" in match.ipv4_src:
+        fields["ipv4_src"], vlan = match.ipv4_src.split("@")
+        fields["vlan_vid"] = ofproto.OFPVID_PRESENT | int(vlan)
     return parser.OFPMatch(**fields)
 
 

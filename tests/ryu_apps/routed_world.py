@@ -13,9 +13,10 @@ from ryu_apps.effects import Change
 from ryu_apps.fakes.fake_packets import Packet
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
-from ryu_apps.pipeline import desired, limits, share
+from ryu_apps.pipeline import desired
 from ryu_apps.rules import PortId
 from ryu_apps.services.pairs import Pairs
+from ryu_apps.shares import limits, share
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
 

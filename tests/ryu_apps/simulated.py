@@ -10,10 +10,11 @@ from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.fakes.fake_packets import Packet
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
-from ryu_apps.pipeline import desired, limited_by, limits, numbers_of_limits, share
+from ryu_apps.pipeline import desired, limited_by, numbers_of_limits
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey
 from ryu_apps.services.pairs import Pairs
+from ryu_apps.shares import limits, share
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology import frames
@@ -157,6 +158,7 @@ def encode(packet: Packet) -> bytes:
     """Enough of an Ethernet and IPv4 frame for the controller to read."""
     ends = inet_aton(packet.ipv4_src or "0.0.0.0") + inet_aton(packet.ipv4_dst or "0.0.0.0")
     macs = bytes.fromhex((packet.eth_dst + packet.eth_src).replace(":", ""))
+    macs += b"" if packet.label is None else b"\x81\x00" + packet.label.to_bytes(2, "big")
     return macs + packet.eth_type.to_bytes(2, "big") + bytes(12) + ends + repr(packet).encode()
 
 

@@ -17,7 +17,7 @@ from ryu_apps.switch.lazy_messages import message_of
 from ryu_apps.switch.reconcile import RETRY_S
 from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import SentRequests
-from ryu_apps.tables import Places
+from ryu_apps.tables import TablePlaces
 
 FIRST = 60_000
 MAC = "02:00:00:00:00:01"
@@ -35,7 +35,7 @@ class Wire:
     sent: list[Change] = field(default_factory=list)
     errors: list[SwitchError] = field(default_factory=list)
     number: int = 0
-    places: Places = field(default_factory=Places)
+    places: TablePlaces = field(default_factory=TablePlaces)
 
     def changes(self, changes: list[Change], now: float) -> list[int]:
         return [self._change(one, now) for one in changes]

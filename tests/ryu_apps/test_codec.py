@@ -74,6 +74,7 @@ from ryu_apps.rules import (
     ToController,
     ToGroup,
     cookie,
+    in_vlan,
 )
 from ryu_apps.services.buckets import BucketPlacement, divide_buckets, placement_rules
 from ryu_apps.switch.reconcile import Holding, difference
@@ -99,14 +100,14 @@ matches = st.builds(
     eth_src=maybe(macs),
     eth_dst=maybe(macs | st.sampled_from([BRIDGE_GROUPS, MULTICAST])),
     ip_proto=maybe(bytes_1),
-    ipv4_src=maybe(addresses),
+    ipv4_src=maybe(addresses | st.builds(in_vlan, addresses, st.integers(1, 4094))),
     ipv4_dst=maybe(addresses),
     arp_request_for=maybe(addresses),
     label=maybe(labels | st.just(ANY_LABEL)),
     tcp_dst=maybe(bytes_2),
     message_type=maybe(bytes_1 | st.just(TCP_OPENING)),
     register=maybe(bucket_matches | st.builds(DestinationMatch, bytes_4) | st.just(FreshMatch())),
-)
+).filter(lambda one: one.label is None or one.ipv4_src is None or (one.label < 0 and "@" not in one.ipv4_src))
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Output, ports | st.just(CONTROLLER)),
     st.builds(ToGroup, bytes_4),

@@ -12,7 +12,7 @@ from ryu_apps.openflow import WireEntry, decode_entries, decode_rules, describe_
 from ryu_apps.rules import ETH_ARP, ETH_IPV4, LEARNED, OWNER, OWNER_SHIFT, Match, ResubmitTable, Rule, virtual_mac
 from ryu_apps.services.buckets import BucketPlacement, placement_rules
 from ryu_apps.settings import ControllerSection
-from ryu_apps.tables import TABLES, Places
+from ryu_apps.tables import TABLES, TablePlaces
 from ryu_apps.telemetry.foreign import ASK_EVERY_S, HIDDEN, UNREACHED, ForeignRules, Front, hides, may_match
 
 VIP = "10.0.0.100"
@@ -25,18 +25,18 @@ EVERYTHING = encode_match(Match())
 def test_a_rule_that_was_moved_is_read_back_as_ours(rule: Rule, first: int) -> None:
     tables = [one.table for one in rule.actions if isinstance(one, ResubmitTable)]
     if max(rule.table, rule.goto or 0, *tables, 0) + first < 256:
-        (read,) = decode_rules(flow_entry(encode_change(Places(first, 7).sent(PutRule(rule)), NOW, 1)), NOW)
-        assert Places(first, 7).read(read) == rule
+        (read,) = decode_rules(flow_entry(encode_change(TablePlaces(first, 7).sent(PutRule(rule)), NOW, 1)), NOW)
+        assert TablePlaces(first, 7).read(read) == rule
 
 
 @settings(max_examples=20)
 @given(spreads(), st.integers(0, 255 - TABLES))
 def test_nothing_of_ours_lies_or_leads_outside_our_tables(spread: BucketPlacement, first: int) -> None:
     for rule in placement_rules((spread,), True).values():
-        sent = Places(first).sent(PutRule(rule))
+        sent = TablePlaces(first).sent(PutRule(rule))
         (entry,) = decode_entries(flow_entry(encode_change(sent, NOW, 1)))
         assert {entry.table, *entry.leads_to} <= set(range(first, first + TABLES))
-        assert isinstance(sent, PutRule) and Places(first).sent(DeleteRule(rule)) == DeleteRule(sent.rule)
+        assert isinstance(sent, PutRule) and TablePlaces(first).sent(DeleteRule(rule)) == DeleteRule(sent.rule)
 
 
 @pytest.mark.parametrize("first", [-1, 244, 300])

@@ -21,8 +21,9 @@ from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.fakes.fake_profiles import Counting, SwitchProfile
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.one_table import join_tables
-from ryu_apps.pipeline import desired, limits, share
+from ryu_apps.pipeline import desired
 from ryu_apps.rules import ETH_IPV4, ETH_IPV6, PROTO_TCP, Desired, Kind, kind_of, virtual_mac
+from ryu_apps.shares import limits, share
 from ryu_apps.switch.abilities import Abilities, fit_rules, needs_extensions
 from ryu_apps.switch.window import FIRST_CHANGES, MIN_CHANGES, ChangeWindow
 

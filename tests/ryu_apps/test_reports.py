@@ -8,8 +8,9 @@ from simulated import VIP, World, address, declared
 
 from cpdb import Limit, Pair, Reservation
 from ryu_apps.effects import AddMeter, Change
-from ryu_apps.pipeline import desired, limits, share
+from ryu_apps.pipeline import desired
 from ryu_apps.policers import allot_meters
+from ryu_apps.shares import limits, share
 from ryu_apps.status.answers import NOWHERE, ReservationPublisher
 from ryu_apps.switch.abilities import Abilities
 from ryu_apps.switch.reconcile import Holding

@@ -42,7 +42,8 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     assert len(lines) == 3
     told = "\n".join(lines)
     assert (
-        "controller.polls = 1: no such setting; known here: first_table, mode, guest_next, listen, port, poll_s" in told
+        "controller.polls = 1: no such setting; known here: first_table, mode, guest_next, vlans, access, listen"
+        in told
     )
     assert "controller.poll_s = 'often': " in told
     assert "controller.first_meter = 0: " in told

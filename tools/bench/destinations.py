@@ -14,11 +14,11 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import PutRule
 from ryu_apps.network import Network
 from ryu_apps.openflow import encode_change
-from ryu_apps.pipeline import limits, share
 from ryu_apps.rules import ETH_IPV4, Kind, PortId, Rule, Table, cookie, kind_of
 from ryu_apps.services.buckets import BUCKETS
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.settings import PairsSection
+from ryu_apps.shares import limits, share
 from ryu_apps.topology import frames
 from tools.bench import figures
 from tools.bench.figures import BenchTarget, Result, cpu_s

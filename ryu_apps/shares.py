@@ -1,0 +1,129 @@
+"""What one switch has to do with the world: its share of what is known of hosts, pairs, reservations and paths."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ryu_apps.network import Network
+from ryu_apps.paths.splits import LabelShare
+from ryu_apps.pipeline import FloodShare, PlacingShare, Rewrite, Share
+from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
+from ryu_apps.rules import PortId, in_vlan
+from ryu_apps.services.pairs import TrackedPair
+from ryu_apps.topology.hosts import Host
+from ryu_apps.topology.state import port_towards, spare_port
+
+Seconds = float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All reservation_entries, and what follows from those whose source has been seen."""
+
+    police: tuple[Policer, ...]
+    entries: tuple[ReservationEntry, ...]
+
+
+def limits(network: Network, now: Seconds) -> Limits:
+    """What the alive reservations ask for, by address."""
+
+    def address(name: str) -> str | None:
+        known = network.topology.snapshot.directory.address(name) or name
+        return known if network.topology.hosts.of_address(known) is not None else None
+
+    found = reservation_entries(network.declared.reservations, now)
+    return Limits(tuple(police(found, address)), tuple(found))
+
+
+class PolicerTable:
+    """`limits`, worked out anew only when a reservation, a host or a name has changed, or a lease has ended."""
+
+    def __init__(self) -> None:
+        self._made_from: tuple[object, ...] = ()
+        self.until = float("-inf")
+        self._limits = Limits((), ())
+
+    def limits(self, network: Network, now: Seconds) -> Limits:
+        """What the alive reservations ask for; the very same object while that is the same."""
+        reservations = network.declared.reservations
+        made_from = reservations, network.topology.snapshot.directory, network.topology.hosts.revision
+        if now >= self.until or len(made_from) != len(self._made_from) or not _same(made_from, self._made_from):
+            self._limits, self._made_from = limits(network, now), made_from
+            self.until = min((one.expires_at for one in reservations if one.expires_at > now), default=float("inf"))
+        return self._limits
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    return all(a is b or (isinstance(a, int) and a == b) for a, b in zip(one, other, strict=True))
+
+
+def share(network: Network, dpid: int, wanted: Limits) -> Share:
+    """What switch `dpid` has to do."""
+    topology, services, guest = network.topology, network.services, network.guest
+    hosts = list(topology.hosts)
+    forwarded = hosts if guest is None else ()
+    names = _names(forwarded)
+    ports = {names[host]: port_towards(topology, dpid, host) for host in forwarded}
+    here = {host.mac: host.at.port for host in hosts if host.at.dpid == dpid}
+    pairs = list(services.pairs)
+    steers = [steer for pair in pairs if (steer := _rewrite_towards(network, pair)) is not None]
+    return Share(
+        virtual_ips=tuple(sorted(services.virtual_ips)),
+        ports={name: port for name, port in ports.items() if port is not None},
+        spares={names[host]: port for host in forwarded if (port := spare_port(topology, dpid, host)) is not None},
+        accounts=tuple(
+            (pair.source_address, pair.virtual_ip) for pair in pairs if ingress(network, pair.source_address) == dpid
+        ),
+        towards=tuple(steer for steer in steers if ingress(network, steer.source_address) == dpid),
+        back=tuple(steer for steer in steers if _place(network, steer.destination_mac) == dpid),
+        drop_rules=tuple(rule for rule in network.held.drop_rules.values() if rule.place.dpid == dpid),
+        police=tuple(policer for policer in wanted.police if ingress(network, policer.source_address) == dpid),
+        placing=PlacingShare(
+            # Only where somebody may open a connection
+            spreads=tuple(services.destinations.spreads) if here else (),
+            curious=not services.pairs.overfull,
+            sums_at=dpid if here and services.pairs.summing else None,
+            asked=services.destinations.probed_by_tcp(),
+        ),
+        flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),
+        tagging=network.routes.tagging.get(dpid, LabelShare()),
+        access={
+            host.address: host.at.port for host in hosts if host.at in topology.access and host.address and host.vlan
+        },
+        guest=guest,
+    )
+
+
+def _flooded_here(network: Network, dpid: int, here: Mapping[str, int]) -> FloodShare:
+    return FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s)
+
+
+def _names(hosts: Iterable[Host]) -> dict[Host, str]:
+    """What frames to each host are told by: its MAC, with its VLAN where the same MAC is somewhere else in another."""
+    places: dict[str, set[PortId]] = {}
+    for host in hosts:
+        places.setdefault(host.mac, set()).add(host.at)
+    return {host: in_vlan(host.mac, host.vlan) if len(places[host.mac]) > 1 else host.mac for host in hosts}
+
+
+def access_port(network: Network, source_address: str) -> int | None:
+    """The port that shows in which VLAN a source is; None where its tag does."""
+    host = network.topology.hosts.of_address(source_address)
+    return host.at.port if host is not None and host.vlan and host.at in network.topology.access else None
+
+
+def ingress(network: Network, source_address: str) -> int | None:
+    """The switch where a source's packets enter the network."""
+    host = network.topology.hosts.of_address(source_address)
+    return host.at.dpid if host else None
+
+
+def _place(network: Network, mac: str) -> int | None:
+    host = network.topology.hosts.of_mac(mac)
+    return host.at.dpid if host else None
+
+
+def _rewrite_towards(network: Network, pair: TrackedPair) -> Rewrite | None:
+    to = pair.destination
+    if to is None or _place(network, to.mac) is None:
+        return None
+    return Rewrite(pair.source_address, pair.virtual_ip, to.address, to.mac)
