@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from selenium import webdriver
@@ -19,8 +20,17 @@ from forepath.web.views import VIEWS
 
 PICTURES = Path(__file__).parent.parent / "docs" / "web"
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
-WIDE, NARROW = (1100, 1160), (500, 1160)
 DRAWN_S, STARTING_S = 5.0, 60.0
+
+
+class WindowSize(NamedTuple):
+    """Pixels of a browser's window."""
+
+    width: int
+    height: int
+
+
+WIDE, NARROW = WindowSize(1100, 1160), WindowSize(500, 1160)
 # What a view is about, where it must be said
 ABOUT = {
     "/pair": {"source": "c1", "virtual_ip": "search"},
@@ -67,14 +77,14 @@ def browser() -> webdriver.Chrome:
     return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
 
 
-def take_picture(driver: webdriver.Chrome, url: str, name: str, size: tuple[int, int]) -> None:
+def take_picture(driver: webdriver.Chrome, url: str, name: str, size: WindowSize) -> None:
     """One picture; of a wide page no more than its text is high."""
     driver.set_window_size(*size)
     driver.get(url)
     time.sleep(DRAWN_S)
     high = int(driver.execute_script("return document.body.scrollHeight"))
     # Drawn anew: what is drawn again in another size is still moving.
-    driver.set_window_size(size[0], max(500, min(size[1], high)))
+    driver.set_window_size(size.width, max(500, min(size.height, high)))
     driver.get(url)
     time.sleep(DRAWN_S)
     driver.save_screenshot(str(PICTURES / f"{name}.png"))

@@ -121,6 +121,12 @@ class PackedBatches(Generic[Packed]):
             ]
         return list(refusals_of(self._lists.engine).read_apart(self._table.name, found, self._numbered))
 
+    def has(self, where: Condition) -> bool:
+        """Whether any meets the condition."""
+        query = select(self._table.c.id).where(where).limit(1)
+        with reported(self._lists.engine, f"reading {self._table.name}"), self._lists.engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
     def _numbered(self, row: Sequence[Any]) -> tuple[int, Packed]:
         number, content = row
         return number, self._batch(content)
@@ -132,6 +138,24 @@ class PackedBatches(Generic[Packed]):
         for part, kind in self._parts.items():
             values[part] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
         return self._record(subjects=self._lists.subjects(row["roster_id"]), **values)
+
+
+Numbered = list[tuple[int, ForecastBatch]]
+
+
+def _newest(held: PackedBatches[ForecastBatch], now: Seconds, max_age_s: Seconds, tier: str) -> Numbered:
+    at = forecast_batches.c
+    recent = (at.issued_at <= now) & (at.issued_at >= now - max_age_s) & (at.tier == tier)
+    return held.read(recent, order_by=[at.issued_at.desc(), at.id.desc()], limit=1)
+
+
+def _kept(held: PackedBatches[ForecastBatch], t: Seconds, max_age_s: Seconds, tier: str) -> Numbered:
+    if found := _newest(held, t, max_age_s, tier):
+        return found
+    at, far_s = forecast_batches.c, COARSE_S + max_age_s
+    later = (at.issued_at > t) & (at.issued_at <= t + far_s) & (at.tier == tier)
+    # Where nothing came after it, nothing was thinned out: nobody forecast any more.
+    return _newest(held, t, far_s, tier) if held.has(later) else []
 
 
 class Memory(NamedTuple):
@@ -160,26 +184,11 @@ class ForecastArchive:
 
     def batch(self, now: Seconds, max_age_s: Seconds, tier: str = FAST) -> ForecastBatch | None:
         """The newest issue of this tier that is not older than `max_age_s` and not from the future of `now`."""
-        return next((batch for _, batch in self._newest(now, max_age_s, tier)), None)
+        return next((batch for _, batch in _newest(self._forecasts, now, max_age_s, tier)), None)
 
     def issue_at(self, t: Seconds, max_age_s: Seconds, tier: str = FAST) -> ForecastBatch | None:
         """As `batch`; of a moment around which not all issues were kept, the last kept one before it."""
-        return next((batch for _, batch in self._kept(t, max_age_s, tier)), None)
-
-    def _newest(self, now: Seconds, max_age_s: Seconds, tier: str) -> list[tuple[int, ForecastBatch]]:
-        at = forecast_batches.c
-        recent = (at.issued_at <= now) & (at.issued_at >= now - max_age_s) & (at.tier == tier)
-        return self._forecasts.read(recent, order_by=[at.issued_at.desc(), at.id.desc()], limit=1)
-
-    def _kept(self, t: Seconds, max_age_s: Seconds, tier: str) -> list[tuple[int, ForecastBatch]]:
-        if found := self._newest(t, max_age_s, tier):
-            return found
-        at, far_s = forecast_batches.c, COARSE_S + max_age_s
-        later = (at.issued_at > t) & (at.issued_at <= t + far_s) & (at.tier == tier)
-        with transaction(self._engine, "reading forecasts") as connection:
-            went_on = connection.execute(select(at.id).where(later).limit(1)).first()
-        # Where nothing came after it, nothing was thinned out: nobody forecast any more.
-        return self._newest(t, far_s, tier) if went_on else []
+        return next((batch for _, batch in _kept(self._forecasts, t, max_age_s, tier)), None)
 
     def add_forecasts(self, rows: Sequence[Forecast]) -> None:
         """Appends forecasts of pairs; those of one moment become one issue of the fast tier."""
@@ -188,7 +197,9 @@ class ForecastArchive:
 
     def latest(self, now: Seconds, max_age_s: Seconds) -> list[Forecast]:
         """The pairs' forecasts in the issue that `issue_at` gives of the fast tier."""
-        return [row for number, batch in self._kept(now, max_age_s, FAST) for row in forecasts_of(batch, number)]
+        return [
+            row for number, batch in _kept(self._forecasts, now, max_age_s, FAST) for row in forecasts_of(batch, number)
+        ]
 
     def issued_between(self, since: Seconds, until: Seconds) -> list[Forecast]:
         """Forecasts of pairs with since < issued_at <= until, oldest first."""

@@ -1,5 +1,6 @@
 """The command that shows what is expected: of pairs, links and machines; who will be active; how good it was so far."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from forepath import forecasts, views
 from forepath.moments import MomentOption, moment
 from forepath.output import JsonOption, SettingsOption, TableLayout, WideOption, console, emit, print_table, rate
 from forepath.settings import load_settings
+from predictor import ModelScore
 
 MOVES_SHOWN_S = 3600.0
 SCORES_SINCE_S = 900.0
@@ -63,11 +65,14 @@ def forecast(
     store = open_store(load_settings(settings).database.url, create=False)
     now = moment(at, store)
     if who:
-        found = forecasts.who(store, now, horizon, top, tier)
-        if not emit({"horizon_s": horizon, "tier": tier, "who": [asdict(one) for one in found]}, json):
-            _print_who(found, horizon, wide)
+        likely = forecasts.who(store, now, horizon, top, tier)
+        if not emit({"horizon_s": horizon, "tier": tier, "who": [asdict(one) for one in likely]}, json):
+            _print_who(likely, horizon, wide)
     elif scores:
-        _show_scores(store, now, (subject or SubjectKind.PAIR, tier), json, wide)
+        kind = subject or SubjectKind.PAIR
+        blend = forecasts.blend(store, kind, tier)
+        found = forecasts.scores(store, now - SCORES_SINCE_S, now, kind, tier)
+        _show_scores(found, {} if blend is None else blend.shares, json, wide)
     elif subject is not None or tier != "fast":
         kind = subject or SubjectKind.PAIR
         told = [one for one in forecasts.subjects(store, now, kind, tier) if _is_about(one.subject, source, service)]
@@ -100,11 +105,7 @@ def _print_who(found: list[forecasts.LikelyPair], horizon_s: int, wide: bool) ->
     print_table(f"who will be active within {horizon_s} s", columns, rows, layout)
 
 
-def _show_scores(store: Store, now: float, of: tuple[SubjectKind, Tier], json: str | None, wide: bool) -> None:
-    kind, tier = of
-    found = forecasts.scores(store, now - SCORES_SINCE_S, now, kind, tier)
-    blend = forecasts.blend(store, kind, tier)
-    shares = {} if blend is None else blend.shares
+def _show_scores(found: list[ModelScore], shares: Mapping[str, float], json: str | None, wide: bool) -> None:
     if emit({"scores": [asdict(one) for one in found], "shares": shares}, json):
         return
     rows = [

@@ -60,7 +60,7 @@ def init(
         forepath init --database sqlite:///forepath.db --write forepath.toml
         forepath init --demo --write demo.toml
     """
-    places = Places(listen, controller, database)
+    places = LookPlaces(listen, controller, database)
     text, found = (_demo_text(), Found()) if demo else _found(libvirt or [], places, lasting)
     Settings.model_validate(tomllib.loads(text))
     before = write.read_text(encoding="utf-8") if write is not None and write.exists() else None
@@ -82,7 +82,7 @@ def init(
         _say(f"{write} says what is there")
 
 
-class Places(NamedTuple):
+class LookPlaces(NamedTuple):
     """Where the network is looked at: switches that connect, or a database."""
 
     listen: str | None
@@ -90,7 +90,7 @@ class Places(NamedTuple):
     database: str | None
 
 
-def _found(libvirt: list[str], places: Places, wait_s: float) -> tuple[str, Found]:
+def _found(libvirt: list[str], places: LookPlaces, wait_s: float) -> tuple[str, Found]:
     if not libvirt and not any(places):
         raise typer.BadParameter(
             "say where to look: --libvirt URI, --listen or --controller HOST:PORT, or --database URL; or --demo"
@@ -102,7 +102,7 @@ def _found(libvirt: list[str], places: Places, wait_s: float) -> tuple[str, Foun
     return settings_text(found), found
 
 
-def _network(places: Places, wait_s: float) -> FoundNetwork:
+def _network(places: LookPlaces, wait_s: float) -> FoundNetwork:
     if listen := places.listen or places.controller:
         visit = SwitchVisit(*split_listen(listen), wait_s, forwards=places.controller is not None)
         return look_at_switches(visit, _tell)
