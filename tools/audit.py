@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from configparser import ConfigParser
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -33,6 +34,25 @@ def pinned(text: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in PIN.findall(text)}
 
 
+def needs_of(name: str, package: Distribution) -> list[Requirement]:
+    """What a package needs; what forepath does is read from its own file, which may be newer than what is installed."""
+    if name != OURS:
+        return [Requirement(text) for text in package.requires or ()]
+    file = ConfigParser(interpolation=None)
+    file.read(ROOT / "setup.cfg", encoding="utf-8")
+    told = [(text, "") for text in file["options"]["install_requires"].split("\n")]
+    for extra, texts in file["options.extras_require"].items():
+        told += [(text, f'; extra == "{extra}"') for text in texts.split("\n")]
+    return [
+        Requirement(f"{text}{marker}") for text, marker in told if text.strip() and not text.lstrip().startswith("#")
+    ]
+
+
+def applies(need: Requirement, extra: str = "") -> bool:
+    """Whether a need counts on this machine, with this extra."""
+    return need.marker is None or need.marker.evaluate({"extra": extra})
+
+
 def closure(of: str, extras: Sequence[str] = ("",)) -> dict[str, Distribution]:
     """A package and all that it needs here, by name. Raises PackageNotFoundError where one is not installed."""
     found: dict[str, Distribution] = {}
@@ -45,8 +65,8 @@ def closure(of: str, extras: Sequence[str] = ("",)) -> dict[str, Distribution]:
             continue
         seen.add((name, extra))
         found[name] = distribution(name)
-        for need in (Requirement(text) for text in found[name].requires or ()):
-            if need.marker is None or need.marker.evaluate({"extra": extra}):
+        for need in needs_of(name, found[name]):
+            if applies(need, extra):
                 waiting += [(need.name, asked) for asked in ("", *need.extras)]
     return found
 
@@ -63,9 +83,9 @@ def version_problems(pins: Mapping[str, str], installed: Mapping[str, str]) -> I
 def need_problems(packages: Mapping[str, Distribution]) -> Iterator[str]:
     """A line for each need of a package that another one does not meet."""
     for name, package in sorted(packages.items()):
-        for need in (Requirement(text) for text in package.requires or ()):
+        for need in needs_of(name, package):
             other = packages.get(canonicalize_name(need.name))
-            if other is not None and other.version not in need.specifier:
+            if applies(need) and other is not None and other.version not in need.specifier:
                 yield f"{name}: needs {need.name} {need.specifier}, and {other.version} is installed"
 
 
