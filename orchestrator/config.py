@@ -218,10 +218,12 @@ class TimingSettings(Section):
 
     What is not in effect for `min_hold_s` before the need has passed is not worth its cost. Of two acting orchestrators
     one stands by: it takes over when for `duty_s` (three cycles, at least 5 s) nothing was heard of the other.
+    Where everything is steady decisions may be up to `steady_cycle_s` apart, where that is more than `cycle_s`.
     Without a `poll_s` of its own the orchestrator believes that counters are as old as the controller's.
     """
 
     cycle_s: Annotated[float, Field(ge=0.2, le=60)] = 1.0
+    steady_cycle_s: Annotated[float, Field(ge=0.2, le=10)] = 1.0
     poll_s: AboveZero = 1.0
     decision_s: NotNegative = 0.5
     lead_priors_s: Mapping[str, Seconds] = Field(default_factory=lambda: dict(LEAD_PRIORS_S))

@@ -29,7 +29,7 @@ LOG = structlog.get_logger(__name__)
 class CycleReport:
     """What one cycle saw and did; `advised` is what it would have done without permission to act.
 
-    `standby`: another orchestrator is on duty, so this one looked at nothing.
+    `standby`: another orchestrator is on duty, so this one looked at nothing. `again_s`: decisions need not be closer.
     """
 
     now: Seconds
@@ -43,6 +43,7 @@ class CycleReport:
     refused: tuple[Refusal, ...] = ()
     judged: tuple[ActionRecord, ...] = ()
     standby: bool = False
+    again_s: Seconds = 0.0
 
 
 class Orchestrator:
@@ -138,6 +139,7 @@ class Orchestrator:
             tuple(finished),
             decision.refused,
             judged,
+            again_s=decision.again_s,
         )
 
     def _carry_out(

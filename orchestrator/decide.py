@@ -11,6 +11,7 @@ from orchestrator.guards.guard import Guarded, guard
 from orchestrator.judge.standing import StandingLedger
 from orchestrator.lead_times import LeadLedger
 from orchestrator.observe.gather import Gatherer, Paths
+from orchestrator.pace import planning_interval_s
 from orchestrator.plan import Plan, Strategy, plan, strategies_for
 from orchestrator.proposal import Refusal, Step
 from orchestrator.world import World, apply
@@ -29,11 +30,12 @@ class QueueHealth:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A plan for a world, and what of it may be done now."""
+    """A plan for a world, what of it may be done now, and after how long to decide again."""
 
     world: World
     plan: Plan
     guarded: Guarded
+    again_s: Seconds
 
     @property
     def refused(self) -> tuple[Refusal, ...]:
@@ -78,7 +80,7 @@ class Decider:
         world = up_to_date(world, recent).changed(leads=leads)
         context = PlanningContext.of(world, self._config, self.standings.margins)
         wanted = plan(context, self._strategies)
-        return Decision(world, wanted, guard(wanted, context, recent))
+        return Decision(world, wanted, guard(wanted, context, recent), planning_interval_s(context, wanted))
 
 
 def up_to_date(world: World, recent: Sequence[ActionRecord]) -> World:
