@@ -109,7 +109,8 @@ class Gatherer:
     _links: LinkWindow = field(init=False)
     _issues: dict[str, TierIssue] = field(default_factory=dict)
     _ways: dict[tuple[str, ...], tuple[LinkKey, ...]] = field(default_factory=dict)
-    _ways_to: dict[tuple[tuple[LinkKey, ...], str], tuple[LinkKey, ...]] = field(default_factory=dict)
+    # By source, destination and host: the way to the destination, and what of it leads to the host.
+    _ways_to: dict[tuple[str, str, str], tuple[tuple[LinkKey, ...], tuple[LinkKey, ...]]] = field(default_factory=dict)
     _table: PairTable | None = None
 
     def __post_init__(self) -> None:
@@ -191,10 +192,11 @@ class Gatherer:
         way = self._way(source, destination)
         if host is None or not destination:
             return way
-        found = self._ways_to.get((way, host))
-        if found is None:
+        before, found = self._ways_to.get((source, destination, host), ((), ()))
+        if before is not way:
             known = next((number for number, (_, to) in enumerate(way, 1) if to == host), 0)
-            found = self._ways_to[way, host] = way[:known]
+            found = way[:known]
+            self._ways_to[source, destination, host] = way, found
         return found or self._way(source, host)
 
     def _way(self, source: str, end: str | None) -> tuple[LinkKey, ...]:

@@ -161,10 +161,10 @@ def _plug_ahead(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusa
     if horizons == (NOW,):
         return
     need = most(vm_need(context, vm, one) for one in horizons)
-    if need.horizon_s == NOW or need.about is None:
-        return
     wanted = wanted_limit(need, context.config.cpu)
     if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + context.config.cpu.min_gain):
+        return
+    if need.horizon_s == NOW or need.about is None:
         return
     lack = Lack(vm, need, wanted, _whole_steps(_left(context, vm), context.config.cpu))
     vcpus = ceil(lack.level(spec.vcpus_max, context.config.guard.max_step) - 1e-9)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from cpdb import VirtualIp
 from orchestrator.actions import SetWeights
 from orchestrator.context import PlanningContext, ceiling, propose_each, until_back
-from orchestrator.demand import Together
+from orchestrator.declared import HostSpec
 from orchestrator.lead_times import Circumstances
 from orchestrator.promises import HeadroomPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, when
@@ -24,7 +25,7 @@ FREE_SHARE = 0.3
 class Service:
     """A virtual IP with alternatives. `shares` are those of its destinations now, `pinned` what stays where it is.
 
-    `numbers` are those of its pairs, with their `needs` in bytes/s, `asked` is what they ask for together.
+    `numbers` are those of its pairs, with their `needs` in bytes/s.
     """
 
     vip: VirtualIp
@@ -33,7 +34,6 @@ class Service:
     declared: Mapping[str, float]
     numbers: Sequence[int]
     needs: Sequence[float]
-    asked: Together
     pinned: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -75,8 +75,7 @@ def service_of(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...],
     numbers = context.world.table.of_service.members.get(vip.address, [])
     needs = context.demand.table(horizon_s).bytes.need[numbers].tolist()
     pinned = {} if vip.by_connection else _pinned(context.world, names, numbers, needs)
-    asked = context.asked_of(vip.address, horizon_s)
-    return Service(vip, names, _normed(current), _normed(declared), numbers, needs, asked, pinned)
+    return Service(vip, names, _normed(current), _normed(declared), numbers, needs, pinned)
 
 
 def _normed(weights: Mapping[str, float]) -> dict[str, float]:
@@ -98,7 +97,8 @@ def _pinned(world: World, names: Sequence[str], numbers: Sequence[int], needs: S
 def places(context: PlanningContext, service: Service, horizon_s: int, links: bool = True) -> Places:
     """Every place that the service's shares load differently, or without `links` the machines and hosts among them."""
     table = Places(service)
-    cores = {name: _cores(context, service, name) for name in service.names}
+    vms = ((name, context.world.vms.get(name)) for name in service.names)
+    cores = {name: _cores(context, service.vip, vm, horizon_s) if vm else None for name, vm in vms}
     known = [one for one in cores.values() if one is not None]
     for name in service.names:
         vm, cost = context.world.vms.get(name), cores[name]
@@ -117,18 +117,19 @@ def _flat(own: Mapping[str, float], count: int) -> bool:
     return not own or (len(own) == count and max(own.values()) - min(own.values()) < 1e-9)
 
 
-def _cores(context: PlanningContext, service: Service, name: str) -> float | None:
+def _cores(context: PlanningContext, vip: VirtualIp, vm: VmState, horizon_s: int) -> float | None:
     """CPU in cores that all of the service's demand would take at one destination; None when nobody knows."""
-    vm = context.world.vms.get(name)
-    if vm is None:
-        return None
-    related = [one.slope * service.asked.rate_of(one.feature) for one in vm.relations]
-    return max(related, default=None) if related else _measured(context, service, vm)
-
-
-def _measured(context: PlanningContext, service: Service, vm: VmState) -> float | None:
+    asked = context.asked_of(vip.address, horizon_s)
+    related = [one.slope * asked.rate_of(one.feature) for one in vm.relations]
+    if related:
+        return max(related)
     own = sum(one.bytes_per_s for one in context.world.pairs_to(vm.name))
-    return vm.cores_used / own * service.asked.bytes_per_s if own > 0 and service.numbers else None
+    spoken = vip.address in context.world.table.of_service.places
+    return vm.cores_used / own * asked.bytes_per_s if own > 0 and spoken else None
+
+
+def _host(context: PlanningContext, vm: VmState) -> HostSpec | None:
+    return context.world.hosts.get(vm.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _compute(table: Places, one: _Machine, cores: float) -> None:
     vm, most = one.vm, ceiling(one.vm)
     idle = min((it.base_cores for it in vm.relations), default=0.0)
     table.add(vm.name, idle / most, vm.name, cores / most)
-    host = one.context.world.hosts.get(vm.host)
+    host = _host(one.context, vm)
     if host is not None:
         room = one.context.config.cpu.host_headroom * host.cpu_cores_capacity
         table.add(f"host {vm.host}", one.neighbours / room, vm.name, cores / room)
@@ -225,10 +226,26 @@ def _for_service(context: PlanningContext, vip: VirtualIp) -> Iterator[Step | Re
 
 def _roomy(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizons: Sequence[int]) -> bool:
     """Whether all of a service's places have enough: links are not looked at where all have it whatever the shares."""
-    tables = (
-        places(context, service_of(context, vip, names, one), one, bool(context.tight_links(one))) for one in horizons
-    )
-    return all(table.least(table.service.shares) >= context.config.weights.below for table in tables)
+    below, tight = context.config.weights.below, {one: bool(context.tight_links(one)) for one in horizons}
+    close = [one for one in horizons if tight[one] or not _ample(context, vip, names, one)]
+    tables = (places(context, service_of(context, vip, names, one), one, tight[one]) for one in close)
+    return all(table.least(table.service.shares) >= below for table in tables)
+
+
+def _ample(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizon_s: int) -> bool:
+    """Whether each machine, and its host with all others, would have enough if it served all: no split asks for more.
+
+    True for most services most of the time, and cheap.
+    """
+    vms = [context.world.vms[name] for name in names if name in context.world.vms]
+    costs = [_cores(context, vip, vm, horizon_s) for vm in vms]
+    most, full = max((one for one in costs if one is not None), default=0.0), 1.0 - context.config.weights.below
+    for vm in vms:
+        idle = min((it.base_cores for it in vm.relations), default=0.0)
+        room = context.config.cpu.host_headroom * (host.cpu_cores_capacity if (host := _host(context, vm)) else inf)
+        if idle + most > full * ceiling(vm) or context.served(vm.host, horizon_s) + most > full * room:
+            return False
+    return True
 
 
 def _back(context: PlanningContext, table: Places, horizon_s: int) -> Iterator[Step]:
