@@ -9,12 +9,13 @@ PYTEST_ARGS ?=
 COMMAND ?=
 PREFIX ?= /opt/forepath
 FUZZ_SECONDS ?= 300
+MINUTES ?= 5
 COUNT ?= 24
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m tools.lab.stage --
 
-.PHONY: help setup install demo lab test test-long check mutants bench bench-forecast bench-route bench-whatif fuzz clean
+.PHONY: help setup install demo lab test test-long chaos check mutants bench bench-forecast bench-route bench-whatif fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -50,6 +51,10 @@ test: setup
 ## make test-long  the tests that take minutes: rare failures and whole life cycles on real machines
 test-long: setup
 	$(STAGE) $(BIN)/pytest -m long $(PYTEST_ARGS)
+
+## make chaos   breaks a running lab in a seeded order and checks what must hold (SEED=n MINUTES=m JSON=out.json)
+chaos: setup
+	@$(STAGE) $(BIN)/python -m tools.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(JSON),--json $(JSON))
 
 ## make check   lint, format, types, import contracts, packages as they were locked, budgets of the house
 check: setup

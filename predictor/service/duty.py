@@ -15,7 +15,7 @@ from predictor.service.tiers import Tiers
 log = structlog.get_logger(__name__)
 
 PREDICTING = "predictor"
-LEASE_S, RENEW_S = 1.5, 0.4
+LEASE_S, RENEW_S = 2.0, 0.3
 # What is learnt is kept once a minute: so often it is taken up anew by who stands by.
 TAKE_UP_EVERY_S = 60.0
 

@@ -39,7 +39,7 @@ def run(
     failed = 0
     next_at = time.monotonic()
     try:
-        while not stop.wait(max(0.0, next_at - time.monotonic())):
+        while not _ended(stop, turn, next_at):
             try:
                 told(_step(ready, turn, store))
             except Exception as error:  # noqa: BLE001 - the one outer catch of this loop
@@ -57,6 +57,15 @@ def run(
     return failed
 
 
+def _ended(stop: threading.Event, turn: PredictorTurn, until: float) -> bool:
+    """Waits for the next cycle; whoever is on duty all at once does not."""
+    stood_by = turn.other is not None
+    while (left := until - time.monotonic()) > 0 and not (stood_by and turn.other is None):
+        if stop.wait(min(left, WAKES_S)):
+            return True
+    return stop.is_set()
+
+
 def _step(ready: ReadyTiers, turn: PredictorTurn, store: Store) -> PredictorReport:
     if turn.other is not None:
         ready.stand_by(store, time.time())
@@ -65,6 +74,10 @@ def _step(ready: ReadyTiers, turn: PredictorTurn, store: Store) -> PredictorRepo
     store.alarms.tell_refusals("predictor", time.time())
     log.debug("cycle", pairs=report.pairs, forecasts=report.forecasts, chosen=dict(report.chosen))
     return report
+
+
+# How soon one that stands by notices that it is on duty.
+WAKES_S = 0.2
 
 
 def _keep(predictor: Tiers, store: Store) -> None:

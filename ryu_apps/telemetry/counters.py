@@ -286,8 +286,9 @@ class PortCounters:
     * A key seen for the first time counts fully if it was born after the key's `watched_since`; else its past is
       unknown and the first reading is only the base: missing is not zero.
     * A reading that is not newer than the last is a duplicate: nothing.
-    * PortCounters that went back, or an age that did, mean a new start: all of the new value is growth. Past the end of
-      64 bits a counter wraps. A counter that the switch does not have (all ones) does not grow.
+    * PortCounters that went back mean a new start: all of the new value is growth. Past the end of 64 bits a counter
+      wraps. An age that went back alone does not: the kernel goes on counting while a switch restarts. A counter that
+      the switch does not have (all ones) does not grow.
     * A gap simply makes the interval longer.
     """
 
@@ -306,11 +307,8 @@ class PortCounters:
         self._last[key] = reading
         if last is None:
             return _first(reading, watched_since)
-        # Born after the last reading: the old counters ended with the old thing, however small the new ones are.
-        anew = reading.age_s + BIRTH_SLACK_S < reading.t - last.t
-        return CounterDelta(
-            reading.t, reading.t - last.t, reading.values if anew else grown(reading.values, last.values)
-        )
+        # A port that says to be new and counts on from where it was is the old one: so Open vSwitch after a restart.
+        return CounterDelta(reading.t, reading.t - last.t, grown(reading.values, last.values))
 
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Keys that are gone for good."""

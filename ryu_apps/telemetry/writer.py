@@ -281,21 +281,22 @@ class Writer:
         if spool is not None and spool.waiting:
             # In order: what came later waits behind what is on disk already.
             self._flight.batches = []
-            self._keep_on_disk(batches)
+            self._keep_on_disk(rows)
             return self._replay(spool, write)
         taken = bool(batches) and self._written(rows, write)
         # Empty when `guard` has been here in the meantime.
         rest, self._flight.batches = self._flight.batches, []
         if taken or not batches:
             return sum(map(_size, batches))
-        self._keep_on_disk(rest)
+        self._keep_on_disk([*rest, *(row for row in rows if rest and isinstance(row, KeptCounts))])
         return 0
 
-    def _keep_on_disk(self, batches: list[Any]) -> None:
+    def _keep_on_disk(self, rows: list[Any]) -> None:
+        batches = _batches(rows)
         kept = self.run(self.spool.append, batches) if self.spool is not None and batches else 0
         if kept < len(batches):
             # No room, or not for all of them: they also wait here. What is stored twice is stored once.
-            self._queue.put_back(batches)
+            self._queue.put_back(rows)
 
     def _replay(self, spool: Spooling, write: Callable[[list[Row]], None] | None) -> int:
         if write is None:

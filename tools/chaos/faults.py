@@ -1,0 +1,121 @@
+"""What can break, in a random order that a seed repeats: each fault is done, lasts a while, and is mended again."""
+
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from tools.chaos.scene import LAYOUT, PORTS, Scene, run
+
+Seconds = float
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that breaks for `lasts_s`. `rules_lost`: switches forget what they hold, and what they counted."""
+
+    name: str
+    lasts_s: Seconds
+    rules_lost: bool = False
+
+
+@contextmanager
+def _killed(scene: Scene, kind: str, number: signal.Signals) -> Iterator[None]:
+    name = scene.working(kind)
+    if name is None:
+        yield
+        return
+    scene.end(name, number)
+    try:
+        yield
+    finally:
+        scene.begin(name)
+
+
+@contextmanager
+def _stopped(scene: Scene, kind: str) -> Iterator[None]:
+    name = scene.working(kind)
+    if name is None:
+        yield
+        return
+    scene.signal(name, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        scene.signal(name, signal.SIGCONT)
+
+
+@contextmanager
+def _cut(scene: Scene) -> Iterator[None]:
+    name = scene.working("controller")
+    others = [port for port in PORTS if f"controller-{port}" != name]
+    scene.connect(*others, switches=("leaf1",))
+    try:
+        yield
+    finally:
+        scene.connect(*PORTS, switches=("leaf1",))
+
+
+@contextmanager
+def _switches_restarted(scene: Scene) -> Iterator[None]:
+    scene.restart_switches()
+    yield
+
+
+@contextmanager
+def _link_down(_scene: Scene) -> Iterator[None]:
+    a, port, _, _ = LAYOUT.fabric_ports()[0]
+    run("ip", "link", "set", f"{a}-eth{port}", "down")
+    try:
+        yield
+    finally:
+        run("ip", "link", "set", f"{a}-eth{port}", "up")
+
+
+@contextmanager
+def _database_locked(scene: Scene) -> Iterator[None]:
+    lock = sqlite3.connect(scene.disk / "cpdb.db", timeout=10, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        lock.execute("ROLLBACK")
+        lock.close()
+
+
+@contextmanager
+def _disk_full(scene: Scene) -> Iterator[None]:
+    filler = scene.disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(65536))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+Breaking = Callable[[Scene], AbstractContextManager[None]]
+KINDS = ("controller", "predictor", "orchestrator")
+WAYS: dict[str, Breaking] = {
+    **{f"kill -9 {kind}": partial(_killed, kind=kind, number=signal.SIGKILL) for kind in KINDS},
+    **{f"stop {kind}": partial(_stopped, kind=kind) for kind in KINDS},
+    "end controller": partial(_killed, kind="controller", number=signal.SIGTERM),
+    "cut controller from switch": _cut,
+    "restart switches": _switches_restarted,
+    "link down": _link_down,
+    "database locked": _database_locked,
+    "disk full": _disk_full,
+}
+FORGET = ("restart switches",)
+
+
+def draw_faults(seed: int) -> Iterator[Fault]:
+    """Without end: all faults in a random order, then all in another one, each for 1 to 6 seconds."""
+    rng = Random(seed)
+    while True:
+        for name in rng.sample(sorted(WAYS), len(WAYS)):
+            yield Fault(name, round(rng.uniform(1.0, 6.0), 1), name in FORGET)
