@@ -134,7 +134,8 @@ class VirtualIp:
     """A service address. `priority` 0 is the lowest; `declared` is false when it was only seen on the wire.
 
     `affinity` "source": all connections of a source go to one destination; "connection": each new one is placed anew.
-    `probe` says how destinations are asked whether they live: "arp", "tcp:PORT" or "none".
+    `probe` says how destinations are asked whether they live: "arp", "tcp:PORT", "http:PORT/PATH",
+    "http:PORT/PATH=STATUS" or "none".
     """
 
     address: str

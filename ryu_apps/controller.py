@@ -4,21 +4,21 @@ This file only joins: events go to the parts that they concern, what the parts d
 """
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import structlog
 
+from cpdb import FlowKey
 from ryu_apps.declared import Declared
-from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto, spawn
+from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto
 from ryu_apps.network import Network
 from ryu_apps.pacing import Pacing
 from ryu_apps.reconciling_app import ReconcilingApp, is_up, ports_of
 from ryu_apps.rules import PORT_MAX, PortId
 from ryu_apps.switch.wire import Wire
-from ryu_apps.telemetry.attribution import PairAttribution
 from ryu_apps.telemetry.foreign import front
-from ryu_apps.telemetry.sflow import Sampling, bound, receive
+from ryu_apps.telemetry.listeners import Listeners
+from ryu_apps.telemetry.sampling import Sampled
 
 Seconds = float
 
@@ -31,22 +31,23 @@ class Controller(ReconcilingApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        sflow = self.settings.sflow
-        self.sampling = Sampling(sflow.by_address())
-        self._receiver = bound(sflow.listen) if sflow.listen else None
+        self.listeners = Listeners(self.settings)
         self._pacing = Pacing(self.carry_out)
         self._ticked = float("-inf")
-        self.counts += [self.sampling.counts, self.status.alarms.tallies]
+        self.counts += [self.listeners.counts, self.status.alarms.tallies]
         self.counts.append(lambda: {("implausible", "rows"): self.attribution.implausible})
         self.counts.append(lambda: {("failed", "switches left as they are"): self.switches.failures})
 
     def start(self) -> Any:
         """Starts the loops."""
         thread = super().start()
-        if self._receiver is not None:
-            spawn(receive, self._receiver, _hand_to(self.sampling, self.attribution))
+        self.listeners.start(self._sampled)
         self.loops.every(ASK_EVERY_S, "ticking", self._tick)
         return thread
+
+    def _sampled(self, packet: Sampled, agent: str) -> FlowKey | None:
+        # Attribution is made anew when switches change their controller.
+        return self.attribution.counted.sample(packet, agent, self.attribution.sampled)
 
     def _tick(self, now: Seconds) -> None:
         # Whether destinations live shows sooner than anything else that time brings.
@@ -70,9 +71,11 @@ class Controller(ReconcilingApp):
     def watch(self, now: Seconds) -> None:
         """Once a second: sampled rows, and what the counters are worth."""
         super().watch(now)
-        mine = {f"sflow/{self.attribution.name_of(dpid)}" for dpid in self.wires}
-        sampled = self.sampling.make_batches(now)
-        self.writer.offer((one for one in sampled if one.observer in mine or not self.duty.others), now)
+        mine = {self.attribution.name_of(dpid) for dpid in self.wires}
+        sampled = self.listeners.make_batches(now)
+        ours = (one for one in sampled if one.observer.partition("/")[2] in mine or not self.duty.others)
+        self.writer.offer(ours, now)
+        self.network.talkers.look(now)
         self.ask_doubted()
         self.attribution.watch(self.network.topology.links.speeds, now)
 
@@ -131,7 +134,3 @@ def _learn_speed(network: Network, dpid: int, port: Any) -> None:
     # What a port says of itself: kbit/s, 0 when the switch does not know.
     if port.curr_speed and port.port_no < PORT_MAX:
         network.topology.links.speeds[PortId(dpid, port.port_no)] = port.curr_speed * 125.0
-
-
-def _hand_to(sampling: Sampling, attribution: PairAttribution) -> Callable[[bytes, str, Seconds], None]:
-    return lambda data, peer, now: sampling.take(data, peer, attribution.sampled, now)

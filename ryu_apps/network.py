@@ -6,6 +6,7 @@ Events come in as plain data, effects go out as plain data; there is no framewor
 from dataclasses import replace
 
 from cpdb import HealthStatus, Node
+from ryu_apps.accounts import AccountShare, Talkers
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.guest import Guest
@@ -65,6 +66,7 @@ class Network:
         self.flooding = FloodTree()
         # Where others forward: nothing is carried, answered or told to all but what concerns virtual IPs
         self.guest: Guest | None = None
+        self.talkers = Talkers()
         self.vlans = UsedVlans()
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
@@ -88,7 +90,7 @@ class Network:
     @property
     def revision(self) -> int:
         """Another number whenever what switches should hold may be something else."""
-        parts = (self.topology, self.services, self.routes, self.held, self.flooding)
+        parts = (self.topology, self.services, self.routes, self.held, self.flooding, self.talkers)
         return self._reservations + sum(part.revision for part in parts)
 
     # ---- what others want, and what time brings
@@ -287,3 +289,14 @@ class Network:
         self.held.hold(frame)
         self.held.count(place, now)
         return self.arp.probe(frame.address, now)
+
+
+def counted_at(network: Network, dpid: int) -> AccountShare:
+    """What switch `dpid` has to count beside virtual IPs: of sources that are there, and at the ports of its hosts."""
+    talkers = network.talkers
+    if not talkers.enabled:
+        return AccountShare()
+    hosts = network.topology.hosts
+    ports = sorted({host.at.port for host in hosts if host.at.dpid == dpid})
+    own = tuple(ends for ends in talkers if (host := hosts.of_address(ends[0])) is not None and host.at.dpid == dpid)
+    return AccountShare(own, talkers.declared, tuple(ports), dpid)

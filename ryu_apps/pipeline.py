@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ryu_apps import policers as policing
+from ryu_apps.accounts import AccountShare, account_rules
 from ryu_apps.guest import Guest
 from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
 from ryu_apps.rules import (
@@ -86,6 +87,8 @@ class PlacingShare:
     # Where traffic to virtual IPs that belongs to no pair is counted in sums: this switch
     sums_at: int | None = None
     asked: tuple[str, ...] = ()
+    # What is counted beside virtual IPs
+    counted: AccountShare = field(default_factory=AccountShare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *(rule for address in share.virtual_ips for rule in _virtual_ip(address)),
         *(rule for pair in share.accounts for rule in _account(*pair)),
         *_sums(share),
+        *account_rules(share.placing.counted),
         *(_police(one, meter_numbers) for one in limits),
         *(_towards(one) for one in share.towards),
         *(_back(one) for one in share.back),

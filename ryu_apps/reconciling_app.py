@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from ryu_apps.accounts import Talkers, parse_accounts
 from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto
 from ryu_apps.network import Network
@@ -63,7 +64,7 @@ class ReconcilingApp(SharedApp):
         self.alarms = self.status.alarms
 
     def _build(self) -> None:
-        settings, sflow = self.settings, self.settings.sflow
+        settings, accounts = self.settings, self.settings.accounts
         timing = RouteTiming(1.5 * settings.poll_s + 0.5, settings.pairs.path_timeout_s)
         of = settings.pairs
         pairs = Pairs(of.max_pairs, of.idle_s, of.forget_s, of.port_share)
@@ -72,7 +73,11 @@ class ReconcilingApp(SharedApp):
             self.network.flooding.limit_kbit_s = max(1, int(settings.group_mbit_per_s * 1000))
         self.network.join(settings, self.first_label)
         self.switches = Switches(self.network, settings.first_meter)
-        self.attribution = PairAttribution(self.network, frozenset(sflow.agents) if sflow.listen else frozenset())
+        least = accounts.from_mbit_per_s * 125_000
+        self.network.talkers = Talkers(accounts.max_pairs, least, parse_accounts(accounts.declared))
+        # Where talkers are counted, samples only find them.
+        told = frozenset() if self.network.talkers.enabled else settings.sampled_switches()
+        self.attribution = PairAttribution(self.network, told)
 
     def begin_anew(self, now: Seconds) -> None:
         """As a restart would: the database and the switches say how it is."""
@@ -151,7 +156,8 @@ class ReconcilingApp(SharedApp):
         """A switch has done what it was sent."""
         now = time.time()
         self.switches.passed(event.msg.datapath.id, event.msg.xid)
-        if self.switches.is_waiting(event.msg.datapath.id):
+        session = self.switches.sessions.get(event.msg.datapath.id)
+        if session is not None and session.settled and session.window.waiting:
             self.carry_out((), now)
         self.database.write_now(self.status.answers(now))
 

@@ -108,7 +108,7 @@ class Match:
     `message_type` is a type of ICMPv6, or TCP_OPENING: SYN set and ACK clear.
     `ipv4_src` may be an address in a VLAN (`in_vlan`).
     `arp_request_for` is the address that an ARP request asks for. `register` is what this switch has noted about the
-    packet on its way.
+    packet on its way. `ipv4_src` and `ipv4_dst` are addresses, or prefixes: "10.0.0.0/8".
     """
 
     in_port: int | None = None
@@ -121,6 +121,7 @@ class Match:
     arp_request_for: str | None = None
     label: int | None = None
     tcp_dst: int | None = None
+    udp_dst: int | None = None
     message_type: int | None = None
     register: BucketMatch | DestinationMatch | FreshMatch | None = None
 

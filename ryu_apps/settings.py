@@ -26,6 +26,7 @@ from cpdb import (
     is_loopback,
     read_settings,
 )
+from ryu_apps.accounts import MAX_ACCOUNTS, parse_accounts
 from ryu_apps.rules import OWNER
 from ryu_apps.tables import TABLES, TablePlaces
 from ryu_apps.tls import SwitchTrust, TlsFiles, bound_names, make_context
@@ -140,6 +141,26 @@ class SflowSection(Section):
         return {str(ip_address(address.strip())): name for name, address in self.agents.items()}
 
 
+class NetflowSection(SflowSection):
+    """The same for flows of NetFlow v9 and IPFIX; `sampling` N, 1 in N packets, is for who does not say it."""
+
+    sampling: Annotated[int, Field(ge=1)] = 1
+
+
+class AccountsSection(Section):
+    """What is counted beside virtual IPs: at most `max_pairs` pairs that samples show to talk much, and `declared`."""
+
+    max_pairs: Annotated[int, Field(ge=0, le=100_000)] = 0
+    from_mbit_per_s: Annotated[float, Field(gt=0)] = 1.0
+    declared: Annotated[list[str], Field(max_length=MAX_ACCOUNTS)] = Field(default_factory=list)
+
+    @field_validator("declared")
+    @classmethod
+    def _readable(cls, texts: list[str]) -> list[str]:
+        parse_accounts(texts)
+        return texts
+
+
 def _vlan_range(text: int | str) -> tuple[int, int]:
     first, _, last = str(text).partition("-")
     return (int(first), int(last or first)) if first.isdecimal() and (last or first).isdecimal() else (0, 0)
@@ -209,7 +230,19 @@ class JoiningSection(Section):
         return TablePlaces(self.first_table, None if alone else OWNER)
 
 
-class ControllerSection(JoiningSection):
+class MeasuringSection(JoiningSection):
+    """Where samples come from, and what is counted beside virtual IPs."""
+
+    sflow: SflowSection = SflowSection()
+    netflow: NetflowSection = NetflowSection()
+    accounts: AccountsSection = AccountsSection()
+
+    def sampled_switches(self) -> frozenset[str]:
+        """Names of switches that send samples."""
+        return frozenset(name for one in (self.sflow, self.netflow) if one.listen for name in one.agents)
+
+
+class ControllerSection(MeasuringSection):
     """Where switches connect, and how often they and the database are asked. `first_meter` on, meters are ours.
 
     Of broadcast and multicast a port with hosts may send `group_mbit_per_s`; 0 is no limit.
@@ -225,7 +258,6 @@ class ControllerSection(JoiningSection):
     pairs: PairsSection = PairsSection()
     probes: ProbesSection = ProbesSection()
     storage: StorageSection = StorageSection()
-    sflow: SflowSection = SflowSection()
 
 
 class TlsSection(Section):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ryu_apps.network import Network
+from ryu_apps.network import Network, counted_at
 from ryu_apps.paths.splits import LabelShare
 from ryu_apps.pipeline import FloodShare, PlacingShare, Rewrite, Share
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
@@ -83,6 +83,7 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
             curious=not services.pairs.overfull,
             sums_at=dpid if here and services.pairs.summing else None,
             asked=services.destinations.probed_by_tcp(),
+            counted=counted_at(network, dpid),
         ),
         flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),
         tagging=network.routes.tagging.get(dpid, LabelShare()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from ryu_apps.accounts import AccountShare
 from ryu_apps.effects import Alert, Resubmit
 from ryu_apps.network import Network
 from ryu_apps.one_table import join_tables
@@ -15,7 +16,7 @@ from ryu_apps.pipeline import Share, desired, limited_by, numbers_of_limits
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import Desired, Kind, Rule, RuleKey, Table
 from ryu_apps.shares import Limits, PolicerTable, share
-from ryu_apps.switch.abilities import Abilities, Fitted, describe_lacks, fit_rules
+from ryu_apps.switch.abilities import Abilities, FittedRules, describe_lacks, fit_rules
 from ryu_apps.switch.errors import SwitchError
 from ryu_apps.switch.session import GRACE_S, Session
 from ryu_apps.switch.wire import Wire
@@ -55,7 +56,7 @@ class Switches:
         self._network = network
         self._first_meter = first_meter
         # The rules of each switch, and what they were made from
-        self._made: dict[int, tuple[_MadeFrom, Fitted]] = {}
+        self._made: dict[int, tuple[_MadeFrom, FittedRules]] = {}
         # What was reconciled last, and when time itself changes something next
         self._reconciled: tuple[int, int, bool] = -1, -1, False
         self._due = float("-inf")
@@ -87,11 +88,6 @@ class Switches:
         if session is not None:
             session.passed(xid)
             self.revision += 1
-
-    def is_waiting(self, dpid: int) -> bool:
-        """Whether more is held back until a switch has done what it was sent, and it has."""
-        session = self.sessions.get(dpid)
-        return session is not None and session.settled and session.window.waiting > 0
 
     def refused(self, dpid: int, error: SwitchError, now: Seconds) -> str | None:
         """A switch answered with an error; returns what that was about, None when the switch has no session."""
@@ -174,7 +170,7 @@ class Switches:
         }
         limited = numbers_of_limits(part)
         meters = allot_meters(limited, taken, self._first_meter)
-        own = self._owners() if session.abilities.one_table else {}
+        own = _owners(self._network) if session.abilities.one_table else {}
         want = self._desired(session.dpid, _MadeFrom(part, meters, session.has_meters, session.abilities, own))
         if session.reconcile(want, now, may_delete=self.declared):
             session.barrier(lambda: None)
@@ -189,9 +185,6 @@ class Switches:
         made = fit_rules(want, abilities)
         self._made[dpid] = made_from, made
         return made.want
-
-    def _owners(self) -> dict[str, str]:
-        return {host.address: host.mac for host in self._network.topology.hosts if host.address is not None}
 
     def resubmit(self, effect: Resubmit) -> None:
         """Puts a frame through a switch's tables once all switches that it will cross hold their rules."""
@@ -210,6 +203,10 @@ class Switches:
             session.barrier(partial(passed, session.dpid))
 
 
+def _owners(network: Network) -> dict[str, str]:
+    return {host.address: host.mac for host in network.topology.hosts if host.address is not None}
+
+
 def _for_switch(part: Share, session: Session) -> Share:
     """A switch's part in the world as far as the switch can play it."""
     abilities = session.abilities
@@ -221,7 +218,9 @@ def _for_switch(part: Share, session: Session) -> Share:
         part = replace(part, placing=replace(part.placing, spreads=()), guest=guest)
     if abilities.one_table:
         part = replace(part, police=(), tagging=LabelShare())
-    rules = 2 * (len(part.accounts) + len(part.virtual_ips)) + LISTENING
+        part = replace(part, placing=replace(part.placing, counted=AccountShare()))
+    pairs = len(part.accounts) + len(part.placing.counted.talkers) + len(part.virtual_ips)
+    rules = 2 * pairs + LISTENING
     if rules > abilities.room.get(Table.ACCOUNT, rules) and not abilities.one_table:
         # Not all pairs will be counted one by one.
         part = replace(part, placing=replace(part.placing, sums_at=session.dpid))

@@ -1,5 +1,6 @@
 """What each table of the settings file may say: types, units, bounds and defaults."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -30,16 +31,26 @@ def _check_node(name: str) -> str:
     return _check_name(name)
 
 
+# "http:8080/health", or with the status that is expected: "http:8080/health=204"; the database keeps 32 characters.
+_HTTP_PROBE = re.compile(r"http:(?P<port>\d{1,5})/[!-<>-~]*(=[1-5]\d\d)?")
+_MAX_PROBE = 32
+
+
 def _check_probe(probe: str) -> str:
     kind, _, port = probe.partition(":")
+    if kind == "http" and len(probe) <= _MAX_PROBE and (found := _HTTP_PROBE.fullmatch(probe)):
+        kind, port = "tcp", found["port"]
     if probe in ("arp", "none") or (kind == "tcp" and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         return probe
-    raise ValueError(f'{probe!r} is no probe; write "arp", "none" or "tcp:PORT", e.g. "tcp:80"')
+    raise ValueError(
+        f'{probe!r} is no probe; write "arp", "none", "tcp:PORT", e.g. "tcp:80", or (at most {_MAX_PROBE} characters) '
+        '"http:PORT/PATH" or "http:PORT/PATH=STATUS", e.g. "http:80/health=204"'
+    )
 
 
 def _check_pool_probe(probe: str) -> str:
-    if probe == "arp":
-        raise ValueError('"arp" is asked by the controller; write "agent", "none" or "tcp:PORT", e.g. "tcp:80"')
+    if probe == "arp" or probe.startswith("http"):
+        raise ValueError(f'"{probe}" is asked by the controller; write "agent", "none" or "tcp:PORT", e.g. "tcp:80"')
     return probe if probe == "agent" else _check_probe(probe)
 
 
@@ -113,8 +124,9 @@ class VirtualIpSection(Section):
     """A service address; competitors of lower priority may be limited for the sake of a higher one.
 
     `affinity` "source" keeps all connections of a source at one destination, "connection" places each new one anew.
-    `probe` says how destinations are asked whether they live: "arp", "tcp:PORT" or "none". Only a replay asks whether
-    what is sent to it are `streams`, which neither yield to others nor wait.
+    `probe` says how destinations are asked whether they live: "arp", "tcp:PORT", "http:PORT/PATH" (a status of 200 to
+    299 is an answer), "http:PORT/PATH=STATUS" or "none". Only a replay asks whether what is sent to it are `streams`,
+    which neither yield to others nor wait.
     """
 
     name: Name

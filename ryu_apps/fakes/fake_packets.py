@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from ipaddress import IPv4Address, IPv4Network
 from itertools import accumulate
 from typing import Any
 
@@ -98,16 +99,25 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
     transport = packet.transport
     opens = packet.ip_proto == PROTO_TCP and set(transport.flags) & {"S", "A"} == {"S"}
     kind = TCP_OPENING if opens else transport.icmpv6_type
+    if match.udp_dst is not None and (packet.ip_proto, transport.dport) != (PROTO_UDP, match.udp_dst):
+        return False
     if match.tcp_dst not in (None, transport.dport) or match.message_type not in (None, kind):
         return False
     if not _is_noted(match, packet.registers):
         return False
     source = match.ipv4_src
-    if source is not None and (bare(source) != packet.ipv4_src or vlan_of(source) not in (0, packet.label)):
+    if source is not None and vlan_of(source) not in (0, packet.label):
         return False
-    names = ("label", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_dst")
+    ends = (bare(source or ""), packet.ipv4_src), (match.ipv4_dst or "", packet.ipv4_dst)
+    if not all(not wanted or (address and _is_in(address, wanted)) for wanted, address in ends):
+        return False
+    names = ("label", "eth_type", "eth_src", "eth_dst", "ip_proto")
     anything = None, MULTICAST, BRIDGE_GROUPS, -(block or 0)
     return all(getattr(match, name) in (*anything, getattr(packet, name)) for name in names)
+
+
+def _is_in(address: str, wanted: str) -> bool:
+    return address == wanted or ("/" in wanted and IPv4Address(address) in IPv4Network(wanted))
 
 
 def _asks_for(packet: Packet, address: str) -> bool:

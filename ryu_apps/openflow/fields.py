@@ -174,6 +174,19 @@ def _plain(field: FieldType) -> Callable[[Any], bytes]:
     return lambda value: head + to_bytes(value)
 
 
+def _address_or_prefix(field: FieldType) -> Callable[[str], bytes]:
+    masked = _head(field.number, 8)
+    masked = masked[:2] + bytes((masked[2] | 1,)) + masked[3:]
+
+    def encode(text: str) -> bytes:
+        address, _, length = text.partition("/")
+        if not length:
+            return field.encode(address)
+        return masked + inet_aton(address) + (_ALL_ONES << 32 - int(length) & _ALL_ONES).to_bytes(4)
+
+    return encode
+
+
 _ETH_DST_HEAD = ETH_DST.head
 # Field of a match -> its bytes, in the order in which they must come
 _ENCODERS: dict[str, Callable[[Any], bytes]] = {
@@ -184,9 +197,10 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "eth_type": _plain(ETH_TYPE),
     "label": _encode_label,
     "ip_proto": _plain(IP_PROTO),
-    "ipv4_src": _plain(IPV4_SRC),
-    "ipv4_dst": _plain(IPV4_DST),
+    "ipv4_src": _address_or_prefix(IPV4_SRC),
+    "ipv4_dst": _address_or_prefix(IPV4_DST),
     "tcp_dst": _plain(TCP_DST),
+    "udp_dst": _plain(UDP_DST),
     "arp_request_for": _encode_arp_request,
     "message_type": lambda kind: _SYN if kind == TCP_OPENING else ICMPV6_TYPE.encode(kind),
 }
@@ -260,6 +274,8 @@ def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
         yield "label", label if field.mask is None else -label
     elif field.type is ETH_DST and field.mask is not None:
         yield "eth_dst", MULTICAST if field.mask == _MULTICAST[-6:] else BRIDGE_GROUPS
+    elif field.type in (IPV4_SRC, IPV4_DST) and field.mask is not None:
+        yield field.type.name, f"{inet_ntoa(field.value)}/{int.from_bytes(field.mask).bit_count()}"
     elif field.type is ARP_TPA:
         yield "arp_request_for", inet_ntoa(field.value)
     elif field.type is not None and field.type.name in _ENCODERS:

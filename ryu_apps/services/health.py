@@ -35,12 +35,16 @@ MAX_DOUBLINGS = 7
 
 
 class ProbeTarget(NamedTuple):
-    """Who is asked, and how: `port` None asks by ARP, a number by opening a TCP connection as `virtual_ip`."""
+    """Who is asked, and how: `port` None asks by ARP, a number by opening a TCP connection as `virtual_ip`.
+
+    `http` is what is asked for on it, "" for nothing.
+    """
 
     address: str
     mac: str
     port: int | None = None
     virtual_ip: str = ""
+    http: str = ""
 
 
 @dataclass(slots=True)
@@ -216,9 +220,10 @@ def _phase(target: ProbeTarget, asked: Seconds) -> float:
 
 
 def port_of(probe: str) -> int | None:
-    """The port of "tcp:PORT"; None for every other way to ask."""
-    kind, _, port = probe.partition(":")
-    return int(port) if kind == "tcp" and port.isdigit() else None
+    """The port of "tcp:PORT" and "http:PORT/PATH"; None for every other way to ask."""
+    kind, _, rest = probe.partition(":")
+    port = rest.partition("/")[0]
+    return int(port) if kind in ("tcp", "http") and port.isdigit() else None
 
 
 def targets_of(probe: str, virtual_ip: str, ends: Iterable[tuple[str, str]]) -> list[ProbeTarget]:
@@ -229,4 +234,5 @@ def targets_of(probe: str, virtual_ip: str, ends: Iterable[tuple[str, str]]) -> 
     if port is None:
         # By ARP, one question serves all virtual IPs with that destination.
         return [ProbeTarget(address, mac) for address, mac in ends]
-    return [ProbeTarget(address, mac, port, virtual_ip) for address, mac in ends]
+    _, slash, path = probe.partition("/")
+    return [ProbeTarget(address, mac, port, virtual_ip, slash + path) for address, mac in ends]

@@ -1,6 +1,6 @@
 """Which destinations get new connections: those that are wanted, answer, and are nobody else's double."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
@@ -9,11 +9,12 @@ from ryu_apps.rules import PortId, Rule, virtual_mac
 from ryu_apps.services.buckets import BucketPlacements
 from ryu_apps.services.conflicts import Conflicts
 from ryu_apps.services.evidence import DestinationEvidence
-from ryu_apps.services.health import Health, ProbeTarget, targets_of
+from ryu_apps.services.exchange import Exchange, HttpCheck
+from ryu_apps.services.health import Health, ProbeTarget, port_of, targets_of
 from ryu_apps.services.pairs import Pairs, TrackedPair
 from ryu_apps.settings import ProbesSection
 from ryu_apps.topology import frames
-from ryu_apps.topology.frames import ACK, PROBE_PORT, RST, SYN, Frame, Segment
+from ryu_apps.topology.frames import PROBE_PORT, SYN, Frame, Segment
 from ryu_apps.topology.hosts import HostTable
 
 Seconds = float
@@ -47,7 +48,8 @@ class Destinations:
         self.conflicts = Conflicts()
         self.spreads = BucketPlacements()
         self._wanted: Mapping[str, VirtualIp] = {}
-        self._pending: dict[ProbeTarget, int] = {}
+        # Questions on connections, by whom they are asked and as whom
+        self._pending: dict[ProbeTarget, tuple[ProbeTarget, Exchange]] = {}
         self._by_mac: dict[str, list[ProbeTarget]] = {}
         self.targets: dict[ProbeTarget, None] = {}
         self._declared = 0
@@ -76,7 +78,7 @@ class Destinations:
 
     def probed_by_tcp(self) -> tuple[str, ...]:
         """Virtual IPs in whose name services are asked whether they answer."""
-        return tuple(sorted(address for address, vip in self._wanted.items() if vip.probe.startswith("tcp:")))
+        return tuple(sorted(address for address, vip in self._wanted.items() if port_of(vip.probe) is not None))
 
     def serving(self, now: Seconds, overfull: bool = False) -> dict[str, VirtualIp]:
         """The virtual IPs with weight 0 for whoever gets nothing new at this moment.
@@ -124,23 +126,28 @@ class Destinations:
         if self.health.anybody_due(self.targets, now):
             reachable = {target for target in self.targets if hosts.of_mac(target.mac) is not None}
             asked = self.health.due(self.targets, reachable, now)
-            effects += [self._question(target, hosts, now) for target in asked if target in reachable]
+            effects += [one for target in asked if target in reachable for one in self._question(target, hosts, now)]
         for one in self.conflicts.questions(now):
             address = next((target.address for target in self._by_mac.get(one.mac, ())), None)
             if address is not None:
                 effects.append(PacketOut(one.at.dpid, (one.at.port,), frames.arp_probe(address)))
         return effects
 
-    def _question(self, target: ProbeTarget, hosts: HostTable, now: Seconds) -> Effect:
+    def _question(self, target: ProbeTarget, hosts: HostTable, now: Seconds) -> Iterator[Effect]:
         host = hosts.of_mac(target.mac)
         assert host is not None
         if target.port is None:
-            data = frames.arp_probe(target.address, target.mac)
-        else:
-            sequence = self._pending[target] = int(now * 1000) & 0xFFFFFFFF
-            syn = Segment(target.virtual_ip, PROBE_PORT, target.address, target.port, sequence, 0, SYN)
-            data = frames.probe_frame(syn, virtual_mac(target.virtual_ip), target.mac)
-        return PacketOut(host.at.dpid, (host.at.port,), data)
+            yield PacketOut(host.at.dpid, (host.at.port,), frames.arp_probe(target.address, target.mac))
+            return
+        number, key = int(now * 1000) & 0xFFFFFFFF, target._replace(http="")
+        opening = Segment(target.virtual_ip, PROBE_PORT, target.address, target.port, number, 0, SYN)
+        _, before = self._pending.get(key, (target, None))
+        check = HttpCheck.parse(target.http) if target.http else None
+        self._pending[key] = target, Exchange(opening, check)
+        for segment in (before.abandon() if before is not None else None, opening):
+            if segment is not None:
+                data = frames.probe_frame(segment, virtual_mac(target.virtual_ip), target.mac)
+                yield PacketOut(host.at.dpid, (host.at.port,), data)
 
     # ---- hearing
 
@@ -154,17 +161,17 @@ class Destinations:
         segment = frames.read_segment(data)
         if segment is None or segment.to_port != PROBE_PORT:
             return None
-        target = ProbeTarget(segment.source, frame.eth_src, segment.source_port, segment.to)
-        sequence = self._pending.pop(target, None)
-        if sequence is None or segment.acknowledged != (sequence + 1) & 0xFFFFFFFF:
+        key = ProbeTarget(segment.source, frame.eth_src, segment.source_port, segment.to)
+        target, exchange = self._pending.get(key, (key, None))
+        if exchange is None:
             return []
-        well = bool(segment.flags & SYN) and not segment.flags & RST
-        self.health.answered(target, well, now)
-        if not well:
+        well, reply = exchange.hear(segment)
+        if well is not None:
+            del self._pending[key]
+            self.health.answered(target, well, now)
+        if reply is None:
             return []
-        reset = Segment(segment.to, PROBE_PORT, segment.source, segment.source_port, segment.acknowledged, 0, RST | ACK)
-        reset = replace(reset, acknowledged=(segment.sequence + 1) & 0xFFFFFFFF)
-        return [PacketOut(at.dpid, (at.port,), frames.probe_frame(reset, frame.eth_dst, frame.eth_src))]
+        return [PacketOut(at.dpid, (at.port,), frames.probe_frame(reply, frame.eth_dst, frame.eth_src))]
 
     def _heard_arp(self, frame: Frame, now: Seconds) -> None:
         assert frame.arp is not None

@@ -101,14 +101,14 @@ def needs_extensions(rule: Rule) -> bool:
     return not all(isinstance(action, _STANDARD) for action in rule.actions)
 
 
-class Fitted(NamedTuple):
+class FittedRules(NamedTuple):
     """What a switch is to hold, and how many rules of which kind there was no room for."""
 
     want: Desired
     spared: Mapping[Kind, int]
 
 
-def fit_rules(want: Desired, abilities: Abilities) -> Fitted:
+def fit_rules(want: Desired, abilities: Abilities) -> FittedRules:
     """What of it the switch can hold: nothing that it does not know, and no more than there is room for.
 
     Where a table is full, connections are no longer counted, for all pairs; then the newest pairs, then the last hosts
@@ -128,7 +128,7 @@ def fit_rules(want: Desired, abilities: Abilities) -> Fitted:
             over -= len(out)
             if over <= 0:
                 break
-    return Fitted(replace(want, rules=rules), {kind: count for kind, count in spared.items() if count})
+    return FittedRules(replace(want, rules=rules), {kind: count for kind, count in spared.items() if count})
 
 
 @dataclass(slots=True)
@@ -151,40 +151,40 @@ class FullTables:
         return found
 
 
-class Lack(NamedTuple):
+class SwitchLack(NamedTuple):
     """Something that a switch has not: what, and what follows from it."""
 
     what: str
     detail: str
 
 
-def describe_lacks(abilities: Abilities, first_meter: int, spared: Mapping[Kind, int]) -> Iterator[Lack]:
+def describe_lacks(abilities: Abilities, first_meter: int, spared: Mapping[Kind, int]) -> Iterator[SwitchLack]:
     """What is not to be had at a switch, why, and what is done instead."""
     if abilities.one_table:
-        yield Lack(
+        yield SwitchLack(
             "tables",
             f"has {abilities.tables} of the 4 tables that are needed: all rules are in one, without limits, marks and "
             "split paths; ARP is answered by the controller",
         )
     if not abilities.extensions:
-        yield Lack(
+        yield SwitchLack(
             "extensions",
             "does not know Open vSwitch's extensions: the controller answers ARP for virtual IPs, each source keeps to "
             "one destination by plain rules also where affinity is connection, and connections are not counted",
         )
     elif not abilities.places and not abilities.one_table:
-        yield Lack(
+        yield SwitchLack(
             "tables",
             f"has {abilities.tables} of the {max(Table) + 1} tables that are needed to place connections: each source "
             "keeps to one destination, also where affinity is connection",
         )
     if not abilities.max_meters:
-        yield Lack("meters", "has no meters: nobody is limited there, broadcast neither; reservations are refused")
+        yield SwitchLack("meters", "has no meters: nobody is limited, broadcast neither; reservations are refused")
     elif abilities.max_meters < first_meter:
-        yield Lack(
+        yield SwitchLack(
             "meters",
             f"has {abilities.max_meters} meters, and ours begin at {first_meter}: nobody is limited there; set "
             "controller.first_meter to a number from which on meters may be used",
         )
     for kind, count in spared.items():
-        yield Lack(f"room ({kind.name.lower()})", f"has no room for {count} rules: {_INSTEAD[kind]}")
+        yield SwitchLack(f"room ({kind.name.lower()})", f"has no room for {count} rules: {_INSTEAD[kind]}")

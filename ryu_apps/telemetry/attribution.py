@@ -14,6 +14,7 @@ from ryu_apps.pacing import RateLimiter
 from ryu_apps.rules import KIND_SHIFT, NUMBER_MASK, Kind, PortId, number_of
 from ryu_apps.services.pairs import TrackedPair, sum_number
 from ryu_apps.telemetry.collector import Answer
+from ryu_apps.telemetry.counted import CountedBeside
 from ryu_apps.telemetry.counters import CounterDelta, PollDelta
 from ryu_apps.telemetry.rows import LinkEnds, SampleSource
 from ryu_apps.topology.state import Directory, TopologyState
@@ -145,6 +146,7 @@ class PairAttribution:
         self._forgot_at = -1
         self._doubtful: dict[FlowKey, bool] = {}
         self._limiter = RateLimiter()
+        self.counted = CountedBeside(network)
         self.implausible = 0
 
     def sample_source(self, dpid: int, now: Seconds) -> SampleSource:
@@ -193,7 +195,8 @@ class PairAttribution:
 
         What belongs to no pair is told under the switch's name, as the source of a sum.
         """
-        talk = self._flow_key(cookie & NUMBER_MASK) or self._sum(cookie & NUMBER_MASK, dpid)
+        number = cookie & NUMBER_MASK
+        talk = self._flow_key(number) or self._sum(number, dpid) or self.counted.flow_key(number, dpid)
         return None if talk is None else (talk, cookie >> KIND_SHIFT & _KIND_MASK == Kind.PAIR_SYN)
 
     def _flow_key(self, number: int) -> FlowKey | None:

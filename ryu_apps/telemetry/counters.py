@@ -98,7 +98,7 @@ class FlowCounters:
             if size == known[_BYTES] and packets == known[_PACKETS] and now - age_s <= seen + BIRTH_SLACK_S:
                 known[_SEEN] = now
                 continue
-            if _trembles(known, (packets, size), now - age_s):
+            if _trembles(known, EntryCounts(packets, size), now - age_s):
                 # Nothing is known to have happened until it is above what it was.
                 look.fallen, known[_SEEN] = look.fallen + 1, now
                 continue
@@ -224,7 +224,7 @@ class FlowCounters:
         return self
 
 
-def _trembles(known: list[float], counts: tuple[int, int], born: Seconds) -> bool:
+def _trembles(known: list[float], counts: EntryCounts, born: Seconds) -> bool:
     """Whether an entry shows a little less than before: cleared counters begin at 0, and new entries are young."""
     if born > known[_SEEN] + BIRTH_SLACK_S:
         return False

@@ -3,21 +3,12 @@
 Structure as in "sFlow Version 5" (sflow.org, July 2004), section 5. Big-endian words of four bytes throughout.
 """
 
-import socket
 import struct
-import time
-from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import inf, sqrt
 from socket import inet_ntoa
 
-import structlog
-
-from cpdb import Batch, FlowKey, ForepathError, SettingsError
-from ryu_apps.framework import sleep
-from ryu_apps.pacing import RateLimiter
-from ryu_apps.telemetry.rows import MAX_GROWTH
+from ryu_apps.telemetry.sampling import MalformedDatagram, SampleBatch, Sampled
 
 VERSION = 5
 FLOW, COUNTERS, FLOW_EXPANDED, COUNTERS_EXPANDED = 1, 2, 3, 4
@@ -32,22 +23,6 @@ _IPV4_TYPE, _VLAN_TYPE = b"\x08\x00", b"\x81\x00"
 _WORD = struct.Struct("!I")
 _IPV4 = struct.Struct("!2I4s4s4I")
 _INTERFACE = struct.Struct("!2IQ2IQ6IQ6I")
-
-
-class MalformedDatagram(ForepathError):
-    """Something that cannot be an sFlow version 5 datagram."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One sampled packet: it stands for `rate` packets of about its size."""
-
-    source: str
-    destination: str
-    bytes: int
-    rate: int
-    opens: bool = False
-    input: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,133 +164,19 @@ def _counters(sample: _Reader, expanded: bool) -> Iterator[Interface]:
             yield Interface(index, speed, rx_bytes, rx_packets, tx_bytes, tx_packets)
 
 
-Seconds = float
+class SflowDecoder:
+    """Reads datagrams of many agents, and notices those that are missing."""
 
-# An agent that sends nothing for so long may be dead: its silence is no longer that of the pairs.
-ALIVE_S = 30.0
-MAX_FLOW_KEYS = 10_000
-_REPORT_EVERY_S = 10.0
-_log = structlog.get_logger("ryu_apps.telemetry.sflow")
+    def __init__(self) -> None:
+        # (agent's name, sub-agent) -> number of its last datagram
+        self._sequences: dict[tuple[str, int], int] = {}
 
-
-def relative_error(samples: float) -> float:
-    """Half the width of the 95 % interval of a row made of so many samples, relative to its value."""
-    return 1.96 * sqrt(1 / samples) if samples > 0 else inf
-
-
-@dataclass(slots=True)
-class _Agent:
-    """What one agent sent since the last rows."""
-
-    since: Seconds
-    heard: Seconds
-    totals: dict[FlowKey, list[int]] = field(default_factory=dict)
-    sequences: dict[int, int] = field(default_factory=dict)
-    rate: int = 0
-    gap: bool = False
-
-
-class Sampling:
-    """Adds up samples by talk. `refused` counts datagrams of strangers or without sense, `lost` missing ones."""
-
-    def __init__(self, agents: Mapping[str, str]) -> None:
-        """`agents`: address -> name of the switch that sends from there; nobody else is listened to."""
-        self._names = agents
-        self._agents: dict[str, _Agent] = {}
-        self._brake = RateLimiter()
-        self.refused = 0
-        self.lost = 0
-
-    def take(self, data: bytes, peer: str, talk_of: Callable[[str, str], FlowKey | None], now: Seconds) -> None:
-        """A datagram from `peer`. `talk_of(source, destination)` is None for packets that are no communication."""
-        name = self._names.get(peer)
-        if name is None:
-            return self._refuse(peer, "not in the list of agents", now)
-        try:
-            datagram = decode(data)
-        except MalformedDatagram as error:
-            return self._refuse(peer, str(error), now)
-        agent = self._agents.setdefault(name, _Agent(now, now))
-        agent.heard = now
-        self._count(agent, datagram)
-        for packet in datagram.packets:
-            talk = talk_of(packet.source, packet.destination)
-            # Sources can be made up: there is room for so many at a time.
-            if talk is not None and (talk in agent.totals or len(agent.totals) < MAX_FLOW_KEYS):
-                total = agent.totals.setdefault(talk, [0, 0, 0])
-                total[0] += packet.bytes * packet.rate
-                total[1] += packet.rate
-                total[2] += packet.rate if packet.opens else 0
-            agent.rate = max(agent.rate, packet.rate)
-        return None
-
-    def _count(self, agent: _Agent, datagram: Datagram) -> None:
-        before = agent.sequences.get(datagram.sub_agent)
-        agent.sequences[datagram.sub_agent] = datagram.sequence
-        missing = datagram.sequence - before - 1 if before is not None else 0
+    def __call__(self, data: bytes, agent: str) -> SampleBatch:
+        """What a datagram tells. Raises MalformedDatagram."""
+        datagram = decode(data)
+        place = agent, datagram.sub_agent
+        before = self._sequences.get(place)
+        self._sequences[place] = datagram.sequence
         # A restarted agent counts from the beginning.
-        if missing > 0:
-            self.lost += missing
-            agent.gap = True
-
-    def _refuse(self, peer: str, reason: str, now: Seconds) -> None:
-        self.refused += 1
-        if self._brake.due("refused", _REPORT_EVERY_S, now):
-            _log.warning("sFlow datagram refused", peer=peer, reason=reason, refused_in_all=self.refused)
-
-    def counts(self) -> dict[tuple[str, str], int]:
-        """What went wrong so far, by kind and reason."""
-        return {("refused", "sflow"): self.refused, ("lost", "sflow datagrams"): self.lost}
-
-    def make_batches(self, now: Seconds) -> list[Batch]:
-        """What was sampled since last time, a batch for each agent; silence counts only while nothing was lost."""
-        batches = []
-        for name, agent in self._agents.items():
-            if now <= agent.since or (not agent.totals and now - agent.heard > ALIVE_S):
-                continue
-            sizes, packets, openings = (
-                array("q", [min(row[n], MAX_GROWTH) for row in agent.totals.values()]) for n in range(3)
-            )
-            batches.append(
-                Batch(
-                    f"sflow/{name}", now, now - agent.since, list(agent.totals), sizes, packets, openings,
-                    sampling=max(agent.rate, 1), complete=not agent.gap and now - agent.heard <= ALIVE_S,
-                )
-            )  # fmt: skip
-            agent.since, agent.totals, agent.gap = now, {}, False
-        return batches
-
-
-_LARGEST = 65536
-_BUFFER_BYTES = 4 << 20
-# A flood of datagrams must not keep the switches waiting.
-_TURN = 32
-
-Take = Callable[[bytes, str, float], None]
-
-
-def bound(listen: str) -> socket.socket:
-    """A socket that receives on HOST:PORT. Raises SettingsError when that cannot be."""
-    host, _, port = listen.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    receiver = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-        receiver.bind((host.strip("[]") or "127.0.0.1", int(port)))
-    except (OSError, OverflowError) as error:
-        receiver.close()
-        raise SettingsError(
-            f"controller.sflow.listen = {listen!r}: {error}; name an address of this machine"
-        ) from error
-    return receiver
-
-
-def receive(receiver: socket.socket, take: Take) -> None:
-    """Hands every datagram to `take(data, address, now)`, for ever."""
-    count = 0
-    while True:
-        data, peer = receiver.recvfrom(_LARGEST)
-        take(data, str(peer[0]), time.time())
-        count += 1
-        if count % _TURN == 0:
-            sleep(0)
+        lost = max(0, datagram.sequence - before - 1) if before is not None else 0
+        return SampleBatch(datagram.packets, lost)

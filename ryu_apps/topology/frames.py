@@ -117,7 +117,7 @@ _TCP = struct.Struct("!HHIIBBHHH")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Ends, numbers and flags of a TCP segment without data."""
+    """Ends, numbers, flags and data of a TCP segment."""
 
     source: str
     source_port: int
@@ -126,10 +126,12 @@ class Segment:
     sequence: int
     acknowledged: int
     flags: int
+    data: bytes = b""
 
 
 def _checksum(data: bytes) -> int:
     # One's complement sum of 16-bit words (RFC 1071)
+    data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -140,9 +142,10 @@ def probe_frame(one: Segment, eth_src: str, eth_dst: str) -> bytes:
     """The segment as an Ethernet frame."""
     ends = inet_aton(one.source), inet_aton(one.to)
     plain = (one.source_port, one.to_port, one.sequence, one.acknowledged, _TCP.size // 4 << 4, one.flags, 1024)
-    pseudo = struct.pack("!4s4sBBH", *ends, 0, PROTO_TCP, _TCP.size)
-    tcp = _TCP.pack(*plain, _checksum(pseudo + _TCP.pack(*plain, 0, 0)), 0)
-    head = (0x45, 0, _IPV4.size + _TCP.size, 0, 0x4000, 64, PROTO_TCP)
+    size = _TCP.size + len(one.data)
+    pseudo = struct.pack("!4s4sBBH", *ends, 0, PROTO_TCP, size)
+    tcp = _TCP.pack(*plain, _checksum(pseudo + _TCP.pack(*plain, 0, 0) + one.data), 0) + one.data
+    head = (0x45, 0, _IPV4.size + size, 0, 0x4000, 64, PROTO_TCP)
     ip = _IPV4.pack(*head, _checksum(_IPV4.pack(*head, 0, *ends)), *ends)
     return (_ETHERNET.pack(mac_bytes(eth_dst), mac_bytes(eth_src), ETH_IPV4) + ip + tcp).ljust(60, b"\0")
 
@@ -151,9 +154,11 @@ def read_segment(data: bytes) -> Segment | None:
     """The TCP segment in a frame; None when there is none or it is cut short."""
     if len(data) < _ETHERNET.size + _IPV4.size or _ETHERNET.unpack_from(data)[2] != ETH_IPV4:
         return None
-    first, *_, protocol, _sum, source, to = _IPV4.unpack_from(data, _ETHERNET.size)
+    first, _, total, *_, protocol, _sum, source, to = _IPV4.unpack_from(data, _ETHERNET.size)
     at = _ETHERNET.size + (first & 0xF) * 4
     if protocol != PROTO_TCP or first >> 4 != 4 or first & 0xF < 5 or len(data) < at + _TCP.size:
         return None
-    source_port, to_port, sequence, acknowledged, _offset, flags, *_ = _TCP.unpack_from(data, at)
-    return Segment(inet_ntoa(source), source_port, inet_ntoa(to), to_port, sequence, acknowledged, flags)
+    source_port, to_port, sequence, acknowledged, offset, flags, *_ = _TCP.unpack_from(data, at)
+    # Short frames are padded: what IP does not count is no data.
+    own = data[at + (offset >> 4) * 4 : _ETHERNET.size + total]
+    return Segment(inet_ntoa(source), source_port, inet_ntoa(to), to_port, sequence, acknowledged, flags, own)

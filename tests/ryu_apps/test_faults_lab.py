@@ -20,7 +20,7 @@ from private_postgres import PROGRAMS, postgres
 
 from cpdb import Communication, RefreshReport, open_store
 from ryu_apps.rules import Kind, Table, cookie, pair_number
-from ryu_apps.telemetry.sflow import relative_error
+from ryu_apps.telemetry.sampling import relative_error
 
 pytestmark = [
     pytest.mark.lab,

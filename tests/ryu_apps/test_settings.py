@@ -10,7 +10,7 @@ import pytest
 
 from cpdb import Section, SettingsError, read_settings
 from ryu_apps.settings import MOVED, ControllerSettings
-from ryu_apps.telemetry.sflow import bound
+from ryu_apps.telemetry.sampling import bound
 
 MANAGER = Path(sys.executable).with_name("ryu-manager")
 
@@ -41,10 +41,8 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     lines = refused(tmp_path)
     assert len(lines) == 3
     told = "\n".join(lines)
-    assert (
-        "controller.polls = 1: no such setting; known here: first_table, mode, guest_next, vlans, access, listen"
-        in told
-    )
+    known = "first_table, mode, guest_next, vlans, access, sflow, netflow, accounts, listen"
+    assert f"controller.polls = 1: no such setting; known here: {known}" in told
     assert "controller.poll_s = 'often': " in told
     assert "controller.first_meter = 0: " in told
 
@@ -117,8 +115,8 @@ def test_samples_are_received_only_where_this_machine_is(tmp_path: Path) -> None
     found = loaded(tmp_path, "[controller.sflow.agents]\nleaf1 = '127.0.0.1'\nleaf2 = ' ::1'\n")
     assert found.controller.sflow.by_address() == {"127.0.0.1": "leaf1", "::1": "leaf2"}
     with pytest.raises(SettingsError, match="an address of this machine"):
-        bound("192.0.2.77:6343")
-    with bound("127.0.0.1:0") as receiver:
+        bound("192.0.2.77:6343", "sflow")
+    with bound("127.0.0.1:0", "sflow") as receiver:
         assert receiver.getsockname()[0] == "127.0.0.1"
 
 

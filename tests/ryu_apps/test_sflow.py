@@ -9,7 +9,8 @@ from socket import inet_aton
 import pytest
 
 from cpdb import FlowKey
-from ryu_apps.telemetry.sflow import MalformedDatagram, Sampled, Sampling, decode, relative_error
+from ryu_apps.telemetry.sampling import MalformedDatagram, Sampled, Sampling, relative_error
+from ryu_apps.telemetry.sflow import SflowDecoder, decode
 
 AGENT, C1, VIP = "127.0.0.1", "10.0.0.1", "10.0.0.100"
 
@@ -117,12 +118,12 @@ def test_spoilt_datagrams_end_in_rows_or_one_error_and_soon() -> None:
 # ---- rows
 
 
-def talk_of(source: str, destination: str) -> FlowKey | None:
-    return FlowKey(source, destination, None) if destination == VIP else None
+def talk_of(packet: Sampled, agent: str) -> FlowKey | None:
+    return FlowKey(packet.source, packet.destination, None) if (packet.destination, agent) == (VIP, "leaf1") else None
 
 
 def test_samples_are_scaled_up_and_marked_with_their_rate() -> None:
-    sampling = Sampling({AGENT: "leaf1"})
+    sampling = Sampling({AGENT: "leaf1"}, SflowDecoder(), "sflow")
     sampling.take(datagram([flow([raw(frame())])] * 3), AGENT, talk_of, 10.0)
     sampling.take(datagram([flow([raw(frame(0x10))])], sequence=2), AGENT, talk_of, 10.5)
     (batch,) = sampling.make_batches(11.0)
@@ -135,7 +136,7 @@ def test_samples_are_scaled_up_and_marked_with_their_rate() -> None:
 
 
 def test_lost_datagrams_and_dead_agents_make_gaps_not_silence() -> None:
-    sampling = Sampling({AGENT: "leaf1"})
+    sampling = Sampling({AGENT: "leaf1"}, SflowDecoder(), "sflow")
     sampling.take(datagram([flow([raw(frame())])]), AGENT, talk_of, 10.0)
     sampling.take(datagram([flow([raw(frame())])], sequence=5), AGENT, talk_of, 10.2)
     (batch,) = sampling.make_batches(11.0)
@@ -144,7 +145,7 @@ def test_lost_datagrams_and_dead_agents_make_gaps_not_silence() -> None:
 
 
 def test_strangers_and_nonsense_are_counted_and_change_nothing() -> None:
-    sampling = Sampling({AGENT: "leaf1"})
+    sampling = Sampling({AGENT: "leaf1"}, SflowDecoder(), "sflow")
     sampling.take(datagram([flow([raw(frame())])]), "192.0.2.1", talk_of, 10.0)
     sampling.take(b"\0\0\0\5", AGENT, talk_of, 10.0)
     assert sampling.refused == 2
@@ -152,7 +153,7 @@ def test_strangers_and_nonsense_are_counted_and_change_nothing() -> None:
 
 
 def test_absurd_sizes_fit_the_columns() -> None:
-    sampling = Sampling({AGENT: "leaf1"})
+    sampling = Sampling({AGENT: "leaf1"}, SflowDecoder(), "sflow")
     for sequence in range(1, 5):
         data = datagram([flow([raw(frame(), size=2**32 - 1)], rate=2**31 - 1)] * 3, sequence)
         sampling.take(data, AGENT, talk_of, 10.0)
