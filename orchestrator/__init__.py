@@ -52,7 +52,8 @@ from orchestrator.declared import (
     TenantCap,
     VmSpec,
 )
-from orchestrator.demand import Demand, demands, together
+from orchestrator.demand import Demand, demands
+from orchestrator.demand_table import together
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.foresight_settings import LearningSettings, critical_level
 from orchestrator.guards.guard import guard

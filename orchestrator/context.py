@@ -10,7 +10,8 @@ from typing import TypeVar
 from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
-from orchestrator.demand import MEAN_OF, Demand, PairDemand, Rate, Together, demands, scaled_demand
+from orchestrator.demand import MEAN_OF, Demand, demands
+from orchestrator.demand_table import PairDemand, Rate, Together, scaled_demand
 from orchestrator.lead_times import NOWHERE, Circumstances
 from orchestrator.needs import MachineNeeds, MachineTable, machine_needs, machine_table, served_numbers
 from orchestrator.onset import PEAK, Reading

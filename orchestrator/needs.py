@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from orchestrator.demand import Demand, DemandTable, PairDemand, RateSums, scaled_demand
+from orchestrator.demand import Demand
+from orchestrator.demand_table import DemandTable, PairDemand, RateSums, scaled_demand
 from orchestrator.foreseen import Bools, Floats, Foreseen, Ints
 from orchestrator.onset import PEAK, Reading
 from orchestrator.own_needs import ALONE, OwnForecasts, OwnNeeds, OwnWindow, add_own

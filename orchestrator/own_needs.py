@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpdb import Quantity
-from orchestrator.demand import Demand, MeasuredRates, RateColumns, RateSums, Sought, foretold_rates
+from orchestrator.demand import Demand, MeasuredRates, Sought, foretold_rates
+from orchestrator.demand_table import RateColumns, RateSums
 from orchestrator.foreseen import Bools, Floats, Foreseen, Ints
 from orchestrator.onset import PEAK, Reading
 

@@ -12,7 +12,7 @@ from cpdb import BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, Virtu
 from orchestrator.config import NOW
 from orchestrator.context import Grant, PlanningContext
 from orchestrator.declared import TenantCap
-from orchestrator.demand import Rate, together
+from orchestrator.demand_table import Rate, together
 from orchestrator.proposal import when
 from orchestrator.world import LinkKey, LinkState, World
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cpdb import show_rate
 from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.context import PlanningContext, needed_on
-from orchestrator.demand import PairDemand, together
+from orchestrator.demand_table import PairDemand, together
 from orchestrator.promises import LinkRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, Step, foreseen, when
 from orchestrator.strategies.destinations import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from cpdb import BytesPerS, Limit, Pair, Reservation, Seconds
 from orchestrator.config import BandwidthSettings
 from orchestrator.context import Grant, PlanningContext, ceiling, copying_on
-from orchestrator.demand import PairDemand, Rate, together
+from orchestrator.demand_table import PairDemand, Rate, together
 from orchestrator.onset import Reading
 from orchestrator.relations import CpuRelation
 from orchestrator.world import LinkState, PairState, VmState

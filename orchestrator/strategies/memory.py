@@ -12,7 +12,7 @@ from orchestrator.actions import SetMemory, moves_of
 from orchestrator.config import NOW, MemorySettings
 from orchestrator.context import PlanningContext, propose_each, too_short, until_resized_back
 from orchestrator.declared import VmSpec
-from orchestrator.demand import PairDemand
+from orchestrator.demand_table import PairDemand
 from orchestrator.promises import MemoryPromise
 from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
 from orchestrator.relations import MemoryRelation

@@ -9,7 +9,7 @@ from orchestrator.actions import ScaleOut, ScalingChange, scalings_of
 from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, ceiling, load_now, residents, vm_need
 from orchestrator.declared import ABSENT, COMES_UP, HOWS, PAUSED, How, PoolMember, PoolSpec
-from orchestrator.demand import PairDemand, together
+from orchestrator.demand_table import PairDemand, together
 from orchestrator.needs import STARVED_FACTOR
 from orchestrator.proposal import on_host
 from orchestrator.world import VmState, World

@@ -10,7 +10,7 @@ from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 
 from cpdb import Quantity
 from orchestrator import PlanningContext, demands, together
-from orchestrator.demand import Rate
+from orchestrator.demand_table import Rate
 
 RATES = st.floats(0, 40)
 
