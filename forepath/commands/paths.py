@@ -64,10 +64,9 @@ def paths(
     now = moment(at, store)
     foreseen = ahead(store, now, horizon)
     finder = PathFinder.of(store, now, horizon)
-    found, way = links(store, now, foreseen, finder.path), None
-    if source is not None and to is not None:
-        way = finder.to_service(source, to, now)
-        found = _along(way, found)
+    found = links(store, now, foreseen, finder.path)
+    way = finder.to_service(source, to, now) if source is not None and to is not None else None
+    found = found if way is None else _along(way, found)
     store.close()
     if emit(_document(found[:top], way, foreseen, why), json):
         return

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ryu_apps.effects import Alert
 from ryu_apps.guest import SHARED_PRIORITY
@@ -91,7 +91,7 @@ class ForeignRules:
     front: Front = Front()
     _looks: dict[int, _Look] = field(default_factory=dict)
     # Bytes and time of the last look, by switch and entry
-    _before: dict[int, dict[Key, tuple[int, Seconds]]] = field(default_factory=dict)
+    _before: dict[int, dict[Key, "_Counted"]] = field(default_factory=dict)
     _last: Seconds = float("-inf")
 
     def ask(self, wires: Mapping[int, Askable], now: Seconds) -> None:
@@ -119,7 +119,7 @@ class ForeignRules:
         """An alert for each rule that hides traffic now, those that hide most; one when nothing leads to ours."""
         hiding = {(one.table, one.priority, one.cookie, one.match): one for one in entries if hides(one, self.front)}
         before = self._before.get(dpid, {})
-        self._before[dpid] = {key: (one.size, now) for key, one in hiding.items()}
+        self._before[dpid] = {key: _Counted(one.size, now) for key, one in hiding.items()}
         rates = {key: _rate(one, before.get(key), now) for key, one in hiding.items()}
         most = sorted((key for key, rate in rates.items() if rate > 0), key=lambda key: -rates[key])
         alerts = [_hidden(node, hiding[key], rates[key], self.front) for key in most[:MAX_NAMED]]
@@ -133,10 +133,17 @@ class ForeignRules:
         return alerts
 
 
-def _rate(entry: WireEntry, before: tuple[int, Seconds] | None, now: Seconds) -> float:
-    if before is None or entry.size < before[0] or now <= before[1]:
+class _Counted(NamedTuple):
+    """Bytes of an entry, and when they were read."""
+
+    size: int
+    at: Seconds
+
+
+def _rate(entry: WireEntry, before: _Counted | None, now: Seconds) -> float:
+    if before is None or entry.size < before.size or now <= before.at:
         return entry.size / max(entry.age_s, 1.0)
-    return (entry.size - before[0]) / (now - before[1])
+    return (entry.size - before.size) / (now - before.at)
 
 
 def _hidden(node: str, entry: WireEntry, rate: float, front: Front) -> Alert:
