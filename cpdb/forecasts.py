@@ -380,9 +380,8 @@ def _batch(issued_at: float, rows: list[Forecast]) -> ForecastBatch:
     trusts = [told.get(cell, UNTRUSTED) for cell in product(pairs, quantities[::2])]
     far = array("H", (one.horizon_s for one in trusts))
     doubts = array("f", (nan if number is None else number for one in trusts for number in (one.error, one.width)))
-    some = rows[0].trust
+    some, chosen, values = rows[0].trust, bytearray(), array("f")
     allowed = () if isnan(some.error_allowed) else (some.error_allowed, some.width_allowed)
-    chosen, values = bytearray(), array("f")
     for cell in product(pairs, horizons, quantities):
         row = by_cell.get(cell)
         chosen.append(NO_MODEL if row is None else models.index(row.model))

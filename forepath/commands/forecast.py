@@ -1,8 +1,7 @@
 """The command that shows what is expected: of pairs, links and machines; who will be active; how good it was so far."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import plotext
 import typer
@@ -25,7 +24,6 @@ from forepath import forecasts, views
 from forepath.moments import MomentOption, moment
 from forepath.output import JsonOption, SettingsOption, TableLayout, WideOption, console, emit, print_table, rate
 from forepath.settings import load_settings
-from predictor import ModelScore
 
 MOVES_SHOWN_S = 3600.0
 SCORES_SINCE_S = 900.0
@@ -63,27 +61,44 @@ def forecast(
     if sum((source is not None, who, subject is not None and not scores, scores)) > 1:
         raise typer.BadParameter("choose one of SOURCE, --who, --subject and --scores")
     store = open_store(load_settings(settings).database.url, create=False)
-    now = moment(at, store)
+    shown, kind = _Shown(store, moment(at, store), json, wide), subject or SubjectKind.PAIR
     if who:
-        likely = forecasts.who(store, now, horizon, top, tier)
-        if not emit({"horizon_s": horizon, "tier": tier, "who": [asdict(one) for one in likely]}, json):
-            _print_who(likely, horizon, wide)
+        _show_who(shown, horizon, top, tier)
     elif scores:
-        kind = subject or SubjectKind.PAIR
-        blend = forecasts.blend(store, kind, tier)
-        found = forecasts.scores(store, now - SCORES_SINCE_S, now, kind, tier)
-        _show_scores(found, {} if blend is None else blend.shares, json, wide)
+        _show_scores(shown, kind, tier)
     elif subject is not None or tier != "fast":
-        kind = subject or SubjectKind.PAIR
-        told = [one for one in forecasts.subjects(store, now, kind, tier) if _is_about(one.subject, source, service)]
-        if not emit({"subjects": [_expected(one) for one in told]}, json):
-            _print_subjects(told, wide)
+        told = forecasts.subjects(store, shown.now, kind, tier)
+        _show_subjects(shown, [one for one in told if _is_about(one.subject, source, service)])
     elif source is not None:
-        _show_pair(store, now, _of_pair(store, now, source, service), json, wide)
+        _show_pair(store, shown.now, _of_pair(store, shown.now, source, service), json, wide)
     else:
-        rows = store.forecasts.latest(now, views.FORECAST_MAX_AGE_S)
-        if not emit({"forecasts": [asdict(row) for row in rows]}, json):
-            _print_forecasts(rows, wide)
+        _show_pairs(shown)
+
+
+class _Shown(NamedTuple):
+    """What is read, as of when, and how it is shown."""
+
+    store: Store
+    now: float
+    json: str | None
+    wide: bool
+
+
+def _show_who(shown: _Shown, horizon_s: int, top: int, tier: Tier) -> None:
+    likely = forecasts.who(shown.store, shown.now, horizon_s, top, tier)
+    if not emit({"horizon_s": horizon_s, "tier": tier, "who": [asdict(one) for one in likely]}, shown.json):
+        _print_who(likely, horizon_s, shown.wide)
+
+
+def _show_subjects(shown: _Shown, told: list[SubjectForecast]) -> None:
+    if not emit({"subjects": [_expected(one) for one in told]}, shown.json):
+        _print_subjects(told, shown.wide)
+
+
+def _show_pairs(shown: _Shown) -> None:
+    rows = shown.store.forecasts.latest(shown.now, views.FORECAST_MAX_AGE_S)
+    if not emit({"forecasts": [asdict(row) for row in rows]}, shown.json):
+        _print_forecasts(rows, shown.wide)
 
 
 def _print_who(found: list[forecasts.LikelyPair], horizon_s: int, wide: bool) -> None:
@@ -105,8 +120,11 @@ def _print_who(found: list[forecasts.LikelyPair], horizon_s: int, wide: bool) ->
     print_table(f"who will be active within {horizon_s} s", columns, rows, layout)
 
 
-def _show_scores(found: list[ModelScore], shares: Mapping[str, float], json: str | None, wide: bool) -> None:
-    if emit({"scores": [asdict(one) for one in found], "shares": shares}, json):
+def _show_scores(shown: _Shown, kind: SubjectKind, tier: Tier) -> None:
+    blend = forecasts.blend(shown.store, kind, tier)
+    shares = {} if blend is None else blend.shares
+    found = forecasts.scores(shown.store, shown.now - SCORES_SINCE_S, shown.now, kind, tier)
+    if emit({"scores": [asdict(one) for one in found], "shares": shares}, shown.json):
         return
     rows = [
         (
@@ -122,7 +140,7 @@ def _show_scores(found: list[ModelScore], shares: Mapping[str, float], json: str
     ]
     columns = ["model", "share", "horizon", "quantity", "loss / ewma", "below q90", "windows"]
     title = "scores: share of the blend, pinball loss in units of EWMA's; 0.90 should lie below q90"
-    print_table(title, columns, rows, TableLayout(tuple(columns[:4]), ("windows", "share"), wide))
+    print_table(title, columns, rows, TableLayout(tuple(columns[:4]), ("windows", "share"), shown.wide))
 
 
 def _is_about(one: Subject, source: str | None, service: str | None) -> bool:

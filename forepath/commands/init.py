@@ -73,13 +73,18 @@ def init(
         return
     if write is None:
         print(text, end="")
-    elif written:
-        _say(f"{write} is written; still to be said: {len(left)} things, at its end. forepath check looks it over")
+    else:
+        _report(f"{write}", written, changes, len(left))
+
+
+def _report(file: str, written: bool, changes: list[str], left: int) -> None:
+    if written:
+        _say(f"{file} is written; still to be said: {left} things, at its end. forepath check looks it over")
     elif changes:
         _say("\n".join(changes))
-        _say(f"{write} is as it was; --replace takes what is there now")
+        _say(f"{file} is as it was; --replace takes what is there now")
     else:
-        _say(f"{write} says what is there")
+        _say(f"{file} says what is there")
 
 
 class LookPlaces(NamedTuple):

@@ -199,7 +199,7 @@ class Predictor:
         by_peers = helped & (self.live.seen.known < EQUAL_CELLS)
         chosen_by = np.where(by_peers[:, None], np.uint8(len(self.models)), forecast.chosen)
         forecast = replace(forecast, final=final, chosen=chosen_by)
-        self._pending.add(self._issue(forecast, written, report.now))
+        self._pending.add(_issued(forecast, written, report.now, self.config.step_s))
         self._write(store, forecast, written, report.now)
         counts = np.bincount(forecast.chosen[written].ravel(), minlength=256)
         chosen = {name: int(count) for name, count in zip(self.names.models, counts, strict=False) if count}
@@ -225,8 +225,8 @@ class Predictor:
         written_down = FinalForecasts(final, chosen, active, trusted, self.tracker.doubts(), bounds)
         store.forecasts.add_batch(forecast_batch(now, written_down, places, self.names))
 
-    def _issue(self, forecast: CycleForecast, written: Floats, now: float) -> IssuedForecast:
-        rows: Ints = forecast.rows
-        start = round(now / self.config.step_s)
-        final, chosen = forecast.final[rows], forecast.chosen[rows]
-        return IssuedForecast(now, start, rows, forecast.forecasts, final, chosen, written[rows])
+
+def _issued(forecast: CycleForecast, written: Floats, now: float, step_s: float) -> IssuedForecast:
+    rows: Ints = forecast.rows
+    final, chosen = forecast.final[rows], forecast.chosen[rows]
+    return IssuedForecast(now, round(now / step_s), rows, forecast.forecasts, final, chosen, written[rows])

@@ -60,6 +60,11 @@ def scene_settings(database: Path) -> Settings:
     return Settings.model_validate(found)
 
 
+def add_foreign() -> None:
+    """Another program's rule in a switch."""
+    run("ovs-ofctl", "-O", "OpenFlow13", "add-flow", "leaf1", FOREIGN)
+
+
 @dataclass
 class Scene:
     """The lab in `folder`, whose database lies on a small disk of its own. Use `start`, and `stop` in any case."""
@@ -83,7 +88,7 @@ class Scene:
         for program in PROGRAMS:
             self.begin(program)
         self.connect(*PORTS)
-        self.add_foreign()
+        add_foreign()
         python = (sys.executable, "-m", "tools.chaos.talker")
         self.lab.client_popen("s1", [*python, "serve", LAYOUT.client("s1").address])
         self.lab.client_popen("c1", [*python, "talk", VIP, str(self.folder)])
@@ -151,11 +156,7 @@ class Scene:
         with suppress(FileNotFoundError):
             _DAEMON.unlink()
         subprocess.run(argv, check=True, timeout=30)
-        self.add_foreign()
-
-    def add_foreign(self) -> None:
-        """Another program's rule in a switch."""
-        run("ovs-ofctl", "-O", "OpenFlow13", "add-flow", "leaf1", FOREIGN)
+        add_foreign()
 
     def rules(self, switch: str, *filters: str) -> list[str]:
         """What a switch holds."""
