@@ -10,10 +10,10 @@ from ryu_apps.paths.splits import Routed, SplitPath, choose_path, find_split_pat
 from ryu_apps.pipeline import Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
 from ryu_apps.services.pairs import choose
-from ryu_apps.settings import NO_TLS, ControllerSection, ControllerSettings, TlsSection, listen_problem
+from ryu_apps.settings import ControllerSection, ControllerSettings, listen_problem
 from ryu_apps.status.metrics import CONTROLLER_METRICS
 from ryu_apps.switch.reconcile import Holding, difference
-from ryu_apps.tls import LiveContext, TlsFiles, make_context, revoked_serials
+from ryu_apps.tls import NO_TLS, LiveContext, TlsFiles, TlsSection, make_context, revoked_serials
 from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [

@@ -80,7 +80,7 @@ class Network:
 
     def join(self, settings: JoiningSection, first_label: int) -> None:
         """How to fit in with what is there."""
-        self.topology.access_names = settings.access
+        self.topology.access.names = settings.access
         if settings.mode == "guest":
             after = settings.guest_next
             self.guest = Guest(None if after == "normal" else int(after) - settings.first_table)
@@ -118,8 +118,8 @@ class Network:
         """What is due: LLDP frames, probes for hosts not found yet, things too old."""
         self.topology.grow_older(now)
         self.held.expire(now)
-        overfull = [OVERFULL] if self.services.pairs.overfull else []
-        overfull += [replace(CROWDED, key=self._port_name(at)) for at in sorted(self.services.pairs.crowded_ports)]
+        overfull = [OVERFULL] if self.services.pairs.room.overfull else []
+        overfull += [replace(CROWDED, key=self._port_name(at)) for at in sorted(self.services.pairs.room.crowded_ports)]
         effects = overfull + self._label(now) + self._nobody_answers(now) + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
@@ -204,7 +204,7 @@ class Network:
         if int(frame.eth_src[:2], 16) & 1 or frame.eth_src.startswith("f2:ea:"):
             return []
         hosts = self.topology.hosts
-        vlan = self.topology.vlan_at(at, frame)
+        vlan = self.topology.access.vlan(at, frame)
         said = frame.arp.sender if frame.arp else frame.ipv4_src
         address = said and in_vlan(said, vlan)
         claimed = frame.arp.sender if frame.arp else None
@@ -243,7 +243,7 @@ class Network:
 
     def _packet(self, arrival: Arrival, now: Seconds, met: bool) -> list[Effect]:
         at, frame, hosts = arrival.at, arrival.frame, self.topology.hosts
-        vlan = self.topology.vlan_at(at, frame)
+        vlan = self.topology.access.vlan(at, frame)
         source, to = in_vlan(frame.ipv4_src or "", vlan), frame.ipv4_dst or ""
         vip = self.services.virtual_ips.get(to)
         if vip is None:

@@ -18,25 +18,19 @@ from cpdb import (
     FILE_VARIABLE,
     Address,
     DatabaseSection,
-    Dpid,
     MetricsSection,
     Section,
     SettingsError,
     ShareOf1,
-    is_loopback,
     read_settings,
 )
 from ryu_apps.accounts import MAX_ACCOUNTS, parse_accounts
 from ryu_apps.rules import OWNER
 from ryu_apps.tables import TABLES, TablePlaces
-from ryu_apps.tls import SwitchTrust, TlsFiles, bound_names, make_context
+from ryu_apps.tls import NO_TLS, BoundNode, SwitchTrust, TlsSection, bound_names, make_context
 
 GROUP = "forepath"
 LAST_TABLE, LAST_VLAN = 254, 4094
-NO_TLS = (
-    "without TLS whoever reaches it could pass for somebody else; give certificate, key and authority in [tls] "
-    "(forepath tls makes them), or allow it with tls.insecure = true"
-)
 EXAMPLE_AGENTS = "agents = { leaf1 = '10.0.0.2' }"
 # Where the settings of Ryu's own file went, whose group [forepath] names nothing but the settings file by now.
 MOVED = {
@@ -258,50 +252,6 @@ class ControllerSection(MeasuringSection):
     pairs: PairsSection = PairsSection()
     probes: ProbesSection = ProbesSection()
     storage: StorageSection = StorageSection()
-
-
-class TlsSection(Section):
-    """Certificates for switches and the page (PEM files): all three, or none; `revoked` lists what counts no more.
-
-    Each switch must show the certificate of its [[node]]; with `strict` no other may connect. `page` says whether who
-    looks at the page from elsewhere must show one too. `insecure` allows to listen beyond loopback without TLS.
-    """
-
-    certificate: Path | None = None
-    key: Path | None = None
-    authority: Path | None = None
-    revoked: Path | None = None
-    strict: bool = True
-    page: Literal["mutual", "server"] = "mutual"
-    insecure: bool = False
-
-    @model_validator(mode="after")
-    def _whole(self) -> "TlsSection":
-        given = [self.certificate, self.key, self.authority]
-        if any(given) != all(given) or (self.revoked and not all(given)):
-            raise ValueError("certificate, key and authority belong together: three PEM files; forepath tls makes them")
-        return self
-
-    def files(self) -> TlsFiles | None:
-        """The files, None where there is no TLS."""
-        if not (self.certificate and self.key and self.authority):
-            return None
-        revoked = str(self.revoked) if self.revoked else None
-        return TlsFiles(str(self.certificate), str(self.key), str(self.authority), revoked)
-
-    def open_door(self, listen: str) -> bool:
-        """Whether other machines could connect to this address without TLS."""
-        return self.certificate is None and not is_loopback(listen)
-
-
-class BoundNode(Section):
-    """Of a [[node]], what binds a switch's number to the name in its certificate."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    dpid: Dpid | None = None
-    certificate: str | None = None
 
 
 class LabelSection(Section):

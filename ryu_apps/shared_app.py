@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from secrets import token_bytes
 from typing import Any
@@ -28,6 +29,33 @@ _STALE = "OFPET_ROLE_REQUEST_FAILED/OFPRRFC_STALE"
 _log = structlog.get_logger("ryu_apps.shared_app")
 
 
+class Ending:
+    """The first signal to end asks for it, in good order; a second one ends the process at once."""
+
+    def __init__(self, asked: Callable[[], Any]) -> None:
+        self.number: int | None = None
+        self._asked = asked
+
+    def catch(self) -> None:
+        """Takes the process's signals from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Not in the main thread: then somebody else ends this application.
+            with suppress(ValueError):
+                signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _frame: Any) -> None:
+        if self.number is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.number = number
+        self._asked()
+
+    def end(self, number: int) -> None:
+        """Ends the process by that signal."""
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
 class SharedApp(SwitchApp):
     """Serves the switches of which it is master; to the others it is a slave that asks and sends nothing."""
 
@@ -40,17 +68,14 @@ class SharedApp(SwitchApp):
         self.declared = Declared()
         # Generations that switches know of and no lease has reached: of a database that was lost
         self._floors: dict[int, int] = {}
-        self._ending: int | None = None
+        self._ending = Ending(self._due.set)
         self.database.opened.append(self._opened)
 
     def start(self) -> Any:
         """Starts the loops."""
         self.collector.tenures = Tenures(self.writer.kept.place, lambda: bool(self.duty.others))
         thread = super().start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # Not in the main thread: then somebody else ends this application.
-            with suppress(ValueError):
-                signal.signal(number, self._ask_to_end)
+        self._ending.catch()
         self.loops.every(RENEW_S, "looking at leases", self._look, self._due)
         return thread
 
@@ -58,20 +83,12 @@ class SharedApp(SwitchApp):
         self.share_key(off_loop(store.leases.lldp_key, token_bytes(KEY_BYTES)))
         beside(self.duty.step, RENEW_S, self._due.set)
 
-    def _ask_to_end(self, number: int, _frame: Any) -> None:
-        if self._ending is not None:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self._ending = number
-        self._due.set()
-
     def _end(self, number: int) -> None:
         try:
             off_loop(self.duty.end)
         except ForepathError as error:
             _log.warning("leases end by themselves", reason=str(error))
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        self._ending.end(number)
 
     # ---- what an application makes of it
 
@@ -106,8 +123,8 @@ class SharedApp(SwitchApp):
             wire.ask_role(role, self._generation(wire.dpid))
 
     def _look(self, now: Seconds) -> None:
-        if self._ending is not None:
-            self._end(self._ending)
+        if self._ending.number is not None:
+            self._end(self._ending.number)
         self.duty.no_database = self.database.away
         tenures = self.duty.tenures()
         for dpid in [dpid for dpid in self.wires if dpid not in tenures]:

@@ -80,15 +80,17 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
         placing=PlacingShare(
             # Only where somebody may open a connection
             spreads=tuple(services.destinations.spreads) if here else (),
-            curious=not services.pairs.overfull,
-            sums_at=dpid if here and services.pairs.summing else None,
+            curious=not services.pairs.room.overfull,
+            sums_at=dpid if here and services.pairs.room.summing else None,
             asked=services.destinations.probed_by_tcp(),
             counted=counted_at(network, dpid),
         ),
         flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),
         tagging=network.routes.tagging.get(dpid, LabelShare()),
         access={
-            host.address: host.at.port for host in hosts if host.at in topology.access and host.address and host.vlan
+            host.address: host.at.port
+            for host in hosts
+            if host.at in topology.access.vlans and host.address and host.vlan
         },
         guest=guest,
     )
@@ -109,7 +111,7 @@ def _names(hosts: Iterable[Host]) -> dict[Host, str]:
 def access_port(network: Network, source_address: str) -> int | None:
     """The port that shows in which VLAN a source is; None where its tag does."""
     host = network.topology.hosts.of_address(source_address)
-    return host.at.port if host is not None and host.vlan and host.at in network.topology.access else None
+    return host.at.port if host is not None and host.vlan and host.at in network.topology.access.vlans else None
 
 
 def ingress(network: Network, source_address: str) -> int | None:

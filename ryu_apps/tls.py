@@ -4,15 +4,18 @@ import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import structlog
 from cryptography import x509
+from pydantic import ConfigDict, model_validator
 
-from cpdb import SettingsError
+from cpdb import Dpid, Section, SettingsError, is_loopback
 
-Dpid = int
-
+NO_TLS = (
+    "without TLS whoever reaches it could pass for somebody else; give certificate, key and authority in [tls] "
+    "(forepath tls makes them), or allow it with tls.insecure = true"
+)
 _log = structlog.get_logger("ryu_apps.tls")
 _CRL_END = b"-----END X509 CRL-----"
 # What OpenSSL's numbers mean to who looks after the network; x509_vfy.h
@@ -34,6 +37,50 @@ class TlsFiles(NamedTuple):
     key: str
     authority: str | None = None
     revoked: str | None = None
+
+
+class TlsSection(Section):
+    """Certificates for switches and the page (PEM files): all three, or none; `revoked` lists what counts no more.
+
+    Each switch must show the certificate of its [[node]]; with `strict` no other may connect. `page` says whether who
+    looks at the page from elsewhere must show one too. `insecure` allows to listen beyond loopback without TLS.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+    revoked: Path | None = None
+    strict: bool = True
+    page: Literal["mutual", "server"] = "mutual"
+    insecure: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> "TlsSection":
+        given = [self.certificate, self.key, self.authority]
+        if any(given) != all(given) or (self.revoked and not all(given)):
+            raise ValueError("certificate, key and authority belong together: three PEM files; forepath tls makes them")
+        return self
+
+    def files(self) -> TlsFiles | None:
+        """The files, None where there is no TLS."""
+        if not (self.certificate and self.key and self.authority):
+            return None
+        revoked = str(self.revoked) if self.revoked else None
+        return TlsFiles(str(self.certificate), str(self.key), str(self.authority), revoked)
+
+    def open_door(self, listen: str) -> bool:
+        """Whether other machines could connect to this address without TLS."""
+        return self.certificate is None and not is_loopback(listen)
+
+
+class BoundNode(Section):
+    """Of a [[node]], what binds a switch's number to the name in its certificate."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    dpid: Dpid | None = None
+    certificate: str | None = None
 
 
 class Stranger(Exception):

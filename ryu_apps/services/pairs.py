@@ -57,6 +57,43 @@ class TrackedPair:
         return pair_number(self.source_address, self.virtual_ip)
 
 
+class PairRoom:
+    """Room for pairs: `max_pairs` in all, and `port_share` of them behind one port."""
+
+    def __init__(self, max_pairs: int, port_share: float) -> None:
+        self._max_pairs, self._port_pairs = max_pairs, max(1.0, max_pairs * port_share)
+        self._taken, self._at = 0, Counter[PortId]()
+        # Whether there was no room for another pair, and hardly any has come since
+        self.overfull = False
+        # Ports that have as many pairs as one may have: more of theirs are served, and counted in sums
+        self.crowded_ports: frozenset[PortId] = frozenset()
+
+    @property
+    def summing(self) -> bool:
+        """Whether there are sources that are no pairs for want of room."""
+        return self.overfull or bool(self.crowded_ports)
+
+    def is_full(self, at: PortId | None) -> bool:
+        """Whether there is none for another pair, behind this port (None: it is not known)."""
+        return self._taken >= self._max_pairs or (at is not None and self._at[at] >= self._port_pairs)
+
+    def take(self, at: PortId | None, count: int = 1) -> None:
+        """A pair came; with -1, it went."""
+        self._taken += count
+        if at is not None:
+            self._at[at] += count
+
+    def weigh(self) -> bool:
+        """Looks where there is none now; True when that is somewhere else."""
+        before, share = (self.overfull, self.crowded_ports), self._taken / self._max_pairs
+        self.overfull = share >= 1.0 or (self.overfull and share > ROOM_AGAIN_SHARE)
+        filled = ((at, count / self._port_pairs) for at, count in self._at.items())
+        self.crowded_ports = frozenset(
+            at for at, share in filled if share >= 1.0 or (at in self.crowded_ports and share > ROOM_AGAIN_SHARE)
+        )
+        return (self.overfull, self.crowded_ports) != before
+
+
 class Pairs:
     """All pairs by (source address, virtual IP) and by number."""
 
@@ -65,8 +102,8 @@ class Pairs:
 
         New weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`.
         """
-        self._max_pairs, self.idle_s, self._forget_s = max_pairs, idle_s, forget_s
-        self._port_pairs, self._at = max(1.0, max_pairs * port_share), Counter[PortId]()
+        self.idle_s, self._forget_s = idle_s, forget_s
+        self.room = PairRoom(max_pairs, port_share)
         self._pairs: dict[tuple[str, str], TrackedPair] = {}
         self._by_number: dict[int, TrackedPair] = {}
         # Another number whenever a pair came, went, or was given another destination
@@ -74,26 +111,12 @@ class Pairs:
         # What `refresh` looked at last, and until when nothing changes by the mere passing of time
         self._refreshed: Mapping[str, VirtualIp] | None = None
         self._due = float("inf")
-        # Whether there was no room for another pair, and hardly any has come since
-        self.overfull = False
-        # Ports that have as many pairs as one may have: more of theirs are served, and counted in sums
-        self.crowded_ports: frozenset[PortId] = frozenset()
 
     def __iter__(self) -> Iterator[TrackedPair]:
         return iter(list(self._pairs.values()))
 
     def __len__(self) -> int:
         return len(self._pairs)
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for another."""
-        return len(self._pairs) >= self._max_pairs
-
-    @property
-    def summing(self) -> bool:
-        """Whether there are sources that are no pairs for want of room."""
-        return self.overfull or bool(self.crowded_ports)
 
     def of_number(self, number: int) -> TrackedPair | None:
         """The pair that a cookie names."""
@@ -112,8 +135,8 @@ class Pairs:
         """
         known = self._pairs.get((source, vip.address))
         if known is None:
-            if self.full or (at is not None and self._at[at] >= self._port_pairs):
-                self._weigh()
+            if self.room.is_full(at):
+                self.revision += self.room.weigh()
                 return None
             known = TrackedPair(source, vip.address, None, (), now, now, at=at)
             self._add(known)
@@ -125,20 +148,9 @@ class Pairs:
     def _add(self, pair: TrackedPair) -> None:
         self._pairs[pair.source_address, pair.virtual_ip] = pair
         self._by_number[pair.number] = pair
-        if pair.at is not None:
-            self._at[pair.at] += 1
-        self._weigh()
+        self.room.take(pair.at)
         self._due = min(self._due, pair.active + min(self.idle_s, self._forget_s))
-        self.revision += 1
-
-    def _weigh(self) -> None:
-        before, share = (self.overfull, self.crowded_ports), len(self) / self._max_pairs
-        self.overfull = share >= 1.0 or (self.overfull and share > ROOM_AGAIN_SHARE)
-        filled = ((at, count / self._port_pairs) for at, count in self._at.items())
-        self.crowded_ports = frozenset(
-            at for at, share in filled if share >= 1.0 or (at in self.crowded_ports and share > ROOM_AGAIN_SHARE)
-        )
-        self.revision += (self.overfull, self.crowded_ports) != before
+        self.revision += 1 + self.room.weigh()
 
     def _choose(self, pair: TrackedPair, vip: VirtualIp) -> None:
         before = pair.destination
@@ -170,14 +182,13 @@ class Pairs:
             if vip is None or now - pair.active > self._forget_s:
                 del self._pairs[key]
                 del self._by_number[pair.number]
-                if pair.at is not None:
-                    self._at[pair.at] -= 1
+                self.room.take(pair.at, -1)
                 self.revision += 1
             elif _by_connection(pair, vip):
                 self._let_go(pair, vip, now)
             elif not _serves(vip, pair.destination) or self._may_move(pair, vip, now):
                 self._choose(pair, vip)
-        self._weigh()
+        self.revision += self.room.weigh()
         self._due = min((self._changes_at(pair, vips[pair.virtual_ip]) for pair in self), default=float("inf"))
 
     def _changes_at(self, pair: TrackedPair, vip: VirtualIp) -> Seconds:

@@ -223,13 +223,13 @@ class Services:
         self._serve(now)
 
     def _serve(self, now: Seconds) -> None:
-        wanted = self.destinations.revision, self.pairs.summing
+        wanted = self.destinations.revision, self.pairs.room.summing
         if wanted != self._served or now > self.destinations.due:
-            serving = self.destinations.serving(now, self.pairs.summing)
+            serving = self.destinations.serving(now, self.pairs.room.summing)
             if serving != self.virtual_ips:
                 self.virtual_ips = serving
                 self._changes += 1
-            self._served = self.destinations.revision, self.pairs.summing
+            self._served = self.destinations.revision, self.pairs.room.summing
         self.pairs.refresh(self.virtual_ips, now)
 
     def meet(self, at: PortId, source: str, vip: VirtualIp, now: Seconds) -> TrackedPair | None:
@@ -247,7 +247,7 @@ class Services:
     def is_due(self, now: Seconds) -> bool:
         """Whether `tick` has anything to do."""
         destinations = self.destinations
-        waiting = (destinations.revision, self.pairs.summing) != self._served or now > destinations.due
+        waiting = (destinations.revision, self.pairs.room.summing) != self._served or now > destinations.due
         return waiting or destinations.health.anybody_due(destinations.targets, now)
 
     def adopt(self, rules: Iterable[Rule], now: Seconds) -> None:

@@ -124,7 +124,7 @@ def _judge_reservation(matter: _ReservationCase, session: Session | None) -> tup
     reason = session.why_not(matter.keys)
     if reason is not None:
         return InstallStatus.REFUSED, f"the switch answered {reason}"
-    if not session.holds(matter.keys):
+    if not session.holding.holds(matter.keys):
         # On its way: the next look will tell.
         return None
     more = f" and {len(entries) - _MAX_NAMED} more" if len(entries) > _MAX_NAMED else ""

@@ -46,6 +46,10 @@ class Holding:
             {group.number: group for group in groups if is_our_group(group.number)},
         )
 
+    def holds(self, keys: Iterable[RuleKey]) -> bool:
+        """Whether the switch holds all these rules."""
+        return all(key in self.rules for key in keys)
+
     def expire(self, now: Seconds) -> None:
         """Drops what the switch has ended by itself."""
         for key in [key for key, rule in self.rules.items() if (rule.lease_until or now + 1) <= now]:

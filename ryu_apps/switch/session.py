@@ -243,10 +243,6 @@ class Session:
         changes = self._sent.changes.values()
         return frozenset(change.rule.key for change in changes if isinstance(change, PutRule | DeleteRule))
 
-    def holds(self, keys: Iterable[RuleKey]) -> bool:
-        """Whether the switch holds all these rules."""
-        return all(key in self.holding.rules for key in keys)
-
     def why_not(self, keys: Iterable[RuleKey]) -> str | None:
         """The reason for which the switch refused one of these rules; None when it refused none."""
         return self.refused.reason(key for key in keys if key not in self.holding.rules)

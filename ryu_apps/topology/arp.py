@@ -51,7 +51,7 @@ class ArpResponder:
             return self._flood(at, arrival.data, now) if due else []
         if body.target in virtual_ips:
             return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, virtual_mac(body.target), frame.vlan))]
-        holder = hosts.of_address(in_vlan(body.target, self._topology.vlan_at(at, frame)))
+        holder = hosts.of_address(in_vlan(body.target, self._topology.access.vlan(at, frame)))
         if holder is None:
             due = self._limiter.due(body.target, ASK_EVERY_S, now)
             return self._flood(at, arrival.data, now) if due else []
@@ -62,7 +62,7 @@ class ArpResponder:
 
     def forward(self, arrival: Arrival) -> list[Effect]:
         """Sends a frame on to its host, when that is known and somewhere else."""
-        vlan = self._topology.vlan_at(arrival.at, arrival.frame)
+        vlan = self._topology.access.vlan(arrival.at, arrival.frame)
         host = self._topology.hosts.of_mac(arrival.frame.eth_dst, vlan)
         if host is None or host.at == arrival.at or host.at.dpid not in self._topology.connected:
             return []
@@ -75,7 +75,7 @@ class ArpResponder:
         vlan, plain = vlan_of(address), frames.arp_probe(bare(address))
         effects: list[Effect] = [
             PacketOut(at.dpid, (at.port,), plain)
-            for at, number in self._topology.access.items()
+            for at, number in self._topology.access.vlans.items()
             if vlan and number == vlan and at.dpid in self._topology.connected
         ]
         return effects + self._flood(None, frames.tagged(plain, vlan), now)

@@ -103,6 +103,25 @@ class TopologySnapshot:
         return {name: dpid for name, dpid in pairs if dpid is not None}
 
 
+class AccessPorts:
+    """Ports whose hosts send without a tag, and in which VLAN these are."""
+
+    def __init__(self) -> None:
+        # As declared: SWITCH:PORT
+        self.names: Mapping[str, int] = {}
+        self.vlans: Mapping[PortId, int] = {}
+
+    def find(self, directory: Directory) -> None:
+        """Takes note of the ports that the names stand for."""
+        places = ((name.rpartition(":"), vlan) for name, vlan in self.names.items())
+        found = ((directory.dpid(switch), int(port), vlan) for (switch, _, port), vlan in places)
+        self.vlans = {PortId(dpid, port): vlan for dpid, port, vlan in found if dpid is not None}
+
+    def vlan(self, at: PortId, frame: Frame) -> int:
+        """The VLAN of a frame that came in at a port: its tag's, else that of an access port, 0 for none."""
+        return frame.vlan or self.vlans.get(at, 0)
+
+
 class TopologyState:
     """What is known of the network, and what changes it."""
 
@@ -113,9 +132,7 @@ class TopologyState:
         self.signer = LldpSigner()
         # Addresses whose place an earlier controller wrote down, and how often they are still asked
         self.unverified: dict[str, int] = {}
-        # VLANs of ports whose hosts send without a tag, as declared
-        self.access_names: Mapping[str, int] = {}
-        self.access: Mapping[PortId, int] = {}
+        self.access = AccessPorts()
         self._nodes: tuple[Node, ...] = ()
         self._declared_links: tuple[Link, ...] = ()
         self._snapshot: TopologySnapshot | None = None
@@ -162,10 +179,6 @@ class TopologyState:
         name = self.snapshot.machines.get(at)
         return None if name is None else self.snapshot.directory.kind(name)
 
-    def vlan_at(self, at: PortId, frame: Frame) -> int:
-        """The VLAN of a frame that came in at a port: its tag's, else that of an access port, 0 for none."""
-        return frame.vlan or self.access.get(at, 0)
-
     # ---- news
 
     def declare(self, nodes: tuple[Node, ...], links: tuple[Link, ...], now: Seconds) -> None:
@@ -173,20 +186,13 @@ class TopologyState:
         first = not self._nodes
         if (nodes, links) != (self._nodes, self._declared_links):
             self._nodes, self._declared_links = nodes, links
-            found = Directory(nodes).find_neighbours(links)
+            directory = Directory(nodes)
+            found = directory.find_neighbours(links)
             self.links.declare(found.between, found.machines)
-            self.access = dict(self._access_ports())
+            self.access.find(directory)
             self._changed()
         if first:
             self.remember(now)
-
-    def _access_ports(self) -> Iterable[tuple[PortId, int]]:
-        directory = Directory(self._nodes)
-        for place, vlan in self.access_names.items():
-            switch, _, port = place.rpartition(":")
-            dpid = directory.dpid(switch)
-            if dpid is not None:
-                yield PortId(dpid, int(port)), vlan
 
     def remember(self, now: Seconds) -> None:
         """TablePlaces of hosts that another controller wrote down: nobody need wait until everyone has spoken."""

@@ -95,16 +95,16 @@ def test_a_refused_rule_is_told_and_tried_again_later_or_when_something_else_is_
     talk.wire.refuse[PutRule] = NO_ROOM
     assert talk.want(towards(1)) == ["put rule (host)"]
     assert talk.session.why_not([HOST]) == NO_ROOM
-    assert not talk.session.holds([HOST])
+    assert not talk.session.holding.holds([HOST])
     assert talk.want(towards(1)) == []
     assert talk.want(towards(2)) == ["put rule (host)"]
     talk.now += RETRY_S - 0.5
     talk.wire.refuse.clear()
     talk.want(towards(2))
-    assert not talk.session.holds([HOST])
+    assert not talk.session.holding.holds([HOST])
     talk.now += 0.5
     assert talk.want(towards(2)) == []
-    assert talk.session.holds([HOST])
+    assert talk.session.holding.holds([HOST])
     assert talk.session.why_not([HOST]) is None
 
 
@@ -112,12 +112,12 @@ def test_a_rule_that_cannot_be_deleted_is_still_believed_to_be_there(talk: FlowK
     talk.want(towards(1))
     talk.wire.refuse[DeleteRule] = "OFPET_BAD_REQUEST/OFPBRC_EPERM"
     assert talk.want(desired(Share(), {})) == ["delete rule (host)"]
-    assert talk.session.holds([HOST])
+    assert talk.session.holding.holds([HOST])
     assert talk.want(desired(Share(), {})) == []
     talk.now += RETRY_S + 1
     talk.wire.refuse.clear()
     talk.want(desired(Share(), {}))
-    assert not talk.session.holds([HOST])
+    assert not talk.session.holding.holds([HOST])
     assert HOST not in {rule.key for rule in talk.wire.switch.rules(talk.now)}
 
 
@@ -150,7 +150,7 @@ def test_a_group_goes_only_after_the_rules_that_use_it(talk: FlowKey) -> None:
     talk.want(towards(1))
     assert [type(one) for one in talk.wire.sent] == [DeleteGroup]
     assert talk.wire.switch.groups() == []
-    assert talk.session.holds([HOST])
+    assert talk.session.holding.holds([HOST])
 
 
 def test_requests_and_strangers_are_told_apart(talk: FlowKey) -> None:

@@ -91,11 +91,11 @@ def test_one_port_takes_no_more_than_its_share_of_pairs_and_known_ones_stay() ->
     first = pairs.meet("10.1.0.1", SHOP, 0.0, at=THERE)
     for number in range(200):
         pairs.meet(f"10.2.0.{number}", SHOP, 1.0, at=HERE)
-    assert len(pairs) == 76 and pairs.crowded_ports == {HERE} and pairs.summing and not pairs.overfull
+    assert len(pairs) == 76 and pairs.room.crowded_ports == {HERE} and pairs.room.summing and not pairs.room.overfull
     assert pairs.meet("10.1.0.1", SHOP, 2.0, at=THERE) is first
     assert all(pairs.meet(f"10.1.0.{number}", SHOP, 2.0, at=THERE) for number in range(2, 26))
     pairs.refresh({SHOP.address: SHOP}, 902.5)
-    assert pairs.meet("10.2.1.1", SHOP, 902.5, at=HERE) is not None and not pairs.summing
+    assert pairs.meet("10.2.1.1", SHOP, 902.5, at=HERE) is not None and not pairs.room.summing
 
 
 def test_invented_macs_end_at_the_port_s_budget_and_known_ones_may_move_there() -> None:

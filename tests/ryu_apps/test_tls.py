@@ -14,8 +14,8 @@ from test_connections import HEALTHY, Controlled, controller, hung_up
 
 from cpdb import SettingsError
 from forepath import authority
-from ryu_apps.settings import ControllerSettings, TlsSection
-from ryu_apps.tls import LiveContext, Peer, Stranger, SwitchTrust, TlsFiles, bound_names
+from ryu_apps.settings import ControllerSettings
+from ryu_apps.tls import LiveContext, Peer, Stranger, SwitchTrust, TlsFiles, TlsSection, bound_names
 
 NOW = datetime.datetime.now(datetime.UTC)
 OTHER = 0x52

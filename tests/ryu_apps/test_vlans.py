@@ -67,7 +67,7 @@ def counted(world: World, source: str) -> int:
 
 @pytest.mark.parametrize("access", [{}, {"leaf1:12": 20}])
 def test_two_hosts_with_one_address_are_two_pairs_also_at_an_access_port(world: World, access: dict[str, int]) -> None:
-    world.network.topology.access_names = access
+    world.network.topology.access.names = access
     world.network.declare(replace(world.network.declared, links=world.network.declared.links[:-1]), world.now)
     tags = {"c1": 10, "c2": None if access else 20}
     for name, tag in tags.items():
