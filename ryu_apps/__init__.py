@@ -7,7 +7,7 @@ are run by `ryu-manager`; importing this package loads no framework.
 from ryu_apps.fakes.fake_packets import Packet
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.paths.splits import Routed, SplitPath, choose_path, find_split_paths
-from ryu_apps.pipeline import Rewrite, Share, desired
+from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
 from ryu_apps.services.pairs import choose
 from ryu_apps.settings import ControllerSection, ControllerSettings, listen_problem
@@ -30,6 +30,7 @@ __all__ = [
     "Meter",
     "Output",
     "Packet",
+    "PairShare",
     "Rewrite",
     "Routed",
     "Rule",

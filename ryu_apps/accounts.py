@@ -17,6 +17,7 @@ from ryu_apps.rules import (
     TCP_OPENING,
     Kind,
     Match,
+    PortMatch,
     Rule,
     Table,
     cookie,
@@ -69,8 +70,7 @@ class Account:
             ip_proto=self.ip_proto,
             ipv4_src=None if self.source == "any" else self.source,
             ipv4_dst=None if self.destination == "any" else self.destination,
-            tcp_dst=self.port if self.ip_proto == PROTO_TCP else None,
-            udp_dst=self.port if self.ip_proto == PROTO_UDP else None,
+            port_dst=PortMatch(self.ip_proto, self.port) if self.ip_proto and self.port else None,
         )
 
 

@@ -69,6 +69,17 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class PairShare:
+    """Pairs that begin or end at one switch."""
+
+    # (source address, virtual IP) of pairs that enter the network here
+    accounts: tuple[tuple[str, str], ...] = ()
+    # Pairs whose source is here, and pairs whose destination is here
+    towards: tuple[Rewrite, ...] = ()
+    back: tuple[Rewrite, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FloodShare:
     """Where group frames go at one switch, who is attached there (MAC: port), and what one port may send of them."""
 
@@ -98,11 +109,7 @@ class Share:
     virtual_ips: tuple[str, ...] = ()
     # Port towards each MAC, for every host that can be reached from here; "MAC@VLAN" where it is at several places
     ports: Mapping[str, int] = ()  # type: ignore[assignment]
-    # (source address, virtual IP) of pairs that enter the network here
-    accounts: tuple[tuple[str, str], ...] = ()
-    # Pairs whose source is here, and pairs whose destination is here
-    towards: tuple[Rewrite, ...] = ()
-    back: tuple[Rewrite, ...] = ()
+    pairs: PairShare = field(default_factory=PairShare)
     police: tuple[policing.Policer, ...] = ()
     drop_rules: tuple[DropRule, ...] = ()
     placing: PlacingShare = field(default_factory=PlacingShare)
@@ -134,12 +141,12 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *_defaults(),
         *_flood(flood, meter_numbers),
         *(rule for address in share.virtual_ips for rule in _virtual_ip(address)),
-        *(rule for pair in share.accounts for rule in _account(*pair)),
+        *(rule for pair in share.pairs.accounts for rule in _account(*pair)),
         *_sums(share),
         *account_rules(share.placing.counted),
         *(_police(one, meter_numbers) for one in limits),
-        *(_towards(one) for one in share.towards),
-        *(_back(one) for one in share.back),
+        *(_towards(one) for one in share.pairs.towards),
+        *(_back(one) for one in share.pairs.back),
         *(_drop(rule) for rule in share.drop_rules),
         *(_host(name, port, groups) for name, port in dict(share.ports).items()),
         *label_rules(share.tagging),

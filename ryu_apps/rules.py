@@ -95,6 +95,13 @@ class DestinationMatch(NamedTuple):
     number: int
 
 
+class PortMatch(NamedTuple):
+    """Packets of TCP or UDP to a port."""
+
+    ip_proto: int
+    port: int
+
+
 class FreshMatch(NamedTuple):
     """Packets that have not been through our tables yet (`NoteSeen`)."""
 
@@ -120,8 +127,7 @@ class Match:
     ipv4_dst: str | None = None
     arp_request_for: str | None = None
     label: int | None = None
-    tcp_dst: int | None = None
-    udp_dst: int | None = None
+    port_dst: PortMatch | None = None
     message_type: int | None = None
     register: BucketMatch | DestinationMatch | FreshMatch | None = None
 

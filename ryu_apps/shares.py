@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ryu_apps.network import Network, counted_at
 from ryu_apps.paths.splits import LabelShare
-from ryu_apps.pipeline import FloodShare, PlacingShare, Rewrite, Share
+from ryu_apps.pipeline import FloodShare, PairShare, PlacingShare, Rewrite, Share
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
 from ryu_apps.rules import PortId, in_vlan
 from ryu_apps.services.pairs import TrackedPair
@@ -64,19 +64,13 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
     names = _names(forwarded)
     ports = {names[host]: port_towards(topology, dpid, host) for host in forwarded}
     here = {host.mac: host.at.port for host in hosts if host.at.dpid == dpid}
-    pairs = list(services.pairs)
-    steers = [steer for pair in pairs if (steer := _rewrite_towards(network, pair)) is not None]
     return Share(
         virtual_ips=tuple(sorted(services.virtual_ips)),
         ports={name: port for name, port in ports.items() if port is not None},
         spares={names[host]: port for host in forwarded if (port := spare_port(topology, dpid, host)) is not None},
-        accounts=tuple(
-            (pair.source_address, pair.virtual_ip) for pair in pairs if ingress(network, pair.source_address) == dpid
-        ),
-        towards=tuple(steer for steer in steers if ingress(network, steer.source_address) == dpid),
-        back=tuple(steer for steer in steers if _place(network, steer.destination_mac) == dpid),
+        pairs=_pairs_here(network, dpid),
         drop_rules=tuple(rule for rule in network.held.drop_rules.values() if rule.place.dpid == dpid),
-        police=tuple(policer for policer in wanted.police if ingress(network, policer.source_address) == dpid),
+        police=tuple(policer for policer in wanted.police if _enters(network, policer, dpid)),
         placing=PlacingShare(
             # Only where somebody may open a connection
             spreads=tuple(services.destinations.spreads) if here else (),
@@ -93,6 +87,16 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
             if host.at in topology.access.vlans and host.address and host.vlan
         },
         guest=guest,
+    )
+
+
+def _pairs_here(network: Network, dpid: int) -> PairShare:
+    pairs = list(network.services.pairs)
+    steers = [steer for pair in pairs if (steer := _rewrite_towards(network, pair)) is not None]
+    return PairShare(
+        tuple((pair.source_address, pair.virtual_ip) for pair in pairs if _enters(network, pair, dpid)),
+        tuple(steer for steer in steers if _enters(network, steer, dpid)),
+        tuple(steer for steer in steers if _place(network, steer.destination_mac) == dpid),
     )
 
 
@@ -118,6 +122,10 @@ def ingress(network: Network, source_address: str) -> int | None:
     """The switch where a source's packets enter the network."""
     host = network.topology.hosts.of_address(source_address)
     return host.at.dpid if host else None
+
+
+def _enters(network: Network, one: TrackedPair | Rewrite | Policer, dpid: int) -> bool:
+    return ingress(network, one.source_address) == dpid
 
 
 def _place(network: Network, mac: str) -> int | None:

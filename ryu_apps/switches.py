@@ -219,7 +219,7 @@ def _for_switch(part: Share, session: Session) -> Share:
     if abilities.one_table:
         part = replace(part, police=(), tagging=LabelShare())
         part = replace(part, placing=replace(part.placing, counted=AccountShare()))
-    pairs = len(part.accounts) + len(part.placing.counted.talkers) + len(part.virtual_ips)
+    pairs = len(part.pairs.accounts) + len(part.placing.counted.talkers) + len(part.virtual_ips)
     rules = 2 * pairs + LISTENING
     if rules > abilities.room.get(Table.ACCOUNT, rules) and not abilities.one_table:
         # Not all pairs will be counted one by one.

@@ -99,9 +99,7 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
     transport = packet.transport
     opens = packet.ip_proto == PROTO_TCP and set(transport.flags) & {"S", "A"} == {"S"}
     kind = TCP_OPENING if opens else transport.icmpv6_type
-    if match.udp_dst is not None and (packet.ip_proto, transport.dport) != (PROTO_UDP, match.udp_dst):
-        return False
-    if match.tcp_dst not in (None, transport.dport) or match.message_type not in (None, kind):
+    if match.port_dst not in (None, (packet.ip_proto, transport.dport)) or match.message_type not in (None, kind):
         return False
     if not _is_noted(match, packet.registers):
         return False

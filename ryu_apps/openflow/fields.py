@@ -15,11 +15,14 @@ from cpdb import LABELS
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
     MULTICAST,
+    PROTO_TCP,
+    PROTO_UDP,
     TCP_OPENING,
     BucketMatch,
     DestinationMatch,
     FreshMatch,
     Match,
+    PortMatch,
     bare,
     in_vlan,
     vlan_of,
@@ -188,6 +191,7 @@ def _address_or_prefix(field: FieldType) -> Callable[[str], bytes]:
 
 
 _ETH_DST_HEAD = ETH_DST.head
+_PORT_FIELDS = {PROTO_TCP: TCP_DST, PROTO_UDP: UDP_DST}
 # Field of a match -> its bytes, in the order in which they must come
 _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "register": _encode_register,
@@ -199,8 +203,7 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "ip_proto": _plain(IP_PROTO),
     "ipv4_src": _address_or_prefix(IPV4_SRC),
     "ipv4_dst": _address_or_prefix(IPV4_DST),
-    "tcp_dst": _plain(TCP_DST),
-    "udp_dst": _plain(UDP_DST),
+    "port_dst": lambda one: _PORT_FIELDS[one.ip_proto].encode(one.port),
     "arp_request_for": _encode_arp_request,
     "message_type": lambda kind: _SYN if kind == TCP_OPENING else ICMPV6_TYPE.encode(kind),
 }
@@ -276,6 +279,8 @@ def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
         yield "eth_dst", MULTICAST if field.mask == _MULTICAST[-6:] else BRIDGE_GROUPS
     elif field.type in (IPV4_SRC, IPV4_DST) and field.mask is not None:
         yield field.type.name, f"{inet_ntoa(field.value)}/{int.from_bytes(field.mask).bit_count()}"
+    elif field.type in (TCP_DST, UDP_DST):
+        yield "port_dst", PortMatch(PROTO_TCP if field.type is TCP_DST else PROTO_UDP, int.from_bytes(field.value))
     elif field.type is ARP_TPA:
         yield "arp_request_for", inet_ntoa(field.value)
     elif field.type is not None and field.type.name in _ENCODERS:

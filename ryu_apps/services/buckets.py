@@ -28,6 +28,7 @@ from ryu_apps.rules import (
     Match,
     Output,
     PickBucket,
+    PortMatch,
     ResubmitTable,
     Rule,
     RuleKey,
@@ -250,7 +251,7 @@ def placement_rules(spreads: tuple[BucketPlacement, ...], curious: bool) -> dict
 
 def probe_answer_rule(virtual_ip: str) -> Rule:
     """Brings answers of services to the controller's questions, asked in the name of a virtual IP, back to it."""
-    match = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=virtual_ip, tcp_dst=PROBE_PORT)
+    match = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=virtual_ip, port_dst=PortMatch(PROTO_TCP, PROBE_PORT))
     number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("probe", virtual_ip))
     return Rule(Table.ACCOUNT, HEAR_PRIORITY, match, (Output(CONTROLLER),), cookie=number)
 

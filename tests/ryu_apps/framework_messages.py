@@ -59,7 +59,7 @@ from ryu_apps.rules import (
     virtual_mac,
 )
 
-PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst", "tcp_dst")
+PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst")
 ANY_VLAN = (ofproto.OFPVID_PRESENT | FIRST_TAG, ofproto.OFPVID_PRESENT | FIRST_TAG)
 METER_FLAGS = ofproto.OFPMF_KBPS | ofproto.OFPMF_BURST | ofproto.OFPMF_STATS
 GROUP_TYPES = {GroupKind.SELECT: ofproto.OFPGT_SELECT, GroupKind.FAST_FAILOVER: ofproto.OFPGT_FF}
@@ -154,6 +154,8 @@ def bucket_message(bucket: GroupBucket, kind: GroupKind) -> Any:
 
 def match_message(match: Match) -> Any:
     fields = {name: value for name in PLAIN if (value := getattr(match, name)) is not None}
+    if match.port_dst is not None:
+        fields[PORTS[match.port_dst.ip_proto][1]] = match.port_dst.port
     if match.message_type == TCP_OPENING:
         fields["tcp_flags"] = (0x002, 0x012)
     elif match.message_type is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ryu_apps.guest import Guest
 from ryu_apps.openflow import describe_match, encode_match
-from ryu_apps.pipeline import Rewrite, Share, desired
+from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
 from ryu_apps.rules import CONTROLLER, NORMAL, Action, LearnConnection, Output, ResubmitTable, Rule, SetField
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "joining.md"
@@ -38,7 +38,7 @@ def line(rule: Rule) -> str:
 
 def guest_rules() -> list[str]:
     steer = Rewrite(CLIENT, VIP, SERVER, "02:00:00:00:00:11")
-    rules = desired(Share((VIP,), {}, ((CLIENT, VIP),), (steer,), guest=Guest()), {}).rules.values()
+    rules = desired(Share((VIP,), {}, PairShare(((CLIENT, VIP),), (steer,)), guest=Guest()), {}).rules.values()
     return [line(rule) for rule in sorted(rules, key=lambda rule: (rule.table, -rule.priority, repr(rule.match)))]
 
 

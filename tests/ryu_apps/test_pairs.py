@@ -1,7 +1,7 @@
 """Pairs keep their destination while they live, are taken over from switches, and have a budget."""
 
 from cpdb import Destination, VirtualIp
-from ryu_apps.pipeline import Rewrite, Share, desired
+from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
 from ryu_apps.services.pairs import Pairs
 
 S1, S2 = (Destination(f"s{n}", f"10.0.1.{n}", f"02:00:00:00:01:0{n}", 100) for n in (1, 2))
@@ -48,7 +48,7 @@ def test_silence_ends_a_pair_and_so_does_the_end_of_its_virtual_ip() -> None:
 def test_rules_found_in_a_switch_show_who_serves_whom() -> None:
     steer = Rewrite("10.0.0.1", VIP.address, S2.address, S2.mac)
     both = VirtualIp(VIP.address, "shop", 0, (S1, S2))
-    for share in (Share(towards=(steer,)), Share(back=(steer,))):
+    for share in (PairShare(towards=(steer,)), PairShare(back=(steer,))):
         made = pairs()
-        made.adopt(desired(share, {}).rules.values(), {VIP.address: both}, 0.0)
+        made.adopt(desired(Share(pairs=share), {}).rules.values(), {VIP.address: both}, 0.0)
         assert [(pair.source_address, pair.destination) for pair in made] == [("10.0.0.1", S2)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ryu_apps.effects import DeleteRule, PutRule
 from ryu_apps.fakes.fake_switch import FakeSwitch
-from ryu_apps.pipeline import Rewrite, Share, desired
+from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
 from ryu_apps.policers import Policer, allot_meters
 from ryu_apps.rules import (
     Desired,
@@ -42,7 +42,7 @@ def shares(draw: st.DrawFn) -> Share:
         for one in sorted(draw(st.sets(st.sampled_from(ADDRESSES[:4]))))
     )
     ports = draw(st.dictionaries(st.sampled_from(MACS), st.integers(1, 9)))
-    return Share((VIP,), ports, pairs, steers, steers if draw(st.booleans()) else (), police)
+    return Share((VIP,), ports, PairShare(pairs, steers, steers if draw(st.booleans()) else ()), police)
 
 
 def want(share: Share, holding: Holding) -> Desired:
@@ -85,7 +85,7 @@ def test_what_is_believed_after_sending_is_what_the_switch_holds(before: Share, 
 def test_every_rule_is_ours_and_tells_its_pair() -> None:
     steer = Rewrite(ADDRESSES[0], VIP, ADDRESSES[5], MACS[5])
     limit = Policer(ADDRESSES[0], VIP, 1010.0, 100, None)
-    share = Share((VIP,), {MACS[0]: 1}, ((ADDRESSES[0], VIP),), (steer,), (steer,), (limit,))
+    share = Share((VIP,), {MACS[0]: 1}, PairShare(((ADDRESSES[0], VIP),), (steer,), (steer,)), (limit,))
     rules = desired(share, {limit.number: FIRST}).rules.values()
     assert all(is_ours(rule.cookie) and (rule.cookie >> 44) & 0xF == rule.table for rule in rules)
     kinds = {kind_of(rule.cookie) for rule in rules if number_of(rule.cookie) == pair_number(ADDRESSES[0], VIP)}

@@ -39,7 +39,7 @@ from ryu_apps.openflow import (
     encode_request,
     encode_resubmit,
 )
-from ryu_apps.pipeline import PlacingShare, Rewrite, Share, desired
+from ryu_apps.pipeline import PairShare, PlacingShare, Rewrite, Share, desired
 from ryu_apps.policers import Policer
 from ryu_apps.rules import (
     FIRST_GROUP,
@@ -257,7 +257,9 @@ def whole(now: float) -> tuple[list[Meter], list[Rule]]:
     steer = Rewrite(CLIENT, VIP, SERVER, SERVER_MAC)
     police = Policer(CLIENT, VIP, now + 60.0, 1000, 46)
     ports = {MAC: 1, SERVER_MAC: 2}
-    wanted = desired(Share((VIP,), ports, ((CLIENT, VIP),), (steer,), (steer,), (police,)), {police.number: FIRST})
+    wanted = desired(
+        Share((VIP,), ports, PairShare(((CLIENT, VIP),), (steer,), (steer,)), (police,)), {police.number: FIRST}
+    )
     return list(wanted.meters.values()), list(wanted.rules.values())
 
 
@@ -271,7 +273,7 @@ def placement_rules(first: int, second: int) -> list[Rule]:
 
 
 def test_what_belongs_to_no_pair_is_counted_in_a_sum(switch: Switch) -> None:
-    share = Share((VIP,), {MAC: 1, SERVER_MAC: 2}, ((CLIENT, VIP),), placing=PlacingShare(sums_at=1))
+    share = Share((VIP,), {MAC: 1, SERVER_MAC: 2}, PairShare(((CLIENT, VIP),)), placing=PlacingShare(sums_at=1))
     assert switch.apply(list(map(PutRule, desired(share, {}).rules.values()))) == []
     for source, flags in ((CLIENT, "S"), (CLIENT, "A"), ("10.0.0.8", "S"), ("10.0.0.9", "S"), ("10.0.0.9", "A")):
         transport = Transport(1000, 80, flags)
@@ -432,7 +434,7 @@ def test_a_guest_in_others_table_counts_and_steers_and_leaves_them_their_packets
     for guest, expected in ((None, {0x77: 1, 0x78: 2}), (Guest(0), {0x77: 3, 0x78: 3})):
         if guest is not None:
             steer = Rewrite(CLIENT, VIP, SERVER, SERVER_MAC)
-            own = desired(Share((VIP,), {}, ((CLIENT, VIP),), (steer,), guest=guest), {}).rules
+            own = desired(Share((VIP,), {}, PairShare(((CLIENT, VIP),), (steer,)), guest=guest), {}).rules
             assert switch.apply(list(map(PutRule, own.values()))) == []
             held = timeless(switch.rules())
             assert {key: held.get(key) for key in own} == timeless(list(own.values()))

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 
 from cpdb import Link
-from ryu_apps import Attachment, Holding, Rewrite, Share, Topology, desired, difference
+from ryu_apps import Attachment, Holding, PairShare, Rewrite, Share, Topology, desired, difference
 from tools.bench.figures import BenchTarget, Result, Size, cpu_s, median
 
 ENTRIES = 2000
@@ -103,4 +103,4 @@ def _share(topology: Topology, switch: str, places: dict[str, Attachment]) -> Sh
             towards.append(Rewrite(_address(number), vip, _address(to), _mac(to)))
         else:
             ports[_mac(number)] = topology.port(switch, topology.next_hops(place.switch)[switch])
-    return Share(VIRTUAL_IPS, ports, tuple(accounts), tuple(towards), tuple(towards))
+    return Share(VIRTUAL_IPS, ports, PairShare(tuple(accounts), tuple(towards), tuple(towards)))
