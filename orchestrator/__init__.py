@@ -64,6 +64,7 @@ from orchestrator.lead_times import LeadRow, LeadTimes, lead_rows
 from orchestrator.loop import collect_seldom, run
 from orchestrator.machine_alarms import MachineNews
 from orchestrator.observe.gather import Gatherer, Paths
+from orchestrator.pair_table import PairState
 from orchestrator.plan import Plan, plan
 from orchestrator.proposal import Reason, Refusal, Step
 from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
@@ -71,7 +72,7 @@ from orchestrator.strategies.destinations import PreCopy, pre_copy
 from orchestrator.strategies.requests import request_of
 from orchestrator.strategies.services import Candidate, candidates
 from orchestrator.verdicts import PromiseVerdict, VerdictCode, verdict_from_json
-from orchestrator.world import LinkState, MemoryState, NetworkState, PairState, VmState, WantedState, World, apply
+from orchestrator.world import LinkState, MemoryState, NetworkState, VmState, WantedState, World, apply
 
 __all__ = [
     "ACTING",

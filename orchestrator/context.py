@@ -15,10 +15,10 @@ from orchestrator.demand_table import PairDemand, Rate, Together, scaled_demand
 from orchestrator.lead_times import NOWHERE, Circumstances
 from orchestrator.needs import MachineNeeds, MachineTable, machine_needs, machine_table, served_numbers
 from orchestrator.onset import PEAK, Reading
-from orchestrator.pair_table import PairGroups
+from orchestrator.pair_table import LinkKey, PairGroups
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
 from orchestrator.relations import CpuRelation
-from orchestrator.world import LinkKey, LinkState, VmState, World, apply
+from orchestrator.world import LinkState, VmState, World, apply
 
 # How long a need lasts is looked up within so many times the horizon at which it is seen.
 LASTING_WITHIN = 6
@@ -63,10 +63,6 @@ class PlanningContext:
     ) -> "PlanningContext":
         """A world with its demand."""
         return cls(world, demands(world, config), config, margins=margins)
-
-    def believing(self) -> "PlanningContext":
-        """The same if every forecast were trusted: what is refused for want of trust is seen by it."""
-        return replace(self, demand=demands(self.world, self.config, believing=True))
 
     def tuned(self, kind: str) -> "PlanningContext":
         """The same with the margin that this kind of action has earned by its verdicts."""
@@ -125,16 +121,6 @@ class PlanningContext:
         """What the pairs of a virtual IP ask for."""
         return _asked(self, self.world.table.of_service, virtual_ip, horizon_s)
 
-    def ways_to(self, virtual_ip: str, end: str) -> PairGroups[LinkKey]:
-        """The pairs of a virtual IP by link on their ways, if all of them went to one end."""
-        return self.world.table.ways_to(virtual_ip, end, self.world.network.ways)
-
-    def leading_of(self, virtual_ip: str, horizon_s: int) -> PairDemand | None:
-        """The demand of the pair of a virtual IP that asks for most."""
-        groups, table = self.world.table.of_service, self.demand.table(horizon_s)
-        place = groups.places.get(virtual_ip)
-        return None if place is None else self.demand.view(table, int(table.of_groups(groups).leaders[place]))
-
     def needed(self, key: LinkKey, horizon_s: int) -> BytesPerS:
         """What a link will have to carry; kept."""
         found = self._needed.get((key, horizon_s))
@@ -155,12 +141,6 @@ class PlanningContext:
             )
         return self._tight[horizon_s]
 
-    def fits(self, link: LinkState, horizon_s: int) -> bool:
-        """Whether a link carries all that is asked of it even if every pair needed its most at once."""
-        asked = self.asked_on(link.key, horizon_s)
-        needed = asked.at_most + max(0.0, link.bytes_per_s - asked.measured, copying_on(self, link.key))
-        return needed <= self.config.bandwidth.trigger * (link.capacity_bytes_per_s or 0.0)
-
     def lead_s(self, kind: str, about: Circumstances = NOWHERE) -> Seconds:
         """How long that kind of action takes from decision to effect, half a poll and the decision included."""
         found = self._leads_s.get((kind, about))
@@ -177,26 +157,6 @@ class PlanningContext:
             return (NOW,)
         horizon_s = self.config.demand.horizon_for(self.lead_s(kind, about))
         return (NOW,) if horizon_s is None else (NOW, horizon_s)
-
-    def evidence(self, rate: Rate, horizon_s: int) -> Evidence | None:
-        """The forecast behind a rate, None when only measurements are."""
-        forecast, level = rate.forecast, self.config.demand.level
-        if forecast is None or horizon_s == NOW:
-            return None
-        return Evidence(
-            pair=str(forecast.pair),
-            quantity=forecast.quantity.value,
-            model=forecast.model,
-            issued_at=forecast.issued_at,
-            horizon_s=forecast.horizon_s,
-            level=level,
-            q05=forecast.at(0.05),
-            q50=forecast.at(0.5),
-            q90=forecast.at(0.9),
-            value=forecast.at(level),
-            trusted_s=forecast.trust.horizon_s,
-            trust=forecast.trust.numbers(),
-        )
 
 
 def _asked(context: PlanningContext, groups: PairGroups[Key], key: Key, horizon_s: int) -> Together:
@@ -228,6 +188,27 @@ def copying_on(context: PlanningContext, key: LinkKey) -> BytesPerS:
     """What the copies under way take from a link in this direction, in bytes/s."""
     moves = moves_of(context.world.in_flight)
     return sum(move.bytes_per_s or 0.0 for move in moves if move.bytes_per_s and key in links_of(context, move))
+
+
+def evidence_of(context: PlanningContext, rate: Rate, horizon_s: int) -> Evidence | None:
+    """The forecast behind a rate, None when only measurements are."""
+    forecast, level = rate.forecast, context.config.demand.level
+    if forecast is None or horizon_s == NOW:
+        return None
+    return Evidence(
+        pair=str(forecast.pair),
+        quantity=forecast.quantity.value,
+        model=forecast.model,
+        issued_at=forecast.issued_at,
+        horizon_s=forecast.horizon_s,
+        level=level,
+        q05=forecast.at(0.05),
+        q50=forecast.at(0.5),
+        q90=forecast.at(0.9),
+        value=forecast.at(level),
+        trusted_s=forecast.trust.horizon_s,
+        trust=forecast.trust.numbers(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +337,13 @@ def needed_on(context: PlanningContext, link: LinkState, horizon_s: int) -> Byte
     """
     asked = context.asked_on(link.key, horizon_s)
     return asked.bytes_per_s + max(0.0, link.bytes_per_s - asked.measured, copying_on(context, link.key))
+
+
+def fits_link(context: PlanningContext, link: LinkState, horizon_s: int) -> bool:
+    """Whether a link carries all that is asked of it even if every pair needed its most at once."""
+    asked = context.asked_on(link.key, horizon_s)
+    needed = asked.at_most + max(0.0, link.bytes_per_s - asked.measured, copying_on(context, link.key))
+    return needed <= context.config.bandwidth.trigger * (link.capacity_bytes_per_s or 0.0)
 
 
 def load_now(vm: VmState, need: VmNeed) -> float:

@@ -14,8 +14,8 @@ from orchestrator.config import OrchestratorConfig
 from orchestrator.demand_table import DemandTable, PairDemand, RateColumns
 from orchestrator.foreseen import Bools, Floats, ForecastColumn, Foreseen, Ints
 from orchestrator.onset import PEAK, RateBefore, Reading, WindowForecast, read_second
-from orchestrator.pair_table import PairTable
-from orchestrator.world import LinkKey, World
+from orchestrator.pair_table import LinkKey, PairTable
+from orchestrator.world import World
 
 # Intervals are judged against at least this much, or a silent pair could never be forecast to wake up.
 LEAST = {Quantity.BYTES_PEAK: 20_000.0, Quantity.CONNECTIONS_PEAK: 1.0}
@@ -112,7 +112,7 @@ def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTab
     cap = _caps(demand.world, known)
     with np.errstate(divide="ignore", invalid="ignore"):
         most = np.where(size > 0, cap / size, np.inf)
-    measured = MeasuredRates.of(known, "connections_per_s", most)
+    measured = KnownRates.of(known, "connections_per_s", most)
     sought, passed = (
         Sought(demand.world.table.foreseen, horizon_s, Quantity.CONNECTIONS_PEAK),
         demand.passed_over(horizon_s),
@@ -121,7 +121,7 @@ def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTab
     if reading == PEAK:  # only a window's peak exceeds the mean by chance that says nothing
         noise = _chance(measured.typical, connections.typical, config)
         connections = replace(connections, chance=noise)
-    measured = MeasuredRates.of(known, "bytes_per_s", cap)
+    measured = KnownRates.of(known, "bytes_per_s", cap)
     sent = foretold_rates(demand, sought._replace(peak=Quantity.BYTES_PEAK), measured, reading, passed)
     # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
     asked = connections.need * size
@@ -132,7 +132,7 @@ def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTab
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeasuredRates:
+class KnownRates:
     """Rates over the last seconds, over a longer while, the most that there can be, and the newest sample (or NaN)."""
 
     measured: Floats
@@ -141,11 +141,11 @@ class MeasuredRates:
     newest: Floats
 
     @classmethod
-    def of(cls, known: PairTable, name: str, cap: Floats) -> "MeasuredRates":
+    def of(cls, known: PairTable, name: str, cap: Floats) -> "KnownRates":
         return cls(known.column(name), known.column(f"typical_{name}"), cap, known.column(f"newest_{name}", np.nan))
 
-    def rows(self, which: Ints) -> "MeasuredRates":
-        return MeasuredRates(self.measured[which], self.typical[which], self.cap[which], self.newest[which])
+    def rows(self, which: Ints) -> "KnownRates":
+        return KnownRates(self.measured[which], self.typical[which], self.cap[which], self.newest[which])
 
     def floor(self, reading: Reading) -> Floats:
         """What is asked for at least: the last seconds, or the newest alone where a single second is asked about."""
@@ -168,9 +168,7 @@ class Sought(NamedTuple):
     peak: Quantity
 
 
-def foretold_rates(
-    demand: Demand, sought: Sought, known: MeasuredRates, reading: Reading, passed: Bools
-) -> RateColumns:
+def foretold_rates(demand: Demand, sought: Sought, known: KnownRates, reading: Reading, passed: Bools) -> RateColumns:
     """What is measured; where the nearest trusted horizon that is long enough says anything, what that says.
 
     `passed` is noted of whom a forecast was passed over because it is not trusted.
@@ -201,7 +199,7 @@ def _fans(which: Bools, peak: ForecastColumn, mean: ForecastColumn | None) -> It
         yield _Fan(alone, peak.rows(alone), None)
 
 
-def _foresee(found: RateColumns, demand: Demand, fan: _Fan, known: MeasuredRates, reading: Reading) -> None:
+def _foresee(found: RateColumns, demand: Demand, fan: _Fan, known: KnownRates, reading: Reading) -> None:
     """Writes into rates what is forecast of some pairs, of whom this is measured."""
     rows, peak, mean = fan
     sound = are_confident(peak, known.measured, demand.world.now, demand.config)

@@ -9,8 +9,7 @@ import numpy as np
 
 from cpdb import Forecast, Pair, Quantity
 from orchestrator.foreseen import Bools, Floats, Ints
-from orchestrator.pair_table import PairGroups
-from orchestrator.world import PairState
+from orchestrator.pair_table import PairGroups, PairState
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from orchestrator.demand import Demand
 from orchestrator.demand_table import DemandTable, PairDemand, RateSums, scaled_demand
 from orchestrator.foreseen import Bools, Floats, Foreseen, Ints
 from orchestrator.onset import PEAK, Reading
-from orchestrator.own_needs import ALONE, OwnForecasts, OwnNeeds, OwnWindow, add_own
+from orchestrator.own_needs import ALONE, OwnForecasts, OwnNeeds, OwnWindow, Slopes, add_own
 from orchestrator.relations import CpuRelation
 from orchestrator.world import VmState, World
 
@@ -132,9 +132,10 @@ def machine_needs(world: World, demand: Demand, horizon_s: int, reading: Reading
 
 def machine_table(world: World) -> MachineTable:
     """The machines of a world, numbered; made once."""
-    if world.index.machines is None:
-        world.index.machines = MachineTable(world)
-    return world.index.machines
+    known = world.index.machines
+    if not isinstance(known, MachineTable):
+        known = world.index.machines = MachineTable(world)
+    return known
 
 
 class _Subject(NamedTuple):
@@ -190,12 +191,12 @@ def _own_needs(demand: Demand, known: MachineTable, asked: _Asked, window: OwnWi
     """
     found = OwnNeeds.nothing(len(known.least))
     alone = window.known.alone | (asked.leader < 0)
-    add_own(found, demand, window, (ALONE, np.where(alone, 0.0, np.nan)), asked.bytes)
+    add_own(found, demand, window, Slopes(ALONE, np.where(alone, 0.0, np.nan)), asked.bytes)
     for number, one in enumerate(known.relations):
         slope = np.where(alone, np.nan, one.slope)
         for which, sums in ((one.connections, asked.connections), (~one.connections, asked.bytes)):
             if which.any():
-                add_own(found, demand, window, (number, np.where(which, slope, np.nan)), sums)
+                add_own(found, demand, window, Slopes(number, np.where(which, slope, np.nan)), sums)
     return found
 
 

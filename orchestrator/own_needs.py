@@ -1,11 +1,12 @@
 """What machines need beside their communications, together with these: both may rise at once."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from cpdb import Quantity
-from orchestrator.demand import Demand, MeasuredRates, Sought, foretold_rates
+from orchestrator.demand import Demand, KnownRates, Sought, foretold_rates
 from orchestrator.demand_table import RateColumns, RateSums
 from orchestrator.foreseen import Bools, Floats, Foreseen, Ints
 from orchestrator.onset import PEAK, Reading
@@ -62,7 +63,7 @@ class OwnWindow:
         """What is foreseen where so much of what is used now is explained by communications, in cores."""
         known, passed = self.known, np.zeros(len(self.known.used), dtype=np.bool_)
         now = np.maximum(0.0, known.used - explained)
-        measured = MeasuredRates(now, now, np.full(len(now), np.inf), np.full(len(now), np.nan))
+        measured = KnownRates(now, now, np.full(len(now), np.inf), np.full(len(now), np.nan))
         # A machine that does what it always does is given no margin: on a host with many of them it would add up.
         reading = Reading(level=demand.config.demand.level) if self.reading == PEAK else self.reading
         sought = Sought(known.foreseen, self.horizon_s, Quantity.CPU_PEAK)
@@ -73,7 +74,14 @@ class OwnWindow:
         return found
 
 
-def add_own(found: OwnNeeds, demand: Demand, window: OwnWindow, slopes: tuple[int, Floats], asked: RateSums) -> None:
+class Slopes(NamedTuple):
+    """Cores for one more of what is asked, by machine (NaN: of whom it is not), of the relation of this number."""
+
+    number: int
+    cores: Floats
+
+
+def add_own(found: OwnNeeds, demand: Demand, window: OwnWindow, slopes: Slopes, asked: RateSums) -> None:
     """Means add and independent excesses in squares: of requests by one relation's `slopes`, and of what is beside."""
     number, slope = slopes
     own = window.rates(demand, slope * asked.measured)

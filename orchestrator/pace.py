@@ -2,7 +2,7 @@
 
 from cpdb import Seconds
 from orchestrator.actions import ReserveBandwidth, SetCpuLimit, SetVcpus
-from orchestrator.context import PlanningContext
+from orchestrator.context import PlanningContext, fits_link
 from orchestrator.plan import Plan
 
 # What is done first against a need: whoever decides again in time for these is in time for all.
@@ -46,5 +46,5 @@ def _needy(context: PlanningContext, horizon_s: int) -> bool:
             context.served(one.name, horizon_s) > cpu.host_headroom * one.cpu_cores_capacity
             for one in world.hosts.values()
         )
-        or not all(context.fits(link, horizon_s) for link in world.links.values() if link.capacity_bytes_per_s)
+        or not all(fits_link(context, link, horizon_s) for link in world.links.values() if link.capacity_bytes_per_s)
     )

@@ -1,19 +1,40 @@
 """The pairs of a world, numbered once: who goes where and over what, and what is known of them as arrays by number."""
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from cpdb import Pair
+from cpdb import Forecast, Pair, Quantity
 from orchestrator.foreseen import Floats, Foreseen, Ints
 
-if TYPE_CHECKING:
-    from orchestrator.world import PairState, Ways
-
+LinkKey = tuple[str, str]
+Ways = Callable[[str, str], tuple[LinkKey, ...]]
 Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class PairState:
+    """One pair now. Rates: `bytes_per_s`, `connections_per_s` over the last seconds; `typical_*` over a longer while.
+
+    `newest_*` are those of the newest sample alone, None where it is not known. `links` are the directed links on the
+    way to the destination, in order.
+    """
+
+    pair: Pair
+    priority: int
+    destination: str | None
+    links: tuple[LinkKey, ...]
+    bytes_per_s: float
+    connections_per_s: float
+    typical_bytes_per_s: float
+    typical_connections_per_s: float
+    bytes_per_connection: float | None = None
+    forecasts: Mapping[tuple[int, Quantity], Forecast] = field(default_factory=dict)
+    newest_bytes_per_s: float | None = None
+    newest_connections_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,13 +84,13 @@ KEPT = frozenset({"pairs", "numbers", "by_name", "of_service", "on_link", "of_se
 class PairTable:
     """What is the same for all who look at the pairs of one world; everything is made when it is first asked for."""
 
-    def __init__(self, pairs: "Mapping[Pair, PairState]", before: "PairTable | None" = None) -> None:
+    def __init__(self, pairs: Mapping[Pair, PairState], before: "PairTable | None" = None) -> None:
         """`before`: the table of an earlier world, of which stays what follows from who is there and goes where."""
         self.states = list(pairs.values())
         self._pairs = pairs
         self._columns: dict[str, Floats] = {}
         self._to_machine: dict[frozenset[str], PairGroups[str]] = {}
-        self._ways_to: dict[tuple[str, str], PairGroups[tuple[str, str]]] = {}
+        self._ways_to: dict[tuple[str, str], PairGroups[LinkKey]] = {}
         if before is not None and self.pairs == before.pairs and all(map(_goes_alike, self.states, before.states)):
             self.__dict__.update({name: known for name, known in before.__dict__.items() if name in KEPT})
 
@@ -96,13 +117,13 @@ class PairTable:
         return PairGroups.of(entries, len(self.states))
 
     @cached_property
-    def on_link(self) -> PairGroups[tuple[str, str]]:
+    def on_link(self) -> PairGroups[LinkKey]:
         """By link on their ways."""
         entries = ((key, number) for number in self.by_name for key in self.states[number].links)
         return PairGroups.of(entries, len(self.states))
 
     @cached_property
-    def of_service_on_link(self) -> PairGroups[tuple[str, tuple[str, str]]]:
+    def of_service_on_link(self) -> PairGroups[tuple[str, LinkKey]]:
         """By virtual IP and link."""
         known = ((number, self.states[number]) for number in self.by_name)
         entries = (((one.pair.virtual_ip, key), number) for number, one in known for key in one.links)
@@ -117,7 +138,7 @@ class PairTable:
             found = self._to_machine[without] = PairGroups.of(entries, len(self.states))
         return found
 
-    def ways_to(self, virtual_ip: str, end: str, ways: "Ways") -> PairGroups[tuple[str, str]]:
+    def ways_to(self, virtual_ip: str, end: str, ways: Ways) -> PairGroups[LinkKey]:
         """The pairs of a virtual IP by link, if all of them went to one end."""
         found = self._ways_to.get((virtual_ip, end))
         if found is None:
@@ -142,5 +163,5 @@ class PairTable:
         return found
 
 
-def _goes_alike(one: "PairState", other: "PairState") -> bool:
+def _goes_alike(one: PairState, other: PairState) -> bool:
     return one.destination == other.destination and one.links == other.links

@@ -11,6 +11,7 @@ import structlog
 from orchestrator.actions import MigrateVm, ReserveBandwidth, ScaleOut, SetCpuLimit, SetMemory, SetWeights
 from orchestrator.config import NOW, OrchestratorConfig
 from orchestrator.context import PlanningContext, load_now, vm_need
+from orchestrator.demand import demands
 from orchestrator.machine_actions import Resize
 from orchestrator.proposal import Proposal, Refusal, RefusalCode, Step, when
 from orchestrator.strategies import (
@@ -106,7 +107,8 @@ def _not_trusted(context: PlanningContext, planned: Sequence[Step]) -> Iterator[
     if not context.demand.doubted:
         return
     done = {(step.action.kind, step.action.target) for step in planned}
-    for step in _planned(context.believing(), STRATEGIES).steps:
+    believing = replace(context, demand=demands(context.world, context.config, believing=True))
+    for step in _planned(believing, STRATEGIES).steps:
         action, proof = step.action, step.reason.forecast
         known = step.renewal or (action.kind, action.target) in done
         if proof is not None and proof.doubt and not known:

@@ -1,9 +1,9 @@
 """The world as it was at one moment: an immutable snapshot with its age, and what an action would make of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from cpdb import (
     BandwidthRequest,
@@ -23,15 +23,10 @@ from cpdb import (
 )
 from orchestrator.declared import HostSpec, VmSpec
 from orchestrator.lead_times import LeadTimes
-from orchestrator.pair_table import PairTable
+from orchestrator.pair_table import LinkKey, PairState, PairTable, Ways
 from orchestrator.relations import CpuRelation, MemoryRelation
 
-if TYPE_CHECKING:
-    from orchestrator.needs import MachineTable
-
-LinkKey = tuple[str, str]
 Rates = Mapping[LinkKey, float]
-Ways = Callable[[str, str], tuple[LinkKey, ...]]
 
 
 def no_way(_source: str, _destination: str) -> tuple[LinkKey, ...]:
@@ -41,28 +36,6 @@ def no_way(_source: str, _destination: str) -> tuple[LinkKey, ...]:
 
 # So old is what nobody ever measured.
 NO_FACTS_AGE_S = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class PairState:
-    """One pair now. Rates: `bytes_per_s`, `connections_per_s` over the last seconds; `typical_*` over a longer while.
-
-    `newest_*` are those of the newest sample alone, None where it is not known. `links` are the directed links on the
-    way to the destination, in order.
-    """
-
-    pair: Pair
-    priority: int
-    destination: str | None
-    links: tuple[LinkKey, ...]
-    bytes_per_s: float
-    connections_per_s: float
-    typical_bytes_per_s: float
-    typical_connections_per_s: float
-    bytes_per_connection: float | None = None
-    forecasts: Mapping[tuple[int, Quantity], Forecast] = field(default_factory=dict)
-    newest_bytes_per_s: float | None = None
-    newest_connections_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +228,14 @@ class NetworkState:
     fabric: RoutedNetwork = field(default_factory=RoutedNetwork)
 
 
+class NumberedMachines(Protocol):
+    """What is worked out of a world's machines, numbered, and stays while who is there and how they share stays."""
+
+    @property
+    def shares(self) -> Mapping[str, Mapping[str, float]]:
+        """Of virtual IPs whose connections are placed one by one, the share of each machine."""
+
+
 @dataclass(slots=True)
 class WorldIndex:
     """Looked up for every machine; made anew for each snapshot and filled at first use, so it is never out of date."""
@@ -263,7 +244,7 @@ class WorldIndex:
     on_host: dict[str, list[VmState]] = field(default_factory=dict)
     used_on: dict[str, float] = field(default_factory=dict)
     table: PairTable | None = None
-    machines: "MachineTable | None" = None
+    machines: NumberedMachines | None = None
 
 
 @dataclass(frozen=True, slots=True)

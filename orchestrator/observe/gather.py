@@ -36,18 +36,9 @@ from orchestrator.observe.measured import (
 from orchestrator.observe.offered import OfferedBefore
 from orchestrator.observe.pairs import TierIssue, destinations_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
-from orchestrator.observe.window import LinkWindow, Listed, LoadRows, MachineWindow, Traffic, TrafficWindow, sum_by
-from orchestrator.pair_table import PairTable
-from orchestrator.world import (
-    NO_FACTS_AGE_S,
-    LinkKey,
-    LinkState,
-    NetworkState,
-    Outlook,
-    PairState,
-    WantedState,
-    World,
-)
+from orchestrator.observe.window import Listed, LoadRows, Traffic, Windows, sum_by
+from orchestrator.pair_table import LinkKey, PairState, PairTable
+from orchestrator.world import NO_FACTS_AGE_S, LinkState, NetworkState, Outlook, WantedState, World
 
 FAST, SLOWER = "fast", ("slow", "long")
 # What machines use beside what their communications explain.
@@ -104,9 +95,7 @@ class Gatherer:
     _learnt_at: Seconds | None = None
     _fabric: FabricReader = field(init=False)
     _offered: OfferedBefore = field(init=False)
-    _traffic: TrafficWindow = field(init=False)
-    _machines: MachineWindow = field(init=False)
-    _links: LinkWindow = field(init=False)
+    _lately: Windows = field(init=False)
     _issues: dict[str, TierIssue] = field(default_factory=dict)
     _ways: dict[tuple[str, ...], tuple[LinkKey, ...]] = field(default_factory=dict)
     # By source, destination and host: the way to the destination, and what of it leads to the host.
@@ -117,19 +106,16 @@ class Gatherer:
         self._offered = OfferedBefore(self.store)
         self._fabric = FabricReader(self.store, self.config.routing)
         longest_s = max(self.config.timing.history_s, FORGET_PAIR_S, RECENT_S + self.config.guard.max_world_age_s)
-        self._traffic, self._machines = TrafficWindow(longest_s), MachineWindow(longest_s)
-        self._links = LinkWindow(longest_s)
+        self._lately = Windows(longest_s)
 
     def world(self, now: Seconds, in_flight: Sequence[Action], leads: LeadTimes) -> World:
         """The world at `now`. Raises StoreError when the database is away."""
-        for window in (self._traffic, self._machines, self._links):
-            window.read(self.store, now)
-        traffic, machines = (
-            self._traffic.between(now - FORGET_PAIR_S, now),
-            self._machines.between(now - TYPICAL_S, now),
-        )
+        lately = self._lately
+        lately.read(self.store, now)
+        traffic = lately.traffic.between(now - FORGET_PAIR_S, now)
+        machines = lately.machines.between(now - TYPICAL_S, now)
         declared, listed = DeclaredState.read(self.store), traffic.listed()
-        links = link_states(self.store.inventory.links(), self._recent_links(now), self._links.names)
+        links = link_states(self.store.inventory.links(), self._recent_links(now), lately.links.names)
         self._read_forecasts(now)
         routes = self._routes(traffic, seen_pairs(traffic, listed), declared, self._hosts(machines))
         ways = {pair: way for pair, (_, way) in routes.items()}
@@ -137,16 +123,14 @@ class Gatherer:
         services = tuple(declared.virtual_ips.values())
         relations, memory = cpu_relations(self._learnt, services), memory_relations(self._learnt, services)
         requests = tuple(self.store.requests.since(now - JUST_OVER_S))
-        pairs, held = (
-            self._pairs(now, traffic, listed, routes, declared.virtual_ips),
-            self.store.wanted.reservations(now),
-        )
+        pairs = self._pairs(now, traffic, listed, routes, declared.virtual_ips)
+        held = self.store.wanted.reservations(now)
         world = World(
             now=now,
             age_s=_age(now, self._reported(traffic), machines["t"].tolist()[-1:], bool(self.config.declared.vms)),
             pairs=self._offered.recall(pairs, held, now),
             links=links,
-            vms=vm_states(now, machines, self._machines, MachineFacts(relations, memory, self.config, self._beside())),
+            vms=vm_states(now, machines, lately.machines, MachineFacts(relations, memory, self.config, self._beside())),
             hosts={one.name: one for one in self.config.declared.hosts},
             virtual_ips=declared.virtual_ips,
             in_flight=tuple(in_flight),
@@ -213,7 +197,7 @@ class Gatherer:
         if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.timing.learn_every_s:
             return
         since = now - self.config.timing.history_s
-        past = Past.of(self._traffic.between(since, now), self._machines, self._links, since, now)
+        past = Past.of(self._lately, since, now)
         capacities = {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s}
         self._learnt = learn(replace(past, ways=ways, capacities=capacities, shares=spread))
         self._learnt_at = now
@@ -270,13 +254,14 @@ class Gatherer:
         return {one.a: forecasts_of(Pair(one.a, one.b), issues) for one in subjects}
 
     def _recent_links(self, now: Seconds) -> LoadRows:
-        rows = self._links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)
+        rows = self._lately.links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)
         return rows[rows["t"] > rows["t"][-1] - RECENT_S] if len(rows) else rows
 
     def _hosts(self, rows: LoadRows) -> dict[str, str]:
         """Machine -> the host that it was last seen on."""
-        names, last = [*self._machines.names], dict(zip(rows["vm"].tolist(), rows["host"].tolist(), strict=True))
-        return {names[vm]: self._machines.hosts[host] for vm, host in last.items()}
+        machines = self._lately.machines
+        names, last = [*machines.names], dict(zip(rows["vm"].tolist(), rows["host"].tolist(), strict=True))
+        return {names[vm]: machines.hosts[host] for vm, host in last.items()}
 
 
 def link_states(links: Iterable[Link], rows: LoadRows, numbers: Mapping[LinkKey, int]) -> dict[LinkKey, LinkState]:

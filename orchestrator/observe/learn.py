@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cpdb import BytesPerS, Pair
-from orchestrator.observe.window import Bools, Floats, Ints, LinkWindow, LoadRows, MachineWindow, Traffic, sum_by
+from orchestrator.observe.window import Bools, Floats, Ints, LoadRows, Traffic, Windows, sum_by
 from orchestrator.relations import CpuRelation, MemoryRelation, Samples, fit_all, fit_memory
 
 BUCKET_S = 2.0
@@ -39,10 +39,11 @@ class Past:
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, traffic: Traffic, machines: MachineWindow, links: LinkWindow, since: float, until: float) -> "Past":
+    def of(cls, lately: Windows, since: float, until: float) -> "Past":
         """What ended in (since, until]."""
-        rows = machines.between(since, until)
-        return cls(traffic, rows[rows["running"]], links.between(since, until), machines.names, links.names)
+        rows, links = lately.machines.between(since, until), lately.links
+        traffic = lately.traffic.between(since, until)
+        return cls(traffic, rows[rows["running"]], links.between(since, until), lately.machines.names, links.names)
 
 
 @dataclass(frozen=True, slots=True)

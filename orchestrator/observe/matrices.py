@@ -10,7 +10,8 @@ from cpdb import Communication, Forecast, Link, LinkLoad, Node, NodeKind, Quanti
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
 from orchestrator.observe.measured import RECENT_S
-from orchestrator.world import LinkKey, Matrix, PairState, RoutedNetwork, World
+from orchestrator.pair_table import LinkKey, PairState
+from orchestrator.world import Matrix, RoutedNetwork, World
 
 # Links without a known capacity never are the fullest.
 UNKNOWN_BYTES_PER_S = 1e12

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from cpdb import BytesPerS, Pair, Reservation, Seconds, Store
 from orchestrator.observe.measured import TYPICAL_S
-from orchestrator.world import PairState
+from orchestrator.pair_table import PairState
 
 # Who sends less than this share of its limit for a while is not held back by it.
 PRESSES_SHARE = 0.5

@@ -240,3 +240,15 @@ class LinkWindow(LoadWindow):
         packed["link"] = self._numbers(zip(a, b, strict=True))
         for name, column in zip(("t", "interval_s", "bytes", "packets", "drops"), rest, strict=True):
             packed[name] = column
+
+
+class Windows:
+    """What pairs said, machines used and links carried in the last `window_s`."""
+
+    def __init__(self, window_s: Seconds) -> None:
+        self.traffic, self.machines, self.links = TrafficWindow(window_s), MachineWindow(window_s), LinkWindow(window_s)
+
+    def read(self, store: Store, now: Seconds) -> None:
+        """Takes in what is new in each. Raises StoreError."""
+        for window in (self.traffic, self.machines, self.links):
+            window.read(store, now)

@@ -13,8 +13,9 @@ from orchestrator.config import NOW
 from orchestrator.context import Grant, PlanningContext
 from orchestrator.declared import TenantCap
 from orchestrator.demand_table import Rate, together
+from orchestrator.pair_table import LinkKey
 from orchestrator.proposal import when
-from orchestrator.world import LinkKey, LinkState, World
+from orchestrator.world import LinkState, World
 
 STANDING = frozenset({RequestState.GRANTED, RequestState.PARTLY})
 OPEN = STANDING | {RequestState.ASKED}

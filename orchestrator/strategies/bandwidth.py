@@ -9,7 +9,7 @@ from dataclasses import replace
 from cpdb import BytesPerS, Limit, Pair, Reservation, show_rate
 from orchestrator.actions import ReleaseBandwidth, ReserveBandwidth
 from orchestrator.config import NOW, QUEUE_DSCP, BandwidthSettings
-from orchestrator.context import PlanningContext, too_short
+from orchestrator.context import PlanningContext, evidence_of, too_short
 from orchestrator.promises import PairRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_link, when
 from orchestrator.strategies.link_use import (
@@ -188,7 +188,7 @@ def _released(context: PlanningContext, held: Reservation) -> Step:
 
 def _described(context: PlanningContext, short: LinkUse, action: ReserveBandwidth, renewal: bool) -> Step:
     leader, horizon_s, name = short.leader, short.horizon_s, short.link.name
-    proof = context.evidence(leader.bytes, horizon_s)
+    proof = evidence_of(context, leader.bytes, horizon_s)
     givers = ", ".join(str(one.pair) for one in action.limits)
     queued = f"it goes through the queue that {name} has for it" if action.dscp is not None else ""
     gives = f"{givers} {'has more than a fair share and ' if short.fair else ''}gives way" if givers else ""

@@ -9,6 +9,7 @@ from orchestrator.config import NOW, CpuSettings
 from orchestrator.context import (
     PlanningContext,
     VmNeed,
+    evidence_of,
     load_now,
     most,
     propose_each,
@@ -264,7 +265,7 @@ def _step(context: PlanningContext, vm: VmState, action: SetCpuLimit | SetVcpus,
 
 
 def _proof(context: PlanningContext, need: VmNeed) -> Evidence | None:
-    return context.evidence(need.proof, need.horizon_s) if need.proof else None
+    return evidence_of(context, need.proof, need.horizon_s) if need.proof else None
 
 
 def _why_up(vm: VmState, grant: _Grant, proof: Evidence | None) -> str:

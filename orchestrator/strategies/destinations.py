@@ -9,9 +9,10 @@ from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, lasting_s, needed_on, residents, too_short
 from orchestrator.declared import HostSpec
+from orchestrator.pair_table import LinkKey
 from orchestrator.proposal import Reason, Refusal, RefusalCode, Step, on_host, when
 from orchestrator.strategies.services import memory_left
-from orchestrator.world import LinkKey, VmState, World
+from orchestrator.world import VmState, World
 
 # QEMU stops the guest when what is left can be sent within this time.
 DOWNTIME_S = 0.3

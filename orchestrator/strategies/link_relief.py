@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from cpdb import show_rate
 from orchestrator.actions import MigrateVm, moves_of
-from orchestrator.context import PlanningContext, needed_on
+from orchestrator.context import PlanningContext, evidence_of, fits_link, needed_on
 from orchestrator.demand_table import PairDemand, together
+from orchestrator.pair_table import LinkKey
 from orchestrator.promises import LinkRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, Step, foreseen, when
 from orchestrator.strategies.destinations import (
@@ -23,7 +24,7 @@ from orchestrator.strategies.destinations import (
     no_room,
     nowhere,
 )
-from orchestrator.world import LinkKey, LinkState, VmState
+from orchestrator.world import LinkState, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def _loaded(context: PlanningContext) -> set[LinkKey]:
 
 def _short(context: PlanningContext, link: LinkState) -> _Short | None:
     """The nearest horizon at which the link is short, as far as the slowest machine that could leave needs."""
-    if not link.capacity_bytes_per_s or all(context.fits(link, one) for one in context.config.horizons_s):
+    if not link.capacity_bytes_per_s or all(fits_link(context, link, one) for one in context.config.horizons_s):
         return None  # most links most of the time
     states = [context.world.pairs[pair] for pair in context.world.pairs_on(link.key)]
     if not states:
@@ -155,7 +156,7 @@ def _stays(context: PlanningContext, vm: VmState, host: str, short: _Short) -> s
 
 
 def _why(context: PlanningContext, vm: VmState, short: _Short, best: str) -> str:
-    proof = context.evidence(short.leader.bytes, short.horizon_s)
+    proof = evidence_of(context, short.leader.bytes, short.horizon_s)
     return (
         f"{short.link.name} will have to carry {show_rate(short.needed)} of {show_rate(short.capacity)} "
         f"{when(short.horizon_s)} ({foreseen(proof)}), most of all for {short.leader.pair}; {vm.name} brings "
@@ -171,6 +172,6 @@ def _reason(context: PlanningContext, vm: VmState, short: _Short) -> Reason:
         available=context.config.bandwidth.headroom * short.capacity,
         capacity=short.capacity,
         measured={"bytes_per_s": short.link.bytes_per_s},
-        forecast=context.evidence(short.leader.bytes, short.horizon_s),
+        forecast=evidence_of(context, short.leader.bytes, short.horizon_s),
         promise=LinkRatePromise(link=short.link.name, value=short.capacity, by=by),
     )

@@ -8,8 +8,9 @@ from orchestrator.config import BandwidthSettings
 from orchestrator.context import Grant, PlanningContext, ceiling, copying_on
 from orchestrator.demand_table import PairDemand, Rate, together
 from orchestrator.onset import Reading
+from orchestrator.pair_table import PairState
 from orchestrator.relations import CpuRelation
-from orchestrator.world import LinkState, PairState, VmState
+from orchestrator.world import LinkState, VmState
 
 # While a pair still needs this share of what is kept free for it, the reservation stays its own.
 STILL_NEEDED_SHARE = 0.7

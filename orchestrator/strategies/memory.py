@@ -10,7 +10,7 @@ from math import ceil
 from cpdb import MIB
 from orchestrator.actions import SetMemory, moves_of
 from orchestrator.config import NOW, MemorySettings
-from orchestrator.context import PlanningContext, propose_each, too_short, until_resized_back
+from orchestrator.context import PlanningContext, evidence_of, propose_each, too_short, until_resized_back
 from orchestrator.declared import VmSpec
 from orchestrator.demand_table import PairDemand
 from orchestrator.promises import MemoryPromise
@@ -145,7 +145,7 @@ def _step(context: PlanningContext, vm: VmState, action: SetMemory, need: Memory
 def _proof(context: PlanningContext, need: MemoryNeed) -> Evidence | None:
     if need.leading is None or need.relation is None:
         return None
-    return context.evidence(need.leading.rate_of(need.relation.feature), need.horizon_s)
+    return evidence_of(context, need.leading.rate_of(need.relation.feature), need.horizon_s)
 
 
 def _why(vm: VmState, need: MemoryNeed, action: SetMemory, proof: Evidence | None) -> str:

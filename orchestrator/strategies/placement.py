@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.actions import MigrateVm
-from orchestrator.context import PlanningContext, vm_need
+from orchestrator.context import PlanningContext, evidence_of, vm_need
 from orchestrator.declared import HostSpec
 from orchestrator.promises import HostCoresPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
@@ -171,7 +171,7 @@ def _judged(
     """The move as a step, or why it would come too late or not pay."""
     needy, horizon_s, capacity = shortage.needy, shortage.horizon_s, shortage.host.cpu_cores_capacity
     need = vm_need(context, needy, horizon_s)
-    proof = context.evidence(need.proof, horizon_s) if need.proof else None
+    proof = evidence_of(context, need.proof, horizon_s) if need.proof else None
     why = (
         f"{shortage.host.name} will need {shortage.cores:.2f} of {capacity:.2f} cores {when(horizon_s)} "
         f"({foreseen(proof)}), most of all for {needy.name}; {action.vm} matters least there, {action.after} has room"

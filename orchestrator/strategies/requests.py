@@ -20,6 +20,7 @@ from cpdb import (
 from orchestrator.actions import Action, ReleaseBandwidth, ReserveBandwidth
 from orchestrator.config import NOW, QUEUE_DSCP
 from orchestrator.context import Grant, PlanningContext
+from orchestrator.pair_table import LinkKey
 from orchestrator.promises import GrantPromise
 from orchestrator.proposal import Proposal, Reason, Step, on_link
 from orchestrator.strategies.admission import (
@@ -31,7 +32,7 @@ from orchestrator.strategies.admission import (
     spoken_for,
 )
 from orchestrator.strategies.bandwidth import fits, tightest
-from orchestrator.world import LinkKey, LinkState, World
+from orchestrator.world import LinkState, World
 
 # From this share of its capacity on a link may be what holds a pair back.
 FULL_SHARE = 0.9

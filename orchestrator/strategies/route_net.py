@@ -11,7 +11,8 @@ from cpdb import HeavyPair, WantedSplit
 from orchestrator.actions import Ends, Path
 from orchestrator.observe.matrices import expected_rate, path_inside
 from orchestrator.optimise import Tunnels, place_pairs
-from orchestrator.world import LinkKey, World
+from orchestrator.pair_table import LinkKey
+from orchestrator.world import World
 
 Rates = Mapping[Ends, float]
 # Links without a known capacity never are the fullest.

@@ -14,7 +14,7 @@ import numpy as np
 from cpdb import FIRST_TAG, LABELS, LAST_TAG, Seconds, WantedSplit
 from orchestrator.actions import NETWORK, Ends, Path, RouteChange, SetRoutes, of_kind
 from orchestrator.config import RouteSettings
-from orchestrator.context import PlanningContext
+from orchestrator.context import PlanningContext, evidence_of
 from orchestrator.observe.matrices import longest_trusted, path_inside
 from orchestrator.optimise import Mixed, Risk, Scenarios, SplitEnds, blended, first_batch, measured, mixed
 from orchestrator.promises import LinkRatePromise
@@ -242,7 +242,7 @@ def _leading(context: PlanningContext, rows: Mapping[Ends, WantedSplit], target:
         forecast = longest_trusted(state)
         if forecast and ((a, b) in pairwise(path) or (path and (path[0], path[-1]) in over)):
             rate = context.demand.of(state.pair, forecast.horizon_s).bytes
-            found.append((forecast.at(context.config.demand.level), context.evidence(rate, forecast.horizon_s)))
+            found.append((forecast.at(context.config.demand.level), evidence_of(context, rate, forecast.horizon_s)))
     return max(found, key=lambda one: one[0])[1] if found else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cpdb import Standing
 from orchestrator.actions import ScaleIn, ScaleOut
 from orchestrator.config import NOW
-from orchestrator.context import PlanningContext, propose_each, too_short
+from orchestrator.context import PlanningContext, evidence_of, propose_each, too_short
 from orchestrator.declared import RUNNING, PoolMember, PoolSpec
 from orchestrator.promises import HeadroomPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
@@ -154,7 +154,7 @@ def _out_action(service: PoolService, one: Candidate) -> ScaleOut:
 
 
 def _out(service: PoolService, one: Candidate, need: ServiceNeed) -> Step:
-    proof = service.context.evidence(need.leading.connections, need.horizon_s) if need.leading else None
+    proof = evidence_of(service.context, need.leading.connections, need.horizon_s) if need.leading else None
     can = service.capacity()
     why = (
         f"{service.name} needs {need.cores:.2f} cores {when(need.horizon_s)} ({foreseen(proof)}) and its machines "

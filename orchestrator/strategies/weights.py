@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from cpdb import VirtualIp
 from orchestrator.actions import SetWeights
-from orchestrator.context import PlanningContext, ceiling, propose_each, until_back
+from orchestrator.context import PlanningContext, ceiling, evidence_of, propose_each, until_back
 from orchestrator.declared import HostSpec
+from orchestrator.demand_table import PairDemand
 from orchestrator.lead_times import Circumstances
+from orchestrator.pair_table import LinkKey
 from orchestrator.promises import HeadroomPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, when
-from orchestrator.world import LinkKey, VmState, World
+from orchestrator.world import VmState, World
 
 if TYPE_CHECKING:
     from orchestrator.optimise import Rows
@@ -162,7 +164,8 @@ def _links(context: PlanningContext, table: Places, horizon_s: int) -> None:
     """Links on the ways of the service's sources to its destinations, with what others need of them."""
     world, service, loads = context.world, table.service, dict[LinkKey, dict[str, float]]()
     for name in service.names:
-        ways = context.ways_to(service.vip.address, world.vms[name].host if name in world.vms else name)
+        end = world.vms[name].host if name in world.vms else name
+        ways = world.table.ways_to(service.vip.address, end, world.network.ways)
         sums = ways.sums(context.demand.table(horizon_s).bytes.need).tolist()
         for key, load in zip(ways.places, sums, strict=True):
             loads.setdefault(key, {})[name] = load
@@ -281,19 +284,26 @@ def _rows(table: Places) -> "Rows":
     return Rows(np.array([table.base[one] for one in known]) + amounts @ pinned, amounts * service.free)
 
 
+def _leading_of(context: PlanningContext, vip: VirtualIp, horizon_s: int) -> PairDemand | None:
+    """The demand of the pair of a virtual IP that asks for most."""
+    groups, table = context.world.table.of_service, context.demand.table(horizon_s)
+    place = groups.places.get(vip.address)
+    return None if place is None else context.demand.view(table, int(table.of_groups(groups).leaders[place]))
+
+
 def _step(context: PlanningContext, table: Places, best: Mapping[str, float], horizon_s: int) -> Step:
     service, world, vip = table.service, context.world, table.service.vip
     before = tuple((name, int(weight)) for name, weight in world.wanted.weights.get(vip.address, {}).items())
     rooms = {place: {"now": table.left(service.shares, place), "then": table.left(best, place)} for place in table.base}
     text = ", ".join(f"{place} {room['now']:.0%} -> {room['then']:.0%}" for place, room in sorted(rooms.items()))
-    leader = context.leading_of(vip.address, horizon_s)
+    leader = _leading_of(context, vip, horizon_s)
     needed_at, about = world.now + horizon_s, Circumstances(vip.address)
     vms = tuple(name for name in service.names if name in world.vms)
     capacities = _tightest(world, rooms)
     least = min(room["then"] for room in rooms.values())
     reason = Reason(
         where={"virtual_ip": vip.address},
-        forecast=context.evidence(leader.bytes, horizon_s) if leader else None,
+        forecast=evidence_of(context, leader.bytes, horizon_s) if leader else None,
         circumstances=about,
         promise=HeadroomPromise(vms=vms, links=tuple(capacities), value=least, by=needed_at),
         facts={"headrooms": rooms, "capacities": capacities},

@@ -14,7 +14,7 @@ from orchestrator import PlanningContext, World, together
 from orchestrator.context import served_demands, vm_need
 from orchestrator.foreseen import Foreseen, IssuedForecasts, forecasts_of
 from orchestrator.onset import PEAK, Reading
-from orchestrator.world import PairState
+from orchestrator.pair_table import PairState
 
 LEVELS, FAR = (0.05, 0.5, 0.9), (5, 15)
 QUANTITIES = (Quantity.BYTES_PEAK, Quantity.BYTES_MEAN)

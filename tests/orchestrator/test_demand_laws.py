@@ -10,6 +10,7 @@ from worlds import CONFIG, LINK, NOW, foreseen, pair_state, world
 
 from cpdb import Quantity
 from orchestrator import PlanningContext, demands, together
+from orchestrator.context import fits_link
 from orchestrator.demand_table import Rate
 
 RATES = st.floats(0, 40)
@@ -83,8 +84,8 @@ def test_what_is_said_to_fit_is_never_needed_beyond_the_trigger(rates, capacity,
     context = PlanningContext.of(world(pairs, capacity=capacity), CONFIG)
     link = context.world.links[LINK]
     allowed = CONFIG.bandwidth.trigger * capacity
-    assert not context.fits(link, horizon_s) or context.needed(LINK, horizon_s) <= allowed * (1 + 1e-9)
+    assert not fits_link(context, link, horizon_s) or context.needed(LINK, horizon_s) <= allowed * (1 + 1e-9)
     # One pair alone needs what it needs: then both say the same.
     alone = PlanningContext.of(world(pairs[:1], capacity=capacity), CONFIG)
     link, need = alone.world.links[LINK], alone.demand.of(pairs[0].pair, horizon_s).bytes
-    assert alone.fits(link, horizon_s) == (max(need.need, need.typical, need.measured) <= allowed)
+    assert fits_link(alone, link, horizon_s) == (max(need.need, need.typical, need.measured) <= allowed)

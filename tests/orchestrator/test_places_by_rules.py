@@ -20,8 +20,8 @@ from orchestrator import (
     plan,
 )
 from orchestrator.context import PlanningContext
+from orchestrator.pair_table import LinkKey
 from orchestrator.strategies.destinations import forbidden
-from orchestrator.world import LinkKey
 
 PEAKS = {5: 20.0, 15: 20.0, 30: 20.0}
 

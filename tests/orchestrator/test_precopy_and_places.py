@@ -20,8 +20,8 @@ from orchestrator import (
     pre_copy,
 )
 from orchestrator.context import PlanningContext
+from orchestrator.pair_table import LinkKey
 from orchestrator.strategies.destinations import DOWNTIME_S, MOST_ROUNDS
-from orchestrator.world import LinkKey
 
 MEMORY, RATE = st.floats(1e6, 1e12), st.floats(1e5, 1e10)
 DIRTY = st.floats(0, 2e10)
