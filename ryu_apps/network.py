@@ -5,8 +5,8 @@ Events come in as plain data, effects go out as plain data; there is no framewor
 
 from dataclasses import replace
 
-from cpdb import HealthStatus, Node
 from ryu_apps.accounts import AccountShare, Talkers
+from ryu_apps.claims import AddressClaims
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.guest import Guest
@@ -15,13 +15,11 @@ from ryu_apps.paths.labels import UsedVlans
 from ryu_apps.paths.routing import Routes, RouteTiming
 from ryu_apps.rules import ETH_IPV4, ETH_IPV6, ETH_LLDP, Kind, Match, PortId, Table, in_vlan, kind_of
 from ryu_apps.services.pairs import Pairs
-from ryu_apps.services.virtual_ips import Services
+from ryu_apps.services.virtual_ips import Services, SilentServices
 from ryu_apps.settings import JoiningSection, ProbesSection
 from ryu_apps.topology import frames
 from ryu_apps.topology.arp import HOLD_S, ArpResponder, Arrival, DropPlace, HeldFrame, HeldFrames
 from ryu_apps.topology.flooding import FloodTree
-from ryu_apps.topology.frames import Frame
-from ryu_apps.topology.hosts import LearnResult
 from ryu_apps.topology.links import Role
 from ryu_apps.topology.state import TopologyState
 
@@ -30,11 +28,6 @@ Seconds = float
 LLDP_EVERY_S = 2.0
 PROBE_EVERY_S = 2.0
 RESUBMIT_EVERY_S = 0.02
-# Questions drown in a short flood; a service that nobody answers for is silent for longer.
-SILENT_FOR_S = 10.0
-NOBODY_ANSWERS = Alert(
-    "nobody_answers", "", "", "none of its destinations answers: all keep what they had; start one, or mend the probe"
-)
 OVERFULL = Alert(
     "pairs_full",
     "controller",
@@ -49,8 +42,6 @@ CROWDED = Alert(
     "as many sources speak there as controller.pairs.port_share allows one port: more of them are served connection by "
     "connection, and counted in a sum; does somebody invent addresses there?",
 )
-# Alarms about addresses that are somebody else's, and about a port with too many machines
-SPOOFED, TAKEN = "spoofed_source", "address_taken"
 
 
 class Network:
@@ -71,12 +62,9 @@ class Network:
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
         self._reservations = 0
-        # MACs that are declared, by address, as of these nodes
-        self._named: tuple[Node, ...] = ()
-        self._macs: dict[str, str] = {}
+        self._claims = AddressClaims(self.topology, self.services)
+        self._silent = SilentServices()
         self._limiter = RateLimiter()
-        # As of a revision: virtual IPs of which nobody answers, and since when
-        self._judged, self._silent = -1, dict[str, Seconds]()
 
     def join(self, settings: JoiningSection, first_label: int) -> None:
         """How to fit in with what is there."""
@@ -100,9 +88,7 @@ class Network:
         self._reservations += declared.reservations != self.declared.reservations
         self.declared_revision += declared != self.declared
         self.declared = declared
-        if declared.nodes is not self._named:
-            self._named = declared.nodes
-            self._macs = {one.address: one.mac for one in declared.nodes if one.address and one.mac}
+        self._claims.declare(declared.nodes)
         self.topology.declare(declared.nodes, declared.links, now)
         self._label(now)
         self.services.declare(declared.virtual_ips, now)
@@ -118,25 +104,17 @@ class Network:
         """What is due: LLDP frames, probes for hosts not found yet, things too old."""
         self.topology.grow_older(now)
         self.held.expire(now)
-        overfull = [OVERFULL] if self.services.pairs.room.overfull else []
-        overfull += [replace(CROWDED, key=self._port_name(at)) for at in sorted(self.services.pairs.room.crowded_ports)]
-        effects = overfull + self._label(now) + self._nobody_answers(now) + self.ask(now)
+        room = self.services.pairs.room
+        effects: list[Effect] = [OVERFULL] if room.overfull else []
+        effects += [
+            replace(CROWDED, key=self.topology.snapshot.directory.port(at)) for at in sorted(room.crowded_ports)
+        ]
+        effects += self._label(now) + self._silent.alerts(self.services.destinations, now) + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
             effects += [effect for address in self._unknown_addresses() for effect in self.arp.probe(address, now)]
         return effects
-
-    def _nobody_answers(self, now: Seconds) -> list[Effect]:
-        """One alert for each virtual IP of which nobody has answered for a while; everyone stays from the first on."""
-        destinations = self.services.destinations
-        if destinations.revision != self._judged:
-            statuses: dict[str, set[HealthStatus]] = {}
-            for word in destinations.words():
-                statuses.setdefault(word.virtual_ip, set()).add(word.health.status)
-            silent = (vip for vip, own in statuses.items() if HealthStatus.DOWN in own and HealthStatus.UP not in own)
-            self._judged, self._silent = destinations.revision, {vip: self._silent.get(vip, now) for vip in silent}
-        return [replace(NOBODY_ANSWERS, key=vip) for vip, since in self._silent.items() if now - since >= SILENT_FOR_S]
 
     def ask(self, now: Seconds) -> list[Effect]:
         """Questions to destinations that are due, several times a second."""
@@ -181,9 +159,12 @@ class Network:
         if self.topology.links.role(at, now) is not Role.EDGE:
             return [] if only_learn or (copy and frame.arp) else self._forward(arrival)
         if frame.vlan:
-            name = self.topology.snapshot.directory.switch(at.dpid)
-            self.vlans.saw(frame.vlan, f"seen at {name}:{at.port}", now)
-        released = self._learn(at, frame, now)
+            self.vlans.saw(frame.vlan, f"seen at {self.topology.snapshot.directory.port(at)}", now)
+        claim = self._claims.learn(at, frame, now)
+        released: list[Effect] = [*claim.alarms]
+        if claim.is_news:
+            ready = self.held.release(lambda address: self.topology.hosts.of_address(address) is not None)
+            released += [effect for held in ready for effect in self.packet_in(held.at, held.data, now)]
         if only_learn:
             return released
         answer = self.services.destinations.heard(at, frame, data, now)
@@ -200,47 +181,6 @@ class Network:
     def _forward(self, arrival: Arrival) -> list[Effect]:
         return self.arp.forward(arrival) if self.guest is None else []
 
-    def _learn(self, at: PortId, frame: Frame, now: Seconds) -> list[Effect]:
-        if int(frame.eth_src[:2], 16) & 1 or frame.eth_src.startswith("f2:ea:"):
-            return []
-        hosts = self.topology.hosts
-        vlan = self.topology.access.vlan(at, frame)
-        said = frame.arp.sender if frame.arp else frame.ipv4_src
-        address = said and in_vlan(said, vlan)
-        claimed = frame.arp.sender if frame.arp else None
-        if not self.services.destinations.conflicts.saw(frame.eth_src, claimed, at, now, self.topology.kind_at):
-            # A destination's declared address stays with its declared MAC.
-            address = None
-        if said in self.services.virtual_ips or said == frames.NO_ADDRESS:
-            address = None
-        if frame.arp is None and address and hosts.of_address(address) is not None:
-            # A router forwards others' addresses; only ARP may take an address from its holder.
-            address = None
-        taken = self._taken(at, frame, address)
-        if taken and self._owner(address) not in (None, frame.eth_src):
-            # Declared to be another's: it stays there.
-            address = None
-        result = hosts.learn(frame.eth_src, address, at, now, vlan)
-        self.topology.unverified.pop(address or "", None)
-        if result in (LearnResult.NEW, LearnResult.MOVED, LearnResult.ADDRESS):
-            ready = self.held.release(lambda address: hosts.of_address(address) is not None)
-            return taken + [effect for held in ready for effect in self.packet_in(held.at, held.data, now)]
-        return taken
-
-    def _taken(self, at: PortId, frame: Frame, address: str | None) -> list[Effect]:
-        """An alarm when an address is claimed that has been another MAC's, at another port, or is declared to be."""
-        holder = self.topology.hosts.of_address(address) if address else None
-        owner = self._owner(address)
-        if (holder is None or holder.mac == frame.eth_src or holder.at == at) and owner in (None, frame.eth_src):
-            return []
-        before = owner or (holder.mac if holder else "")
-        detail = f"{frame.eth_src} at {self._port_name(at)} claims {address}, which is {before}'s"
-        return [Alert(TAKEN, self._port_name(at), address or "", detail)]
-
-    def _owner(self, address: str | None) -> str | None:
-        """The MAC that a [[node]] declares for an address."""
-        return self._macs.get(address or "")
-
     def _packet(self, arrival: Arrival, now: Seconds, met: bool) -> list[Effect]:
         at, frame, hosts = arrival.at, arrival.frame, self.topology.hosts
         vlan = self.topology.access.vlan(at, frame)
@@ -254,7 +194,7 @@ class Network:
                 place = DropPlace(at.dpid, Table.FORWARD, Match(eth_dst=frame.eth_dst))
                 return self._hold(HeldFrame(at, arrival.data, to, now + HOLD_S), place, now)
             return self.arp.forward(arrival)
-        if (why := self._spoofed(at, frame, source)) is not None:
+        if (why := self._claims.spoofed(at, frame, source)) is not None:
             return [why]
         pair, places = self.services.meet(at, source, vip, now), at.dpid not in self.services.unplacing
         if places and (vip.by_connection or pair is None):
@@ -267,17 +207,6 @@ class Network:
             place = DropPlace(at.dpid, Table.REWRITE, Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=to))
             return self._hold(HeldFrame(at, arrival.data, pair.destination.address, now + HOLD_S), place, now)
         return self._again(at, arrival.data, frozenset((at.dpid, host.at.dpid)), now)
-
-    def _spoofed(self, at: PortId, frame: Frame, source: str) -> Alert | None:
-        """What speaks for another's address: by another MAC, at another port than who claimed it by ARP."""
-        holder = self.topology.hosts.of_address(source)
-        if holder is None or holder.mac == frame.eth_src or holder.at == at:
-            return None
-        detail = f"{source} is {holder.mac} at {self._port_name(holder.at)}, and {frame.eth_src} sends as {source}"
-        return Alert(SPOOFED, self._port_name(at), source, detail)
-
-    def _port_name(self, at: PortId) -> str:
-        return f"{self.topology.snapshot.directory.switch(at.dpid)}:{at.port}"
 
     def _again(self, at: PortId, data: bytes, after: frozenset[int], now: Seconds) -> list[Effect]:
         # Packets of one pair that come faster than its rules take effect would circle between here and the switch.

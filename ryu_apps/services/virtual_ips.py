@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from cpdb import Destination, DestinationHealth, HealthStatus, NodeKind, Standing, VirtualIp
-from ryu_apps.effects import Effect, PacketOut
+from ryu_apps.effects import Alert, Effect, PacketOut
 from ryu_apps.rules import PortId, Rule, virtual_mac
 from ryu_apps.services.buckets import BucketPlacements
 from ryu_apps.services.conflicts import Conflicts
@@ -25,6 +25,11 @@ ANSWERS = {
     HealthStatus.DOWN: "does not answer",
     HealthStatus.UNKNOWN: "has not answered yet",
 }
+# Questions drown in a short flood; a service that nobody answers for is silent for longer.
+SILENT_FOR_S = 10.0
+NOBODY_ANSWERS = Alert(
+    "nobody_answers", "", "", "none of its destinations answers: all keep what they had; start one, or mend the probe"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +260,23 @@ class Services:
         rules = tuple(rules)
         self.pairs.adopt(rules, self.virtual_ips, now)
         self.destinations.spreads.adopt(rules, self.virtual_ips)
+
+
+class SilentServices:
+    """Virtual IPs of which nobody answers, and since when; everyone stays where they are from the first on."""
+
+    def __init__(self) -> None:
+        self._judged, self._since = -1, dict[str, Seconds]()
+
+    def alerts(self, destinations: Destinations, now: Seconds) -> list[Alert]:
+        """One for each of which nobody has answered for a while."""
+        if destinations.revision != self._judged:
+            statuses: dict[str, set[HealthStatus]] = {}
+            for word in destinations.words():
+                statuses.setdefault(word.virtual_ip, set()).add(word.health.status)
+            silent = (vip for vip, own in statuses.items() if HealthStatus.DOWN in own and HealthStatus.UP not in own)
+            self._judged, self._since = destinations.revision, {vip: self._since.get(vip, now) for vip in silent}
+        return [replace(NOBODY_ANSWERS, key=vip) for vip, since in self._since.items() if now - since >= SILENT_FOR_S]
 
 
 def _targets(vip: VirtualIp, one: Destination) -> list[ProbeTarget]:

@@ -46,6 +46,10 @@ class Directory:
         """Name of a switch."""
         return self._switches.get(dpid) or f"dpid:{dpid:016x}"
 
+    def port(self, at: PortId) -> str:
+        """Name of a switch's port."""
+        return f"{self.switch(at.dpid)}:{at.port}"
+
     def dpid(self, switch: str) -> int | None:
         """The inverse of `switch`; None for a name that is no switch's."""
         if switch in self._dpids:

@@ -9,9 +9,9 @@ from simulated import HOSTS, VIP, World, address, ip, mac
 from test_health import asked, behind, status, weights
 
 from cpdb import HealthStatus, MachineReport
-from ryu_apps.network import SILENT_FOR_S
 from ryu_apps.rules import PortId, virtual_mac
 from ryu_apps.services.health import FLAPS_S, Health, ProbeTarget
+from ryu_apps.services.virtual_ips import SILENT_FOR_S
 
 # As in the controller's loops
 ASK_EVERY_S, TICK_S = 0.05, 0.5
