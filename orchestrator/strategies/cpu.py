@@ -75,6 +75,16 @@ def _need(context: PlanningContext, vm: VmState) -> VmNeed:
     return found
 
 
+def _peak(context: PlanningContext, vm: VmState) -> VmNeed:
+    """The most that it may need within the same horizons: a neighbour's foreseen peak is not given away."""
+    about, known = on_host(context.world, vm.host), context.machines.kept
+    key = context.demand, "peak", vm.name, about
+    if key not in known:
+        known[key] = most(vm_need(context, vm, one) for one in context.acting_horizons(SetCpuLimit.kind, about))
+    found: VmNeed = known[key]
+    return found
+
+
 def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
     spec = vm.spec
     if spec is None:
@@ -190,9 +200,9 @@ def _whole_steps(cores: float, settings: CpuSettings) -> float:
 
 
 def _left(context: PlanningContext, vm: VmState) -> float:
-    """Cores of the host within headroom that the others will not use under their present limits."""
+    """Cores of the host within headroom that the others will not use at their peaks under their present limits."""
     others = (one for one in residents(context.world, vm.host) if one.name != vm.name)
-    used = sum(load_now(one, _need(context, one)) for one in others)
+    used = sum(load_now(one, _peak(context, one)) for one in others)
     return context.config.cpu.host_headroom * context.world.hosts[vm.host].cpu_cores_capacity - used
 
 

@@ -1,12 +1,25 @@
 """The laws of every plan, on random worlds."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from worlds import CONFIG, LINK, RELATION, foreseen, machines, pair_state, vm, world, worlds
 
 from orchestrator import MigrateVm, OrchestratorConfig, ReserveBandwidth, World, apply, demands, plan
 from orchestrator.context import PlanningContext, load_now, vm_need
 
 ONE_HORIZON = CONFIG.tuned(demand={"horizons_s": (5,)}, timing={"decision_s": 0.1})
+
+
+# Beside a quiet machine whose forecast peak may fill its limit, a busy one asks for all that is left.
+BESIDE_A_PEAK = world(
+    [
+        foreseen(pair_state("c0", "v0", 0, 5, destination="quiet"), {5: 20, 15: 20, 30: 20}),
+        foreseen(pair_state("c1", "v1", 0, 20, destination="busy"), {5: 40, 15: 40, 30: 40}),
+    ],
+    **machines(
+        vm("quiet", "h1", 0.11, 0.5, relation=RELATION),
+        vm("busy", "h1", 0.2, 0.2, priority=5, cpu_cores_max=0.8, relation=RELATION),
+    ),
+)
 
 
 def planned(start: World, config: OrchestratorConfig = CONFIG):
@@ -24,6 +37,7 @@ def test_planning_again_after_the_plan_gives_nothing(start: World) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(worlds())
+@example(BESIDE_A_PEAK)
 def test_every_prefix_keeps_each_host_within_what_it_has(start: World) -> None:
     demand = demands(start, CONFIG)
 
