@@ -17,7 +17,6 @@ from cpdb import (
     OutcomeKind,
     Pair,
     Quantity,
-    RetentionPolicy,
     SettingsError,
     Store,
     Subject,
@@ -172,7 +171,6 @@ def test_what_makes_no_sense_is_refused(forepath: Forepath, filled: Store) -> No
 
 
 def test_without_fresh_forecasts_the_command_says_so(forepath: Forepath, empty: Store) -> None:
-    fill(empty, time.time() - 8)
-    empty.retain(time.time() + 200, RetentionPolicy(), budget_s=60.0)
+    fill(empty, time.time() - 60)
     said = forepath("paths", "--links")
     assert said.code == 0 and "no fresh forecast" in said.out
