@@ -80,7 +80,9 @@ def clean_clone(folder: Path) -> Iterator[Path]:
 def shell(folder: Path, more: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A shell as a person has one; whatever it started ends with it."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "150", **more}
-    environment.pop("FOREPATH_SETTINGS", None)
+    # Of a make that runs this test its own makes know nothing: they would tell where they are.
+    for name in ("FOREPATH_SETTINGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        environment.pop(name, None)
     process = subprocess.Popen(
         ["env", "--default-signal=HUP", "bash", "-m"], cwd=folder, env=environment, text=True, start_new_session=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
