@@ -68,7 +68,9 @@ def alarms(net: Net) -> set[str]:
     return {one.key for one in net.store.alarms.open() if one.kind == "stranger"}
 
 
-def test_open_vswitch_is_let_in_by_its_certificate_alone(net: Net, folder: Path) -> None:
+def test_open_vswitch_is_let_in_by_its_certificate_put_out_when_revoked_and_let_in_renewed(
+    net: Net, folder: Path
+) -> None:
     show(folder, "mallory")
     assert eventually(lambda: "certificate of another" in alarms(net), 30), net.log()
     time.sleep(1)
@@ -76,10 +78,6 @@ def test_open_vswitch_is_let_in_by_its_certificate_alone(net: Net, folder: Path)
     show(folder, OVS)
     assert eventually(lambda: connected() == len(LAYOUT.switches), 30), net.log()
     assert eventually(lambda: net.pings("c1", ADDRESS["s1"]), 30), net.log()
-
-
-def test_a_revoked_switch_is_put_out_goes_on_forwarding_and_comes_back_renewed(net: Net, folder: Path) -> None:
-    assert eventually(lambda: connected() == len(LAYOUT.switches), 30), net.log()
     now = datetime.datetime.now(datetime.UTC)
     authority.revoke(folder, OVS, now)
     assert eventually(lambda: "certificate revoked" in alarms(net), 20), net.log()
