@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -161,7 +162,7 @@ def file_problems(files: Sequence[Path | None], now: Moment, soon: Days) -> Iter
     if certificate is not None and authority is not None:
         try:
             read_certificate(certificate).verify_directly_issued_by(read_certificate(authority))
-        except Exception as error:  # noqa: BLE001 - the library raises by kind of key
+        except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError) as error:
             if certificate.read_bytes().count(b"-----BEGIN CERT") == 1:
                 yield f"{certificate}: is not of the authority {authority} ({str(error) or 'wrong signature'})"
 

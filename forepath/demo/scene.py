@@ -102,6 +102,11 @@ def _virtual_ips(layout: LabLayout) -> list[dict[str, Any]]:
     ]
 
 
+def as_tables(settings: Settings) -> dict[str, Any]:
+    """The tables that a person would write; defaults are left out."""
+    return settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+
+
 def as_toml(settings: Settings) -> str:
-    """The settings as the file that a person would write; defaults are left out."""
-    return tomli_w.dumps(settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
+    """The settings as the file that a person would write."""
+    return tomli_w.dumps(as_tables(settings))

@@ -52,9 +52,7 @@ class Played:
     def let_act(self) -> None:
         """As its operator does who has seen enough: changes the settings file and has it read again."""
         file = self.directory / "forepath.toml"
-        text = file.read_text()
-        assert "\nact = false\n" in text
-        file.write_text(text.replace("\nact = false\n", "\nact = true\n"))
+        file.write_text("orchestrator.act = true\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
         self.supervisor.send_signal(signal.SIGHUP)
 
     def led(self) -> set[str]:

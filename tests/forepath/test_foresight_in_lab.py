@@ -8,8 +8,9 @@ import pytest
 from foreseen_lab import BULK, Surges, eventually, play, wait_until
 
 from forepath.demo.layout import ClientSpec, LabLayout
-from forepath.demo.scene import MBIT
+from forepath.demo.scene import MBIT, as_tables, as_toml, scene
 from forepath.demo.schedule import Stream
+from forepath.settings import Settings
 from tools.lab.lab import Lab
 from tools.lab.stage import on_stage
 
@@ -49,33 +50,21 @@ SERVERS = {"shop": ("s1",), "web": ("s3", "s4"), "video": ("s5",), "bulk": ("s1"
 STREAM = Stream("c4", "bulk", 9, 1200, PERIODS * PERIOD_S, ((0.0, 8 * MBIT),))
 
 
-def settings(directory: Path) -> str:
+def settings(directory: Path) -> Settings:
     """What somebody who runs this network would write."""
-    lines = [f'[database]\nurl = "sqlite:///{directory}/cpdb.db"', "[web]\nenabled = false"]
-    lines.append("[orchestrator]\nact = false")
-    lines.append("[routing]\nenabled = true\nevery_s = 5.0\ntrigger = 0.3")
-    lines += [f'[[node]]\nname = "{one.name}"\nkind = "switch"\ndpid = {one.dpid}' for one in LAYOUT.switches]
-    lines += [f'[[node]]\nname = "{one.name}"\nkind = "client"\naddress = "{one.address}"' for one in LAYOUT.clients]
-    lines += [
-        f'[[link]]\na = "{a}"\na_port = {p}\nb = "{b}"\nb_port = {q}\ncapacity_mbit_per_s = '
-        f"{LAYOUT.fabric_bytes_per_s / MBIT}"
-        for a, p, b, q in LAYOUT.fabric_ports()
-    ]
-    lines += [
-        f'[[link]]\na = "{one.switch}"\na_port = {one.port}\nb = "{one.name}"\ncapacity_mbit_per_s = '
-        f"{one.capacity_bytes_per_s / MBIT}"
-        for one in LAYOUT.clients
-    ]
-    for name, address in [(one.name, one.address) for one in SERVICES] + [("bulk", BULK)]:
-        bulk = name == "bulk"
-        lines.append(
-            f'[[virtual_ip]]\nname = "{name}"\naddress = "{address}"\npriority = {0 if bulk else 10}\n'
-            f'affinity = "{"connection" if name == "web" else "source"}"\nstreams = {str(bulk).lower()}'
-        )
-        for server in map(LAYOUT.client, SERVERS[name]):
-            ends = f'name = "{server.name}"\naddress = "{server.address}"\nmac = "{server.mac}"'
-            lines.append(f"[[virtual_ip.destination]]\n{ends}")
-    return "\n".join(lines)
+    declared = as_tables(scene(LAYOUT, directory / "cpdb.db", {}, {}))
+    services = [
+        {
+            "name": name, "address": address, "priority": 0 if name == "bulk" else 10, "streams": name == "bulk",
+            "affinity": "connection" if name == "web" else "source",
+            "destination": [
+                {"name": one.name, "address": one.address, "mac": one.mac} for one in map(LAYOUT.client, SERVERS[name])
+            ],
+        }
+        for name, address in [*((one.name, one.address) for one in SERVICES), ("bulk", BULK)]
+    ]  # fmt: skip
+    routing = {"enabled": True, "every_s": 5.0, "trigger": 0.3}
+    return Settings.model_validate(declared | {"virtual_ip": services, "routing": routing, "web": {"enabled": False}})
 
 
 @pytest.fixture
@@ -89,7 +78,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.mark.timeout(400)
 def test_forecasts_lead_to_limits_weights_and_splits_before_the_need(lab: Lab, tmp_path: Path) -> None:
-    (tmp_path / "forepath.toml").write_text(settings(tmp_path), encoding="utf-8")
+    (tmp_path / "forepath.toml").write_text(as_toml(settings(tmp_path)), encoding="utf-8")
     played = play(lab, tmp_path, SERVICES, PERIODS, [STREAM])
     wait_until(played.start_at + LEARNING * PERIOD_S)
     played.let_act()

@@ -9,7 +9,7 @@ import pytest
 from foreseen_lab import Surges, eventually, play, wait_until
 
 from forepath.demo.layout import LabLayout, LabVm, ServiceSpec
-from forepath.demo.scene import MBIT, as_toml, scene
+from forepath.demo.scene import MBIT, as_tables, as_toml, scene
 from forepath.processes import orchestrator_config
 from forepath.settings import Settings
 from orchestrator import LibvirtPool
@@ -84,9 +84,7 @@ def pool() -> dict[str, object]:
 
 def settings(lab: Lab, directory: Path) -> Settings:
     """What somebody who runs these machines would write."""
-    tables = scene(LAYOUT, directory / "cpdb.db", lab.uris, lab.migration_uris).model_dump(
-        mode="json", exclude_defaults=True, exclude_none=True
-    )
+    tables = as_tables(scene(LAYOUT, directory / "cpdb.db", lab.uris, lab.migration_uris))
     tables["virtual_ip"][0] |= {"affinity": "connection", "probe": "tcp:80"}
     limits = {"shop": {"cpu_cores_max": 0.25}, "app": {"cpu_cores_max": 1.6}, "cache": {"memory_mib_max": 128}}
     for vm in tables["vm"]:
@@ -120,8 +118,7 @@ def _all_led(led: set[str], resized: set[str], grown: set[str]) -> bool:
 @pytest.mark.timeout(600)
 def test_forecasts_lead_to_limits_vcpus_memory_and_machines_before_the_need(lab: Lab, tmp_path: Path) -> None:
     declared = settings(lab, tmp_path)
-    text = as_toml(declared).replace("[orchestrator", "[orchestrator]\nact = false\n\n[orchestrator", 1)
-    (tmp_path / "forepath.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "forepath.toml").write_text(as_toml(declared), encoding="utf-8")
     laid_to_rest(declared)
     played, cache = play(lab, tmp_path, SURGES, PERIODS), SURGES[2]
     numbers = (repr(one) for one in (played.start_at, PERIOD_S, cache.phase_s, cache.surge_s))

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cpdb import open_store
-from forepath.demo.scene import MBIT
-from forepath.settings import load_settings
+from forepath.demo.scene import as_tables, as_toml, scene
+from forepath.settings import Settings
 from tools.lab.lab import Lab
 from tools.lab.stage import on_stage
 
@@ -43,26 +44,12 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def write_settings(lab: Lab, path: Path) -> None:
     """The lab's switches, its clients, and one virtual IP whose destination is the last client."""
-    layout = lab.layout
+    layout = replace(lab.layout, vms=(), services=(), hypervisors=())
     server = layout.clients[3]
-    lines = [f'[database]\nurl = "sqlite:///{path.parent}/cpdb.db"']
-    lines += [f'[[node]]\nname = "{one.name}"\nkind = "switch"\ndpid = {one.dpid}' for one in layout.switches]
-    lines += [f'[[node]]\nname = "{one.name}"\nkind = "client"\naddress = "{one.address}"' for one in layout.clients]
-    lines += [
-        f'[[link]]\na = "{a}"\na_port = {p}\nb = "{b}"\nb_port = {q}\ncapacity_mbit_per_s = '
-        f"{layout.fabric_bytes_per_s / MBIT}"
-        for a, p, b, q in layout.fabric_ports()
-    ]
-    lines += [
-        f'[[link]]\na = "{one.switch}"\na_port = {one.port}\nb = "{one.name}"\ncapacity_mbit_per_s = 100'
-        for one in layout.clients
-    ]
-    lines.append(
-        f'[[virtual_ip]]\nname = "shop"\naddress = "{VIP}"\npriority = 1\n'
-        f'[[virtual_ip.destination]]\nname = "{server.name}"\naddress = "{server.address}"\nmac = "{server.mac}"'
-    )
-    path.write_text("\n".join(lines), encoding="utf-8")
-    load_settings(path)
+    destination = {"name": server.name, "address": server.address, "mac": server.mac}
+    shop = {"name": "shop", "address": VIP, "priority": 1, "destination": [destination]}
+    tables = as_tables(scene(layout, path.parent / "cpdb.db", {}, {}))
+    path.write_text(as_toml(Settings.model_validate(tables | {"virtual_ip": [shop]})), encoding="utf-8")
 
 
 def eventually(check: Callable[[], Any], within_s: float) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from cpdb import HealthReport, MachineReport, OutcomeKind, Standing, Store, open_store
 from forepath.demo.layout import LabLayout, LabVm, ServiceSpec
-from forepath.demo.scene import scene
+from forepath.demo.scene import as_tables, scene
 from forepath.paths import PathReader
 from forepath.processes import orchestrator_config, with_pools
 from forepath.settings import Settings, declare
@@ -126,8 +126,7 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scaled]:
     database = directory / "forepath.db"
     with Lab(LAYOUT, run_directory=directory / "run") as lab:
         lab.start()
-        declared = scene(LAYOUT, database, lab.uris, lab.migration_uris)
-        tables = declared.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        tables = as_tables(scene(LAYOUT, database, lab.uris, lab.migration_uris))
         tables["virtual_ip"][0] |= {"affinity": "connection", "probe": "tcp:80"}
         settings = Settings.model_validate(tables | {"pool": pools(template(directory), image)})
         store = open_store(settings.database.url)
