@@ -95,11 +95,11 @@ from cpdb.observed import (
     InstallStatus,
     LiveCount,
     MachineReport,
-    Publisher,
     RefreshReport,
     ReplayedMinute,
     ReservationReport,
     SplitReport,
+    SwitchReport,
     WeightsReport,
     Withdrawal,
     destination_key,
@@ -108,6 +108,7 @@ from cpdb.observed import (
     split_key,
 )
 from cpdb.observed_record import ObservedKind, ObservedRecord
+from cpdb.publisher import Publisher
 from cpdb.roles import RIGHTS, Room, make_roles, role_statements
 from cpdb.settings import (
     BEHAVIOUR,
@@ -350,6 +351,7 @@ __all__ = [
     "Subject",
     "SubjectForecast",
     "SubjectKind",
+    "SwitchReport",
     "TableError",
     "Trust",
     "TrustArrays",

@@ -1,11 +1,9 @@
 """What one process has seen, in the form in which the others read it: one small record a kind, its key, and its row."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, field, replace
 from enum import StrEnum
-from math import inf
-from operator import eq
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from cpdb.model import DestinationHealth, HealthStatus, Json, Seconds
 from cpdb.observed_record import ObservedKind, ObservedRecord, ObservedRow
@@ -64,6 +62,28 @@ class HealthReport(ObservedRecord):
         virtual_ip, _, name = row.key.partition("/")
         health = DestinationHealth(HealthStatus(row.status), bool(row.body["answered"]))
         return cls(virtual_ip, name, health, row.detail, row.observed_at)
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchReport(ObservedRecord):
+    """What a switch calls itself and its ports, as it told when it connected; nobody vouches for either."""
+
+    kind: ClassVar = ObservedKind.SWITCH
+    dpid: int
+    name: str
+    ports: Mapping[int, str]
+    observed_at: Seconds = field(compare=False)
+
+    def to_row(self) -> ObservedRow:
+        """As it is stored."""
+        body = {"ports": {str(number): name for number, name in self.ports.items()}}
+        return ObservedRow(self.kind, f"{self.dpid:#x}", CONTROLLER, 0, "connected", self.name, self.observed_at, body)
+
+    @classmethod
+    def from_row(cls, row: ObservedRow) -> Self:
+        """The inverse of `to_row`."""
+        ports = {int(number): str(name) for number, name in row.body["ports"].items()}
+        return cls(int(row.key, 16), row.detail, ports, row.observed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +332,7 @@ _RECORDS: Mapping[str, type[ObservedRecord]] = {
         RefreshReport,
         ReservationReport,
         SplitReport,
+        SwitchReport,
         WeightsReport,
     )
 }
@@ -340,51 +361,3 @@ def read_health(records: Iterable[ObservedRecord]) -> dict[str, dict[str, Destin
         if isinstance(record, HealthReport):
             health.setdefault(record.virtual_ip, {})[record.destination] = record.health
     return health
-
-
-Key = TypeVar("Key")
-Fact = TypeVar("Fact")
-
-
-@dataclass(frozen=True, slots=True)
-class News(Generic[Key, Fact]):
-    """What is to be written: facts that are new or due again, and the last word on those that are gone, by key."""
-
-    said: Mapping[Key, Fact]
-    gone: Mapping[Key, Fact]
-
-
-@dataclass(slots=True)
-class Publisher(Generic[Key, Fact]):
-    """Remembers what was said, and decides what is to be said next; it writes nothing itself.
-
-    A fact that is the `same` as what was said is said again after `again_s`; another one no sooner than `pause_s`
-    after the last word on its key.
-    """
-
-    again_s: Seconds = inf
-    pause_s: Seconds = 0.0
-    same: Callable[[Fact, Fact], bool] = eq
-    _said: dict[Key, tuple[Fact, Seconds]] = field(default_factory=dict)
-
-    def publish(self, facts: Mapping[Key, Fact | None], now: Seconds) -> News[Key, Fact]:
-        """What is to be written of these facts; None means that nothing is known just now, and what was said stands."""
-        due = {key: fact for key, fact in facts.items() if fact is not None and self._due(key, fact, now)}
-        gone = {key: self._said.pop(key)[0] for key in [key for key in self._said if key not in facts]}
-        self._said |= {key: (fact, now) for key, fact in due.items()}
-        return News(due, gone)
-
-    def _due(self, key: Key, fact: Fact, now: Seconds) -> bool:
-        if key not in self._said:
-            return True
-        before, at = self._said[key]
-        return now - at >= (self.again_s if self.same(before, fact) else self.pause_s)
-
-    def said(self, key: Key) -> Fact | None:
-        """The last word on a key that is not gone."""
-        before = self._said.get(key)
-        return before[0] if before else None
-
-    def forget(self, key: Key) -> None:
-        """The next fact about a key is said whatever it is."""
-        self._said.pop(key, None)

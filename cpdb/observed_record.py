@@ -19,6 +19,7 @@ class ObservedKind(StrEnum):
     REFRESH = "refresh"
     RESERVATION = "reservation"
     SPLIT = "split"
+    SWITCH = "switch"
     WEIGHTS = "weights"
     ALARM = "alarm"
     FAILED = "failed"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from cpdb import ALIVE, READY, Figures, notify_systemd, serve_metrics
+from cpdb import ALIVE, READY, Figures, SwitchReport, notify_systemd, serve_metrics
 from ryu_apps.database import Database
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert
@@ -141,6 +141,7 @@ class SwitchApp(RyuApp):
         # First: kept counters must be there before the switch can say that an entry is gone.
         self.collector.switch_up(wire, now, kept)
         self.joined(wire.datapath, wire, now)
+        self.writer.offer([_introduction(wire, now)], now)
 
     def _leave(self, dpid: int, now: Seconds) -> None:
         if dpid in self.standing:
@@ -173,6 +174,12 @@ class SwitchApp(RyuApp):
         self.collector.refused(dpid, message.xid)
         name = self.collector.attribution.name_of(dpid)
         self.switch_errors.add(name, self.refused(dpid, error, now), reason, now)
+
+
+def _introduction(wire: Wire, now: Seconds) -> SwitchReport:
+    """A switch's own name is that of its local port, as in Open vSwitch, where that is the bridge."""
+    ports = {number: port.name.decode(errors="replace") for number, port in wire.datapath.ports.items()}
+    return SwitchReport(wire.dpid, ports.pop(ofproto.OFPP_LOCAL, ""), ports, now)
 
 
 def _joined(sources: Iterable[Callable[[], Mapping[tuple[str, str], int]]]) -> dict[tuple[str, str], int]:

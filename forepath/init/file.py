@@ -87,7 +87,8 @@ def named(text: str) -> str:
 
 def _nodes(found: Found) -> Iterator[Entry]:
     for one in found.network.switches:
-        note = {"name": "as it calls itself; give it a better name"} if one.name.startswith("dpid:") else {}
+        nameless = one.name.startswith("dpid:")
+        note = {"name": "it has no name of its own; give it one"} if nameless else {}
         yield Entry("node", {"name": named(one.name), "kind": "switch", "dpid": f"{one.dpid:#x}"}, note)
     for one in _hosts_seen(found):
         values = {"name": named(one.name), "kind": "client", "address": one.address, "mac": one.mac}
@@ -147,6 +148,7 @@ def _machines(found: Found) -> Iterator[Entry]:
 
 
 def _links(found: Found) -> Iterator[Entry]:
+    ports = {named(switch): names for switch, names in found.network.ports.items()}
     for one in _joined(found):
         a_port, b_port = ({"a_port": one.a_port} if one.a_port else {}), ({"b_port": one.b_port} if one.b_port else {})
         known = one.capacity_bytes_per_s
@@ -157,8 +159,10 @@ def _links(found: Found) -> Iterator[Entry]:
             **b_port,
             "capacity_mbit_per_s": known / MBIT if known else GUESSED_MBIT,
         }
-        said = "what the ports say of themselves" if known else "guess: the ports do not say"
-        yield Entry("link", values, {"capacity_mbit_per_s": said})
+        notes = {"capacity_mbit_per_s": "what the ports say of themselves" if known else "guess: the ports do not say"}
+        ends = {"a_port": (one.a, one.a_port), "b_port": (one.b, one.b_port)}
+        called = {end: ports.get(switch, {}).get(port or 0) for end, (switch, port) in ends.items()}
+        yield Entry("link", values, notes | {end: named(name) for end, name in called.items() if name})
 
 
 def _joined(found: Found) -> Iterator[Link]:

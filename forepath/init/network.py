@@ -6,14 +6,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tomli_w
 
-from cpdb import FILE_VARIABLE, Link, Node, NodeKind, SettingsError, Store, open_store
+from cpdb import FILE_VARIABLE, Link, Node, NodeKind, SettingsError, Store, SwitchReport, open_store
 from forepath.processes import controller_manager
 
 # A destination that fewer sources speak to is nobody's service.
@@ -41,6 +41,8 @@ class FoundNetwork:
     nodes: tuple[Node, ...] = ()
     links: tuple[Link, ...] = ()
     services: tuple[FoundService, ...] = ()
+    # Switch -> port -> the port's own name
+    ports: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
     def switches(self) -> tuple[Node, ...]:
@@ -56,7 +58,30 @@ def read_network(store: Store) -> FoundNetwork:
     many = ((address, len(own)) for address, own in sources.items() if len(own) >= FEWEST_SOURCES)
     services = tuple(FoundService(*one) for one in sorted(many, key=lambda one: (-one[1], one[0])))
     nodes, links = store.inventory.nodes(), store.inventory.links()
-    return FoundNetwork(tuple(nodes), (*links, *_access_links(nodes, links)), services)
+    reports = store.wanted.observed_of(SwitchReport)
+    own = _own_names(nodes, reports)
+    nodes = [
+        replace(one, name=own.get(one.name, one.name), attached_to=own.get(one.attached_to or "", one.attached_to))
+        for one in nodes
+    ]
+    links = [replace(one, a=own.get(one.a, one.a), b=own.get(one.b, one.b)) for one in links]
+    names = {one.dpid: one.name for one in nodes if one.dpid is not None}
+    ports = {names[one.dpid]: one.ports for one in reports if one.dpid in names}
+    return FoundNetwork(tuple(nodes), (*links, *_access_links(nodes, links)), services, ports)
+
+
+def _own_names(nodes: Sequence[Node], reports: Iterable[SwitchReport]) -> dict[str, str]:
+    """What switches that nobody named call themselves, where no other node is called so, by what they are called here.
+
+    Many bridges are called alike (`br0`, `br-int`): such a name says nothing.
+    """
+    own = {one.dpid: one.name for one in reports}
+    called = Counter([*own.values(), *(one.name for one in nodes)])
+    return {
+        one.name: own[one.dpid]
+        for one in nodes
+        if one.name.startswith("dpid:") and one.dpid in own and called[own[one.dpid]] == 1 and own[one.dpid]
+    }
 
 
 def _access_links(nodes: Sequence[Node], links: Sequence[Link]) -> Iterator[Link]:

@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 from lab_on_paper import Forepath
 
-from cpdb import Communication, Link, Node, NodeKind, Store
+from cpdb import Communication, Link, Node, NodeKind, Store, SwitchReport
 from forepath.init.file import Found, settings_text, still_to_say
 from forepath.init.machines import FoundHost, FoundInterface, FoundMachine, look_at_host
 from forepath.init.network import FoundNetwork, FoundService, SwitchVisit, look_at_switches, read_network
@@ -108,6 +108,23 @@ def test_what_many_speak_to_is_a_suggestion(empty: Store) -> None:
     rows = [Communication(f"10.0.0.{n}", "10.0.1.1", None, 100.0, 1.0, 10, 1, 1) for n in range(5)]
     empty.facts.add_communications([*rows, Communication("10.0.0.1", "10.0.1.2", None, 100.0, 1.0, 10, 1, 1)])
     assert read_network(empty).services == (FoundService("10.0.1.1", 5),)
+
+
+def test_switches_are_called_as_they_call_themselves_where_that_tells_them_apart(empty: Store) -> None:
+    dpids = {"dpid:0000000000000051": 0x51, "dpid:0000000000000052": 0x52, "dpid:0000000000000053": 0x53, "edge": 0x54}
+    empty.inventory.put_nodes([Node(name, NodeKind.SWITCH, dpid=dpid) for name, dpid in dpids.items()])
+    empty.inventory.put_nodes([Node("10.0.0.9", NodeKind.HOST, "10.0.0.9", None, None, "dpid:0000000000000051", 4)])
+    empty.inventory.put_links([Link("dpid:0000000000000051", 1, "dpid:0000000000000052", 2, None)])
+    calls = {0x51: "rack1", 0x52: "br0", 0x53: "br0", 0x54: "br-edge"}
+    reports = [SwitchReport(dpid, name, {1: f"{name}-eth1"}, 100.0) for dpid, name in calls.items()]
+    empty.wanted.observe(reports)
+    found = read_network(empty)
+    names = [one.name for one in found.switches if one.dpid in calls]
+    assert names == ["rack1", "dpid:0000000000000052", "dpid:0000000000000053", "edge"]
+    text = settings_text(Found((), found))
+    links = {(one.a, one.b) for one in read(text).link}
+    assert {("rack1", "dpid:0000000000000052"), ("rack1", "10.0.0.9")} <= links
+    assert "# rack1-eth1" in text
 
 
 class CabledSwitch(ReplayedSwitch):
