@@ -11,6 +11,9 @@ PREFIX ?= /opt/forepath
 FUZZ_SECONDS ?= 300
 MINUTES ?= 5
 COUNT ?= 24
+# ryu or os-ken; what tests start has it, too.
+FRAMEWORK ?= ryu
+export FOREPATH_FRAMEWORK = $(FRAMEWORK)
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
 STAGE := $(BIN)/python -m tools.lab.stage --
@@ -20,17 +23,17 @@ STAGE := $(BIN)/python -m tools.lab.stage --
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
-## make setup   system packages (root, apt), .venv and the Python packages
-setup: .venv/ready
+## make setup   system packages (root, apt), .venv and the Python packages (FRAMEWORK=ryu|os-ken)
+setup: .venv/ready-$(FRAMEWORK)
 
-.venv/ready: setup.cfg constraints.txt build-constraints.txt requirements.lock deploy/system-packages.sh deploy/python-packages.sh
+.venv/ready-$(FRAMEWORK): setup.cfg constraints.txt build-constraints.txt requirements.lock deploy/system-packages.sh deploy/python-packages.sh
 	@deploy/system-packages.sh || echo "forepath: going on without them; the demo will be simulated"
-	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/python-packages.sh
+	@$(PIP_ENV) PYTHON=$(PYTHON) FRAMEWORK=$(FRAMEWORK) deploy/python-packages.sh
 	@touch $@
 
 ## make install forepath as a service's programs, with units and completion, below PREFIX (/opt/forepath)
 install:
-	@$(PIP_ENV) PYTHON=$(PYTHON) deploy/install.sh $(PREFIX)
+	@$(PIP_ENV) PYTHON=$(PYTHON) FRAMEWORK=$(FRAMEWORK) deploy/install.sh $(PREFIX)
 
 ## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, QUICK=1, SIMULATE=1, JSON=out.json)
 demo: setup
@@ -42,6 +45,7 @@ lab: setup
 	@$(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/python -m tools.lab $(COMMAND)
 
 ## make test    all tests; those on real switches and VMs run on three stages of their own, and twice if they fail
+##              (FRAMEWORK=os-ken: the same ones on os-ken)
 test: setup
 	$(BIN)/pytest -n 2 --dist loadfile -m "not lab and not vm and not long" $(PYTEST_ARGS)
 	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \

@@ -6,7 +6,11 @@ cd "$(dirname "$0")/.."
 prefix=$(realpath -m "${1:?deploy/install.sh PREFIX}")
 [ -x "$prefix/bin/python" ] || "${PYTHON:-python3}" -m venv "$prefix"
 # libvirt-python is compiled against the system's libvirt.
-if [ -z "${PACKAGE:-}" ]; then pkg-config --exists libvirt 2>/dev/null && PACKAGE='.[libvirt]' || PACKAGE=.; fi
+if [ -z "${PACKAGE:-}" ]; then
+    extras=${FRAMEWORK:-ryu}
+    if pkg-config --exists libvirt 2>/dev/null; then extras+=,libvirt; fi
+    PACKAGE=".[$extras]"
+fi
 read -ra words <<<"$PACKAGE"
 "$prefix/bin/pip" install --quiet --disable-pip-version-check --upgrade "${words[@]}"
 # Units name the place where they were installed.

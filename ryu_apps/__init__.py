@@ -6,6 +6,7 @@ are run by `ryu-manager`; importing this package loads no framework.
 
 from ryu_apps.fakes.fake_packets import Packet
 from ryu_apps.fakes.fake_switch import FakeSwitch
+from ryu_apps.frameworks import FRAMEWORKS, framework_name
 from ryu_apps.paths.splits import Routed, SplitPath, choose_path, find_split_paths
 from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
 from ryu_apps.rules import Desired, Match, Meter, Output, Rule, SetField, virtual_mac
@@ -18,6 +19,7 @@ from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [
     "CONTROLLER_METRICS",
+    "FRAMEWORKS",
     "NO_TLS",
     "Attachment",
     "ControllerSection",
@@ -45,6 +47,7 @@ __all__ = [
     "desired",
     "difference",
     "find_split_paths",
+    "framework_name",
     "listen_problem",
     "make_context",
     "revoked_serials",

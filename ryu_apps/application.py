@@ -14,8 +14,8 @@ from ryu_apps.framework import (
     DEAD_DISPATCHER,
     MAIN_DISPATCHER,
     OPENFLOW_13,
+    FrameworkApp,
     Loops,
-    RyuApp,
     handles,
     ofp_event,
     ofproto,
@@ -43,7 +43,7 @@ def _twins(datapath: Any, served: str, name: str) -> Alert:
     return Alert(DPID_TWICE, name, name, detail)
 
 
-class SwitchApp(RyuApp):
+class SwitchApp(FrameworkApp):
     """Registers handlers and starts loops. Below this class nothing reads a clock: `now` is an argument from here on.
 
     An application sets `collector`, and says what a reading of the database and a switch that comes or goes mean to it.

@@ -1,8 +1,9 @@
-"""The only file that names the controller framework: every other one imports framework names from here.
+"""The only door to the controller framework: every other file imports framework names from here.
 
-So the framework can be replaced in one place.
+So the framework can be replaced in one place: `ryu_apps.frameworks` says which it is.
 """
 
+import importlib
 import time
 import warnings
 from collections.abc import Callable
@@ -10,37 +11,26 @@ from typing import Any, TypeVar
 
 import structlog
 
+from ryu_apps.frameworks import framework_name
+
 with warnings.catch_warnings():
     # The framework predates this Python, and says so at length.
     warnings.simplefilter("ignore")
-    import eventlet.wsgi
-
-    if not hasattr(eventlet.wsgi, "ALREADY_HANDLED"):
-        # Ryu 4.34 imports this name, for websockets only; eventlet 0.31 dropped it.
-        eventlet.wsgi.ALREADY_HANDLED = []
-
     import eventlet
     from eventlet import patcher, tpool
     from eventlet.green import socket as green_socket
     from oslo_config import cfg
-    from ryu import cfg as ryu_cfg
-    from ryu.base.app_manager import RyuApp
-    from ryu.controller import controller as stock
-    from ryu.controller import ofp_event
-    from ryu.controller.handler import (
-        CONFIG_DISPATCHER,
-        DEAD_DISPATCHER,
-        HANDSHAKE_DISPATCHER,
-        MAIN_DISPATCHER,
-        set_ev_cls,
-    )
-    from ryu.lib import hub
-    from ryu.ofproto import ofproto_v1_3 as ofproto
-    from ryu.ofproto import ofproto_v1_3_parser as parser
-    from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
+    _made: Any = importlib.import_module(f"ryu_apps.frameworks.on_{framework_name().replace('-', '_')}")
+
+FrameworkApp, ofp_event, ofproto, parser = _made.FrameworkApp, _made.ofp_event, _made.ofproto, _made.parser
+hub, stock, run_manager = _made.hub, _made.stock, _made.run_manager
+HANDSHAKE_DISPATCHER: str = _made.handler.HANDSHAKE_DISPATCHER
+CONFIG_DISPATCHER: str = _made.handler.CONFIG_DISPATCHER
+MAIN_DISPATCHER: str = _made.handler.MAIN_DISPATCHER
+DEAD_DISPATCHER: str = _made.handler.DEAD_DISPATCHER
 OPENFLOW_13 = ofproto.OFP_VERSION
-CONF = ryu_cfg.CONF
+CONF = _made.options.CONF
 # One native thread for the database: no two threads then ever wait for one of its (green) locks.
 _DATABASE_THREADS = 1
 
@@ -50,7 +40,7 @@ Handler = TypeVar("Handler", bound=Callable[..., None])
 
 def handles(event: type | list[type], *states: str) -> Callable[[Handler], Handler]:
     """Marks a method as the handler of an event, or of several, while a switch is in one of `states`."""
-    decorate: Callable[[Handler], Handler] = set_ev_cls(event, list(states))
+    decorate: Callable[[Handler], Handler] = _made.handler.set_ev_cls(event, list(states))
     return decorate
 
 
@@ -149,7 +139,7 @@ class Loops:
 
 def offline_datapath() -> Any:
     """A datapath that can encode and decode messages but has no connection."""
-    return ProtocolDesc(version=OPENFLOW_13)
+    return _made.ProtocolDesc(version=OPENFLOW_13)
 
 
 __all__ = [
@@ -159,8 +149,8 @@ __all__ = [
     "HANDSHAKE_DISPATCHER",
     "MAIN_DISPATCHER",
     "OPENFLOW_13",
+    "FrameworkApp",
     "Loops",
-    "RyuApp",
     "alarm_clock",
     "beside",
     "cfg",
@@ -173,6 +163,7 @@ __all__ = [
     "ofp_event",
     "ofproto",
     "parser",
+    "run_manager",
     "sleep",
     "spawn",
     "stock",

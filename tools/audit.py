@@ -18,10 +18,12 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ryu_apps import FRAMEWORKS, framework_name
+
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements.lock"
 # Development's own packages and those of the lab are installed by hash, too.
-EXTRAS = ("", "dev", "lab")
+EXTRAS = ("", "dev", "lab", *FRAMEWORKS)
 # What differs where it was installed: whom this machine trusts, and the command that stands in the place of Ryu's.
 NOTED, REPLACED = "certifi/cacert.pem", "bin/ryu-manager"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", re.MULTILINE)
@@ -106,7 +108,7 @@ def changed_files(package: Distribution) -> Iterator[str]:
 
 def problems() -> list[str]:
     """Everything that is wrong, a line each."""
-    packages = closure(OURS)
+    packages = closure(OURS, ("", framework_name()))
     packages.pop(OURS)
     pins = pinned(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {}
     lines = [*version_problems(pins, {name: one.version for name, one in packages.items()}), *need_problems(packages)]
@@ -138,7 +140,7 @@ def main(words: Sequence[str]) -> int:
         return 0
     try:
         found = problems()
-        count = len(closure(OURS)) - 1
+        count = len(closure(OURS, ("", framework_name()))) - 1
     except PackageNotFoundError as error:
         found, count = [f"{error.name}: is not installed; run make setup"], 0
     notes = [line for line in found if NOTED in line]

@@ -28,7 +28,7 @@ from forepath.listening import open_doors
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
 from forepath.processes import controller_manager, orchestrator_config, predictor_config
 from forepath.settings import Settings, load_settings
-from ryu_apps import ControllerSettings, listen_problem
+from ryu_apps import ControllerSettings, framework_name, listen_problem
 
 
 def check(settings: SettingsOption = None, json: JsonOption = None) -> None:
@@ -169,6 +169,10 @@ def _hypervisors(settings: Settings) -> list[str]:
 def _programs() -> list[str]:
     if controller_manager() is None:
         return ["ryu-manager is neither beside this Python nor on the PATH; run make setup"]
+    try:
+        framework_name()
+    except SettingsError as error:
+        return [str(error)]
     return []
 
 

@@ -1,4 +1,4 @@
-"""The `ryu-manager` command: the stock one cannot start on Python 3.11, this one mends what is missing first."""
+"""The `ryu-manager` command, on Ryu and on os-ken: Ryu's own cannot start on Python 3.11, and os-ken has none."""
 
 import gc
 import importlib
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches as find_close
 
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ryu\..*")
+warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ryu|os_ken)\..*")
 
 import eventlet
 
@@ -21,10 +21,6 @@ gc.set_threshold(50_000, 20, 20)
 # Ryu logs at DEBUG until it has read its settings; the database's schema tool would tell its life there.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-# Loaded for its effect: it mends the framework, before that one's manager is imported.
-importlib.import_module("ryu_apps.framework")
-from ryu.cmd import manager as stock  # isort: skip
-
 from cpdb import ForepathError
 from forepath.logs import set_up_logs
 
@@ -32,10 +28,11 @@ APPLICATIONS = ("ryu_apps.controller", "ryu_apps.flow_mirror")
 
 
 def main() -> int:
-    """Runs Ryu's manager with the arguments of the command line; a wrong setting is one line and exit status 2."""
+    """Runs the framework's manager with the words of the command line; a wrong setting is one line and exit code 2."""
     set_up_logs()
     try:
-        stock.main()
+        # Now, not before: that no framework is there is a line as well.
+        importlib.import_module("ryu_apps.framework").run_manager()
     except ForepathError as error:
         print(f"ryu-manager: {error}", file=sys.stderr)
         return 2

@@ -11,10 +11,16 @@ from typing import Any
 
 from cpdb import Destination, Link, Node, NodeKind, Store, VirtualIp, open_store
 from forepath.demo.layout import ClientSpec, LabLayout
+from ryu_apps import framework_name
 from tools.lab.lab import Lab
 
 VIP = "10.77.0.101"
 MANAGER = Path(sys.executable).with_name("ryu-manager")
+# An application of other people, which forwards by itself
+LEARNING_SWITCH = {
+    "ryu": "ryu.app.simple_switch_13",
+    "os-ken": str(Path(__file__).with_name("learning_switch.py")),
+}[framework_name()]
 LAYOUT = LabLayout(
     clients=(
         ClientSpec("c1", "10.77.0.1", "02:00:0a:4d:00:01", "leaf1", 11),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from controller_lab import Net, eventually, network
+from controller_lab import LEARNING_SWITCH, Net, eventually, network
 
 from forepath.demo.layout import ClientSpec, LabLayout, SwitchSpec
 
@@ -28,7 +28,7 @@ LAYOUT = LabLayout(
 @pytest.fixture
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     with network(tmp_path_factory.mktemp("lab"), LAYOUT) as made:
-        made.controller("ryu.app.simple_switch_13", "ryu_apps.flow_mirror")
+        made.controller(LEARNING_SWITCH, "ryu_apps.flow_mirror")
         yield made
 
 

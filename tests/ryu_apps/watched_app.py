@@ -6,7 +6,7 @@ from ryu_apps.framework import (
     DEAD_DISPATCHER,
     MAIN_DISPATCHER,
     OPENFLOW_13,
-    RyuApp,
+    FrameworkApp,
     handles,
     ofp_event,
     sleep,
@@ -18,7 +18,7 @@ from ryu_apps.switch.errors import refusals
 from ryu_apps.switch.wire import Wire
 
 
-class Watched(RyuApp):
+class Watched(FrameworkApp):
     """Prints `up DPID`, `down DPID`, `read DPID ENTRIES`, `packet DPID PORT` and `stranger KEY`."""
 
     OFP_VERSIONS = (OPENFLOW_13,)

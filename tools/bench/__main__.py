@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ryu_apps import framework_name
 from tools.bench import cycles, destinations, rule_making, store
 from tools.bench.figures import Bench, BenchTarget, Result, Size
 
@@ -25,7 +26,7 @@ BENCHES = (
     Bench("planning", "planning", cycles.measure_orchestrator),
     Bench("foreseeing", "forecasting", cycles.measure_predictor),
 )
-LIBRARIES = ("sqlalchemy", "ryu", "numpy", "scikit-learn", "statsmodels", "networkx")
+LIBRARIES = ("sqlalchemy", framework_name(), "numpy", "scikit-learn", "statsmodels", "networkx")
 TINY = Size(share=0.02, repetitions=2)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ryu_apps.framework import (
     MAIN_DISPATCHER,
     OPENFLOW_13,
-    RyuApp,
+    FrameworkApp,
     handles,
     ofp_event,
     ofproto,
@@ -62,7 +62,7 @@ class Heartbeat:
             self.longest_cpu_s = max(self.longest_cpu_s, time.process_time() - cpu)
 
 
-class CollectApp(RyuApp):
+class CollectApp(FrameworkApp):
     """Polls the first switch that connects."""
 
     OFP_VERSIONS = (OPENFLOW_13,)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ryu_apps.framework import RyuApp, sleep, spawn
+from ryu_apps.framework import FrameworkApp, sleep, spawn
 from tools.bench.collect_app import Heartbeat
 
 # The file to write to
@@ -13,7 +13,7 @@ FILE = "FOREPATH_BENCH_HEARTBEAT"
 _EVERY_S = 1.0
 
 
-class HeartbeatApp(RyuApp):
+class HeartbeatApp(FrameworkApp):
     """Writes one JSON line a second."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

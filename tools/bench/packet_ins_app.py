@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ryu_apps.framework import MAIN_DISPATCHER, RyuApp, handles, ofp_event, sleep, spawn
+from ryu_apps.framework import MAIN_DISPATCHER, FrameworkApp, handles, ofp_event, sleep, spawn
 from ryu_apps.rules import ETH_ARP, ETH_IPV4, Kind, kind_of
 from ryu_apps.topology import frames
 
@@ -15,7 +15,7 @@ FILE = "FOREPATH_BENCH_PACKET_INS"
 _EVERY_S = 0.1
 
 
-class PacketInsApp(RyuApp):
+class PacketInsApp(FrameworkApp):
     """Counts `met` (copies that tell of a source), `asked` (packets that no rule knew), `arp` and `others`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
