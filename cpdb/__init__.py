@@ -12,6 +12,10 @@ from cpdb.addresses import (
     Dpid,
     Mac,
     MachineAddress,
+    address_bytes,
+    address_text,
+    family_of,
+    is_ipv6,
     is_loopback,
     read_mac,
     read_unicast,
@@ -32,7 +36,6 @@ from cpdb.errors import (
 from cpdb.exposition import (
     Durations,
     Figures,
-    FiguresCollector,
     MetricSpec,
     MetricsSection,
     serve_metrics,
@@ -109,7 +112,7 @@ from cpdb.observed import (
 )
 from cpdb.observed_record import ObservedKind, ObservedRecord
 from cpdb.publisher import Publisher
-from cpdb.roles import RIGHTS, Room, make_roles, role_statements
+from cpdb.roles import RIGHTS, Room, make_roles
 from cpdb.settings import (
     BEHAVIOUR,
     DEFAULT_URL,
@@ -126,7 +129,6 @@ from cpdb.settings import (
     place_of,
     read_settings,
     read_tables,
-    section_of,
     without_password,
 )
 from cpdb.state.inventory import DestinationChange, Inventory, effective
@@ -141,7 +143,7 @@ from cpdb.state.journal import (
     WorkflowStep,
 )
 from cpdb.state.leases import Fence, LeaseHolder, Leases, Pause, Pauses
-from cpdb.state.masterships import ControlClaim, ControllerPresence, ControlPicture, Masterships
+from cpdb.state.masterships import ControlClaim, ControlPicture, Masterships
 from cpdb.state.wanted import (
     FIRST_TAG,
     LABELS,
@@ -270,7 +272,6 @@ __all__ = [
     "Communication",
     "ControlClaim",
     "ControlPicture",
-    "ControllerPresence",
     "Count",
     "DatabaseSection",
     "Destination",
@@ -283,7 +284,6 @@ __all__ = [
     "EvidenceReport",
     "Fence",
     "Figures",
-    "FiguresCollector",
     "FlowKey",
     "Forecast",
     "ForecastBatch",
@@ -364,12 +364,16 @@ __all__ = [
     "Window",
     "Withdrawal",
     "WorkflowStep",
+    "address_bytes",
+    "address_text",
     "back_up",
     "database_file",
     "database_problem",
     "destination_key",
     "effective",
+    "family_of",
     "in_words",
+    "is_ipv6",
     "is_loopback",
     "make_roles",
     "nearest_level",
@@ -383,9 +387,7 @@ __all__ = [
     "read_tables",
     "read_unicast",
     "restore",
-    "role_statements",
     "schema_versions",
-    "section_of",
     "serve_metrics",
     "serving_metrics",
     "show_mebibytes",

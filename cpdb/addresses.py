@@ -1,10 +1,12 @@
 """Addresses and switch numbers in every spelling that people use, read into the one that is stored.
 
-Each reader raises ValueError with what is wrong and what to write instead.
+Each reader raises ValueError with what is wrong and what to write instead. Of which family an address is, and how it is
+written (RFC 5952), is decided here and nowhere else.
 """
 
 import re
-from ipaddress import IPv4Address, ip_address, ip_interface
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -47,17 +49,51 @@ def _why_no_address(said: str) -> str:
     return f"is an address with a prefix; write {found.ip}"
 
 
+def is_ipv6(address: str) -> bool:
+    """Whether an address, with or without prefix length or VLAN, is one of IPv6; else it is one of IPv4."""
+    return ":" in address
+
+
+def family_of(address: str) -> str:
+    """ "IPv4" or "IPv6"."""
+    return "IPv6" if is_ipv6(address) else "IPv4"
+
+
+def address_bytes(address: str) -> bytes:
+    """The 4 or 16 bytes of an address."""
+    return inet_pton(AF_INET6 if is_ipv6(address) else AF_INET, address)
+
+
+def address_text(value: bytes) -> str:
+    """The address with these 4 or 16 bytes as it is written, of IPv6 as RFC 5952 says."""
+    return inet_ntop(AF_INET6 if len(value) == 16 else AF_INET, value)
+
+
 def read_unicast(text: Any) -> str:
-    """An IPv4 address that one machine may have."""
-    said = read_address(text)
-    found = IPv4Address(said)
+    """An address of IPv4 or IPv6 that one machine may have."""
+    said = str(text).strip()
+    if not is_ipv6(said):
+        return _own(IPv4Address(read_address(said)), "10.0.0.11")
+    try:
+        found = IPv6Address(said)
+    except ValueError:
+        why = "is no IPv6 address; write one without prefix and zone, e.g. fd00::11"
+        raise ValueError(f"{text!r} {why}") from None
+    if found.scope_id is not None or found.ipv4_mapped is not None:
+        why = "has a zone, which only one machine knows" if found.scope_id is not None else "is IPv4 in other words"
+        raise ValueError(f"{text!r} {why}; write e.g. fd00::11")
+    return _own(found, "fd00::11")
+
+
+def _own(found: IPv4Address | IPv6Address, example: str) -> str:
+    said = address_text(found.packed)
     for kind, why in _NOBODYS:
         if getattr(found, kind):
-            raise ValueError(f"{said} {why}; write a machine's own, e.g. 10.0.0.11")
+            raise ValueError(f"{said} {why}; write a machine's own, e.g. {example}")
     if found == IPv4Address("255.255.255.255"):
-        raise ValueError(f"{said} is the broadcast address, everybody's; write a machine's own, e.g. 10.0.0.11")
+        raise ValueError(f"{said} is the broadcast address, everybody's; write a machine's own, e.g. {example}")
     if found.is_reserved or said.startswith("0."):
-        raise ValueError(f"{said} is reserved and belongs to no machine; write e.g. 10.0.0.11")
+        raise ValueError(f"{said} is reserved and belongs to no machine; write e.g. {example}")
     return said
 
 

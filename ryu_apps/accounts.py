@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from re import compile as pattern
 
+from ryu_apps.families import match_ip
 from ryu_apps.rules import (
     ETH_IPV4,
     PROTO_TCP,
@@ -65,11 +66,11 @@ class Account:
     @property
     def match(self) -> Match:
         """The packets that belong to it."""
-        return Match(
-            eth_type=ETH_IPV4,
+        source, to = (None if one == "any" else one for one in (self.source, self.destination))
+        return match_ip(
+            source,
+            to,
             ip_proto=self.ip_proto,
-            ipv4_src=None if self.source == "any" else self.source,
-            ipv4_dst=None if self.destination == "any" else self.destination,
             port_dst=PortMatch(self.ip_proto, self.port) if self.ip_proto and self.port else None,
         )
 

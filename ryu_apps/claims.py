@@ -6,7 +6,6 @@ from cpdb import Node
 from ryu_apps.effects import Alert
 from ryu_apps.rules import PortId, in_vlan
 from ryu_apps.services.virtual_ips import Services
-from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Frame
 from ryu_apps.topology.hosts import LearnResult
 from ryu_apps.topology.state import TopologyState
@@ -46,16 +45,16 @@ class AddressClaims:
             return HostClaim()
         hosts, destinations = self._topology.hosts, self._services.destinations
         vlan = self._topology.access.vlan(at, frame)
-        said = frame.arp.sender if frame.arp else frame.ipv4_src
+        said = frame.speaker
         address = said and in_vlan(said, vlan)
-        claimed = frame.arp.sender if frame.arp else None
+        claimed = said if frame.arp else None
         if not destinations.conflicts.saw(frame.eth_src, claimed, at, now, self._topology.kind_at):
             # A destination's declared address stays with its declared MAC.
             address = None
-        if said in self._services.virtual_ips or said == frames.NO_ADDRESS:
+        if said in self._services.virtual_ips:
             address = None
         if frame.arp is None and address and hosts.of_address(address) is not None:
-            # A router forwards others' addresses; only ARP may take an address from its holder.
+            # A router forwards others' addresses; only ARP or neighbour discovery takes an address from its holder.
             address = None
         taken = self._taken(at, frame, address)
         if taken and self._owner(address) not in (None, frame.eth_src):
@@ -79,7 +78,8 @@ class AddressClaims:
         return self._macs.get(address or "")
 
     def spoofed(self, at: PortId, frame: Frame, source: str) -> Alert | None:
-        """What speaks for another's address: by another MAC, at another port than who claimed it by ARP."""
+        """What speaks for another's address: by another MAC, at another port than who claimed it by ARP or
+        neighbour discovery."""
         holder = self._topology.hosts.of_address(source)
         if holder is None or holder.mac == frame.eth_src or holder.at == at:
             return None

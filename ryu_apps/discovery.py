@@ -64,7 +64,7 @@ class Discovery(FlowMirror):
         if frame.eth_type == ETH_LLDP:
             topology.hear_lldp(at, message.data, now)
         elif topology.links.role(at, now) is Role.EDGE and not int(frame.eth_src[:2], 16) & 1:
-            topology.hosts.learn(frame.eth_src, frame.arp.sender if frame.arp else frame.ipv4_src, at, now)
+            topology.hosts.learn(frame.eth_src, frame.speaker, at, now)
 
     def _look_round(self, now: Seconds) -> None:
         self._network.topology.grow_older(now)
@@ -79,7 +79,7 @@ class Discovery(FlowMirror):
         topology = self._network.topology
         for host in topology.hosts:
             switch, speed = topology.snapshot.directory.switch(host.at.dpid), topology.links.speeds.get(host.at)
-            yield Link(switch, host.at.port, host.address or host.mac, 0, speed)
+            yield Link(switch, host.at.port, next(iter(host.addresses), host.mac), 0, speed)
 
     def _send(self, effects: Iterable[Effect]) -> None:
         for effect in effects:

@@ -12,6 +12,7 @@ from cpdb import Destination
 from ryu_apps.rules import (
     CONTROLLER,
     ETH_ARP,
+    ETH_IPV6,
     NORMAL,
     Action,
     ChooseDestination,
@@ -51,10 +52,17 @@ class Guest:
     def rules(self, own: Iterable[Rule]) -> Iterable[Rule]:
         """The rules of a switch where we forward nothing, made of those where we do."""
         # Who is asked in nobody's name is answered in nobody's: others would look everywhere for that address.
-        told = Match(eth_type=ETH_ARP, eth_dst=PROBE_MAC)
-        number = cookie(Table.ACCOUNT, Kind.LISTEN, 4)
-        answered = Rule(Table.ACCOUNT, _ANSWERED_PRIORITY, told, (Output(CONTROLLER),), cookie=number)
-        for rule in (*own, answered):
+        answered = [
+            Rule(
+                Table.ACCOUNT,
+                _ANSWERED_PRIORITY,
+                Match(eth_type=eth_type, eth_dst=PROBE_MAC),
+                (Output(CONTROLLER),),
+                cookie=cookie(Table.ACCOUNT, Kind.LISTEN, number),
+            )
+            for number, eth_type in enumerate((ETH_ARP, ETH_IPV6), 4)
+        ]
+        for rule in (*own, *answered):
             if self.by_connection and kind_of(rule.cookie) in (Kind.TO_DESTINATION, Kind.TO_CLIENT):
                 yield from _by_connection(rule)
                 continue
@@ -63,7 +71,7 @@ class Guest:
                     yield replace(rule, actions=self._hand_over(), goto=None if self.is_shared else self.next_table)
                 continue
             if rule.table == Table.ACCOUNT:
-                if kind_of(rule.cookie) is Kind.LISTEN and rule is not answered:
+                if kind_of(rule.cookie) is Kind.LISTEN and rule not in answered and rule.match.question_for is None:
                     # A copy for us; others get theirs.
                     rule = replace(rule, goto=Table.POLICER)
                 if self.is_shared:
@@ -80,10 +88,10 @@ class Guest:
 def _by_connection(rule: Rule) -> Iterable[Rule]:
     """What steers a pair, connection by connection; answers are looked up where the pair enters."""
     to = {one.field: str(one.value) for one in rule.actions if isinstance(one, SetField)}
-    virtual_ip = rule.match.ipv4_dst
+    virtual_ip = rule.match.ip_dst
     if kind_of(rule.cookie) is Kind.TO_CLIENT or virtual_ip is None:
         return
-    address = to["ipv4_dst"]
+    address = to["ip_dst"]
     chosen = ChooseDestination(destination_number(virtual_ip, address))
     yield replace(rule, actions=(ResubmitTable(Table.AFFINITY), chosen, ResubmitTable(Table.SERVE)))
     yield from serve_rules(virtual_ip, Destination(address, address, to["eth_dst"]))

@@ -9,6 +9,7 @@ from ryu_apps.accounts import AccountShare, Talkers
 from ryu_apps.claims import AddressClaims
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
+from ryu_apps.families import match_ip
 from ryu_apps.guest import Guest
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.paths.labels import UsedVlans
@@ -154,8 +155,11 @@ class Network:
         arrival, sent_by = Arrival(at, frame, data), kind_of(cookie)
         # A listening rule tells of ARP frames that the switches themselves carry on or have answered.
         copy = sent_by is Kind.LISTEN
-        # Of group frames and of IPv6 neighbours only a copy comes here, to learn from.
-        only_learn = sent_by is Kind.FLOOD or (copy and frame.eth_type == ETH_IPV6)
+        # Of group frames and of IPv6 neighbours only a copy comes here, to learn from; but questions for virtual IPs.
+        vips = self.services.virtual_ips
+        asked = frame.arp is not None and frame.arp.target in vips
+        told = copy and frame.eth_type == ETH_IPV6 and not asked and frame.ip_dst not in vips
+        only_learn = sent_by is Kind.FLOOD or told
         if self.topology.links.role(at, now) is not Role.EDGE:
             return [] if only_learn or (copy and frame.arp) else self._forward(arrival)
         if frame.vlan:
@@ -165,16 +169,14 @@ class Network:
         if claim.is_news:
             ready = self.held.release(lambda address: self.topology.hosts.of_address(address) is not None)
             released += [effect for held in ready for effect in self.packet_in(held.at, held.data, now)]
-        if only_learn:
-            return released
         answer = self.services.destinations.heard(at, frame, data, now)
-        if answer is not None:
-            return released + answer
+        if only_learn or answer is not None:
+            return released + (answer or [])
         if frame.arp is not None:
-            carried_on = sent_by is Kind.ANSWER or (copy and frame.eth_dst != frames.BROADCAST)
-            carried_on |= self.guest is not None and frame.arp.target not in self.services.virtual_ips
+            carried_on = sent_by is Kind.ANSWER or (copy and frame.eth_dst != frames.BROADCAST and not asked)
+            carried_on |= self.guest is not None and not asked
             return released + ([] if carried_on else self.arp.answer(arrival, self.services.virtual_ips, now))
-        if frame.eth_type == ETH_IPV4:
+        if frame.eth_type in (ETH_IPV4, ETH_IPV6):
             return released + self._packet(arrival, now, met=sent_by is Kind.SPREAD)
         return released + self._forward(arrival)
 
@@ -184,7 +186,7 @@ class Network:
     def _packet(self, arrival: Arrival, now: Seconds, met: bool) -> list[Effect]:
         at, frame, hosts = arrival.at, arrival.frame, self.topology.hosts
         vlan = self.topology.access.vlan(at, frame)
-        source, to = in_vlan(frame.ipv4_src or "", vlan), frame.ipv4_dst or ""
+        source, to = in_vlan(frame.ip_src or "", vlan), frame.ip_dst or ""
         vip = self.services.virtual_ips.get(to)
         if vip is None:
             if self.guest is not None:
@@ -204,7 +206,7 @@ class Network:
             return []
         host = hosts.of_mac(pair.destination.mac)
         if host is None:
-            place = DropPlace(at.dpid, Table.REWRITE, Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=to))
+            place = DropPlace(at.dpid, Table.REWRITE, match_ip(source, to))
             return self._hold(HeldFrame(at, arrival.data, pair.destination.address, now + HOLD_S), place, now)
         return self._again(at, arrival.data, frozenset((at.dpid, host.at.dpid)), now)
 

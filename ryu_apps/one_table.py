@@ -62,7 +62,7 @@ class _JoinedTable:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = sorted(rules, key=lambda rule: -rule.priority)
-        self._by = {name: self._index(name) for name in ("eth_dst", "ipv4_dst")}
+        self._by = {name: self._index(name) for name in ("eth_dst", "ip_dst")}
 
     def _index(self, name: str) -> dict[Any, list[Rule]]:
         found: dict[Any, list[Rule]] = {}
@@ -89,7 +89,7 @@ def _follow(
         yield way, match
         return
     packet, written = match, _written(way)
-    owner = owners.get(packet.ipv4_dst or "")
+    owner = owners.get(packet.ip_dst or "")
     if owner is not None and packet.eth_dst is None and way[-1].table == Table.REWRITE and way[-1].actions:
         packet = match = replace(packet, eth_dst=owner)
     packet = replace(packet, **written)

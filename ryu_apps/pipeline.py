@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from cpdb import is_ipv6
 from ryu_apps import policers as policing
 from ryu_apps.accounts import AccountShare, account_rules
+from ryu_apps.families import match_ip, match_question
 from ryu_apps.guest import Guest
 from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
     CONTROLLER,
     ETH_ARP,
-    ETH_IPV4,
     ETH_IPV6,
     ETH_LLDP,
     ETH_RARP,
@@ -162,7 +163,7 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
 
 
 def _at_port(rule: Rule, access: Mapping[str, int]) -> Rule:
-    source = rule.match.ipv4_src
+    source = rule.match.ip_src
     if source is None or source not in access:
         return rule
     return replace(rule, match=source_at_port(rule.match, access[source]))
@@ -170,7 +171,7 @@ def _at_port(rule: Rule, access: Mapping[str, int]) -> Rule:
 
 def source_at_port(match: Match, port: int) -> Match:
     """The same match for a source that sends without a tag, from an access port."""
-    return replace(match, in_port=port, ipv4_src=bare(match.ipv4_src or ""))
+    return replace(match, in_port=port, ip_src=bare(match.ip_src or ""))
 
 
 def _defaults() -> Iterable[Rule]:
@@ -225,11 +226,14 @@ def _listen(priority: int, match: Match, number: int) -> Rule:
 
 def _virtual_ip(address: str) -> Iterable[Rule]:
     number = pair_number("", address)
-    match = Match(eth_type=ETH_IPV4, ipv4_dst=address)
+    match = match_ip(to=address)
     ask = cookie(Table.REWRITE, Kind.LISTEN, number)
     yield Rule(Table.REWRITE, HOST_PRIORITY, match, (Output(CONTROLLER),), cookie=ask)
+    question = match_question(address)
+    if is_ipv6(address):
+        yield _listen(ANSWER_PRIORITY, question, number)
+        return
     # The switch itself answers who holds the address, also while the controller is dead, who only listens.
-    question = Match(eth_type=ETH_ARP, arp_request_for=address)
     actions = (Output(CONTROLLER), AnswerArp(virtual_mac(address), address))
     answer = cookie(Table.ACCOUNT, Kind.ANSWER, number)
     yield Rule(Table.ACCOUNT, ANSWER_PRIORITY, question, actions, cookie=answer)
@@ -237,8 +241,8 @@ def _virtual_ip(address: str) -> Iterable[Rule]:
 
 def _account(source: str, virtual_ip: str) -> Iterable[Rule]:
     number = pair_number(source, virtual_ip)
-    every = Match(eth_type=ETH_IPV4, ipv4_src=source, ipv4_dst=virtual_ip)
-    first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_src=source, ipv4_dst=virtual_ip, message_type=TCP_OPENING)
+    every = match_ip(source, virtual_ip)
+    first = replace(every, ip_proto=PROTO_TCP, message_type=TCP_OPENING)
     table = Table.ACCOUNT
     yield Rule(table, PAIR_PRIORITY, every, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR, number))
     yield Rule(table, SYN_PRIORITY, first, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR_SYN, number))
@@ -251,15 +255,15 @@ def _sums(share: Share) -> Iterable[Rule]:
         return
     for address in share.virtual_ips:
         number = sum_number(dpid, address)
-        every = Match(eth_type=ETH_IPV4, ipv4_dst=address)
-        first = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=address, message_type=TCP_OPENING)
+        every = match_ip(to=address)
+        first = replace(every, ip_proto=PROTO_TCP, message_type=TCP_OPENING)
         yield Rule(table, SUM_PRIORITY, every, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR, number))
         yield Rule(table, SUM_PRIORITY + 1, first, goto=Table.POLICER, cookie=cookie(table, Kind.PAIR_SYN, number))
 
 
 def policer_key(source_address: str, virtual_ip: str) -> RuleKey:
     """Identity of the rule that limits or marks a pair."""
-    match = Match(eth_type=ETH_IPV4, ipv4_src=source_address, ipv4_dst=virtual_ip)
+    match = match_ip(source_address, virtual_ip)
     return RuleKey(Table.POLICER, PAIR_PRIORITY, match)
 
 
@@ -293,14 +297,14 @@ def limited_by(rule: Rule) -> int | None:
 
 
 def _towards(one: Rewrite) -> Rule:
-    match = Match(eth_type=ETH_IPV4, ipv4_src=one.source_address, ipv4_dst=one.virtual_ip)
-    actions = (SetField("eth_dst", one.destination_mac), SetField("ipv4_dst", one.destination_address))
+    match = match_ip(one.source_address, one.virtual_ip)
+    actions = (SetField("eth_dst", one.destination_mac), SetField("ip_dst", one.destination_address))
     return _steer(match, actions, Kind.TO_DESTINATION, one)
 
 
 def _back(one: Rewrite) -> Rule:
-    match = Match(eth_type=ETH_IPV4, ipv4_src=one.destination_address, ipv4_dst=bare(one.source_address))
-    actions = (SetField("eth_src", virtual_mac(one.virtual_ip)), SetField("ipv4_src", one.virtual_ip))
+    match = match_ip(one.destination_address, bare(one.source_address))
+    actions = (SetField("eth_src", virtual_mac(one.virtual_ip)), SetField("ip_src", one.virtual_ip))
     return _steer(match, actions, Kind.TO_CLIENT, one)
 
 

@@ -1,7 +1,7 @@
 """Turns alive reservations into limits and marks per pair: the tightest one wins, and each ends with its lease."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
 from cpdb import Pair, Reservation
@@ -30,18 +30,22 @@ class ReservationEntry:
 
 @dataclass(frozen=True, slots=True)
 class Policer:
-    """What the switches are to do with one pair, by addresses, until `lease_until`."""
+    """What the switches are to do with one pair, by addresses, until `lease_until`.
+
+    A source with several addresses of IPv6 has one limit for them all, by the number of the `first`.
+    """
 
     source_address: str
     virtual_ip: str
     lease_until: Seconds
     rate_kbit_s: int | None = None
     dscp: int | None = None
+    first: str | None = None
 
     @property
     def number(self) -> int:
         """The pair's number."""
-        return pair_number(self.source_address, self.virtual_ip)
+        return pair_number(self.first or self.source_address, self.virtual_ip)
 
 
 def reservation_entries(reservations: Iterable[Reservation], now: Seconds) -> list[ReservationEntry]:
@@ -58,17 +62,25 @@ def reservation_entries(reservations: Iterable[Reservation], now: Seconds) -> li
     return found
 
 
-def police(found: Iterable[ReservationEntry], address_of: Callable[[str], str | None]) -> list[Policer]:
-    """One Policer for each pair: the lowest rate with the lease of the entry that asked for it.
+def police(found: Iterable[ReservationEntry], addresses_of: Callable[[Pair], Sequence[str]]) -> list[Policer]:
+    """One Policer for each pair and address of its source: the lowest rate with the lease of who asked for it.
 
     Sources without a known address are left out; whoever reports has to say so.
     """
     by_pair: dict[tuple[str, str], list[ReservationEntry]] = {}
+    others: dict[tuple[str, str], list[str]] = {}
     for entry in found:
-        address = address_of(entry.pair.source)
-        if address is not None:
+        own = sorted(addresses_of(entry.pair))
+        for address in own[:1]:
             by_pair.setdefault((address, entry.pair.virtual_ip), []).append(entry)
-    return [_merge(address, virtual_ip, group) for (address, virtual_ip), group in sorted(by_pair.items())]
+            others[address, entry.pair.virtual_ip] = own[1:]
+    merged = [_merge(*ends, group) for ends, group in sorted(by_pair.items())]
+    more = [
+        replace(one, source_address=other, first=one.source_address)
+        for one in merged
+        for other in others[one.source_address, one.virtual_ip]
+    ]
+    return merged + more
 
 
 def _merge(source_address: str, virtual_ip: str, group: list[ReservationEntry]) -> Policer:

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from hashlib import blake2b
-from socket import inet_aton
 from typing import NamedTuple
 
-from cpdb import FIRST_TAG
+from cpdb import FIRST_TAG, address_bytes
 
 Seconds = float
 
@@ -32,8 +31,8 @@ VLAN_TAGS = (0x8100, 0x88A8)
 PROTO_TCP = 6
 PROTO_UDP = 17
 PROTO_ICMPV6 = 58
-# A host tells which MAC holds its IPv6 address: RFC 4861, 4.4
-NEIGHBOUR_ADVERTISEMENT = 136
+# A host asks who holds an IPv6 address, and another one tells that it does: RFC 4861, 4.3 and 4.4
+NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 
 # Reserved port of OpenFlow 1.3: the controller. Real ports are below PORT_MAX.
 CONTROLLER = 0xFFFFFFFD
@@ -113,9 +112,10 @@ class Match:
     `eth_dst` may be MULTICAST (every group address) or BRIDGE_GROUPS.
     `label` is a VLAN number, or below 0 a range (ANY_LABEL).
     `message_type` is a type of ICMPv6, or TCP_OPENING: SYN set and ACK clear.
-    `ipv4_src` may be an address in a VLAN (`in_vlan`).
-    `arp_request_for` is the address that an ARP request asks for. `register` is what this switch has noted about the
-    packet on its way. `ipv4_src` and `ipv4_dst` are addresses, or prefixes: "10.0.0.0/8".
+    `ip_src` and `ip_dst` are addresses of the family that `eth_type` says (`match_ip`), or prefixes: "10.0.0.0/8".
+    `ip_src` may be an address in a VLAN (`in_vlan`).
+    `question_for` is the address that an ARP request or a neighbour solicitation asks for (`match_question`).
+    `register` is what this switch has noted about the packet on its way.
     """
 
     in_port: int | None = None
@@ -123,9 +123,9 @@ class Match:
     eth_src: str | None = None
     eth_dst: str | None = None
     ip_proto: int | None = None
-    ipv4_src: str | None = None
-    ipv4_dst: str | None = None
-    arp_request_for: str | None = None
+    ip_src: str | None = None
+    ip_dst: str | None = None
+    question_for: str | None = None
     label: int | None = None
     port_dst: PortMatch | None = None
     message_type: int | None = None
@@ -148,7 +148,7 @@ class ToGroup:
 
 @dataclass(frozen=True, slots=True)
 class SetField:
-    """Rewrites one of eth_src, eth_dst, ipv4_src, ipv4_dst (text) or ip_dscp (number)."""
+    """Rewrites one of eth_src, eth_dst, ip_src, ip_dst (text) or ip_dscp (number)."""
 
     field: str
     value: str | int
@@ -229,6 +229,7 @@ class LearnSource:
 
     hold_s: int
     table: int = Table.MEET
+    eth_type: int = ETH_IPV4
 
 
 Action = (
@@ -382,7 +383,8 @@ class PortId(NamedTuple):
 
 def virtual_mac(address: str) -> str:
     """The MAC that answers for a virtual IP: locally administered, made of the address, the same after a restart."""
-    return (b"\xf2\xea" + inet_aton(address)).hex(":")
+    value = address_bytes(address)
+    return (b"\xf2\xea" + (value if len(value) == 4 else blake2b(value, digest_size=4).digest())).hex(":")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cpdb import Pair, is_ipv6
 from ryu_apps.network import Network, counted_at
 from ryu_apps.paths.splits import LabelShare
 from ryu_apps.pipeline import FloodShare, PairShare, PlacingShare, Rewrite, Share
@@ -25,13 +26,16 @@ class Limits:
 
 def limits(network: Network, now: Seconds) -> Limits:
     """What the alive reservations ask for, by address."""
-
-    def address(name: str) -> str | None:
-        known = network.topology.snapshot.directory.address(name) or name
-        return known if network.topology.hosts.of_address(known) is not None else None
-
     found = reservation_entries(network.declared.reservations, now)
-    return Limits(tuple(police(found, address)), tuple(found))
+    return Limits(tuple(police(found, lambda pair: source_addresses(network, pair))), tuple(found))
+
+
+def source_addresses(network: Network, pair: Pair) -> tuple[str, ...]:
+    """Addresses that a pair's source has in the family of its virtual IP; none while no switch has seen any."""
+    directory = network.topology.snapshot.directory
+    host = directory.host_of(pair.source, network.topology.hosts)
+    own = directory.names(host).get(pair.source, ()) if host is not None else ()
+    return tuple(one for one in own if is_ipv6(one) == is_ipv6(pair.virtual_ip))
 
 
 class PolicerTable:
@@ -82,9 +86,10 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
         flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),
         tagging=network.routes.tagging.get(dpid, LabelShare()),
         access={
-            host.address: host.at.port
+            address: host.at.port
             for host in hosts
-            if host.at in topology.access.vlans and host.address and host.vlan
+            if host.at in topology.access.vlans and host.vlan
+            for address in host.addresses
         },
         guest=guest,
     )

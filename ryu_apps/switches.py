@@ -204,7 +204,7 @@ class Switches:
 
 
 def _owners(network: Network) -> dict[str, str]:
-    return {host.address: host.mac for host in network.topology.hosts if host.address is not None}
+    return {address: host.mac for host in network.topology.hosts for address in host.addresses}
 
 
 def _for_switch(part: Share, session: Session) -> Share:

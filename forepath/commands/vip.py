@@ -90,7 +90,8 @@ def add(
     vip: VipArgument,
     name: NameArgument,
     address: Annotated[
-        str | None, typer.Option("--address", help="IPv4 address", callback=_read_by(read_unicast))
+        str | None,
+        typer.Option("--address", help="Its address, IPv4 or IPv6 as the virtual IP", callback=_read_by(read_unicast)),
     ] = None,
     mac: Annotated[str | None, typer.Option("--mac", help="Its MAC", callback=_read_by(read_mac))] = None,
     weight: Annotated[int, typer.Option("--weight", min=0, max=1000, help="Against those of the others")] = 100,

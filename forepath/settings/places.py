@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cpdb import family_of
 from ryu_apps import virtual_mac
 
 
@@ -19,12 +20,15 @@ class Claim:
 
 def place_problems(claims: Sequence[Claim], services: Mapping[str, str]) -> Iterator[str]:
     """One line for each claim that cannot be true; `services` are the virtual IPs: address -> name."""
+    addresses: dict[str | None, str] = {name: address for address, name in services.items()}
     virtual_macs = {virtual_mac(address): name for address, name in services.items()}
     address_of: dict[tuple[str, str | None], str] = {}
     name_of: dict[tuple[str, str], Claim] = {}
     for one in claims:
         if one.address is not None and one.address in services:
             yield _is_service(one, services[one.address])
+        if one.address is not None and one.service in addresses:
+            yield from mixed_families(one.where, one.address, addresses[one.service])
         if one.mac in virtual_macs:
             yield f"{one.where}: {one.mac} is the MAC with which virtual IP {virtual_macs[one.mac]} answers"
         if one.service is not None and (one.name, one.service) in address_of:
@@ -37,6 +41,14 @@ def place_problems(claims: Sequence[Claim], services: Mapping[str, str]) -> Iter
                 yield f"{one.where}: has the {kind} {value}, which is {other.name}'s; give each machine its own"
             elif _other_place(kind, one, other):
                 yield f"{one.where}: address {one.address} has MAC {one.mac} here and {other.mac} in {other.where}"
+
+
+def mixed_families(where: str, address: str, virtual_ip: str) -> Iterator[str]:
+    """A line when a machine cannot serve a virtual IP of the other family: nothing translates between them."""
+    one, other = family_of(address), family_of(virtual_ip)
+    if one != other:
+        why = f"{address} is {one}, and the virtual IP {virtual_ip} is {other}"
+        yield f"{where}: {why}; give the machine's {other} address"
 
 
 def _other_place(kind: str, one: Claim, other: Claim) -> bool:

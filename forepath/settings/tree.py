@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import model_validator
 
 from cpdb import DatabaseSection, MetricsSection, Section, read_settings
-from forepath.settings.places import Claim, link_problems, named_twice, place_problems
+from forepath.settings.places import Claim, link_problems, mixed_families, named_twice, place_problems
 from forepath.settings.sections import (
     HostSection,
     LinkSection,
@@ -62,6 +62,11 @@ class Settings(BehaviourTables):
         yield from named_twice("virtual_ip", services, "give each virtual IP an address of its own")
         yield from named_twice("node", switches, "give each switch the dpid that it says")
         yield from place_problems(tuple(self._claims()), {address: name for name, address in services})
+        addresses = dict(services)
+        for pool in self.pool:
+            for one in pool.member:
+                where, virtual_ip = f"pool of {pool.virtual_ip!r}, member {one.name!r}", addresses.get(pool.virtual_ip)
+                yield from mixed_families(where, one.address, virtual_ip or one.address)
         yield from link_problems((one.a, one.b, one.a_port, one.b_port) for one in self.link)
 
     def _claims(self) -> Iterator[Claim]:

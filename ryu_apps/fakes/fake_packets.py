@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from itertools import accumulate
 from typing import Any
 
@@ -13,6 +13,7 @@ from ryu_apps.rules import (
     ETH_ARP,
     ETH_IPV4,
     MULTICAST,
+    NEIGHBOUR_SOLICITATION,
     PROTO_TCP,
     PROTO_UDP,
     TCP_OPENING,
@@ -49,7 +50,7 @@ class Transport:
 
 @dataclass(frozen=True, slots=True)
 class ArpFields:
-    """An ARP request (1) or reply (2): who says so, and whose address it is about."""
+    """An ARP request (1) or reply (2), or IPv6's of the same kind: who says so, and whose address it is about."""
 
     op: int
     sender: str | None
@@ -72,8 +73,8 @@ class Packet:
     eth_src: str
     eth_dst: str
     eth_type: int = ETH_IPV4
-    ipv4_src: str | None = None
-    ipv4_dst: str | None = None
+    ip_src: str | None = None
+    ip_dst: str | None = None
     ip_proto: int | None = None
     ip_dscp: int = 0
     transport: Transport = Transport()
@@ -94,7 +95,7 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
     block = None if packet.label is None else packet.label // LABELS * LABELS
     if match.label is not None and match.label < 0 and match.label != -(block or 0):
         return False
-    if match.arp_request_for is not None and not _asks_for(packet, match.arp_request_for):
+    if match.question_for is not None and not _asks_for(packet, match.question_for):
         return False
     transport = packet.transport
     opens = packet.ip_proto == PROTO_TCP and set(transport.flags) & {"S", "A"} == {"S"}
@@ -103,10 +104,10 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
         return False
     if not _is_noted(match, packet.registers):
         return False
-    source = match.ipv4_src
+    source = match.ip_src
     if source is not None and vlan_of(source) not in (0, packet.label):
         return False
-    ends = (bare(source or ""), packet.ipv4_src), (match.ipv4_dst or "", packet.ipv4_dst)
+    ends = (bare(source or ""), packet.ip_src), (match.ip_dst or "", packet.ip_dst)
     if not all(not wanted or (address and _is_in(address, wanted)) for wanted, address in ends):
         return False
     names = ("label", "eth_type", "eth_src", "eth_dst", "ip_proto")
@@ -115,11 +116,12 @@ def is_matched(match: Match, packet: Packet, in_port: int) -> bool:
 
 
 def _is_in(address: str, wanted: str) -> bool:
-    return address == wanted or ("/" in wanted and IPv4Address(address) in IPv4Network(wanted))
+    return address == wanted or ("/" in wanted and ip_address(address) in ip_network(wanted))
 
 
 def _asks_for(packet: Packet, address: str) -> bool:
-    return packet.eth_type == ETH_ARP and packet.arp is not None and (packet.arp.op, packet.arp.target) == (1, address)
+    asks = packet.eth_type == ETH_ARP or packet.transport.icmpv6_type == NEIGHBOUR_SOLICITATION
+    return asks and packet.arp is not None and (packet.arp.op, packet.arp.target) == (1, address)
 
 
 def _is_noted(match: Match, registers: Registers) -> bool:
@@ -147,7 +149,7 @@ def is_arp_reply(packet: Packet) -> bool:
 def hashed(packet: Packet) -> int:
     """A number that all packets of a connection have in common, both ways."""
     ports = packet.transport
-    ends = sorted([(packet.ipv4_src or "", ports.sport or 0), (packet.ipv4_dst or "", ports.dport or 0)])
+    ends = sorted([(packet.ip_src or "", ports.sport or 0), (packet.ip_dst or "", ports.dport or 0)])
     return int.from_bytes(blake2b(repr((packet.ip_proto, ends)).encode(), digest_size=8).digest(), "big")
 
 
@@ -186,16 +188,16 @@ class LearnedFlows:
         """Writes down where the packet's connection goes, and what its answers look like."""
         has_ports = action.protocol in (PROTO_TCP, PROTO_UDP)
         ports = (packet.transport.sport, packet.transport.dport) if has_ports else (None, None)
-        there = (packet.ip_proto, packet.ipv4_src, action.virtual_ip, *ports)
-        back = (packet.ip_proto, action.address, packet.ipv4_src, *ports[::-1])
-        self._connections[there] = _LearnedFlow(action, {"eth_dst": action.mac, "ipv4_dst": action.address}, now)
-        to_client = {"eth_src": virtual_mac(action.virtual_ip), "ipv4_src": action.virtual_ip}
+        there = (packet.ip_proto, packet.ip_src, action.virtual_ip, *ports)
+        back = (packet.ip_proto, action.address, packet.ip_src, *ports[::-1])
+        self._connections[there] = _LearnedFlow(action, {"eth_dst": action.mac, "ip_dst": action.address}, now)
+        to_client = {"eth_src": virtual_mac(action.virtual_ip), "ip_src": action.virtual_ip}
         self._connections[back] = _LearnedFlow(action, to_client, now)
 
     def rewritten(self, packet: Packet, now: Seconds) -> Packet:
         """The packet, rewritten when its connection is known."""
         for ports in ((packet.transport.sport, packet.transport.dport), (None, None)):
-            key = (packet.ip_proto, packet.ipv4_src, packet.ipv4_dst, *ports)
+            key = (packet.ip_proto, packet.ip_src, packet.ip_dst, *ports)
             flow = self._connections.get(key)
             if flow is None:
                 continue
@@ -207,11 +209,11 @@ class LearnedFlows:
 
     def has_met(self, packet: Packet, now: Seconds) -> bool:
         """Whether this source has been met for this destination address."""
-        return self._met.get((packet.ipv4_src, packet.ipv4_dst), 0.0) > now
+        return self._met.get((packet.ip_src, packet.ip_dst), 0.0) > now
 
     def learn_source(self, action: LearnSource, packet: Packet, now: Seconds) -> None:
         """Writes down that it is met."""
-        self._met[packet.ipv4_src, packet.ipv4_dst] = now + action.hold_s
+        self._met[packet.ip_src, packet.ip_dst] = now + action.hold_s
 
     def keep_only(self, wanted: Callable[[LearnConnection], bool]) -> None:
         """What a rule has written goes with that rule."""

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from cpdb import is_ipv6
 from ryu_apps.openflow.fields import (
     ARP_OP,
     ARP_SHA,
@@ -18,8 +19,11 @@ from ryu_apps.openflow.fields import (
     ETH_DST,
     ETH_SRC,
     IP_DSCP,
+    IP_FIELDS,
     IPV4_DST,
     IPV4_SRC,
+    IPV6_DST,
+    IPV6_SRC,
     LABEL_PRESENT,
     SEEN_REGISTER,
     VLAN_VID,
@@ -101,12 +105,15 @@ def encode_part_output(port: int) -> bytes:
 
 
 def _encode_set_field(action: SetField) -> bytes:
-    return _set_field(_SETTABLE[action.field], action.value)
+    field = _SETTABLE[action.field]
+    if field in _IPV6_OF and is_ipv6(str(action.value)):
+        field = _IPV6_OF[field]
+    return _set_field(field, action.value)
 
 
 def _set_field(field: FieldType, value: Any) -> bytes:
-    # All of them fit into 16 bytes.
-    return (_SET_HEAD + field.head + field.to_bytes(value)).ljust(16, b"\0")
+    size = 8 + field.size + -field.size % 8
+    return (_TYPE_LENGTH.pack(_SET_FIELD, size) + field.head + field.to_bytes(value)).ljust(size, b"\0")
 
 
 def _encode_answer_arp(action: AnswerArp) -> bytes:
@@ -153,8 +160,8 @@ def _encode_resubmit(action: ResubmitTable) -> bytes:
     return _RESUBMIT_ACTION.pack(_EXPERIMENTER, 16, _NICIRA, _RESUBMIT_TABLE, _IN_PORT_16, action.table)
 
 
-_SETTABLE = {field.name: field for field in (ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IP_DSCP)}
-_SET_HEAD = _TYPE_LENGTH.pack(_SET_FIELD, 16)
+_SETTABLE = {IP_FIELDS.get(field, field.name): field for field in (ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IP_DSCP)}
+_IPV6_OF = {IPV4_SRC: IPV6_SRC, IPV4_DST: IPV6_DST}
 _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     Output: lambda action: encode_output(action.port),
     ToGroup: lambda action: _SHORT_ACTION.pack(_GROUP, 8, action.number),
@@ -221,7 +228,8 @@ def decode_actions(data: bytes, at: int, end: int) -> tuple[Action, ...]:
 
 def _set_value(data: bytes, at: int) -> dict[str, Any]:
     field = read_field(data, at + 4)
-    return {} if field.type is None else {field.type.name: field.type.from_bytes(field.value)}
+    kind = field.type
+    return {} if kind is None else {IP_FIELDS.get(kind, kind.name): kind.from_bytes(field.value)}
 
 
 def _decode_action(kind: int, data: bytes) -> Iterator[Action]:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from functools import lru_cache
 from operator import attrgetter
-from socket import inet_aton, inet_ntoa
 from typing import Any, NamedTuple
 
-from cpdb import LABELS
+from cpdb import LABELS, address_bytes, address_text, is_ipv6
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
     MULTICAST,
@@ -77,8 +76,8 @@ def _mac(name: str, number: int) -> FieldType:
     return FieldType(name, number, 6, _head(number, 6), mac_bytes, mac_text)
 
 
-def _address(name: str, number: int) -> FieldType:
-    return FieldType(name, number, 4, _head(number, 4), inet_aton, inet_ntoa)
+def _address(name: str, number: int, size: int = 4) -> FieldType:
+    return FieldType(name, number, size, _head(number, size), address_bytes, address_text)
 
 
 # Numbers: table 12 in 7.2.3.7
@@ -90,7 +89,10 @@ TCP_SRC, TCP_DST = _number("tcp_src", 13, 2), _number("tcp_dst", 14, 2)
 UDP_SRC, UDP_DST = _number("udp_src", 15, 2), _number("udp_dst", 16, 2)
 ARP_OP, ARP_SPA, ARP_TPA = _number("arp_op", 21, 2), _address("arp_spa", 22), _address("arp_tpa", 23)
 ARP_SHA, ARP_THA = _mac("arp_sha", 24), _mac("arp_tha", 25)
-ICMPV6_TYPE = _number("icmpv6_type", 29, 1)
+IPV6_SRC, IPV6_DST = _address("ipv6_src", 26, 16), _address("ipv6_dst", 27, 16)
+ICMPV6_TYPE, ND_TARGET = _number("icmpv6_type", 29, 1), _address("ipv6_nd_target", 31, 16)
+# What rules call ip_src and ip_dst, of both families
+IP_FIELDS = {IPV4_SRC: "ip_src", IPV6_SRC: "ip_src", IPV4_DST: "ip_dst", IPV6_DST: "ip_dst"}
 # Open vSwitch's registers: class 1, numbers 0, 1 and 14
 BUCKET_REGISTER, DESTINATION_REGISTER, SEEN_REGISTER = b"\x00\x01\x00\x04", b"\x00\x01\x02\x04", b"\x00\x01\x1c\x04"
 _BUCKET_REGISTER_MASKED = b"\x00\x01\x01\x08"
@@ -106,13 +108,14 @@ _TCP_FLAGS = _EXPERIMENTER_CLASS << 7 | 42
 
 _BASIC = (
     IN_PORT, ETH_DST, ETH_SRC, ETH_TYPE, VLAN_VID, IP_DSCP, IP_PROTO, IPV4_SRC, IPV4_DST, TCP_SRC, TCP_DST, UDP_SRC,
-    UDP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA, ICMPV6_TYPE,
+    UDP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA, IPV6_SRC, IPV6_DST,
+    ICMPV6_TYPE, ND_TARGET,
 )  # fmt: skip
 # Class and number in one -> field. Nicira's numbers: class 0 for what OpenFlow 1.0 had, class 1 for what it added.
 _BY_CODE = {0x8000 << 7 | field.number: field for field in _BASIC} | {
     1: ETH_DST, 2: ETH_SRC, 3: ETH_TYPE, 6: IP_PROTO, 7: IPV4_SRC, 8: IPV4_DST, 9: TCP_SRC, 10: TCP_DST, 11: UDP_SRC,
     12: UDP_DST, 15: ARP_OP, 16: ARP_SPA, 17: ARP_TPA, 1 << 7 | 17: ARP_SHA, 1 << 7 | 18: ARP_THA,
-    1 << 7 | 21: ICMPV6_TYPE,
+    1 << 7 | 19: IPV6_SRC, 1 << 7 | 20: IPV6_DST, 1 << 7 | 21: ICMPV6_TYPE, 1 << 7 | 23: ND_TARGET,
 }  # fmt: skip
 _BUCKET_CODE, _DESTINATION_CODE, _SEEN_CODE, _TCP_FLAGS_CODE = 1 << 7, 1 << 7 | 1, 1 << 7 | 14, 1 << 7 | 34
 
@@ -168,55 +171,71 @@ def _encode_label(label: int) -> bytes:
     return VLAN_VID.encode(LABEL_PRESENT | label)
 
 
-def _encode_arp_request(address: str) -> bytes:
-    return ARP_OP.encode(1) + ARP_TPA.encode(address)
-
-
 def _plain(field: FieldType) -> Callable[[Any], bytes]:
     head, to_bytes = field.head, field.to_bytes
     return lambda value: head + to_bytes(value)
 
 
+def _masked_head(field: FieldType) -> bytes:
+    return field.head[:2] + bytes((field.head[2] | 1, 2 * field.size))
+
+
 def _address_or_prefix(field: FieldType) -> Callable[[str], bytes]:
-    masked = _head(field.number, 8)
-    masked = masked[:2] + bytes((masked[2] | 1,)) + masked[3:]
+    of_ipv6, masked = field.size == 16, _masked_head(field)
 
     def encode(text: str) -> bytes:
+        if is_ipv6(text) != of_ipv6:
+            return b""
         address, _, length = text.partition("/")
         if not length:
             return field.encode(address)
-        return masked + inet_aton(address) + (_ALL_ONES << 32 - int(length) & _ALL_ONES).to_bytes(4)
+        ones = (1 << int(length)) - 1
+        return masked + address_bytes(address) + (ones << 8 * field.size - int(length)).to_bytes(field.size)
 
     return encode
 
 
+def _encode_arp_question(address: str) -> bytes:
+    return b"" if is_ipv6(address) else ARP_OP.encode(1) + ARP_TPA.encode(address)
+
+
+def _encode_solicited(address: str) -> bytes:
+    # That it is a solicitation, `message_type` says.
+    return ND_TARGET.encode(address) if is_ipv6(address) else b""
+
+
 _ETH_DST_HEAD = ETH_DST.head
 _PORT_FIELDS = {PROTO_TCP: TCP_DST, PROTO_UDP: UDP_DST}
-# Field of a match -> its bytes, in the order in which they must come
-_ENCODERS: dict[str, Callable[[Any], bytes]] = {
-    "register": _encode_register,
-    "in_port": _plain(IN_PORT),
-    "eth_dst": _encode_eth_dst,
-    "eth_src": _plain(ETH_SRC),
-    "eth_type": _plain(ETH_TYPE),
-    "label": _encode_label,
-    "ip_proto": _plain(IP_PROTO),
-    "ipv4_src": _address_or_prefix(IPV4_SRC),
-    "ipv4_dst": _address_or_prefix(IPV4_DST),
-    "port_dst": lambda one: _PORT_FIELDS[one.ip_proto].encode(one.port),
-    "arp_request_for": _encode_arp_request,
-    "message_type": lambda kind: _SYN if kind == TCP_OPENING else ICMPV6_TYPE.encode(kind),
-}
-assert _ENCODERS.keys() == {field.name for field in fields(Match)}
-_values = attrgetter(*_ENCODERS)
-_encoders = tuple(_ENCODERS.values())
+# Fields of a match and their bytes, in the order in which they must come; each family has its own place
+_ENCODERS: tuple[tuple[str, Callable[[Any], bytes]], ...] = (
+    ("register", _encode_register),
+    ("in_port", _plain(IN_PORT)),
+    ("eth_dst", _encode_eth_dst),
+    ("eth_src", _plain(ETH_SRC)),
+    ("eth_type", _plain(ETH_TYPE)),
+    ("label", _encode_label),
+    ("ip_proto", _plain(IP_PROTO)),
+    ("ip_src", _address_or_prefix(IPV4_SRC)),
+    ("ip_dst", _address_or_prefix(IPV4_DST)),
+    ("port_dst", lambda one: _PORT_FIELDS[one.ip_proto].encode(one.port)),
+    ("question_for", _encode_arp_question),
+    ("ip_src", _address_or_prefix(IPV6_SRC)),
+    ("ip_dst", _address_or_prefix(IPV6_DST)),
+    ("message_type", lambda kind: b"" if kind == TCP_OPENING else ICMPV6_TYPE.encode(kind)),
+    ("question_for", _encode_solicited),
+    ("message_type", lambda kind: _SYN if kind == TCP_OPENING else b""),
+)
+_NAMES = tuple(name for name, _ in _ENCODERS)
+assert set(_NAMES) == {field.name for field in fields(Match)}
+_values = attrgetter(*_NAMES)
+_encoders = tuple(encode for _, encode in _ENCODERS)
 
 
 @lru_cache(maxsize=32_768)
 def encode_match(match: Match) -> bytes:
     """The ofp_match with its padding; 7.2.3.1."""
-    if match.ipv4_src is not None and (vlan := vlan_of(match.ipv4_src)):
-        match = replace(match, ipv4_src=bare(match.ipv4_src), label=vlan)
+    if match.ip_src is not None and (vlan := vlan_of(match.ip_src)):
+        match = replace(match, ip_src=bare(match.ip_src), label=vlan)
     values = zip(_encoders, _values(match), strict=True)
     body = b"".join([encode(value) for encode, value in values if value is not None])
     size = 4 + len(body)
@@ -252,9 +271,9 @@ def decode_match(data: bytes, at: int = 0) -> Match:
         field = read_field(data, here)
         found.update(_decode(field))
         here = field.end
-    if "ipv4_src" in found and (vlan := found.get("label", 0)) > 0:
+    if "ip_src" in found and (vlan := found.get("label", 0)) > 0:
         # No rule of ours looks at both otherwise.
-        found["ipv4_src"] = in_vlan(found["ipv4_src"], vlan)
+        found["ip_src"] = in_vlan(found["ip_src"], vlan)
         del found["label"]
     return Match(**found)
 
@@ -277,11 +296,12 @@ def _decode(field: WireField) -> Iterator[tuple[str, Any]]:
         yield "label", label if field.mask is None else -label
     elif field.type is ETH_DST and field.mask is not None:
         yield "eth_dst", MULTICAST if field.mask == _MULTICAST[-6:] else BRIDGE_GROUPS
-    elif field.type in (IPV4_SRC, IPV4_DST) and field.mask is not None:
-        yield field.type.name, f"{inet_ntoa(field.value)}/{int.from_bytes(field.mask).bit_count()}"
+    elif field.type in IP_FIELDS:
+        length = "" if field.mask is None else f"/{int.from_bytes(field.mask).bit_count()}"
+        yield IP_FIELDS[field.type], address_text(field.value) + length
     elif field.type in (TCP_DST, UDP_DST):
         yield "port_dst", PortMatch(PROTO_TCP if field.type is TCP_DST else PROTO_UDP, int.from_bytes(field.value))
-    elif field.type is ARP_TPA:
-        yield "arp_request_for", inet_ntoa(field.value)
-    elif field.type is not None and field.type.name in _ENCODERS:
+    elif field.type in (ARP_TPA, ND_TARGET):
+        yield "question_for", address_text(field.value)
+    elif field.type is not None and field.type.name in _NAMES:
         yield field.type.name, field.type.from_bytes(field.value)

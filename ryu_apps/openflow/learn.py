@@ -6,16 +6,20 @@ Layout: lib/ofp-actions.c and lib/learn.c of Open vSwitch.
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
-from socket import inet_aton, inet_ntoa
 from typing import NamedTuple
 
+from cpdb import address_bytes, address_text
+from ryu_apps.families import eth_type_of
 from ryu_apps.openflow.fields import (
     ETH_DST,
     ETH_SRC,
     ETH_TYPE,
+    IP_FIELDS,
     IP_PROTO,
     IPV4_DST,
     IPV4_SRC,
+    IPV6_DST,
+    IPV6_SRC,
     TCP_DST,
     TCP_SRC,
     UDP_DST,
@@ -26,7 +30,7 @@ from ryu_apps.openflow.fields import (
     read_field_type,
 )
 from ryu_apps.rules import (
-    ETH_IPV4,
+    ETH_IPV6,
     LEARNED,
     NUMBER_MASK,
     OWNER_SHIFT,
@@ -60,8 +64,16 @@ def _same(source: FieldType, to: FieldType) -> bytes:
     return (8 * to.size).to_bytes(2, "big") + source.head + b"\0\0" + to.head + b"\0\0"
 
 
+def _written(field: FieldType, value: bytes) -> bytes:
+    return (0x2800 | 8 * field.size).to_bytes(2, "big") + value + field.head + b"\0\0"
+
+
+def _ends(eth_type: int) -> tuple[FieldType, FieldType]:
+    return (IPV6_SRC, IPV6_DST) if eth_type == ETH_IPV6 else (IPV4_SRC, IPV4_DST)
+
+
 class _ConnectionSpecs(NamedTuple):
-    """What all learned entries of one protocol have in common, there and back."""
+    """What all learned entries of one family and protocol have in common, there and back."""
 
     protocol: bytes
     ports_there: bytes
@@ -69,22 +81,19 @@ class _ConnectionSpecs(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _connection_specs(protocol: int) -> _ConnectionSpecs:
+def _connection_specs(eth_type: int, protocol: int) -> _ConnectionSpecs:
     proto = _is(IP_PROTO, bytes((protocol,))) if protocol else _same(IP_PROTO, IP_PROTO)
     ports = _PORTS.get(protocol, ())
     return _ConnectionSpecs(
-        _is(ETH_TYPE, ETH_IPV4.to_bytes(2, "big")) + proto,
+        _is(ETH_TYPE, eth_type.to_bytes(2, "big")) + proto,
         b"".join(_same(port, port) for port in ports),
         b"".join(_same(port, other) for port, other in zip(ports, ports[::-1], strict=True)),
     )
 
 
-# A value that must be equal, or is written; then where: field and offset
-_IS_4, _LOAD_4, _LOAD_6 = b"\x20\x20", b"\x28\x20", b"\x28\x30"
-_AT_ETH_SRC, _AT_ETH_DST = ETH_SRC.head + b"\0\0", ETH_DST.head + b"\0\0"
-_AT_IPV4_SRC, _AT_IPV4_DST = IPV4_SRC.head + b"\0\0", IPV4_DST.head + b"\0\0"
-_SAME_SOURCE, _BACK_TO_SOURCE = _same(IPV4_SRC, IPV4_SRC), _same(IPV4_SRC, IPV4_DST)
-_MET_SPECS = _is(ETH_TYPE, ETH_IPV4.to_bytes(2, "big")) + _SAME_SOURCE + _same(IPV4_DST, IPV4_DST)
+@lru_cache(maxsize=2)
+def _met_specs(eth_type: int) -> bytes:
+    return _is(ETH_TYPE, eth_type.to_bytes(2, "big")) + b"".join(_same(end, end) for end in _ends(eth_type))
 
 
 @lru_cache(maxsize=4096)
@@ -94,15 +103,16 @@ def _virtual_mac_bytes(address: str) -> bytes:
 
 def encode_learn_connection(action: LearnConnection) -> bytes:
     """Two actions: one makes the entry there, one the entry back."""
-    specs = _connection_specs(action.protocol)
-    virtual_ip, address = inet_aton(action.virtual_ip), inet_aton(action.address)
+    eth_type = eth_type_of(action.virtual_ip)
+    specs, (source, to) = _connection_specs(eth_type, action.protocol), _ends(eth_type)
+    virtual_ip, address = address_bytes(action.virtual_ip), address_bytes(action.address)
     there = b"".join((
-        specs.protocol, _SAME_SOURCE, _IS_4, virtual_ip, _AT_IPV4_DST, specs.ports_there,
-        _LOAD_6, mac_bytes(action.mac), _AT_ETH_DST, _LOAD_4, address, _AT_IPV4_DST,
+        specs.protocol, _same(source, source), _is(to, virtual_ip), specs.ports_there,
+        _written(ETH_DST, mac_bytes(action.mac)), _written(to, address),
     ))  # fmt: skip
     back = b"".join((
-        specs.protocol, _IS_4, address, _AT_IPV4_SRC, _BACK_TO_SOURCE, specs.ports_back,
-        _LOAD_6, _virtual_mac_bytes(action.virtual_ip), _AT_ETH_SRC, _LOAD_4, virtual_ip, _AT_IPV4_SRC,
+        specs.protocol, _is(source, address), _same(source, to), specs.ports_back,
+        _written(ETH_SRC, _virtual_mac_bytes(action.virtual_ip)), _written(source, virtual_ip),
     ))  # fmt: skip
     size = _LEARN_ACTION.size + len(there)
     size += -size % 8
@@ -116,13 +126,14 @@ def encode_learn_connection(action: LearnConnection) -> bytes:
 
 def encode_learn_source(action: LearnSource) -> bytes:
     """The action that makes the entry of a source that was met."""
-    size = _LEARN_ACTION.size + len(_MET_SPECS)
+    specs = _met_specs(action.eth_type)
+    size = _LEARN_ACTION.size + len(specs)
     size += -size % 8
     head = _LEARN_ACTION.pack(
         _EXPERIMENTER, size, _NICIRA, LEARN2, 0, action.hold_s, 1, LEARNED << OWNER_SHIFT, 0, action.table, 0, 0,
         MAX_MET,
     )  # fmt: skip
-    return (head + _MET_SPECS).ljust(size, b"\0")
+    return (head + specs).ljust(size, b"\0")
 
 
 def decode_learn(data: bytes) -> Iterator[Action]:
@@ -130,11 +141,11 @@ def decode_learn(data: bytes) -> Iterator[Action]:
     _, _, _, _, idle_s, hard_s, _, cookie, _, table, *_ = _LEARN_ACTION.unpack_from(data)
     equal, written = _read_specs(data, _LEARN_ACTION.size)
     if not written:
-        yield LearnSource(hard_s, table)
+        yield LearnSource(hard_s, table, int.from_bytes(equal["eth_type"]))
     # The entry for answers says nothing more.
     elif "eth_dst" in written:
         protocol = int.from_bytes(equal.get("ip_proto", b""))
-        virtual_ip, address = inet_ntoa(equal["ipv4_dst"]), inet_ntoa(written["ipv4_dst"])
+        virtual_ip, address = address_text(equal["ip_dst"]), address_text(written["ip_dst"])
         to = mac_text(written["eth_dst"])
         yield LearnConnection(protocol, virtual_ip, address, to, cookie & NUMBER_MASK, idle_s, table)
 
@@ -160,5 +171,5 @@ def _read_specs(data: bytes, at: int) -> _Constants:
         field = read_field_type(data, at)
         at += 6
         if is_value and field is not None:
-            found[kind][field.name] = value[-field.size :]
+            found[kind][IP_FIELDS.get(field, field.name)] = value[-field.size :]
     return found

@@ -176,9 +176,7 @@ class Routes:
             tags = [one.label for one in rule.actions if isinstance(one, PushLabel)]
             ports = [one.port for one in rule.actions if isinstance(one, Output)]
             if kind is Kind.PIN and tags and ports:
-                self._adopted[dpid, rule.match.ipv4_src or "", rule.match.eth_dst or ""] = _AdoptedPin(
-                    tags[0], ports[0]
-                )
+                self._adopted[dpid, rule.match.ip_src or "", rule.match.eth_dst or ""] = _AdoptedPin(tags[0], ports[0])
 
     def follow(self, holds: Holds, now: Seconds) -> None:
         """Works out what every switch has to do about labels now; `holds` tells what a switch has confirmed."""

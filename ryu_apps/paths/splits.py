@@ -11,8 +11,8 @@ from math import log
 from typing import NamedTuple
 
 from cpdb import FIRST_TAG, LABELS, LAST_TAG, WantedSplit
+from ryu_apps.families import match_ip
 from ryu_apps.rules import (
-    ETH_IPV4,
     Action,
     GroupBucket,
     Kind,
@@ -223,7 +223,7 @@ class Lane(NamedTuple):
 class Pin:
     """IP packets of a pair, as steering has left them, take this lane, or one of several by connection."""
 
-    ipv4_src: str
+    ip_src: str
     eth_dst: str
     lanes: tuple[Lane, ...]
     number: int
@@ -296,7 +296,7 @@ def transit_rule(one: Transit) -> Rule:
 
 
 def _pin(one: Pin) -> Rule:
-    match = Match(eth_type=ETH_IPV4, eth_dst=one.eth_dst, ipv4_src=one.ipv4_src)
+    match = match_ip(one.ip_src, eth_dst=one.eth_dst)
     group = one.group
     actions: tuple[Action, ...] = one.lanes[0].actions if group is None else (ToGroup(group.number),)
     return Rule(Table.FORWARD, PIN_PRIORITY, match, actions, cookie=cookie(Table.FORWARD, Kind.PIN, one.number))

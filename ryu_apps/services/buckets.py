@@ -8,15 +8,15 @@ controller.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
 from cpdb import Destination, VirtualIp
+from ryu_apps.families import eth_type_of, match_ip
 from ryu_apps.rules import (
     CONTROLLER,
-    ETH_IPV4,
     PROTO_TCP,
     PROTO_UDP,
     BucketMatch,
@@ -198,7 +198,7 @@ class BucketPlacement:
 
     @property
     def _to(self) -> Match:
-        return Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip)
+        return match_ip(to=self.virtual_ip)
 
     def _cookie(self, table: Table) -> int:
         return cookie(table, Kind.SPREAD, pair_number("", self.virtual_ip))
@@ -217,7 +217,7 @@ class BucketPlacement:
         for one in compress_buckets(self.buckets):
             mask = (BUCKETS - 1) & ~((1 << (BUCKET_BITS - one.length)) - 1)
             bucket = BucketMatch(one.first, mask) if one.length else None
-            match = Match(eth_type=ETH_IPV4, ipv4_dst=self.virtual_ip, register=bucket)
+            match = replace(self._to, register=bucket)
             actions = (ChooseDestination(destination_number(self.virtual_ip, one.owner)), ResubmitTable(Table.SERVE))
             yield Rule(Table.BUCKETS, 1 + one.length, match, actions, cookie=self._cookie(Table.BUCKETS))
 
@@ -226,11 +226,9 @@ def serve_rules(virtual_ip: str, one: Destination) -> Iterable[Rule]:
     """Connections for which a destination was chosen go there, and are written down, protocol by protocol."""
     number = destination_number(virtual_ip, one.name)
     for protocol, priority in SERVE_PRIORITY.items():
-        match = Match(
-            eth_type=ETH_IPV4, ip_proto=protocol or None, ipv4_dst=virtual_ip, register=DestinationMatch(number)
-        )
+        match = match_ip(to=virtual_ip, ip_proto=protocol or None, register=DestinationMatch(number))
         keep = LearnConnection(protocol, virtual_ip, one.address, one.mac, number, IDLE_S[protocol])
-        actions = (SetField("eth_dst", one.mac), SetField("ipv4_dst", one.address), keep)
+        actions = (SetField("eth_dst", one.mac), SetField("ip_dst", one.address), keep)
         # A number of its own: its packets are the connections that were placed there.
         mark = cookie(Table.SERVE, Kind.SPREAD, pair_number(f"{one.name}/{protocol}", virtual_ip))
         yield Rule(Table.SERVE, priority, match, actions, cookie=mark)
@@ -242,7 +240,8 @@ def placement_rules(spreads: tuple[BucketPlacement, ...], curious: bool) -> dict
     addresses = sorted({one.address for spread in spreads for one in spread.destinations})
     rules = [answers_rule(address) for address in addresses]
     if curious and spreads:
-        rules += [_meet(), *(_unmet(one.virtual_ip) for one in spreads)]
+        families = {eth_type_of(one.virtual_ip) for one in spreads}
+        rules += [*map(_meet, sorted(families)), *(_unmet(one.virtual_ip) for one in spreads)]
     found = {rule.key: rule for rule in rules}
     for spread in spreads:
         found |= spread.rules
@@ -251,27 +250,27 @@ def placement_rules(spreads: tuple[BucketPlacement, ...], curious: bool) -> dict
 
 def probe_answer_rule(virtual_ip: str) -> Rule:
     """Brings answers of services to the controller's questions, asked in the name of a virtual IP, back to it."""
-    match = Match(eth_type=ETH_IPV4, ip_proto=PROTO_TCP, ipv4_dst=virtual_ip, port_dst=PortMatch(PROTO_TCP, PROBE_PORT))
+    match = match_ip(to=virtual_ip, ip_proto=PROTO_TCP, port_dst=PortMatch(PROTO_TCP, PROBE_PORT))
     number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("probe", virtual_ip))
     return Rule(Table.ACCOUNT, HEAR_PRIORITY, match, (Output(CONTROLLER),), cookie=number)
 
 
 def answers_rule(address: str) -> Rule:
     """Answers of a destination are looked up among the connections that were written down."""
-    match = Match(eth_type=ETH_IPV4, ipv4_src=address)
+    match = match_ip(address)
     number = cookie(Table.REWRITE, Kind.SPREAD, pair_number("", address))
     return Rule(Table.REWRITE, ANSWERS_PRIORITY, match, (ResubmitTable(Table.AFFINITY),), Table.FORWARD, cookie=number)
 
 
 def _unmet(virtual_ip: str) -> Rule:
-    match = Match(eth_type=ETH_IPV4, ipv4_dst=virtual_ip)
+    match = match_ip(to=virtual_ip)
     number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("", virtual_ip))
     return Rule(Table.ACCOUNT, MEET_PRIORITY, match, (ResubmitTable(Table.MEET),), Table.POLICER, cookie=number)
 
 
-def _meet() -> Rule:
-    actions = (Output(CONTROLLER), LearnSource(MEET_S))
-    return Rule(Table.MEET, 0, Match(eth_type=ETH_IPV4), actions, cookie=cookie(Table.MEET, Kind.SPREAD))
+def _meet(eth_type: int) -> Rule:
+    actions = (Output(CONTROLLER), LearnSource(MEET_S, eth_type=eth_type))
+    return Rule(Table.MEET, 0, Match(eth_type=eth_type), actions, cookie=cookie(Table.MEET, Kind.SPREAD))
 
 
 class BucketPlacements:
@@ -313,8 +312,8 @@ class BucketPlacements:
         """Takes over the buckets that the first switch to show any has, so that a restart moves none."""
         found: dict[str, list[Rule]] = {}
         for rule in rules:
-            if rule.table == Table.BUCKETS and kind_of(rule.cookie) is Kind.SPREAD and rule.match.ipv4_dst:
-                found.setdefault(rule.match.ipv4_dst, []).append(rule)
+            if rule.table == Table.BUCKETS and kind_of(rule.cookie) is Kind.SPREAD and rule.match.ip_dst:
+                found.setdefault(rule.match.ip_dst, []).append(rule)
         for address in found.keys() & self._spreads.keys() - self._adopted:
             vip = virtual_ips[address]
             self._adopted.add(address)

@@ -229,8 +229,8 @@ def _served(rule: Rule) -> tuple[str | None, str | None, str | None]:
         case Kind.TO_DESTINATION | Kind.PAIR:
             # Of an access port it does not show in which VLAN the source is. Of a switch with one table, one rule
             # counts and rewrites.
-            source = rule.match.ipv4_src if rule.match.in_port is None else None
-            return source, rule.match.ipv4_dst, to.get("ipv4_dst")
+            source = rule.match.ip_src if rule.match.in_port is None else None
+            return source, rule.match.ip_dst, to.get("ip_dst")
         case Kind.TO_CLIENT:
-            return rule.match.ipv4_dst, to.get("ipv4_src"), rule.match.ipv4_src
+            return rule.match.ip_dst, to.get("ip_src"), rule.match.ip_src
     return None, None, None

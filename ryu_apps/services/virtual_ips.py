@@ -135,14 +135,14 @@ class Destinations:
         for one in self.conflicts.questions(now):
             address = next((target.address for target in self._by_mac.get(one.mac, ())), None)
             if address is not None:
-                effects.append(PacketOut(one.at.dpid, (one.at.port,), frames.arp_probe(address)))
+                effects.append(PacketOut(one.at.dpid, (one.at.port,), frames.question(address)))
         return effects
 
     def _question(self, target: ProbeTarget, hosts: HostTable, now: Seconds) -> Iterator[Effect]:
         host = hosts.of_mac(target.mac)
         assert host is not None
         if target.port is None:
-            yield PacketOut(host.at.dpid, (host.at.port,), frames.arp_probe(target.address, target.mac))
+            yield PacketOut(host.at.dpid, (host.at.port,), frames.question(target.address, target.mac))
             return
         number, key = int(now * 1000) & 0xFFFFFFFF, target._replace(http="")
         opening = Segment(target.virtual_ip, PROBE_PORT, target.address, target.port, number, 0, SYN)
@@ -161,7 +161,7 @@ class Destinations:
         if frame.arp is not None:
             self._heard_arp(frame, now)
             return None
-        if frame.ipv4_dst not in self._wanted:
+        if frame.ip_dst not in self._wanted:
             return None
         segment = frames.read_segment(data)
         if segment is None or segment.to_port != PROBE_PORT:

@@ -26,7 +26,7 @@ from ryu_apps.pipeline import policer_key, source_at_port
 from ryu_apps.policers import ReservationEntry
 from ryu_apps.rules import RuleKey, Table
 from ryu_apps.services.buckets import BucketPlacement
-from ryu_apps.shares import Limits, access_port, ingress
+from ryu_apps.shares import Limits, access_port, ingress, source_addresses
 from ryu_apps.switch.reconcile import same
 from ryu_apps.switch.session import Session
 from ryu_apps.topology.state import Directory
@@ -88,25 +88,18 @@ class ReservationPublisher:
 def _cases(network: Network, wanted: Limits) -> dict[_ReservationPlace, _ReservationCase]:
     cases: dict[_ReservationPlace, _ReservationCase] = {}
     for entry in wanted.entries:
-        address = source_address(network, entry)
-        dpid = None if address is None else ingress(network, address)
+        addresses = source_addresses(network, entry.pair)
+        dpid = ingress(network, addresses[0]) if addresses else None
         node = NOWHERE if dpid is None else network.topology.snapshot.directory.switch(dpid)
         matter = cases.setdefault(_ReservationPlace(entry.reservation, node), _ReservationCase(dpid, [], []))
         matter.entries.append(entry)
-        matter.keys.append(_policer_key(network, address or "", entry.pair.virtual_ip))
+        matter.keys.extend(_policer_key(network, one, entry.pair.virtual_ip) for one in addresses)
     return cases
 
 
 def _policer_key(network: Network, source_address: str, virtual_ip: str) -> RuleKey:
     key, port = policer_key(source_address, virtual_ip), access_port(network, source_address)
     return key if port is None else key._replace(match=source_at_port(key.match, port))
-
-
-def source_address(network: Network, entry: ReservationEntry) -> str | None:
-    """Address of a entry's source, None while no switch has seen it."""
-    name = entry.pair.source
-    address = network.topology.snapshot.directory.address(name) or name
-    return address if network.topology.hosts.of_address(address) is not None else None
 
 
 def _judge_reservation(matter: _ReservationCase, session: Session | None) -> tuple[InstallStatus, str] | None:
@@ -309,7 +302,7 @@ def _holds(session: Session, spread: BucketPlacement) -> bool:
 
 
 def _is_slot(key: RuleKey, virtual_ip: str) -> bool:
-    return key.table == Table.BUCKETS and key.match.ipv4_dst == virtual_ip
+    return key.table == Table.BUCKETS and key.match.ip_dst == virtual_ip
 
 
 def _shares(weights: Mapping[str, int]) -> str:

@@ -4,7 +4,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from cpdb import Alarm, Link, Node, NodeKind, ObservedRecord, Publisher, ReservationReport, SplitReport, WeightsReport
+from cpdb import (
+    Alarm,
+    Link,
+    Node,
+    NodeKind,
+    ObservedRecord,
+    Publisher,
+    ReservationReport,
+    SplitReport,
+    WeightsReport,
+)
 from ryu_apps.network import Network
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.status.answers import NOWHERE, ReservationPublisher, SplitPublisher, WeightsPublisher
@@ -22,11 +32,12 @@ def node_records(network: Network) -> list[Node]:
     switches = [Node(directory.switch(dpid), NodeKind.SWITCH, dpid=dpid) for dpid in sorted(network.topology.connected)]
     hosts = []
     for host in network.topology.hosts:
-        name = directory.host(host.address, host.mac)
         place = directory.switch(host.at.dpid)
-        hosts.append(
-            Node(name, directory.kind(name), host.address, host.mac, None, place, host.at.port, last_seen=host.seen)
-        )
+        for name, own in directory.names(host).items():
+            # As declared, while it has that one
+            address = min(own, key=lambda one: one != directory.address(name), default=None)
+            kind = directory.kind(name)
+            hosts.append(Node(name, kind, address, host.mac, None, place, host.at.port, last_seen=host.seen))
     return switches + hosts
 
 

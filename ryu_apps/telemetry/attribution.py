@@ -178,7 +178,7 @@ class PairAttribution:
             return LinkEnds(here, directory.switch(peer.dpid), edge=False)
         if at in machines:
             return LinkEnds(here, machines[at], edge=True)
-        names = [directory.host(host.address, host.mac) for host in topology.hosts if host.at == at]
+        names = [next(iter(directory.names(host))) for host in topology.hosts if host.at == at]
         return LinkEnds(here, names[0] if len(names) == 1 else f"{here}:{at.port}", edge=True)
 
     def flows_grew(self, look: PollDelta) -> None:
@@ -207,7 +207,7 @@ class PairAttribution:
         if known is not None and known[1] is pair.destination and known[2] is directory:
             return known[0]
         name = pair.destination.name if pair.destination else None
-        talk = FlowKey(directory.host(pair.source_address), pair.virtual_ip, name)
+        talk = FlowKey(self._network.topology.name_of(pair.source_address), pair.virtual_ip, name)
         talk = self._same.setdefault(talk, talk)
         self._flow_keys[number], self._pairs[talk] = (talk, pair.destination, directory), pair
         return talk
@@ -224,7 +224,7 @@ class PairAttribution:
             return self._flow_key(pair.number)
         if destination not in self._network.services.virtual_ips:
             return None
-        talk = FlowKey(self._network.topology.snapshot.directory.host(source), destination, None)
+        talk = FlowKey(self._network.topology.name_of(source), destination, None)
         return self._same.setdefault(talk, talk)
 
     def forget(self) -> None:
@@ -299,7 +299,7 @@ def _ports_between(topology: TopologyState, pair: TrackedPair | None) -> set[Por
 def _line_speeds(network: Network, ports: Mapping[PortId, BytesPerS]) -> dict[str, BytesPerS]:
     """Of each host and machine whose line is known: as its port says, else as declared."""
     directory, hosts = network.topology.snapshot.directory, network.topology.hosts
-    speeds = {directory.host(host.address, host.mac): ports[host.at] for host in hosts if host.at in ports}
+    speeds = {name: ports[host.at] for host in hosts if host.at in ports for name in directory.names(host)}
     return speeds | edge_capacities(network.declared.links, directory)
 
 

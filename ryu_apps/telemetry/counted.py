@@ -26,8 +26,8 @@ class CountedBeside:
         talkers, directory = self._network.talkers, self._network.topology.snapshot.directory
         ends = talkers.of_number(number)
         if ends is not None:
-            name = directory.host(ends[1], ends[1])
-            return FlowKey(directory.host(ends[0]), ends[1], None if name == ends[1] else name)
+            source, name = map(self._network.topology.name_of, ends)
+            return FlowKey(source, ends[1], None if name == ends[1] else name)
         if dpid is None or not talkers.enabled:
             return None
         revision = self._network.topology.hosts.revision

@@ -4,12 +4,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from cpdb import address_bytes, is_ipv6
 from ryu_apps.effects import Alert
+from ryu_apps.families import eth_type_of
 from ryu_apps.guest import SHARED_PRIORITY
 from ryu_apps.network import Network
 from ryu_apps.openflow import ALL_TABLES, WireEntry, describe_match, mac_bytes, read_match
 from ryu_apps.openflow.fields import VLAN_VID
-from ryu_apps.rules import ETH_IPV4, LEARNED, OWNER_SHIFT, Table, is_ours, virtual_mac
+from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table, is_ours, virtual_mac
 from ryu_apps.services.buckets import MEET_PRIORITY
 
 Seconds = float
@@ -60,9 +62,9 @@ def hides(entry: WireEntry, front: Front) -> bool:
 def may_match(match: bytes, virtual_ip: str) -> bool:
     """Whether a sound match of anybody leaves room for packets that a client sends to a virtual IP."""
     sent = {
-        "eth_type": ETH_IPV4.to_bytes(2, "big"),
+        "eth_type": eth_type_of(virtual_ip).to_bytes(2, "big"),
         "eth_dst": mac_bytes(virtual_mac(virtual_ip)),
-        "ipv4_dst": bytes(map(int, virtual_ip.split("."))),
+        "ipv6_dst" if is_ipv6(virtual_ip) else "ipv4_dst": address_bytes(virtual_ip),
     }
     for one in read_match(match):
         value = sent.get(one.type.name) if one.type is not None else None

@@ -1,4 +1,4 @@
-"""Who holds an address: hosts' questions answered, hosts asked for, and frames that wait until theirs is found."""
+"""Who holds an address: hosts' questions answered (ARP, neighbour discovery), hosts asked for, and frames that wait."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class ArpResponder:
         self._limiter = RateLimiter()
 
     def answer(self, arrival: Arrival, virtual_ips: Container[str], now: Seconds) -> list[Effect]:
-        """What follows from an ARP frame; whoever asks for a virtual IP is answered in its name."""
+        """What follows from such a frame; whoever asks for a virtual IP is answered in its name."""
         at, frame, body = arrival.at, arrival.frame, arrival.frame.arp
         hosts = self._topology.hosts
         if body is None or body.operation == frames.REPLY or hosts.of_mac(frame.eth_dst) is not None:
@@ -50,7 +50,7 @@ class ArpResponder:
             due = body.sender not in virtual_ips and self._limiter.due((at, body.sender), ASK_EVERY_S, now)
             return self._flood(at, arrival.data, now) if due else []
         if body.target in virtual_ips:
-            return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, virtual_mac(body.target), frame.vlan))]
+            return [PacketOut(at.dpid, (at.port,), frames.question_answer(body, virtual_mac(body.target), frame.vlan))]
         holder = hosts.of_address(in_vlan(body.target, self._topology.access.vlan(at, frame)))
         if holder is None:
             due = self._limiter.due(body.target, ASK_EVERY_S, now)
@@ -58,7 +58,7 @@ class ArpResponder:
         # A neighbour behind the same port answers for itself; speaking for it would mislead the bridge there.
         if holder.at == at or holder.mac == body.sender_mac:
             return []
-        return [PacketOut(at.dpid, (at.port,), frames.arp_answer(body, holder.mac, frame.vlan))]
+        return [PacketOut(at.dpid, (at.port,), frames.question_answer(body, holder.mac, frame.vlan))]
 
     def forward(self, arrival: Arrival) -> list[Effect]:
         """Sends a frame on to its host, when that is known and somewhere else."""
@@ -72,7 +72,7 @@ class ArpResponder:
         """Asks everywhere who holds an address (`in_vlan`): with its tag, and without at access ports of that VLAN."""
         if not self._limiter.due(address, ASK_EVERY_S, now):
             return []
-        vlan, plain = vlan_of(address), frames.arp_probe(bare(address))
+        vlan, plain = vlan_of(address), frames.question(bare(address))
         effects: list[Effect] = [
             PacketOut(at.dpid, (at.port,), plain)
             for at, number in self._topology.access.vlans.items()

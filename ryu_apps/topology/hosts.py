@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from cpdb import is_ipv6
 from ryu_apps.rules import PortId
 
 Seconds = float
@@ -14,6 +15,8 @@ HostKey = tuple[str, int]
 REFRESH_S = 10.0
 # MACs behind one port; whoever invents more there is not learnt, and everybody else stays.
 MAX_AT_PORT = 4096
+# IPv6 addresses of one host, the newest: it makes itself others as time passes (RFC 8981). Of IPv4 it has one.
+MAX_ADDRESSES = 8
 
 
 class LearnResult(Enum):
@@ -28,13 +31,24 @@ class LearnResult(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host by MAC and VLAN; `address` is None until an ARP frame or a packet showed it, and names the VLAN."""
+    """A host by MAC and VLAN; its `addresses`, as its frames have shown them, name the VLAN, the newest first."""
 
     mac: str
-    address: str | None
+    addresses: tuple[str, ...]
     at: PortId
     seen: Seconds
     vlan: int = 0
+
+    def address(self, ipv6: bool = False) -> str | None:
+        """The newest one of a family."""
+        return next((one for one in self.addresses if is_ipv6(one) == ipv6), None)
+
+    def with_address(self, address: str) -> "Host":
+        """With this one as its newest."""
+        same = [one for one in self.addresses if is_ipv6(one) == is_ipv6(address) and one != address]
+        others = tuple(one for one in self.addresses if is_ipv6(one) != is_ipv6(address))
+        kept = tuple(same[: MAX_ADDRESSES - 1]) if is_ipv6(address) else ()
+        return replace(self, addresses=(address, *kept, *others))
 
 
 class HostTable:
@@ -53,7 +67,8 @@ class HostTable:
         # As of a revision: the only host at each port
         self._alone: tuple[int, dict[PortId, str | None]] = -1, {}
         for host in hosts:
-            self.learn(host.mac, host.address, host.at, host.seen, host.vlan)
+            for address in host.addresses[::-1] or (None,):
+                self.learn(host.mac, address, host.at, host.seen, host.vlan)
 
     def __iter__(self) -> Iterator[Host]:
         return iter(sorted(self._by_mac.values(), key=lambda host: (host.mac, host.vlan)))
@@ -67,7 +82,7 @@ class HostTable:
         return host if host is not None or vlan is None else self.of_mac(mac)
 
     def of_address(self, address: str) -> Host | None:
-        """The host with that IPv4 address (`in_vlan`)."""
+        """The host with that address (`in_vlan`)."""
         key = self._by_address.get(address)
         return self._by_mac.get(key) if key is not None else None
 
@@ -90,11 +105,11 @@ class HostTable:
             self._count[at] += 1
             self.revision += 1
             self.seen_revision += 1
-            self._by_mac[key], self._vlans[mac] = Host(mac, None, at, now, vlan), vlan
+            self._by_mac[key], self._vlans[mac] = Host(mac, (), at, now, vlan), vlan
             self._claim(key, address)
             return LearnResult.NEW
         moved = known.at != at
-        fresh = address is not None and known.address != address
+        fresh = address is not None and address not in known.addresses
         self.revision += moved or fresh
         if moved:
             self._count.subtract([known.at])
@@ -115,12 +130,13 @@ class HostTable:
             return
         previous = self.of_address(address)
         if previous is not None and (previous.mac, previous.vlan) != key:
-            self._by_mac[previous.mac, previous.vlan] = replace(previous, address=None)
-        old = self._by_mac[key].address
-        if old is not None:
-            self._by_address.pop(old, None)
+            left = tuple(one for one in previous.addresses if one != address)
+            self._by_mac[previous.mac, previous.vlan] = replace(previous, addresses=left)
+        before = self._by_mac[key]
+        self._by_mac[key] = host = before.with_address(address)
+        for gone in set(before.addresses) - set(host.addresses):
+            self._by_address.pop(gone, None)
         self._by_address[address] = key
-        self._by_mac[key] = replace(self._by_mac[key], address=address)
 
     def leave(self, at: PortId) -> list[Host]:
         """The port turned out to lead to a switch or went away: whoever was there has to be found anew."""
@@ -129,6 +145,6 @@ class HostTable:
         self._count.pop(at, None)
         for host in gone:
             del self._by_mac[host.mac, host.vlan]
-            if host.address is not None:
-                self._by_address.pop(host.address, None)
+            for address in host.addresses:
+                self._by_address.pop(address, None)
         return gone

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from cpdb import Link, Node, NodeKind
+from cpdb import Link, Node, NodeKind, is_ipv6
 from ryu_apps.effects import Alert, Effect, PacketOut
 from ryu_apps.rules import PortId, vlan_of
 from ryu_apps.topology.frames import Frame
@@ -61,6 +61,14 @@ class Directory:
         node = self._by_address.get(address or "") or self._by_mac.get(mac or "")
         return node.name if node else address or mac or "unknown"
 
+    def names(self, host: Host) -> dict[str, tuple[str, ...]]:
+        """All names of a host, with the addresses that each stands for: one name where somebody has named it."""
+        found: dict[str, tuple[str, ...]] = {}
+        for address in sorted(host.addresses, key=is_ipv6):
+            name = self.host(address, host.mac)
+            found[name] = (*found.get(name, ()), address)
+        return found or {self.host(None, host.mac): ()}
+
     def kind(self, name: str) -> NodeKind:
         """What a named node is; HOST when nobody said."""
         node = self._by_name.get(name)
@@ -70,6 +78,12 @@ class Directory:
         """The declared address of a node."""
         node = self._by_name.get(name)
         return node.address if node else None
+
+    def host_of(self, name: str, hosts: HostTable) -> Host | None:
+        """The host that a node is, by its address or its MAC; None while it has not been seen."""
+        node = self._by_name.get(name)
+        found = hosts.of_address((node.address if node else None) or name)
+        return found or (hosts.of_mac(node.mac) if node and node.mac else None)
 
     def find_neighbours(self, links: Sequence[Link]) -> DeclaredNeighbours:
         """Declared links: switch port to switch port (both ways), and switch port to the machine behind it.
@@ -182,6 +196,11 @@ class TopologyState:
         """What kind of machine is declared behind a port."""
         name = self.snapshot.machines.get(at)
         return None if name is None else self.snapshot.directory.kind(name)
+
+    def name_of(self, address: str) -> str:
+        """Name of who has an address: as it, or the MAC of its holder, was named, else the address itself."""
+        holder = self.hosts.of_address(address)
+        return self.snapshot.directory.host(address, holder.mac if holder else None)
 
     # ---- news
 

@@ -23,7 +23,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from cpdb import (
     Durations,
     Figures,
-    FiguresCollector,
     MetricsSection,
     OutcomeKind,
     Pause,
@@ -32,6 +31,7 @@ from cpdb import (
     serve_metrics,
     serving_metrics,
 )
+from cpdb.exposition import FiguresCollector
 from forepath.demo.scene import as_toml
 from forepath.metrics.loops import ACTIONS, CYCLE, LEAD, OrchestratorTally
 from forepath.metrics.stored import LINK_AHEAD, PAIR, PAUSED, STORED_METRICS, UP, StoredFigures

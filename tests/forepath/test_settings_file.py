@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from lab_on_paper import Forepath
 
-from cpdb import BEHAVIOUR, TABLES, Section, SettingsError, section_of, without_password
+from cpdb import BEHAVIOUR, TABLES, Section, SettingsError, without_password
+from cpdb.settings import section_of
 from forepath.processes import orchestrator_config
 from forepath.settings import Settings, load_settings
 

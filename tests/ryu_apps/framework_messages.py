@@ -1,7 +1,8 @@
 """Our changes as the framework's messages: what the codec's bytes are held against."""
 
 import struct
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, NamedTuple
 
 from cpdb import FIRST_TAG
 from ryu_apps.effects import (
@@ -22,6 +23,7 @@ from ryu_apps.rules import (
     ANY_LABEL,
     BRIDGE_GROUPS,
     ETH_IPV4,
+    ETH_IPV6,
     LEARNED,
     MULTICAST,
     OWNER,
@@ -59,7 +61,7 @@ from ryu_apps.rules import (
     virtual_mac,
 )
 
-PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ipv4_src", "ipv4_dst")
+PLAIN = ("in_port", "eth_type", "eth_src", "eth_dst", "ip_proto", "ip_src", "ip_dst")
 ANY_VLAN = (ofproto.OFPVID_PRESENT | FIRST_TAG, ofproto.OFPVID_PRESENT | FIRST_TAG)
 METER_FLAGS = ofproto.OFPMF_KBPS | ofproto.OFPMF_BURST | ofproto.OFPMF_STATS
 GROUP_TYPES = {GroupKind.SELECT: ofproto.OFPGT_SELECT, GroupKind.FAST_FAILOVER: ofproto.OFPGT_FF}
@@ -153,7 +155,8 @@ def bucket_message(bucket: GroupBucket, kind: GroupKind) -> Any:
 
 
 def match_message(match: Match) -> Any:
-    fields = {name: value for name in PLAIN if (value := getattr(match, name)) is not None}
+    plain = {name: value for name in PLAIN if (value := getattr(match, name)) is not None}
+    fields = {of_family(name, value): value for name, value in plain.items()}
     if match.port_dst is not None:
         fields[PORTS[match.port_dst.ip_proto][1]] = match.port_dst.port
     if match.message_type == TCP_OPENING:
@@ -166,16 +169,18 @@ def match_message(match: Match) -> Any:
         fields["eth_dst"] = ("01:00:00:00:00:00", "01:00:00:00:00:00")
     if match.label is not None:
         fields["vlan_vid"] = ANY_VLAN if match.label == ANY_LABEL else ofproto.OFPVID_PRESENT | match.label
-    if match.arp_request_for is not None:
-        fields |= {"arp_op": 1, "arp_tpa": match.arp_request_for}
+    if match.question_for is not None and ":" in match.question_for:
+        fields["ipv6_nd_target"] = match.question_for
+    elif match.question_for is not None:
+        fields |= {"arp_op": 1, "arp_tpa": match.question_for}
     if isinstance(match.register, BucketMatch):
         fields["reg0"] = tuple(match.register)
     if isinstance(match.register, DestinationMatch):
         fields["reg1"] = match.register.number
     if isinstance(match.register, FreshMatch):
         fields["reg14"] = 0
-    if match.ipv4_src and "@" in match.ipv4_src:
-        fields["ipv4_src"], vlan = match.ipv4_src.split("@")
+    if match.ip_src and "@" in match.ip_src:
+        fields[of_family("ip_src", match.ip_src)], vlan = match.ip_src.split("@")
         fields["vlan_vid"] = ofproto.OFPVID_PRESENT | int(vlan)
     return parser.OFPMatch(**fields)
 
@@ -185,7 +190,7 @@ def action_messages(action: Action) -> list[Any]:
         case Output(port):
             return [parser.OFPActionOutput(port, ofproto.OFPCML_NO_BUFFER)]
         case SetField(field, value):
-            return [parser.OFPActionSetField(**{field: value})]
+            return [parser.OFPActionSetField(**{of_family(field, value): value})]
         case AnswerArp(mac, address):
             return answer_arp(mac, address)
         case PopLabel():
@@ -208,12 +213,10 @@ def action_messages(action: Action) -> list[Any]:
             return [parser.NXActionController(0xFFFF, number, ofproto.OFPR_ACTION)]
         case LearnConnection():
             return [learn_there(action), learn_back(action)]
-        case LearnSource(hold_s):
-            specs = [
-                equal(ETH_IPV4, "eth_type", 16),
-                same("ipv4_src", "ipv4_src", 32),
-                same("ipv4_dst", "ipv4_dst", 32),
-            ]
+        case LearnSource(hold_s, _, eth_type):
+            ip, bits = ("ipv4", 32) if eth_type == ETH_IPV4 else ("ipv6", 128)
+            ends = (f"{ip}_src", f"{ip}_dst")
+            specs = [equal(eth_type, "eth_type", 16), *(same(end, end, bits) for end in ends)]
             return [LimitedLearn.limited(MAX_MET, Table.MEET, specs, 0, hold_s, 1, LEARNED << OWNER_SHIFT)]
 
 
@@ -263,30 +266,50 @@ def load(value: int, field: str, bits: int) -> Any:
     return parser.NXFlowSpecLoad(src=value, dst=(field, 0), n_bits=bits)
 
 
-def number(text: str) -> int:
-    """An address or MAC as a number."""
-    parts = [int(part, 16) for part in text.split(":")] if ":" in text else [int(part) for part in text.split(".")]
-    return int.from_bytes(bytes(parts), "big")
+def of_family(name: str, value: Any) -> str:
+    """The framework's name of an address's field."""
+    return name if name not in ("ip_src", "ip_dst") else name.replace("ip", "ipv6" if ":" in value else "ipv4")
+
+
+def number(mac: str) -> int:
+    """A MAC as a number."""
+    return int(mac.replace(":", ""), 16)
+
+
+class Ends(NamedTuple):
+    """Names and size of the fields with both addresses of a packet."""
+
+    source: str
+    to: str
+    bits: int
+
+
+def ends_of(action: LearnConnection) -> Ends:
+    one = action.virtual_ip
+    return Ends(of_family("ip_src", one), of_family("ip_dst", one), 128 if ":" in one else 32)
 
 
 def learn_there(action: LearnConnection) -> Any:
-    ends = [same("ipv4_src", "ipv4_src", 32), equal(number(action.virtual_ip), "ipv4_dst", 32)]
+    source, to, bits = ends_of(action)
+    ends = [same(source, source, bits), equal(int(ip_address(action.virtual_ip)), to, bits)]
     ends += [same(port, port, 16) for port in PORTS.get(action.protocol, ())]
-    to = [load(number(action.mac), "eth_dst", 48), load(number(action.address), "ipv4_dst", 32)]
-    return learn(action, [*protocol(action), *ends, *to])
+    written = [load(number(action.mac), "eth_dst", 48), load(int(ip_address(action.address)), to, bits)]
+    return learn(action, [*protocol(action), *ends, *written])
 
 
 def learn_back(action: LearnConnection) -> Any:
-    ends = [equal(number(action.address), "ipv4_src", 32), same("ipv4_src", "ipv4_dst", 32)]
+    source, to, bits = ends_of(action)
+    ends = [equal(int(ip_address(action.address)), source, bits), same(source, to, bits)]
     ports = PORTS.get(action.protocol, ())
     ends += [same(port, other, 16) for port, other in zip(ports, ports[::-1], strict=True)]
-    to = [load(number(virtual_mac(action.virtual_ip)), "eth_src", 48), load(number(action.virtual_ip), "ipv4_src", 32)]
-    return learn(action, [*protocol(action), *ends, *to])
+    mac = number(virtual_mac(action.virtual_ip))
+    written = [load(mac, "eth_src", 48), load(int(ip_address(action.virtual_ip)), source, bits)]
+    return learn(action, [*protocol(action), *ends, *written])
 
 
 def protocol(action: LearnConnection) -> list[Any]:
     spec = equal(action.protocol, "ip_proto", 8) if action.protocol else same("ip_proto", "ip_proto", 8)
-    return [equal(ETH_IPV4, "eth_type", 16), spec]
+    return [equal(ETH_IPV6 if ":" in action.virtual_ip else ETH_IPV4, "eth_type", 16), spec]
 
 
 def learn(action: LearnConnection, specs: list[Any]) -> Any:

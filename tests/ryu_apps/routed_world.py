@@ -72,7 +72,7 @@ class RoutedWorld(World):
         Fails when one of them does not arrive exactly once.
         """
         there = replace(
-            ip(f"c{client}", f"s{server}"), eth_dst="f2:ea:00:00:00:00", ipv4_dst=SERVICE.format(100 + server)
+            ip(f"c{client}", f"s{server}"), eth_dst="f2:ea:00:00:00:00", ip_dst=SERVICE.format(100 + server)
         )
         back = ip(f"s{server}", f"c{client}")
         return [self.crossed(f"c{client}", there, f"s{server}"), self.crossed(f"s{server}", back, f"c{client}")]

@@ -2,9 +2,8 @@
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from socket import inet_aton
 
-from cpdb import Destination, Link, Node, NodeKind, VirtualIp
+from cpdb import Destination, Link, Node, NodeKind, VirtualIp, address_bytes
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, PacketOut, Resubmit
 from ryu_apps.fakes.fake_packets import Packet
@@ -12,7 +11,7 @@ from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
 from ryu_apps.pipeline import desired, limited_by, numbers_of_limits
 from ryu_apps.policers import allot_meters
-from ryu_apps.rules import CONTROLLER, ETH_ARP, PortId, RuleKey
+from ryu_apps.rules import CONTROLLER, ETH_ARP, ETH_IPV6, Kind, PortId, RuleKey, Table, cookie
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.shares import limits, share
 from ryu_apps.status.alarms import AlarmLog
@@ -20,7 +19,7 @@ from ryu_apps.switch.reconcile import Holding, difference
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Arp
 
-VIP = "10.0.0.100"
+VIP, VIP6 = "10.0.0.100", "fd00::100"
 FIRST_METER = 60_000
 SWITCHES = {"leaf1": 0x11, "leaf2": 0x12, "leaf3": 0x13, "spine1": 0x21, "spine2": 0x22}
 FABRIC = [
@@ -90,6 +89,13 @@ class World:
         body = Arp(frames.REQUEST, mac(name), address(name), mac(name), address(name))
         self.react(self.network.packet_in(self.places[name], frames.arp(body, mac(name), frames.BROADCAST), self.now))
 
+    def advertise(self, name: str) -> None:
+        """An unsolicited neighbour advertisement: the same of IPv6; the switch sends a copy of it."""
+        body = Arp(frames.REPLY, mac(name), address6(name), "", "ff02::1")
+        data = frames.neighbour(body, mac(name), "33:33:00:00:00:01")
+        listens = cookie(Table.ACCOUNT, Kind.LISTEN, 3)
+        self.react(self.network.packet_in(self.places[name], data, self.now, listens))
+
     def reconcile(self) -> int:
         """Brings all switches up to date; returns how many changes that took."""
         self.network.flooding.follow(self.network.topology, self.now)
@@ -155,14 +161,30 @@ class World:
 
 
 def encode(packet: Packet) -> bytes:
-    """Enough of an Ethernet and IPv4 frame for the controller to read."""
-    ends = inet_aton(packet.ipv4_src or "0.0.0.0") + inet_aton(packet.ipv4_dst or "0.0.0.0")
+    """Enough of an Ethernet and IP frame for the controller to read."""
+    nobody = "::" if packet.eth_type == ETH_IPV6 else "0.0.0.0"
+    ends = address_bytes(packet.ip_src or nobody) + address_bytes(packet.ip_dst or nobody)
     macs = bytes.fromhex((packet.eth_dst + packet.eth_src).replace(":", ""))
     macs += b"" if packet.label is None else b"\x81\x00" + packet.label.to_bytes(2, "big")
-    return macs + packet.eth_type.to_bytes(2, "big") + bytes(12) + ends + repr(packet).encode()
+    return (
+        macs
+        + packet.eth_type.to_bytes(2, "big")
+        + bytes(8 if packet.eth_type == ETH_IPV6 else 12)
+        + ends
+        + repr(packet).encode()
+    )
 
 
 def ip(source: str, to: str, **more: object) -> Packet:
     """An IP packet from one named host to another."""
-    whole = Packet(mac(source), mac(to), ipv4_src=address(source), ipv4_dst=address(to))
+    whole = Packet(mac(source), mac(to), ip_src=address(source), ip_dst=address(to))
     return replace(whole, **more)
+
+
+def address6(name: str) -> str:
+    return f"fd00::{ord(name[0]):x}:{name[1]}"
+
+
+def ip6(source: str, to: str, **more: object) -> Packet:
+    """The same of IPv6."""
+    return ip(source, to, eth_type=ETH_IPV6, **{"ip_src": address6(source), "ip_dst": address6(to)} | more)

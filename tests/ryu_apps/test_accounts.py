@@ -83,14 +83,14 @@ def test_each_packet_from_a_host_is_in_one_count_and_in_the_right_one(sent: list
         counted[number] = counted.get(number, 0) + one.packets
     assert sum(counted.values()) == len(sent)
     talker = pair_number("10.7.0.1", "10.7.0.2")
-    assert counted[talker] == sum((one.ipv4_src, one.ipv4_dst) == ("10.7.0.1", "10.7.0.2") for one in sent)
+    assert counted[talker] == sum((one.ip_src, one.ip_dst) == ("10.7.0.1", "10.7.0.2") for one in sent)
     names = account_numbers(share)
     rest = sum(count for number, count in counted.items() if number != talker and names[number] is None)
-    assert rest == sum(_first(one) is None for one in sent if (one.ipv4_src, one.ipv4_dst) != ("10.7.0.1", "10.7.0.2"))
+    assert rest == sum(_first(one) is None for one in sent if (one.ip_src, one.ip_dst) != ("10.7.0.1", "10.7.0.2"))
 
 
 def _first(packet: Packet) -> int | None:
-    source, to = packet.ipv4_src or "", packet.ipv4_dst or ""
+    source, to = packet.ip_src or "", packet.ip_dst or ""
     port = packet.ip_proto, packet.transport.dport
     belongs = (
         source.startswith("10.7.") and to == "10.7.0.2" and port == (PROTO_TCP, 443),

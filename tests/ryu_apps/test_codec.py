@@ -1,6 +1,7 @@
 """The codec's laws: what was encoded is decoded as it was, and the bytes are those that the framework makes."""
 
 import struct
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from framework_messages import framework_bytes, match_message, serialized
@@ -44,6 +45,8 @@ from ryu_apps.rules import (
     ANY_LABEL,
     BRIDGE_GROUPS,
     CONTROLLER,
+    ETH_IPV4,
+    ETH_IPV6,
     MULTICAST,
     PORT_MAX,
     PROTO_TCP,
@@ -85,7 +88,11 @@ from ryu_apps.switch.reconcile import Holding, difference
 NOW = 1000.0
 bytes_1, bytes_2, bytes_4 = (st.integers(0, 2 ** (8 * size) - 1) for size in (1, 2, 4))
 macs = st.integers(0, 2**48 - 1).map(lambda number: number.to_bytes(6, "big").hex(":"))
-addresses = bytes_4.map(lambda number: ".".join(map(str, number.to_bytes(4, "big"))))
+ipv4_addresses = bytes_4.map(lambda number: str(IPv4Address(number)))
+# Those that mean IPv4 are written in several ways, and no rule of ours has one.
+ipv6_addresses = st.integers(2**64, 2**128 - 1).map(lambda number: str(IPv6Address(number)))
+addresses = ipv4_addresses | ipv6_addresses
+address_pairs = st.tuples(ipv4_addresses, ipv4_addresses) | st.tuples(ipv6_addresses, ipv6_addresses)
 labels = st.integers(FIRST_TAG, LAST_TAG)
 ports = st.integers(1, PORT_MAX - 1)
 xids = bytes_4
@@ -103,28 +110,35 @@ matches = st.builds(
     eth_src=maybe(macs),
     eth_dst=maybe(macs | st.sampled_from([BRIDGE_GROUPS, MULTICAST])),
     ip_proto=maybe(bytes_1),
-    ipv4_src=maybe(addresses | st.builds(in_vlan, addresses, st.integers(1, 4094))),
-    ipv4_dst=maybe(addresses),
-    arp_request_for=maybe(addresses),
+    ip_src=maybe(addresses | st.builds(in_vlan, addresses, st.integers(1, 4094))),
+    ip_dst=maybe(addresses),
+    question_for=maybe(addresses),
     label=maybe(labels | st.just(ANY_LABEL)),
     port_dst=maybe(st.builds(PortMatch, st.sampled_from([PROTO_TCP, PROTO_UDP]), bytes_2)),
     message_type=maybe(bytes_1 | st.just(TCP_OPENING)),
     register=maybe(bucket_matches | st.builds(DestinationMatch, bytes_4) | st.just(FreshMatch())),
-).filter(lambda one: one.label is None or one.ipv4_src is None or (one.label < 0 and "@" not in one.ipv4_src))
+).filter(lambda one: one.label is None or one.ip_src is None or (one.label < 0 and "@" not in one.ip_src))
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Output, ports | st.just(CONTROLLER)),
     st.builds(ToGroup, bytes_4),
     st.builds(SetField, st.sampled_from(["eth_src", "eth_dst"]), macs),
-    st.builds(SetField, st.sampled_from(["ipv4_src", "ipv4_dst"]), addresses),
+    st.builds(SetField, st.sampled_from(["ip_src", "ip_dst"]), addresses),
     st.builds(SetField, st.just("ip_dscp"), st.integers(0, 63)),
-    st.builds(AnswerArp, macs, addresses),
+    st.builds(AnswerArp, macs, ipv4_addresses),
     st.builds(PushLabel, labels),
     st.just(PopLabel()),
     st.builds(ResubmitTable, bytes_1),
     st.integers(1, 16).map(lambda bits: PickBucket(1 << bits)),
     st.builds(ChooseDestination, bytes_4),
-    st.builds(LearnConnection, st.sampled_from([0, 6, 17]), addresses, addresses, macs, bytes_4, bytes_2),
-    st.builds(LearnSource, bytes_2),
+    st.builds(
+        lambda protocol, ends, *more: LearnConnection(protocol, *ends, *more),
+        st.sampled_from([0, 6, 17]),
+        address_pairs,
+        macs,
+        bytes_4,
+        bytes_2,
+    ),
+    st.builds(LearnSource, bytes_2, eth_type=st.sampled_from([ETH_IPV4, ETH_IPV6])),
     st.just(NoteSeen()),
     st.builds(ToController, bytes_2),
 )
@@ -329,8 +343,9 @@ def multipart(kind: MultipartKind, body: bytes) -> bytes:
 @st.composite
 def spreads(draw: st.DrawFn) -> BucketPlacement:
     names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4, unique=True))
-    behind = tuple(Destination(name, draw(addresses), draw(macs), draw(st.integers(1, 9))) for name in names)
-    return BucketPlacement(draw(addresses), behind, divide_buckets({vm.name: vm.weight for vm in behind}))
+    own = draw(st.sampled_from([ipv4_addresses, ipv6_addresses]))
+    behind = tuple(Destination(name, draw(own), draw(macs), draw(st.integers(1, 9))) for name in names)
+    return BucketPlacement(draw(own), behind, divide_buckets({vm.name: vm.weight for vm in behind}))
 
 
 @settings(max_examples=40)

@@ -34,12 +34,12 @@ def world() -> World:
 
 def opening(port: int, flags: str = "") -> Packet:
     ports = Transport(port, 80, flags)
-    return ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, ip_proto=6, transport=ports)
+    return ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP, ip_proto=6, transport=ports)
 
 
 def served_by(world: World, port: int, flags: str = "S") -> str:
     ((host, got),) = world.send("c1", opening(port, flags=flags))
-    assert (got.eth_dst, got.ipv4_dst) == (mac(host), address(host))
+    assert (got.eth_dst, got.ip_dst) == (mac(host), address(host))
     return host
 
 
@@ -55,7 +55,7 @@ def test_new_connections_follow_the_weights_and_answers_come_from_the_virtual_ip
         "s1", "c1", ip_proto=6, transport=Transport(80, next(p for p in range(10_000, 11_000) if at(world, p) == "s1"))
     )
     ((host, got),) = world.send("s1", back)
-    assert (host, got.ipv4_src, got.eth_src) == ("c1", VIP, virtual_mac(VIP))
+    assert (host, got.ip_src, got.eth_src) == ("c1", VIP, virtual_mac(VIP))
 
 
 def at(world: World, port: int) -> str:

@@ -66,8 +66,8 @@ def entry(table: int, priority: int, leads_to: tuple[int, ...] = (), **more: obj
         (entry(0, 0, match=encode_match(Match(eth_type=ETH_ARP))), False),
         (entry(0, 0, match=encode_match(Match(eth_dst="02:00:00:00:00:01"))), False),
         (entry(0, 0, match=encode_match(Match(eth_dst=virtual_mac(VIP)))), True),
-        (entry(0, 0, match=encode_match(Match(eth_type=ETH_IPV4, ipv4_dst=VIP, ipv4_src="10.0.0.1"))), True),
-        (entry(0, 0, match=encode_match(Match(eth_type=ETH_IPV4, ipv4_dst="10.0.0.1"))), False),
+        (entry(0, 0, match=encode_match(Match(eth_type=ETH_IPV4, ip_dst=VIP, ip_src="10.0.0.1"))), True),
+        (entry(0, 0, match=encode_match(Match(eth_type=ETH_IPV4, ip_dst="10.0.0.1"))), False),
     ],
 )
 def test_only_what_keeps_packets_from_our_accounting_hides_anything(one: WireEntry, hidden: bool) -> None:

@@ -18,17 +18,17 @@ def test_any_bytes_are_survived(data: bytes) -> None:
 
 def test_an_answer_answers_its_question() -> None:
     question = Arp(frames.REQUEST, MAC, "10.0.0.1", "00:00:00:00:00:00", "10.0.0.2")
-    parsed = frames.parse(frames.arp_answer(question, OTHER))
+    parsed = frames.parse(frames.question_answer(question, OTHER))
     assert parsed is not None
     assert (parsed.eth_dst, parsed.eth_src, parsed.eth_type) == (MAC, OTHER, ETH_ARP)
     assert parsed.arp == Arp(frames.REPLY, OTHER, "10.0.0.2", MAC, "10.0.0.1")
 
 
 def test_a_probe_claims_nobodys_address() -> None:
-    parsed = frames.parse(frames.arp_probe("10.0.0.2"))
+    parsed = frames.parse(frames.question("10.0.0.2"))
     assert parsed is not None
     assert parsed.arp is not None
-    assert (parsed.arp.sender, parsed.arp.target) == (frames.NO_ADDRESS, "10.0.0.2")
+    assert (parsed.arp.sender, parsed.arp.target) == (frames.NO_ADDRESSES[0], "10.0.0.2")
 
 
 def test_ipv4_addresses_are_read() -> None:
@@ -36,5 +36,5 @@ def test_ipv4_addresses_are_read() -> None:
     body = bytes(12) + bytes([10, 0, 0, 1, 10, 0, 0, 2])
     parsed = frames.parse(head + body)
     assert parsed is not None
-    assert (parsed.ipv4_src, parsed.ipv4_dst) == ("10.0.0.1", "10.0.0.2")
+    assert (parsed.ip_src, parsed.ip_dst) == ("10.0.0.1", "10.0.0.2")
     assert frames.parse(head + body[:-1]) is None

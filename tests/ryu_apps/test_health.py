@@ -155,13 +155,13 @@ def test_a_source_leaves_a_destination_that_stays_down() -> None:
     world.start(behind((100, 0)))
     world.network.declare(behind((100, 1)), world.now)
     live(world, 5)
-    assert world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP))[0][0] == "s1"
+    assert world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP))[0][0] == "s1"
     pair = world.network.services.pairs.of_addresses(address("c1"), VIP)
     assert pair is not None
     for _ in range(30):
         live(world, 1, "s1")
         pair.active = world.now
-    assert world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP))[0][0] == "s2"
+    assert world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP))[0][0] == "s2"
 
 
 def test_a_stand_by_is_not_asked() -> None:

@@ -36,7 +36,7 @@ def world(affinity: str = "source") -> World:
     vip = replace(declared().virtual_ips[VIP], affinity=affinity)
     made.start(declared(virtual_ips={VIP: vip}))
     for name in ("c1", "c2"):
-        made.send(name, ip(name, "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, ip_proto=PROTO_TCP))
+        made.send(name, ip(name, "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP, ip_proto=PROTO_TCP))
     made.reconcile()
     return made
 
@@ -56,8 +56,8 @@ packets = st.builds(
         [*SHARED, virtual_mac(VIP), "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:fb", "01:80:c2:00:00:0e", "02:00:00:00:00:99"]
     ),
     eth_type=st.sampled_from([ETH_IPV4, ETH_IPV6, 0x88CC, 0x8035, 0x1234]),
-    ipv4_src=st.sampled_from([address(name) for name in ("c1", "c2", "s1", "s2")]),
-    ipv4_dst=st.sampled_from([VIP, *(address(name) for name in ("c1", "c2", "s1", "s2"))]),
+    ip_src=st.sampled_from([address(name) for name in ("c1", "c2", "s1", "s2")]),
+    ip_dst=st.sampled_from([VIP, *(address(name) for name in ("c1", "c2", "s1", "s2"))]),
     ip_proto=st.sampled_from([6, 17]),
     transport=st.builds(Transport, st.just(1000), st.sampled_from([80, 61357]), st.sampled_from(["S", "A", ""])),
 )
@@ -93,9 +93,9 @@ BOTH = {
 @settings(max_examples=200)
 def test_one_table_does_with_every_packet_what_four_do(packet: Packet, switch: str, in_port: int) -> None:
     owners = {address(name): mac(name) for name in ("c1", "c2", "s1", "s2")}
-    if packet.eth_type == ETH_IPV4 and packet.ipv4_dst in owners:
+    if packet.eth_type == ETH_IPV4 and packet.ip_dst in owners:
         # A packet for an address goes to whoever has it.
-        packet = replace(packet, eth_dst=owners[packet.ipv4_dst])
+        packet = replace(packet, eth_dst=owners[packet.ip_dst])
     four, one = (one.receive(packet, in_port, MADE.now) for one in BOTH[switch])
     assert one == four
 
@@ -228,8 +228,8 @@ class Island:
     def _heard(self, port: int) -> bool:
         got = list(self.switch.got)
         arp = any(at == port and one.arp is not None and one.eth_src == virtual_mac(self.vip) for at, one in got)
-        to = any(at == self.server_port and one.ipv4_dst == self.server[0] for at, one in got)
-        back = any(at == port and one.ipv4_src == self.vip for at, one in got)
+        to = any(at == self.server_port and one.ip_dst == self.server[0] for at, one in got)
+        back = any(at == port and one.ip_src == self.vip for at, one in got)
         return arp and to and back
 
 

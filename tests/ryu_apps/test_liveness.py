@@ -53,7 +53,7 @@ def begun() -> World:
 @pytest.mark.parametrize("moment", [n * 0.07 for n in range(12)])
 def test_new_connections_go_elsewhere_within_a_second_and_waiting_sources_within_three(moment: float) -> None:
     world = begun()
-    served = world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP))[0][0]
+    served = world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP))[0][0]
     other = "s2" if served == "s1" else "s1"
     pair = world.network.services.pairs.of_addresses(address("c1"), VIP)
     assert pair is not None
@@ -64,7 +64,7 @@ def test_new_connections_go_elsewhere_within_a_second_and_waiting_sources_within
     pair.active = world.now
     moved_s = live(world, 5.0, but(served), lambda _: pair.destination is not None and pair.destination.name == other)
     assert out_s + moved_s <= 3.0
-    assert world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP))[0][0] == other
+    assert world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP))[0][0] == other
 
 
 def test_a_port_that_goes_down_takes_its_machine_out_at_once() -> None:
@@ -104,7 +104,7 @@ def test_who_is_suspected_and_answers_stays() -> None:
 
 def test_who_sends_but_does_not_answer_gets_nothing_new_and_keeps_its_sources() -> None:
     world = begun()
-    served = world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP))[0][0]
+    served = world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP))[0][0]
     pair = world.network.services.pairs.of_addresses(address("c1"), VIP)
     assert pair is not None and pair.destination is not None
     for _ in range(10):

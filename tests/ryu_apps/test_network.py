@@ -21,7 +21,7 @@ def world() -> World:
 
 
 def to_vip(source: str, **more: object) -> Packet:
-    return ip(source, "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, **more)
+    return ip(source, "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP, **more)
 
 
 def test_everyone_reaches_everyone_without_asking(world: World) -> None:
@@ -36,10 +36,10 @@ def test_everyone_reaches_everyone_without_asking(world: World) -> None:
 def test_the_first_packet_to_a_virtual_ip_is_steered_counted_and_answered(world: World) -> None:
     first = to_vip("c1", ip_proto=6, transport=Transport(flags="S"))
     ((host, got),) = world.send("c1", first)
-    assert (host, got.eth_dst, got.ipv4_dst) == ("s1", mac("s1"), address("s1"))
+    assert (host, got.eth_dst, got.ip_dst) == ("s1", mac("s1"), address("s1"))
     reply = ip("s1", "c1", ip_proto=6, transport=Transport(flags="SA"))
     ((host, back),) = world.send("s1", reply)
-    assert (host, back.eth_src, back.ipv4_src) == ("c1", virtual_mac(VIP), VIP)
+    assert (host, back.eth_src, back.ip_src) == ("c1", virtual_mac(VIP), VIP)
     world.send("c1", to_vip("c1", ip_proto=6, transport=Transport(flags="A"), size=500))
     number = pair_number(address("c1"), VIP)
     counts = {
@@ -125,7 +125,7 @@ def test_a_moved_host_is_reached_after_its_first_word(world: World) -> None:
     world.now += 2.0
     world.speak("s1")
     assert world.send("c1", to_vip("c1"))[0][0] == "s1"
-    assert world.send("s1", ip("s1", "c1"))[0][1].ipv4_src == VIP
+    assert world.send("s1", ip("s1", "c1"))[0][1].ip_src == VIP
 
 
 def test_a_port_where_a_switch_is_heard_is_no_place_for_hosts(world: World) -> None:
@@ -148,7 +148,7 @@ def test_an_unknown_host_is_asked_for_at_every_edge_and_found(world: World) -> N
     assert world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1)) == []
     world.speak("s2")
     (answer,) = world.network.packet_in(HOSTS["c1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 1))
-    assert answer == PacketOut(0x11, (11,), frames.arp_answer(_asked(data), mac("s2")))
+    assert answer == PacketOut(0x11, (11,), frames.question_answer(_asked(data), mac("s2")))
 
 
 def _asked(data: bytes) -> Arp:
@@ -226,7 +226,7 @@ def test_a_limit_holds_and_ends_with_its_lease_without_the_controller(world: Wor
 
 
 def test_a_flood_to_nowhere_is_dropped_by_the_switch(world: World) -> None:
-    packet = ip("c1", "s1", eth_dst="02:00:00:00:99:99", ipv4_dst="10.0.9.9")
+    packet = ip("c1", "s1", eth_dst="02:00:00:00:99:99", ip_dst="10.0.9.9")
     world.asked = 0
     for _ in range(200):
         world.now += 0.001

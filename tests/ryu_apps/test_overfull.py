@@ -23,12 +23,12 @@ def small(max_pairs: int = 1) -> World:
 
 def opening(name: str, port: int) -> Packet:
     transport = Transport(port, 80, "S")
-    return ip(name, "s1", eth_dst=virtual_mac(VIP), ipv4_dst=VIP, ip_proto=6, transport=transport)
+    return ip(name, "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP, ip_proto=6, transport=transport)
 
 
 def served_by(world: World, name: str, port: int) -> str:
     ((host, got),) = world.send(name, opening(name, port))
-    assert (got.eth_dst, got.ipv4_dst) == (mac(host), address(host))
+    assert (got.eth_dst, got.ip_dst) == (mac(host), address(host))
     return host
 
 
@@ -41,7 +41,7 @@ def test_who_comes_after_the_last_place_is_served_in_both_directions_without_the
     for port in (10_000, 10_100):
         answer = ip(places[port], "c2", ip_proto=6, transport=Transport(80, port, "SA"))
         ((host, got),) = world.send(places[port], answer)
-        assert (host, got.ipv4_src, got.eth_src) == ("c2", VIP, virtual_mac(VIP))
+        assert (host, got.ip_src, got.eth_src) == ("c2", VIP, virtual_mac(VIP))
     # A connection that lives stays, and so does who had its place before.
     assert all(served_by(world, "c2", port) == place for port, place in places.items())
     assert len({served_by(world, "c1", port) for port in range(20_000, 20_050)}) == 1

@@ -118,7 +118,7 @@ def ways(world: RoutedWorld, connections: int) -> list[tuple[str, ...]]:
     found = []
     for port in range(connections):
         packet = replace(
-            ip("c0", "s3"), eth_dst="f2:ea:00:00:00:00", ipv4_dst="10.0.0.103", transport=Transport(port, 80)
+            ip("c0", "s3"), eth_dst="f2:ea:00:00:00:00", ip_dst="10.0.0.103", transport=Transport(port, 80)
         )
         found.append(world.crossed("c0", packet, "s3"))
     return found

@@ -111,7 +111,7 @@ def test_invented_macs_end_at_the_port_s_budget_and_known_ones_may_move_there() 
 
 def to_shop(speaker: str, source: str) -> Packet:
     """A packet of one machine in the name of another."""
-    return Packet(mac(speaker), virtual_mac(VIP), ETH_IPV4, ipv4_src=address(source), ipv4_dst=VIP)
+    return Packet(mac(speaker), virtual_mac(VIP), ETH_IPV4, ip_src=address(source), ip_dst=VIP)
 
 
 def test_a_source_is_bound_to_where_it_was_seen() -> None:

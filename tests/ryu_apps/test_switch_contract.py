@@ -201,7 +201,7 @@ def wire_format(packet: Packet) -> bytes:
     """The packet as bytes: Ethernet, IPv4, TCP or UDP."""
     flags = sum({"S": 2, "A": 16}[letter] for letter in packet.transport.flags)
     body = struct.pack("!HHIIBBHHH", 1000, 80, 0, 0, 5 << 4, flags, 100, 0, 0)
-    ends = socket.inet_aton(packet.ipv4_src or "") + socket.inet_aton(packet.ipv4_dst or "")
+    ends = socket.inet_aton(packet.ip_src or "") + socket.inet_aton(packet.ip_dst or "")
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, packet.ip_proto or 17, 0) + ends
     macs = bytes.fromhex((packet.eth_dst + packet.eth_src).replace(":", ""))
     return macs + packet.eth_type.to_bytes(2, "big") + head + body
@@ -277,7 +277,7 @@ def test_what_belongs_to_no_pair_is_counted_in_a_sum(switch: Switch) -> None:
     assert switch.apply(list(map(PutRule, desired(share, {}).rules.values()))) == []
     for source, flags in ((CLIENT, "S"), (CLIENT, "A"), ("10.0.0.8", "S"), ("10.0.0.9", "S"), ("10.0.0.9", "A")):
         transport = Transport(1000, 80, flags)
-        switch.receive(Packet(MAC, SERVER_MAC, ipv4_src=source, ipv4_dst=VIP, ip_proto=6, transport=transport), 3)
+        switch.receive(Packet(MAC, SERVER_MAC, ip_src=source, ip_dst=VIP, ip_proto=6, transport=transport), 3)
     counts = switch.counts()
     of_sum, of_pair = sum_number(1, VIP), pair_number(CLIENT, VIP)
     found = {
@@ -303,8 +303,8 @@ def test_connections_are_placed_kept_and_forgotten_alike(switch: Switch) -> None
     opening = Packet(
         MAC,
         "f2:ea:0a:00:00:65",
-        ipv4_src="10.0.0.9",
-        ipv4_dst=OTHER_VIP,
+        ip_src="10.0.0.9",
+        ip_dst=OTHER_VIP,
         ip_proto=6,
         transport=Transport(1000, 80, "S"),
     )
@@ -347,8 +347,8 @@ def test_everything_we_ever_send_is_accepted_and_read_back_as_it_was(switch: Swi
 def test_packets_are_counted_by_the_same_rules(switch: Switch) -> None:
     meters, rules = whole(switch.now())
     switch.apply([*map(AddMeter, meters), *map(PutRule, rules)])
-    to_vip = Packet(MAC, "f2:ea:0a:00:00:64", ipv4_src=CLIENT, ipv4_dst=VIP, ip_proto=6, transport=Transport(flags="S"))
-    back = Packet(SERVER_MAC, MAC, ipv4_src=SERVER, ipv4_dst=CLIENT, ip_proto=6, transport=Transport(flags="SA"))
+    to_vip = Packet(MAC, "f2:ea:0a:00:00:64", ip_src=CLIENT, ip_dst=VIP, ip_proto=6, transport=Transport(flags="S"))
+    back = Packet(SERVER_MAC, MAC, ip_src=SERVER, ip_dst=CLIENT, ip_proto=6, transport=Transport(flags="SA"))
     later = replace(to_vip, transport=Transport(flags="A"))
     for packet, in_port in ((to_vip, 1), (later, 1), (later, 1), (back, 2)):
         switch.receive(packet, in_port)
@@ -396,7 +396,7 @@ def test_a_new_rule_replaces_the_old_one_and_counts_from_zero(switch: Switch) ->
     rule = Rule(0, 10, Match(eth_dst=MAC), (SetField("ip_dscp", 10),), goto=1, cookie=cookie(Table.ACCOUNT, Kind.PAIR))
     rule = replace(rule, match=Match(eth_type=0x0800, eth_dst=MAC))
     switch.apply([PutRule(rule)])
-    switch.receive(Packet(SERVER_MAC, MAC, ipv4_src=SERVER, ipv4_dst=CLIENT, ip_proto=6), 2)
+    switch.receive(Packet(SERVER_MAC, MAC, ip_src=SERVER, ip_dst=CLIENT, ip_proto=6), 2)
     assert switch.counts() == {rule.cookie: 1}
     other = replace(rule, actions=(), cookie=rule.cookie + 1)
     switch.apply([PutRule(other)])
@@ -428,7 +428,7 @@ def test_a_guest_in_others_table_counts_and_steers_and_leaves_them_their_packets
     theirs = {0x77: Match(eth_dst=SERVER_MAC), 0x78: Match()}
     rules = [Rule(0, 0x78 - value, match, (Output(2),), cookie=value) for value, match in theirs.items()]
     assert switch.apply(list(map(PutRule, rules))) == []
-    sent = [Packet("02:00:00:00:00:09", to, ipv4_src=CLIENT, ipv4_dst=address) for to, address in (
+    sent = [Packet("02:00:00:00:00:09", to, ip_src=CLIENT, ip_dst=address) for to, address in (
         (SERVER_MAC, SERVER), (virtual_mac(VIP), VIP), (MAC, "10.0.0.77"),
     )]  # fmt: skip
     for guest, expected in ((None, {0x77: 1, 0x78: 2}), (Guest(0), {0x77: 3, 0x78: 3})):

@@ -5,7 +5,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpdb import ControllerPresence, ControlPicture, LeaseHolder, Link
+from cpdb import ControlPicture, LeaseHolder, Link
+from cpdb.state.masterships import ControllerPresence
 from ryu_apps.roles import BETTER_FOR_S, FEWER_FOR_S, RoleRule, claim_of, join_fabrics
 from ryu_apps.topology.state import Directory
 

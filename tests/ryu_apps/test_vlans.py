@@ -73,7 +73,7 @@ def test_two_hosts_with_one_address_are_two_pairs_also_at_an_access_port(world: 
     for name, tag in tags.items():
         speak(world, name, tag or 0)
     for name, times in (("c1", 2), ("c2", 5)):
-        packet = ip(name, "s1", ipv4_src=SAME, ipv4_dst=VIP, eth_dst=virtual_mac(VIP), label=tags[name])
+        packet = ip(name, "s1", ip_src=SAME, ip_dst=VIP, eth_dst=virtual_mac(VIP), label=tags[name])
         for _ in range(times):
             world.now += 0.1
             assert [who for who, _ in world.send(name, packet)] == ["s1"]

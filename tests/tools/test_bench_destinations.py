@@ -84,7 +84,7 @@ def test_a_server_opens_a_connection_in_the_name_of_whoever_was_asked() -> None:
     assert told[FLAGS_AT] == SYN_ACK
     # An answer is not answered, and only questions for its own addresses are.
     assert answer(told, {}) is None
-    question = frames.arp_probe(server.address)
+    question = frames.question(server.address)
     assert answer(question, {}) is None
     reply = frames.parse(answer(question, {server.address: server}) or b"")
     assert reply is not None and reply.arp is not None

@@ -85,7 +85,7 @@ def answer(data: bytes, known: dict[str, BenchHost]) -> bytes | None:
     if frame.arp is not None:
         one = known.get(frame.arp.target) if frame.arp.operation == frames.REQUEST else None
         ours = one is not None and frame.arp.sender != frame.arp.target
-        return frames.arp_answer(frame.arp, one.mac) if one is not None and ours else None
+        return frames.question_answer(frame.arp, one.mac) if one is not None and ours else None
     if frame.eth_type != ETH_IPV4 or len(data) < _FRAME_BYTES or data[23] != 6 or data[_FLAGS_AT] != SYN:
         return None
     ports = data[_TCP_AT + 2 : _TCP_AT + 4] + data[_TCP_AT : _TCP_AT + 2]

@@ -1,0 +1,206 @@
+"""IPv6 as IPv4: hosts with both, virtual IPs that turn there and back, neighbours answered, counts, limits, paths."""
+
+import struct
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated import HOSTS, VIP, VIP6, World, address, address6, declared, ip, ip6, mac
+
+from cpdb import Destination, Limit, Pair, Reservation, VirtualIp, address_bytes, address_text
+from ryu_apps.effects import PacketOut
+from ryu_apps.fakes.fake_packets import ArpFields, Packet, Transport
+from ryu_apps.rules import Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
+from ryu_apps.telemetry.attribution import PairAttribution
+from ryu_apps.topology import frames
+from ryu_apps.topology.frames import Arp, Segment
+from ryu_apps.topology.hosts import MAX_ADDRESSES, HostTable
+
+ADDRESSES6 = st.binary(min_size=16, max_size=16).map(address_text)
+MACS = st.binary(min_size=6, max_size=6).map(lambda raw: bytes((raw[0] & 0xFE, *raw[1:])).hex(":"))
+
+
+def both(affinity: str = "source") -> object:
+    """A network with one service of each family on the same machines."""
+    one = declared((100, 100))
+    behind = tuple(Destination(name, address6(name), mac(name), 100) for name in ("s1", "s2"))
+    return replace(
+        one, virtual_ips=dict(one.virtual_ips) | {VIP6: VirtualIp(VIP6, "shop6", 10, behind, affinity=affinity)}
+    )
+
+
+@pytest.fixture(params=["source", "connection"])
+def world(request: pytest.FixtureRequest) -> World:
+    made = World()
+    made.start(both(request.param))
+    for name in HOSTS:
+        made.advertise(name)
+    return made
+
+
+def to_vip(source: str, **more: object) -> Packet:
+    return ip6(source, "s1", eth_dst=virtual_mac(VIP6), ip_dst=VIP6, **more)
+
+
+@pytest.mark.parametrize(("proto", "flags"), [(6, "S"), (17, "")])
+def test_a_connection_is_turned_there_and_back_and_counted(world: World, proto: int, flags: str) -> None:
+    ports = Transport(40_000, 80, flags)
+    ((server, got),) = world.send("c1", to_vip("c1", ip_proto=proto, transport=ports))
+    assert (got.eth_dst, got.ip_dst, got.ip_src) == (mac(server), address6(server), address6("c1"))
+    reply = ip6(server, "c1", ip_proto=proto, transport=Transport(80, 40_000, "SA" if flags else ""))
+    ((client, back),) = world.send(server, reply)
+    assert (client, back.eth_src, back.ip_src) == ("c1", virtual_mac(VIP6), VIP6)
+    world.asked = 0
+    more = to_vip("c1", ip_proto=proto, transport=Transport(40_000, 80, "A"), size=500)
+    assert world.send("c1", more)[0][0] == server
+    assert world.asked == 0
+    # As many bytes as of IPv4
+    four = [ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP, ip_proto=proto, transport=ports), more]
+    four[1] = replace(four[0], transport=more.transport, size=500)
+    for packet in four:
+        world.send("c1", packet)
+    assert counted(world, address6("c1"), VIP6) == counted(world, address("c1"), VIP) >= 500
+
+
+def counted(world: World, source: str, virtual_ip: str) -> int:
+    number = pair_number(source, virtual_ip)
+    samples = [one for one in world.switches[0x11].samples(world.now) if number_of(one.cookie) == number]
+    return sum(one.bytes for one in samples if kind_of(one.cookie) in (Kind.PAIR, Kind.PAIR_SYN))
+
+
+def test_both_families_of_a_host_are_one_name_and_pairs_of_their_own(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    world.send("c1", ip("c1", "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP))
+    rows = PairAttribution(world.network)
+    talks = [rows.account(cookie(Table.ACCOUNT, Kind.PAIR, one.number)) for one in world.network.services.pairs]
+    assert {(talk[0].source, talk[0].virtual_ip) for talk in talks if talk} == {("c1", VIP), ("c1", VIP6)}
+
+
+def test_who_has_no_name_is_called_by_each_of_its_addresses() -> None:
+    world = World()
+    world.start(replace(both(), nodes=tuple(one for one in declared().nodes if one.name != "c1")))
+    world.advertise("c1")
+    host = world.network.topology.hosts.of_address(address6("c1"))
+    assert host is not None and host is world.network.topology.hosts.of_address(address("c1"))
+    names = world.network.topology.snapshot.directory.names(host)
+    assert names == {address("c1"): (address("c1"),), address6("c1"): (address6("c1"),)}
+
+
+def test_a_limit_of_a_named_source_is_one_of_its_address_in_the_family_of_the_virtual_ip(world: World) -> None:
+    world.send("c1", to_vip("c1"))
+    limit = Limit(Pair("c1", VIP6), 1250.0)
+    wish = Reservation("r", Pair("c2", VIP6), 1e5, (limit,), "test", "", world.now, world.now + 60.0)
+    world.network.declare(replace(both(), reservations=(wish,)), world.now)
+    world.reconcile()
+    sent = sum(len(world.send("c1", to_vip("c1", size=1000))) for _ in range(60))
+    # Its bucket holds 200 kbit.
+    assert 20 <= sent <= 27
+    assert len(world.send("c1", ip("c1", "s1"))) == 1
+
+
+# ---- neighbours
+
+
+def asks(sender: str, sender_address: str, target: str) -> bytes:
+    return frames.neighbour(Arp(frames.REQUEST, mac(sender), sender_address, "", target), mac(sender), group_of(target))
+
+
+def group_of(target: str) -> str:
+    return (b"\x33\x33\xff" + address_bytes(target)[13:]).hex(":")
+
+
+def is_sound(data: bytes) -> bool:
+    """Whether the checksum of an ICMPv6 message covers it and its pseudo head (RFC 8200, 8.1)."""
+    head, body = data[14:54], data[54:]
+    covered = head[8:40] + struct.pack("!II", len(body), 58) + body
+    total = sum(struct.unpack(f"!{len(covered) // 2}H", covered))
+    return (total & 0xFFFF) + (total >> 16) in (0xFFFF, 0x1FFFE) and int.from_bytes(head[4:6]) == len(body)
+
+
+def test_a_question_for_a_virtual_ip_is_answered_in_its_name_and_ends_there(world: World) -> None:
+    question = Packet(mac("c1"), group_of(VIP6), 0x86DD, ip_proto=58, transport=Transport(icmpv6_type=135))
+    question = replace(question, arp=ArpFields(1, address6("c1"), VIP6))
+    world.alive = False
+    assert world.send("c1", question) == []
+    data = asks("c1", address6("c1"), VIP6)
+    (answer,) = world.network.packet_in(HOSTS["c1"], data, world.now, world.switches[0x11].asked_by)
+    assert isinstance(answer, PacketOut) and answer.ports == (HOSTS["c1"].port,)
+    told = frames.parse(answer.data)
+    assert told is not None and told.arp == Arp(frames.REPLY, virtual_mac(VIP6), VIP6, mac("c1"), address6("c1"))
+    # Solicited and override, and no router
+    assert answer.data[58] >> 5 == 0b011 and is_sound(answer.data)
+
+
+def test_who_would_take_a_virtual_ip_for_its_own_is_told_with_everybody_else(world: World) -> None:
+    listens = cookie(Table.ACCOUNT, Kind.LISTEN, pair_number("", VIP6))
+    (answer,) = world.network.packet_in(HOSTS["c2"], asks("c2", "::", VIP6), world.now, listens)
+    assert isinstance(answer, PacketOut)
+    assert answer.data[:6].hex(":") == "33:33:00:00:00:01" and answer.data[58] >> 5 == 0b001 and is_sound(answer.data)
+    assert world.network.topology.hosts.of_address(VIP6) is None
+
+
+def test_a_destination_that_answers_as_a_neighbour_is_up(world: World) -> None:
+    world.now += 1.0
+    asked = {one.data for one in world.network.ask(world.now) if isinstance(one, PacketOut)}
+    assert {frames.question(address6("s1"), mac("s1"))} <= asked
+    data = frames.question_answer(
+        Arp(frames.REQUEST, frames.PROBE_MAC, frames.PROBE_ADDRESS, "", address6("s1")), mac("s1")
+    )
+    world.network.packet_in(HOSTS["s1"], data, world.now, cookie(Table.ACCOUNT, Kind.LISTEN, 3))
+    words = {(one.virtual_ip, one.name): one.health.status for one in world.network.services.destinations.words()}
+    assert (words[VIP6, "s1"], words[VIP6, "s2"]) == ("up", "unknown")
+
+
+@given(ADDRESSES6, ADDRESSES6, MACS, MACS)
+def test_neighbour_discovery_is_read_as_it_was_written(sender: str, target: str, one: str, other: str) -> None:
+    question = Arp(frames.REQUEST, one, sender, "00:00:00:00:00:00", target)
+    data = frames.neighbour(question, one, group_of(target))
+    heard, answer = frames.parse(data), frames.question_answer(question, other)
+    assert is_sound(data) and is_sound(answer)
+    assert (
+        heard is not None
+        and heard.arp == question
+        and heard.ip_dst == address_text(address_bytes("ff02::1:ff00:0")[:13] + address_bytes(target)[13:])
+    )
+    if sender != "::":
+        told = frames.parse(answer)
+        assert told is not None and told.arp == Arp(frames.REPLY, other, target, one, sender)
+
+
+@given(st.binary(max_size=120))
+def test_no_frame_of_ipv6_is_too_wild(body: bytes) -> None:
+    head = bytes.fromhex("020000000001020000000002" + "86dd")
+    frames.parse(head + body)
+    frames.parse(head + bytes((0x60, 0, 0, 0, 0, 80, 58, 255)) + body)
+    frames.read_segment(head + body)
+
+
+@given(ADDRESSES6, ADDRESSES6, st.integers(1, 65535), st.binary(max_size=50))
+def test_a_probe_of_ipv6_is_read_as_it_was_sent(source: str, to: str, port: int, data: bytes) -> None:
+    one = Segment(source, frames.PROBE_PORT, to, port, 7, 9, frames.SYN, data)
+    assert frames.read_segment(frames.probe_frame(one, mac("c1"), mac("s1"))) == one
+
+
+# ---- hosts
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.booleans()), max_size=80))
+def test_an_address_is_one_hosts_and_a_host_has_few(words: list[tuple[int, int, bool]]) -> None:
+    table, newest = HostTable(), {}
+    for number, last, ipv6 in words:
+        said = f"fd00::{last:x}" if ipv6 else f"10.0.0.{last}"
+        table.learn(mac(f"h{number}"), said, PortId(1, number), 1.0)
+        newest[said] = mac(f"h{number}")
+        assert (holder := table.of_address(said)) is not None and holder.mac == newest[said]
+    for host in table:
+        assert len([one for one in host.addresses if ":" not in one]) <= 1
+        assert len([one for one in host.addresses if ":" in one]) <= MAX_ADDRESSES
+        assert all(table.of_address(one) is host for one in host.addresses)
+
+
+def test_link_local_addresses_are_nobodys_name() -> None:
+    data = frames.neighbour(Arp(frames.REQUEST, mac("c1"), "fe80::1", "", "fd00::9"), mac("c1"), group_of("fd00::9"))
+    frame = frames.parse(data)
+    assert frame is not None and frame.speaker is None
