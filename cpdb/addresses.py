@@ -54,11 +54,6 @@ def is_ipv6(address: str) -> bool:
     return ":" in address
 
 
-def family_of(address: str) -> str:
-    """ "IPv4" or "IPv6"."""
-    return "IPv6" if is_ipv6(address) else "IPv4"
-
-
 def address_bytes(address: str) -> bytes:
     """The 4 or 16 bytes of an address."""
     return inet_pton(AF_INET6 if is_ipv6(address) else AF_INET, address)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cpdb import family_of
+from cpdb import is_ipv6
 from ryu_apps import virtual_mac
 
 
@@ -45,7 +45,7 @@ def place_problems(claims: Sequence[Claim], services: Mapping[str, str]) -> Iter
 
 def mixed_families(where: str, address: str, virtual_ip: str) -> Iterator[str]:
     """A line when a machine cannot serve a virtual IP of the other family: nothing translates between them."""
-    one, other = family_of(address), family_of(virtual_ip)
+    one, other = ("IPv6" if is_ipv6(end) else "IPv4" for end in (address, virtual_ip))
     if one != other:
         why = f"{address} is {one}, and the virtual IP {virtual_ip} is {other}"
         yield f"{where}: {why}; give the machine's {other} address"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from simulated import HOSTS, VIP, VIP6, World, address, address6, declared, ip, ip6, mac
 
 from cpdb import Destination, Limit, Pair, Reservation, VirtualIp, address_bytes, address_text
+from ryu_apps.declared import Declared
 from ryu_apps.effects import PacketOut
 from ryu_apps.fakes.fake_packets import ArpFields, Packet, Transport
 from ryu_apps.rules import Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
@@ -21,13 +22,12 @@ ADDRESSES6 = st.binary(min_size=16, max_size=16).map(address_text)
 MACS = st.binary(min_size=6, max_size=6).map(lambda raw: bytes((raw[0] & 0xFE, *raw[1:])).hex(":"))
 
 
-def both(affinity: str = "source") -> object:
+def both(affinity: str = "source") -> Declared:
     """A network with one service of each family on the same machines."""
     one = declared((100, 100))
     behind = tuple(Destination(name, address6(name), mac(name), 100) for name in ("s1", "s2"))
-    return replace(
-        one, virtual_ips=dict(one.virtual_ips) | {VIP6: VirtualIp(VIP6, "shop6", 10, behind, affinity=affinity)}
-    )
+    other = VirtualIp(VIP6, "shop6", 10, behind, affinity=affinity)
+    return replace(one, virtual_ips={VIP: replace(one.virtual_ips[VIP], affinity=affinity), VIP6: other})
 
 
 @pytest.fixture(params=["source", "connection"])
