@@ -16,6 +16,7 @@ FRAMEWORK ?= ryu
 export FOREPATH_FRAMEWORK = $(FRAMEWORK)
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
+UNIT_TESTS := $(BIN)/pytest -m "not lab and not vm and not long"
 STAGE := $(BIN)/python -m tools.lab.stage --
 
 .PHONY: help setup install demo lab test test-long chaos check mutants bench bench-forecast bench-route bench-whatif fuzz clean
@@ -44,10 +45,11 @@ demo: setup
 lab: setup
 	@$(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/python -m tools.lab $(COMMAND)
 
-## make test    all tests; those on real switches and VMs run on three stages of their own, and twice if they fail
+## make test    all tests; those on real switches and VMs run on three stages of their own; what fails runs twice
 ##              (FRAMEWORK=os-ken: the same ones on os-ken)
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile -m "not lab and not vm and not long" $(PYTEST_ARGS)
+	@$(UNIT_TESTS) -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { [ $$? = 1 ] && \
+	    echo "what failed is run once more, alone" && $(UNIT_TESTS) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
 	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \
 	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m tools.lab.assets && tools/lab/tests.sh $(PYTEST_ARGS); \
 	else echo "lab tests: left out, because $$reason"; fi

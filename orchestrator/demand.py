@@ -123,11 +123,15 @@ def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTab
         connections = replace(connections, chance=noise)
     measured = KnownRates.of(known, "bytes_per_s", cap)
     sent = foretold_rates(demand, sought._replace(peak=Quantity.BYTES_PEAK), measured, reading, passed)
-    # A congested path starves what is measured in bytes; connections are asked for regardless of how they fare.
+    # A congested path starves what is measured in bytes, and makes up for it afterwards: both are learnt, and repeated
+    # in forecasts. Connections are asked for regardless of how they fare.
     asked = connections.need * size
-    need = np.minimum(np.maximum(sent.need, asked), np.maximum(cap, sent.measured))
+    up_to = known.column("known_connections_per_s")
+    follows = (up_to > 0) & (connections.need <= up_to) & (connections.far_s > 0)
+    sends = np.where(follows, sent.measured, sent.need)
+    need = np.minimum(np.maximum(sends, asked), np.maximum(cap, sent.measured))
     bytes_rate = replace(sent, need=need, chance=connections.chance * size)
-    asked_for = (asked > sent.need) & (connections.far_s > 0)
+    asked_for = (asked > sends) & (connections.far_s > 0)
     return DemandTable(horizon_s, bytes_rate, connections, asked_for, measured.typical)
 
 

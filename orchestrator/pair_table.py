@@ -16,6 +16,17 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionSize:
+    """What a pair's connection carries in bytes.
+
+    `known_per_s`: up to so many connections/s all that the pair sends comes with them, and soon; 0 where it does not.
+    """
+
+    bytes: float
+    known_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class PairState:
     """One pair now. Rates: `bytes_per_s`, `connections_per_s` over the last seconds; `typical_*` over a longer while.
 
@@ -31,10 +42,20 @@ class PairState:
     connections_per_s: float
     typical_bytes_per_s: float
     typical_connections_per_s: float
-    bytes_per_connection: float | None = None
+    connection: ConnectionSize | None = None
     forecasts: Mapping[tuple[int, Quantity], Forecast] = field(default_factory=dict)
     newest_bytes_per_s: float | None = None
     newest_connections_per_s: float | None = None
+
+    @property
+    def bytes_per_connection(self) -> float | None:
+        """None where it is not known."""
+        return None if self.connection is None else self.connection.bytes
+
+    @property
+    def known_connections_per_s(self) -> float:
+        """Up to how many connections/s what it sends is what they ask for."""
+        return 0.0 if self.connection is None else self.connection.known_per_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)

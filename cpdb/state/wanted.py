@@ -189,6 +189,15 @@ class Wanted(ObservedState):
                     found[item.key] = item
         return [found[key] for key in sorted(found)]
 
+    def reservations_since(self, since: Seconds) -> list[Reservation]:
+        """Reservations alive after `since`: each version from its beginning, or `since`, to its end, by key."""
+        known = [one for own in (self._past, self._reservations) for one in own.read(own.table.c.expires_at > since)]
+        found: list[Reservation] = []
+        for item in sorted(known, key=lambda one: (one.key, one.expires_at)):
+            before = found[-1].expires_at if found and found[-1].key == item.key else since
+            found.append(replace(item, created_at=max(before, since, item.created_at)))
+        return found
+
     def want_weights(self, item: WantedWeights) -> int:
         """Sets the weights wanted for a virtual IP; returns the generation."""
         return self._weights.put([item])

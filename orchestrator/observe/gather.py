@@ -199,7 +199,8 @@ class Gatherer:
         since = now - self.config.timing.history_s
         past = Past.of(self._lately, since, now)
         capacities = {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s}
-        self._learnt = learn(replace(past, ways=ways, capacities=capacities, shares=spread))
+        kept = tuple(self.store.wanted.reservations_since(since))
+        self._learnt = learn(replace(past, ways=ways, capacities=capacities, shares=spread, reservations=kept))
         self._learnt_at = now
         self._ways.clear()  # those that are not taken any more
         self._ways_to.clear()
@@ -226,7 +227,7 @@ class Gatherer:
                 opened,
                 usual_sent,
                 usual_opened,
-                self._learnt.bytes_per_connection.get(pair),
+                self._learnt.sizes.get(pair),
                 forecasts_of(pair, issues),
                 *latest,
             )

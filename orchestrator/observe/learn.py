@@ -1,24 +1,30 @@
 """Learns slowly changing facts from the recorded past: bytes of a connection, CPU and memory of communications."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from cpdb import BytesPerS, Pair
+from cpdb import BytesPerS, Pair, Reservation
 from orchestrator.observe.window import Bools, Floats, Ints, LoadRows, Traffic, Windows, sum_by
+from orchestrator.pair_table import ConnectionSize
 from orchestrator.relations import CpuRelation, MemoryRelation, Samples, fit_all, fit_memory
 
 BUCKET_S = 2.0
 SIZE_BUCKET_S = 5.0
 SIZE_QUANTILE = 0.75
+# Of whom connections of the upper quartile's size would carry so much of all bytes, and of the bytes of single buckets
+# with those opened in it and before: that pair sends what its connections ask for, and nothing else.
+FOLLOWS_SHARE = 0.8
 # A link is free while it carries less than this share of what it can, and drops nothing.
 FREE_SHARE = 0.85
 # So many connections, in so many buckets, must have come over a free way for it to speak for all.
 ENOUGH_CONNECTIONS, ENOUGH_BUCKETS = 30, 4
 # And among them must be times about as busy as the busiest: a surge may have sizes of its own.
 AS_BUSY_SHARE = 0.75
+# A bucket with this share of the connections of the busiest is busy.
+BUSY_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Past:
     """A stretch of measured rows, with what the numbers in them stand for; `ways` are the links that pairs take.
 
     `shares`: virtual IP -> machine -> its share of connections, where they are placed one by one and no row names a
-    machine. Machines that did not run are left out.
+    machine. Machines that did not run are left out. `reservations`: those that were held, each version by itself.
     """
 
     traffic: Traffic
@@ -37,6 +43,7 @@ class Past:
     ways: Mapping[Pair, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     capacities: Mapping[tuple[str, str], BytesPerS] = field(default_factory=dict)
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reservations: Sequence[Reservation] = ()
 
     @classmethod
     def of(cls, lately: Windows, since: float, until: float) -> "Past":
@@ -48,9 +55,9 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Bytes per connection by pair, CPU and memory relations by machine; a missing entry is 'no opinion'."""
+    """What connections carry by pair, CPU and memory relations by machine; a missing entry is 'no opinion'."""
 
-    bytes_per_connection: Mapping[Pair, float] = field(default_factory=dict)
+    sizes: Mapping[Pair, ConnectionSize] = field(default_factory=dict)
     relations: Mapping[str, tuple[CpuRelation, ...]] = field(default_factory=dict)
     memory: Mapping[str, tuple[MemoryRelation, ...]] = field(default_factory=dict)
 
@@ -93,32 +100,61 @@ class _Buckets(NamedTuple):
         return sum_by(subject * self.size + bucket, weights, subjects * self.size).reshape(subjects, self.size)
 
 
-def _sizes(past: Past) -> Iterator[tuple[Pair, float]]:
+def _sizes(past: Past) -> Iterator[tuple[Pair, ConnectionSize]]:
     """Size of a connection at times when many come: the upper quartile over connections, not over time.
 
     Surges may have sizes of their own, and they are what will be asked about. Quiet stretches that drain a queue hold
     few connections, so their odd ratios weigh little. Where bytes are counted before a congested link, what is sent
     again counts twice: buckets that were not crowded speak alone when they are enough, and about as busy. Else what is
-    larger counts: who starves before a full link does not send what its connections would carry.
+    larger counts: who starves before a full link does not send what its connections would carry. Of whom sends with
+    its connections alone, no more than they carried together: single buckets then hold what earlier ones lacked.
     """
     traffic, pairs = past.traffic, past.traffic.names.pairs
     buckets = _Buckets.of(SIZE_BUCKET_S, traffic.t)
     place = buckets.place(traffic.t)[traffic.batch]
     sent = buckets.sums(traffic.pair, place, traffic.bytes, len(pairs))
     count = buckets.sums(traffic.pair, place, traffic.connections, len(pairs))
-    size = _upper(np.divide(sent, count, out=np.zeros_like(sent), where=count > 0), count)
+    size, alone = _upper(np.divide(sent, count, out=np.zeros_like(sent), where=count > 0), count), np.zeros(len(pairs))
+    follows = _follow(sent, count, size)
     crowded = _crowded(past, buckets)
     touched = [n for n, pair in enumerate(pairs) if crowded and size[n] > 0 and _on_way(past, crowded, pair).any()]
     if touched:
-        held = np.array([_on_way(past, crowded, pairs[n]) for n in touched])
+        kept = np.array([_kept(past, buckets, pairs[n], sent[n]) for n in touched])
+        held = np.array([_on_way(past, crowded, pairs[n]) for n in touched]) & ~kept
+        # What was lost before a bucket in which nothing was is sent again in it.
+        held |= kept & (_shifted(held) > 0)
         own, free = count[touched], np.where(held, 0.0, count[touched])
         ratio = np.divide(sent[touched], own, out=np.zeros_like(own), where=own > 0)
         enough = ((free > 0).sum(axis=1) >= ENOUGH_BUCKETS) & (free.sum(axis=1) >= ENOUGH_CONNECTIONS)
         speaks = enough & (_upper(free, free) >= AS_BUSY_SHARE * _upper(own, own))
-        alone = _upper(ratio, free)
-        size[touched] = np.where(speaks, alone, np.maximum(size[touched], alone))
+        alone[touched] = _upper(ratio, free)
+        size[touched] = np.where(speaks, alone[touched], np.maximum(size[touched], alone[touched]))
+    size = np.where(follows, np.minimum(size, np.maximum(_whole(sent, count), alone)), size)
+    known = np.where(follows, _upper(count, count) / SIZE_BUCKET_S / AS_BUSY_SHARE, 0.0)
     for n in np.flatnonzero(size > 0):
-        yield pairs[n], float(size[n])
+        yield pairs[n], ConnectionSize(float(size[n]), float(known[n]))
+
+
+def _follow(sent: Floats, count: Floats, size: Floats) -> Bools:
+    """Pairs whose bytes come with their connections: none that last for long, none that differ much in size."""
+    carried = np.minimum(sent, size[:, None] * (count + _shifted(count))).sum(axis=1)
+    found: Bools = np.minimum(carried, size * count.sum(axis=1)) >= FOLLOWS_SHARE * sent.sum(axis=1)
+    return found
+
+
+def _whole(sent: Floats, count: Floats) -> Floats:
+    """What connections of busy times carried in all, what was made up for just afterwards included."""
+    busy = count >= BUSY_SHARE * _upper(count, count)[:, None]
+    busy &= count > 0
+    opened = np.where(busy, count, 0.0).sum(axis=1)
+    carried = np.where(busy | (_shifted(busy) > 0), sent, 0.0).sum(axis=1)
+    found: Floats = np.divide(carried, opened, out=np.full_like(opened, np.inf), where=opened > 0)
+    return found
+
+
+def _shifted(values: Floats | Bools) -> Floats:
+    """By one bucket: what was in the one before."""
+    return np.pad(values.astype(np.float64), ((0, 0), (1, 0)))[:, :-1]
 
 
 def _upper(values: Floats, weights: Floats) -> Floats:
@@ -151,6 +187,18 @@ def _on_way(past: Past, crowded: Mapping[int, Bools], pair: Pair) -> Bools:
     links = (past.link_numbers.get(key, -1) for key in past.ways.get(pair, ()))
     found = [crowded[one] for one in links if one in crowded]
     return np.logical_or.reduce(found) if found else np.zeros(1, dtype=np.bool_)
+
+
+def _kept(past: Past, buckets: _Buckets, pair: Pair, sent: Floats) -> Bools:
+    """Buckets all through which more was reserved for a pair on a link than it sent: for it the way was free."""
+    begin = (np.arange(buckets.size) + buckets.first) * buckets.seconds
+    reserved: dict[str, Floats] = {}
+    for one in past.reservations:
+        if one.pair == pair:
+            held_s = np.minimum(begin + buckets.seconds, one.expires_at) - np.maximum(begin, one.created_at)
+            reserved[one.key] = reserved.get(one.key, 0.0) + np.maximum(0.0, held_s) * one.bytes_per_s
+    most: Floats = np.max([*reserved.values(), np.zeros(buckets.size)], axis=0)
+    return most > sent
 
 
 @dataclass(frozen=True, slots=True, eq=False)

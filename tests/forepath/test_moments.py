@@ -88,6 +88,8 @@ def test_a_reservation_is_known_as_it_was_before_it_was_changed_withdrawn_or_mad
 
     known = {t: rates(t) for t in (999.0, 1015.0, 1030.0, 1050.0, 1150.0, 1250.0, 1350.0)}
     assert known == {999.0: [], 1015.0: [5e5], 1030.0: [7e5], 1050.0: [], 1150.0: [9e5], 1250.0: [], 1350.0: [1e5]}
+    stretches = [(one.bytes_per_s, one.created_at, one.expires_at) for one in empty.wanted.reservations_since(1030.0)]
+    assert stretches == [(7e5, 1030.0, 1040.0), (9e5, 1100.0, 1200.0), (1e5, 1300.0, 1400.0)]
 
 
 def test_last_is_what_was_measured_last(forepath: Forepath, empty: Store) -> None:

@@ -7,7 +7,7 @@ import pytest
 from measured_rows import LoadSample, fit, past
 from worlds import CONFIG, NOW, foreseen, machines, pair_state, vm, world
 
-from cpdb import Communication, Destination, LinkLoad, Pair, VirtualIp, VmLoad
+from cpdb import Communication, Destination, LinkLoad, Pair, Reservation, VirtualIp, VmLoad
 from orchestrator import SetCpuLimit, plan
 from orchestrator.context import PlanningContext
 from orchestrator.observe.learn import Past, learn
@@ -73,13 +73,13 @@ def test_the_size_of_a_connection_is_that_of_the_times_when_many_come() -> None:
     quiet, surge = [(16_000, 2)] * 20, [(640_000, 20)] * 10
     drained = [(500_000, 1)] * 5  # after a surge old connections still send
     rows = communications((quiet + surge + drained) * 3)
-    assert learn(past(rows)).bytes_per_connection[Pair("c1", "v")] == pytest.approx(32_000, rel=0.1)
+    assert learn(past(rows)).sizes[Pair("c1", "v")].bytes == pytest.approx(32_000, rel=0.1)
     calm = communications(quiet * 3)
-    assert learn(past(calm)).bytes_per_connection[Pair("c1", "v")] == pytest.approx(8_000, rel=0.1)
+    assert learn(past(calm)).sizes[Pair("c1", "v")].bytes == pytest.approx(8_000, rel=0.1)
 
 
 def test_silence_has_no_size() -> None:
-    assert learn(past(communications([(5_000, 0)] * 20))).bytes_per_connection == {}
+    assert learn(past(communications([(5_000, 0)] * 20))).sizes == {}
 
 
 def test_relations_are_learnt_from_the_rows_of_the_database() -> None:
@@ -168,7 +168,7 @@ def seconds_of(load: list[tuple[int, int, int]], drops: int = 0) -> Past:
 
 
 def size(known: Past) -> float:
-    return learn(known).bytes_per_connection[Pair("c1", "v")]
+    return learn(known).sizes[Pair("c1", "v")].bytes
 
 
 FREE, CROWDED, QUIET = [(300_000, 10, 700_000)] * 30, [(450_000, 10, 1_450_000)] * 60, [(16_000, 2, 500_000)] * 60
@@ -177,7 +177,16 @@ FREE, CROWDED, QUIET = [(300_000, 10, 700_000)] * 30, [(450_000, 10, 1_450_000)]
 def test_what_was_sent_twice_over_a_full_link_is_not_learnt_where_free_seconds_tell() -> None:
     assert size(seconds_of(CROWDED + FREE + CROWDED)) == pytest.approx(30_000, rel=0.05)
     unknown = replace(seconds_of(CROWDED + FREE + CROWDED), ways={})
-    assert size(unknown) == pytest.approx(45_000, rel=0.05)
+    assert size(unknown) == pytest.approx(42_000, rel=0.05)
+
+
+def test_what_was_sent_under_a_reservation_that_was_enough_speaks_for_all() -> None:
+    known = seconds_of(CROWDED + [(300_000, 10, 1_450_000)] * 30)
+    assert size(known) == pytest.approx(40_000, rel=0.05)
+    kept = Reservation("c1->v@leaf>h1", Pair("c1", "v"), 400_000.0, (), "", "", 1_060.0, 1_090.0)
+    assert size(replace(known, reservations=(kept,))) == pytest.approx(30_000, rel=0.05)
+    too_little = replace(kept, bytes_per_s=250_000.0)
+    assert size(replace(known, reservations=(too_little,))) == pytest.approx(40_000, rel=0.05)
 
 
 def test_drops_alone_make_a_second_crowded() -> None:
@@ -192,3 +201,17 @@ def test_free_seconds_without_a_surge_say_nothing_about_a_surge() -> None:
 
 def test_a_few_free_seconds_do_not_speak_for_all() -> None:
     assert size(seconds_of(CROWDED + FREE[:5] + CROWDED)) == pytest.approx(45_000, rel=0.1)
+
+
+def test_who_sends_with_its_connections_alone_is_told_from_who_goes_on_sending() -> None:
+    surge = [(8_000, 1)] * 20 + [(300_000, 10)] * 6
+    held_back = [(150_000, 10), (200_000, 10), (450_000, 10), (400_000, 10)] * 2
+    long = [(500_000, 1 if n % 40 == 0 else 0) for n in range(120)]
+    some_seconds = [(500_000, 1 if n % 10 == 0 else 0) for n in range(120)]
+
+    def follows(rows: list[tuple[int, int]]) -> bool:
+        return learn(past(communications(rows))).sizes[Pair("c1", "v")].known_per_s > 0
+
+    assert follows(surge * 3 + held_back)
+    assert not follows(long)
+    assert not follows(some_seconds)

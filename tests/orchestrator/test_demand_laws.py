@@ -12,6 +12,7 @@ from cpdb import Quantity
 from orchestrator import PlanningContext, demands, together
 from orchestrator.context import fits_link
 from orchestrator.demand_table import Rate
+from orchestrator.pair_table import ConnectionSize
 
 RATES = st.floats(0, 40)
 
@@ -89,3 +90,17 @@ def test_what_is_said_to_fit_is_never_needed_beyond_the_trigger(rates, capacity,
     alone = PlanningContext.of(world(pairs[:1], capacity=capacity), CONFIG)
     link, need = alone.world.links[LINK], alone.demand.of(pairs[0].pair, horizon_s).bytes
     assert fits_link(alone, link, horizon_s) == (max(need.need, need.typical, need.measured) <= allowed)
+
+
+def test_what_was_made_up_for_after_being_held_back_is_not_asked_for_again() -> None:
+    state = foreseen(pair_state("c1", "v", 1, 2.0), {5: 20.0})
+    caught_up = fan(state.pair, NOW, 5, Quantity.BYTES_PEAK, 1_200_000.0)
+    state = replace(state, forecasts={**state.forecasts, (5, Quantity.BYTES_PEAK): caught_up})
+    follows = replace(state, connection=ConnectionSize(30_000.0, known_per_s=30.0))
+    either, own = (demands(world([one]), CONFIG).of(state.pair, 5).bytes for one in (state, follows))
+    assert either.need > 1_200_000 and own.need == pytest.approx(20 * 30_000, rel=0.5)
+    assert own.forecast is not None and own.forecast.quantity is Quantity.CONNECTIONS_PEAK
+    never_so_many = replace(follows, connection=ConnectionSize(30_000.0, known_per_s=10.0))
+    assert demands(world([never_so_many]), CONFIG).of(state.pair, 5).bytes.need == either.need
+    sends_now = replace(follows, bytes_per_s=900_000.0)
+    assert demands(world([sends_now]), CONFIG).of(state.pair, 5).bytes.need >= 900_000

@@ -20,6 +20,7 @@ from orchestrator import (
     WantedState,
     World,
 )
+from orchestrator.pair_table import ConnectionSize
 from orchestrator.relations import CpuRelation
 
 NOW = 5_000.0
@@ -41,7 +42,7 @@ def pair_state(source: str, vip: str, priority: int, rate: float = 0.0, **more: 
         "connections_per_s": rate,
         "typical_bytes_per_s": rate * 30_000,
         "typical_connections_per_s": rate,
-        "bytes_per_connection": 30_000.0,
+        "connection": ConnectionSize(30_000.0),
     }
     return PairState(Pair(source, vip), priority, **(values | more))
 
