@@ -114,6 +114,11 @@ class QuantileBand:
     q90: float
     model: str
 
+    @property
+    def band(self) -> tuple[float, float, float]:
+        """The quantiles alone."""
+        return self.q10, self.q50, self.q90
+
 
 @dataclass(frozen=True, slots=True)
 class Ahead:

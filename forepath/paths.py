@@ -5,10 +5,12 @@ and machines that are on their way."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf, sqrt
 from typing import Any
+
+import numpy as np
 
 from cpdb import (
     HealthReport,
@@ -25,6 +27,16 @@ from cpdb import (
 )
 from forepath.forecasts import Ahead, QuantileBand
 from forepath.views import RECENT_S, PairView, link_rates, spoken, with_new_weights
+from orchestrator import (
+    HELD_SHARE,
+    Gatherer,
+    LeadTimes,
+    OrchestratorConfig,
+    PlanningContext,
+    SumForecast,
+    from_json,
+    reconcile,
+)
 from ryu_apps import Routed, SplitPath, Topology, choose, find_split_paths
 
 # A pair keeps its destination while it speaks; after so much silence it is chosen anew (`idle_s` of the controller).
@@ -236,7 +248,8 @@ class LinkView:
 
     `by_pairs` adds up the pairs that cross it: medians add, deviations of pairs add in squares as if they were
     independent, and the upper end is never below what is measured. It may exceed the capacity. `by_link` is foreseen of
-    the link itself: it knows all traffic, but what did not fit it never saw.
+    the link itself: it knows all traffic, but what did not fit it never saw. `needed_bytes_per_s` is what the planner
+    counts on it within that horizon, None where nobody asked.
     """
 
     from_node: str
@@ -246,11 +259,22 @@ class LinkView:
     by_pairs: QuantileBand
     by_link: QuantileBand | None
     parts: tuple[Part, ...]
+    needed_bytes_per_s: float | None = None
 
     @property
     def predicted(self) -> QuantileBand:
-        """The one of both that expects more."""
-        return self.by_pairs if self.by_link is None or self.by_pairs.q90 >= self.by_link.q90 else self.by_link
+        """Both reconciled, as in plans; where nothing is foreseen of the link, its pairs and what is beside them."""
+        beside, own = self.others_bytes_per_s, self.by_link
+        low, middle, high = (one + beside for one in self.by_pairs.band)
+        pairs = QuantileBand(low, middle, high, self.by_pairs.model)
+        if own is None:
+            return pairs
+        carried = self.bytes_per_s or 0.0
+        unexplained = 1.0 if not self.parts else beside / carried if carried else 0.0
+        held = max(carried, own.q90) >= HELD_SHARE * (self.capacity_bytes_per_s or inf)
+        sums = reconcile(_sum_of(pairs), _sum_of(own), np.array([unexplained]), np.array([held]))
+        middle, upper = max(0.0, sums.usual.item()), max(sums.upper.item(), carried)
+        return QuantileBand(max(0.0, middle - (own.q50 - own.q10)), middle, upper, f"{LINK}: {own.model}")
 
     @property
     def predicted_utilisation(self) -> float:
@@ -267,6 +291,10 @@ class LinkView:
     def others_bytes_per_s(self) -> float:
         """What is measured on the link beyond the pairs: answers, or traffic to no virtual IP."""
         return max(0.0, (self.bytes_per_s or 0.0) - sum(one.bytes_per_s for one in self.parts))
+
+
+def _sum_of(one: QuantileBand) -> SumForecast:
+    return SumForecast(np.array([one.q50]), np.array([one.q90 - one.q50]))
 
 
 def links(store: Store, now: float, foreseen: Ahead, path_of: PathOf) -> list[LinkView]:
@@ -288,6 +316,20 @@ def links(store: Store, now: float, foreseen: Ahead, path_of: PathOf) -> list[Li
         for hop, capacity in _capacities(store.inventory.links()).items()
     ]
     return sorted(views, key=lambda view: (-view.predicted_utilisation, view.from_node, view.to_node))
+
+
+def planned_links(
+    store: Store, config: OrchestratorConfig, now: float, foreseen: Ahead, path_of: PathOf
+) -> list[LinkView]:
+    """The same with what the planner counts on each link within that horizon."""
+    under_way = tuple(from_json(one.kind, one.body) for one in store.journal.pending())
+    world = Gatherer(store, config, path_of).world(now, under_way, LeadTimes())
+    context = PlanningContext.of(world, config)
+    found = [((view.from_node, view.to_node), view) for view in links(store, now, foreseen, path_of)]
+    return [
+        replace(view, needed_bytes_per_s=context.needed(key, foreseen.horizon_s)) if key in world.links else view
+        for key, view in found
+    ]
 
 
 def _parts(store: Store, now: float, foreseen: Ahead, path_of: PathOf) -> Iterable[tuple[Part, tuple[str, ...]]]:

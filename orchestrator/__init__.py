@@ -71,12 +71,14 @@ from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
 from orchestrator.strategies.destinations import PreCopy, pre_copy
 from orchestrator.strategies.requests import request_of
 from orchestrator.strategies.services import Candidate, candidates
+from orchestrator.sums import HELD_SHARE, SumForecast, reconcile
 from orchestrator.verdicts import PromiseVerdict, VerdictCode, verdict_from_json
 from orchestrator.world import LinkState, MemoryState, NetworkState, VmState, WantedState, World, apply
 
 __all__ = [
     "ACTING",
     "ADVISING",
+    "HELD_SHARE",
     "KINDS",
     "NOT_OBTAINED",
     "TWICE",
@@ -139,6 +141,7 @@ __all__ = [
     "SetVcpus",
     "SetWeights",
     "Step",
+    "SumForecast",
     "TenantCap",
     "Timing",
     "VerdictCode",
@@ -165,6 +168,7 @@ __all__ = [
     "problem_lines",
     "promised",
     "read_standings",
+    "reconcile",
     "request_bandwidth",
     "request_of",
     "run",

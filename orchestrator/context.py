@@ -18,6 +18,7 @@ from orchestrator.onset import PEAK, Reading
 from orchestrator.pair_table import LinkKey, PairGroups
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
 from orchestrator.relations import CpuRelation
+from orchestrator.sums import NO_CORRECTION, Correction, link_corrections
 from orchestrator.world import LinkState, VmState, World, apply
 
 # How long a need lasts is looked up within so many times the horizon at which it is seen.
@@ -331,18 +332,31 @@ def too_short(context: PlanningContext, about: Pair | str, name: str, lead_s: Se
 
 
 def needed_on(context: PlanningContext, link: LinkState, horizon_s: int) -> BytesPerS:
-    """What a link will have to carry: its pairs together, and what is measured on it beside them.
+    """What a link will have to carry: its pairs together and what is beside them, reconciled with its own forecast."""
+    asked = context.asked_on(link.key, horizon_s)
+    beside, found = others_on(context, link, asked.measured, horizon_s), correction_on(context, link.key, horizon_s)
+    return max(asked.measured + beside, asked.bytes_per_s + beside + found.within(asked.bytes_per_s))
+
+
+def correction_on(context: PlanningContext, key: LinkKey, horizon_s: int) -> Correction:
+    """What a trusted forecast of the link itself says beyond its pairs."""
+    return link_corrections(context.demand, horizon_s).get(key, NO_CORRECTION)
+
+
+def others_on(context: PlanningContext, link: LinkState, measured: BytesPerS, horizon_s: int) -> BytesPerS:
+    """What the link will carry beside its pairs, of which so much is measured: what is there, and more if foreseen.
 
     A copy that has just begun is not measured yet, but it is there.
     """
-    asked = context.asked_on(link.key, horizon_s)
-    return asked.bytes_per_s + max(0.0, link.bytes_per_s - asked.measured, copying_on(context, link.key))
+    more = max(0.0, correction_on(context, link.key, horizon_s).beside)
+    return max(0.0, link.bytes_per_s - measured, copying_on(context, link.key)) + more
 
 
 def fits_link(context: PlanningContext, link: LinkState, horizon_s: int) -> bool:
     """Whether a link carries all that is asked of it even if every pair needed its most at once."""
     asked = context.asked_on(link.key, horizon_s)
-    needed = asked.at_most + max(0.0, link.bytes_per_s - asked.measured, copying_on(context, link.key))
+    more = max(0.0, correction_on(context, link.key, horizon_s).within(asked.bytes_per_s))
+    needed = asked.at_most + more + others_on(context, link, asked.measured, horizon_s)
     return needed <= context.config.bandwidth.trigger * (link.capacity_bytes_per_s or 0.0)
 
 

@@ -5,7 +5,7 @@ All pairs of a world are worked out at once, as arrays by number of the pair; on
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class Demand:
     # Of whom a forecast that is not trusted was passed over: of all others, trust in everything would ask for the same.
     _passed_over: dict[int, Bools] = field(default_factory=dict, repr=False, compare=False)
     _doubted_own: list[bool] = field(default_factory=list, repr=False, compare=False)
+    # What forecasts of sums add, by what was asked; kept by who works it out.
+    corrections: dict[tuple[int, Reading], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def doubt_own(self) -> None:
         """Notes that a machine would be given more if forecasts of itself were trusted."""

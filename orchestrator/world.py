@@ -17,6 +17,7 @@ from cpdb import (
     Quantity,
     Reservation,
     Seconds,
+    Subject,
     VirtualIp,
     WantedSplit,
     read_health,
@@ -218,7 +219,7 @@ class NetworkState:
 
     `ways` names the links from one node to another, () when no way is known. `queues` names the links whose guaranteed
     queue was lately found whole: declared alone is not enough; `queue_losses` is the share of packets that each has
-    lately dropped. `fabric` is empty where traffic is not routed.
+    lately dropped. `fabric` is empty where traffic is not routed. `sums` are forecasts of links themselves.
     """
 
     ways: Ways = no_way
@@ -226,6 +227,7 @@ class NetworkState:
     queue_losses: Mapping[str, float] = field(default_factory=dict)
     outlook: Outlook = field(default_factory=Outlook)
     fabric: RoutedNetwork = field(default_factory=RoutedNetwork)
+    sums: Mapping[Subject, Mapping[tuple[int, Quantity], Forecast]] = field(default_factory=dict)
 
 
 class NumberedMachines(Protocol):

@@ -9,9 +9,9 @@ from backtest.whatif.engine import EPOCH_S, ReplayEngine
 from backtest.whatif.journal import done_actions
 from backtest.whatif.records import EventKind, OfferedLoad, PolicyRun, ReplayPolicy, ReplayScene
 from backtest.whatif.truth import TrueFuture
-from cpdb import Seconds, Store, open_store
+from cpdb import Seconds, Store, SubjectKind, open_store
 from orchestrator import Orchestrator, OrchestratorConfig, Timing, collect_seldom
-from predictor import BESIDE, Tiers, use_one_thread
+from predictor import BESIDE, Tiers, tier_of, use_one_thread
 
 Progress = Callable[[float], None]
 # (number of the row that begins, the moment)
@@ -70,7 +70,8 @@ def _foresees(stack: ExitStack, engine: ReplayEngine, store: Store, policy: Repl
     if not engine.scene.orchestrator.demand.slow_horizons_s:
         config = config.tuned(slow={"horizons_s": ()})
     truth = TrueFuture(engine.load, config)
-    only = (BESIDE,) if engine.load.cores.any() else ()  # what the planner reads beside forecasts of pairs
+    # What the planner reads beside forecasts of pairs
+    only = (tier_of(SubjectKind.LINK), *((BESIDE,) if engine.load.cores.any() else ()))
     predictor = None if policy is ReplayPolicy.ORACLE else Tiers(config, background=False, only=only)
     if predictor is not None:
         stack.callback(predictor.close)

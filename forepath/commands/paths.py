@@ -23,7 +23,8 @@ from forepath.output import (
     seconds,
     span,
 )
-from forepath.paths import LINK, LinkView, Part, PathFinder, Way, links
+from forepath.paths import LinkView, Part, PathFinder, Way, planned_links
+from forepath.processes import orchestrator_config
 from forepath.settings import load_settings
 
 DEFAULT_AHEAD_S = 15.0
@@ -60,13 +61,13 @@ def paths(
     _must_fit(source, to, every)
     if at is not None and SPAN.fullmatch(at):
         horizon, at = seconds(at), None
-    store = open_store(load_settings(settings).database.url, create=False)
+    effective = load_settings(settings)
+    store = open_store(effective.database.url, create=False)
     now = moment(at, store)
     foreseen = ahead(store, now, horizon)
     finder = PathFinder.of(store, now, horizon)
-    found = links(store, now, foreseen, finder.path)
     way = finder.to_service(source, to, now) if source is not None and to is not None else None
-    found = found if way is None else _along(way, found)
+    found = _along(way, planned_links(store, orchestrator_config(effective, act=False), now, foreseen, finder.path))
     store.close()
     if emit(_document(found[:top], way, foreseen, why), json):
         return
@@ -83,7 +84,9 @@ def _must_fit(source: str | None, to: str | None, every: bool) -> None:
         raise typer.BadParameter("--links shows every link: leave it out, or --from and --to")
 
 
-def _along(way: Way, found: list[LinkView]) -> list[LinkView]:
+def _along(way: Way | None, found: list[LinkView]) -> list[LinkView]:
+    if way is None:
+        return found
     by_hop = {(view.from_node, view.to_node): view for view in found}
     return [by_hop[hop] for hop in pairwise(way.hops) if hop in by_hop]
 
@@ -140,6 +143,7 @@ def _print_links(found: list[LinkView], foreseen: Ahead, wide: bool) -> None:
             f"{rate(view.predicted.q10)} - {rate(view.predicted.q90)}",
             _percent(view.share(view.predicted.q50)),
             _percent(view.share(view.predicted.q90)),
+            _percent(view.share(view.needed_bytes_per_s)),
             _by(view),
         )
         for view in found
@@ -153,16 +157,16 @@ def _print_links(found: list[LinkView], foreseen: Ahead, wide: bool) -> None:
         "8 of 10 within",
         "q50",
         "q90",
+        "plan",
         "by",
     ]
     layout = TableLayout(("link", "by"), ("8 of 10 within", "by", "q50", "now"), wide)
-    print_table("links: share of capacity now, and predicted (q50, q90)", columns, rows, layout)
+    print_table("links: share of capacity now, predicted (q50, q90), and what plans count", columns, rows, layout)
 
 
 def _by(view: LinkView) -> str:
-    if view.predicted is view.by_link:
-        return f"{LINK}: {view.by_link.model}"
-    return f"{len(view.parts)} pair{'s' * (len(view.parts) > 1)}" if view.parts else "-"
+    pairs = f"{len(view.parts)} pair{'s' * (len(view.parts) > 1)}" if view.parts else ""
+    return ", ".join(one for one in (pairs, view.predicted.model if view.by_link else "") if one) or "-"
 
 
 def _print_parts(view: LinkView, foreseen: Ahead, now: float, wide: bool) -> None:

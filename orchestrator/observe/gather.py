@@ -41,10 +41,10 @@ from orchestrator.pair_table import LinkKey, PairState, PairTable
 from orchestrator.world import NO_FACTS_AGE_S, LinkState, NetworkState, Outlook, WantedState, World
 
 FAST, SLOWER = "fast", ("slow", "long")
-# What machines use beside what their communications explain.
+# What machines use beside what their communications explain, and what links carry.
 OWN, SLOWER_OWN = "fast/beside", ("slow/beside",)
+OF_LINKS, SLOWER_OF_LINKS = "fast/link", ("slow/link",)
 SLOW_AGAIN_S = 5.0
-FAST_LINKS, SLOW_PAIRS, SLOW_LINKS = "fast/link", "slow", "slow/link"
 # The slow tier is made anew every ten seconds or so; older than this it is no longer about now.
 SLOW_MAX_AGE_S = 60.0
 
@@ -56,10 +56,10 @@ def outlook(
     wanted_links = {Subject(SubjectKind.LINK, *one) for one in links}
     wanted_pairs = {Subject(SubjectKind.PAIR, one.source, one.virtual_ip) for one in pairs}
     found: dict[tuple[tuple[str, str], int], BytesPerS] = {}
-    for tier in (SLOW_LINKS, FAST_LINKS):
+    for tier in (*SLOWER_OF_LINKS, OF_LINKS):
         batch = store.forecasts.batch(now, SLOW_MAX_AGE_S, tier)
         found |= {((one.a, one.b), far): value for one, far, value in peaks(batch, wanted_links, level)}
-    slow = store.forecasts.batch(now, SLOW_MAX_AGE_S, SLOW_PAIRS)
+    slow = store.forecasts.batch(now, SLOW_MAX_AGE_S, SLOWER[0])
     return Outlook(found, {(Pair(one.a, one.b), far): value for one, far, value in peaks(slow, wanted_pairs, level)})
 
 
@@ -141,7 +141,9 @@ class Gatherer:
                 weights=declared.weights,
                 observed=declared.observed,
             ),
-            network=NetworkState(ways=self._way, outlook=self._outlook(now, ways) if requests else Outlook()),
+            network=NetworkState(
+                ways=self._way, outlook=self._outlook(now, ways) if requests else Outlook(), sums=self._sums()
+            ),
         )
         self._table = world.index.table = PairTable(world.pairs, self._table)
         return world.changed(network=replace(world.network, fabric=self._fabric.read_fabric(world)))
@@ -164,7 +166,8 @@ class Gatherer:
         """
         destinations, names = destinations_of(traffic), [*traffic.names.destinations]
         asked = {traffic.names.pairs[number]: destinations[number] for number in numbers}
-        expected = (pair for one in self._issues.values() for pair in one.expected if one.issued)
+        known = (self._issues[tier] for tier in (FAST, *SLOWER) if tier in self._issues)
+        expected = (pair for one in known for pair in one.expected if one.issued)
         found: Routes = {}
         for pair, seen in (dict.fromkeys(expected, -1) | asked).items():
             destination = names[seen] if seen >= 0 else declared.first(pair.virtual_ip)
@@ -238,8 +241,10 @@ class Gatherer:
         demand = self.config.demand
         if self.config.policy != "predictive":
             return
-        for tier in (FAST, OWN, *((*SLOWER, *SLOWER_OWN) if demand.slow_horizons_s else ())):
-            known, fast = self._issues.setdefault(tier, TierIssue()), tier in (FAST, OWN)
+        fast_ones = FAST, OWN, OF_LINKS
+        slower = (*SLOWER, *SLOWER_OWN, *SLOWER_OF_LINKS) if demand.slow_horizons_s else ()
+        for tier in (*fast_ones, *slower):
+            known, fast = self._issues.setdefault(tier, TierIssue()), tier in fast_ones
             if fast or known.read_at is None or not 0 <= now - known.read_at < SLOW_AGAIN_S:
                 age_s = demand.max_forecast_age_s if fast else demand.max_slow_forecast_age_s
                 known.take(self.store.forecasts.batch(now, age_s, tier), now, demand.level)
@@ -253,6 +258,12 @@ class Gatherer:
         issues = self._issued((OWN, *SLOWER_OWN))
         subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
         return {one.a: forecasts_of(Pair(one.a, one.b), issues) for one in subjects}
+
+    def _sums(self) -> dict[Subject, Mapping[Cell, Forecast]]:
+        """Forecasts of links themselves."""
+        issues = self._issued((OF_LINKS, *SLOWER_OF_LINKS))
+        subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
+        return {one: forecasts_of(Pair(one.a, one.b), issues) for one in subjects}
 
     def _recent_links(self, now: Seconds) -> LoadRows:
         rows = self._lately.links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)

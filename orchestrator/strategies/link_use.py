@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from cpdb import BytesPerS, Limit, Pair, Reservation, Seconds
 from orchestrator.config import BandwidthSettings
-from orchestrator.context import Grant, PlanningContext, ceiling, copying_on
+from orchestrator.context import Grant, PlanningContext, ceiling, others_on
 from orchestrator.demand_table import PairDemand, Rate, together
 from orchestrator.onset import Reading
 from orchestrator.pair_table import PairState
@@ -94,7 +94,7 @@ class LinkSubject:
 
 def most_needed(context: PlanningContext, link: LinkState, horizon_s: int) -> BytesPerS:
     """No less than `link_use` finds, and quickly: most links of a large network have room for everybody."""
-    return context.asked_on(link.key, horizon_s).at_most + max(link.bytes_per_s, copying_on(context, link.key))
+    return context.asked_on(link.key, horizon_s).at_most + others_on(context, link, 0.0, horizon_s)
 
 
 def ranked(state: PairState, granted: Mapping[Pair, Grant]) -> PairState:
@@ -107,7 +107,7 @@ def link_use(context: PlanningContext, subject: LinkSubject, horizon_s: int) -> 
     """What the link has to carry in a second soon: what begins after the next cycle can act is not kept free yet."""
     wants = _carried(context, subject, horizon_s)
     sent = sum(state.bytes_per_s for state in subject.pairs.values())
-    others = max(0.0, subject.link.bytes_per_s - sent, copying_on(context, subject.link.key))
+    others = others_on(context, subject.link, sent, horizon_s)
     priorities = {pair: state.priority for pair, state in subject.pairs.items()}
     lowest = min(priorities.values())
     if lowest == max(priorities.values()):

@@ -4,6 +4,7 @@ import math
 import time
 from array import array
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from lab_on_paper import BACKUP_BYTES, COPYING, SHOP, SHOP_BYTES, SHOP_PEAK, SHOPPING, Forepath, fan, fill, place
@@ -14,6 +15,7 @@ from cpdb import (
     Communication,
     ForecastBatch,
     Link,
+    LinkLoad,
     OutcomeKind,
     Pair,
     Quantity,
@@ -25,6 +27,7 @@ from cpdb import (
 )
 from forepath.forecasts import ahead
 from forepath.paths import LinkView, PathFinder, links
+from orchestrator import Gatherer, LeadTimes, OrchestratorConfig, PlanningContext
 
 NOW = 1_000_000.0
 ACCESS = ("leaf2", "hA")
@@ -79,14 +82,26 @@ def test_pairs_add_their_spreads_in_squares_and_each_tells_what_it_brings(empty:
     assert all(one.predicted.model == "ewma" for one in access.parts)
 
 
-def test_the_links_own_forecast_counts_where_it_expects_more(empty: Store) -> None:
+def test_of_a_link_without_pairs_its_own_forecast_counts(empty: Store) -> None:
     fill(empty, NOW)
     subject = Subject(SubjectKind.LINK, "hA", "leaf2")
     empty.forecasts.add_batch(peaks(subject, "fast/link", NOW, {5: 1e5, 15: 2e5}))
     answers = seen(empty)["hA", "leaf2"]
-    assert answers.predicted is answers.by_link and answers.predicted.model == "theta"
-    assert (answers.predicted.q10, answers.predicted.q50, answers.predicted.q90) == (1e5, 2e5, 4e5)
+    assert answers.predicted.model == "link: theta" and answers.predicted.band == pytest.approx((1e5, 2e5, 4e5))
     assert answers.by_pairs.q90 == 0 and answers.share(answers.predicted.q90) == pytest.approx(4e5 / 1.5e6)
+
+
+def test_pairs_and_the_link_itself_are_reconciled_and_what_is_beside_them_counts(empty: Store) -> None:
+    fill(empty, NOW)
+    beside = 1e5
+    empty.facts.add_loads([LinkLoad(*ACCESS, NOW + 0.5, 10.5, int(10.5 * (SHOP_BYTES + BACKUP_BYTES + beside)), 1, 0)])
+    alone = seen(empty, now=NOW + 1)[ACCESS]
+    assert 0.0 < alone.others_bytes_per_s <= beside
+    assert alone.predicted.q50 == pytest.approx(alone.by_pairs.q50 + alone.others_bytes_per_s)
+    empty.forecasts.add_batch(peaks(Subject(SubjectKind.LINK, *ACCESS), "fast/link", NOW, {15: 6e5}))
+    both = seen(empty, now=NOW + 1)[ACCESS]
+    assert both.by_link is not None and both.by_link.q50 < both.predicted.q50 < alone.predicted.q50
+    assert both.predicted.q90 - both.predicted.q50 == pytest.approx(both.by_link.q90 - both.by_link.q50)
 
 
 def test_a_link_without_known_capacity_has_no_share(empty: Store) -> None:
@@ -160,6 +175,18 @@ def test_every_link_most_congested_first(forepath: Forepath, filled: Store) -> N
     assert first["utilisation"] == pytest.approx((SHOP_BYTES + BACKUP_BYTES) / 1.5e6)
     text = forepath("paths", "--links", "--top", "1", "--at", "5").out
     assert "leaf2 -> hA" in text and "leaf1" not in text and "2 pairs" in text and "next 5 s" in text
+
+
+def test_links_show_what_the_planner_counts(forepath: Forepath, filled: Store, tmp_path: Path) -> None:
+    told = forepath("paths", "--links", "--at", "15", "--json", "-").json()
+    now = told["issued_at"]
+    config = OrchestratorConfig(demand={"max_forecast_age_s": 1e6})
+    world = Gatherer(filled, config, PathFinder.of(filled, now, 15.0).path).world(now, (), LeadTimes())
+    context = PlanningContext.of(world, config)
+    assert told["links"][0]["needed_bytes_per_s"] > 0
+    for one in told["links"]:
+        key = one["from_node"], one["to_node"]
+        assert one["needed_bytes_per_s"] == pytest.approx(context.needed(key, 15), rel=0.2), key
 
 
 def test_what_makes_no_sense_is_refused(forepath: Forepath, filled: Store) -> None:
