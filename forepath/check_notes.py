@@ -1,7 +1,7 @@
 """What `forepath check` tells of what works as it is and hurts later: in the settings, and beside the database."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
@@ -10,8 +10,9 @@ from cpdb import NodeKind, SettingsError, Standing, Store, StoreError, open_stor
 from forepath.listening import open_doors
 from forepath.output import span
 from forepath.processes import orchestrator_config
+from forepath.routed import routing_use
 from forepath.settings import Settings
-from orchestrator import LeadTimes
+from orchestrator import NO_CHOICE, LeadTimes
 
 GB, MOST_NAMED = 1e9, 3
 
@@ -23,7 +24,9 @@ def find_notes(settings: Settings, now: float) -> Iterator[str]:
     yield from _ranks(settings)
     yield from _places(settings)
     yield from _horizons(settings)
-    yield from _beside_the_database(settings, now)
+    known = yield from _beside_the_database(settings, now)
+    if not known:
+        yield from _routes(settings, None)
 
 
 def _ranks(settings: Settings) -> Iterator[str]:
@@ -72,24 +75,34 @@ def _horizons(settings: Settings) -> Iterator[str]:
             )
 
 
-def _beside_the_database(settings: Settings, now: float) -> Iterator[str]:
+def _routes(settings: Settings, store: Store | None) -> Iterator[str]:
+    """What "auto" comes to, where there is a choice of paths."""
+    use = routing_use(settings, store)
+    if settings.routing.enabled == "auto" and use != NO_CHOICE:
+        yield f'routing.enabled = "auto" is {"on" if use.on else "off"}: {use.why}'
+
+
+def _beside_the_database(settings: Settings, now: float) -> Generator[str, None, bool]:
+    """Whether the network that it knows was looked at."""
     url = settings.database.url
     try:
         present, wanted = schema_versions(url)
         if present is None:
-            return
+            return False
         if present != wanted:
             yield (
                 f"database: its schema is {present}, this program needs {wanted}: only `forepath db migrate`, or what "
                 "writes, brings it up to date; stop processes of the older version first"
             )
-            return
+            return False
         store = open_store(url, create=False)
     except StoreError:
-        return  # told as a problem
+        return False  # told as a problem
     try:
+        yield from _routes(settings, store)
         yield from _seen(store)
         yield from _room(settings, store, now)
+        return True
     finally:
         store.close()
 

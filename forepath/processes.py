@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from cpdb import FILE_VARIABLE, MBIT, SettingsError, Store
 from forepath.paths import PathReader
+from forepath.routed import never_routed
 from forepath.settings import (
     Settings,
     declared_links,
@@ -78,7 +79,8 @@ def orchestrator_config(settings: Settings, act: bool | None, policy: str | None
         "tenant_caps": tuple(tenant_caps(settings)),
     }
     try:
-        return OrchestratorConfig(**values, declared=declared, routing=settings.routing)
+        routing = settings.routing.tuned(enabled=False) if never_routed(settings) else settings.routing
+        return OrchestratorConfig(**values, declared=declared, routing=routing)
     except ValidationError as error:
         raise SettingsError("\n".join(problem_lines(error))) from error
 

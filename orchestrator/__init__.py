@@ -64,6 +64,7 @@ from orchestrator.lead_times import LeadRow, LeadTimes, lead_rows
 from orchestrator.loop import collect_seldom, run
 from orchestrator.machine_alarms import MachineNews
 from orchestrator.observe.gather import Gatherer, Paths
+from orchestrator.observe.matrices import NO_CHOICE, RouteUse, judge_routes, routes_in_use
 from orchestrator.pair_table import PairState
 from orchestrator.plan import Plan, plan
 from orchestrator.proposal import Reason, Refusal, Step
@@ -81,6 +82,7 @@ __all__ = [
     "HELD_SHARE",
     "KINDS",
     "NOT_OBTAINED",
+    "NO_CHOICE",
     "TWICE",
     "Action",
     "Approval",
@@ -131,6 +133,7 @@ __all__ = [
     "ReleaseBandwidth",
     "ReserveBandwidth",
     "RouteSettings",
+    "RouteUse",
     "ScaleIn",
     "ScaleOut",
     "Scaling",
@@ -160,6 +163,7 @@ __all__ = [
     "explained",
     "from_json",
     "guard",
+    "judge_routes",
     "kept",
     "lead_rows",
     "passed",
@@ -171,6 +175,7 @@ __all__ = [
     "reconcile",
     "request_bandwidth",
     "request_of",
+    "routes_in_use",
     "run",
     "sum_up",
     "together",

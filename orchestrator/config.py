@@ -152,11 +152,12 @@ class WeightSettings(Section):
 class RouteSettings(Section):
     """When and how traffic is routed. `churn`: the price of moving; `outlook`: the weight of forecasts.
 
+    `enabled` "auto": where there is a choice, and it is known what links can carry (`observe/matrices.py`).
     Nothing is done unless the fullest link is expected above `trigger` of its capacity, and will be emptier by
     `min_gain` of that.
     """
 
-    enabled: bool = False
+    enabled: bool | Literal["auto"] = "auto"
     every_s: AboveZero = 30.0
     paths: Annotated[int, Field(ge=2, le=16)] = 4
     churn: Annotated[float, Field(ge=0, le=1)] = 0.002

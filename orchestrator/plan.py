@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from orchestrator.actions import MigrateVm, ReserveBandwidth, ScaleOut, SetCpuLimit, SetMemory, SetWeights
-from orchestrator.config import NOW, OrchestratorConfig
+from orchestrator.config import NOW, OrchestratorConfig, RouteSettings
 from orchestrator.context import PlanningContext, load_now, vm_need
 from orchestrator.demand import demands
 from orchestrator.machine_actions import Resize
@@ -69,12 +69,25 @@ class Plan:
 
 
 def strategies_for(config: OrchestratorConfig) -> tuple[Strategy, ...]:
-    """The strategies in their order; routes come last, where traffic is routed at all."""
-    if not config.routing.enabled:
-        return STRATEGIES
-    from orchestrator.strategies.routes import Router  # only here: it brings scipy with it
+    """The strategies in their order; routes come last, unless traffic is not routed at all."""
+    return (*STRATEGIES, _routing(config.routing)) if config.routing.enabled else STRATEGIES
 
-    return (*STRATEGIES, Router(config.routing).propose)
+
+def _routing(settings: RouteSettings) -> Strategy:
+    """Routes, from the moment on at which a link is expected to run full: until then nothing is worked out."""
+    begun: list[Strategy] = []
+
+    def propose(context: PlanningContext) -> Proposal:
+        fabric = context.world.network.fabric
+        if not begun:
+            if not fabric.splits and all(one.fullest < settings.trigger for one in fabric.matrices):
+                return Proposal()
+            from orchestrator.strategies.routes import Router  # only here: it brings scipy with it
+
+            begun.append(Router(settings).propose)
+        return begun[0](context)
+
+    return propose
 
 
 def plan(context: PlanningContext, strategies: Sequence[Strategy] = STRATEGIES) -> Plan:

@@ -115,12 +115,16 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Bytes/s between switches by pairs at one time, what links carry beyond that, and what is expected by level."""
+    """Bytes/s between switches by pairs at one time, what links carry beyond that, and what is expected by level.
+
+    `fullest`: the largest share of a link's capacity that is in use, or expected to be.
+    """
 
     t: Seconds
     demand: Rates
     background: Mapping[LinkKey, float]
     expected: Mapping[float, Rates] = field(default_factory=dict)
+    fullest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from cpdb import is_ipv6
 from ryu_apps import policers as policing
 from ryu_apps.accounts import AccountShare, account_rules
 from ryu_apps.families import match_ip, match_question
+from ryu_apps.groups import failover
 from ryu_apps.guest import Guest
 from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
 from ryu_apps.rules import (
@@ -35,7 +36,6 @@ from ryu_apps.rules import (
     ToGroup,
     bare,
     cookie,
-    failover,
     kind_of,
     number_of,
     pair_number,

@@ -302,13 +302,6 @@ def pair_number(source_address: str, virtual_ip: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-# Groups carry no cookie: these numbers are ours, all others belong to somebody else and are never touched.
-FIRST_GROUP, LAST_GROUP = 0xF000_0000, 0xF1FF_FFFF
-# Ports with higher numbers have no alternative: both have to fit into a group's number.
-_PORT_BITS = 12
-_PORT_MAX = (1 << _PORT_BITS) - 1
-
-
 class GroupKind(IntEnum):
     """OpenFlow's group types that we use: one bucket by weight, or the first one whose port is up."""
 
@@ -332,31 +325,6 @@ class SwitchGroup:
     number: int
     kind: GroupKind
     buckets: tuple[GroupBucket, ...]
-
-
-def is_our_group(number: int) -> bool:
-    """Whether a group's number is in our range."""
-    return FIRST_GROUP <= number <= LAST_GROUP
-
-
-def failover(port: int, spare: int) -> SwitchGroup | None:
-    """Out of `port`, or out of `spare` while that is down; None when the ports' numbers are too high.
-
-    The same ports give the same number in every process and after every restart: nothing has to be kept.
-    """
-    if max(port, spare) > _PORT_MAX:
-        return None
-    buckets = tuple(GroupBucket((Output(one),), watch_port=one) for one in (port, spare))
-    return SwitchGroup(FIRST_GROUP | port << _PORT_BITS | spare, GroupKind.FAST_FAILOVER, buckets)
-
-
-FIRST_DIVIDED = 0xF100_0000
-
-
-def divided(buckets: tuple[GroupBucket, ...]) -> SwitchGroup:
-    """One of these by weight for each connection, as the switch hashes it; the same buckets give the same number."""
-    digest = blake2b(repr(buckets).encode(), digest_size=3).digest()
-    return SwitchGroup(FIRST_DIVIDED | int.from_bytes(digest, "big"), GroupKind.SELECT, buckets)
 
 
 def in_vlan(address: str, vlan: int) -> str:

@@ -216,6 +216,7 @@ def _for_switch(part: Share, session: Session) -> Share:
         # Only sources that no pair counts are told of this way, and placed.
         guest = None if part.guest is None else replace(part.guest, by_connection=False)
         part = replace(part, placing=replace(part.placing, spreads=()), guest=guest)
+        part = replace(part, tagging=replace(part.tagging, by_ports=False))
     if abilities.one_table:
         part = replace(part, police=(), tagging=LabelShare())
         part = replace(part, placing=replace(part.placing, counted=AccountShare()))

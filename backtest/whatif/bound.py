@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from backtest.whatif.cost import Hop, WayFinder, weigh_priorities
 from backtest.whatif.records import Flags, Floats, OfferedLoad, ReplayScene, RequestCost
 from cpdb import NodeKind, Pair
+from orchestrator import judge_routes
 
 # What the solver leaves of a cost that is 0.
 TOLERANCE = 1e-6
@@ -84,7 +85,7 @@ class LeastCost:
 
     def _all_choices(self, ways: WayFinder) -> Iterator[DestinationChoice]:
         switches = {node.name for node in self._scene.nodes if node.kind is NodeKind.SWITCH}
-        routed = self._scene.orchestrator.routing.enabled
+        routed = judge_routes(self._scene.orchestrator.routing, self._scene.nodes, self._scene.links).on
         for number, pair in enumerate(self._load.pairs):
             for name in self._destinations(pair):
                 column = self._load.vms.index(name) if name in self._load.vms else -1

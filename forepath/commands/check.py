@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 
 from cpdb import (
     BEHAVIOUR,
-    LABELS,
     URL_VARIABLE,
     SettingsError,
     StoreError,
@@ -27,6 +26,7 @@ from forepath.hypervisor_addresses import host_problems
 from forepath.listening import open_doors
 from forepath.output import EXIT_FAILED, EXIT_SETTINGS, JsonOption, SettingsOption, console, emit, errors, table
 from forepath.processes import controller_manager, orchestrator_config, predictor_config
+from forepath.routed import never_routed
 from forepath.settings import Settings, load_settings
 from ryu_apps import ControllerSettings, framework_name, listen_problem
 
@@ -103,20 +103,9 @@ def _together(settings: Settings) -> list[str]:
             build(settings)
         except SettingsError as error:
             problems += str(error).splitlines()
-    if settings.controller.mode == "guest" and settings.routing.enabled:
-        problems.append("routing.enabled = true: a guest leaves the ways to others; set it to false")
-    if settings.routing.enabled and (taken := _labels_taken(settings)):
-        problems.append(taken)
+    if settings.routing.enabled is True and (why := never_routed(settings)):
+        problems.append(f"routing.enabled = true: {why}; or set it to false")
     return problems
-
-
-def _labels_taken(settings: Settings) -> str | None:
-    first = settings.routing.first_label
-    found = sorted(vlan for vlan in settings.controller.used_vlans() if first <= vlan < first + LABELS)
-    if not found:
-        return None
-    own = f"routing.first_label = {first}: labels of paths are {first} to {first + LABELS - 1}"
-    return f"{own}, and controller.vlans names {found[0]}; write another first_label: 1024, 2048 or 3072"
 
 
 def _references(settings: Settings) -> list[str]:

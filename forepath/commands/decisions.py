@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cpdb import ActionRecord, OutcomeKind, SettingsError, Store, open_store
-from forepath import processes
+from forepath import processes, routed
 from forepath.moments import MomentOption, moment
 from forepath.output import JsonOption, SettingsOption, SinceOption, ago, console, emit, on_one_line, span, table
 from forepath.settings import declare, load_settings
@@ -37,9 +37,11 @@ def plan(settings: SettingsOption = None, json: JsonOption = None) -> None:
         record = approval.propose(time.time())
     finally:
         approval.close()
-    if emit(asdict(record), json):
+    routing = routed.routing(effective, store)
+    if emit(asdict(record) | {"routing": routing}, json):
         return
     _print_plan(dict(record.body), record.id, record.expires_at - record.created_at)
+    console.print(f"routing: {routed.told_routing(routing)}", markup=False, soft_wrap=True)
 
 
 def _print_plan(body: dict[str, Any], number: int | None, valid_s: float) -> None:

@@ -21,6 +21,7 @@ from forepath.output import (
     rate,
     table,
 )
+from forepath.routed import routing, told_routing
 from forepath.settings import load_settings
 from forepath.views import alarm_lines
 from predictor import FAST, SLOW
@@ -40,6 +41,7 @@ def status(at: MomentOption = None, settings: SettingsOption = None, json: JsonO
     store = open_store(effective.database.url, create=False)
     now = moment(at, store)
     payload = views.overview(store, now) | {"stop_file": stop_file(effective) if at is None else None}
+    payload["routing"] = routing(effective, store)
     if emit(payload, json):
         return
     if at is not None:
@@ -51,6 +53,7 @@ def status(at: MomentOption = None, settings: SettingsOption = None, json: JsonO
     console.print(f"last sample    {ago(now, payload['last_sample_at'])}")
     console.print(f"last forecast  {ago(now, payload['last_forecast_at'])}")
     _print_duty(payload, now)
+    console.print(f"routing        {told_routing(payload['routing'])}", markup=False, soft_wrap=True)
     for item in payload["observed"]:
         if item["kind"] == "blend" and item["key"] in (FAST, SLOW):
             console.print(f"models {item['key']:<8}{item['detail']}", markup=False, soft_wrap=True)

@@ -1,12 +1,24 @@
 """Reads the network between switches as routing sees it: links that are up, splits in force, and who sends how much."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
+from typing import NamedTuple
 
-from cpdb import Communication, Forecast, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store, WantedSplit
+from cpdb import (
+    Communication,
+    Forecast,
+    Link,
+    LinkLoad,
+    Node,
+    NodeKind,
+    Quantity,
+    Seconds,
+    Store,
+    WantedSplit,
+)
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
 from orchestrator.observe.measured import RECENT_S
@@ -18,6 +30,63 @@ UNKNOWN_BYTES_PER_S = 1e12
 # Matrices kept to begin anew with when switches, links or pairs of switches come and go.
 KEPT = 120
 LEVELS = (0.5, 0.9)
+# The controller's alarm while VLANs in use are among the labels of paths
+LABELS_TAKEN = "labels_taken"
+# 500 pairs of switches take 3 s on one core for a first decision (docs/routing.md), in which nothing else is decided:
+# where hosts are behind more switches than make so many pairs, that must be asked for.
+MOST_EDGES = 22
+
+
+class RouteUse(NamedTuple):
+    """Whether traffic is split over paths, and why."""
+
+    on: bool
+    why: str
+
+
+NO_CHOICE = RouteUse(False, "no two switches have more than one path between them")
+
+
+def judge_routes(settings: RouteSettings, nodes: Sequence[Node], joined: Iterable[Link]) -> RouteUse:
+    """Whether routing is on in this network."""
+    if settings.enabled != "auto":
+        return RouteUse(settings.enabled, f"routing.enabled = {str(settings.enabled).lower()}")
+    capacity = link_capacities(nodes, joined)
+    links = {tuple(sorted(key)) for key in capacity}
+    if not _has_loop(links):
+        return NO_CHOICE
+    unknown = sorted(f"{a}>{b}" for a, b in links if capacity[a, b] >= UNKNOWN_BYTES_PER_S)
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        return RouteUse(False, f"link {unknown[0]}{more}: no known capacity; declare capacity_mbit_per_s")
+    edges = {node.attached_to for node in nodes} & {end for key in capacity for end in key}
+    if len(edges) > MOST_EDGES:
+        why = f"hosts are behind {len(edges)} switches: beyond {MOST_EDGES} a first decision may hold up others for"
+        return RouteUse(False, f"{why} seconds; write routing.enabled = true if it may")
+    return RouteUse(True, f"there is a choice of paths, and the capacities of all {len(links)} links are known")
+
+
+def _has_loop(links: Iterable[tuple[str, ...]]) -> bool:
+    """Whether one of these undirected links joins two that were joined already (Kruskal's union-find)."""
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while (above := leader.setdefault(name, name)) != name:
+            leader[name] = name = leader[above]
+        return name
+
+    for a, b in links:
+        if find(a) == find(b):
+            return True
+        leader[find(a)] = find(b)
+    return False
+
+
+def routes_in_use(settings: RouteSettings, store: Store) -> RouteUse:
+    """Whether routing is on in the network that the database knows. Raises StoreError."""
+    use = judge_routes(settings, store.inventory.nodes(), store.inventory.links())
+    taken = use.on and settings.enabled == "auto" and [one for one in store.alarms.open() if one.kind == LABELS_TAKEN]
+    return RouteUse(False, taken[0].detail) if taken else use
 
 
 @dataclass(slots=True)
@@ -26,13 +95,17 @@ class FabricReader:
 
     store: Store
     settings: RouteSettings
+    _on: bool = False
+    _looked_at: Seconds = float("-inf")
     _matrices: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def read_fabric(self, world: World) -> RoutedNetwork:
         """The fabric at the world's time. Raises StoreError."""
-        if not self.settings.enabled:
-            return RoutedNetwork()
         inventory, now = self.store.inventory, world.now
+        if not 0 <= now - self._looked_at < self.settings.sample_s:
+            self._on, self._looked_at = routes_in_use(self.settings, self.store).on, now
+        if not self._on:
+            return RoutedNetwork()
         capacity = link_capacities(inventory.nodes(), inventory.links())
         alive = (row for row in self.store.wanted.splits() if row.expires_at is None or row.expires_at > now)
         rows = {(row.from_switch, row.to_switch): row for row in alive}
@@ -84,10 +157,9 @@ def _matrix_at(
         if key in capacity and load.t > newest:
             amounts[key][0] += load.bytes
             amounts[key][1] += load.interval_s
-    background = {
-        key: max(0.0, amount / seconds - explained[key]) for key, (amount, seconds) in amounts.items() if seconds > 0
-    }
-    return Matrix(t, dict(demand), background)
+    measured = {key: amount / seconds for key, (amount, seconds) in amounts.items() if seconds > 0}
+    background = {key: max(0.0, rate - explained[key]) for key, rate in measured.items()}
+    return Matrix(t, dict(demand), background, fullest=_fullest(measured, capacity))
 
 
 def link_capacities(nodes: Iterable[Node], links: Iterable[Link]) -> dict[LinkKey, float]:
@@ -136,6 +208,7 @@ def matrix_of(
     demand: dict[LinkKey, float] = defaultdict(float)
     expected: dict[float, dict[LinkKey, float]] = {level: defaultdict(float) for level in LEVELS}
     explained: dict[LinkKey, float] = defaultdict(float)
+    rising: dict[LinkKey, float] = defaultdict(float)
     foreseen = False
     for state in world.pairs.values():
         path = path_inside(capacity, state)
@@ -143,13 +216,25 @@ def matrix_of(
             continue
         ends = path[0], path[-1]
         demand[ends] += state.bytes_per_s
+        foreseen |= longest_trusted(state) is not None
+        for level in LEVELS:
+            rate = expected_rate(state, level)
+            expected[level][ends] += rate
         for way, share in _ways(path, state, rows.get(ends)):
             for hop in pairwise(way):
                 explained[hop] += share * state.bytes_per_s
-        foreseen |= longest_trusted(state) is not None
-        for level in LEVELS:
-            expected[level][ends] += expected_rate(state, level)
+                rising[hop] += share * (rate - state.bytes_per_s)
     background = {
         key: max(0.0, link.bytes_per_s - explained[key]) for key, link in world.links.items() if key in capacity
     }
-    return Matrix(world.now, dict(demand), background, expected if foreseen else {})
+    measured = {key: link.bytes_per_s for key, link in world.links.items()}
+    ahead = {
+        key: max(rate, background[key] + explained[key]) + rising[key]
+        for key, rate in measured.items()
+        if key in capacity
+    }
+    return Matrix(world.now, dict(demand), background, expected if foreseen else {}, _fullest(ahead, capacity))
+
+
+def _fullest(rates: Mapping[LinkKey, float], capacity: Mapping[LinkKey, float]) -> float:
+    return max((rate / capacity[key] for key, rate in rates.items() if key in capacity), default=0.0)

@@ -1,6 +1,6 @@
 """Packets of a fake switch: what rules look at and rewrite, and what the switch itself learns from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from ipaddress import ip_address, ip_network
@@ -28,7 +28,6 @@ from ryu_apps.rules import (
     Match,
     NoteSeen,
     PickBucket,
-    SwitchGroup,
     bare,
     virtual_mac,
     vlan_of,
@@ -153,11 +152,11 @@ def hashed(packet: Packet) -> int:
     return int.from_bytes(blake2b(repr((packet.ip_proto, ends)).encode(), digest_size=8).digest(), "big")
 
 
-def selected(group: SwitchGroup, packet: Packet) -> GroupBucket:
+def selected(buckets: Sequence[GroupBucket], packet: Packet) -> GroupBucket:
     """The bucket of a select group that the packet's connection falls into, by weight."""
-    at = hashed(packet) % sum(bucket.weight for bucket in group.buckets)
-    ends = accumulate(bucket.weight for bucket in group.buckets)
-    return next(bucket for bucket, end in zip(group.buckets, ends, strict=True) if at < end)
+    at = hashed(packet) % sum(bucket.weight for bucket in buckets)
+    ends = accumulate(bucket.weight for bucket in buckets)
+    return next(bucket for bucket, end in zip(buckets, ends, strict=True) if at < end)
 
 
 def noted(packet: Packet, action: PickBucket | ChooseDestination | NoteSeen) -> Packet:

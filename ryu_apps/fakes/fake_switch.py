@@ -279,7 +279,8 @@ def _resolve_groups(
             yield action
             continue
         group = groups[action.number]
-        # Select: by a hash of the connection. Fast failover: the first whose port is up, none when all are down.
-        is_select = group.kind is GroupKind.SELECT
-        usable = (bucket.actions for bucket in group.buckets if bucket.watch_port not in down)
-        yield from selected(group, packet).actions if is_select else next(usable, ())
+        # Of those whose port is up: by a hash of the connection (select), or the first (fast failover).
+        usable = [bucket for bucket in group.buckets if bucket.watch_port not in down]
+        if usable:
+            chosen = selected(usable, packet) if group.kind is GroupKind.SELECT else usable[0]
+            yield from chosen.actions

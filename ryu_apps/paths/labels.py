@@ -9,8 +9,8 @@ from ryu_apps.effects import Alert
 Seconds = float
 
 TAKEN = "labels_taken"
-# Who was silent for so long may have gone.
-REMEMBER_S = 900.0
+# Who was silent for so long may have gone: a backup has its VLAN once a night.
+REMEMBER_S = 30 * 3600.0
 _MAX_VLANS = 4096
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from cpdb import FIRST_TAG, LABELS, Destination, WantedSplit
+from ryu_apps.groups import turning_lane
 from ryu_apps.paths.splits import (
     WEIGHTS,
     Ends,
@@ -23,8 +24,9 @@ from ryu_apps.paths.splits import (
     spread_over,
     transit_rule,
     transit_rules,
+    turn_port,
 )
-from ryu_apps.rules import Kind, Output, PushLabel, Rule, RuleKey, kind_of
+from ryu_apps.rules import Action, Kind, Output, PushLabel, Rule, RuleKey, Table, ToGroup, kind_of
 from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.services.virtual_ips import Services
 from ryu_apps.topology.paths import Topology
@@ -173,10 +175,18 @@ class Routes:
             kind = kind_of(rule.cookie)
             if kind in (Kind.PIN, Kind.LABEL):
                 self._adopted_until = now + ADOPTED_S
-            tags = [one.label for one in rule.actions if isinstance(one, PushLabel)]
-            ports = [one.port for one in rule.actions if isinstance(one, Output)]
-            if kind is Kind.PIN and tags and ports:
-                self._adopted[dpid, rule.match.ip_src or "", rule.match.eth_dst or ""] = _AdoptedPin(tags[0], ports[0])
+            lane = self._lane(rule.actions) if kind is Kind.PIN and rule.table == Table.FORWARD else None
+            if lane is not None:
+                self._adopted[dpid, rule.match.ip_src or "", rule.match.eth_dst or ""] = lane
+
+    def _lane(self, actions: tuple[Action, ...]) -> _AdoptedPin | None:
+        """The label and the port of a pair that is on one path; None for one that is divided."""
+        match actions:
+            case (PushLabel(tag), Output(port)):
+                return _AdoptedPin(tag, port)
+            case (ToGroup(number),) if (lane := turning_lane(number)) is not None:
+                return _AdoptedPin(self.first_label + lane[0], lane[1])
+        return None
 
     def follow(self, holds: Holds, now: Seconds) -> None:
         """Works out what every switch has to do about labels now; `holds` tells what a switch has confirmed."""
@@ -274,8 +284,10 @@ class Routes:
             spread, lanes = self._places[one.key].now, []
             for path, share in spread:
                 self._used[path] = now
-                port = self._topology.snapshot.topology.port(path.hops[0], path.hops[1])
-                lanes.append(Lane(path.tag, port, max(round(share * WEIGHTS), 1)))
+                topology, (here, *_, last) = self._topology.snapshot.topology, path.hops
+                port = topology.port(here, path.hops[1])
+                spare = turn_port(topology, (here, last), (port,))
+                lanes.append(Lane(path.tag, port, max(round(share * WEIGHTS), 1), spare))
             if lanes:
                 dpid, source, to = one.key
                 yield dpid, Pin(source, to, tuple(lanes), one.pair.number)

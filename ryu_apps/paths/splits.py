@@ -12,21 +12,25 @@ from typing import NamedTuple
 
 from cpdb import FIRST_TAG, LABELS, LAST_TAG, WantedSplit
 from ryu_apps.families import match_ip
+from ryu_apps.groups import divided, turning
 from ryu_apps.rules import (
+    PROTO_UDP,
     Action,
     GroupBucket,
     Kind,
     Match,
     Output,
+    PickBucket,
     PopLabel,
     PushLabel,
+    ResubmitTable,
     Rule,
     SwitchGroup,
     Table,
     ToGroup,
     cookie,
-    divided,
 )
+from ryu_apps.services.buckets import BUCKETS, bucket_match, compress_buckets, divide_buckets
 from ryu_apps.topology.paths import Topology
 
 Seconds = float
@@ -199,24 +203,57 @@ _STRAY = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Transit:
-    """Packets with this tag that come in at `in_port` leave at `out_port`; None: here the tag comes off."""
+    """Packets with this tag that come in at `in_port` leave at `out_port`; None: here the tag comes off.
+
+    While that port is down they go on without the tag at port `spare`, where there is one.
+    """
 
     tag: int
     in_port: int
     out_port: int | None
+    spare: int | None = None
+
+    @property
+    def group(self) -> SwitchGroup | None:
+        """What turns to the spare port; None where there is none."""
+        if self.out_port is None or self.spare is None:
+            return None
+        away = GroupBucket((PopLabel(), Output(self.spare)), watch_port=self.spare)
+        return turning(self.tag, GroupBucket((Output(self.out_port),), watch_port=self.out_port), away)
 
 
 class Lane(NamedTuple):
-    """Packets go out at `out_port` with this tag; `weight` of all `WEIGHTS` where there are others."""
+    """Packets go out at `out_port` with this tag; `weight` of all `WEIGHTS` where there are others.
+
+    While that port is down they go the shortest way by port `spare`, where there is one.
+    """
 
     tag: int
     out_port: int
     weight: int
+    spare: int | None = None
+
+    @property
+    def labelled(self) -> tuple[Action, ...]:
+        """The tag and the way."""
+        return PushLabel(self.tag), Output(self.out_port)
+
+    @property
+    def group(self) -> SwitchGroup | None:
+        """What turns to the spare port; None where there is none."""
+        if self.spare is None:
+            return None
+        away = GroupBucket((Output(self.spare),), watch_port=self.spare)
+        return turning(self.tag, GroupBucket(self.labelled, watch_port=self.out_port), away)
 
     @property
     def actions(self) -> tuple[Action, ...]:
         """What is done with a packet."""
-        return PushLabel(self.tag), Output(self.out_port)
+        return _through(self.group) or self.labelled
+
+
+def _through(group: SwitchGroup | None) -> tuple[Action, ...]:
+    return (ToGroup(group.number),) if group else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,37 +267,47 @@ class Pin:
 
     @property
     def group(self) -> SwitchGroup | None:
-        """What divides its connections; None where there is one lane."""
+        """What divides its connections, over the lanes whose ports are up; None where there is one lane."""
         if len(self.lanes) < 2:
             return None
-        return divided(tuple(GroupBucket(one.actions, one.weight) for one in self.lanes))
+        return divided(tuple(GroupBucket(one.labelled, one.weight, one.out_port) for one in self.lanes))
 
 
 @dataclass(frozen=True, slots=True)
 class LabelShare:
-    """What one switch has to do with tags; `inner_ports` lead to other switches. Nothing while it is empty."""
+    """What one switch has to do with tags; `inner_ports` lead to other switches. Nothing while it is empty.
+
+    `by_ports`: it can hash the ports of UDP, which it leaves out of account in groups.
+    """
 
     transits: tuple[Transit, ...] = ()
     pins: tuple[Pin, ...] = ()
     inner_ports: tuple[int, ...] = ()
     first_label: int = FIRST_TAG
+    by_ports: bool = True
 
 
 def label_groups(share: LabelShare) -> Iterable[SwitchGroup]:
-    """All groups of one switch that divide pairs."""
-    return (group for pin in share.pins if (group := pin.group) is not None)
+    """All groups of one switch that divide pairs, or turn away from ports that are down."""
+    lanes = (lane for pin in share.pins if len(pin.lanes) == 1 or share.by_ports for lane in pin.lanes)
+    every = [one.group for one in share.pins] + [one.group for one in share.transits] + [one.group for one in lanes]
+    return (one for one in every if one is not None)
 
 
 def undivided(share: LabelShare) -> LabelShare:
-    """The same for a switch without groups: every pair takes its largest lane whole."""
-    pins = (replace(pin, lanes=(max(pin.lanes, key=lambda one: one.weight),)) for pin in share.pins)
-    return replace(share, pins=tuple(pins))
+    """The same for a switch without groups: every pair takes its largest lane whole, and nothing turns by itself."""
+    largest = (replace(pin, lanes=(max(pin.lanes, key=lambda one: one.weight),)) for pin in share.pins)
+    pins = tuple(replace(pin, lanes=(pin.lanes[0]._replace(spare=None),)) for pin in largest)
+    return replace(share, pins=pins, transits=tuple(replace(one, spare=None) for one in share.transits))
 
 
 def label_rules(share: LabelShare) -> Iterable[Rule]:
     """All rules of one switch that are about tags."""
     yield from (transit_rule(one) for one in share.transits)
     yield from (_pin(one) for one in share.pins)
+    for pin in share.pins if share.by_ports else ():
+        if len(pin.lanes) > 1:
+            yield from _by_ports(pin)
     for port in share.inner_ports:
         # A tag that nobody knows any more comes off, and the packet goes on the shortest way: nothing gets lost.
         match = Match(in_port=port, label=-share.first_label)
@@ -282,8 +329,20 @@ def transit_rules(path: SplitPath, topology: Topology) -> dict[str, Transit]:
     for place, (before, here) in enumerate(pairwise(path.hops), 1):
         following = path.hops[place + 1] if place + 1 < len(path.hops) else None
         out_port = None if following is None else topology.port(here, following)
-        found[here] = Transit(path.tag, topology.port(here, before), out_port)
+        in_port = topology.port(here, before)
+        spare = None if out_port is None else turn_port(topology, (here, path.hops[-1]), (out_port, in_port))
+        found[here] = Transit(path.tag, in_port, out_port, spare)
     return found
+
+
+def turn_port(topology: Topology, ends: Ends, taken: Container[int]) -> int | None:
+    """By which port a switch sends packets without a tag to another one when a port of those `taken` is down.
+
+    The shortest way, or its spare: neither ever comes back (`Topology.spare_hops`).
+    """
+    here, last = ends
+    hops = (way(last).get(here) for way in (topology.next_hops, topology.spare_hops))
+    return next((port for hop in hops if hop and (port := topology.port(here, hop)) not in taken), None)
 
 
 def transit_rule(one: Transit) -> Rule:
@@ -292,11 +351,26 @@ def transit_rule(one: Transit) -> Rule:
     number = cookie(Table.ACCOUNT, Kind.LABEL, one.in_port << 14 | one.tag)
     if one.out_port is None:
         return Rule(Table.ACCOUNT, TAG_PRIORITY, match, (PopLabel(),), Table.FORWARD, cookie=number)
-    return Rule(Table.ACCOUNT, TAG_PRIORITY, match, (Output(one.out_port),), cookie=number)
+    actions = _through(one.group) or (Output(one.out_port),)
+    return Rule(Table.ACCOUNT, TAG_PRIORITY, match, actions, cookie=number)
 
 
 def _pin(one: Pin) -> Rule:
     match = match_ip(one.ip_src, eth_dst=one.eth_dst)
-    group = one.group
-    actions: tuple[Action, ...] = one.lanes[0].actions if group is None else (ToGroup(group.number),)
+    actions = _through(one.group) or one.lanes[0].actions
     return Rule(Table.FORWARD, PIN_PRIORITY, match, actions, cookie=cookie(Table.FORWARD, Kind.PIN, one.number))
+
+
+def _by_ports(pin: Pin) -> Iterable[Rule]:
+    """UDP of a divided pair, by addresses and ports: in hash buckets, as new connections (`services/buckets.py`).
+
+    In their table the packets of pairs look like nobody else's: their destinations are chosen.
+    """
+    pair = match_ip(pin.ip_src, eth_dst=pin.eth_dst, ip_proto=PROTO_UDP)
+    pick = (PickBucket(BUCKETS), ResubmitTable(Table.BUCKETS))
+    yield Rule(Table.FORWARD, PIN_PRIORITY + 1, pair, pick, cookie=cookie(Table.FORWARD, Kind.PIN, pin.number))
+    lanes = {str(lane.tag): lane for lane in pin.lanes}
+    for one in compress_buckets(divide_buckets({tag: lane.weight for tag, lane in lanes.items()})):
+        match = replace(pair, register=bucket_match(one))
+        number = cookie(Table.BUCKETS, Kind.PIN, pin.number)
+        yield Rule(Table.BUCKETS, PIN_PRIORITY + one.length, match, lanes[one.owner].actions, cookie=number)

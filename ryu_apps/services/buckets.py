@@ -215,11 +215,15 @@ class BucketPlacement:
 
     def _bucket_rules(self) -> Iterable[Rule]:
         for one in compress_buckets(self.buckets):
-            mask = (BUCKETS - 1) & ~((1 << (BUCKET_BITS - one.length)) - 1)
-            bucket = BucketMatch(one.first, mask) if one.length else None
-            match = replace(self._to, register=bucket)
+            match = replace(self._to, register=bucket_match(one))
             actions = (ChooseDestination(destination_number(self.virtual_ip, one.owner)), ResubmitTable(Table.SERVE))
             yield Rule(Table.BUCKETS, 1 + one.length, match, actions, cookie=self._cookie(Table.BUCKETS))
+
+
+def bucket_match(one: BucketPrefix) -> BucketMatch | None:
+    """What packets in buckets of a prefix have; None: all have it."""
+    mask = (BUCKETS - 1) & ~((1 << (BUCKET_BITS - one.length)) - 1)
+    return BucketMatch(one.first, mask) if one.length else None
 
 
 def serve_rules(virtual_ip: str, one: Destination) -> Iterable[Rule]:

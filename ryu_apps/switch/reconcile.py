@@ -17,7 +17,8 @@ from ryu_apps.effects import (
     ModifyMeter,
     PutRule,
 )
-from ryu_apps.rules import Desired, Meter, Rule, RuleKey, SwitchGroup, ToGroup, is_our_group, is_ours, kind_of
+from ryu_apps.groups import is_our_group
+from ryu_apps.rules import Desired, Meter, Rule, RuleKey, SwitchGroup, ToGroup, is_ours, kind_of
 
 Seconds = float
 

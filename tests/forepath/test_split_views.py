@@ -4,7 +4,7 @@ import time
 
 from lab_on_paper import SHOP, Forepath, place
 
-from cpdb import FIRST_TAG, Store, WantedSplit
+from cpdb import FIRST_TAG, Alarm, Link, Store, WantedSplit
 from forepath.paths import PathFinder, PathReader
 from forepath.processes import orchestrator_config
 from forepath.settings import Settings
@@ -45,7 +45,22 @@ def test_the_command_shows_every_path_with_its_share(empty: Store, forepath: For
     assert [(one["share"], one["tag"]) for one in split] == [(0.25, 3072), (0.75, 3073)]
 
 
-def test_routing_is_off_until_somebody_turns_it_on() -> None:
-    assert not orchestrator_config(Settings(), act=True).routing.enabled
+def test_routing_goes_by_what_is_known_until_somebody_says_yes_or_no() -> None:
+    assert orchestrator_config(Settings(), act=True).routing.enabled == "auto"
+    guest = Settings.model_validate({"controller": {"mode": "guest"}})
+    assert orchestrator_config(guest, act=True).routing.enabled is False
     on = orchestrator_config(Settings.model_validate({"routing": {"enabled": True, "paths": 3}}), act=True).routing
     assert on.enabled and (on.paths, on.every_s) == (3, 30.0)
+
+
+def test_commands_say_whether_traffic_is_routed_and_why(empty: Store, forepath: Forepath) -> None:
+    place(empty)
+    assert forepath("status", "--json", "-").json()["routing"]["on"]
+    assert "routing        on: there is a choice of paths, and the capacities of all 6 links" in forepath("status").out
+    assert 'routing.enabled = "auto" is on' in "".join(forepath("check", "--json", "-").json()["notes"])
+    empty.inventory.put_links([Link("leaf1", 9, "leaf2", 9, None)])
+    now = forepath("plan", "--json", "-").json()["routing"]
+    assert not now["on"] and "leaf1>leaf2: no known capacity" in now["why"]
+    empty.inventory.put_links([Link("leaf1", 9, "leaf2", 9, 1e6)])
+    empty.alarms.raise_([Alarm("labels_taken", "routing", "", "VLAN 3100 is in use", 1.0, 1.0)])
+    assert "routing: off: VLAN 3100 is in use" in forepath("plan").out

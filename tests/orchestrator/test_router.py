@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import networkx as nx
 import numpy as np
 import pytest
 from fake_world import fan
+from hypothesis import given
+from hypothesis import strategies as st
 from worlds import changed, pair_state
 
 from cpdb import (
@@ -25,7 +28,8 @@ from orchestrator.act import Executor, FakeHypervisors
 from orchestrator.actions import RouteChange, SetRoutes, from_json
 from orchestrator.config import RouteSettings
 from orchestrator.context import PlanningContext
-from orchestrator.observe.matrices import FabricReader
+from orchestrator.observe.matrices import MOST_EDGES, NO_CHOICE, FabricReader, judge_routes
+from orchestrator.plan import strategies_for
 from orchestrator.proposal import Proposal, Step
 from orchestrator.strategies.routes import Router
 
@@ -245,3 +249,37 @@ def test_what_was_recorded_of_links_between_switches_is_background_and_nothing_e
     assert first.t < now
     # The pair says 1,000 of it.
     assert first.background == {("leaf1", "spine1"): 4_000.0}
+
+
+@given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda one: one[0] < one[1]), max_size=12))
+def test_auto_means_a_choice_of_paths_with_known_capacities(joined: set[tuple[int, int]]) -> None:
+    nodes = [Node(f"x{n}", NodeKind.SWITCH, dpid=n + 1) for n in range(8)]
+    links = [Link(f"x{a}", b, f"x{b}", a, MBIT) for a, b in joined]
+    use = judge_routes(RouteSettings(), nodes, links)
+    assert use.on == bool(nx.cycle_basis(nx.Graph(list(joined))))
+    assert use.on or use == NO_CHOICE
+    if use.on:
+        assert not judge_routes(RouteSettings(), nodes, [replace(links[0], capacity_bytes_per_s=None), *links[1:]]).on
+        assert not judge_routes(RouteSettings(enabled=False), nodes, links).on
+    assert judge_routes(RouteSettings(enabled=True), nodes, links).on
+
+
+def test_auto_leaves_out_networks_in_which_a_first_decision_takes_long() -> None:
+    edges = [Node(f"e{n}", NodeKind.SWITCH, dpid=n) for n in range(1, MOST_EDGES + 2)]
+    spines = [Node(f"s{n}", NodeKind.SWITCH, dpid=100 + n) for n in range(2)]
+    links = [Link(one.name, n, to.name, 0, MBIT) for n, to in enumerate(spines) for one in edges]
+    hosts = [Node(f"h{one.name}", NodeKind.HOST, attached_to=one.name) for one in edges]
+    assert judge_routes(RouteSettings(), [*edges, *spines, *hosts[1:]], links).on
+    assert not judge_routes(RouteSettings(), [*edges, *spines, *hosts], links).on
+
+
+def test_nothing_is_worked_out_before_a_link_is_expected_to_run_full(net: Store) -> None:
+    reader, routing = FabricReader(net, RouteSettings()), strategies_for(CONFIG)[-1]
+
+    def propose(here: World) -> Proposal:
+        return routing(PlanningContext.of(changed(here, fabric=reader.read_fabric(here)), CONFIG))
+
+    calm = [propose(world(100.0 + n * 2, 75)) for n in range(6)]
+    assert calm == [Proposal()] * 6
+    loaded = [propose(world(112.0 + n * 2, 85)) for n in range(6)]
+    assert [step.action.kind for one in loaded for step in one.steps] == ["set_routes"]

@@ -12,6 +12,7 @@ from random import Random
 
 PERIOD_S = 0.5
 ETH_P_ALL = 3
+TCP, UDP = 6, 17
 PAYLOAD = bytes(200)
 
 
@@ -88,6 +89,12 @@ def frame(source: str, to: str, port: int) -> bytes:
     return _ip_frame(source, to, 17, struct.pack("!HHHH", 9999, port, 8 + len(PAYLOAD), 0) + PAYLOAD)
 
 
+def datagram(source: str, to: str, ports: tuple[int, int], number: int) -> bytes:
+    """A numbered UDP packet: its echo has the same number."""
+    body = number.to_bytes(4) + PAYLOAD[:-4]
+    return _ip_frame(source, to, 17, struct.pack("!HHHH", *ports, 8 + len(body), 0) + body)
+
+
 def segment(source: str, to: str, ports: tuple[int, int], number: int) -> bytes:
     """A TCP segment of a connection that nobody knows: the reset that answers it has our `number` as its own."""
     body = struct.pack("!HHIIBBHHH", *ports, 1, number, 0x50, 0x10, 1024, 0, 0) + PAYLOAD
@@ -110,7 +117,7 @@ def heavy_tailed(count: int) -> list[float]:
 class HeavyCrowd(Crowd):
     """Sends numbered packets over connections by those shares; notes answers that were overtaken."""
 
-    def run(self, to: str, port: int, seconds: float) -> tuple[int, int, int]:
+    def run(self, to: str, port: int, seconds: float, protocol: int) -> tuple[int, int, int]:
         """How many were asked, answered, and answered after a later one of the same connection."""
         each = PACKETS_PER_S * seconds
         plan = [
@@ -122,20 +129,21 @@ class HeavyCrowd(Crowd):
         sent: Counter[tuple[int, int]] = Counter()
         newest: dict[tuple[int, int], int] = {}
         answered = overtaken = 0
+        packet = segment if protocol == TCP else datagram
         begin = time.monotonic()
         self._socket.setblocking(False)
         for number, key in enumerate([*plan, None]):
             if key is not None:
                 sent[key] += 1
-                self._socket.send(segment(f"10.77.0.{110 + key[0]}", to, (key[1], port), sent[key]))
+                self._socket.send(packet(f"10.77.0.{110 + key[0]}", to, (key[1], port), sent[key]))
             due = begin + number / PACKETS_PER_S if key else time.monotonic() + 1
-            for answer, at in self._answers(due):
+            for answer, at in self._answers(due, protocol):
                 answered += 1
                 overtaken += at < newest.get(answer, 0)
                 newest[answer] = max(at, newest.get(answer, 0))
         return len(plan), answered, overtaken
 
-    def _answers(self, until: float) -> Iterator[tuple[tuple[int, int], int]]:
+    def _answers(self, until: float, protocol: int) -> Iterator[tuple[tuple[int, int], int]]:
         while True:
             try:
                 data, (_, _, kind, *_) = self._socket.recvfrom(2048)
@@ -145,9 +153,10 @@ class HeavyCrowd(Crowd):
                     return
                 time.sleep(min(left, 0.002))
                 continue
-            ours = data[:5] == b"\x02\x00\x00\x00\x77" and data[12:14] == b"\x08\x00" and data[23] == 6
+            ours = data[:5] == b"\x02\x00\x00\x00\x77" and data[12:14] == b"\x08\x00" and data[23] == protocol
             if kind != socket.PACKET_OUTGOING and ours:
-                yield (data[5], int.from_bytes(data[36:38])), int.from_bytes(data[38:42])
+                at = 38 if protocol == TCP else 42
+                yield (data[5], int.from_bytes(data[36:38])), int.from_bytes(data[at : at + 4])
 
 
 def ask(to: str, port: int, count: int, seconds: float) -> None:
@@ -173,6 +182,6 @@ if __name__ == "__main__":
         crowd = HeavyCrowd(rest[0], int(rest[1]), int(rest[2]))
         print(f"{crowd.heard(40)} were heard", flush=True)
         signal.sigwait({signal.SIGUSR1})
-        print(*crowd.run(rest[0], int(rest[1]), float(rest[3])), flush=True)
+        print(*crowd.run(rest[0], int(rest[1]), float(rest[3]), int(rest[4])), flush=True)
     else:
         ask(rest[0], int(rest[1]), int(rest[2]), float(rest[3]))

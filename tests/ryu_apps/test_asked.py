@@ -8,9 +8,10 @@ import pytest
 from ryu_apps.effects import AddGroup, AddMeter, Change, DeleteGroup, DeleteRule, PutRule
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.framework import offline_datapath, ofproto
+from ryu_apps.groups import failover
 from ryu_apps.openflow import Phase, check
 from ryu_apps.pipeline import Share, desired
-from ryu_apps.rules import Desired, Kind, Match, Meter, Output, Rule, RuleKey, SwitchGroup, Table, cookie, failover
+from ryu_apps.rules import Desired, Kind, Match, Meter, Output, Rule, RuleKey, SwitchGroup, Table, cookie
 from ryu_apps.switch.abilities import Abilities
 from ryu_apps.switch.errors import SwitchError, SwitchErrors, unmatched
 from ryu_apps.switch.lazy_messages import message_of

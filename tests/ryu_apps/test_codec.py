@@ -165,7 +165,7 @@ groups = st.one_of(
         SwitchGroup,
         bytes_4,
         st.just(GroupKind.SELECT),
-        st.lists(st.builds(GroupBucket, bucket_actions, bytes_2), max_size=3).map(tuple),
+        st.lists(st.builds(GroupBucket, bucket_actions, bytes_2, maybe(ports)), max_size=3).map(tuple),
     ),
     st.builds(
         SwitchGroup,

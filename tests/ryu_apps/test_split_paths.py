@@ -1,6 +1,7 @@
 """Split paths in whole simulated networks: who goes where, who may change, and that nothing ever gets lost."""
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import networkx as nx
@@ -10,8 +11,16 @@ from simulated import address, ip
 
 from cpdb import FIRST_TAG, HeavyPair, WantedSplit
 from ryu_apps.fakes.fake_packets import Transport
-from ryu_apps.paths.splits import SplitPath, choose_path, find_split_paths, spread_over
-from ryu_apps.rules import GroupKind, Kind, kind_of
+from ryu_apps.paths.splits import (
+    SplitPath,
+    choose_path,
+    find_split_paths,
+    label_groups,
+    label_rules,
+    spread_over,
+    undivided,
+)  # fmt: skip
+from ryu_apps.rules import PROTO_UDP, GroupKind, Kind, kind_of
 from ryu_apps.topology.paths import Topology
 
 # 0 and 3 are joined over 1, over 2, and the long way over 4 and 5.
@@ -113,14 +122,14 @@ def test_a_restarted_controller_finds_everybody_where_they_were(world: RoutedWor
     assert {dpid: {rule.key for rule in one.rules(world.now)} for dpid, one in world.switches.items()} == rules
 
 
+TO_SERVER = replace(ip("c0", "s3"), eth_dst="f2:ea:00:00:00:00", ip_dst="10.0.0.103")
+
+
 def ways(world: RoutedWorld, connections: int) -> list[tuple[str, ...]]:
     """The switches that each of so many connections from c0 to s3 crosses."""
     found = []
     for port in range(connections):
-        packet = replace(
-            ip("c0", "s3"), eth_dst="f2:ea:00:00:00:00", ip_dst="10.0.0.103", transport=Transport(port, 80)
-        )
-        found.append(world.crossed("c0", packet, "s3"))
+        found.append(world.crossed("c0", replace(TO_SERVER, transport=Transport(port, 80)), "s3"))
     return found
 
 
@@ -151,6 +160,64 @@ def test_a_divided_pair_leaves_a_path_that_broke(world: RoutedWorld) -> None:
         world.network.topology.port_changed(end, False, world.now)
     calm(world, 0.5)
     assert set(ways(world, 50)) == {BOTH.paths[0]}
+
+
+def udp_ways(world: RoutedWorld, connections: int) -> list[tuple[str, ...]]:
+    """As `ways`, of UDP: by rules of ours, since the switch leaves its ports out of account."""
+    assert [one for one in world.switches[1].rules(world.now) if one.match.ip_proto == PROTO_UDP and one.match.register]
+    return [
+        world.crossed("c0", replace(TO_SERVER, ip_proto=PROTO_UDP, transport=Transport(port, 80)), "s3")
+        for port in range(connections)
+    ]
+
+
+def test_udp_of_a_large_pair_is_divided_as_well(world: RoutedWorld) -> None:
+    world.want((replace(BOTH, heavy=(HeavyPair("c0", "s3", 1.0, (0.25, 0.75)),)),))
+    calm(world)
+    before = udp_ways(world, 400)
+    assert before.count(BOTH.paths[0]) / 400 == pytest.approx(0.25, abs=0.08)
+    assert before == udp_ways(world, 400)
+    # A switch without registers divides as well as its group does, one without groups not at all.
+    share = world.network.routes.tagging[1]
+    assert not [one for one in label_rules(replace(share, by_ports=False)) if one.match.ip_proto == PROTO_UDP]
+    assert not list(label_groups(undivided(share)))
+
+
+def cut(world: RoutedWorld, a: int, b: int) -> None:
+    """The link between two switches goes down, and the controller is dead."""
+    world.alive = False
+    for here, there in world.wires.items():
+        if {here.dpid - 1, there.dpid - 1} == {a, b}:
+            world.switches[here.dpid].down.add(here.port)
+
+
+@pytest.mark.parametrize("ratios", [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+@pytest.mark.parametrize(("a", "b"), [(0, 1), (0, 4)])
+def test_a_switch_turns_by_itself_where_the_first_link_of_a_path_is_down(
+    world: RoutedWorld, ratios: tuple[float, float], a: int, b: int
+) -> None:
+    world.want((replace(BOTH, heavy=(HeavyPair("c0", "s3", 1.0, ratios),)),))
+    calm(world)
+    cut(world, a, b)
+    assert all((f"w{a}", f"w{b}") not in pairwise(way) for way in ways(world, 20))
+    if all(ratios):
+        assert all((f"w{a}", f"w{b}") not in pairwise(way) for way in udp_ways(world, 20))
+
+
+def test_a_switch_on_the_way_turns_by_itself_as_well() -> None:
+    made = RoutedWorld(nx.Graph([(0, 1), (0, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 5), (4, 5)]))
+    made.begin()
+    made.talk(0, 5)
+    made.now += 5
+    for middle in (3, 4):
+        made.alive = True
+        made.want((split({(0, 1, middle, 5): 1.0}),))
+        calm(made, 20)
+        assert made.talk(0, 5)[0] == ("w0", "w1", f"w{middle}", "w5")
+        cut(made, 1, middle)
+        assert made.talk(0, 5)[0] == ("w0", "w1", f"w{7 - middle}", "w5")
+        for switch in made.switches.values():
+            switch.down.clear()
 
 
 def test_others_take_what_large_pairs_leave() -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
-from many_sources import heavy_tailed
+from many_sources import TCP, UDP, heavy_tailed
 
 from cpdb import OutcomeKind, SplitReport, WantedSplit
 from forepath.paths import PathReader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
 from orchestrator.config import OWNER
 from orchestrator.strategies.route_net import Carried
+from ryu_apps.groups import turning_lane
 from ryu_apps.paths.splits import SplitPath, choose_path
 
 pytestmark = [
@@ -30,6 +31,7 @@ pytestmark = [
     ),
 ]
 MANY = (sys.executable, str(Path(__file__).with_name("many_sources.py")))
+STREAM = (sys.executable, str(Path(__file__).with_name("stream.py")))
 UPPER, LOWER = ("leaf1", "spine1", "leaf2"), ("leaf1", "spine2", "leaf2")
 SOURCES = 48
 
@@ -101,6 +103,13 @@ def pinned() -> list[str]:
     return sorted(f"{one[1]} {one[2]}" for one in found if one)
 
 
+def ports_of_pins() -> set[int]:
+    """The ports of leaf1 to which rules that choose a path send as long as these are up."""
+    lanes = [turning_lane(int(one)) for rule in pinned() for one in re.findall(r"group:(\d+)", rule)]
+    plain = {int(one) for rule in pinned() for one in re.findall(r"output:(\d+)", rule)}
+    return plain | {lane[1] for lane in lanes if lane is not None}
+
+
 def test_shares_are_met_by_bytes_and_changes_and_restarts_lose_nothing(net: Net) -> None:
     put(net, 0.75)
     with net.background("s1", *MANY, "echo", "9000") as server:
@@ -124,7 +133,8 @@ def test_shares_are_met_by_bytes_and_changes_and_restarts_lose_nothing(net: Net)
         assert pinned() == before
 
 
-def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net) -> None:
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net, protocol: int) -> None:
     around = ("leaf1", "spine1", "leaf3", "spine2", "leaf2")
     paths, ratios, sources = (UPPER, LOWER, around), (0.35, 0.35, 0.3), 50
     own = Carried({(f"10.77.0.{110 + n}", "s1"): share for n, share in enumerate(heavy_tailed(sources))})
@@ -137,7 +147,7 @@ def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net) 
     program = {hop: sum(r for path, r in zip(paths, ratios, strict=True) if hop in pairwise(path)) for hop in links}
     with net.background("s1", *MANY, "echo", "9000") as server:
         assert server.stdout is not None and server.stdout.readline()
-        with net.background("c1", *MANY, "heavy", VIP, "9000", str(sources), "6") as client:
+        with net.background("c1", *MANY, "heavy", VIP, "9000", str(sources), "6", str(protocol)) as client:
             assert client.stdout is not None
             assert client.stdout.readline().strip() == f"{sources} were heard", net.log()
             generation = net.store.wanted.put_splits([replace(row, heavy=heavy)])
@@ -156,12 +166,34 @@ def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net) 
     assert answered > asked * 0.9
 
 
+def test_without_a_controller_a_switch_turns_from_a_path_whose_link_is_down(net: Net) -> None:
+    for upper, port in ((1.0, "leaf1-eth1"), (0.0, "leaf1-eth2")):
+        put(net, upper)
+        with net.background("s1", *STREAM, "receive", "0.0.0.0", "9", "3") as sink:
+            assert sink.stdout is not None and sink.stdout.readline()
+            with net.background("c1", *STREAM, "send", VIP, "9", "4"):
+                assert sink.stdout.readline() == "begun\n"
+                before = sent(port)
+                net.kill_controller()
+                try:
+                    time.sleep(0.5)
+                    assert sent(port) - before > 5_000, "the stream takes this path"
+                    subprocess.run(["ip", "link", "set", port, "down"], check=True)
+                    count, gap = sink.stdout.readline().split()
+                finally:
+                    subprocess.run(["ip", "link", "set", port, "up"], check=True)
+        print(port, count, gap)
+        assert int(count) > 1000 and float(gap) < 1.0
+        net.controller()
+        assert eventually(lambda: net.pings("c1", VIP), 20), net.log()
+
+
 def test_a_dead_link_leaves_its_share_to_the_others(net: Net) -> None:
     put(net, 0.5)
     try:
+        assert eventually(ports_of_pins, 5), pinned()
         subprocess.run(["ip", "link", "set", "leaf1-eth1", "down"], check=True)
-        assert eventually(lambda: not [rule for rule in pinned() if "output:1" in rule], 5), pinned()
-        assert [rule for rule in pinned() if "output:2" in rule]
+        assert eventually(lambda: ports_of_pins() == {2}, 5), pinned()
         assert net.pings("c1", VIP, 3)
     finally:
         subprocess.run(["ip", "link", "set", "leaf1-eth1", "up"], check=True)

@@ -25,6 +25,7 @@ from ryu_apps.effects import (
 )
 from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.fakes.fake_switch import FakeSwitch
+from ryu_apps.groups import FIRST_GROUP, failover
 from ryu_apps.guest import Guest
 from ryu_apps.openflow import (
     MultipartKind,
@@ -42,7 +43,6 @@ from ryu_apps.openflow import (
 from ryu_apps.pipeline import PairShare, PlacingShare, Rewrite, Share, desired
 from ryu_apps.policers import Policer
 from ryu_apps.rules import (
-    FIRST_GROUP,
     GroupBucket,
     GroupKind,
     Kind,
@@ -55,7 +55,6 @@ from ryu_apps.rules import (
     Table,
     ToGroup,
     cookie,
-    failover,
     is_ours,
     pair_number,
     virtual_mac,

@@ -126,6 +126,32 @@ def plan(
 
 
 @bench.command()
+def routing(
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.5, max=240, help="Minutes with routing off, and on")
+    ] = 10,
+    blocks: Annotated[int, typer.Option("--blocks", min=1, max=50, help="By turns in so many blocks each")] = 2,
+    load: Annotated[float, typer.Option("--load", min=0.05, max=2, help="Of what edge switches can send")] = 0.55,
+    seed: SeedOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """Route heavy-tailed traffic over half a fat-tree of real switches, off and on: congestion, losses, order, moves.
+
+    Both have the same traffic. Needs root and Open vSwitch, and takes a little more than twice the minutes.
+
+    Examples:
+        forepath bench routing
+        forepath bench routing --minutes 20 --json -
+    """
+    from tools.bench.routed import RoutedScale, measure
+
+    scale = RoutedScale(minutes, blocks, load, seed=seed)
+    with errors.status("routing") as status:
+        result = measure(scale, lambda part: status.update(f"routing: {part}"))
+    show("routing", result, json)
+
+
+@bench.command()
 def destinations(
     vips: Annotated[int, typer.Option("--vips", min=1, max=10_000, help="Virtual IPs")] = 1000,
     behind: Annotated[int, typer.Option("--destinations", min=2, max=64, help="Destinations behind each")] = 8,

@@ -12,9 +12,9 @@ from typing import Any
 from mininet.log import setLogLevel
 from mininet.net import Mininet
 from mininet.node import OVSSwitch
+from mininet.topo import Topo
 
 from forepath.demo.layout import LabLayout
-from mininet_topos.leaf_spine import LeafSpine
 from tools.lab.stage import run, run_batch
 
 # Short, or floods waiting in the queues fill the send buffer that all ports of the userspace switch share
@@ -123,9 +123,12 @@ class SwitchFabric:
         self._shape()
         self._point_at_controller()
 
-    def _topology(self) -> LeafSpine:
-        layout = self.layout
-        topo = LeafSpine(leaves=len(layout.leaves), spines=len(layout.spines), hosts=0, fabric_mbit=0)
+    def _topology(self) -> Topo:
+        layout, topo = self.layout, Topo()
+        for switch in layout.switches:
+            topo.addSwitch(switch.name, dpid=f"{switch.dpid:016x}")
+        for a, a_port, b, b_port in layout.fabric_ports():
+            topo.addLink(a, b, port1=a_port, port2=b_port)
         for client in layout.clients:
             topo.addHost(client.name, ip=f"{client.address}/{layout.prefix_length}", mac=client.mac)
             topo.addLink(client.name, client.switch, port1=0, port2=client.port)
