@@ -5,8 +5,12 @@ import sys
 import time
 
 
+def family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def serve_tcp(address: str, port: str) -> None:
-    with socket.create_server((address, int(port)), backlog=128) as server:
+    with socket.create_server((address, int(port)), family=family(address), backlog=128) as server:
         print("ready", flush=True)
         while True:
             connection, peer = server.accept()
@@ -28,7 +32,7 @@ def connect_tcp(address: str, port: str, times: str, size: str) -> None:
 
 
 def serve_udp(address: str, port: str, seconds: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+    with socket.socket(family(address), socket.SOCK_DGRAM) as server:
         server.bind((address, int(port)))
         server.settimeout(0.2)
         print("ready", flush=True)
@@ -41,9 +45,9 @@ def serve_udp(address: str, port: str, seconds: str) -> None:
     print(size)
 
 
-def flood_udp(address: str, port: str, bytes_per_s: str, seconds: str) -> None:
-    payload = b"x" * 1200
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+def flood_udp(address: str, port: str, bytes_per_s: str, seconds: str, size: str = "1200") -> None:
+    payload = b"x" * int(size)
+    with socket.socket(family(address), socket.SOCK_DGRAM) as sender:
         start, sent = time.monotonic(), 0
         while (passed := time.monotonic() - start) < float(seconds):
             while sent < passed * float(bytes_per_s):

@@ -1,0 +1,125 @@
+"""Virtual IPs of IPv6 on real Open vSwitch: neighbours, TCP and UDP there and back, bytes counted, a limit holds."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from controller_lab import ADDRESS, LAYOUT, Net, eventually, network
+
+from cpdb import Destination, Limit, Pair, Reservation, ReservationReport, VirtualIp
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(
+        not os.environ.get("FOREPATH_STAGE"),
+        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
+    ),
+]
+TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))
+BY_SOURCE, BY_CONNECTION = "fd00:77::101", "fd00:77::102"
+ADDRESS6 = {name: f"fd00:77::{address.rpartition('.')[2]}" for name, address in ADDRESS.items()}
+SERVERS = ("s1", "s2")
+# Answers of one machine to one client are taken for those of one virtual IP: each has its own client.
+CLIENT = {BY_SOURCE: "c1", BY_CONNECTION: "c2"}
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
+    with network(tmp_path_factory.mktemp("ipv6")) as net:
+        behind = tuple(Destination(name, ADDRESS6[name], LAYOUT.client(name).mac, 100) for name in SERVERS)
+        vips = [VirtualIp(BY_SOURCE, "one", 10, behind), VirtualIp(BY_CONNECTION, "two", 5, behind, True, "connection")]
+        net.store.inventory.declare_virtual_ips(vips)
+        for name, address in ADDRESS6.items():
+            device = f"{name}-eth0"
+            net.run(name, "sh", "-c", f"echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6")
+            net.run(name, "ip", "addr", "add", f"{address}/64", "dev", device, "nodad")
+        net.controller()
+        assert eventually(lambda: net.pings("c1", ADDRESS6["s1"]) and net.pings("c1", ADDRESS6["s2"]), 30), net.log()
+        # Rows need somebody who speaks.
+        for vip in (BY_SOURCE, BY_CONNECTION):
+            assert eventually(lambda vip=vip: net.pings(CLIENT[vip], vip) and rows(net, 0.0, vip), 20), net.log()  # type: ignore[misc]
+        yield net
+
+
+def rows(net: Net, since: float, vip: str) -> list[tuple[int, int]]:
+    """(bytes, new connections) of its client in each row to a virtual IP."""
+    found = net.store.facts.communications(since)
+    return [(row.bytes, row.new_connections) for row in found if (row.source, row.virtual_ip) == (CLIENT[vip], vip)]
+
+
+def sent_bytes(net: Net, client: str) -> int:
+    return int(net.run(client, "cat", f"/sys/class/net/{client}-eth0/statistics/tx_bytes").stdout)
+
+
+@contextlib.contextmanager
+def serving(net: Net, role: str, *argv: str) -> Iterator[list[str]]:
+    """A talker at each server; once it has ended, their last lines."""
+    told: list[str] = []
+    with contextlib.ExitStack() as stack:
+        ears = [stack.enter_context(net.background(name, *TALK, role, "::", *argv)) for name in SERVERS]
+        for ear in ears:
+            assert ear.stdout is not None and ear.stdout.readline() == "ready\n"
+        yield told
+        if role == "serve_udp":
+            told += [ear.communicate(timeout=20)[0] for ear in ears]
+
+
+def test_a_neighbour_finds_the_virtual_ip_also_when_it_has_forgotten_it(net: Net) -> None:
+    net.run("c1", "ip", "-6", "neigh", "flush", "dev", "c1-eth0")
+    assert net.pings("c1", BY_SOURCE, 3)
+    known = net.run("c1", "ip", "-6", "neigh", "show", BY_SOURCE).stdout
+    assert "f2:ea:" in known and "router" not in known, known
+    taken = net.run(
+        "c2", "sh", "-c", f"ip addr add {BY_SOURCE}/64 dev c2-eth0; sleep 3; ip addr show dev c2-eth0"
+    ).stdout
+    net.run("c2", "ip", "addr", "del", f"{BY_SOURCE}/64", "dev", "c2-eth0")
+    assert f"{BY_SOURCE}/64 scope global dadfailed" in taken, taken
+    assert net.pings("c1", BY_SOURCE)
+
+
+@pytest.mark.parametrize("vip", [BY_SOURCE, BY_CONNECTION])
+def test_tcp_goes_there_and_back_and_is_counted_exactly(net: Net, vip: str) -> None:
+    start, times, size = time.time(), 16, 50_000
+    with serving(net, "serve_tcp", "8080"):
+        before = sent_bytes(net, CLIENT[vip])
+        done = net.run(CLIENT[vip], *TALK, "connect_tcp", vip, "8080", str(times), str(size))
+        sent = sent_bytes(net, CLIENT[vip]) - before
+    assert done.stdout.split() == [str(size)] * times, done.stdout
+    assert eventually(lambda: sum(row[1] for row in rows(net, start, vip)) >= times), net.log()
+    time.sleep(1.5)
+    assert sum(row[1] for row in rows(net, start, vip)) == times
+    assert sum(row[0] for row in rows(net, start, vip)) == pytest.approx(sent, rel=0.005)
+    behind = {row.destination for row in net.store.facts.communications(start) if row.virtual_ip == vip}
+    assert behind in ({"s1"}, {"s2"}) if vip == BY_SOURCE else behind == {None}
+
+
+def test_udp_arrives_whole_also_in_fragments_and_is_counted_exactly(net: Net) -> None:
+    start, said, sent = time.time(), 0, dict.fromkeys(CLIENT, 0)
+    with serving(net, "serve_udp", "9", "8") as told:
+        for vip, size in ((BY_SOURCE, 1200), (BY_CONNECTION, 1200), (BY_SOURCE, 4000)):
+            before = sent_bytes(net, CLIENT[vip])
+            said += int(net.run(CLIENT[vip], *TALK, "flood_udp", vip, "9", "300000", "0.7", str(size)).stdout)
+            sent[vip] += sent_bytes(net, CLIENT[vip]) - before
+    assert sum(map(int, told)) == said
+    for vip, size in sent.items():
+        assert eventually(lambda vip=vip: sum(row[0] for row in rows(net, start, vip)) >= sent[vip] * 0.995)  # type: ignore[misc]
+        assert sum(row[0] for row in rows(net, start, vip)) == pytest.approx(size, rel=0.005)
+
+
+def test_a_limit_of_a_named_client_holds_for_its_ipv6(net: Net) -> None:
+    rate, now, pair = 250_000.0, time.time(), Pair("c1", BY_SOURCE)
+    wish = Reservation("r1", Pair("c2", BY_SOURCE), 1e6, (Limit(pair, rate),), "test", "a test", now, now + 30)
+    generation = net.store.wanted.reserve(wish)
+
+    def installed() -> bool:
+        told = net.store.wanted.observed_of(ReservationReport)
+        return any(row.status == "installed" and row.generation >= generation for row in told)
+
+    assert eventually(installed), net.log()
+    with serving(net, "serve_udp", "9", "5") as told:
+        net.run("c1", *TALK, "flood_udp", BY_SOURCE, "9", "1000000", "4")
+    assert 0.5 * rate < sum(map(int, told)) / 4 < 1.6 * rate
