@@ -133,11 +133,7 @@ class ReplayEngine:
     def _count(self, second: int, flows: FlowTable, sent: SentSecond) -> None:
         now = EPOCH_S + second + STEP_S
         late = self.stage.happens(EventKind.TELEMETRY_LATE, now - STEP_S)
-        # What streams offered and the network did not take was dropped on the way.
-        dropped = flows.crossings.load(
-            np.where(self._streams[flows.pairs], sent.entered - sent.by_flow, 0.0), len(self._queued)
-        )
-        counted = CountedSecond(flows, sent.entered, self._connections.copy(), sent.link_used, dropped)
+        counted = CountedSecond(flows, sent.entered, self._connections.copy(), sent.link_used, sent.dropped)
         self._telemetry.write(counted, now, late)
 
 

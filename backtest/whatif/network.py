@@ -11,6 +11,8 @@ from backtest.whatif.wiring import FlowTable, Wiring
 
 # What does not yield to others leaves them this share of a link at least: switches keep room for who answers.
 LEAST_SHARE = 0.05
+# A link that carries less than this share of its capacity, but for rounding, is not full and drops nothing.
+FULL_SHARE = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class SendOrder:
 class SentSecond:
     """What became of it, in bytes: by flow, by pair and by link; `waited_s` is the mean wait of what a pair sent.
 
-    `waiting` is what waits or is given up at the end, `kept` what of it waits on; `entered` is what switches counted.
+    `waiting` is what waits or is given up at the end, `kept` what of it waits on; `entered` is what switches counted,
+    `dropped` what full links threw away of streams: what meters at the edge throw away reaches no link.
     """
 
     by_flow: Floats
@@ -47,6 +50,7 @@ class SentSecond:
     waited_s: Floats
     link_need: Floats
     link_used: Floats
+    dropped: Floats
 
 
 @dataclass(slots=True)
@@ -80,7 +84,9 @@ class ReplayNetwork:
         allowed = self._allowed(order, by_flow, used)
         # Streams are counted before their meters; others send no more than gets through.
         entered = np.where(flood, order.offered[flows.pairs] * flows.shares, by_flow)
-        return SentSecond(by_flow, entered, sent, allowed, waiting, self._line.total, waited_s, need, used)
+        dropped = flows.crossings.load(np.where(flood, np.maximum(asked - by_flow, 0.0), 0.0), links)
+        dropped[used < FULL_SHARE * self.wiring.capacities] = 0.0
+        return SentSecond(by_flow, entered, sent, allowed, waiting, self._line.total, waited_s, need, used, dropped)
 
     def _flooded(self, flows: FlowTable, asked: Floats, beside: Floats) -> Floats:
         """What passes of streams: a full link drops of all that arrives the same share, whoever has sent it."""

@@ -157,6 +157,16 @@ def test_streams_do_not_yield_and_do_not_wait(store: Store) -> None:
     assert drops["s1", "hA"] == 2062
 
 
+def test_what_a_meter_drops_at_the_edge_is_no_drop_of_a_link_on_the_way(store: Store) -> None:
+    flood, asks = Pair("c1", BACKUP), Pair("c2", SHOP)
+    load = offered(2, {flood: 3e6, asks: 2e5}, streams=frozenset({flood}))
+    engine = start(store, two_hosts(), load)
+    limits = (Limit(flood, 7e5),)
+    store.wanted.reserve(Reservation("k", asks, 2e5, limits, "o", "r", EPOCH_S, EPOCH_S + 9))
+    assert play(engine, 2).pairs.used[0].tolist() == pytest.approx([7e5, 2e5])
+    assert not any(one.drops for one in store.facts.loads(LinkLoad, EPOCH_S, EPOCH_S + 2))
+
+
 def test_a_lost_host_answers_nobody_and_pairs_go_elsewhere_in_time(store: Store) -> None:
     scene = two_hosts()
     both = replace(scene.virtual_ips[0], destinations=vip(SHOP, "shop", 10, "shop1", "shop2").destinations)
