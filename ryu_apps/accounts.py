@@ -7,12 +7,13 @@ belongs to, else the rest of its switch.
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from re import compile as pattern
 
+from cpdb import is_ipv6
 from ryu_apps.families import match_ip
 from ryu_apps.rules import (
-    ETH_IPV4,
+    ETH_IPV6,
     PROTO_TCP,
     PROTO_UDP,
     TCP_OPENING,
@@ -55,7 +56,10 @@ class Account:
         port = int(found["port"]) if found["port"] else None
         if port is not None and not 0 < port < 65536:
             raise ValueError(f"{text!r}: there is no port {port}")
-        return cls(_prefix(found["source"]), _prefix(found["destination"]), _PROTOCOLS.get(found["kind"]), port)
+        ends = _prefix(found["source"]), _prefix(found["destination"])
+        if "any" not in ends and is_ipv6(ends[0]) != is_ipv6(ends[1]):
+            raise ValueError(f"{text!r} is from one family of addresses to the other; no packet goes there")
+        return cls(*ends, _PROTOCOLS.get(found["kind"]), port)
 
     @property
     def service(self) -> str:
@@ -64,22 +68,22 @@ class Account:
         return f"{self.destination}{kind}{self.port or ''}"
 
     @property
-    def match(self) -> Match:
-        """The packets that belong to it."""
+    def matches(self) -> tuple[Match, ...]:
+        """The packets that belong to it; those of everybody to everybody are of either family."""
         source, to = (None if one == "any" else one for one in (self.source, self.destination))
-        return match_ip(
-            source,
-            to,
-            ip_proto=self.ip_proto,
-            port_dst=PortMatch(self.ip_proto, self.port) if self.ip_proto and self.port else None,
-        )
+        port = PortMatch(self.ip_proto, self.port) if self.ip_proto and self.port else None
+        match = match_ip(source, to, ip_proto=self.ip_proto, port_dst=port)
+        return (match,) if source or to else (match, replace(match, eth_type=ETH_IPV6))
 
 
 def _prefix(text: str) -> str:
     if text == "any":
         return text
-    network = IPv4Network(text)
-    return str(network.network_address) if network.prefixlen == 32 else str(network)
+    network = ip_network(text)
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+
+
+EVERYTHING = Account("any", "any")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,32 +100,37 @@ class AccountShare:
 def account_rules(share: AccountShare) -> Iterator[Rule]:
     """The accounting entries of one switch."""
     for source, destination in share.talkers:
-        number, every = pair_number(source, destination), Account(source, destination).match
+        number, every = pair_number(source, destination), match_ip(source, destination)
         opening = replace(every, ip_proto=PROTO_TCP, message_type=TCP_OPENING)
         yield _counting(TALKER_PRIORITY, every, Kind.PAIR, number)
         yield _counting(OPENING_PRIORITY, opening, Kind.PAIR_SYN, number)
     for port in share.ports:
-        for place, account in enumerate(share.declared):
-            match = replace(account.match, in_port=port)
-            yield _counting(FIRST_PRIORITY - place, match, Kind.PAIR, _number(share.dpid, port, account))
-        yield _counting(
-            REST_PRIORITY, Match(in_port=port, eth_type=ETH_IPV4), Kind.PAIR, _number(share.dpid, port, None)
-        )
+        for place, account in enumerate((*share.declared, None)):
+            priority = FIRST_PRIORITY - place if account else REST_PRIORITY
+            for match in (account or EVERYTHING).matches:
+                here = replace(match, in_port=port)
+                yield _counting(priority, here, Kind.PAIR, _number(share.dpid, port, account, match.eth_type))
 
 
 def _counting(priority: int, match: Match, kind: Kind, number: int) -> Rule:
     return Rule(Table.ACCOUNT, priority, match, goto=Table.POLICER, cookie=cookie(Table.ACCOUNT, kind, number))
 
 
-def _number(dpid: int, port: int, account: Account | None) -> int:
-    # One a port: entries of one number would be taken for one entry.
+def _number(dpid: int, port: int, account: Account | None, eth_type: int | None) -> int:
+    # One a port and family: entries of one number would be taken for one entry.
     what = REST if account is None else f"{account.source}>{account.service}"
-    return pair_number(f"{dpid:016x}/{port}", what)
+    place = f"{dpid:016x}/{port}" + ("/6" if eth_type == ETH_IPV6 else "")
+    return pair_number(place, what)
 
 
 def account_numbers(share: AccountShare) -> dict[int, Account | None]:
     """Whose the numbers in cookies are, but for talkers; None stands for the rest."""
-    return {_number(share.dpid, port, account): account for port in share.ports for account in (*share.declared, None)}
+    return {
+        _number(share.dpid, port, account, match.eth_type): account
+        for port in share.ports
+        for account in (*share.declared, None)
+        for match in (account or EVERYTHING).matches
+    }
 
 
 # ---- who talks much

@@ -1,15 +1,14 @@
 """`ryu-manager SOME.APP ryu_apps.flow_mirror`: mirrors whatever flow entries there are, and changes nothing.
 
-It sends statistics requests only. An entry that matches a source and a destination (IPv4, else Ethernet) is a
+It sends statistics requests only. An entry that matches a source and a destination (IP, else Ethernet) is a
 communication; the destination's address stands for an undeclared virtual IP.
 """
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from socket import inet_ntoa
 from typing import Any, cast
 
-from cpdb import FlowKey
+from cpdb import FlowKey, address_text
 from ryu_apps.application import SwitchApp
 from ryu_apps.declared import Declared
 from ryu_apps.openflow import FlowColumns, match_fields
@@ -23,7 +22,9 @@ Seconds = float
 Ends = tuple[str, str]
 
 # class << 7 | field of OFPXMC_OPENFLOW_BASIC; OpenFlow 1.3.5, 7.2.3.7
-_ETH_DST, _ETH_SRC, _IPV4_SRC, _IPV4_DST = (0x8000 << 7 | field for field in (3, 4, 11, 12))
+_ETH_DST, _ETH_SRC, *_IP = (0x8000 << 7 | field for field in (3, 4, 11, 12, 26, 27))
+# Source and destination, of IPv4 and of IPv6
+_IP_ENDS = (_IP[0], _IP[1]), (_IP[2], _IP[3])
 _MAX_MATCHES = 200_000
 
 
@@ -150,10 +151,11 @@ class MatchAttribution:
 
 
 def ends_of(match: bytes) -> Ends | None:
-    """Source and destination address of an entry, by IPv4 or else by Ethernet; None when it does not name both."""
+    """Source and destination address of an entry, by IP or else by Ethernet; None when it does not name both."""
     fields = match_fields(match)
-    if _IPV4_SRC in fields and _IPV4_DST in fields:
-        return inet_ntoa(fields[_IPV4_SRC]), inet_ntoa(fields[_IPV4_DST])
+    for source, to in _IP_ENDS:
+        if source in fields and to in fields:
+            return address_text(fields[source]), address_text(fields[to])
     if _ETH_SRC in fields and _ETH_DST in fields:
         return fields[_ETH_SRC].hex(":"), fields[_ETH_DST].hex(":")
     return None

@@ -5,12 +5,12 @@ packages that there are it is the one that applies sampling rates and is still r
 """
 
 from collections.abc import Mapping
-from socket import inet_aton
 from struct import unpack_from
 from typing import Any
 
 from netflume import Decoder as FlowDecoder
 
+from cpdb import address_bytes, address_text
 from ryu_apps.telemetry.sampling import MalformedDatagram, SampleBatch, Sampled
 
 VERSIONS = (9, 10)
@@ -20,7 +20,6 @@ MAX_BYTES, MAX_RATE = 1 << 40, 1 << 24
 # One datagram is a UDP packet: with templates of one byte it could claim tens of thousands of flows.
 MAX_FLOWS = 2048
 _SYN = 2
-_ADDRESS_BYTES = 4
 
 
 class NetflowDecoder:
@@ -32,7 +31,7 @@ class NetflowDecoder:
         self.deferred = 0
 
     def __call__(self, data: bytes, exporter: str) -> SampleBatch:
-        """What a datagram tells of IPv4; flows whose template has not come yet are lost, and counted so.
+        """What a datagram tells of IP; flows whose template has not come yet are lost, and counted so.
 
         Raises MalformedDatagram.
         """
@@ -70,11 +69,11 @@ def _check_lengths(data: bytes) -> None:
 
 
 def _sampled(record: Mapping[str, Any], stated: int) -> Sampled | None:
-    source, destination = record.get("src_addr"), record.get("dst_addr")
+    source, destination = _address(record.get("src_addr")), _address(record.get("dst_addr"))
     size, packets = record.get("octets"), record.get("packets")
     if not (isinstance(size, int) and isinstance(packets, int) and 0 < packets <= size <= MAX_BYTES):
         return None
-    if not (_is_ipv4(source) and _is_ipv4(destination)):
+    if source is None or destination is None:
         return None
     own = record.get("sampling_interval")
     rate = own if isinstance(own, int) and own > 0 else stated
@@ -83,9 +82,12 @@ def _sampled(record: Mapping[str, Any], stated: int) -> Sampled | None:
     opens = isinstance(flags, int) and bool(flags & _SYN) and ports[0] > ports[1]
     where = record.get("in_if")
     return Sampled(
-        str(source), str(destination), size, min(rate, MAX_RATE), opens, where if isinstance(where, int) else 0, packets
+        source, destination, size, min(rate, MAX_RATE), opens, where if isinstance(where, int) else 0, packets
     )
 
 
-def _is_ipv4(value: Any) -> bool:
-    return isinstance(value, str) and value.count(".") == _ADDRESS_BYTES - 1 and len(inet_aton(value)) == _ADDRESS_BYTES
+def _address(value: Any) -> str | None:
+    try:
+        return address_text(address_bytes(value)) if isinstance(value, str) else None
+    except OSError:
+        return None

@@ -6,22 +6,22 @@ Structure as in "sFlow Version 5" (sflow.org, July 2004), section 5. Big-endian 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from socket import inet_ntoa
 
+from cpdb import address_text
 from ryu_apps.telemetry.sampling import MalformedDatagram, SampleBatch, Sampled
 
 VERSION = 5
 FLOW, COUNTERS, FLOW_EXPANDED, COUNTERS_EXPANDED = 1, 2, 3, 4
-RAW_HEADER, SAMPLED_IPV4 = 1, 3
+RAW_HEADER, SAMPLED_IPV4, SAMPLED_IPV6 = 1, 3, 4
 GENERIC_INTERFACE = 1
 ETHERNET = 1
 # A datagram is one UDP packet; nothing honest holds more records than this.
 MAX_RECORDS = 512
 PROTO_TCP, SYN, ACK = 6, 0x02, 0x10
-_IPV4_TYPE, _VLAN_TYPE = b"\x08\x00", b"\x81\x00"
+_IPV4_TYPE, _IPV6_TYPE, _VLAN_TYPE = b"\x08\x00", b"\x86\xdd", b"\x81\x00"
 
 _WORD = struct.Struct("!I")
-_IPV4 = struct.Struct("!2I4s4s4I")
+_SAMPLED_IP = {SAMPLED_IPV4: struct.Struct("!2I4s4s4I"), SAMPLED_IPV6: struct.Struct("!2I16s16s4I")}
 _INTERFACE = struct.Struct("!2IQ2IQ6IQ6I")
 
 
@@ -105,7 +105,7 @@ def _address(reader: _Reader) -> str:
     if kind not in (1, 2):
         raise MalformedDatagram(f"sFlow agent address of kind {kind}")
     raw = bytes(reader.take(4 if kind == 1 else 16))
-    return inet_ntoa(raw) if kind == 1 else raw.hex()
+    return address_text(raw)
 
 
 def _flow(sample: _Reader, expanded: bool) -> Iterator[Sampled]:
@@ -119,8 +119,8 @@ def _flow(sample: _Reader, expanded: bool) -> Iterator[Sampled]:
         # Several records describe one and the same packet.
         if kind == RAW_HEADER:
             found = _raw(record, rate, input_) or found
-        elif kind == SAMPLED_IPV4 and found is None:
-            found = _ipv4(record, rate, input_)
+        elif kind in _SAMPLED_IP and found is None:
+            found = _ip(record, _SAMPLED_IP[kind], rate, input_)
     if found is not None:
         yield found
 
@@ -133,24 +133,27 @@ def _raw(record: _Reader, rate: int, input_: int) -> Sampled | None:
     at = 12
     while frame[at : at + 2] == _VLAN_TYPE and len(frame) >= at + 6:
         at += 4
-    head = frame[at + 2 :]
-    if frame[at : at + 2] != _IPV4_TYPE or len(head) < 20 or head[0] >> 4 != 4:
+    kind, head = frame[at : at + 2], frame[at + 2 :]
+    if kind == _IPV4_TYPE and len(head) >= 20 and head[0] >> 4 == 4:
+        ends, protocol, heads = (head[12:16], head[16:20]), head[9], (head[0] & 0xF) * 4
+        later = bool(head[6] & 0x1F or head[7])
+    elif kind == _IPV6_TYPE and len(head) >= 40 and head[0] >> 4 == 6:
+        ends, protocol, heads, later = (head[8:24], head[24:40]), head[6], 40, False
+    else:
         return None
-    source, destination = inet_ntoa(head[12:16]), inet_ntoa(head[16:20])
-    return Sampled(source, destination, size - stripped, rate, _opens(head), input_)
+    flags = head[heads + 13] if protocol == PROTO_TCP and not later and len(head) > heads + 13 else 0
+    source, destination = map(address_text, ends)
+    return Sampled(source, destination, size - stripped, rate, _opens(flags), input_)
 
 
-def _opens(head: bytes) -> bool:
-    size = (head[0] & 0xF) * 4
-    first_fragment = not (head[6] & 0x1F or head[7])
-    flags = head[size + 13] if head[9] == PROTO_TCP and first_fragment and len(head) > size + 13 else 0
+def _opens(flags: int) -> bool:
     return flags & (SYN | ACK) == SYN
 
 
-def _ipv4(record: _Reader, rate: int, input_: int) -> Sampled:
-    size, protocol, source, destination, _, _, flags, _ = _IPV4.unpack(record.take(_IPV4.size))
-    opens = protocol == PROTO_TCP and flags & (SYN | ACK) == SYN
-    return Sampled(inet_ntoa(source), inet_ntoa(destination), size, rate, opens, input_)
+def _ip(record: _Reader, layout: struct.Struct, rate: int, input_: int) -> Sampled:
+    size, protocol, source, destination, _, _, flags, _ = layout.unpack(record.take(layout.size))
+    opens = protocol == PROTO_TCP and _opens(flags)
+    return Sampled(address_text(source), address_text(destination), size, rate, opens, input_)
 
 
 def _counters(sample: _Reader, expanded: bool) -> Iterator[Interface]:

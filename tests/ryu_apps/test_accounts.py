@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from threading import Thread
 
@@ -35,10 +36,11 @@ from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.fakes.fake_profiles import SwitchProfile
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.openflow import decode_match, encode_match
-from ryu_apps.rules import ETH_IPV4, PROTO_TCP, PROTO_UDP, number_of, pair_number
+from ryu_apps.rules import ETH_IPV4, ETH_IPV6, PROTO_TCP, PROTO_UDP, number_of, pair_number
 
 A, B, C = (("10.7.0.1", "02:00:00:00:07:01"), ("10.7.0.2", "02:00:00:00:07:02"), ("10.7.1.3", "02:00:00:00:07:03"))
 DECLARED = parse_accounts(["10.7.0.0/16 > 10.7.0.2 tcp:443", "10.7.1.0/24 > any", "any > 10.9.0.0/16 udp:53"])
+DECLARED6 = (*DECLARED, *parse_accounts(["fd00:7::/32 > fd00:9::/48 tcp:443", "any > any tcp:80"]))
 
 
 # ---- accounts
@@ -47,46 +49,52 @@ DECLARED = parse_accounts(["10.7.0.0/16 > 10.7.0.2 tcp:443", "10.7.1.0/24 > any"
 def test_an_account_is_read_from_words_and_what_is_none_is_refused_with_the_way_to_write_it() -> None:
     assert DECLARED[0] == Account("10.7.0.0/16", "10.7.0.2", PROTO_TCP, 443)
     assert [one.service for one in DECLARED] == ["10.7.0.2 tcp:443", "any", "10.9.0.0/16 udp:53"]
-    for text in ("", "10.0.0.1", "10.0.0.1 > x", "10.0.0.1/8 > any", "any > any tcp:0", "any > any icmp:1"):
+    for text in (
+        "",
+        "10.0.0.1",
+        "10.0.0.1 > x",
+        "10.0.0.1/8 > any",
+        "any > any tcp:0",
+        "any > any icmp:1",
+        "10.0.0.0/8 > fd00::1",
+    ):
         with pytest.raises(ValueError, match=r"."):
             Account.parse(text)
 
 
-@pytest.mark.parametrize("account", DECLARED)
+@pytest.mark.parametrize("account", DECLARED6)
 def test_the_match_of_an_account_is_read_back_from_its_bytes(account: Account) -> None:
-    assert decode_match(encode_match(account.match)) == account.match
+    assert [decode_match(encode_match(match)) for match in account.matches] == [*account.matches]
 
 
 addresses = st.sampled_from(["10.7.0.1", "10.7.0.2", "10.7.1.3", "10.9.4.4", "192.0.2.1"])
+of_ipv6 = st.sampled_from(["fd00:7::1", "fd00:7:1::1", "fd00:9::4", "2001:db8::1"])
+ends = st.tuples(st.just(ETH_IPV4), addresses, addresses) | st.tuples(st.just(ETH_IPV6), of_ipv6, of_ipv6)
 packets = st.builds(
-    Packet,
-    st.just(A[1]),
-    st.just(B[1]),
-    st.just(ETH_IPV4),
-    addresses,
-    addresses,
+    lambda ends, proto, transport: Packet(A[1], B[1], *ends, ip_proto=proto, transport=transport),
+    ends,
     st.sampled_from([PROTO_TCP, PROTO_UDP]),
-    transport=st.builds(Transport, st.just(40_000), st.sampled_from([53, 443, 80]), st.sampled_from(["S", "A"])),
+    st.builds(Transport, st.just(40_000), st.sampled_from([53, 443, 80]), st.sampled_from(["S", "A"])),
 )
 
 
 @given(st.lists(packets, max_size=30))
 def test_each_packet_from_a_host_is_in_one_count_and_in_the_right_one(sent: list[Packet]) -> None:
-    share = AccountShare((("10.7.0.1", "10.7.0.2"),), DECLARED, (1,), 9)
+    share = AccountShare((("10.7.0.1", "10.7.0.2"), ("fd00:7::1", "fd00:9::4")), DECLARED6, (1,), 9)
     fake = FakeSwitch(9, frozenset({1, 2}))
     assert fake.apply([PutRule(rule) for rule in account_rules(share)], 0.0) == []
     for packet in sent:
         fake.receive(packet, 1, 1.0)
-    counted = {}
+    counted = Counter()
     for one in fake.samples(2.0):
-        number = number_of(one.cookie)
-        counted[number] = counted.get(number, 0) + one.packets
+        counted[number_of(one.cookie)] += one.packets
     assert sum(counted.values()) == len(sent)
-    talker = pair_number("10.7.0.1", "10.7.0.2")
-    assert counted[talker] == sum((one.ip_src, one.ip_dst) == ("10.7.0.1", "10.7.0.2") for one in sent)
-    names = account_numbers(share)
-    rest = sum(count for number, count in counted.items() if number != talker and names[number] is None)
-    assert rest == sum(_first(one) is None for one in sent if (one.ip_src, one.ip_dst) != ("10.7.0.1", "10.7.0.2"))
+    for talker in share.talkers:
+        assert counted.pop(pair_number(*talker)) == sum((one.ip_src, one.ip_dst) == talker for one in sent)
+    names, others = account_numbers(share), [one for one in sent if (one.ip_src, one.ip_dst) not in share.talkers]
+    for account in (*DECLARED6, None):
+        own = sum(count for number, count in counted.items() if names[number] == account)
+        assert own == sum(_first(one) == (DECLARED6.index(account) if account else None) for one in others)
 
 
 def _first(packet: Packet) -> int | None:
@@ -96,6 +104,8 @@ def _first(packet: Packet) -> int | None:
         source.startswith("10.7.") and to == "10.7.0.2" and port == (PROTO_TCP, 443),
         source.startswith("10.7.1."),
         to.startswith("10.9.") and port == (PROTO_UDP, 53),
+        source.startswith("fd00:7:") and to.startswith("fd00:9:") and port == (PROTO_TCP, 443),
+        port == (PROTO_TCP, 80),
     )
     return next((place for place, is_in in enumerate(belongs) if is_in), None)
 

@@ -28,6 +28,7 @@ MACS = ((4, bytes.fromhex("020000000001")), (3, bytes.fromhex("020000000002")))
         ((*MACS, SOURCE, DESTINATION), ("10.0.0.1", "10.0.0.2")),
         ((SOURCE,), None),
         ((), None),
+        (((26, bytes(15) + b"\1"), (27, bytes.fromhex("fd00") + bytes(13) + b"\2")), ("::1", "fd00::2")),
         (((11 + 256, inet_aton("10.0.0.0") + inet_aton("255.0.0.0")), DESTINATION), None),
     ],
 )

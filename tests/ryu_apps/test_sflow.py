@@ -4,7 +4,7 @@ import random
 import struct
 import time
 from math import isinf
-from socket import inet_aton
+from socket import AF_INET6, inet_aton, inet_pton
 
 import pytest
 
@@ -61,6 +61,18 @@ def test_a_sampled_frame_is_read(expanded: bool, vlan: bool) -> None:
     assert [(one.index, one.rx_bytes, one.tx_bytes) for one in found.interfaces] == [(7, 12345, 54321)]
 
 
+def test_a_sampled_frame_of_ipv6_is_read_and_so_is_its_record() -> None:
+    ends = inet_pton(AF_INET6, "fd00::1") + inet_pton(AF_INET6, "fd00::100")
+    head = struct.pack("!IHBB", 6 << 28, 20, 6, 64) + ends
+    tcp = struct.pack("!HHIIBBHHH", 1000, 80, 1, 0, 5 << 4, 0x02, 100, 0, 0)
+    whole = bytes(12) + struct.pack("!H", 0x86DD) + head + tcp
+    record = struct.pack("!II", 100, 6) + ends + struct.pack("!IIII", 1000, 80, 0x02, 0)
+    expected = [Sampled("fd00::1", "fd00::100", 100, 100, True, 7)]
+    assert decode(datagram([flow([raw(whole)])])).packets == expected
+    assert decode(datagram([flow([struct.pack("!I", 4) + opaque(record)])])).packets == expected
+    assert decode(datagram([flow([raw(whole[: 14 + 39])])])).packets == []
+
+
 def test_openings_are_found_behind_options_and_nowhere_else() -> None:
     assert [decode(datagram([flow([raw(data)])])).packets[0].opens for data in (frame(options=2), frame(0x12))] == [
         True,
@@ -69,7 +81,7 @@ def test_openings_are_found_behind_options_and_nowhere_else() -> None:
     assert not decode(datagram([flow([sampled_ipv4()])])).packets[0].opens
 
 
-def test_frames_that_are_no_ipv4_and_records_of_other_kinds_are_passed_over() -> None:
+def test_frames_that_are_no_ip_and_records_of_other_kinds_are_passed_over() -> None:
     arp = raw(bytes(12) + struct.pack("!H", 0x0806) + bytes(28))
     other = struct.pack("!I", 1001) + opaque(bytes(16))
     assert decode(datagram([flow([arp, other]), struct.pack("!I", 9 << 12 | 1) + opaque(b"x")])).packets == []
