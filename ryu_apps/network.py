@@ -63,6 +63,9 @@ class Network:
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
         self._reservations = 0
+        # Ports of each switch that flood the controller, and how often that has changed
+        self.flooded: dict[int, frozenset[int]] = {}
+        self._held = 0
         self._claims = AddressClaims(self.topology, self.services)
         self._silent = SilentServices()
         self._limiter = RateLimiter()
@@ -80,7 +83,13 @@ class Network:
     def revision(self) -> int:
         """Another number whenever what switches should hold may be something else."""
         parts = (self.topology, self.services, self.routes, self.held, self.flooding, self.talkers)
-        return self._reservations + sum(part.revision for part in parts)
+        return self._reservations + self._held + sum(part.revision for part in parts)
+
+    def hold(self, dpid: int, ports: frozenset[int]) -> None:
+        """These ports of a switch, and no others, flood the controller."""
+        if ports != self.flooded.get(dpid, frozenset()):
+            self.flooded[dpid] = ports
+            self._held += 1
 
     # ---- what others want, and what time brings
 

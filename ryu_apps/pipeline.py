@@ -9,6 +9,7 @@ from ryu_apps.accounts import AccountShare, account_rules
 from ryu_apps.families import match_ip, match_question
 from ryu_apps.groups import failover
 from ryu_apps.guest import Guest
+from ryu_apps.held_ports import HELD_KBIT_S, held_number, hold_port
 from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
@@ -87,6 +88,8 @@ class FloodShare:
     ports: FloodPorts = field(default_factory=FloodPorts)
     hosts: Mapping[str, int] = field(default_factory=dict)
     limit_kbit_s: int | None = None
+    # Ports that flood the controller
+    held: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
     flood = share.flood if with_limits else replace(share.flood, limit_kbit_s=None)
     if flood.limit_kbit_s is not None:
         meters += [policing.meter(meter_numbers[flood_number(port)], flood.limit_kbit_s) for port in flood.ports.edges]
+    meters += [policing.meter(meter_numbers[held_number(port)], HELD_KBIT_S) for port in flood.held if with_limits]
     groups = {
         mac: group
         for mac, spare in share.spares.items()
@@ -158,6 +162,9 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         found = {placed.key: placed for rule in found.values() for placed in (_at_port(rule, share.access),)}
     if share.guest is not None:
         found = {rule.key: rule for rule in share.guest.rules(found.values())}
+    for port in flood.held:
+        meter = meter_numbers[held_number(port)] if with_limits else None
+        found |= {rule.key: rule for rule in hold_port(found.values(), port, meter)}
     every = [*groups.values(), *label_groups(share.tagging)]
     return Desired(found, {one.number: one for one in meters}, {one.number: one for one in every})
 
@@ -283,7 +290,7 @@ def numbers_of_limits(share: Share) -> list[int]:
     """All that needs a meter at a switch: numbers of pairs, and those that stand for ports."""
     ports = share.flood.ports.edges if share.flood.limit_kbit_s is not None else ()
     pairs = [policer.number for policer in share.police if policer.rate_kbit_s is not None]
-    return pairs + [flood_number(port) for port in ports]
+    return pairs + [flood_number(port) for port in ports] + [held_number(port) for port in share.flood.held]
 
 
 def limited_by(rule: Rule) -> int | None:
@@ -293,7 +300,7 @@ def limited_by(rule: Rule) -> int | None:
             return number_of(rule.cookie)
         case Kind.FLOOD:
             return flood_number(number_of(rule.cookie))
-    return None
+    return None if rule.meter is None or rule.match.in_port is None else held_number(rule.match.in_port)
 
 
 def _towards(one: Rewrite) -> Rule:

@@ -61,14 +61,14 @@ class ConnectionsSection(Section):
     """What one peer may cost: seconds for hello and features, seconds of silence, connections of one address.
 
     `max_reply_bytes` bounds one reply, all its parts together; 64 MiB are half a million flow entries. Of the frames
-    that come in at one port so many a second are looked at, what is more is left out before anybody decodes it.
+    that come in at one port so many a second are looked at; who sends more is held (`switch/flood_gate.py`).
     """
 
     handshake_s: Annotated[float, Field(ge=1)] = 10.0
     silent_s: Annotated[float, Field(ge=3)] = 15.0
     max_connections: Annotated[int, Field(ge=1)] = 256
     max_reply_bytes: Annotated[int, Field(ge=65536)] = 64 << 20
-    port_packets_per_s: Annotated[float, Field(ge=10)] = 2000.0
+    port_packets_per_s: Annotated[float, Field(ge=10)] = 200.0
 
 
 class PairsSection(Section):

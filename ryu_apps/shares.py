@@ -83,7 +83,7 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
             asked=services.destinations.probed_by_tcp(),
             counted=counted_at(network, dpid),
         ),
-        flood=_flooded_here(network, dpid, here) if guest is None else FloodShare(),
+        flood=_flooded_here(network, dpid, here),
         tagging=network.routes.tagging.get(dpid, LabelShare()),
         access={
             address: host.at.port
@@ -106,7 +106,10 @@ def _pairs_here(network: Network, dpid: int) -> PairShare:
 
 
 def _flooded_here(network: Network, dpid: int, here: Mapping[str, int]) -> FloodShare:
-    return FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s)
+    held = tuple(sorted(network.flooded.get(dpid, ())))
+    if network.guest is not None:
+        return FloodShare(held=held)
+    return FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s, held)
 
 
 def _names(hosts: Iterable[Host]) -> dict[Host, str]:

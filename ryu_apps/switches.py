@@ -218,7 +218,7 @@ def _for_switch(part: Share, session: Session) -> Share:
         part = replace(part, placing=replace(part.placing, spreads=()), guest=guest)
         part = replace(part, tagging=replace(part.tagging, by_ports=False))
     if abilities.one_table:
-        part = replace(part, police=(), tagging=LabelShare())
+        part = replace(part, police=(), tagging=LabelShare(), flood=replace(part.flood, held=()))
         part = replace(part, placing=replace(part.placing, counted=AccountShare()))
     pairs = len(part.pairs.accounts) + len(part.placing.counted.talkers) + len(part.virtual_ips)
     rules = 2 * pairs + LISTENING

@@ -34,9 +34,10 @@ from ryu_apps.openflow import (
     frame_origin,
     offered_versions,
 )
-from ryu_apps.pacing import RateLimiter, TokenBuckets
+from ryu_apps.pacing import RateLimiter
 from ryu_apps.settings import ConnectionsSection, cannot_listen
 from ryu_apps.switch.errors import other_version, refusals
+from ryu_apps.switch.flood_gate import FloodGate
 from ryu_apps.switch.lazy_messages import message_of
 from ryu_apps.tls import LiveContext, Stranger, SwitchTrust, TlsFiles, read_peer, told_of
 
@@ -101,7 +102,7 @@ class GuardedDatapath(stock.Datapath):
         super().__init__(socket, address)
         self._since = self._heard = self._turn = time.monotonic()
         self._replies = OpenReplies(self.bounds.max_reply_bytes)
-        self._frames, self._floods = TokenBuckets(), RateLimiter()
+        self.gate, self._floods = FloodGate(), RateLimiter()
 
     def _recv_loop(self) -> None:
         inbox = Inbox()
@@ -161,7 +162,7 @@ class GuardedDatapath(stock.Datapath):
         port, is_lldp = frame_origin(data)
         now = time.monotonic()
         self._heard = now
-        if self._frames.take((port, is_lldp), self.bounds.port_packets_per_s, now):
+        if self.gate.admits(port, is_lldp, self.bounds.port_packets_per_s, now):
             return True
         refusals.counts[FLOOD] += 1
         if self._floods.due(port, _FLOOD_TOLD_S, now) and self.id is not None:
@@ -202,6 +203,7 @@ class GuardedDatapath(stock.Datapath):
         while self.state != DEAD_DISPATCHER:
             hub.sleep(_WATCH_EVERY_S)
             now = time.monotonic()
+            self.gate.release(now)
             phase, silent_s = _PHASES.get(self.state), now - self._heard
             if phase is None:
                 return
