@@ -95,7 +95,7 @@ fuzz: setup
 
 ## make bench-route DATA=DIR   replays recorded traffic matrices and writes docs/results/route.md
 bench-route: setup
-	$(BIN)/python -m tools.route_page $(DATA) docs/results/route.md
+	$(BIN)/python -m tools.route_page docs/results/route.md $(DATA)
 
 ## make bench-whatif DATA=DIR   replays scenarios and recorded traffic under all policies and writes docs/results/whatif.md
 bench-whatif: setup

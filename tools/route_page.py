@@ -1,6 +1,10 @@
-"""`python -m tools.route_page DATA PAGE`: replays recorded matrices into one page of results."""
+"""`python -m tools.route_page PAGE DATA`: replays recorded matrices into one page of results.
+
+`python -m tools.route_page PAGE --live FILE` puts what `forepath bench routing --json FILE` found below them.
+"""
 
 import argparse
+import json
 import os
 import platform
 import sys
@@ -46,6 +50,14 @@ class Gate:
         )
 
 
+LIVE = "## On real switches"
+LIVE_INTRO = """Written by `forepath bench routing --minutes {minutes:g} --blocks {blocks} --load {load:g} --json FILE`
+and `python -m tools.route_page PAGE --live FILE`. Half a fat-tree of 4-port switches (two pods, four cores, links of
+{link_mbit:g} Mbit/s) in Open vSwitch in user space; 48 pairs with Pareto rates (shape 1.2) that last a minute on
+average, of four connections each that last 20 s, send numbered UDP packets of 1,000 bytes. Off: each destination has
+one shortest way. On: `routing.enabled = "auto"`, by measured traffic alone (no predictor ran). Nobody is limited.
+Overtaken: packets that came after a later one of their connection. By turns in blocks over the same traffic, seed
+{seed}. {machine}"""
 GATES = {"geant_15min_7d": Gate("gate", 1.0018, 1.027), "meta_pod_db_1s": Gate("gate", 1.127, 1.65)}
 # The mean of the mixture must be at most so much of that of its best part
 OF_THE_BEST = 1.003
@@ -54,16 +66,46 @@ OF_THE_BEST = 1.003
 def main(words: list[str]) -> int:
     """Replays every recording found and writes the page."""
     parser = argparse.ArgumentParser(prog="python -m tools.route_page", description=__doc__)
-    parser.add_argument("data", type=Path, help="folder with NAME.csv.gz and NAME.topo.json")
     parser.add_argument("page", type=Path, help="file to write")
+    parser.add_argument("data", type=Path, nargs="?", help="folder with NAME.csv.gz and NAME.topo.json")
+    parser.add_argument("--live", type=Path, help="what `forepath bench routing --json` wrote; the rest stays as it is")
     options = parser.parse_args(words)
+    if (options.data is None) == (options.live is None):
+        parser.error("give a folder with recordings, or --live FILE")
+    replayed, mark, live = _text(options.page).partition(f"{LIVE}\n")
+    if options.live is not None:
+        found = live_section(json.loads(options.live.read_text(encoding="utf-8")))
+        options.page.write_text(f"{replayed.rstrip()}\n\n{found}", encoding="utf-8")
+        return 0
     names = sorted(file.name.removesuffix(".topo.json") for file in options.data.glob("*.topo.json"))
     if not names:
         parser.error(f"{options.data}: no NAME.topo.json in it")
     use_one_thread()
     parts = [INTRO.format(machine=_machine()), *(section(name, _replayed(options.data, name)) for name in names)]
-    options.page.write_text("\n".join(parts), encoding="utf-8")
+    options.page.write_text("\n".join([*parts, *([mark + live] if mark else [])]), encoding="utf-8")
     return 0
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8") if page.exists() else ""
+
+
+def live_section(document: dict[str, Any]) -> str:
+    """The part of the page about real switches: routing off beside routing on, over the same traffic."""
+    scale, figures = document["scale"], document["figures"]
+    rows = []
+    for way in ("off", "on"):
+        told = {name.removeprefix(f"{way}_"): value for name, value in figures.items() if name.startswith(f"{way}_")}
+        cells = [f"{told['congested_s']:.0f} of {told['seconds']:.0f}", f"{told['lost_share']:.2%}"]
+        counts = [f"{told[name]:,.0f}" for name in ("sent", "overtaken", "actions_done", "splits_changed")]
+        rows.append([way, *cells, *counts])
+    head = ["routing", "seconds with a link that drops", "lost", "sent", "overtaken", "actions", "splits changed"]
+    targets = [
+        f"* {one['name']}: {one['value']:.3g}, at most {one['limit']:g}: **{'met' if one['met'] else 'missed'}**"
+        for one in document["targets"]
+    ]
+    intro = LIVE_INTRO.format(machine=_machine(), **scale)
+    return "\n".join([LIVE, "", intro, "", *_table(head, rows), "", *targets, ""])
 
 
 def _machine() -> str:

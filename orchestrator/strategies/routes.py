@@ -211,12 +211,14 @@ class Router:
     def _placed_anew(self, context: PlanningContext) -> Proposal:
         """Pairs that have grown or shrunk so much that loads are no longer what the splits say."""
         now, fabric, found = context.world.now, context.world.network.fabric, []
+        if self._seen[-1].fullest < self.settings.trigger:
+            return Proposal()
         for ends, own in carried(context.world, fabric.capacity).items():
             row = fabric.splits.get(ends)
             if (
                 row is None
                 or sum(ratio > 0 for ratio in row.ratios) < 2
-                or now - row.changed_at < self.settings.every_s
+                or now - row.changed_at < self.settings.every_s / 3
             ):
                 continue
             least = min(fabric.capacity.get(hop, UNKNOWN_BYTES_PER_S) for path in row.paths for hop in pairwise(path))

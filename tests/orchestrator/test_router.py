@@ -22,6 +22,7 @@ from cpdb import (
     Quantity,
     SplitReport,
     Store,
+    WantedSplit,
 )
 from orchestrator import LinkState, OrchestratorConfig, World
 from orchestrator.act import Executor, FakeHypervisors
@@ -283,3 +284,23 @@ def test_nothing_is_worked_out_before_a_link_is_expected_to_run_full(net: Store)
     assert calm == [Proposal()] * 6
     loaded = [propose(world(112.0 + n * 2, 85)) for n in range(6)]
     assert [step.action.kind for one in loaded for step in one.steps] == ["set_routes"]
+
+
+def test_pairs_are_placed_anew_soon_where_a_link_runs_full_and_never_below_the_trigger(net: Store) -> None:
+    row = WantedSplit("leaf1", "leaf2", (SHORT, OTHER), (0.5, 0.5), (FIRST_TAG, FIRST_TAG + 1), "t", "", 100.0, 9e9)
+
+    def placed_after(rate: float, least_s: float) -> list[float]:
+        """When pairs were placed anew: all that is sent is one pair's, which nobody foresaw."""
+        net.wanted.put_splits([row])
+        routing, found = Routing(net), []
+        for n in range(30):
+            now = 100.0 + n * 2
+            even = world(now, rate)
+            (first, *_) = (replace(one, destination="s", bytes_per_s=rate * MBIT) for one in even.pairs.values())
+            steps = routing.propose(replace(even, pairs={first.pair: first})).steps
+            found += [now - 100.0 for one in steps if one.why.startswith("pairs carry")]
+        return found
+
+    assert placed_after(70, 0) == []
+    late = placed_after(95, 10)
+    assert late and 10 <= late[0] < 30

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import structlog
@@ -148,7 +148,7 @@ def routing(
     scale = RoutedScale(minutes, blocks, load, seed=seed)
     with errors.status("routing") as status:
         result = measure(scale, lambda part: status.update(f"routing: {part}"))
-    show("routing", result, json)
+    show("routing", result, json, {"scale": asdict(scale)})
 
 
 @bench.command()

@@ -4,6 +4,7 @@
 address of its own, and some connections at a time.
 """
 
+import errno
 import json
 import socket
 import struct
@@ -97,10 +98,8 @@ class NumberedSource:
                 gaps_s, second = FRAME_BYTES / next(every)[own], second + 1
                 self._renew()
             self._hear(due)
-            if time.monotonic() - due > LATE_S:
+            if time.monotonic() - due > LATE_S or not self._send(number):
                 self.late += 1
-            else:
-                self._send(number)
             heappush(waiting, (due + float(self._rng.exponential(gaps_s[number])), number))
 
     def _renew(self) -> None:
@@ -122,12 +121,19 @@ class NumberedSource:
             if reply is not None:
                 self._raw.send(reply)
 
-    def _send(self, number: int) -> None:
+    def _send(self, number: int) -> bool:
+        """Whether this machine's own queue had room for it."""
         port = int(self._ports[number, self._rng.integers(CONNECTIONS)])
-        self._numbers[number, port] += 1
-        body = _NUMBER.pack(self._plan.phase, self._numbers[number, port]).ljust(FRAME_BYTES - _HEAD_BYTES, b"\0")
-        self._raw.send(datagram(source(self._plan.edge, number), destination(self._plan, number), port, body))
-        self.sent += 1
+        count = self._numbers[number, port] + 1
+        body = _NUMBER.pack(self._plan.phase, count).ljust(FRAME_BYTES - _HEAD_BYTES, b"\0")
+        try:
+            self._raw.send(datagram(source(self._plan.edge, number), destination(self._plan, number), port, body))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return False
+        self._numbers[number, port], self.sent = count, self.sent + 1
+        return True
 
 
 def datagram(sender: BenchHost, to: str, port: int, body: bytes) -> bytes:
