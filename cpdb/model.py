@@ -9,6 +9,8 @@ from enum import StrEnum
 from math import inf, sqrt
 from typing import Any
 
+from cpdb.addresses import is_ipv6
+
 Seconds = float
 BytesPerS = float
 Json = Mapping[str, Any]
@@ -64,7 +66,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A switch, client, hypervisor or VM; `attached_to`/`port` say where it was last seen."""
+    """A switch, client, hypervisor or VM; `attached_to`/`port` say where it was last seen.
+
+    `address6` is of IPv6, beside one of IPv4.
+    """
 
     name: str
     kind: NodeKind
@@ -74,6 +79,16 @@ class Node:
     attached_to: str | None = None
     port: int | None = None
     last_seen: Seconds | None = None
+    address6: str | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that it has."""
+        return tuple(one for one in (self.address, self.address6) if one)
+
+    def address_towards(self, virtual_ip: str) -> str | None:
+        """The one that it speaks with to a virtual IP: that of the same family."""
+        return next((one for one in self.addresses if is_ipv6(one) == is_ipv6(virtual_ip)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ nodes = _keyed(
     "nodes",
     Column("name", String(64), nullable=False, unique=True),
     *required(String(16), "kind"),
-    *optional(String(64), "address", "attached_to"),
+    *optional(String(64), "address", "address6", "attached_to"),
     *optional(String(17), "mac"),
     *optional(DPID, "dpid"),
     *optional(PORT, "port"),

@@ -16,6 +16,7 @@ from cpdb import (
     HealthReport,
     Link,
     LinkLoad,
+    Node,
     OutcomeKind,
     Pair,
     SettingsError,
@@ -124,6 +125,7 @@ class PathFinder:
     ways: Routed
     services: tuple[VirtualIp, ...]
     moved: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Store, now: float = 0.0, at_s: float = 0.0) -> "PathFinder":
@@ -134,7 +136,8 @@ class PathFinder:
             with_new_weights(vip, weights.get(vip.address, {}), health.get(vip.address, {}))
             for vip in inventory.virtual_ips()
         )
-        return cls(store, routed(store, now + at_s), services, _moved(store, now, now + at_s))
+        nodes = {node.name: node for node in inventory.nodes()}
+        return cls(store, routed(store, now + at_s), services, _moved(store, now, now + at_s), nodes)
 
     @property
     def addresses(self) -> Mapping[str, str | None]:
@@ -193,8 +196,9 @@ class PathFinder:
         if service.by_connection:
             most = max(service.destinations, key=lambda one: (one.weight, one.name), default=None)
             return most.name if most and most.weight else None
-        address = self.addresses.get(source) or source
-        found = choose(address, service.address, service.destinations)
+        node = self.nodes.get(source)
+        address = node.address_towards(service.address) if node else None
+        found = choose(address or source, service.address, service.destinations)
         return found.name if found else None
 
     def _spoken(self, source: str, service: VirtualIp, now: float) -> str | None:

@@ -37,7 +37,7 @@ class AddressClaims:
         """Nodes from the database."""
         if nodes is not self._nodes:
             self._nodes = nodes
-            self._macs = {one.address: one.mac for one in nodes if one.address and one.mac}
+            self._macs = {address: one.mac for one in nodes if one.mac for address in one.addresses}
 
     def learn(self, at: PortId, frame: Frame, now: Seconds) -> HostClaim:
         """Takes note of who sent a frame that came in at an edge."""

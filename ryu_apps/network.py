@@ -145,7 +145,7 @@ class Network:
 
     def _unknown_addresses(self) -> list[str]:
         wanted = {to.address for vip in self.services.virtual_ips.values() for to in vip.destinations}
-        wanted |= {node.address for node in self.declared.nodes if node.address and node.mac}
+        wanted |= {address for node in self.declared.nodes if node.mac for address in node.addresses}
         unknown = {address for address in wanted if self.topology.hosts.of_address(address) is None}
         unverified = self.topology.unverified
         asked = set(unverified) - {""}

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from cpdb import Dpid, Mac, MachineAddress, NodeKind, Section
+from cpdb import Dpid, Mac, MachineAddress, NodeKind, Section, is_ipv6
 
 LONGEST_NAME = 64
 # HOST:PORT, an IPv6 address in brackets
@@ -78,6 +78,7 @@ class NodeSection(Section):
     name: NodeName
     kind: NodeKind
     address: MachineAddress | None = None
+    address6: MachineAddress | None = None
     mac: Mac | None = None
     dpid: Dpid | None = None
     certificate: Name | None = None
@@ -87,6 +88,12 @@ class NodeSection(Section):
     def _of_a_switch(self) -> "NodeSection":
         if self.certificate is not None and self.dpid is None:
             raise ValueError("certificate binds a switch's dpid to a name; give the dpid too")
+        return self
+
+    @model_validator(mode="after")
+    def _of_both_families(self) -> "NodeSection":
+        if self.address6 is not None and (not is_ipv6(self.address6) or is_ipv6(self.address or ":")):
+            raise ValueError(f"address6 {self.address6} is IPv6 beside an IPv4 address; a single one is its address")
         return self
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cpdb import MBIT, MIB, Destination, Link, Node, NodeKind, SettingsError, Store, VirtualIp
-from forepath.settings.sections import NodeSection, PoolSection
+from forepath.settings.sections import PoolSection
 from forepath.settings.tree import Settings
 from orchestrator import (
     GoldenImage,
@@ -129,9 +129,9 @@ def _manner(section: PoolSection) -> Manner:
     )
 
 
-def _placed(item: NodeSection) -> str | None:
-    """The address of a node as the controller knows it: with its VLAN."""
-    return f"{item.address}@{item.vlan}" if item.address and item.vlan else item.address
+def _placed(address: str | None, vlan: int | None) -> str | None:
+    """An address of a node as the controller knows it: with its VLAN."""
+    return f"{address}@{vlan}" if address and vlan else address
 
 
 def declared_nodes(settings: Settings) -> list[Node]:
@@ -139,7 +139,17 @@ def declared_nodes(settings: Settings) -> list[Node]:
     hypervisors = [Node(item.name, NodeKind.HYPERVISOR) for item in settings.host]
     machines = [Node(item.name, NodeKind.VM) for item in settings.vm]
     machines += [Node(one.name, NodeKind.VM, one.address, one.mac) for item in settings.pool for one in item.member]
-    named = [Node(item.name, item.kind, _placed(item), item.mac, item.dpid) for item in settings.node]
+    named = [
+        Node(
+            item.name,
+            item.kind,
+            _placed(item.address, item.vlan),
+            item.mac,
+            item.dpid,
+            address6=_placed(item.address6, item.vlan),
+        )
+        for item in settings.node
+    ]
     return [*hypervisors, *machines, *named]
 
 

@@ -72,6 +72,7 @@ class Settings(BehaviourTables):
     def _claims(self) -> Iterator[Claim]:
         for node in self.node:
             yield Claim(f"node {node.name!r}", node.name, node.address, node.mac)
+            yield Claim(f"node {node.name!r}", node.name, node.address6, None)
         for vip in self.virtual_ip:
             for one in vip.destination:
                 where = f"virtual_ip {vip.name!r}, destination {one.name!r}"

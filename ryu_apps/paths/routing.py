@@ -83,8 +83,12 @@ def _flows_of_pair(
         ends = directory.switch(source.at.dpid), directory.switch(host.at.dpid)
         there, back = (source.at.dpid, pair.source_address, to.mac), (host.at.dpid, pair.virtual_ip, source.mac)
         names = directory.host(pair.source_address, source.mac), to.name
-        yield PairFlow(ends, there, names, pair.source_address, to.address, pair)
-        yield PairFlow((ends[1], ends[0]), back, (to.name, names[0]), to.address, pair.source_address, pair)
+        # Both families of two machines take the same path: they choose by the addresses of their nodes.
+        sender, receiver = (
+            directory.address(name) or own for name, own in zip(names, (pair.source_address, to.address), strict=True)
+        )
+        yield PairFlow(ends, there, names, sender, receiver, pair)
+        yield PairFlow((ends[1], ends[0]), back, (to.name, names[0]), receiver, sender, pair)
 
 
 Holds = Callable[[int, RuleKey], bool]

@@ -34,10 +34,9 @@ def node_records(network: Network) -> list[Node]:
     for host in network.topology.hosts:
         place = directory.switch(host.at.dpid)
         for name, own in directory.names(host).items():
-            # As declared, while it has that one
-            address = min(own, key=lambda one: one != directory.address(name), default=None)
-            kind = directory.kind(name)
-            hosts.append(Node(name, kind, address, host.mac, None, place, host.at.port, last_seen=host.seen))
+            kind, (address, address6) = directory.kind(name), directory.addresses_of(name, own)
+            at = host.at.port
+            hosts.append(Node(name, kind, address, host.mac, None, place, at, last_seen=host.seen, address6=address6))
     return switches + hosts
 
 

@@ -38,7 +38,7 @@ class Directory:
         }
         self._dpids = {name: dpid for dpid, name in self._switches.items()}
         others = [node for node in nodes if node.kind is not NodeKind.SWITCH]
-        self._by_address = {node.address: node for node in others if node.address and node.name != node.address}
+        self._by_address = {one: node for node in others for one in node.addresses if node.name != one}
         self._by_mac = {node.mac: node for node in others if node.mac and node.name not in (node.mac, node.address)}
         self._by_name = {node.name: node for node in others}
 
@@ -79,10 +79,26 @@ class Directory:
         node = self._by_name.get(name)
         return node.address if node else None
 
+    def addresses_of(self, name: str, own: Sequence[str]) -> tuple[str | None, str | None]:
+        """Of a host's own addresses those that its node keeps: of IPv4, or its only one; and of IPv6 beside it.
+
+        As declared while it has these; None leaves what is known.
+        """
+        node = self._by_name.get(name)
+        known = node.addresses if node else ()
+        four, six = (
+            min((one for one in own if is_ipv6(one) == ipv6), key=lambda one: one not in known, default=None)
+            for ipv6 in (False, True)
+        )
+        if name in own:
+            return name, None
+        return (six, None) if node is not None and is_ipv6(node.address or "") else (four, six)
+
     def host_of(self, name: str, hosts: HostTable) -> Host | None:
         """The host that a node is, by its address or its MAC; None while it has not been seen."""
         node = self._by_name.get(name)
-        found = hosts.of_address((node.address if node else None) or name)
+        own = node.addresses if node else ()
+        found = next((host for one in own or (name,) if (host := hosts.of_address(one)) is not None), None)
         return found or (hosts.of_mac(node.mac) if node and node.mac else None)
 
     def find_neighbours(self, links: Sequence[Link]) -> DeclaredNeighbours:
@@ -222,9 +238,10 @@ class TopologyState:
         for node in self._nodes:
             dpid = self.snapshot.directory.dpid(node.attached_to) if node.attached_to else None
             if node.mac and node.port and dpid is not None and self.hosts.of_mac(node.mac) is None:
-                self.hosts.learn(node.mac, node.address, PortId(dpid, node.port), now, vlan_of(node.address or ""))
-                # It may have moved since: ask a few times, its answer tells where it is.
-                self.unverified[node.address or ""] = UNVERIFIED_PROBES
+                for address in node.addresses or (None,):
+                    self.hosts.learn(node.mac, address, PortId(dpid, node.port), now, vlan_of(address or ""))
+                    # It may have moved since: ask a few times, its answer tells where it is.
+                    self.unverified[address or ""] = UNVERIFIED_PROBES
 
     def switch_up(self, dpid: int, ports: Mapping[int, bool], now: Seconds) -> list[Effect]:
         """A switch connected with these ports (number -> up)."""

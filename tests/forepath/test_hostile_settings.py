@@ -52,6 +52,8 @@ WRONG = [
     (vip(vip="169.254.1.1"), "link-local"),
     (vip(vip="240.0.0.1"), "reserved"),
     (vip(vip="10.0.0.100/24"), "prefix; write 10.0.0.100"),
+    (NODE.format("c1", "client") + 'address6 = "10.0.0.9"', "is IPv6 beside an IPv4 address"),
+    (NODE.format("c1", "client") + 'address = "fd00::1"\naddress6 = "fd00::2"', "is IPv6 beside an IPv4 address"),
     (vip(vip="fe80::1"), "link-local"),
     (vip(vip="ff02::1"), "group"),
     (vip(vip="::1"), "loopback"),

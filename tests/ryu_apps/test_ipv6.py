@@ -12,7 +12,9 @@ from cpdb import Destination, Limit, Pair, Reservation, VirtualIp, address_bytes
 from ryu_apps.declared import Declared
 from ryu_apps.effects import PacketOut
 from ryu_apps.fakes.fake_packets import ArpFields, Packet, Transport
+from ryu_apps.paths.routing import pair_flows
 from ryu_apps.rules import Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
+from ryu_apps.status.publishers import node_records
 from ryu_apps.telemetry.attribution import PairAttribution
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Arp, Segment
@@ -204,3 +206,31 @@ def test_link_local_addresses_are_nobodys_name() -> None:
     data = frames.neighbour(Arp(frames.REQUEST, mac("c1"), "fe80::1", "", "fd00::9"), mac("c1"), group_of("fd00::9"))
     frame = frames.parse(data)
     assert frame is not None and frame.speaker is None
+
+
+def test_a_named_host_keeps_its_declared_addresses_and_is_written_down_with_both() -> None:
+    world = World()
+    nodes = [replace(one, address6=address6("c1")) if one.name == "c1" else one for one in declared().nodes]
+    world.start(replace(both(), nodes=tuple(nodes)))
+    world.advertise("c1")
+    at, place = cookie(Table.ACCOUNT, Kind.LISTEN, 3), HOSTS["c1"]
+    other = frames.neighbour(Arp(frames.REPLY, mac("c1"), "fd00::9:9", "", "ff02::1"), mac("c1"), "33:33:00:00:00:01")
+    world.network.packet_in(place, other, world.now, at)
+    told = {one.name: (one.address, one.address6) for one in node_records(world.network) if one.mac == mac("c1")}
+    assert told == {"c1": (address("c1"), address6("c1"))}
+
+
+def test_both_families_of_two_machines_take_the_same_path_of_a_split() -> None:
+    world = World()
+    world.start(both())
+    for name in ("c1", "c2", "s1", "s2"):
+        world.advertise(name)
+    for name in ("c1", "c2"):
+        world.send(name, to_vip(name))
+        world.send(name, ip(name, "s1", eth_dst=virtual_mac(VIP), ip_dst=VIP))
+    flows = pair_flows(world.network.topology, world.network.services)
+    chosen = {(one.pair.virtual_ip, *one.names): (one.source_address, one.destination_address) for one in flows}
+    assert len({key[0] for key in chosen}) == 2
+    for (_, *names), ends in chosen.items():
+        assert ends == tuple(map(address, names))
+    assert {one.key[1] for one in flows} >= {address6("c1"), address("c1"), VIP, VIP6}
