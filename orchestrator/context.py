@@ -13,12 +13,12 @@ from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
 from orchestrator.demand import MEAN_OF, Demand, demands
 from orchestrator.demand_table import PairDemand, Rate, Together, scaled_demand
 from orchestrator.lead_times import NOWHERE, Circumstances
-from orchestrator.needs import MachineNeeds, MachineTable, machine_needs, machine_table, served_numbers
+from orchestrator.needs import MachineNeeds, MachineTable, ceiling, machine_needs, machine_table, served_numbers
 from orchestrator.onset import PEAK, Reading
 from orchestrator.pair_table import LinkKey, PairGroups
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
 from orchestrator.relations import CpuRelation
-from orchestrator.sums import NO_CORRECTION, Correction, link_corrections
+from orchestrator.sums import NO_CORRECTION, Correction, host_corrections, link_corrections, machines_together
 from orchestrator.world import LinkState, VmState, World, apply
 
 # How long a need lasts is looked up within so many times the horizon at which it is seen.
@@ -106,10 +106,12 @@ class PlanningContext:
         return min(ceiling(vm), needed[vm.name])
 
     def served(self, host: str, horizon_s: int) -> float:
-        """The same for all machines on a host."""
+        """What the machines on a host would take together, reconciled with the forecast of the host itself."""
         key = host, horizon_s
         if key not in self._served:
-            self._served[key] = sum(self.cores(vm, horizon_s) for vm in self.world.on_host(host))
+            found = machines_together(self.needs(horizon_s), self.world, host)
+            more = host_corrections(self.demand, horizon_s).get(host, NO_CORRECTION).within(found.upper)
+            self._served[key] = max(found.least, found.upper + more)
         return self._served[key]
 
     def asked_on(self, key: LinkKey, horizon_s: int, virtual_ip: str | None = None) -> Together:
@@ -275,11 +277,6 @@ def wanted_limit(need: VmNeed, settings: CpuSettings) -> float:
     share = settings.headroom if need.horizon_s == NOW else 1.0
     steps = ceil(need.cores / share / settings.step_cores - 1e-9)
     return round(steps * settings.step_cores, 6)
-
-
-def ceiling(vm: VmState) -> float:
-    """The most that a machine may ever use, in cores."""
-    return max(vm.cores_limit, vm.spec.cpu_cores_max) if vm.spec else vm.cores_limit
 
 
 def until_back(context: PlanningContext, kind: str, about: Circumstances, cooldown_s: Seconds) -> tuple[int, ...]:

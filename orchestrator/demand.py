@@ -3,7 +3,7 @@
 All pairs of a world are worked out at once, as arrays by number of the pair; one pair's demand is a row of them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class Demand:
     _passed_over: dict[int, Bools] = field(default_factory=dict, repr=False, compare=False)
     _doubted_own: list[bool] = field(default_factory=list, repr=False, compare=False)
     # What forecasts of sums add, by what was asked; kept by who works it out.
-    corrections: dict[tuple[int, Reading], Any] = field(default_factory=dict, repr=False, compare=False)
+    corrections: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def doubt_own(self) -> None:
         """Notes that a machine would be given more if forecasts of itself were trusted."""

@@ -76,6 +76,11 @@ class MachineTable:
         )
 
 
+def ceiling(vm: VmState) -> float:
+    """The most that a machine may ever use, in cores."""
+    return max(vm.cores_limit, vm.spec.cpu_cores_max) if vm.spec else vm.cores_limit
+
+
 def _least(vm: VmState) -> float:
     return vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0)
 
@@ -86,7 +91,7 @@ class MachineNeeds:
 
     `relation` is the number of the relation behind it, -1 where there is none; `leader` that of the pair that needs
     most bytes with its `share`, -1 where no pair is served. `own_cores` are needed beside communications, by a forecast
-    within `far_s` (0: nothing is foreseen that counts).
+    within `far_s` (0: nothing is foreseen that counts). `usual` is what is needed of `cores` in the mean.
     """
 
     demand: Demand
@@ -99,6 +104,7 @@ class MachineNeeds:
     share: list[float]
     own_cores: list[float]
     far_s: list[int]
+    usual: list[float]
 
     def rate_of(self, place: int, feature: str) -> float:
         """What is asked for together, of the feature that a learnt relation is about."""
@@ -160,14 +166,16 @@ def _needs(asked: _Asked, of: _Subject, own: OwnNeeds | None) -> MachineNeeds:
     demand, known, table = of
     connections, sent = asked.connections.together(), asked.bytes.together()
     most, relation = np.full(len(known.least), -np.inf), np.full(len(known.least), -1)
+    usual = known.least.copy()
     for number, one in enumerate(known.relations):
-        cores = one.cores(connections, sent)
+        cores, mean = one.cores(connections, sent), one.cores(asked.connections.usual, asked.bytes.usual) - one.spread
         more = cores > most
-        most[more], relation[more] = cores[more], number
+        most[more], relation[more], usual[more] = cores[more], number, mean[more]
     most = np.where(asked.leader >= 0, most, -np.inf)
     own = own or OwnNeeds.nothing(len(most))
     counts = (own.cores > most) & (own.cores >= known.least)
     most, relation = np.where(counts, own.cores, most), np.where(counts, own.relation, relation)
+    usual = np.where(counts, own.usual, usual)
     # A relation may be wrong: what is measured stands for itself.
     told = most >= known.least
     return MachineNeeds(
@@ -181,6 +189,7 @@ def _needs(asked: _Asked, of: _Subject, own: OwnNeeds | None) -> MachineNeeds:
         asked.share.tolist(),
         np.where(counts, own.own_cores, 0.0).tolist(),
         np.where(counts, own.far_s, 0).tolist(),
+        np.where(told, np.minimum(usual, most), known.least).tolist(),
     )
 
 

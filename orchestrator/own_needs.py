@@ -30,10 +30,11 @@ class OwnForecasts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnNeeds:
-    """By number of the machine: cores needed in all (-inf where nothing is foreseen), by which relation, and of that
-    what is needed beside communications (`own_cores`) by a forecast within `far_s`."""
+    """By number of the machine: cores needed in all (-inf where nothing is foreseen), in the mean, by which relation,
+    and of that what is needed beside communications (`own_cores`) by a forecast within `far_s`."""
 
     cores: Floats
+    usual: Floats
     relation: Ints
     own_cores: Floats
     far_s: Ints
@@ -42,13 +43,14 @@ class OwnNeeds:
     def nothing(cls, count: int) -> "OwnNeeds":
         """Nobody has any."""
         none = np.zeros(count, dtype=np.int64)
-        return cls(np.full(count, -np.inf), none + ALONE, np.zeros(count), none)
+        return cls(np.full(count, -np.inf), np.zeros(count), none + ALONE, np.zeros(count), none)
 
-    def take(self, which: Bools, cores: Floats, number: int, own: RateColumns) -> None:
+    def take(self, which: Bools, other: "OwnNeeds") -> None:
         """Counts these needs where they are more than what is known already."""
-        more = which & (own.far_s > 0) & (cores > self.cores)
-        self.cores[more], self.relation[more] = cores[more], number
-        self.own_cores[more], self.far_s[more] = own.need[more], own.far_s[more]
+        more = which & (other.far_s > 0) & (other.cores > self.cores)
+        for known, new in ((self.cores, other.cores), (self.usual, other.usual), (self.own_cores, other.own_cores)):
+            known[more] = new[more]
+        self.relation[more], self.far_s[more] = other.relation[more], other.far_s[more]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,4 +89,5 @@ def add_own(found: OwnNeeds, demand: Demand, window: OwnWindow, slopes: Slopes, 
     own = window.rates(demand, slope * asked.measured)
     excess = np.hypot(slope * np.sqrt(asked.squares), np.maximum(0.0, own.need - own.typical))
     usual = slope * asked.usual + np.minimum(own.typical, own.need)
-    found.take(~np.isnan(slope), np.maximum(usual + excess, slope * asked.measured + own.measured), number, own)
+    cores = np.maximum(usual + excess, slope * asked.measured + own.measured)
+    found.take(~np.isnan(slope), OwnNeeds(cores, usual, np.full(len(slope), number), own.need, own.far_s))

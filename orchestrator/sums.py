@@ -1,4 +1,4 @@
-"""What links will carry: forecasts of their pairs and forecasts of the links themselves, reconciled.
+"""What links and hosts will carry: forecasts of their parts and forecasts of themselves, reconciled.
 
 Peaks of pairs do not coincide, and no pair explains traffic outside virtual IPs: the sum itself knows both. Its mean is
 the least-squares combination of both forecasts, each weighted by its variance (WLS of a hierarchy of two levels:
@@ -9,17 +9,18 @@ of both are those of the same future, so a variance for independent ones would b
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
-from cpdb import BytesPerS, Quantity, Subject, SubjectKind
+from cpdb import Quantity, Subject, SubjectKind
 from orchestrator.demand import Demand, KnownRates, Sought, foretold_rates
-from orchestrator.demand_table import RateColumns
 from orchestrator.foreseen import Bools, Floats, Foreseen
-from orchestrator.onset import PEAK, Reading
+from orchestrator.needs import MachineNeeds, ceiling, machine_needs, machine_table
+from orchestrator.onset import PEAK
 from orchestrator.pair_table import LinkKey
-from orchestrator.world import LinkState, World
+from orchestrator.world import World
 
 # From this share of its capacity on a link shows what it could carry, not what was asked of it.
 HELD_SHARE = 0.85
@@ -63,79 +64,156 @@ def reconcile(parts: SumForecast, whole: SumForecast, unexplained: Floats, held:
 
 
 class Correction(NamedTuple):
-    """What the forecast of a link itself adds to what is known of its parts, in bytes/s: below 0 it takes away.
+    """What the forecast of a sum itself adds to what is known of its parts, in bytes/s or cores: below 0 it takes away.
 
-    `pairs` is about the pairs' upper end together, which was `of`; `beside` about traffic that is no pair's.
+    `parts` is about their upper end together, which was `of`; `beside` about what is nobody's part.
     """
 
-    pairs: BytesPerS
-    beside: BytesPerS
-    of: BytesPerS
+    parts: float
+    beside: float
+    of: float
 
-    def within(self, bytes_per_s: BytesPerS) -> BytesPerS:
-        """For pairs that ask for so much together: who has left the link takes its part of the correction along."""
-        return self.pairs * min(1.0, bytes_per_s / self.of) if self.of > 0 else self.pairs
+    def within(self, asked: float) -> float:
+        """For parts that ask for so much together: who has left takes its part of the correction along."""
+        return self.parts * min(1.0, asked / self.of) if self.of > 0 else self.parts
+
+
+class _Measured(NamedTuple):
+    """What a sum carries now, what it may at most, and whether a part of it is held back."""
+
+    carried: float
+    capacity: float | None
+    held: bool
 
 
 NO_CORRECTION = Correction(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinkSums:
-    """The links of which something is forecast, and the forecasts."""
+class ForetoldSums:
+    """Sums of which something is forecast: what is measured of each now, from where on it is held back, and that.
 
-    links: Sequence[LinkState]
+    In bytes/s of links, or cores of hosts.
+    """
+
     foreseen: Foreseen
+    peak: Quantity
+    carried: Floats
+    fullest: Floats
+    held: Bools
 
     @classmethod
-    def of(cls, world: World) -> "LinkSums":
-        """Those of a world."""
-        said = ((link, world.network.sums.get(Subject(SubjectKind.LINK, *key))) for key, link in world.links.items())
-        known = [(link, forecasts) for link, forecasts in said if forecasts]
-        return cls([link for link, _ in known], Foreseen([forecasts for _, forecasts in known]))
+    def of(
+        cls, demand: Demand, subjects: Sequence[Subject], peak: Quantity, measured: Sequence[_Measured]
+    ) -> "ForetoldSums":
+        """Sums with what is measured of them."""
+        forecasts = demand.world.network.sums
+        carried = np.array([one.carried for one in measured])
+        fullest = np.array([HELD_SHARE * (one.capacity or np.inf) for one in measured])
+        held = np.array([one.held for one in measured], dtype=np.bool_)
+        return cls(Foreseen([forecasts[one] for one in subjects]), peak, carried, fullest, held)
+
+    def reconcile(self, demand: Demand, horizon_s: int, parts: SumForecast, unexplained: Floats) -> tuple[Sums, Bools]:
+        """With the sums of their parts, and of which a trusted forecast within `horizon_s` says anything."""
+        now, nothing = self.carried, np.full(len(self.carried), np.inf)
+        known, passed = KnownRates(now, now, nothing, np.full(len(now), np.nan)), np.zeros(len(now), dtype=np.bool_)
+        told = foretold_rates(demand, Sought(self.foreseen, horizon_s, self.peak), known, PEAK, passed)
+        whole = SumForecast(told.typical, np.maximum(0.0, told.need - told.typical))
+        held = self.held | (self.carried >= self.fullest) | (told.need >= self.fullest)
+        return reconcile(parts, whole, unexplained, held), told.far_s > 0
 
 
-def link_corrections(demand: Demand, horizon_s: int, reading: Reading = PEAK) -> Mapping[LinkKey, Correction]:
+def link_corrections(demand: Demand, horizon_s: int) -> Mapping[LinkKey, Correction]:
     """By link of which a trusted forecast within `horizon_s` says anything; kept."""
-    key = horizon_s, reading
+    key = horizon_s, SubjectKind.LINK
     found: Mapping[LinkKey, Correction] | None = demand.corrections.get(key)
     if found is None:
-        found = demand.corrections[key] = _corrections(demand, LinkSums.of(demand.world), horizon_s, reading)
+        found = demand.corrections[key] = _of_links(demand, horizon_s) if horizon_s else {}
     return found
 
 
-def _corrections(demand: Demand, known: LinkSums, horizon_s: int, reading: Reading) -> Mapping[LinkKey, Correction]:
-    if not known.links or not horizon_s:
+def _of_links(demand: Demand, horizon_s: int) -> Mapping[LinkKey, Correction]:
+    world = demand.world
+    known = {key: one for key, one in world.links.items() if Subject(SubjectKind.LINK, *key) in world.network.sums}
+    if not known:
         return {}
-    groups, carried = demand.world.table.on_link, np.array([link.bytes_per_s for link in known.links])
-    places = np.array([groups.places.get(link.key, -1) for link in known.links], dtype=np.int64)
-    asked = demand.table(horizon_s, reading).of_groups(groups).bytes.at(places)
-    beside = np.maximum(0.0, carried - asked.measured)
-    parts = SumForecast(asked.usual + beside, asked.together() - asked.usual)
-    told = _foretold(demand, known.foreseen, carried, horizon_s, reading)
-    whole = SumForecast(told.typical, np.maximum(0.0, told.need - told.typical))
-    unexplained = np.divide(beside, carried, out=np.zeros(len(carried)), where=carried > 0)
-    sums = reconcile(parts, whole, unexplained, _held(demand.world, known.links, told.need))
-    pairs = sums.upper - parts.upper - sums.beside
-    rows = zip(pairs.tolist(), sums.beside.tolist(), asked.together().tolist(), strict=True)
-    speaks = zip(known.links, rows, (told.far_s > 0).tolist(), strict=True)
-    return {link.key: Correction(*row) for link, row, says in speaks if says}
-
-
-def _foretold(demand: Demand, foreseen: Foreseen, carried: Floats, horizon_s: int, reading: Reading) -> RateColumns:
-    """What is forecast of links that carry so much now."""
-    unknown = np.full(len(carried), np.nan)
-    known = KnownRates(carried, carried, np.full(len(carried), np.inf), unknown)
-    passed = np.zeros(len(carried), dtype=np.bool_)
-    return foretold_rates(demand, Sought(foreseen, horizon_s, Quantity.BYTES_PEAK), known, reading, passed)
-
-
-def _held(world: World, links: Sequence[LinkState], upper: Floats) -> Bools:
-    """Which links are, or by their own forecast were, so full that they show what fits, or carry who is limited."""
     limited = {limit.pair for one in world.wanted.reservations.values() for limit in one.limits}
     slowed = {key for pair in limited if pair in world.pairs for key in world.pairs[pair].links}
-    fullest = np.array([HELD_SHARE * (link.capacity_bytes_per_s or np.inf) for link in links])
-    full = np.array([link.bytes_per_s for link in links]) >= fullest
-    lossy = np.array([link.drop_share > 0 or link.key in slowed for link in links], dtype=np.bool_)
-    found: Bools = full | (upper >= fullest) | lossy
+    measured = [
+        _Measured(one.bytes_per_s, one.capacity_bytes_per_s, one.drop_share > 0 or key in slowed)
+        for key, one in known.items()
+    ]
+    subjects = [Subject(SubjectKind.LINK, *key) for key in known]
+    sums = ForetoldSums.of(demand, subjects, Quantity.BYTES_PEAK, measured)
+    groups = world.table.on_link
+    places = np.array([groups.places.get(key, -1) for key in known], dtype=np.int64)
+    asked = demand.table(horizon_s).of_groups(groups).bytes.at(places)
+    beside = np.maximum(0.0, sums.carried - asked.measured)
+    unexplained = np.divide(beside, sums.carried, out=(places < 0).astype(np.float64), where=sums.carried > 0)
+    parts = SumForecast(asked.usual + beside, asked.together() - asked.usual)
+    found, says = sums.reconcile(demand, horizon_s, parts, unexplained)
+    rows = np.stack([found.upper - parts.upper - found.beside, found.beside, asked.together()], axis=-1).tolist()
+    return {key: Correction(*row) for key, row, told in zip(known, rows, says.tolist(), strict=True) if told}
+
+
+class MachinesTogether(NamedTuple):
+    """What machines need together in cores: in the mean, in the highest second, and at least (what they use).
+
+    `unforeseen`: the share of what they use of whom nothing is foreseen.
+    """
+
+    usual: float
+    upper: float
+    least: float
+    unforeseen: float
+
+
+def machines_together(needs: MachineNeeds, world: World, host: str) -> MachinesTogether:
+    """Those on a host, none above its ceiling: means add, excesses in squares. What is measured is there at once."""
+    usual = squares = least = unknown = all_used = whole = 0.0
+    places = machine_table(world).places
+    for vm in world.on_host(host):
+        place, most = places[vm.name], ceiling(vm)
+        cores = min(most, needs.cores[place])
+        mean = min(cores, needs.usual[place])
+        usual, squares, whole = usual + mean, squares + (cores - mean) ** 2, whole + cores
+        least, all_used = least + min(most, vm.cores_used), all_used + vm.cores_used
+        unknown += vm.cores_used if needs.relation[place] < 0 and not needs.far_s[place] else 0.0
+    upper = max(usual + sqrt(squares), least) if needs.table.horizon_s else whole
+    return MachinesTogether(usual, upper, least, unknown / all_used if all_used else 0.0)
+
+
+def host_corrections(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:
+    """By host of which a trusted forecast within `horizon_s` says anything, in cores; kept."""
+    key = horizon_s, SubjectKind.HOST
+    found: Mapping[str, Correction] | None = demand.corrections.get(key)
+    if found is None:
+        found = demand.corrections[key] = _of_hosts(demand, horizon_s) if horizon_s else {}
     return found
+
+
+def _of_hosts(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:
+    """A host is held back, too, where a machine may use less than it needs."""
+    world = demand.world
+    subjects = [one for name in world.hosts if (one := Subject(SubjectKind.HOST, name)) in world.network.sums]
+    if not subjects:
+        return {}
+    needs, places = machine_needs(world, demand, horizon_s), machine_table(world).places
+    names = [one.a for one in subjects]
+    held = [
+        any(vm.starved or needs.cores[places[vm.name]] > vm.cores_limit for vm in world.on_host(name)) for name in names
+    ]
+    measured = [
+        _Measured(world.used_on(name), world.hosts[name].cpu_cores_capacity, one)
+        for name, one in zip(names, held, strict=True)
+    ]
+    sums = ForetoldSums.of(demand, subjects, Quantity.CPU_PEAK, measured)
+    own = np.array([machines_together(needs, world, name) for name in names]).T
+    parts = SumForecast(own[0], own[1] - own[0])
+    found, says = sums.reconcile(demand, horizon_s, parts, own[3])
+    more = (found.upper - parts.upper).tolist()
+    return {
+        name: Correction(one, 0.0, of)
+        for name, one, of, told in zip(names, more, own[1].tolist(), says.tolist(), strict=True)
+        if told
+    }

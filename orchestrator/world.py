@@ -223,7 +223,7 @@ class NetworkState:
 
     `ways` names the links from one node to another, () when no way is known. `queues` names the links whose guaranteed
     queue was lately found whole: declared alone is not enough; `queue_losses` is the share of packets that each has
-    lately dropped. `fabric` is empty where traffic is not routed. `sums` are forecasts of links themselves.
+    lately dropped. `fabric` is empty where traffic is not routed. `sums` are forecasts of links and hosts themselves.
     """
 
     ways: Ways = no_way

@@ -71,7 +71,8 @@ def _foresees(stack: ExitStack, engine: ReplayEngine, store: Store, policy: Repl
         config = config.tuned(slow={"horizons_s": ()})
     truth = TrueFuture(engine.load, config)
     # What the planner reads beside forecasts of pairs
-    only = (tier_of(SubjectKind.LINK), *((BESIDE,) if engine.load.cores.any() else ()))
+    sums = (tier_of(one) for one in (SubjectKind.LINK, SubjectKind.DESTINATION, SubjectKind.HOST))
+    only = (*sums, *((BESIDE,) if engine.load.cores.any() else ()))
     predictor = None if policy is ReplayPolicy.ORACLE else Tiers(config, background=False, only=only)
     if predictor is not None:
         stack.callback(predictor.close)

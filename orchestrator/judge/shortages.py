@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from cpdb import ActionRecord, OutcomeKind, Seconds, ShortageKind, ShortageRecord, Store, show_mebibytes, show_rate
 from orchestrator.config import OrchestratorConfig
-from orchestrator.context import ceiling
+from orchestrator.needs import ceiling
 from orchestrator.promises import FULL_SHARE
 from orchestrator.verdicts import STARVED_SHARE
 from orchestrator.world import VmState, World

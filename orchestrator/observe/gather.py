@@ -41,9 +41,11 @@ from orchestrator.pair_table import LinkKey, PairState, PairTable
 from orchestrator.world import NO_FACTS_AGE_S, LinkState, NetworkState, Outlook, WantedState, World
 
 FAST, SLOWER = "fast", ("slow", "long")
-# What machines use beside what their communications explain, and what links carry.
+# What machines use beside what their communications explain, and what links and hosts carry.
 OWN, SLOWER_OWN = "fast/beside", ("slow/beside",)
 OF_LINKS, SLOWER_OF_LINKS = "fast/link", ("slow/link",)
+OF_HOSTS, SLOWER_OF_HOSTS = "fast/machine", ("slow/machine",)
+SUMS = frozenset({SubjectKind.LINK, SubjectKind.HOST})
 SLOW_AGAIN_S = 5.0
 # The slow tier is made anew every ten seconds or so; older than this it is no longer about now.
 SLOW_MAX_AGE_S = 60.0
@@ -241,8 +243,8 @@ class Gatherer:
         demand = self.config.demand
         if self.config.policy != "predictive":
             return
-        fast_ones = FAST, OWN, OF_LINKS
-        slower = (*SLOWER, *SLOWER_OWN, *SLOWER_OF_LINKS) if demand.slow_horizons_s else ()
+        fast_ones = FAST, OWN, OF_LINKS, OF_HOSTS
+        slower = (*SLOWER, *SLOWER_OWN, *SLOWER_OF_LINKS, *SLOWER_OF_HOSTS) if demand.slow_horizons_s else ()
         for tier in (*fast_ones, *slower):
             known, fast = self._issues.setdefault(tier, TierIssue()), tier in fast_ones
             if fast or known.read_at is None or not 0 <= now - known.read_at < SLOW_AGAIN_S:
@@ -260,10 +262,13 @@ class Gatherer:
         return {one.a: forecasts_of(Pair(one.a, one.b), issues) for one in subjects}
 
     def _sums(self) -> dict[Subject, Mapping[Cell, Forecast]]:
-        """Forecasts of links themselves."""
-        issues = self._issued((OF_LINKS, *SLOWER_OF_LINKS))
-        subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
-        return {one: forecasts_of(Pair(one.a, one.b), issues) for one in subjects}
+        """Forecasts of links and hosts themselves."""
+        found: dict[Subject, Mapping[Cell, Forecast]] = {}
+        for tiers in ((OF_LINKS, *SLOWER_OF_LINKS), (OF_HOSTS, *SLOWER_OF_HOSTS)):
+            issues = self._issued(tiers)
+            subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
+            found |= {one: forecasts_of(Pair(one.a, one.b), issues) for one in subjects if one.kind in SUMS}
+        return found
 
     def _recent_links(self, now: Seconds) -> LoadRows:
         rows = self._lately.links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from cpdb import BytesPerS, Limit, Pair, Reservation, Seconds
 from orchestrator.config import BandwidthSettings
-from orchestrator.context import Grant, PlanningContext, ceiling, others_on
+from orchestrator.context import Grant, PlanningContext, others_on
 from orchestrator.demand_table import PairDemand, Rate, together
+from orchestrator.needs import ceiling
 from orchestrator.onset import Reading
 from orchestrator.pair_table import PairState
 from orchestrator.relations import CpuRelation

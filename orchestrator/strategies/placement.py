@@ -235,7 +235,11 @@ def _problem(
     horizons = sorted({one.horizon_s for one in shortages})
     need = np.array([[[context.cores(vm, horizon_s) for vm in guests]] for horizon_s in horizons])
     room = context.config.cpu.host_headroom * np.array([one.cpu_cores_capacity for one in hosts])
-    held = np.max([np.bincount(now, weights=one[0], minlength=len(hosts)) for one in need], axis=0)
+    sums = np.array([np.bincount(now, weights=one[0], minlength=len(hosts)) for one in need])
+    held = sums.max(axis=0)
+    # The optimiser adds up what each machine needs; not all of it is needed at once.
+    together = np.array([[context.served(one.name, horizon_s) for one in hosts] for horizon_s in horizons])
+    room = room + (sums - together).min(axis=0)
     short = np.isin([one.name for one in hosts], [one.host.name for one in shortages])
     moving = np.full((len(guests), len(hosts)), np.inf)
     moving[np.arange(len(guests)), now] = 0.0

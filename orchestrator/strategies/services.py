@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from cpdb import HealthReport, HealthStatus, MachineReport, Seconds, Standing
 from orchestrator.actions import ScaleOut, ScalingChange, scalings_of
 from orchestrator.config import NOW
-from orchestrator.context import PlanningContext, ceiling, load_now, residents, vm_need
+from orchestrator.context import PlanningContext, load_now, residents, vm_need
 from orchestrator.declared import ABSENT, COMES_UP, HOWS, PAUSED, How, PoolMember, PoolSpec
 from orchestrator.demand_table import PairDemand, together
-from orchestrator.needs import STARVED_FACTOR
+from orchestrator.needs import STARVED_FACTOR, ceiling
 from orchestrator.proposal import on_host
 from orchestrator.world import VmState, World
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from cpdb import VirtualIp
 from orchestrator.actions import SetWeights
-from orchestrator.context import PlanningContext, ceiling, evidence_of, propose_each, until_back
+from orchestrator.context import PlanningContext, evidence_of, propose_each, until_back
 from orchestrator.declared import HostSpec
 from orchestrator.demand_table import PairDemand
 from orchestrator.lead_times import Circumstances
+from orchestrator.needs import ceiling
 from orchestrator.pair_table import LinkKey
 from orchestrator.promises import HeadroomPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, when

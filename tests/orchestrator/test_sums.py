@@ -7,11 +7,12 @@ import pytest
 from fake_world import fan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import CONFIG, LINK, NOW, changed, foreseen, pair_state, world
+from worlds import CONFIG, LINK, NOW, changed, foreseen, machines, pair_state, vm, world
 
 from cpdb import Limit, Pair, Quantity, Reservation, Subject, SubjectKind, Trust
-from orchestrator import PlanningContext, SumForecast, World, reconcile
+from orchestrator import HostSpec, MigrateVm, PlanningContext, SumForecast, World, reconcile
 from orchestrator.context import fits_link, others_on
+from orchestrator.relations import CpuRelation
 from orchestrator.strategies.link_use import most_needed
 
 LONG, DOUBTED = Trust(30, 0.1, 0.3, 0.25, 1.5), Trust(0, 0.41, 0.9, 0.25, 1.5)
@@ -117,3 +118,50 @@ def test_a_pair_that_leaves_takes_its_part_of_the_correction_along() -> None:
         < left.needed(LINK, 15) - replace(without, world=left.world).needed(LINK, 15)
         < 0.6 * (context.needed(LINK, 15) - without.needed(LINK, 15))
     )
+
+
+RELATION = CpuRelation("connections_per_s", 0.1, 0.01, 0.0, 40)
+
+
+def hosting(own: float | None, trust: Trust = LONG, limit: float = 0.9) -> World:
+    """Three machines on a host of four cores, each called by a pair: 10 connections/s now, 60 foreseen for a while."""
+    guests = [vm(f"m{n}", "h1", 0.2, limit, relation=RELATION) for n in range(3)]
+    pairs = [
+        foreseen(pair_state(f"c{n}", f"v{n}", 0, 10.0, destination=f"m{n}"), dict.fromkeys(FAR, 60.0), NOW, 0.5)
+        for n in range(3)
+    ]
+    hosts = (HostSpec("h1", "", "", 4.0, 1 << 30), HostSpec("h2", "", "", 4.0, 1 << 30))
+    found = world(pairs, 1e9, **machines(*guests, hosts=hosts))
+    if own is None:
+        return found
+    cells = [(far, quantity) for far in FAR for quantity in (Quantity.CPU_PEAK, Quantity.CPU_MEAN)]
+    said = {cell: fan(Pair("h1", ""), NOW, *cell, own, trust=trust) for cell in cells}
+    return changed(found, sums={Subject(SubjectKind.HOST, "h1"): said})
+
+
+def served(start: World, horizon_s: int = 30) -> float:
+    return PlanningContext.of(start, CONFIG).served("h1", horizon_s)
+
+
+def test_machines_on_a_host_are_not_taken_to_peak_at_once_and_the_host_itself_is_asked() -> None:
+    start = hosting(None)
+    context = PlanningContext.of(start, CONFIG)
+    apart = [context.cores(one, 30) for one in start.on_host("h1")]
+    assert max(apart) < served(start) < sum(apart)
+    assert served(hosting(0.9)) < served(start) < served(hosting(2.0))
+    assert served(hosting(0.0)) >= start.used_on("h1")
+    now = [context.cores(one, 0) for one in start.on_host("h1")]
+    assert served(start, 0) == pytest.approx(sum(now)) and served(hosting(2.0), 0) == served(start, 0)
+    assert served(hosting(2.0, DOUBTED)) == served(start)
+
+
+def test_a_host_whose_machines_are_held_back_adds_and_never_takes_away() -> None:
+    held = 0.3  # of what each of them needs
+    assert served(hosting(0.9, limit=held)) >= served(hosting(None, limit=held))
+
+
+def test_a_machine_that_moves_away_takes_its_part_along() -> None:
+    context = PlanningContext.of(hosting(2.0), CONFIG)
+    after = context.after(MigrateVm("m0", "h1", "h2"))
+    assert after.served("h1", 30) < context.served("h1", 30)
+    assert after.served("h2", 30) == pytest.approx(after.cores(after.world.vms["m0"], 30))
