@@ -4,6 +4,7 @@ Each section is handed as it is to what owns it, and is a table of the settings 
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -84,7 +85,8 @@ class CpuSettings(Section):
     """CPU limits leave `headroom` above what is measured, in steps; what is foreseen counts by the second, without.
 
     Where trusted forecasts say that it is not needed, a limit goes back at once; else after `calm_s` below `calm_share`
-    of the everyday limit. Host shares are of the host's cores.
+    of the everyday limit. Host shares are of the host's cores. A machine whose forecasts lately cost more than reacting
+    would have follows what is measured; what is older than `hedge_s` counts half, 0 turns that off.
     """
 
     headroom: ShareOf1 = 0.85
@@ -95,6 +97,7 @@ class CpuSettings(Section):
     calm_share: ShareOf1 = 0.7
     host_headroom: ShareOf1 = 0.92
     host_deadband: NotNegative = 0.05
+    hedge_s: NotNegative = 300.0
 
 
 class MemorySettings(Section):
@@ -301,6 +304,11 @@ class OrchestratorConfig(OrchestratorSection):
     def horizons_up_to(self, horizon_s: int) -> tuple[int, ...]:
         """Those of them up to this one: what looks farther acts earlier than it need."""
         return tuple(one for one in self.horizons_s if one <= horizon_s)
+
+    @cached_property
+    def reacts(self) -> Self:
+        """The same under the reactive policy."""
+        return self.tuned(policy="reactive")
 
     @model_validator(mode="after")
     def _check_lease(self) -> Self:

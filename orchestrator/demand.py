@@ -3,8 +3,9 @@
 All pairs of a world are worked out at once, as arrays by number of the pair; one pair's demand is a row of them.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ MEAN_OF = {
     Quantity.CPU_PEAK: Quantity.CPU_MEAN,
 }
 OPTIMISTIC, PESSIMISTIC = 0.05, 0.95
+NOBODY_REACTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,17 +34,20 @@ class Demand:
     """Demands of the pairs of one snapshot, worked out when they are asked for and kept.
 
     `believing`: what would be demanded if every forecast were trusted, whatever it has been worth. `factor` is on the
-    configured margin; nothing less than what is forecast is ever asked for.
+    configured margin; nothing less than what is forecast is ever asked for. `reacting`: machines whose limits follow
+    what is measured, each with the reason.
     """
 
     world: World
     config: OrchestratorConfig
     believing: bool = False
     factor: float = 1.0
+    reacting: Mapping[str, str] = field(default_factory=dict, compare=False)
     _tables: dict[tuple[int, Reading], DemandTable] = field(default_factory=dict, repr=False, compare=False)
     _scaled: dict[float, "Demand"] = field(default_factory=dict, repr=False, compare=False)
     # Of whom a forecast that is not trusted was passed over: of all others, trust in everything would ask for the same.
     _passed_over: dict[int, Bools] = field(default_factory=dict, repr=False, compare=False)
+    _measured: list["Demand"] = field(default_factory=list, repr=False, compare=False)
     _doubted_own: list[bool] = field(default_factory=list, repr=False, compare=False)
     # What forecasts of sums add, by what was asked; kept by who works it out.
     corrections: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -54,8 +59,15 @@ class Demand:
     def scaled(self, factor: float) -> "Demand":
         """The same with a factor on the margin; kept, since kinds of action share factors."""
         if factor not in self._scaled:
-            self._scaled[factor] = Demand(self.world, self.config, self.believing, factor)
+            self._scaled[factor] = Demand(self.world, self.config, self.believing, factor, self.reacting)
         return self._scaled[factor]
+
+    @property
+    def measured(self) -> "Demand":
+        """What reacting would ask for: no forecast counts. Kept."""
+        if not self._measured:
+            self._measured.append(Demand(self.world, self.config.reacts))
+        return self._measured[0]
 
     def table(self, horizon_s: int, reading: Reading = PEAK) -> DemandTable:
         """What all pairs need within `horizon_s` seconds; `reading`: what counts of their forecasts."""
@@ -103,9 +115,14 @@ def _more(known: DemandTable, believed: DemandTable, which: Bools) -> bool:
     return any(bool((other.need > one.need)[which].any()) for one, other in pairs)
 
 
-def demands(world: World, config: OrchestratorConfig, believing: bool = False) -> Demand:
+def demands(
+    world: World,
+    config: OrchestratorConfig,
+    believing: bool = False,
+    reacting: Mapping[str, str] = NOBODY_REACTS,
+) -> Demand:
     """Demands of every pair: measured ones, and under the predictive policy those of each horizon that is trusted."""
-    return Demand(world, config, believing)
+    return Demand(world, config, believing, reacting=reacting)
 
 
 def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTable:

@@ -94,6 +94,24 @@ def held_still(action: Action, done: Sequence[ActionRecord], now: Seconds, setti
     return Objection(RefusalCode.OSCILLATION, text)
 
 
+def hasty(action: Action, context: PlanningContext, done: Sequence[ActionRecord]) -> Objection | None:
+    """Why a limit is not given back yet: of the turns that are allowed, forecasts may use up half.
+
+    The rest is for what was measured calm since it was raised. What is held still costs more than giving back early
+    has spared before.
+    """
+    vm, now, settings = context.world.vms.get(action.target), context.world.now, context.config.guard
+    if not isinstance(action, SetCpuLimit) or not action.shrinks or vm is None:
+        return None
+    history = changes(action, done)
+    turns = [t for t in _turns(history) if t > now - settings.turns_window_s]
+    calm = vm.calm and now - history[-1].t >= context.config.cpu.calm_s if history else True
+    if calm or 2 * len(turns) < settings.max_turns:
+        return None
+    text = f"oscillation: {action.target} turned round {len(turns)} times within {settings.turns_window_s:g} s already"
+    return Objection(RefusalCode.OSCILLATION, f"{text}; what it has is kept until it is measured calm")
+
+
 def changes(action: Action, done: Sequence[ActionRecord]) -> list[Change]:
     """Earlier changes of the same thing, oldest first; failed ones changed nothing."""
     same = [
@@ -180,6 +198,7 @@ def _objections(
         _too_large(action, context) if isinstance(action, Resize) else None,
         _back_again(action, context, done),
         held_still(action, done, context.world.now, context.config.guard),
+        hasty(action, context, done),
         *(scaled_lately(scaling, context, done) for scaling in of_kind(ScaleIn, [action])),
         *(_weighed_lately(weights, context, done) for weights in of_kind(SetWeights, [action])),
     )

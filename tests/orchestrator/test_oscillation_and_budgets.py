@@ -28,6 +28,7 @@ from orchestrator.context import PlanningContext
 from orchestrator.proposal import Reason
 
 HOME = world([], **machines(vm("batch", "h1", 0.2, 0.25), vm("other", "h1", 0.2, 0.25), vm("third", "h2", 0.1, 0.25)))
+CALM = HOME.changed(vms={name: replace(one, calm=True) for name, one in HOME.vms.items()})
 UP, DOWN = SetCpuLimit("batch", 0.2, 0.4), SetCpuLimit("batch", 0.4, 0.2)
 
 
@@ -55,9 +56,18 @@ def test_what_turned_round_too_often_is_not_lowered_for_a_while_and_says_so() ->
     said = why_not(DOWN, swinging(turns + 1, 7.0, 10.0)) or ""
     assert said.startswith(f"oscillation: batch turned round {turns} times within 60 s")
     assert f"another {CONFIG.guard.hold_still_s - 10:.0f} s" in said
-    assert why_not(DOWN, swinging(turns, 7.0, 10.0)) is None  # one turn fewer
-    assert why_not(DOWN, swinging(turns + 1, 9.0, 10.0)) is None  # slower than the window
+    assert why_not(DOWN, swinging(turns, 7.0, 10.0), here=CALM) is None  # one turn fewer
+    assert why_not(DOWN, swinging(turns + 1, 9.0, 10.0), here=CALM) is None  # slower than the window
     assert why_not(DOWN, swinging(turns + 1, 7.0, CONFIG.guard.hold_still_s + 1)) is None  # long enough ago
+
+
+def test_half_of_the_turns_are_for_what_was_measured_calm_since_it_was_raised() -> None:
+    half = CONFIG.guard.max_turns // 2
+    assert why_not(DOWN, swinging(half, 7.0, 6.0)) is None  # one turn fewer
+    assert "until it is measured calm" in (why_not(DOWN, swinging(half + 1, 7.0, 6.0)) or "")
+    assert "until it is measured calm" in (why_not(DOWN, swinging(half + 1, 7.0, 6.0), here=CALM) or "")
+    assert why_not(DOWN, swinging(half + 1, 7.0, CONFIG.cpu.calm_s), here=CALM) is None
+    assert why_not(DOWN, swinging(half + 1, 20.0, 6.0)) is None  # slower than the window
 
 
 def test_the_brake_never_keeps_a_machine_from_getting_more() -> None:
