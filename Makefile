@@ -36,7 +36,7 @@ setup: .venv/ready-$(FRAMEWORK)
 install:
 	@$(PIP_ENV) PYTHON=$(PYTHON) FRAMEWORK=$(FRAMEWORK) deploy/install.sh $(PREFIX)
 
-## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm, QUICK=1, SIMULATE=1, JSON=out.json)
+## make demo    the closed loop on a lab of real switches and VMs (SEED=n, SCENARIO=surge|calm|crowd, QUICK=1, SIMULATE=1, JSON=out.json)
 demo: setup
 	@$(BIN)/forepath demo --seed $(SEED) --scenario $(SCENARIO) $(if $(QUICK),--quick) $(if $(SIMULATE),--simulate) \
 	    $(if $(JSON),--json $(JSON))

@@ -41,6 +41,7 @@ from orchestrator.config import OrchestratorConfig, OrchestratorSection, RouteSe
 from orchestrator.context import PlanningContext
 from orchestrator.cycle import CycleReport, Orchestrator
 from orchestrator.declared import (
+    RESTS_AS,
     TWICE,
     GoldenImage,
     HostSpec,
@@ -83,6 +84,7 @@ __all__ = [
     "KINDS",
     "NOT_OBTAINED",
     "NO_CHOICE",
+    "RESTS_AS",
     "TWICE",
     "Action",
     "Approval",

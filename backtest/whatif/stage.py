@@ -10,6 +10,7 @@ from backtest.whatif.shares import Places
 from backtest.whatif.switching import SceneState, machine_names
 from cpdb import Seconds, Store
 from orchestrator import (
+    RESTS_AS,
     FakeHypervisors,
     FakePool,
     FakeVm,
@@ -51,7 +52,8 @@ class ReplayStage:
             lasts=self._lasts,
             breaks=self._breaks,
         )
-        self._pool = FakePool(self.hypervisors)
+        resting = {name: RESTS_AS[one.how] for name, (_, one) in self._members.items()}
+        self._pool = FakePool(self.hypervisors, resting)
 
     def drivers(self, store: Store, timing: Timing) -> Hypervisors:
         """What an orchestrator acts through."""

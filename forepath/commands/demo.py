@@ -14,7 +14,7 @@ import typer
 
 from cpdb import open_store
 from forepath.demo.report import TrialResult, document, tables, whatif_lines
-from forepath.demo.schedule import Phases
+from forepath.demo.schedule import SCENARIOS, Phases
 from forepath.demo.screen import Screen
 from forepath.output import EXIT_INTERRUPTED, JsonOption, console, emit, errors
 from predictor import PredictorConfig
@@ -34,7 +34,9 @@ def tool(name: str) -> ModuleType | None:
 
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Moves phases, sizes and which pair surges")]
-ScenarioOption = Annotated[str, typer.Option("--scenario", help="surge, or calm: nothing surges, nothing must be done")]
+ScenarioOption = Annotated[
+    str, typer.Option("--scenario", help="surge; crowd: more than one machine can serve; calm: nothing must be done")
+]
 SimulateOption = Annotated[bool, typer.Option("--simulate", help="Use simulated switches and machines")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="Few rounds, and simulated the quick models alone")]
 RUN_DIRECTORY = Path(".run/demo")
@@ -57,8 +59,8 @@ def demo(
         forepath demo --scenario calm
         forepath demo --simulate --quick
     """
-    if scenario not in ("surge", "calm"):
-        raise typer.BadParameter("write surge or calm", param_hint="--scenario")
+    if scenario not in SCENARIOS:
+        raise typer.BadParameter(f"write {', '.join(SCENARIOS)}", param_hint="--scenario")
     stage = tool("lab.stage")
     try:
         if simulate or stage is None:

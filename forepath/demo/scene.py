@@ -102,6 +102,27 @@ def _virtual_ips(layout: LabLayout) -> list[dict[str, Any]]:
     ]
 
 
+def pooled(declared: Settings, layout: LabLayout, service: str) -> Settings:
+    """The same where the machines that stand by for a service are those of a pool: they rest until they are needed."""
+    tables = as_tables(declared)
+    own = next(one for one in tables["virtual_ip"] if one["name"] == service)
+    resting = {name for name, weight in layout.service(service).weights.items() if not weight}
+    own["destination"] = [one for one in own["destination"] if one["name"] not in resting]
+    own["affinity"] = "connection"
+    machines = [one for one in tables["vm"] if one["name"] in resting]
+    for table in ("vm", "node"):
+        tables[table] = [one for one in tables[table] if one["name"] not in resting]
+    members = [
+        {"name": one.name, "address": one.address, "mac": one.mac, "host": one.host}
+        for one in map(layout.vm, sorted(resting))
+    ]
+    machine = {name: machines[0][name] for name in ("cpu_cores_base", "cpu_cores_max")} | {
+        "memory_mib": layout.vm(members[0]["name"]).memory_bytes // MIB
+    }
+    pool = {"virtual_ip": service, "max_destinations": 1 + len(members), "machine": machine, "member": members}
+    return Settings.model_validate(tables | {"pool": [pool | {"departure": {"cooldown_s": 1.0}}]})
+
+
 def as_tables(settings: Settings) -> dict[str, Any]:
     """The tables that a person would write; defaults are left out."""
     return settings.model_dump(mode="json", exclude_defaults=True, exclude_none=True)

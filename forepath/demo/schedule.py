@@ -1,13 +1,15 @@
 """Seeded traffic as data: who asks what of whom and when. Pure: the same seed always gives the same schedule.
 
-Time runs in cycles of one period. Every cycle holds one surge of one client towards one service, at the same phase with
-a little jitter. Warm-up cycles come first, then one segment of cycles for each policy. All segments get the same random
-draws (so that policies are compared on equal traffic), which differ from the warm-up's; period and phase never break.
+Time runs in cycles of one period. Every cycle holds one surge of one client (in a crowd: of all) towards one service,
+at the same phase with a little jitter. Warm-up cycles come first, then one segment of cycles for each policy. All
+segments get the same random draws (so that policies are compared on equal traffic), which differ from the warm-up's;
+period and phase never break.
 """
 
+import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 from cpdb import MBIT
 from forepath.demo.layout import LabLayout
 
-SCENARIOS = ("surge", "calm")
+# crowd: a surge of all clients that needs more CPU than one machine can have, beside a small stream.
+SCENARIOS = ("surge", "calm", "crowd")
 WIRE_OVERHEAD_BYTES = 42  # Ethernet, IP and UDP headers of a datagram
 WARM_UP = "warm-up"
 
@@ -138,6 +141,9 @@ _FIXED_MS, _MS_PER_KB = 3.6, 0.115
 # Nominal CPU of a full surge at the guest's best speed. Beside its neighbours and with the base load a VM uses a third
 # more: 0.40 to 0.45 (measured).
 _SURGE_CORES = (0.29, 0.33)
+# That of a crowd; the most that a machine may have is 0.6.
+_CROWD_CORES = (0.72, 0.80)
+_CROWD_STREAM_SHARE = 0.3
 _SURGE_RAMP_S = 0.6
 
 
@@ -161,11 +167,22 @@ def _character(rng: random.Random, layout: LabLayout) -> Character:
     )
 
 
+def _crowded(character: Character, rng: random.Random) -> Character:
+    """The same surge as that of a crowd: it takes more CPU, and has more room on its way."""
+    stream = _CROWD_STREAM_SHARE * character.stream_bytes_per_s
+    return replace(character, surge_cores=rng.uniform(*_CROWD_CORES), stream_bytes_per_s=stream)
+
+
 def _cpu_ms(character: Character, size: int) -> float:
     """Work on top of a request's fixed cost, so that surge requests together need `surge_cores`."""
     whole = 1000.0 * character.surge_cores / character.rate
     spare = max(0.0, whole - _FIXED_MS - _MS_PER_KB * character.request_bytes / 1000)
     return spare * size / character.request_bytes
+
+
+def surging(schedule: Schedule) -> str:
+    """The service that is asked for in surges."""
+    return str(schedule.character["service"])
 
 
 def nominal_ms(schedule: Schedule) -> dict[str, float]:
@@ -207,18 +224,21 @@ class _Draft:
     rates: list[tuple[float, float]] = field(default_factory=list)
 
 
-def _segment(rng: random.Random, character: Character, segment: PolicySegment, surges: bool) -> _Draft:
-    """Draw one segment. Draws are made relative to its start, so that equal generators give equal segments."""
+def _segment(rng: random.Random, character: Character, segment: PolicySegment, sources: Sequence[str]) -> _Draft:
+    """Draw one segment; its surges come from the `sources` by turns.
+
+    Draws are made relative to its start, so that equal generators give equal segments.
+    """
     length = segment.end_s - segment.start_s
     draft = _Draft(requests=list(_base(rng, character, length)))
     wobble = rng.uniform(0.0, 20.0)
     for second in range(0, int(length) + 1, 2):
         share = 1.0 + 0.05 * _triangle((second + wobble) / 20.0)
         draft.rates.append((segment.start_s + second, character.stream_bytes_per_s * share))
-    for cycle in range(round(length / character.period_s) if surges else 0):
+    for cycle in range(round(length / character.period_s) if sources else 0):
         start = cycle * character.period_s + character.phase_s + rng.uniform(-0.5, 0.5)
         end = start + character.surge_s
-        draft.requests += [(character.client, r) for r in _surge(rng, character, start, end)]
+        draft.requests += zip(itertools.cycle(sources), _surge(rng, character, start, end), strict=False)
         span = (segment.start_s + start, segment.start_s + end)
         draft.windows.append(JudgedWindow(segment.name, *span, character.client, character.service))
     draft.requests = [(c, replace(r, at_s=segment.start_s + r.at_s)) for c, r in draft.requests]
@@ -249,11 +269,13 @@ def make_schedule(
         raise ValueError(f"unknown scenario {scenario!r}; known: {', '.join(SCENARIOS)}")
     phases, layout = phases or Phases(), layout or LabLayout()
     character = _character(random.Random(f"{seed} character"), layout)
+    if scenario == "crowd":
+        character = _crowded(character, random.Random(f"{seed} crowd"))
+    clients = [one.name for one in layout.clients[:3]]
+    sources = {"surge": [character.client], "calm": [], "crowd": clients}[scenario]
     segments = _segments(character, phases)
     drafts = [
-        _segment(
-            random.Random(f"{seed} {'warm-up' if s.name == WARM_UP else 'measured'}"), character, s, scenario == "surge"
-        )
+        _segment(random.Random(f"{seed} {'warm-up' if s.name == WARM_UP else 'measured'}"), character, s, sources)
         for s in segments
     ]
     end_s = segments[-1].end_s + phases.tail_s
@@ -265,7 +287,7 @@ def make_schedule(
         period_s=character.period_s,
         duration_s=end_s,
         addresses={service.name: service.address for service in layout.services},
-        requests={c.name: tuple(r for name, r in requests if name == c.name) for c in layout.clients[:3]},
+        requests={client: tuple(r for name, r in requests if name == client) for client in clients},
         streams=(stream,),
         windows=tuple(w for d in drafts for w in d.windows),
         segments=segments,

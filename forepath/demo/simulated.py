@@ -34,8 +34,17 @@ from forepath.demo.cpu_need import CpuAccount, Price, rooms
 from forepath.demo.layout import LabLayout
 from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import TIMEOUT_S, at_unix
-from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import WARM_UP, JudgedWindow, Phases, PolicySegment, Schedule, make_schedule, nominal_ms
+from forepath.demo.scene import as_toml, pooled, scene
+from forepath.demo.schedule import (
+    WARM_UP,
+    JudgedWindow,
+    Phases,
+    PolicySegment,
+    Schedule,
+    make_schedule,
+    nominal_ms,
+    surging,
+)
 from forepath.demo.screen import Screen, state_table
 from forepath.settings import Settings, declare
 from predictor import PredictorConfig
@@ -63,7 +72,9 @@ class SimulatedTrial:
         self.layout, self.screen, self.directory = LabLayout(), screen, directory.resolve()
         self.schedule = make_schedule(seed, scenario, rehearsal.phases, self.layout)
         uris = {host.name: f"simulated:///{host.name}" for host in self.layout.hypervisors}
-        self.settings = scene(self.layout, self.directory / "cpdb.db", uris, {}, nominal_ms(self.schedule))
+        declared = scene(self.layout, self.directory / "cpdb.db", uris, {}, nominal_ms(self.schedule))
+        crowded = surging(self.schedule) if scenario == "crowd" else None
+        self.settings = declared if crowded is None else pooled(declared, self.layout, crowded)
         self._predictor = rehearsal.predictor
 
     def run(self) -> TrialResult:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from replay_scenes import BACKUP, FORESEEING, NARROW, PAIRS, SHOP, WIDE, offered, two_hosts, vip
+from replay_scenes import BACKUP, FORESEEING, GIB, NARROW, PAIRS, SHOP, WIDE, offered, two_hosts, vip
 
 from backtest.whatif.cost import short_bytes
 from backtest.whatif.engine import EPOCH_S, ReplayEngine
@@ -26,7 +26,7 @@ from cpdb import (
     Store,
     open_store,
 )
-from orchestrator import QueueSpec
+from orchestrator import PoolMember, PoolSpec, QueueSpec
 
 SHOP1, BACKUP1, SHOP2, SPARE1 = range(4)
 
@@ -165,6 +165,22 @@ def test_what_a_meter_drops_at_the_edge_is_no_drop_of_a_link_on_the_way(store: S
     store.wanted.reserve(Reservation("k", asks, 2e5, limits, "o", "r", EPOCH_S, EPOCH_S + 9))
     assert play(engine, 2).pairs.used[0].tolist() == pytest.approx([7e5, 2e5])
     assert not any(one.drops for one in store.facts.loads(LinkLoad, EPOCH_S, EPOCH_S + 2))
+
+
+def test_a_machine_of_a_pool_rests_until_its_service_needs_more_than_it_has() -> None:
+    scene = two_hosts(1e9)
+    member = PoolMember("extra1", "10.0.0.31", "02:00:00:00:00:31", "hB", "paused")
+    pool = PoolSpec(SHOP, (member,), most=2, cpu_cores_min=0.5, cpu_cores_max=1.5, memory_bytes=GIB)
+    declared = {"hosts": scene.hosts, "vms": scene.vms, "pools": (pool,)}
+    costs = scene.costs | {"extra1": scene.costs["shop1"]}
+    spread = (replace(scene.virtual_ips[0], affinity="connection"), scene.virtual_ips[1])
+    config = scene.orchestrator.tuned(declared=declared)
+    scene = replace(scene, orchestrator=config, costs=costs, virtual_ips=spread)
+    callers = {Pair(f"c{n}", SHOP): 7e5 for n in (1, 2, 3)}
+    run = replay(scene, offered(40, callers), ReplayPolicy.REACTIVE, 1)
+    assert "scale_out" in {one.kind for one in run.actions}
+    assert (run.vms.allowed[:3, run.vms.names.index("extra1")] == 0).all()
+    assert run.vms.used[30:, run.vms.names.index("extra1")].max() > 0.2
 
 
 def test_a_lost_host_answers_nobody_and_pairs_go_elsewhere_in_time(store: Store) -> None:

@@ -88,3 +88,11 @@ def test_who_foresees_is_given_the_database_and_the_time_and_nothing_else(
     ((store, now),) = given
     assert isinstance(store, Store) and isinstance(now, float)
     assert "surge" not in (tmp_path / "forepath.toml").read_text()
+
+
+@pytest.mark.long
+def test_a_crowd_is_met_by_another_machine_and_by_shares_of_connections(tmp_path: Path) -> None:
+    found = play(tmp_path, "crowd")
+    static, reactive, predictive = (found.policies[name] for name in ("static", "reactive", "predictive"))
+    assert min(reactive.delivered_bytes, predictive.delivered_bytes) > 2 * static.delivered_bytes
+    assert {"scale_out", "set_weights"} <= {one.kind for one in taken(found.actions)}

@@ -25,7 +25,7 @@ from cpdb import PlanRecord, Store
         (("explain", "3", "--last"), 2, "--last"),
         (("paths", "--from", "c1"), 2, "--to"),
         (("orchestrate", "--policy", "nonsense"), 2, "predictive or reactive"),
-        (("demo", "--scenario", "storm"), 2, "surge or calm"),
+        (("demo", "--scenario", "storm"), 2, "surge, calm, crowd"),
         (("status", "--json", "/nowhere/out.json"), 2, "cannot be written"),
         (("status", "--json", "."), 2, "cannot be written"),
         (("demo", "--json", "/nowhere/out.json"), 2, "cannot be written"),

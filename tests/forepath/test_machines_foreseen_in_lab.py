@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from foreseen_lab import Surges, eventually, play, wait_until
 
+from cpdb import open_store
 from forepath.demo.layout import LabLayout, LabVm, ServiceSpec
 from forepath.demo.scene import MBIT, as_tables, as_toml, scene
-from forepath.processes import orchestrator_config
 from forepath.settings import Settings
-from orchestrator import LibvirtPool
 from tools.lab.assets import default_directory, load_assets
+from tools.lab.demo import lay_to_rest
 from tools.lab.lab import Lab
 from tools.lab.stage import on_stage
 
@@ -94,15 +94,6 @@ def settings(lab: Lab, directory: Path) -> Settings:
     return Settings.model_validate(tables)
 
 
-def laid_to_rest(declared: Settings) -> None:
-    """The machines of the pool, as they are while nobody needs them."""
-    config = orchestrator_config(declared, act=False)
-    pool, driver = config.declared.pools[0], LibvirtPool(config.declared.hosts)
-    for one in pool.members:
-        driver.rest(pool, one, one.how, 0.0)
-    driver.close()
-
-
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     with Lab(LAYOUT, run_directory=tmp_path / "lab", assets=load_assets(ASSETS)) as running:
@@ -119,7 +110,9 @@ def _all_led(led: set[str], resized: set[str], grown: set[str]) -> bool:
 def test_forecasts_lead_to_limits_vcpus_memory_and_machines_before_the_need(lab: Lab, tmp_path: Path) -> None:
     declared = settings(lab, tmp_path)
     (tmp_path / "forepath.toml").write_text(as_toml(declared), encoding="utf-8")
-    laid_to_rest(declared)
+    store = open_store(declared.database.url)
+    lay_to_rest(declared, store)
+    store.close()
     played, cache = play(lab, tmp_path, SURGES, PERIODS), SURGES[2]
     numbers = (repr(one) for one in (played.start_at, PERIOD_S, cache.phase_s, cache.surge_s))
     lab.client_popen("c3", [sys.executable, "-c", HOLDER, cache.address, *numbers], "holder")

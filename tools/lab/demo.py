@@ -14,11 +14,12 @@ from forepath import processes
 from forepath.demo.cpu_need import Price, Span, account, offered, price, rooms
 from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import at_unix, delivered_share, read_played, read_samples, shortage, summarise
-from forepath.demo.scene import as_toml, scene
-from forepath.demo.schedule import WARM_UP, Phases, Schedule, make_schedule, nominal_ms
+from forepath.demo.scene import as_toml, pooled, scene
+from forepath.demo.schedule import WARM_UP, Phases, Schedule, make_schedule, nominal_ms, surging
 from forepath.demo.screen import Screen, state_table
 from forepath.demo.simulated import replay_task, replay_trial
 from forepath.settings import Settings, declare
+from orchestrator import LibvirtPool
 from tools.lab.lab import Lab, Sampler
 
 # The predictive policy is measured first: it has then seen the warm-up, whose draws differ, and nothing of the test.
@@ -30,6 +31,21 @@ LOOK_EVERY_S = 0.25
 BUILDING_SHARE = 0.06
 PYTHON = sys.executable
 PLAYED = "played-{}.jsonl"
+
+
+def lay_to_rest(settings: Settings, store: Store) -> None:
+    """Puts machines of pools to where they are while nobody needs them. Raises DriverError and StoreError."""
+    config = processes.orchestrator_config(settings, act=False)
+    if not config.declared.pools:
+        return
+    driver = LibvirtPool(config.declared.hosts)
+    try:
+        for pool in config.declared.pools:
+            for one in pool.members:
+                driver.rest(pool, one, one.how, time.time())
+                store.inventory.forget_change(pool.virtual_ip, one.vm)
+    finally:
+        driver.close()
 
 
 class RealTrial:
@@ -63,11 +79,14 @@ class RealTrial:
     def _declare(self) -> None:
         database = self.directory / "cpdb.db"
         cost = nominal_ms(self.schedule)
-        settings = self.settings = scene(self.lab.layout, database, self.lab.uris, self.lab.migration_uris, cost)
+        declared = scene(self.lab.layout, database, self.lab.uris, self.lab.migration_uris, cost)
+        crowded = surging(self.schedule) if self.schedule.scenario == "crowd" else None
+        settings = self.settings = declared if crowded is None else pooled(declared, self.lab.layout, crowded)
         (self.directory / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.schedule.save(self.directory / "schedule.json")
         self.store = open_store(settings.database.url)
         declare(settings, self.store)
+        lay_to_rest(settings, self.store)
 
     def _start_control(self) -> None:
         self.screen.step("starting the controller")
@@ -119,9 +138,10 @@ class RealTrial:
         """Ends the policy before, puts everything back as it was, and lets the next policy begin."""
         self.screen.step(f"{segment}: putting the lab back to where it began")
         self._end_orchestrator()
-        assert self.store is not None
+        assert self.store is not None and self.settings is not None
         self.store.wanted.clear(time.time())
         self.lab.machines.reset()
+        lay_to_rest(self.settings, self.store)
         self._sunk.append(self._sink_bytes())
         acting = ["--act", "--policy", segment] if segment in ("predictive", "reactive") else []
         argv = [PYTHON, "-m", "forepath", "orchestrate", *self._settings, *acting]
