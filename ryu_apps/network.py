@@ -179,10 +179,10 @@ class Network:
             ready = self.held.release(lambda address: self.topology.hosts.of_address(address) is not None)
             released += [effect for held in ready for effect in self.packet_in(held.at, held.data, now)]
         answer = self.services.destinations.heard(at, frame, data, now)
-        if only_learn or answer is not None:
+        if only_learn or answer is not None or sent_by is Kind.ANSWER:
             return released + (answer or [])
         if frame.arp is not None:
-            carried_on = sent_by is Kind.ANSWER or (copy and frame.eth_dst != frames.BROADCAST and not asked)
+            carried_on = copy and frame.eth_dst != frames.BROADCAST and not asked
             carried_on |= self.guest is not None and not asked
             return released + ([] if carried_on else self.arp.answer(arrival, self.services.virtual_ips, now))
         if frame.eth_type in (ETH_IPV4, ETH_IPV6):

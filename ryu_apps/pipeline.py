@@ -29,6 +29,7 @@ from ryu_apps.rules import (
     Kind,
     Match,
     Output,
+    ResubmitTable,
     Rule,
     RuleKey,
     SetField,
@@ -236,14 +237,19 @@ def _virtual_ip(address: str) -> Iterable[Rule]:
     match = match_ip(to=address)
     ask = cookie(Table.REWRITE, Kind.LISTEN, number)
     yield Rule(Table.REWRITE, HOST_PRIORITY, match, (Output(CONTROLLER),), cookie=ask)
-    question = match_question(address)
-    if is_ipv6(address):
-        yield _listen(ANSWER_PRIORITY, question, number)
-        return
     # The switch itself answers who holds the address, also while the controller is dead, who only listens.
-    actions = (Output(CONTROLLER), AnswerArp(virtual_mac(address), address))
-    answer = cookie(Table.ACCOUNT, Kind.ANSWER, number)
-    yield Rule(Table.ACCOUNT, ANSWER_PRIORITY, question, actions, cookie=answer)
+    question, answer = match_question(address), AnswerArp(virtual_mac(address), address)
+    does: tuple[Action, ...] = (answer,)
+    if is_ipv6(address):
+        table = Table.SERVE
+        told = replace(question, message_type=NEIGHBOUR_ADVERTISEMENT)
+        yield Rule(table, ANSWER_PRIORITY, told, does, cookie=cookie(table, Kind.ANSWER, number))
+        does = SetField("icmpv6_type", NEIGHBOUR_ADVERTISEMENT), ResubmitTable(table)
+        # Where it cannot, and whoever asks before it has an address, the controller answers.
+        yield _listen(ANSWER_PRIORITY - 1, question, number)
+        yield _listen(ANSWER_PRIORITY + 1, replace(question, ip_src="::"), number)
+    mark = cookie(Table.ACCOUNT, Kind.ANSWER, number)
+    yield Rule(Table.ACCOUNT, ANSWER_PRIORITY, question, (Output(CONTROLLER), *does), cookie=mark)
 
 
 def _account(source: str, virtual_ip: str) -> Iterable[Rule]:

@@ -148,7 +148,7 @@ class ToGroup:
 
 @dataclass(frozen=True, slots=True)
 class SetField:
-    """Rewrites one of eth_src, eth_dst, ip_src, ip_dst (text) or ip_dscp (number)."""
+    """Rewrites one of eth_src, eth_dst, ip_src, ip_dst (text), ip_dscp or icmpv6_type (number)."""
 
     field: str
     value: str | int
@@ -156,7 +156,10 @@ class SetField:
 
 @dataclass(frozen=True, slots=True)
 class AnswerArp:
-    """Turns an ARP request into the reply that `mac` holds `address`, and sends it back where it came from."""
+    """Turns an ARP request into the reply that `mac` holds `address`, and sends it back where it came from.
+
+    Of IPv6: a solicitation whose type is an advertisement's already (switches set by type what may be set).
+    """
 
     mac: str
     address: str

@@ -13,7 +13,6 @@ from ryu_apps.rules import (
     ETH_ARP,
     ETH_IPV4,
     MULTICAST,
-    NEIGHBOUR_SOLICITATION,
     PROTO_TCP,
     PROTO_UDP,
     TCP_OPENING,
@@ -119,7 +118,8 @@ def _is_in(address: str, wanted: str) -> bool:
 
 
 def _asks_for(packet: Packet, address: str) -> bool:
-    asks = packet.eth_type == ETH_ARP or packet.transport.icmpv6_type == NEIGHBOUR_SOLICITATION
+    # What type a message of IPv6 has, another field of the match says.
+    asks = packet.eth_type == ETH_ARP or packet.transport.icmpv6_type is not None
     return asks and packet.arp is not None and (packet.arp.op, packet.arp.target) == (1, address)
 
 

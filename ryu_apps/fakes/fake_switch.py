@@ -246,6 +246,8 @@ class FakeSwitch:
                 return replace(packet, label=label)
             case PopLabel():
                 return replace(packet, label=None)
+            case SetField("icmpv6_type", value):
+                return replace(packet, transport=replace(packet.transport, icmpv6_type=int(value)))
             case SetField(name, value):
                 rewritten: dict[str, Any] = {name: value}
                 return replace(packet, **rewritten)

@@ -18,6 +18,7 @@ from ryu_apps.openflow.fields import (
     DESTINATION_REGISTER,
     ETH_DST,
     ETH_SRC,
+    ICMPV6_TYPE,
     IP_DSCP,
     IP_FIELDS,
     IPV4_DST,
@@ -25,6 +26,9 @@ from ryu_apps.openflow.fields import (
     IPV6_DST,
     IPV6_SRC,
     LABEL_PRESENT,
+    ND_FLAGS,
+    ND_OPTION,
+    ND_TLL,
     SEEN_REGISTER,
     VLAN_VID,
     FieldType,
@@ -60,6 +64,8 @@ _IN_PORT_16 = 0xFFF8
 # Hash of addresses, protocol and ports, the same in both directions (ovs-actions(7): symmetric_l3l4+udp)
 _HASH_FIELDS, _HASH_BASIS, _MODULO = 3, 0xF0EA, 0
 _BY_ACTION = 1
+# What an advertisement says: RFC 4861, 4.4 and 4.6.1
+_OPTION_TARGET, _SOLICITED_OVERRIDE = 2, 3 << 29
 
 _TYPE_LENGTH = struct.Struct("!HH")
 _OUTPUT_ACTION = struct.Struct("!HHIH6x")
@@ -116,7 +122,20 @@ def _set_field(field: FieldType, value: Any) -> bytes:
     return (_TYPE_LENGTH.pack(_SET_FIELD, size) + field.head + field.to_bytes(value)).ljust(size, b"\0")
 
 
-def _encode_answer_arp(action: AnswerArp) -> bytes:
+def _encode_answer(action: AnswerArp) -> bytes:
+    if is_ipv6(action.address):
+        return b"".join(
+            (
+                _move(ETH_SRC, ETH_DST),
+                _set_field(ETH_SRC, action.mac),
+                _move(IPV6_SRC, IPV6_DST),
+                _set_field(IPV6_SRC, action.address),
+                _set_field(ND_OPTION, _OPTION_TARGET),
+                _set_field(ND_TLL, action.mac),
+                _set_field(ND_FLAGS, _SOLICITED_OVERRIDE),
+                encode_part_output(_PORT_IN),
+            )
+        )
     return b"".join(
         (
             _move(ETH_SRC, ETH_DST),
@@ -160,13 +179,14 @@ def _encode_resubmit(action: ResubmitTable) -> bytes:
     return _RESUBMIT_ACTION.pack(_EXPERIMENTER, 16, _NICIRA, _RESUBMIT_TABLE, _IN_PORT_16, action.table)
 
 
-_SETTABLE = {IP_FIELDS.get(field, field.name): field for field in (ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IP_DSCP)}
+_SET_BY_RULES = ETH_SRC, ETH_DST, IPV4_SRC, IPV4_DST, IP_DSCP, ICMPV6_TYPE
+_SETTABLE = {IP_FIELDS.get(field, field.name): field for field in _SET_BY_RULES}
 _IPV6_OF = {IPV4_SRC: IPV6_SRC, IPV4_DST: IPV6_DST}
 _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     Output: lambda action: encode_output(action.port),
     ToGroup: lambda action: _SHORT_ACTION.pack(_GROUP, 8, action.number),
     SetField: _encode_set_field,
-    AnswerArp: _encode_answer_arp,
+    AnswerArp: _encode_answer,
     PushLabel: _encode_push_label,
     PopLabel: lambda _action: _SHORT_ACTION.pack(_POP_VLAN, 8, 0),
     ResubmitTable: _encode_resubmit,
@@ -208,7 +228,7 @@ def decode_instructions(data: bytes, at: int, end: int) -> Instructions:
 def decode_actions(data: bytes, at: int, end: int) -> tuple[Action, ...]:
     """The sound actions in [at, end), in order; those that no rule of ours has are left out."""
     actions: list[Action] = []
-    # Fields of the answer to an ARP request, which takes eight actions
+    # Fields of the answer to an ARP request or a solicitation, which takes eight actions
     answer: dict[str, Any] | None = None
     while at < end:
         kind, length = _TYPE_LENGTH.unpack_from(data, at)
@@ -220,7 +240,7 @@ def decode_actions(data: bytes, at: int, end: int) -> tuple[Action, ...]:
         elif kind == _SET_FIELD:
             answer |= _set_value(data, at)
         elif kind == _OUTPUT:
-            actions.append(AnswerArp(answer["eth_src"], answer["arp_spa"]))
+            actions.append(AnswerArp(answer["eth_src"], answer.get("arp_spa") or answer["ip_src"]))
             answer = None
         at = stop
     return tuple(actions)

@@ -91,6 +91,10 @@ ARP_OP, ARP_SPA, ARP_TPA = _number("arp_op", 21, 2), _address("arp_spa", 22), _a
 ARP_SHA, ARP_THA = _mac("arp_sha", 24), _mac("arp_tha", 25)
 IPV6_SRC, IPV6_DST = _address("ipv6_src", 26, 16), _address("ipv6_dst", 27, 16)
 ICMPV6_TYPE, ND_TARGET = _number("icmpv6_type", 29, 1), _address("ipv6_nd_target", 31, 16)
+ND_TLL = _mac("ipv6_nd_tll", 33)
+# Open vSwitch's own, since 2.12: flags of neighbour discovery and the type of its option; class 0x1000, numbers 1 and 2
+ND_FLAGS = _number("nd_flags", 1, 4)._replace(head=b"\x10\x00\x02\x04")
+ND_OPTION = _number("nd_option", 2, 1)._replace(head=b"\x10\x00\x04\x01")
 # What rules call ip_src and ip_dst, of both families
 IP_FIELDS = {IPV4_SRC: "ip_src", IPV6_SRC: "ip_src", IPV4_DST: "ip_dst", IPV6_DST: "ip_dst"}
 # Open vSwitch's registers: class 1, numbers 0, 1 and 14
@@ -109,13 +113,14 @@ _TCP_FLAGS = _EXPERIMENTER_CLASS << 7 | 42
 _BASIC = (
     IN_PORT, ETH_DST, ETH_SRC, ETH_TYPE, VLAN_VID, IP_DSCP, IP_PROTO, IPV4_SRC, IPV4_DST, TCP_SRC, TCP_DST, UDP_SRC,
     UDP_DST, ARP_OP, ARP_SPA, ARP_TPA, ARP_SHA, ARP_THA, IPV6_SRC, IPV6_DST,
-    ICMPV6_TYPE, ND_TARGET,
+    ICMPV6_TYPE, ND_TARGET, ND_TLL,
 )  # fmt: skip
 # Class and number in one -> field. Nicira's numbers: class 0 for what OpenFlow 1.0 had, class 1 for what it added.
 _BY_CODE = {0x8000 << 7 | field.number: field for field in _BASIC} | {
     1: ETH_DST, 2: ETH_SRC, 3: ETH_TYPE, 6: IP_PROTO, 7: IPV4_SRC, 8: IPV4_DST, 9: TCP_SRC, 10: TCP_DST, 11: UDP_SRC,
     12: UDP_DST, 15: ARP_OP, 16: ARP_SPA, 17: ARP_TPA, 1 << 7 | 17: ARP_SHA, 1 << 7 | 18: ARP_THA,
     1 << 7 | 19: IPV6_SRC, 1 << 7 | 20: IPV6_DST, 1 << 7 | 21: ICMPV6_TYPE, 1 << 7 | 23: ND_TARGET,
+    1 << 7 | 25: ND_TLL, 0x1000 << 7 | 1: ND_FLAGS, 0x1000 << 7 | 2: ND_OPTION,
 }  # fmt: skip
 _BUCKET_CODE, _DESTINATION_CODE, _SEEN_CODE, _TCP_FLAGS_CODE = 1 << 7, 1 << 7 | 1, 1 << 7 | 14, 1 << 7 | 34
 

@@ -224,6 +224,17 @@ def answer_arp(mac: str, address: str) -> list[Any]:
     def move(source: str, to: str, bits: int) -> Any:
         return parser.NXActionRegMove(src_field=source, dst_field=to, n_bits=bits)
 
+    if ":" in address:
+        return [
+            move("eth_src", "eth_dst", 48),
+            parser.OFPActionSetField(eth_src=mac),
+            move("ipv6_src", "ipv6_dst", 128),
+            parser.OFPActionSetField(ipv6_src=address),
+            UnknownField(bytes.fromhex("0019 0010 10000401 02")),
+            parser.OFPActionSetField(ipv6_nd_tll=mac),
+            UnknownField(bytes.fromhex("0019 0010 10000204 60000000")),
+            parser.OFPActionOutput(ofproto.OFPP_IN_PORT),
+        ]
     return [
         move("eth_src", "eth_dst", 48),
         parser.OFPActionSetField(eth_src=mac),
@@ -234,6 +245,17 @@ def answer_arp(mac: str, address: str) -> list[Any]:
         parser.OFPActionSetField(arp_spa=address),
         parser.OFPActionOutput(ofproto.OFPP_IN_PORT),
     ]
+
+
+class UnknownField(parser.OFPAction):
+    """Sets a field of Open vSwitch's that the framework does not know (ovs-fields(7): ICMPv6 ND)."""
+
+    def __init__(self, plain: bytes) -> None:
+        self.plain = plain
+
+    def serialize(self, buf: bytearray, offset: int) -> None:
+        buf[offset:] = self.plain.ljust(16, b"\0")
+        self.len = 16
 
 
 class LimitedLearn(parser.NXActionLearn):

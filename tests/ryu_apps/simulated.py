@@ -162,6 +162,9 @@ class World:
 
 def encode(packet: Packet) -> bytes:
     """Enough of an Ethernet and IP frame for the controller to read."""
+    if packet.arp is not None and packet.eth_type == ETH_IPV6:
+        body = Arp(packet.arp.op, packet.eth_src, packet.arp.sender or "::", "", packet.arp.target or "")
+        return frames.neighbour(body, packet.eth_src, packet.eth_dst)
     nobody = "::" if packet.eth_type == ETH_IPV6 else "0.0.0.0"
     ends = address_bytes(packet.ip_src or nobody) + address_bytes(packet.ip_dst or nobody)
     macs = bytes.fromhex((packet.eth_dst + packet.eth_src).replace(":", ""))

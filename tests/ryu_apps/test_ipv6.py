@@ -1,19 +1,25 @@
 """IPv6 as IPv4: hosts with both, virtual IPs that turn there and back, neighbours answered, counts, limits, paths."""
 
 import struct
+import tracemalloc
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import HOSTS, VIP, VIP6, World, address, address6, declared, ip, ip6, mac
+from simulated import HOSTS, SWITCHES, VIP, VIP6, World, address, address6, declared, ip, ip6, mac
 
 from cpdb import Destination, Limit, Pair, Reservation, VirtualIp, address_bytes, address_text
 from ryu_apps.declared import Declared
 from ryu_apps.effects import PacketOut
 from ryu_apps.fakes.fake_packets import ArpFields, Packet, Transport
+from ryu_apps.network import Network
+from ryu_apps.openflow import decode_match, encode_match
 from ryu_apps.paths.routing import pair_flows
+from ryu_apps.pipeline import desired
 from ryu_apps.rules import Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
+from ryu_apps.services.pairs import Pairs
+from ryu_apps.shares import Limits, share
 from ryu_apps.status.publishers import node_records
 from ryu_apps.telemetry.attribution import PairAttribution
 from ryu_apps.topology import frames
@@ -120,22 +126,28 @@ def is_sound(data: bytes) -> bool:
     return (total & 0xFFFF) + (total >> 16) in (0xFFFF, 0x1FFFE) and int.from_bytes(head[4:6]) == len(body)
 
 
-def test_a_question_for_a_virtual_ip_is_answered_in_its_name_and_ends_there(world: World) -> None:
+def test_switches_answer_for_a_virtual_ip_and_the_controller_where_they_cannot(world: World) -> None:
     question = Packet(mac("c1"), group_of(VIP6), 0x86DD, ip_proto=58, transport=Transport(icmpv6_type=135))
-    question = replace(question, arp=ArpFields(1, address6("c1"), VIP6))
+    question = replace(question, ip_src=address6("c1"), arp=ArpFields(1, address6("c1"), VIP6))
+    ((host, told),) = world.send("c1", question)
+    assert (host, told.eth_src, told.arp) == ("c1", virtual_mac(VIP6), ArpFields(2, VIP6, address6("c1")))
+    assert told.transport.icmpv6_type == 136
     world.alive = False
-    assert world.send("c1", question) == []
-    data = asks("c1", address6("c1"), VIP6)
-    (answer,) = world.network.packet_in(HOSTS["c1"], data, world.now, world.switches[0x11].asked_by)
+    assert len(world.send("c1", question)) == 1
+    data, listens = asks("c1", address6("c1"), VIP6), cookie(Table.ACCOUNT, Kind.LISTEN, pair_number("", VIP6))
+    (answer,) = world.network.packet_in(HOSTS["c1"], data, world.now, listens)
     assert isinstance(answer, PacketOut) and answer.ports == (HOSTS["c1"].port,)
-    told = frames.parse(answer.data)
-    assert told is not None and told.arp == Arp(frames.REPLY, virtual_mac(VIP6), VIP6, mac("c1"), address6("c1"))
+    frame = frames.parse(answer.data)
+    assert frame is not None and frame.arp == Arp(frames.REPLY, virtual_mac(VIP6), VIP6, mac("c1"), address6("c1"))
     # Solicited and override, and no router
     assert answer.data[58] >> 5 == 0b011 and is_sound(answer.data)
 
 
 def test_who_would_take_a_virtual_ip_for_its_own_is_told_with_everybody_else(world: World) -> None:
-    listens = cookie(Table.ACCOUNT, Kind.LISTEN, pair_number("", VIP6))
+    question = Packet(mac("c2"), group_of(VIP6), 0x86DD, ip_proto=58, transport=Transport(icmpv6_type=135))
+    world.alive = False
+    assert world.send("c2", replace(question, ip_src="::", arp=ArpFields(1, "::", VIP6))) == []
+    listens = world.switches[0x11].asked_by
     (answer,) = world.network.packet_in(HOSTS["c2"], asks("c2", "::", VIP6), world.now, listens)
     assert isinstance(answer, PacketOut)
     assert answer.data[:6].hex(":") == "33:33:00:00:00:01" and answer.data[58] >> 5 == 0b001 and is_sound(answer.data)
@@ -234,3 +246,33 @@ def test_both_families_of_two_machines_take_the_same_path_of_a_split() -> None:
     for (_, *names), ends in chosen.items():
         assert ends == tuple(map(address, names))
     assert {one.key[1] for one in flows} >= {address6("c1"), address("c1"), VIP, VIP6}
+
+
+def test_a_thousand_hosts_of_both_families_cost_what_their_pairs_are_and_no_more() -> None:
+    network, leaf = Network(Pairs(5000, 60.0, 900.0)), SWITCHES["leaf1"]
+    network.declare(both(), 0.0)
+    for dpid in SWITCHES.values():
+        network.topology.switch_up(dpid, dict.fromkeys(range(1, 1200), True), 0.0)
+    tracemalloc.start()
+    for number in range(1, 1001):
+        at, own = PortId(leaf, 100 + number), f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}"
+        for said in (f"10.1.{number >> 8}.{number & 255}", f"fd00:1::{number:x}", f"fd00:1::1:{number:x}"):
+            network.topology.hosts.learn(own, said, at, 1.0)
+    for name in HOSTS:
+        network.topology.hosts.learn(mac(name), address(name), HOSTS[name], 1.0)
+    few = len(desired(share(network, leaf, Limits((), ())), {}).rules)
+    for number in range(1, 1001):
+        at = PortId(leaf, 100 + number)
+        network.services.meet(at, f"10.1.{number >> 8}.{number & 255}", network.services.virtual_ips[VIP], 1.0)
+        network.services.meet(at, f"fd00:1::{number:x}", network.services.virtual_ips[VIP6], 1.0)
+    rules = desired(share(network, leaf, Limits((), ())), {}).rules
+    memory, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Of each host one rule, whatever addresses it has; of each pair both counts and its rewriting
+    assert few < 1000 + 60 and len(rules) - few == 3 * 2000
+    assert memory < 40e6
+    # The next one is as cheap as the first.
+    network.services.meet(PortId(leaf, 101), "fd00:1::1:1", network.services.virtual_ips[VIP6], 1.0)
+    more = desired(share(network, leaf, Limits((), ())), {}).rules
+    assert len(more.keys() - rules.keys()) == 3 and not rules.keys() - more.keys()
+    assert all(decode_match(encode_match(key.match)) == key.match for key in more)

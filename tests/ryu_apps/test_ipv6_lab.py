@@ -123,3 +123,11 @@ def test_a_limit_of_a_named_client_holds_for_its_ipv6(net: Net) -> None:
     with serving(net, "serve_udp", "9", "5") as told:
         net.run("c1", *TALK, "flood_udp", BY_SOURCE, "9", "1000000", "4")
     assert 0.5 * rate < sum(map(int, told)) / 4 < 1.6 * rate
+
+
+def test_switches_tell_who_has_the_virtual_ip_while_the_controller_is_dead(net: Net) -> None:
+    assert net.pings("c1", BY_SOURCE)
+    net.kill_controller()
+    net.run("c1", "ip", "-6", "neigh", "flush", "dev", "c1-eth0")
+    assert net.pings("c1", BY_SOURCE, 3)
+    assert "f2:ea:" in net.run("c1", "ip", "-6", "neigh", "show", BY_SOURCE).stdout
