@@ -26,6 +26,7 @@ from tools.lab.lab import Lab, Sampler
 ORDER = ("predictive", "reactive", "static")
 ANSWER_S = 40.0
 HEAD_START_S = 4.0
+ENDING_S = 60.0
 LOOK_EVERY_S = 0.25
 # What building the lab takes of the whole demo, for the progress bar.
 BUILDING_SHARE = 0.06
@@ -150,7 +151,12 @@ class RealTrial:
     def _end_orchestrator(self) -> None:
         if self._orchestrator is not None and self._orchestrator.poll() is None:
             self._orchestrator.send_signal(signal.SIGTERM)
-            self._orchestrator.wait(timeout=30)
+            try:
+                self._orchestrator.wait(ENDING_S)
+            except subprocess.TimeoutExpired as error:
+                self._orchestrator.kill()
+                told = f"see {self.directory}/orchestrator.log"
+                raise LabError(f"the orchestrator did not end within {ENDING_S:g} s; {told}") from error
 
     def _sink_bytes(self) -> int:
         return int(self.lab.machines.stat("backup1")["sink_bytes"])
