@@ -29,7 +29,6 @@ from cpdb.errors import (
     StoreError,
     StoreForbidden,
     StoreOutdated,
-    StoreRefused,
     StoreUnreachable,
 )
 from cpdb.exposition import (
@@ -345,7 +344,6 @@ __all__ = [
     "StoreError",
     "StoreForbidden",
     "StoreOutdated",
-    "StoreRefused",
     "StoreUnreachable",
     "StoredBatch",
     "Subject",

@@ -123,7 +123,7 @@ class Network:
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
-            effects += [effect for address in self._unknown_addresses() for effect in self.arp.probe(address, now)]
+            effects += [effect for address in _unknown_addresses(self) for effect in self.arp.probe(address, now)]
         return effects
 
     def ask(self, now: Seconds) -> list[Effect]:
@@ -142,15 +142,6 @@ class Network:
         mac = self.topology.hosts.alone_at(at)
         if mac is not None:
             self.services.destinations.evidence.counted(mac, to_it, from_it, now)
-
-    def _unknown_addresses(self) -> list[str]:
-        wanted = {to.address for vip in self.services.virtual_ips.values() for to in vip.destinations}
-        wanted |= {address for node in self.declared.nodes if node.mac for address in node.addresses}
-        unknown = {address for address in wanted if self.topology.hosts.of_address(address) is None}
-        unverified = self.topology.unverified
-        asked = set(unverified) - {""}
-        self.topology.unverified = {address: left - 1 for address, left in unverified.items() if left > 1}
-        return sorted(unknown | asked)
 
     # ---- frames
 
@@ -229,6 +220,16 @@ class Network:
         self.held.hold(frame)
         self.held.count(place, now)
         return self.arp.probe(frame.address, now)
+
+
+def _unknown_addresses(network: Network) -> list[str]:
+    wanted = {to.address for vip in network.services.virtual_ips.values() for to in vip.destinations}
+    wanted |= {address for node in network.declared.nodes if node.mac for address in node.addresses}
+    unknown = {address for address in wanted if network.topology.hosts.of_address(address) is None}
+    unverified = network.topology.unverified
+    asked = set(unverified) - {""}
+    network.topology.unverified = {address: left - 1 for address, left in unverified.items() if left > 1}
+    return sorted(unknown | asked)
 
 
 def counted_at(network: Network, dpid: int) -> AccountShare:

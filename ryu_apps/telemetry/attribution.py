@@ -17,7 +17,7 @@ from ryu_apps.telemetry.collector import Answer
 from ryu_apps.telemetry.counted import CountedBeside
 from ryu_apps.telemetry.counters import CounterDelta, PollDelta
 from ryu_apps.telemetry.rows import LinkEnds, SampleSource
-from ryu_apps.topology.state import Directory, TopologyState
+from ryu_apps.topology.state import Directory, TopologyState, name_of_address
 
 Seconds = float
 BytesPerS = float
@@ -207,7 +207,7 @@ class PairAttribution:
         if known is not None and known[1] is pair.destination and known[2] is directory:
             return known[0]
         name = pair.destination.name if pair.destination else None
-        talk = FlowKey(self._network.topology.name_of(pair.source_address), pair.virtual_ip, name)
+        talk = FlowKey(name_of_address(self._network.topology, pair.source_address), pair.virtual_ip, name)
         talk = self._same.setdefault(talk, talk)
         self._flow_keys[number], self._pairs[talk] = (talk, pair.destination, directory), pair
         return talk
@@ -224,7 +224,7 @@ class PairAttribution:
             return self._flow_key(pair.number)
         if destination not in self._network.services.virtual_ips:
             return None
-        talk = FlowKey(self._network.topology.name_of(source), destination, None)
+        talk = FlowKey(name_of_address(self._network.topology, source), destination, None)
         return self._same.setdefault(talk, talk)
 
     def forget(self) -> None:

@@ -6,6 +6,7 @@ from cpdb import FlowKey
 from ryu_apps.accounts import REST, Account, account_numbers
 from ryu_apps.network import Network, counted_at
 from ryu_apps.telemetry.sampling import Sampled
+from ryu_apps.topology.state import name_of_address
 
 
 class CountedBeside:
@@ -26,7 +27,7 @@ class CountedBeside:
         talkers, directory = self._network.talkers, self._network.topology.snapshot.directory
         ends = talkers.of_number(number)
         if ends is not None:
-            source, name = map(self._network.topology.name_of, ends)
+            source, name = (name_of_address(self._network.topology, end) for end in ends)
             return FlowKey(source, ends[1], None if name == ends[1] else name)
         if dpid is None or not talkers.enabled:
             return None

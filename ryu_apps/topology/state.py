@@ -213,11 +213,6 @@ class TopologyState:
         name = self.snapshot.machines.get(at)
         return None if name is None else self.snapshot.directory.kind(name)
 
-    def name_of(self, address: str) -> str:
-        """Name of who has an address: as it, or the MAC of its holder, was named, else the address itself."""
-        holder = self.hosts.of_address(address)
-        return self.snapshot.directory.host(address, holder.mac if holder else None)
-
     # ---- news
 
     def declare(self, nodes: tuple[Node, ...], links: tuple[Link, ...], now: Seconds) -> None:
@@ -304,6 +299,12 @@ class TopologyState:
                 self.hosts.leave(end)
             self._changed()
         return []
+
+
+def name_of_address(topology: TopologyState, address: str) -> str:
+    """Name of who has an address: as it, or the MAC of its holder, was named, else the address itself."""
+    holder = topology.hosts.of_address(address)
+    return topology.snapshot.directory.host(address, holder.mac if holder else None)
 
 
 def stand_in(topology: TopologyState, before: TopologyState, links: Iterable[Link], now: Seconds) -> None:

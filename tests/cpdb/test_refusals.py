@@ -26,13 +26,13 @@ from cpdb import (
     Pair,
     RetentionPolicy,
     Store,
-    StoreRefused,
     VirtualIp,
     VmLoad,
     Window,
     database_problem,
     open_store,
 )
+from cpdb.errors import StoreRefused
 
 BIG = 1 << 70
 CHINESE = "虚拟机1"

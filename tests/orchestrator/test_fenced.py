@@ -14,10 +14,10 @@ from cpdb import (
     Reservation,
     Standing,
     Store,
-    StoreRefused,
     WantedSplit,
     WantedWeights,
 )
+from cpdb.errors import StoreRefused
 from orchestrator.duty import ACTING, Turn
 
 VIP = "10.0.0.100"
