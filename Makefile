@@ -7,6 +7,7 @@ SCENARIO ?= surge
 JSON ?=
 PYTEST_ARGS ?=
 COMMAND ?=
+DATABASE ?=
 PREFIX ?= /opt/forepath
 FUZZ_SECONDS ?= 300
 MINUTES ?= 5
@@ -58,9 +59,10 @@ test: setup
 test-long: setup
 	$(STAGE) $(BIN)/pytest -m long $(PYTEST_ARGS)
 
-## make chaos   breaks a running lab in a seeded order and checks what must hold (SEED=n MINUTES=m JSON=out.json)
+## make chaos   breaks a running lab in a seeded order and checks what must hold
+##              (SEED=n MINUTES=m DATABASE=sqlite|postgresql JSON=out.json)
 chaos: setup
-	@$(STAGE) $(BIN)/python -m tools.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(JSON),--json $(JSON))
+	@$(STAGE) $(BIN)/python -m tools.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(DATABASE),--database $(DATABASE)) $(if $(JSON),--json $(JSON))
 
 ## make check   lint, format, types, import contracts, packages as they were locked, budgets of the house
 check: setup

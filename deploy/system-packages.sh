@@ -28,6 +28,7 @@ dnsmasq-base               a DHCP server and IPv6 router for the lab: what netwo
 procps                     ps
 util-linux                 unshare and nsenter
 kmod                       module tools
+strace                     make chaos delays what is written to a disk
 zstd                       unpacks kernel modules where Debian compresses them
 lz4                        unpacks kernels compressed with lz4
 xz-utils                   unpacks kernel modules where Debian compresses them

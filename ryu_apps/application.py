@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import structlog
+
 from cpdb import ALIVE, READY, Figures, SwitchReport, notify_systemd, serve_metrics
 from ryu_apps.database import Database
 from ryu_apps.declared import Declared
@@ -32,6 +34,9 @@ from ryu_apps.telemetry.writer import Writer
 Seconds = float
 
 WATCH_EVERY_S = 1.0
+# Smaller steps are a daemon's that keeps the clock right: nothing notices them.
+CLOCK_STEP_S = 0.5
+_log = structlog.get_logger("ryu_apps.application")
 DPID_TWICE = "dpid_twice"
 
 
@@ -41,6 +46,23 @@ def _twins(datapath: Any, served: str, name: str) -> Alert:
         "is turned away; give one of them another datapath id"
     )
     return Alert(DPID_TWICE, name, name, detail)
+
+
+class WallClock:
+    """The time of day; calls `was_set(seconds)` when somebody has set it, which a clock that nobody can set shows."""
+
+    def __init__(self, was_set: Callable[[Seconds], None]) -> None:
+        self._was_set = was_set
+        self._ahead = time.time() - time.monotonic()
+
+    def now(self) -> Seconds:
+        """Unix seconds."""
+        now = time.time()
+        before, self._ahead = self._ahead, now - time.monotonic()
+        if abs(by := self._ahead - before) > CLOCK_STEP_S:
+            _log.warning("the clock was set", by_s=round(by, 1))
+            self._was_set(by)
+        return now
 
 
 class SwitchApp(FrameworkApp):
@@ -59,6 +81,7 @@ class SwitchApp(FrameworkApp):
         self.first_label = settings.routing.first_label
         harden(self.settings.connections, settings.trust())
         self.loops = Loops()
+        self.clock = WallClock(lambda by: self.collector.accounts.shift(by))
         self.database = Database(settings, self.loops, self.declare)
         self.writer = self.database.writer
         # Switches that are served, and those that are connected while another controller is their master
@@ -137,6 +160,8 @@ class SwitchApp(FrameworkApp):
 
     def serve(self, wire: Wire, now: Seconds, kept: bytes | None) -> None:
         """Counts and looks after a switch from now on, beginning with the counters that were kept of it."""
+        # What another controller kept is by the clock as it is now: what was set before must not move it.
+        self.clock.now()
         self.wires[wire.dpid] = wire
         # First: kept counters must be there before the switch can say that an entry is gone.
         self.collector.switch_up(wire, now, kept)
@@ -154,12 +179,12 @@ class SwitchApp(FrameworkApp):
     @handles(ofp_event.EventOFPFlowStatsReply, MAIN_DISPATCHER)
     def on_flows(self, event: Any) -> None:
         """Part of an answer with flow statistics."""
-        self.collector.take_flows(event.msg, time.time())
+        self.collector.take_flows(event.msg, self.clock.now())
 
     @handles(ofp_event.EventOFPPortStatsReply, MAIN_DISPATCHER)
     def on_ports(self, event: Any) -> None:
         """Part of an answer with port counters."""
-        self.collector.take_ports(event.msg, time.time())
+        self.collector.take_ports(event.msg, self.clock.now())
 
     @handles(ofp_event.EventOFPErrorMsg, MAIN_DISPATCHER)
     def on_error(self, event: Any) -> None:

@@ -60,7 +60,7 @@ class Controller(ReconcilingApp):
             # Standing by: nothing is known at first hand, and nothing told.
             return
         for dpid, wire in self.wires.items():
-            self.network.hold(dpid, wire.datapath.gate.held)
+            self.network.held_ports.hold(dpid, wire.datapath.gate.held)
         self.carry_out([*self.network.tick(now), *self.lacks()], now)
         self.database.write_now(self.status.answers(now))
         self.writer.offer(self.status.alarms.news(now))
@@ -108,7 +108,7 @@ class Controller(ReconcilingApp):
         _log.warning("switch gone", switch=self.attribution.name_of(dpid))
         self.switches.left(dpid)
         self.network.topology.switch_down(dpid)
-        self.network.hold(dpid, frozenset())
+        self.network.held_ports.hold(dpid, frozenset())
         self.carry_out((), now)
 
     @handles(ofp_event.EventOFPPortStatus, MAIN_DISPATCHER)
@@ -128,7 +128,7 @@ class Controller(ReconcilingApp):
         message, now = event.msg, time.time()
         at = PortId(message.datapath.id, message.match["in_port"])
         if at.port < PORT_MAX and at.dpid in self.wires:
-            self.network.hold(at.dpid, message.datapath.gate.held)
+            self.network.held_ports.hold(at.dpid, message.datapath.gate.held)
             wait_s = self._pacing.offer(self.network.packet_in(at, message.data, now, message.cookie), now)
             if wait_s is not None:
                 self.loops.later(wait_s, "settling what packets taught", self._pacing.flush)

@@ -13,6 +13,23 @@ HELD_KBIT_S = 128
 _TELL = Output(CONTROLLER)
 
 
+class HeldPorts:
+    """Ports of each switch that flood the controller; `revision` changes with them."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._ports: dict[int, frozenset[int]] = {}
+
+    def of(self, dpid: int) -> tuple[int, ...]:
+        """Those of one switch."""
+        return tuple(sorted(self._ports.get(dpid, ())))
+
+    def hold(self, dpid: int, ports: frozenset[int]) -> None:
+        """These ports of a switch, and no others, flood."""
+        self.revision += ports != self._ports.get(dpid, frozenset())
+        self._ports[dpid] = ports
+
+
 def held_number(port: int) -> int:
     """Stands for a held port where pairs have their numbers; not as `flood_number` does for its group frames."""
     return -(PORT_MAX + port)

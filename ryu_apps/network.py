@@ -11,6 +11,7 @@ from ryu_apps.declared import Declared
 from ryu_apps.effects import Alert, Effect, Resubmit
 from ryu_apps.families import match_ip
 from ryu_apps.guest import Guest
+from ryu_apps.held_ports import HeldPorts
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.paths.labels import UsedVlans
 from ryu_apps.paths.routing import Routes, RouteTiming
@@ -63,9 +64,7 @@ class Network:
         # Another number whenever anything in the database is wanted otherwise
         self.declared_revision = 0
         self._reservations = 0
-        # Ports of each switch that flood the controller, and how often that has changed
-        self.flooded: dict[int, frozenset[int]] = {}
-        self._held = 0
+        self.held_ports = HeldPorts()
         self._claims = AddressClaims(self.topology, self.services)
         self._silent = SilentServices()
         self._limiter = RateLimiter()
@@ -82,14 +81,8 @@ class Network:
     @property
     def revision(self) -> int:
         """Another number whenever what switches should hold may be something else."""
-        parts = (self.topology, self.services, self.routes, self.held, self.flooding, self.talkers)
-        return self._reservations + self._held + sum(part.revision for part in parts)
-
-    def hold(self, dpid: int, ports: frozenset[int]) -> None:
-        """These ports of a switch, and no others, flood the controller."""
-        if ports != self.flooded.get(dpid, frozenset()):
-            self.flooded[dpid] = ports
-            self._held += 1
+        parts = (self.topology, self.services, self.routes, self.held, self.flooding, self.held_ports, self.talkers)
+        return self._reservations + sum(part.revision for part in parts)
 
     # ---- what others want, and what time brings
 

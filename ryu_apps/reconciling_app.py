@@ -164,7 +164,7 @@ class ReconcilingApp(SharedApp):
     @handles(ofp_event.EventOFPFlowRemoved, MAIN_DISPATCHER)
     def on_removed(self, event: Any) -> None:
         """The last word on an entry; when a switch dropped it by itself, it is sent again."""
-        message, dpid, now = event.msg, event.msg.datapath.id, time.time()
+        message, dpid, now = event.msg, event.msg.datapath.id, self.clock.now()
         if is_ours(message.cookie) and kind_of(message.cookie) in (Kind.PAIR, Kind.PAIR_SYN):
             age_s = message.duration_sec + message.duration_nsec / 1e9
             entry = (message.cookie, message.packet_count, message.byte_count, age_s)

@@ -106,7 +106,7 @@ def _pairs_here(network: Network, dpid: int) -> PairShare:
 
 
 def _flooded_here(network: Network, dpid: int, here: Mapping[str, int]) -> FloodShare:
-    held = tuple(sorted(network.flooded.get(dpid, ())))
+    held = network.held_ports.of(dpid)
     if network.guest is not None:
         return FloodShare(held=held)
     return FloodShare(network.flooding.ports(dpid), here, network.flooding.limit_kbit_s, held)

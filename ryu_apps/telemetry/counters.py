@@ -192,6 +192,15 @@ class FlowCounters:
             self.looked = self._before = self._swept = now
         return PollDelta(now, now, whole=False)
 
+    def shift(self, by: Seconds) -> None:
+        """The clock was set: all that was before was so much later by it."""
+        self.looked, self._before, self._swept = self.looked + by, self._before + by, self._swept + by
+        for known in self._last.values():
+            for place in (_SEEN, _BORN, _CHANGED):
+                known[place] += by if known[place] else 0.0
+        self._ended = {key: (born + by, at + by) for key, (born, at) in self._ended.items()}
+        self._former = {key: (packets, size, at + by) for key, (packets, size, at) in self._former.items()}
+
     def _sweep(self, now: Seconds) -> None:
         if now - self._swept < _FORGET_S / 2:
             return
@@ -309,6 +318,10 @@ class PortCounters:
             return _first(reading, watched_since)
         # A port that says to be new and counts on from where it was is the old one: so Open vSwitch after a restart.
         return CounterDelta(reading.t, reading.t - last.t, grown(reading.values, last.values))
+
+    def shift(self, by: Seconds) -> None:
+        """The clock was set: all that was before was so much later by it."""
+        self._last = {key: replace(reading, t=reading.t + by) for key, reading in self._last.items()}
 
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Keys that are gone for good."""

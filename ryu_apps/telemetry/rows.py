@@ -88,6 +88,14 @@ class SwitchCounters:
         self._flows.pop(dpid, None)
         self._ports.pop(dpid, None)
 
+    def shift(self, by: Seconds) -> None:
+        """The clock was set by so much: intervals remain as long as they were."""
+        for flows in self._flows.values():
+            flows.shift(by)
+        for ports in self._ports.values():
+            ports.shift(by)
+        self._ports_looked = {dpid: at + by for dpid, at in self._ports_looked.items()}
+
     def look(self, dpid: int, entries: Iterable[Entry], now: Seconds) -> PollDelta:
         """A complete answer of a switch: (key, packets, bytes, age in seconds) of each entry."""
         return self._of(dpid, now).look(self._pace(entries), now)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from cpdb import Store, open_store
-from tools.bench.store import private_postgres, why_not
+from tools.lab.postgres import private_postgres, why_not
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +16,8 @@ def postgres_url() -> Iterator[str]:
     """URL of a server's superuser database; the server listens on loopback and ends with the session."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
-    with private_postgres("-c fsync=off") as url:
-        yield url
+    with private_postgres() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

@@ -26,7 +26,7 @@ from cpdb.engine import connect, spread_hosts
 from forepath.processes import make_orchestrator, orchestrator_config, predictor_config
 from forepath.settings import Settings
 from ryu_apps.telemetry.writer import Writer, store_rows
-from tools.bench.store import PROGRAMS, why_not
+from tools.lab.postgres import PROGRAMS, why_not
 
 EVERY_S, OUTAGE_S = 0.2, 2.0
 PAIR = FlowKey("c1", "10.0.0.101", "shop1")

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, VIP, Net, declare, eventually, network
 from hostile_switch import HostileSwitch
-from private_postgres import PROGRAMS, postgres
 
 from cpdb import Communication, RefreshReport, open_store
 from ryu_apps.rules import Kind, Table, cookie, pair_number
 from ryu_apps.telemetry.sampling import relative_error
+from tools.lab.postgres import private_postgres, why_not
 
 pytestmark = [
     pytest.mark.lab,
@@ -205,11 +205,11 @@ def test_a_switch_that_only_samples_is_counted_within_its_error(lab: Net, tmp_pa
     assert "switch/leaf1" not in observers
 
 
-@pytest.mark.skipif(not PROGRAMS, reason="no PostgreSQL server programs here")
+@pytest.mark.skipif(why_not() is not None, reason="no PostgreSQL server programs here")
 @pytest.mark.postgres
 def test_a_database_that_is_away_for_half_a_minute_costs_nothing(lab: Net, tmp_path: Path) -> None:
     state = {"storage.state_dir": f"'{tmp_path / 'state'}'"}
-    with postgres() as server, using(lab, server.url, **state), load(lab, 37) as ended:
+    with private_postgres() as server, using(lab, server.url, **state), load(lab, 37) as ended:
         time.sleep(3)
         server.stop()
         time.sleep(30)

@@ -167,6 +167,18 @@ def test_a_clock_that_is_set_back_costs_one_interval_only() -> None:
     assert (look.grown, look.t - look.since) == ([(1, 1, 150)], 1.0)
 
 
+@pytest.mark.parametrize("by", [-500.0, 30.0])
+def test_a_clock_that_is_known_to_be_set_costs_nothing_and_counts_nothing_twice(by: float) -> None:
+    counters = FlowCounters(1000.0)
+    counters.look([(1, 1, 100, 0.5), (2, 4, 400, 0.5), (3, 1, 50, 0.5)], 1001.0)
+    counters.removed((3, 2, 75, 1.2), 1001.7)
+    counters.shift(by)
+    # The second entry is another one by now.
+    look = counters.look([(1, 2, 250, 1.5), (2, 5, 500, 0.25)], 1002.0 + by)
+    assert sorted(look.grown) == [(1, 1, 150), (2, 5, 500), (3, 1, 25)]
+    assert (look.t, look.t - look.since, look.whole) == (1002.0 + by, 1.0, True)
+
+
 def test_entries_that_are_gone_for_long_are_forgotten() -> None:
     counters = FlowCounters(0.0)
     counters.look([(key, 1, 1, 0.1) for key in range(100)], 1.0)

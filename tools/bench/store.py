@@ -1,10 +1,6 @@
 """The database: rows in, a window out as a dense array, bytes a row; beside a bare insert of the same rows."""
 
-import os
-import shutil
-import socket
 import sqlite3
-import subprocess
 import tempfile
 import time
 from array import array
@@ -20,59 +16,7 @@ from sqlalchemy import text
 
 from cpdb import Batch, FlowKey, RetentionPolicy, Store, open_store
 from tools.bench.figures import BenchTarget, Result, Size, median
-
-PROGRAMS = Path("/usr/lib/postgresql")
-
-
-def why_not() -> str | None:
-    """Why no server can be started here, in one line; None when one can."""
-    if _programs() is None:
-        return f"no PostgreSQL server programs below {PROGRAMS}; deploy/system-packages.sh installs them"
-    return None
-
-
-def _programs() -> Path | None:
-    found = sorted(PROGRAMS.glob("*/bin/postgres"))
-    return found[-1].parent if found else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _as_postgres(argv: list[str]) -> list[str]:
-    # PostgreSQL refuses to run as root.
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *argv] if os.geteuid() == 0 else argv
-
-
-@contextmanager
-def private_postgres(options: str = "") -> Iterator[str]:
-    """URL of an empty server's superuser database. Raises RuntimeError when none can be started."""
-    programs = _programs()
-    if programs is None:
-        raise RuntimeError(why_not())
-    home = Path(tempfile.mkdtemp(prefix="forepath-postgres-"))
-    port = _free_port()
-    try:
-        if os.geteuid() == 0:
-            shutil.chown(home, "postgres")
-        data = home / "data"
-        initdb = [str(programs / "initdb"), "-D", str(data), "-U", "forepath", "--auth=trust", "--no-sync"]
-        subprocess.run(_as_postgres(initdb), check=True, capture_output=True, cwd="/", timeout=120)
-        network = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} {options}"
-        control = [str(programs / "pg_ctl"), "-D", str(data), "-w"]
-        start = [*control, "-l", str(home / "log"), "-o", network, "start"]
-        subprocess.run(_as_postgres(start), check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=120)
-        try:
-            yield f"postgresql://forepath@127.0.0.1:{port}/postgres"
-        finally:
-            stop = [*control, "-m", "immediate", "stop"]
-            subprocess.run(_as_postgres(stop), check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=60)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
+from tools.lab.postgres import private_postgres, why_not
 
 START_S = 1_699_999_980
 WINDOW_S = 300
@@ -101,9 +45,9 @@ def measure(load: Load, progress: Callable[[str], None] = lambda _: None) -> Res
         store.close()
     if why_not() is None:
         progress("PostgreSQL")
-        with private_postgres() as url:
-            store = open_store(url)
-            with _bare_postgres(url) as bare:
+        with private_postgres("") as server:
+            store = open_store(server.url)
+            with _bare_postgres(server.url) as bare:
                 other = _named("postgresql", _engine(store, bare, load))
             store.close()
         result = Result(result.figures | other.figures, result.targets + other.targets)

@@ -1,6 +1,6 @@
 """`make chaos SEED=n MINUTES=m`: breaks what runs on real switches, one thing after the other, and says what gives way.
 
-    python -m tools.lab.stage -- python -m tools.chaos --seed 7 --minutes 20 [--json out.json]
+    python -m tools.lab.stage -- python -m tools.chaos --seed 7 --minutes 20 [--database postgresql] [--json out.json]
 
 Exit code 1 when anything did not hold: the line names seed and step, and the same seed breaks the same things again.
 """
@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cpdb import LabError
+from tools.chaos.clock import run_by_own_clock
 from tools.chaos.faults import WAYS, Fault, draw_faults
 from tools.chaos.invariants import broken, look_before
 from tools.chaos.scene import Scene
+from tools.lab import stage
 
 WARM_UP_S = 120.0
 
@@ -32,11 +34,11 @@ class ChaosStep:
     failures: tuple[str, ...]
 
 
-def play(scene: Scene, seed: int, minutes: float) -> list[ChaosStep]:
+def play(scene: Scene, seed: int, minutes: float, names: Sequence[str]) -> list[ChaosStep]:
     """Breaks one thing after the other until the time is over."""
     steps: list[ChaosStep] = []
     end = time.monotonic() + 60 * minutes
-    for number, fault in enumerate(draw_faults(seed), 1):
+    for number, fault in enumerate(draw_faults(seed, names), 1):
         if time.monotonic() >= end:
             break
         before = look_before(scene)
@@ -72,13 +74,21 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Breaks a running lab in a seeded order and checks what must hold.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--only", choices=sorted(WAYS), action="append", help="break these alone")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(words)
-    scene = Scene(Path(tempfile.mkdtemp(prefix="forepath-chaos-")))
+    try:
+        stage.prefix()
+        clock = run_by_own_clock(["-m", "tools.chaos", *(sys.argv[1:] if words is None else words)])
+    except LabError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    scene = Scene(Path(tempfile.mkdtemp(prefix="forepath-chaos-")), clock, options.database == "postgresql")
     try:
         scene.start()
         _warm_up(scene)
-        steps = play(scene, options.seed, options.minutes)
+        steps = play(scene, options.seed, options.minutes, options.only or sorted(WAYS))
     except LabError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2

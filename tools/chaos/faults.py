@@ -2,15 +2,21 @@
 
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from tools.chaos.clock import read_clock, set_clock
 from tools.chaos.scene import LAYOUT, PORTS, Scene, run
 
 Seconds = float
+
+CLOCK_STEP_S = 30
+# What a write to the disk costs more, by system call
+DELAYS_US = {"pwrite64": 20_000, "fsync": 200_000, "fdatasync": 200_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,14 @@ def _link_down(_scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
-def _database_locked(scene: Scene) -> Iterator[None]:
+def _database_away(scene: Scene) -> Iterator[None]:
+    if scene.server is not None:
+        scene.server.stop()
+        try:
+            yield
+        finally:
+            scene.server.start()
+        return
     lock = sqlite3.connect(scene.disk / "cpdb.db", timeout=10, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     try:
@@ -84,6 +97,26 @@ def _database_locked(scene: Scene) -> Iterator[None]:
     finally:
         lock.execute("ROLLBACK")
         lock.close()
+
+
+@contextmanager
+def _clock_set(scene: Scene) -> Iterator[None]:
+    # For good: once forward, the next time back.
+    set_clock(scene.clock, CLOCK_STEP_S if read_clock(scene.clock) == 0 else 0)
+    yield
+
+
+@contextmanager
+def _disk_slow(scene: Scene) -> Iterator[None]:
+    # Every write of every program waits, as on a disk that is busy or dying.
+    delays = [word for call, us in DELAYS_US.items() for word in ("-e", f"inject={call}:delay_exit={us}")]
+    pids = [word for process in scene.running.values() for word in ("-p", str(process.pid))]
+    argv = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={','.join(DELAYS_US)}", *delays, *pids]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as delaying:
+        try:
+            yield
+        finally:
+            delaying.terminate()
 
 
 @contextmanager
@@ -107,15 +140,17 @@ WAYS: dict[str, Breaking] = {
     "cut controller from switch": _cut,
     "restart switches": _switches_restarted,
     "link down": _link_down,
-    "database locked": _database_locked,
+    "database away": _database_away,
+    "clock set by 30 s": _clock_set,
+    "disk slow": _disk_slow,
     "disk full": _disk_full,
 }
 FORGET = ("restart switches",)
 
 
-def draw_faults(seed: int) -> Iterator[Fault]:
+def draw_faults(seed: int, names: Sequence[str] = tuple(WAYS)) -> Iterator[Fault]:
     """Without end: all faults in a random order, then all in another one, each for 1 to 6 seconds."""
     rng = Random(seed)
     while True:
-        for name in rng.sample(sorted(WAYS), len(WAYS)):
+        for name in rng.sample(sorted(names), len(names)):
             yield Fault(name, round(rng.uniform(1.0, 6.0), 1), name in FORGET)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from forepath.demo.scene import as_toml
 from forepath.settings import Settings, declare
 from tools.lab import stage
 from tools.lab.lab import Lab
+from tools.lab.postgres import PostgresServer, private_postgres
 
 VIP = "10.77.0.101"
 LAYOUT = LabLayout(
@@ -46,7 +47,7 @@ def run(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def scene_settings(database: Path) -> Settings:
+def scene_settings(database_url: str, state: Path) -> Settings:
     """The layout as somebody would write it down."""
     ends = [(a, p, b, q, LAYOUT.fabric_bytes_per_s / MBIT) for a, p, b, q in LAYOUT.fabric_ports()]
     ends += [(one.switch, one.port, one.name, 0, 100.0) for one in LAYOUT.clients]
@@ -56,7 +57,13 @@ def scene_settings(database: Path) -> Settings:
     nodes += [{"name": one.name, "kind": "client", "address": one.address, "mac": one.mac} for one in LAYOUT.clients]
     links = [{"a": a, "a_port": p, "b": b, "b_port": q, "capacity_mbit_per_s": c} for a, p, b, q, c in ends]
     shop = {"name": "shop", "address": VIP, "priority": 1, "destination": [destination]}
-    found = {"database": {"url": f"sqlite:///{database}"}, "node": nodes, "link": links, "virtual_ip": [shop]}
+    found = {
+        "database": {"url": database_url},
+        "controller": {"storage": {"state_dir": str(state)}},
+        "node": nodes,
+        "link": links,
+        "virtual_ip": [shop],
+    }
     return Settings.model_validate(found)
 
 
@@ -67,19 +74,29 @@ def add_foreign() -> None:
 
 @dataclass
 class Scene:
-    """The lab in `folder`, whose database lies on a small disk of its own. Use `start`, and `stop` in any case."""
+    """The lab in `folder`, with a small disk of its own for the database (SQLite) and for what waits to be stored.
+
+    Use `start`, and `stop` in any case. `clock` is the file that sets the clock of all that runs here.
+    """
 
     folder: Path
+    clock: Path
+    on_postgres: bool = False
     lab: Lab = field(init=False)
     store: Store = field(init=False)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    server: PostgresServer | None = None
+    _closing: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> None:
         """Builds everything and lets traffic begin. Raises LabError off stage."""
         stage.prefix()
         self.disk.mkdir(parents=True)
         run("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.disk))
-        settings = scene_settings(self.disk / "cpdb.db")
+        if self.on_postgres:
+            self.server = self._closing.enter_context(private_postgres())
+        url = self.server.url if self.server else f"sqlite:///{self.disk / 'cpdb.db'}"
+        settings = scene_settings(url, self.disk / "state")
         (self.folder / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.store = open_store(settings.database.url)
         declare(settings, self.store)
@@ -101,6 +118,7 @@ class Scene:
         with suppress(AttributeError):
             self.lab.stop()
             self.store.close()
+        self._closing.close()
         subprocess.run(["umount", "-l", str(self.disk)], capture_output=True, check=False)
 
     @property

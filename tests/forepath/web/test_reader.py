@@ -15,7 +15,7 @@ from forepath.settings import Settings, declare
 from forepath.web.address import PageAddress
 from forepath.web.reader import FRESH_S, Reader, StoreMoment
 from forepath.web.views import VIEWS
-from tools.bench.store import private_postgres, why_not
+from tools.lab.postgres import private_postgres, why_not
 
 
 class Question:
@@ -141,9 +141,9 @@ ABOUT = {
 @pytest.mark.postgres
 @pytest.mark.skipif(why_not() is not None, reason="no programs of a PostgreSQL server")
 def test_every_view_says_the_same_on_either_engine(settings: Settings) -> None:
-    with private_postgres("-c fsync=off") as url:
+    with private_postgres() as server:
         told, now = [], float(int(time.time()))
-        for one in (settings, settings.model_copy(update={"database": settings.database.tuned(url=url)})):
+        for one in (settings, settings.model_copy(update={"database": settings.database.tuned(url=server.url)})):
             store = open_store(one.database.url)
             declare(one, store)
             fill(store, now)
