@@ -18,7 +18,7 @@ from cpdb import Quantity, Subject, SubjectKind
 from orchestrator.demand import Demand, KnownRates, Sought, foretold_rates
 from orchestrator.foreseen import Bools, Floats, Foreseen
 from orchestrator.needs import MachineNeeds, ceiling, machine_needs, machine_table
-from orchestrator.onset import PEAK
+from orchestrator.onset import PEAK, Reading
 from orchestrator.pair_table import LinkKey
 from orchestrator.world import World
 
@@ -93,11 +93,12 @@ NO_CORRECTION = Correction(0.0, 0.0, 0.0)
 class ForetoldSums:
     """Sums of which something is forecast: what is measured of each now, from where on it is held back, and that.
 
-    In bytes/s of links, or cores of hosts.
+    In bytes/s of links, or cores of hosts: what these do always is given no margin.
     """
 
     foreseen: Foreseen
     peak: Quantity
+    reading: Reading
     carried: Floats
     fullest: Floats
     held: Bools
@@ -111,13 +112,14 @@ class ForetoldSums:
         carried = np.array([one.carried for one in measured])
         fullest = np.array([HELD_SHARE * (one.capacity or np.inf) for one in measured])
         held = np.array([one.held for one in measured], dtype=np.bool_)
-        return cls(Foreseen([forecasts[one] for one in subjects]), peak, carried, fullest, held)
+        reading = PEAK if peak is Quantity.BYTES_PEAK else Reading(level=demand.config.demand.level)
+        return cls(Foreseen([forecasts[one] for one in subjects]), peak, reading, carried, fullest, held)
 
     def reconcile(self, demand: Demand, horizon_s: int, parts: SumForecast, unexplained: Floats) -> tuple[Sums, Bools]:
         """With the sums of their parts, and of which a trusted forecast within `horizon_s` says anything."""
         now, nothing = self.carried, np.full(len(self.carried), np.inf)
         known, passed = KnownRates(now, now, nothing, np.full(len(now), np.nan)), np.zeros(len(now), dtype=np.bool_)
-        told = foretold_rates(demand, Sought(self.foreseen, horizon_s, self.peak), known, PEAK, passed)
+        told = foretold_rates(demand, Sought(self.foreseen, horizon_s, self.peak), known, self.reading, passed)
         whole = SumForecast(told.typical, np.maximum(0.0, told.need - told.typical))
         held = self.held | (self.carried >= self.fullest) | (told.need >= self.fullest)
         return reconcile(parts, whole, unexplained, held), told.far_s > 0
