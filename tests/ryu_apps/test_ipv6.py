@@ -13,10 +13,11 @@ from cpdb import Destination, Limit, Pair, Reservation, VirtualIp, address_bytes
 from ryu_apps.declared import Declared
 from ryu_apps.effects import PacketOut
 from ryu_apps.fakes.fake_packets import ArpFields, Packet, Transport
+from ryu_apps.guest import Guest
 from ryu_apps.network import Network
 from ryu_apps.openflow import decode_match, encode_match
 from ryu_apps.paths.routing import pair_flows
-from ryu_apps.pipeline import desired
+from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
 from ryu_apps.rules import Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.services.pairs import Pairs
 from ryu_apps.shares import Limits, share
@@ -276,3 +277,17 @@ def test_a_thousand_hosts_of_both_families_cost_what_their_pairs_are_and_no_more
     more = desired(share(network, leaf, Limits((), ())), {}).rules
     assert len(more.keys() - rules.keys()) == 3 and not rules.keys() - more.keys()
     assert all(decode_match(encode_match(key.match)) == key.match for key in more)
+
+
+@pytest.mark.parametrize("guest", [Guest(), Guest(0), Guest(14)])
+def test_a_guest_has_the_same_rules_and_leaves_no_question_for_its_virtual_ip_to_others(guest: Guest) -> None:
+    steer = Rewrite(address6("c1"), VIP6, address6("s1"), mac("s1"))
+    part = Share((VIP6,), {}, PairShare(((address6("c1"), VIP6),), (steer,)), guest=guest)
+    rules = desired(part, {}).rules
+    asked = [rule for key, rule in rules.items() if key.match.question_for == VIP6 and key.table == Table.ACCOUNT]
+    assert len(asked) == 3 and all(rule.goto is None for rule in asked)
+    kept = {
+        rule.actions[-1].protocol for rule in rules.values() if rule.table == Table.SERVE and len(rule.actions) == 3
+    }
+    assert kept == {0, 6, 17}
+    assert all(decode_match(encode_match(key.match)) == key.match for key in rules)
