@@ -51,13 +51,14 @@ class Gate:
 
 
 LIVE = "## On real switches"
+COUNTS = ("sent", "left_out", "overtaken", "actions_done", "splits_changed")
 LIVE_INTRO = """Written by `forepath bench routing --minutes {minutes:g} --blocks {blocks} --load {load:g} --json FILE`
 and `python -m tools.route_page PAGE --live FILE`. Half a fat-tree of 4-port switches (two pods, four cores, links of
 {link_mbit:g} Mbit/s) in Open vSwitch in user space; 48 pairs with Pareto rates (shape 1.2) that last a minute on
 average, of four connections each that last 20 s, send numbered UDP packets of 1,000 bytes. Off: each destination has
 one shortest way. On: `routing.enabled = "auto"`, by measured traffic alone (no predictor ran). Nobody is limited.
-Overtaken: packets that came after a later one of their connection. By turns in blocks over the same traffic, seed
-{seed}. {machine}"""
+Overtaken: packets that came after a later one of their connection. Left out: not sent, for want of CPU. By turns in
+blocks over the same traffic, seed {seed}. {machine}"""
 GATES = {"geant_15min_7d": Gate("gate", 1.0018, 1.027), "meta_pod_db_1s": Gate("gate", 1.127, 1.65)}
 # The mean of the mixture must be at most so much of that of its best part
 OF_THE_BEST = 1.003
@@ -97,9 +98,9 @@ def live_section(document: dict[str, Any]) -> str:
     for way in ("off", "on"):
         told = {name.removeprefix(f"{way}_"): value for name, value in figures.items() if name.startswith(f"{way}_")}
         cells = [f"{told['congested_s']:.0f} of {told['seconds']:.0f}", f"{told['lost_share']:.2%}"]
-        counts = [f"{told[name]:,.0f}" for name in ("sent", "overtaken", "actions_done", "splits_changed")]
+        counts = [f"{told[name]:,.0f}" for name in COUNTS]
         rows.append([way, *cells, *counts])
-    head = ["routing", "seconds with a link that drops", "lost", "sent", "overtaken", "actions", "splits changed"]
+    head = ["routing", "seconds with a link that drops", "lost", *(name.replace("_", " ") for name in COUNTS)]
     targets = [
         f"* {one['name']}: {one['value']:.3g}, at most {one['limit']:g}: **{'met' if one['met'] else 'missed'}**"
         for one in document["targets"]

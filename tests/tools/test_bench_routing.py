@@ -58,7 +58,7 @@ def test_the_page_keeps_the_recordings_and_has_the_newest_comparison_below(tmp_p
     page, file = tmp_path / "route.md", tmp_path / "found.json"
     page.write_text("# Routing\n\n## one\n\n| a |\n")
     way = {"sent": 1000, "received": 900, "overtaken": 3, "congested_s": 60, "seconds": 100, "actions_done": 2}
-    way["splits_changed"] = 4
+    way |= {"splits_changed": 4, "left_out": 5}
     for lost in (10, 20):
         found = judge({"off": way, "on": {**way, "received": 1000 - lost}})
         told = {"scale": asdict(RoutedScale()), "figures": found.figures}
