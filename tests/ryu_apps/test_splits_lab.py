@@ -208,7 +208,7 @@ def test_the_orchestrator_relieves_a_full_path_by_itself(net: Net) -> None:
     loop = Orchestrator(config, net.store, hosts, PathReader(net.store, 1.0, time.time))
     with net.background("s1", *MANY, "echo", "9000") as server:
         assert server.stdout is not None and server.stdout.readline()
-        with net.background("c1", *MANY, "ask", VIP, "9000", str(SOURCES), "40") as client:
+        with net.background("c1", *MANY, "ask", VIP, "9000", str(SOURCES), "60") as client:
             assert client.stdout is not None and client.stdout.readline()
             assert eventually(lambda: not 0.05 < shares_of(net, 1) < 0.95)
 
@@ -218,7 +218,8 @@ def test_the_orchestrator_relieves_a_full_path_by_itself(net: Net) -> None:
                 return any(one.kind == "set_routes" and one.outcome is OutcomeKind.DONE for one in rows)
 
             start = time.time()
-            assert eventually(done, 25), (net.store.journal.actions(since=start), net.store.wanted.observed())
+            # What was recorded in the 24 s before, of other tests, counts among the scenarios.
+            assert eventually(done, 45), (net.store.journal.actions(since=start), net.store.wanted.observed())
             # All of it took one path before. So few sources meet no ratio exactly, and nor does a busy second.
             assert 0.15 < shares_of(net, 2) < 0.85
     (first, *_) = (one for one in net.store.journal.actions(since=start) if one.kind == "set_routes")
