@@ -144,7 +144,9 @@ class Gatherer:
                 observed=declared.observed,
             ),
             network=NetworkState(
-                ways=self._way, outlook=self._outlook(now, ways) if requests else Outlook(), sums=self._sums()
+                ways=self._way,
+                outlook=self._outlook(now, ways) if requests else Outlook(),
+                sums=_forecasts_of_sums(self._issued),
             ),
         )
         self._table = world.index.table = PairTable(world.pairs, self._table)
@@ -267,15 +269,6 @@ class Gatherer:
         subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
         return {one.a: forecasts_of(Pair(one.a, one.b), issues) for one in subjects}
 
-    def _sums(self) -> dict[Subject, Mapping[Cell, Forecast]]:
-        """Forecasts of links and hosts themselves."""
-        found: dict[Subject, Mapping[Cell, Forecast]] = {}
-        for tiers in ((OF_LINKS, *SLOWER_OF_LINKS), (OF_HOSTS, *SLOWER_OF_HOSTS)):
-            issues = self._issued(tiers)
-            subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
-            found |= {one: forecasts_of(Pair(one.a, one.b), issues) for one in subjects if one.kind in SUMS}
-        return found
-
     def _recent_links(self, now: Seconds) -> LoadRows:
         rows = self._lately.links.between(now - RECENT_S - self.config.guard.max_world_age_s, now)
         return rows[rows["t"] > rows["t"][-1] - RECENT_S] if len(rows) else rows
@@ -285,6 +278,18 @@ class Gatherer:
         machines = self._lately.machines
         names, last = [*machines.names], dict(zip(rows["vm"].tolist(), rows["host"].tolist(), strict=True))
         return {names[vm]: machines.hosts[host] for vm, host in last.items()}
+
+
+def _forecasts_of_sums(
+    issued: Callable[[Iterable[str]], tuple[IssuedForecasts, ...]],
+) -> dict[Subject, Mapping[Cell, Forecast]]:
+    """Forecasts of links and hosts themselves, from what is issued in some tiers."""
+    found: dict[Subject, Mapping[Cell, Forecast]] = {}
+    for tiers in ((OF_LINKS, *SLOWER_OF_LINKS), (OF_HOSTS, *SLOWER_OF_HOSTS)):
+        issues = issued(tiers)
+        subjects = dict.fromkeys(subject for one in issues for subject in one.batch.subjects)
+        found |= {one: forecasts_of(Pair(one.a, one.b), issues) for one in subjects if one.kind in SUMS}
+    return found
 
 
 def link_states(links: Iterable[Link], rows: LoadRows, numbers: Mapping[LinkKey, int]) -> dict[LinkKey, LinkState]:
