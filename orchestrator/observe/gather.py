@@ -144,9 +144,7 @@ class Gatherer:
                 observed=declared.observed,
             ),
             network=NetworkState(
-                ways=self._way,
-                outlook=self._outlook(now, ways) if requests else Outlook(),
-                sums=_forecasts_of_sums(self._issued),
+                self._way, outlook=self._outlook(now, ways) if requests else Outlook(), sums=_own_sums(self._issued)
             ),
         )
         self._table = world.index.table = PairTable(world.pairs, self._table)
@@ -280,7 +278,7 @@ class Gatherer:
         return {names[vm]: machines.hosts[host] for vm, host in last.items()}
 
 
-def _forecasts_of_sums(
+def _own_sums(
     issued: Callable[[Iterable[str]], tuple[IssuedForecasts, ...]],
 ) -> dict[Subject, Mapping[Cell, Forecast]]:
     """Forecasts of links and hosts themselves, from what is issued in some tiers."""
