@@ -120,8 +120,7 @@ class Gatherer:
         links = link_states(self.store.inventory.links(), self._recent_links(now), lately.links.names)
         self._read_forecasts(now)
         routes = self._routes(traffic, seen_pairs(traffic, listed), declared, self._hosts(machines))
-        ways = {pair: way for pair, (_, way) in routes.items()}
-        self._refresh(now, links, ways, declared.spread)
+        self._refresh(now, links, ways := {pair: way for pair, (_, way) in routes.items()}, declared.spread)
         services = tuple(declared.virtual_ips.values())
         relations, memory = cpu_relations(self._learnt, services), memory_relations(self._learnt, services)
         requests = tuple(self.store.requests.since(now - JUST_OVER_S))
