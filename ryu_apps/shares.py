@@ -31,10 +31,14 @@ def limits(network: Network, now: Seconds) -> Limits:
 
 
 def source_addresses(network: Network, pair: Pair) -> tuple[str, ...]:
-    """Addresses that a pair's source has in the family of its virtual IP; none while no switch has seen any."""
+    """Addresses that a pair's source has in the family of its virtual IP; none while no switch has seen any.
+
+    Who names a source by one of its addresses means that one alone.
+    """
     directory = network.topology.snapshot.directory
     host = directory.host_of(pair.source, network.topology.hosts)
-    own = directory.names(host).get(pair.source, ()) if host is not None else ()
+    known = {} if host is None else directory.names(host) | {one: (one,) for one in host.addresses}
+    own = known.get(pair.source, ())
     return tuple(one for one in own if is_ipv6(one) == is_ipv6(pair.virtual_ip))
 
 

@@ -50,6 +50,7 @@ from orchestrator.act.stages import Now, Stages
 from orchestrator.context import served_demands
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.gather import Gatherer
+from orchestrator.pair_table import ConnectionSize
 from orchestrator.strategies.admission import placed_requests
 from orchestrator.strategies.services import serving as scaled_serving
 from orchestrator.strategies.weights import candidates
@@ -98,7 +99,7 @@ class Service:
 
     @property
     def world(self) -> World:
-        pair = PairState(Pair("c1", VIP), 5, "nobody", (), 1e4, 1.0, 1e4, 1.0, 1e4)
+        pair = PairState(Pair("c1", VIP), 5, "nobody", (), 1e4, 1.0, 1e4, 1.0, ConnectionSize(1e4))
         return World(
             NOW, 1.0, {pair.pair: pair}, virtual_ips={VIP: self.vip},
             network=NetworkState(ways=lambda source, end: ((source, end),)),
