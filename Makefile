@@ -46,7 +46,7 @@ demo: setup
 lab: setup
 	@$(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/python -m tools.lab $(COMMAND)
 
-## make test    all tests; those on real switches and VMs run on three stages of their own; what fails runs twice
+## make test    all tests; those on real switches and VMs run on two stages of their own; what fails runs twice
 ##              (FRAMEWORK=os-ken: the same ones on os-ken)
 test: setup
 	@$(UNIT_TESTS) -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { [ $$? = 1 ] && \

@@ -73,7 +73,9 @@ class Played:
 def play(lab: Lab, directory: Path, surges: Sequence[Surges], periods: int, streams: Sequence[Stream] = ()) -> Played:
     """Starts the product, then the traffic of so many periods."""
     settings, plan = directory / "forepath.toml", directory / "schedule.json"
-    supervisor = lab.popen("run", [sys.executable, "-m", "forepath", "run", "--settings", str(settings)])
+    # Tests that run under nohup ignore a hangup, and whoever they start would, too.
+    words = ["env", "--default-signal=HUP", sys.executable, "-m", "forepath", "run", "--settings", str(settings)]
+    supervisor = lab.popen("run", words)
     period_s = surges[0].period_s
     Schedule(
         seed=0, scenario="surge", period_s=period_s, duration_s=periods * period_s,
