@@ -24,9 +24,13 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files in front, everything else as it was."""
+    """Puts the longest files in front, and who breaks what its file shares behind the others; the rest as it was."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+    for item in [one for one in items if one.get_closest_marker("last")]:
+        items.remove(item)
+        own = [number for number, other in enumerate(items) if other.path == item.path]
+        items.insert(own[-1] + 1 if own else len(items), item)
 
 
 @pytest.fixture(autouse=True)

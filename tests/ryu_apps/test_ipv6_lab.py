@@ -127,6 +127,7 @@ def test_a_limit_of_a_named_client_holds_for_its_ipv6(net: Net) -> None:
     assert 0.5 * rate < sum(map(int, told)) / 4 < 1.6 * rate
 
 
+@pytest.mark.last
 def test_switches_tell_who_has_the_virtual_ip_while_the_controller_is_dead(net: Net) -> None:
     assert net.pings("c1", BY_SOURCE)
     net.kill_controller()

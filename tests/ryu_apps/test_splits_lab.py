@@ -83,7 +83,7 @@ def shares_of(net: Net, seconds: float) -> float:
 
 def put(net: Net, upper: float) -> None:
     generation = want(net, (upper, 1 - upper))
-    assert eventually(lambda: installed(net, generation), 15), (net.store.wanted.observed(), net.log())
+    assert eventually(lambda: installed(net, generation), 40), (net.store.wanted.observed(), net.log())
 
 
 def chosen(upper: float) -> float:
@@ -167,25 +167,23 @@ def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net, 
 
 
 def test_without_a_controller_a_switch_turns_from_a_path_whose_link_is_down(net: Net) -> None:
-    for upper, port in ((1.0, "leaf1-eth1"), (0.0, "leaf1-eth2")):
-        put(net, upper)
-        with net.background("s1", *STREAM, "receive", "0.0.0.0", "9", "3") as sink:
-            assert sink.stdout is not None and sink.stdout.readline()
-            with net.background("c1", *STREAM, "send", VIP, "9", "4"):
-                assert sink.stdout.readline() == "begun\n"
-                before = sent(port)
-                net.kill_controller()
-                try:
-                    time.sleep(0.5)
-                    assert sent(port) - before > 5_000, "the stream takes this path"
-                    subprocess.run(["ip", "link", "set", port, "down"], check=True)
-                    count, gap = sink.stdout.readline().split()
-                finally:
-                    subprocess.run(["ip", "link", "set", port, "up"], check=True)
-        print(port, count, gap)
-        assert int(count) > 1000 and float(gap) < 1.0
-        net.controller()
-        assert eventually(lambda: net.pings("c1", VIP), 20), net.log()
+    put(net, 1.0)
+    with net.background("s1", *STREAM, "receive", "0.0.0.0", "9", "3") as sink:
+        assert sink.stdout is not None and sink.stdout.readline()
+        with net.background("c1", *STREAM, "send", VIP, "9", "4"):
+            assert sink.stdout.readline() == "begun\n"
+            before = sent("leaf1-eth1")
+            net.kill_controller()
+            try:
+                time.sleep(0.5)
+                assert sent("leaf1-eth1") - before > 5_000, "the stream takes this path"
+                subprocess.run(["ip", "link", "set", "leaf1-eth1", "down"], check=True)
+                count, gap = sink.stdout.readline().split()
+            finally:
+                subprocess.run(["ip", "link", "set", "leaf1-eth1", "up"], check=True)
+                net.controller()
+    assert int(count) > 1000 and float(gap) < 1.0
+    assert eventually(lambda: net.pings("c1", VIP), 20), net.log()
 
 
 def test_a_dead_link_leaves_its_share_to_the_others(net: Net) -> None:
