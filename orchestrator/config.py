@@ -85,8 +85,8 @@ class CpuSettings(Section):
     """CPU limits leave `headroom` above what is measured, in steps; what is foreseen counts by the second, without.
 
     Where trusted forecasts say that it is not needed, a limit goes back at once; else after `calm_s` below `calm_share`
-    of the everyday limit. Host shares are of the host's cores. A machine whose forecasts lately cost more than reacting
-    would have follows what is measured; what is older than `hedge_s` counts half, 0 turns that off.
+    of the everyday limit. Host shares are of the host's cores. With `hedge_s`, a machine whose forecasts lately cost
+    more than reacting would have follows what is measured; after so long a second counts half.
     """
 
     headroom: ShareOf1 = 0.85
@@ -97,7 +97,7 @@ class CpuSettings(Section):
     calm_share: ShareOf1 = 0.7
     host_headroom: ShareOf1 = 0.92
     host_deadband: NotNegative = 0.05
-    hedge_s: NotNegative = 300.0
+    hedge_s: NotNegative = 0.0
 
 
 class MemorySettings(Section):

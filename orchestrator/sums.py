@@ -7,10 +7,10 @@ through trace minimization, 2019). What the highest second adds to the mean is t
 of both are those of the same future, so a variance for independent ones would be too small by far.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from orchestrator.world import World
 
 # From this share of its capacity on a link shows what it could carry, not what was asked of it.
 HELD_SHARE = 0.85
+
+Place = TypeVar("Place", bound=Hashable)
 
 
 class SumForecast(NamedTuple):
@@ -127,10 +129,20 @@ class ForetoldSums:
 
 def link_corrections(demand: Demand, horizon_s: int) -> Mapping[LinkKey, Correction]:
     """By link of which a trusted forecast within `horizon_s` says anything; kept."""
-    key = horizon_s, SubjectKind.LINK
-    found: Mapping[LinkKey, Correction] | None = demand.corrections.get(key)
+    return _once(demand, horizon_s, _of_links)
+
+
+def host_corrections(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:
+    """By host of which a trusted forecast within `horizon_s` says anything, in cores; kept."""
+    return _once(demand, horizon_s, _of_hosts)
+
+
+def _once(
+    demand: Demand, horizon_s: int, work_out: Callable[[Demand, int], Mapping[Place, Correction]]
+) -> Mapping[Place, Correction]:
+    found: Mapping[Place, Correction] | None = demand.corrections.get((horizon_s, work_out))
     if found is None:
-        found = demand.corrections[key] = _of_links(demand, horizon_s) if horizon_s else {}
+        found = demand.corrections[horizon_s, work_out] = work_out(demand, horizon_s) if horizon_s else {}
     return found
 
 
@@ -183,15 +195,6 @@ def machines_together(needs: MachineNeeds, world: World, host: str) -> MachinesT
         unknown += vm.cores_used if needs.relation[place] < 0 and not needs.far_s[place] else 0.0
     upper = max(usual + sqrt(squares), least) if needs.table.horizon_s else whole
     return MachinesTogether(usual, upper, least, unknown / all_used if all_used else 0.0)
-
-
-def host_corrections(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:
-    """By host of which a trusted forecast within `horizon_s` says anything, in cores; kept."""
-    key = horizon_s, SubjectKind.HOST
-    found: Mapping[str, Correction] | None = demand.corrections.get(key)
-    if found is None:
-        found = demand.corrections[key] = _of_hosts(demand, horizon_s) if horizon_s else {}
-    return found
 
 
 def _of_hosts(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:

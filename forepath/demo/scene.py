@@ -1,6 +1,6 @@
 """The settings of the demo: what an operator of the lab would declare. Nothing here knows when a surge comes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -102,25 +102,33 @@ def _virtual_ips(layout: LabLayout) -> list[dict[str, Any]]:
     ]
 
 
-def pooled(declared: Settings, layout: LabLayout, service: str) -> Settings:
-    """The same where the machines that stand by for a service are those of a pool: they rest until they are needed."""
+def pooled(declared: Settings, layout: LabLayout) -> Settings:
+    """The same where machines that stand by for a service are those of a pool: they rest until they are needed."""
     tables = as_tables(declared)
-    own = next(one for one in tables["virtual_ip"] if one["name"] == service)
-    resting = {name for name, weight in layout.service(service).weights.items() if not weight}
-    own["destination"] = [one for one in own["destination"] if one["name"] not in resting]
-    own["affinity"] = "connection"
-    machines = [one for one in tables["vm"] if one["name"] in resting]
-    for table in ("vm", "node"):
-        tables[table] = [one for one in tables[table] if one["name"] not in resting]
-    members = [
-        {"name": one.name, "address": one.address, "mac": one.mac, "host": one.host}
-        for one in map(layout.vm, sorted(resting))
-    ]
-    machine = {name: machines[0][name] for name in ("cpu_cores_base", "cpu_cores_max")} | {
-        "memory_mib": layout.vm(members[0]["name"]).memory_bytes // MIB
+    bases = {one["name"]: one for one in tables["vm"]}
+    tables["pool"] = []
+    for service in tables["virtual_ip"]:
+        weights = layout.service(service["name"]).weights
+        resting = [layout.vm(name) for name, weight in weights.items() if not weight]
+        if resting:
+            names = {one.name for one in resting}
+            service["destination"] = [one for one in service["destination"] if one["name"] not in names]
+            service["affinity"] = "connection"
+            tables["pool"].append(_pool(service["name"], resting, bases[resting[0].name]))
+            for table in ("vm", "node"):
+                tables[table] = [one for one in tables[table] if one["name"] not in names]
+    return Settings.model_validate(tables)
+
+
+def _pool(service: str, resting: Sequence[LabVm], base: Mapping[str, Any]) -> dict[str, Any]:
+    machine = {name: base[name] for name in ("cpu_cores_base", "cpu_cores_max")}
+    return {
+        "virtual_ip": service,
+        "max_destinations": 1 + len(resting),
+        "machine": machine | {"memory_mib": resting[0].memory_bytes // MIB},
+        "member": [{"name": one.name, "address": one.address, "mac": one.mac, "host": one.host} for one in resting],
+        "departure": {"cooldown_s": 1.0},
     }
-    pool = {"virtual_ip": service, "max_destinations": 1 + len(members), "machine": machine, "member": members}
-    return Settings.model_validate(tables | {"pool": [pool | {"departure": {"cooldown_s": 1.0}}]})
 
 
 def as_tables(settings: Settings) -> dict[str, Any]:

@@ -180,11 +180,6 @@ def _cpu_ms(character: Character, size: int) -> float:
     return spare * size / character.request_bytes
 
 
-def surging(schedule: Schedule) -> str:
-    """The service that is asked for in surges."""
-    return str(schedule.character["service"])
-
-
 def nominal_ms(schedule: Schedule) -> dict[str, float]:
     """The same as `request_cpu_s` of all its requests, as settings say it: by connection and by megabyte."""
     sample = next((one for requests in schedule.requests.values() for one in requests if one.bytes), None)

@@ -43,7 +43,6 @@ from forepath.demo.schedule import (
     Schedule,
     make_schedule,
     nominal_ms,
-    surging,
 )
 from forepath.demo.screen import Screen, state_table
 from forepath.settings import Settings, declare
@@ -73,8 +72,7 @@ class SimulatedTrial:
         self.schedule = make_schedule(seed, scenario, rehearsal.phases, self.layout)
         uris = {host.name: f"simulated:///{host.name}" for host in self.layout.hypervisors}
         declared = scene(self.layout, self.directory / "cpdb.db", uris, {}, nominal_ms(self.schedule))
-        crowded = surging(self.schedule) if scenario == "crowd" else None
-        self.settings = declared if crowded is None else pooled(declared, self.layout, crowded)
+        self.settings = pooled(declared, self.layout) if scenario == "crowd" else declared
         self._predictor = rehearsal.predictor
 
     def run(self) -> TrialResult:

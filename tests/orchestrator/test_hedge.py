@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import CONFIG, NOW, RELATION, foreseen, machines, pair_state, vm, world
+from worlds import CONFIG as PLAIN
+from worlds import NOW, RELATION, foreseen, machines, pair_state, vm, world
 
 from cpdb import RuleReport, Store
 from orchestrator import Plan, World, plan
@@ -15,7 +16,7 @@ from orchestrator.context import PlanningContext
 from orchestrator.hedge import LEADS_S, MOST_S, Lead, LimitHedge, cores_needed, limit_cost
 from orchestrator.proposal import RefusalCode, Step
 
-UNIT = 2.0
+CONFIG, UNIT = PLAIN.tuned(cpu={"hedge_s": 300.0}), 2.0
 GAINS = st.lists(st.floats(-5.0, 5.0), max_size=200)
 KEPT = st.sampled_from([1.0, 0.999, 0.9])
 

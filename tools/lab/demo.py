@@ -15,7 +15,7 @@ from forepath.demo.cpu_need import Price, Span, account, offered, price, rooms
 from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import at_unix, delivered_share, read_played, read_samples, shortage, summarise
 from forepath.demo.scene import as_toml, pooled, scene
-from forepath.demo.schedule import WARM_UP, Phases, Schedule, make_schedule, nominal_ms, surging
+from forepath.demo.schedule import WARM_UP, Phases, Schedule, make_schedule, nominal_ms
 from forepath.demo.screen import Screen, state_table
 from forepath.demo.simulated import replay_task, replay_trial
 from forepath.settings import Settings, declare
@@ -81,8 +81,8 @@ class RealTrial:
         database = self.directory / "cpdb.db"
         cost = nominal_ms(self.schedule)
         declared = scene(self.lab.layout, database, self.lab.uris, self.lab.migration_uris, cost)
-        crowded = surging(self.schedule) if self.schedule.scenario == "crowd" else None
-        settings = self.settings = declared if crowded is None else pooled(declared, self.lab.layout, crowded)
+        crowded = self.schedule.scenario == "crowd"
+        settings = self.settings = pooled(declared, self.lab.layout) if crowded else declared
         (self.directory / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.schedule.save(self.directory / "schedule.json")
         self.store = open_store(settings.database.url)

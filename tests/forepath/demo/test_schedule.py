@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from forepath.demo.layout import MBIT, LabLayout
 from forepath.demo.scene import GROWTH, pooled, scene
-from forepath.demo.schedule import WARM_UP, Phases, Request, Schedule, make_schedule, request_cpu_s, surging
+from forepath.demo.schedule import WARM_UP, Phases, Request, Schedule, make_schedule, request_cpu_s
 
 PHASES = Phases(warmup_cycles=2, cycles=2)
 
@@ -105,9 +105,9 @@ def test_an_unknown_scenario_is_refused() -> None:
 
 def test_a_crowd_is_the_same_surge_of_all_clients_that_needs_more_than_a_machine_can_have() -> None:
     surge, crowd = make_schedule(5, phases=PHASES), make_schedule(5, "crowd", PHASES)
-    assert surging(crowd) == surging(surge) and crowd.windows == surge.windows
-    machine = LabLayout().vm(next(iter(LabLayout().service(surging(crowd)).weights)))
+    assert crowd.windows == surge.windows
     window = crowd.windows[0]
+    machine = LabLayout().vm(next(iter(LabLayout().service(window.service).weights)))
     own = {client: [r for r in rows if r.surge and r.at_s < window.end_s] for client, rows in crowd.requests.items()}
     assert all(own.values()) and max(map(len, own.values())) - min(map(len, own.values())) <= 1
     busy = [r for rows in own.values() for r in rows if r.at_s >= window.start_s + 1]
@@ -118,10 +118,9 @@ def test_a_crowd_is_the_same_surge_of_all_clients_that_needs_more_than_a_machine
 def test_in_a_crowds_scene_machines_that_stand_by_are_those_of_a_pool() -> None:
     layout = LabLayout()
     declared = scene(layout, Path("x.db"), {one.name: "test:///" for one in layout.hypervisors}, {})
-    found = pooled(declared, layout, "search")
-    assert [one.name for one in found.pool[0].member] == ["search2"] and "search2" not in {one.name for one in found.vm}
-    assert [[d.name for d in one.destination] for one in found.virtual_ip] == [
-        ["shop1", "shop2"],
-        ["search1"],
-        ["backup1"],
-    ]
+    found = pooled(declared, layout)
+    members = {one.virtual_ip: [member.name for member in one.member] for one in found.pool}
+    assert members == {"shop": ["shop2"], "search": ["search2"]}
+    assert not {"shop2", "search2"} & {one.name for one in (*found.vm, *found.node)}
+    own = {one.name: [destination.name for destination in one.destination] for one in found.virtual_ip}
+    assert own == {"shop": ["shop1"], "search": ["search1"], "backup": ["backup1"]}
