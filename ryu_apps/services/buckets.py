@@ -19,6 +19,7 @@ from ryu_apps.rules import (
     CONTROLLER,
     PROTO_TCP,
     PROTO_UDP,
+    TCP_OPENING,
     BucketMatch,
     ChooseDestination,
     DestinationMatch,
@@ -245,7 +246,7 @@ def placement_rules(spreads: tuple[BucketPlacement, ...], curious: bool) -> dict
     rules = [answers_rule(address) for address in addresses]
     if curious and spreads:
         families = {eth_type_of(one.virtual_ip) for one in spreads}
-        rules += [*map(_meet, sorted(families)), *(_unmet(one.virtual_ip) for one in spreads)]
+        rules += [*map(_meet, sorted(families)), *(rule for one in spreads for rule in _unmet(one.virtual_ip))]
     found = {rule.key: rule for rule in rules}
     for spread in spreads:
         found |= spread.rules
@@ -266,10 +267,14 @@ def answers_rule(address: str) -> Rule:
     return Rule(Table.REWRITE, ANSWERS_PRIORITY, match, (ResubmitTable(Table.AFFINITY),), Table.FORWARD, cookie=number)
 
 
-def _unmet(virtual_ip: str) -> Rule:
-    match = match_ip(to=virtual_ip)
+def _unmet(virtual_ip: str) -> Iterable[Rule]:
+    every = match_ip(to=virtual_ip)
+    # Openings apart, as the pair's own entries will have them: Open vSwitch counts what its cache let through until it
+    # has seen new entries for the one that the cached flow's first packet meets, an opening or not.
+    opening = replace(every, ip_proto=PROTO_TCP, message_type=TCP_OPENING)
     number = cookie(Table.ACCOUNT, Kind.SPREAD, pair_number("", virtual_ip))
-    return Rule(Table.ACCOUNT, MEET_PRIORITY, match, (ResubmitTable(Table.MEET),), Table.POLICER, cookie=number)
+    for priority, match in ((MEET_PRIORITY, every), (MEET_PRIORITY + 1, opening)):
+        yield Rule(Table.ACCOUNT, priority, match, (ResubmitTable(Table.MEET),), Table.POLICER, cookie=number)
 
 
 def _meet(eth_type: int) -> Rule:

@@ -384,6 +384,6 @@ def test_rules_are_counted_by_virtual_ips_and_destinations_never_by_sources() ->
         return BucketPlacement(f"10.{number}.1.1", behind, divide_buckets({one.name: one.weight for one in behind}))
 
     many = tuple(spread(number) for number in range(50))
-    # Each: its entry, its end, 8 slots, 3 x 8 destinations, 8 for answers, 1 to meet sources; and one for all.
-    assert len(placement_rules(many, True)) == 50 * 43 + 1
+    # Each: its entry, its end, 8 slots, 3 x 8 destinations, 8 for answers, 2 to meet sources; and one for all.
+    assert len(placement_rules(many, True)) == 50 * 44 + 1
     assert len(placement_rules(many, False)) == 50 * 42
