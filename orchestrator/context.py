@@ -54,7 +54,7 @@ class PlanningContext:
     _leads_s: dict[tuple[str, Circumstances], Seconds] = field(default_factory=dict, repr=False, compare=False)
     # Made anew for each snapshot of the world: who is where changes with it.
     _cores: dict[int, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _served: dict[tuple[str, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _served: dict[tuple[str, int, Reading], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _needed: dict[tuple[LinkKey, int], BytesPerS] = field(default_factory=dict, init=False, repr=False, compare=False)
     _tight: dict[int, frozenset[LinkKey]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -109,12 +109,12 @@ class PlanningContext:
             needed = self._cores[horizon_s] = dict(cores)
         return min(ceiling(vm), needed[vm.name])
 
-    def served(self, host: str, horizon_s: int) -> float:
+    def served(self, host: str, horizon_s: int, reading: Reading = PEAK) -> float:
         """What the machines on a host would take together, reconciled with the forecast of the host itself."""
-        key = host, horizon_s
+        key = host, horizon_s, reading
         if key not in self._served:
-            found = machines_together(self.needs(horizon_s), self.world, host)
-            more = host_corrections(self.demand, horizon_s).get(host, NO_CORRECTION).within(found.upper)
+            found = machines_together(self.needs(horizon_s, reading), self.world, host)
+            more = host_corrections(self.demand, horizon_s, reading).get(host, NO_CORRECTION).within(found.upper)
             self._served[key] = max(found.least, found.upper + more)
         return self._served[key]
 
@@ -166,8 +166,10 @@ class PlanningContext:
         return (NOW,) if horizon_s is None else (NOW, horizon_s)
 
 
-def _asked(context: PlanningContext, groups: PairGroups[Key], key: Key, horizon_s: int) -> Together:
-    return context.demand.table(horizon_s).of_groups(groups).at(groups.places.get(key))
+def _asked(
+    context: PlanningContext, groups: PairGroups[Key], key: Key, horizon_s: int, reading: Reading = PEAK
+) -> Together:
+    return context.demand.table(horizon_s, reading).of_groups(groups).at(groups.places.get(key))
 
 
 def as_reacting(context: PlanningContext) -> PlanningContext:
@@ -337,24 +339,27 @@ def too_short(context: PlanningContext, about: Pair | str, name: str, lead_s: Se
     return f"too short: about {lasts_s:.1f} s of the need lie within {longest} s, {name} pays from {least_s:.1f} s"
 
 
-def needed_on(context: PlanningContext, link: LinkState, horizon_s: int) -> BytesPerS:
+def needed_on(context: PlanningContext, link: LinkState, horizon_s: int, reading: Reading = PEAK) -> BytesPerS:
     """What a link will have to carry: its pairs together and what is beside them, reconciled with its own forecast."""
-    asked = context.asked_on(link.key, horizon_s)
-    beside, found = others_on(context, link, asked.measured, horizon_s), correction_on(context, link.key, horizon_s)
+    asked = _asked(context, context.world.table.on_link, link.key, horizon_s, reading)
+    beside = others_on(context, link, asked.measured, horizon_s, reading)
+    found = correction_on(context, link.key, horizon_s, reading)
     return max(asked.measured + beside, asked.bytes_per_s + beside + found.within(asked.bytes_per_s))
 
 
-def correction_on(context: PlanningContext, key: LinkKey, horizon_s: int) -> Correction:
+def correction_on(context: PlanningContext, key: LinkKey, horizon_s: int, reading: Reading = PEAK) -> Correction:
     """What a trusted forecast of the link itself says beyond its pairs."""
-    return link_corrections(context.demand, horizon_s).get(key, NO_CORRECTION)
+    return link_corrections(context.demand, horizon_s, reading).get(key, NO_CORRECTION)
 
 
-def others_on(context: PlanningContext, link: LinkState, measured: BytesPerS, horizon_s: int) -> BytesPerS:
+def others_on(
+    context: PlanningContext, link: LinkState, measured: BytesPerS, horizon_s: int, reading: Reading = PEAK
+) -> BytesPerS:
     """What the link will carry beside its pairs, of which so much is measured: what is there, and more if foreseen.
 
     A copy that has just begun is not measured yet, but it is there.
     """
-    more = max(0.0, correction_on(context, link.key, horizon_s).beside)
+    more = max(0.0, correction_on(context, link.key, horizon_s, reading).beside)
     return max(0.0, link.bytes_per_s - measured, copying_on(context, link.key)) + more
 
 

@@ -26,6 +26,8 @@ from orchestrator.world import World
 HELD_SHARE = 0.85
 
 Place = TypeVar("Place", bound=Hashable)
+# A horizon in seconds, and what is read out of forecasts within it
+Asked = tuple[int, Reading]
 
 
 class SumForecast(NamedTuple):
@@ -68,12 +70,14 @@ def reconcile(parts: SumForecast, whole: SumForecast, unexplained: Floats, held:
 class Correction(NamedTuple):
     """What the forecast of a sum itself adds to what is known of its parts, in bytes/s or cores: below 0 it takes away.
 
-    `parts` is about their upper end together, which was `of`; `beside` about what is nobody's part.
+    `parts` is about their upper end together, which was `of`; `beside` about what is nobody's part; `usual` about their
+    mean.
     """
 
     parts: float
     beside: float
     of: float
+    usual: float = 0.0
 
     def within(self, asked: float) -> float:
         """For parts that ask for so much together: who has left takes its part of the correction along."""
@@ -95,7 +99,7 @@ NO_CORRECTION = Correction(0.0, 0.0, 0.0)
 class ForetoldSums:
     """Sums of which something is forecast: what is measured of each now, from where on it is held back, and that.
 
-    In bytes/s of links, or cores of hosts: what these do always is given no margin.
+    In bytes/s of links, or cores of hosts.
     """
 
     foreseen: Foreseen
@@ -107,14 +111,14 @@ class ForetoldSums:
 
     @classmethod
     def of(
-        cls, demand: Demand, subjects: Sequence[Subject], peak: Quantity, measured: Sequence[_Measured]
+        cls, demand: Demand, subjects: Sequence[Subject], measured: Sequence[_Measured], reading: Reading
     ) -> "ForetoldSums":
         """Sums with what is measured of them."""
         forecasts = demand.world.network.sums
         carried = np.array([one.carried for one in measured])
         fullest = np.array([HELD_SHARE * (one.capacity or np.inf) for one in measured])
         held = np.array([one.held for one in measured], dtype=np.bool_)
-        reading = PEAK if peak is Quantity.BYTES_PEAK else Reading(level=demand.config.demand.level)
+        peak = Quantity.BYTES_PEAK if subjects[0].kind is SubjectKind.LINK else Quantity.CPU_PEAK
         return cls(Foreseen([forecasts[one] for one in subjects]), peak, reading, carried, fullest, held)
 
     def reconcile(self, demand: Demand, horizon_s: int, parts: SumForecast, unexplained: Floats) -> tuple[Sums, Bools]:
@@ -127,26 +131,26 @@ class ForetoldSums:
         return reconcile(parts, whole, unexplained, held), told.far_s > 0
 
 
-def link_corrections(demand: Demand, horizon_s: int) -> Mapping[LinkKey, Correction]:
+def link_corrections(demand: Demand, horizon_s: int, reading: Reading = PEAK) -> Mapping[LinkKey, Correction]:
     """By link of which a trusted forecast within `horizon_s` says anything; kept."""
-    return _once(demand, horizon_s, _of_links)
+    return _once(demand, (horizon_s, reading), _of_links)
 
 
-def host_corrections(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:
+def host_corrections(demand: Demand, horizon_s: int, reading: Reading = PEAK) -> Mapping[str, Correction]:
     """By host of which a trusted forecast within `horizon_s` says anything, in cores; kept."""
-    return _once(demand, horizon_s, _of_hosts)
+    return _once(demand, (horizon_s, reading), _of_hosts)
 
 
 def _once(
-    demand: Demand, horizon_s: int, work_out: Callable[[Demand, int], Mapping[Place, Correction]]
+    demand: Demand, asked: Asked, work_out: Callable[[Demand, int, Reading], Mapping[Place, Correction]]
 ) -> Mapping[Place, Correction]:
-    found: Mapping[Place, Correction] | None = demand.corrections.get((horizon_s, work_out))
+    found: Mapping[Place, Correction] | None = demand.corrections.get((asked, work_out))
     if found is None:
-        found = demand.corrections[horizon_s, work_out] = work_out(demand, horizon_s) if horizon_s else {}
+        found = demand.corrections[asked, work_out] = work_out(demand, *asked) if asked[0] else {}
     return found
 
 
-def _of_links(demand: Demand, horizon_s: int) -> Mapping[LinkKey, Correction]:
+def _of_links(demand: Demand, horizon_s: int, reading: Reading) -> Mapping[LinkKey, Correction]:
     world = demand.world
     known = {key: one for key, one in world.links.items() if Subject(SubjectKind.LINK, *key) in world.network.sums}
     if not known:
@@ -158,15 +162,16 @@ def _of_links(demand: Demand, horizon_s: int) -> Mapping[LinkKey, Correction]:
         for key, one in known.items()
     ]
     subjects = [Subject(SubjectKind.LINK, *key) for key in known]
-    sums = ForetoldSums.of(demand, subjects, Quantity.BYTES_PEAK, measured)
+    sums = ForetoldSums.of(demand, subjects, measured, reading)
     groups = world.table.on_link
     places = np.array([groups.places.get(key, -1) for key in known], dtype=np.int64)
-    asked = demand.table(horizon_s).of_groups(groups).bytes.at(places)
+    asked = demand.table(horizon_s, reading).of_groups(groups).bytes.at(places)
     beside = np.maximum(0.0, sums.carried - asked.measured)
     unexplained = np.divide(beside, sums.carried, out=(places < 0).astype(np.float64), where=sums.carried > 0)
     parts = SumForecast(asked.usual + beside, asked.together() - asked.usual)
     found, says = sums.reconcile(demand, horizon_s, parts, unexplained)
-    rows = np.stack([found.upper - parts.upper - found.beside, found.beside, asked.together()], axis=-1).tolist()
+    columns = found.upper - parts.upper - found.beside, found.beside, asked.together()
+    rows = np.stack([*columns, found.usual - parts.usual - found.beside], axis=-1).tolist()
     return {key: Correction(*row) for key, row, told in zip(known, rows, says.tolist(), strict=True) if told}
 
 
@@ -197,13 +202,13 @@ def machines_together(needs: MachineNeeds, world: World, host: str) -> MachinesT
     return MachinesTogether(usual, upper, least, unknown / all_used if all_used else 0.0)
 
 
-def _of_hosts(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:
+def _of_hosts(demand: Demand, horizon_s: int, reading: Reading) -> Mapping[str, Correction]:
     """A host is held back, too, where a machine may use less than it needs."""
     world = demand.world
     subjects = [one for name in world.hosts if (one := Subject(SubjectKind.HOST, name)) in world.network.sums]
     if not subjects:
         return {}
-    needs, places = machine_needs(world, demand, horizon_s), machine_table(world).places
+    needs, places = machine_needs(world, demand, horizon_s, reading), machine_table(world).places
     names = [one.a for one in subjects]
     held = [
         any(vm.starved or needs.cores[places[vm.name]] > vm.cores_limit for vm in world.on_host(name)) for name in names
@@ -212,13 +217,12 @@ def _of_hosts(demand: Demand, horizon_s: int) -> Mapping[str, Correction]:
         _Measured(world.used_on(name), world.hosts[name].cpu_cores_capacity, one)
         for name, one in zip(names, held, strict=True)
     ]
-    sums = ForetoldSums.of(demand, subjects, Quantity.CPU_PEAK, measured)
+    # What machines always do is given no margin.
+    own_reading = Reading(level=demand.config.demand.level) if reading == PEAK else reading
+    sums = ForetoldSums.of(demand, subjects, measured, own_reading)
     own = np.array([machines_together(needs, world, name) for name in names]).T
     parts = SumForecast(own[0], own[1] - own[0])
     found, says = sums.reconcile(demand, horizon_s, parts, own[3])
-    more = (found.upper - parts.upper).tolist()
-    return {
-        name: Correction(one, 0.0, of)
-        for name, one, of, told in zip(names, more, own[1].tolist(), says.tolist(), strict=True)
-        if told
-    }
+    nobodys = np.zeros(len(names))
+    rows = np.stack([found.upper - parts.upper, nobodys, own[1], found.usual - parts.usual], axis=-1).tolist()
+    return {name: Correction(*row) for name, row, told in zip(names, rows, says.tolist(), strict=True) if told}

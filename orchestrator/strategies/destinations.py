@@ -1,13 +1,13 @@
 """Says where a machine could go: what a host and the ways to it would still have. Hypervisors check none of this."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cpdb import BytesPerS, Pair, Seconds, show_rate
 from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.config import NOW
-from orchestrator.context import PlanningContext, lasting_s, needed_on, residents, too_short
+from orchestrator.context import PlanningContext, lasting_s, links_of, needed_on, residents, too_short
 from orchestrator.declared import HostSpec
 from orchestrator.pair_table import LinkKey
 from orchestrator.proposal import Reason, Refusal, RefusalCode, Step, on_host, when
@@ -281,7 +281,8 @@ class Cause:
     """Why a machine should go where it should go: `why` for people, `reason` for the journal (with its promise).
 
     `leading` is the pair, or the machine by its name, whose need must last for the move to pay; None when it pays
-    anyway. Without an `urgent` need nothing is too late.
+    anyway. Without an `urgent` need nothing is too late. `short_cost` says what being short costs that is expected in a
+    context later than so many seconds from now: what the move spares of it must be more than what its copy costs.
     """
 
     why: str
@@ -290,6 +291,7 @@ class Cause:
     leading: Pair | str | None = None
     urgent: bool = True
     refused: tuple[Refusal, ...] = ()
+    short_cost: Callable[[PlanningContext, Seconds], float] | None = None
 
 
 def judged(context: PlanningContext, action: MigrateVm, cause: Cause) -> Step | Refusal:
@@ -312,6 +314,8 @@ def judged(context: PlanningContext, action: MigrateVm, cause: Cause) -> Step | 
         brief = too_short(context, cause.leading, "a move", lead_s)
         if brief is not None:
             return _refused(action, RefusalCode.TOO_SHORT, brief)
+    if horizon_s != NOW and (dear := _too_dear(context, action, cause, copied)):
+        return _refused(action, RefusalCode.DEARER, dear)
     reason = replace(
         cause.reason,
         circumstances=on_host(context.world, action.before, vm.memory.bytes),
@@ -320,6 +324,44 @@ def judged(context: PlanningContext, action: MigrateVm, cause: Cause) -> Step | 
     )
     action = replace(action, bytes_per_s=copied.bytes_sent / copied.total_s, expected_s=copied.total_s)
     return Step(action, cause.why, reason, context.world.now + horizon_s, lead_s)
+
+
+def _too_dear(context: PlanningContext, action: MigrateVm, cause: Cause, copied: PreCopy) -> str | None:
+    """Why a move for a foreseen shortage does not pay: copying and standing still cost more than it is to spare.
+
+    Machines that move as one spare it together; what is short already is not weighed, as reacting does not either.
+    """
+    if cause.short_cost is None:
+        return None
+    vm, after = context.world.vms[action.vm], context
+    lead_s = move_s(context, vm, copied)
+    for one in (vm, *(mate for mate in mates(context.world, vm) if mate.name in context.together)):
+        after = rerouted(after, replace(action, vm=one.name, before=one.host))
+    spares = cause.short_cost(context, lead_s) - cause.short_cost(after, lead_s)
+    known = (context.world.links.get(key) for key in links_of(context, action))
+    capacities = (one.capacity_bytes_per_s for one in known if one is not None)
+    narrowest = min((one for one in capacities if one), default=context.config.moves.bytes_per_s)
+    costs = copied.bytes_sent / narrowest + copied.downtime_s * context.cores(vm, cause.horizon_s)
+    if spares > costs:
+        return None
+    return f"dearer: it is expected to spare {spares:.1f} of what being short costs, and to copy would cost {costs:.1f}"
+
+
+def rerouted(context: PlanningContext, action: MigrateVm) -> PlanningContext:
+    """The world after a move, with the pairs of the machine on their new ways and off the links they leave."""
+    own = context.world.pairs_to(action.vm)
+    if not own:
+        return context.after(action)  # all that was worked out about pairs stands
+    pairs, links = dict(context.world.pairs), dict(context.world.links)
+    for one in own:
+        way = context.world.network.ways(one.pair.source, action.after)
+        for key in set(one.links) - set(way) if way else ():
+            if key in links:
+                rest = max(0.0, links[key].bytes_per_s - one.bytes_per_s)
+                links[key] = replace(links[key], bytes_per_s=rest)
+        pairs[one.pair] = replace(one, links=way or one.links)
+    context = context.after(action)
+    return replace(context, world=context.world.changed(pairs=pairs, links=links))
 
 
 def _may_pass(context: PlanningContext, cause: Cause, lead_s: Seconds) -> str | None:

@@ -4,12 +4,14 @@ Reservations keep the important pairs whole by limiting the others; a move leave
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from cpdb import show_rate
 from orchestrator.actions import MigrateVm, moves_of
 from orchestrator.context import PlanningContext, evidence_of, fits_link, needed_on
 from orchestrator.demand_table import PairDemand, together
+from orchestrator.expected_short import link_short_cost
 from orchestrator.pair_table import LinkKey
 from orchestrator.promises import LinkRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, Step, foreseen, when
@@ -23,6 +25,7 @@ from orchestrator.strategies.destinations import (
     move_horizon_s,
     no_room,
     nowhere,
+    rerouted,
 )
 from orchestrator.world import LinkState, VmState
 
@@ -48,7 +51,7 @@ def propose(context: PlanningContext) -> Proposal:
         for item in _relieve(context, short) if short else ():
             found.append(item)
             for move in moves_of([item.action]) if isinstance(item, Step) else ():
-                context = _rerouted(context, move)
+                context = rerouted(context, move)
     return Proposal.of(found)
 
 
@@ -87,7 +90,7 @@ def _relieve(context: PlanningContext, short: _Short) -> Iterator[Step | Refusal
         found = _move(context, vm, short)
         yield found
         for move in leaving(found):
-            context = _rerouted(context, move)
+            context = rerouted(context, move)
 
 
 def _candidates(context: PlanningContext, short: _Short) -> list[VmState]:
@@ -109,20 +112,6 @@ def _needed(context: PlanningContext, short: _Short) -> float:
     return needed_on(context, context.world.links[short.link.key], short.horizon_s)
 
 
-def _rerouted(context: PlanningContext, action: MigrateVm) -> PlanningContext:
-    """The world after a move, with the pairs of the machine on their new ways and off the links they leave."""
-    pairs, links = dict(context.world.pairs), dict(context.world.links)
-    for one in context.world.pairs_to(action.vm):
-        way = context.world.network.ways(one.pair.source, action.after)
-        for key in set(one.links) - set(way) if way else ():
-            if key in links:
-                rest = max(0.0, links[key].bytes_per_s - one.bytes_per_s)
-                links[key] = replace(links[key], bytes_per_s=rest)
-        pairs[one.pair] = replace(one, links=way or one.links)
-    context = context.after(action)
-    return replace(context, world=context.world.changed(pairs=pairs, links=links))
-
-
 def _move(context: PlanningContext, vm: VmState, short: _Short) -> Step | Refusal:
     refused, fitting = [], {}
     for name, host in sorted(context.world.hosts.items()):
@@ -138,7 +127,7 @@ def _move(context: PlanningContext, vm: VmState, short: _Short) -> Step | Refusa
     action = MigrateVm(vm.name, vm.host, best)
     cause = Cause(
         _why(context, vm, short, best), short.horizon_s, _reason(context, vm, short), short.leader.pair,
-        refused=tuple(refused),
+        refused=tuple(refused), short_cost=partial(link_short_cost, short.link.key),
     )  # fmt: skip
     return judged(context, action, cause)
 

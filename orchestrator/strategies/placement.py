@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.actions import MigrateVm
 from orchestrator.context import PlanningContext, evidence_of, vm_need
 from orchestrator.declared import HostSpec
+from orchestrator.expected_short import host_short_cost
 from orchestrator.promises import HostCoresPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
 from orchestrator.strategies.destinations import (
@@ -186,7 +188,8 @@ def _judged(
         forecast=proof,
         promise=HostCoresPromise(host=shortage.host.name, value=capacity, by=context.world.now + horizon_s),
     )
-    return judged(context, action, Cause(why, horizon_s, reason, need.about, refused=refused))
+    short_cost = partial(host_short_cost, shortage.host.name)
+    return judged(context, action, Cause(why, horizon_s, reason, need.about, refused=refused, short_cost=short_cost))
 
 
 # A core short weighs so many times the dearest move: shortage comes first, moves are counted second.

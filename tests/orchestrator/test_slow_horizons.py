@@ -1,5 +1,6 @@
 """What takes minutes is decided on forecasts of minutes: no later than it needs, and not much earlier."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from cpdb import Quantity, Trust
 from orchestrator import HostSpec, MemoryState, MigrateVm, OrchestratorConfig, PairState, Plan, World, plan, pre_copy
 from orchestrator.act.libvirt.migration import overrun_s
 from orchestrator.context import PlanningContext
+from orchestrator.expected_short import host_short_cost
 from orchestrator.foresight_settings import SLOW_SHARE, DemandSettings
 from orchestrator.proposal import RefusalCode
 
@@ -50,7 +52,7 @@ def moves(found: Plan) -> list[MigrateVm]:
     return [one.action for one in found.steps if isinstance(one.action, MigrateVm)]
 
 
-@pytest.mark.parametrize("gib", [0.1, 0.5, 1, 4, 16, 64, 128, 256])
+@pytest.mark.parametrize("gib", [0.1, 0.5, 1, 4, 16, 64, 128])
 def test_a_machine_of_any_size_leaves_in_time_and_not_much_earlier(gib: float) -> None:
     copy_s = gib * GIB / BYTES_PER_S
     ahead = (*range(7200, 600, -60), *range(600, 60, -15), *range(60, 0, -1))
@@ -60,6 +62,28 @@ def test_a_machine_of_any_size_leaves_in_time_and_not_much_earlier(gib: float) -
     assert move.expected_s == pytest.approx(pre_copy(gib * GIB, 0.0, BYTES_PER_S).total_s)
     # What breaks a copy off follows from its estimate, too.
     assert overrun_s(None, move.expected_s) == pytest.approx(max(15.0, 3 * move.expected_s))
+
+
+def test_more_is_not_copied_than_being_short_would_cost() -> None:
+    """An hour of 0.05 cores short costs 1600: less than 256 GiB at a gigabit, more than 128."""
+    refused = [one for one in planned(crowded(256, 3000)).refusals if one.code is RefusalCode.DEARER]
+    (found,) = [one.why_not for one in refused if one.about == "batch"]
+    spares, costs = (float(part) for part in re.findall(r"\d+\.\d", found))
+    assert spares < costs == pytest.approx(256 * GIB / BYTES_PER_S, rel=0.01)
+    assert not moves(planned(crowded(256, 3000)))
+
+
+def test_what_is_expected_to_be_short_follows_the_mean() -> None:
+    """The same peaks: of a need that comes and stays, of seconds above a mean that does not change, and too late."""
+    start = crowded(0.5, 20)
+    ((pair, state),) = start.pairs.items()
+    means = {key: fan(pair, NOW, *key, 2.0) for key in state.forecasts if key[1] is Quantity.CONNECTIONS_MEAN}
+    noisy = start.changed(pairs={pair: replace(state, forecasts={**state.forecasts, **means})})
+    comes, varies = (PlanningContext.of(one, CONFIG) for one in (start, noisy))
+    assert host_short_cost("h1", varies, 6.0) < 0.01 * host_short_cost("h1", comes, 6.0)
+    assert host_short_cost("h1", comes, 7000.0) < host_short_cost("h1", comes, 6.0)
+    gone = comes.after(MigrateVm("batch", "h1", "h2"))
+    assert host_short_cost("h1", gone, 6.0) < 0.01 * host_short_cost("h1", comes, 6.0)
 
 
 def test_sixteen_gib_leave_a_host_whose_shortage_is_foreseen_five_minutes_ahead() -> None:
