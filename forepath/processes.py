@@ -49,9 +49,16 @@ if TYPE_CHECKING:
 WRONG_SETTINGS, NOT_HEARD = (3,), (2,)
 
 
-def predictor_config(settings: Settings) -> PredictorConfig:
-    """What the predictor is told."""
-    return PredictorConfig(**dict(settings.predictor))
+def predictor_config(settings: Settings, workers: int | None = None, scheduler: str | None = None) -> PredictorConfig:
+    """What the predictor is told; words of the command line come before the file's. Raises SettingsError."""
+    config, said = PredictorConfig(**dict(settings.predictor)), {"workers": workers, "scheduler": scheduler}
+    said = {name: value for name, value in said.items() if value is not None}
+    if not said:
+        return config
+    try:
+        return config.tuned(shards={"workers": 1, "scheduler": None, **said})
+    except ValidationError as error:
+        raise SettingsError("\n".join(problem_lines(error))) from error
 
 
 def orchestrator_config(settings: Settings, act: bool | None, policy: str | None = None) -> OrchestratorConfig:

@@ -1,6 +1,7 @@
 """What may be set of the predictor: the table [predictor], with defaults that suit one-second samples."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +13,9 @@ MODELS = tuple(IN_THE_BOX)
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 # A window holds at least so many of the longest horizon: fewer teach nothing about how that far ahead differs.
 MIN_WINDOWS = 4
+# Where several workers forecast and nothing is said; more than workers, so that those of a dead one can be shared out.
+SHARDS = 16
+ROOM = 1.2
 AboveZero = Annotated[float, Field(gt=0)]
 Level = Annotated[float, Field(gt=0, lt=1)]
 Horizon = Annotated[int, Field(ge=1, le=43_200)]
@@ -34,14 +38,16 @@ class WorkLimits(Section):
     """How much work forecasting may cost.
 
     Fits in the background of one tier plan with `fit_share` of a core, less where the machine is busy;
-    `fit_budget_s` is the CPU time that one fit of one model may take before it is ended, `max_pairs` a bound on memory;
-    `threads` share the work of a cycle when there are thousands of pairs.
+    `fit_budget_s` is the CPU time that one fit of one model may take before it is ended, `max_pairs` a bound on memory
+    as is `grid_mb`: beyond, less of the past of each pair is remembered; `threads` share the work of a cycle when there
+    are thousands of pairs.
     """
 
     refit_every_s: AboveZero = 60.0
     fit_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     fit_budget_s: AboveZero = 30.0
     max_pairs: Annotated[int, Field(ge=1)] = 120_000
+    grid_mb: AboveZero = 390.0
     threads: Annotated[int, Field(ge=1)] = 2
 
 
@@ -90,6 +96,30 @@ class LongTier(SlowTier):
     history_s: Annotated[float, Field(ge=240)] = 28_800.0
 
 
+class ShardLimits(Section):
+    """How pairs are shared out to workers of Dask Distributed.
+
+    A pair belongs to one of `count` shards by its name, and what is learnt is learnt within a shard: the number changes
+    forecasts, who computes them does not. None: 1 where this process does it alone, else SHARDS. `workers` above 1 are
+    processes of this machine; with `scheduler` all workers of that cluster take part.
+    """
+
+    count: Annotated[int, Field(ge=1, le=4096)] | None = None
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://[^\s/]+:\d+$")] | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process forecasts all pairs itself."""
+        return self.workers == 1 and self.scheduler is None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.workers > 1 and self.scheduler is not None:
+            raise ValueError("workers: are those of the cluster where a scheduler is named; leave one of the two out")
+        return self
+
+
 class PredictorSection(Section):
     """What is forecast, how often, and from how much history; `seed` moves whatever is random in the models."""
 
@@ -110,6 +140,7 @@ class PredictorSection(Section):
     limits: WorkLimits = WorkLimits()
     slow: SlowTier = SlowTier()
     long: LongTier = LongTier()
+    shards: ShardLimits = ShardLimits()
 
     @field_validator("levels", "horizons_s")
     @classmethod
@@ -130,10 +161,15 @@ class PredictorSection(Section):
 
 
 class PredictorConfig(PredictorSection):
-    """What the predictor of one tier is told: cells of `step_s`, and the name under which forecasts are written."""
+    """What the predictor of one tier is told: cells of `step_s`, and the name under which forecasts are written.
+
+    `shard` of `of_shards` is its part of the pairs.
+    """
 
     step_s: AboveZero = 1.0
     tier: str = "fast"
+    shard: int = 0
+    of_shards: int = 1
 
     @model_validator(mode="after")
     def _fine_enough(self) -> Self:
@@ -145,3 +181,22 @@ class PredictorConfig(PredictorSection):
     def horizons(self) -> tuple[int, ...]:
         """Horizons in cells of the grid."""
         return tuple(max(1, round(horizon / self.step_s)) for horizon in self.horizons_s)
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the pairs fall into."""
+        return self.shards.count or (1 if self.shards.alone else SHARDS)
+
+    @property
+    def shard_mark(self) -> str:
+        """What tells memories of one shard from those of the others, nothing where there is one only."""
+        return "" if self.of_shards == 1 else f"/{self.shard} of {self.of_shards}"
+
+    def for_shard(self, number: int) -> Self:
+        """The same for one shard: its share of what all may take, and some room as no hash is quite even."""
+        count, limits = self.shard_count, self.limits
+        if count == 1:
+            return self
+        most = ceil(ROOM * limits.max_pairs / count)
+        shares = {"fit_share": limits.fit_share / count, "grid_mb": limits.grid_mb / count, "max_pairs": most}
+        return self.tuned(shard=number, of_shards=count, limits=shares)

@@ -132,6 +132,11 @@ class Batches:
         found = refusals_of(self._engine).read_apart("batch", rows, lambda row: _stored(*row))
         return sorted(found, key=lambda batch: batch.id)
 
+    def newest(self) -> int:
+        """The highest number that a batch has, 0 while there is none."""
+        with reported(self._engine, "reading communications"), self._engine.connect() as connection:
+            return int(connection.execute(select(func.coalesce(func.max(batches.c.id), 0))).scalar_one())
+
     def span(self) -> tuple[Seconds, Seconds] | None:
         """Time of the first and the last batch."""
         query = select(func.min(batches.c.t), func.max(batches.c.t))
@@ -252,6 +257,10 @@ class Facts:
         """Batches numbered above `after_id` with since < t <= until, in the order in which they were written."""
         return self._batches.read(after_id, since, until)
 
+    def newest_batch(self) -> int:
+        """The highest number that a batch has, 0 while there is none: who reads up to it reads what others do."""
+        return self._batches.newest()
+
     def flow_keys(self) -> Mapping[int, FlowKey]:
         """Every flow key ever named, by its number, from 1 on. The same mapping each time: it only grows."""
         with reported(self._engine, "reading flow keys"):
@@ -309,6 +318,11 @@ class Facts:
             query = query.where(table.c.id > after_id)
         with reported(self._engine, "reading loads"), self._engine.connect() as connection:
             yield from connection.execute(query).partitions(ROWS_AT_ONCE)
+
+    def newest(self) -> int:
+        """The highest number that a batch has, 0 while there is none."""
+        with reported(self._engine, "reading communications"), self._engine.connect() as connection:
+            return int(connection.execute(select(func.coalesce(func.max(batches.c.id), 0))).scalar_one())
 
     def span(self) -> tuple[Seconds, Seconds] | None:
         """Time of the first and the last communication, or None when there is none."""

@@ -42,6 +42,12 @@ ActOption = Annotated[
     bool, typer.Option("--act", help="Act. Without it: as [orchestrator] act says, which is advice by default")
 ]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="predictive or reactive [default: settings]")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes of this machine that share the pairs [settings: 1]")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", help="Dask scheduler whose workers share the pairs, e.g. tcp://HOST:8786")
+]
 MODES = {True: "acting", False: "advice only; --act to act", "earned": "acting where that is measured to pay"}
 RUN_DIRECTORY = Path(".run")
 RETAIN_EVERY_S = 5.0
@@ -50,20 +56,28 @@ RETAIN_BUDGET_S = 2.0
 log = structlog.get_logger(__name__)
 
 
-def predict(settings: SettingsOption = None, json: JsonOption = None) -> None:
+def predict(
+    settings: SettingsOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    json: JsonOption = None,
+) -> None:
     """Forecast from the database, each second, until interrupted; --json sums the run up at its end.
 
+    With --workers or --scheduler pairs are shared out to workers of Dask Distributed, which forepath[scale] brings.
     Examples:
         forepath predict
         forepath predict --settings lab.toml --json summary.json
-    """
+        forepath predict --workers 4
+        forepath predict --scheduler tls://10.0.0.5:8786
+    """  # fmt: skip
     stop, began_at = stop_on_signals(), time.time()
     effective = load_settings(settings)
     store = open_store(effective.database.url)
     with contextlib.suppress(StoreForbidden):
         # Whose role only learns and forecasts leaves that to the others.
         declare(effective, store)
-    config = processes.predictor_config(effective)
+    config = processes.predictor_config(effective, workers, scheduler)
     tally = PredictorTally()
     notify_systemd(READY)
 

@@ -38,6 +38,7 @@ class Panel:
         self.cells = int(np.ceil(window_s / step_s))
         self.channels = channels
         self.most = most
+        self.max_bytes: int | None = None  # None: MAX_BYTES
         self.refused = 0
         self.subjects: list[Subject] = []
         self._rows: dict[Subject, int] = {}
@@ -104,7 +105,7 @@ class Panel:
             return
         room = max(min(2 * room, self.most), len(self.subjects))
         # Amounts and rates are float32 per channel, the time covered is float16.
-        fitting = int(MAX_BYTES / (1.0 + SLACK) / (8 * self.channels + 2) / room)
+        fitting = int((self.max_bytes or MAX_BYTES) / (1.0 + SLACK) / (8 * self.channels + 2) / room)
         narrower = self._width
         self.cells = min(self.cells, max(MIN_CELLS, fitting))
         narrower -= self._width

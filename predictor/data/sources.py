@@ -20,6 +20,7 @@ from cpdb import (
     Window,
 )
 from predictor.data.panel import IntervalAmounts, Panel
+from predictor.data.parts import WHOLE, Feed
 from predictor.data.view import ALL, CHANNELS, QUANTITIES, Floats, Ints, Rows, SeriesView
 
 
@@ -88,12 +89,15 @@ class PanelSource:
 
 
 class FlowSeries(PanelSource):
-    """Communications, summed over the flow keys that `key` gives the same subject."""
+    """Communications, summed over the flow keys of a feed that `key` gives the same subject."""
 
-    def __init__(self, panel: Panel, window_s: float, key: Callable[[FlowKey], Subject | None] = pair_of) -> None:
+    def __init__(
+        self, panel: Panel, window_s: float, key: Callable[[FlowKey], Subject | None] = pair_of, feed: Feed = WHOLE
+    ) -> None:
         super().__init__(panel, QUANTITIES)
         self._window_s = window_s
         self._key = key
+        self.feed = feed
         self._read_up_to = 0
         self._early: list[StoredBatch] = []
         self._row_of_key: Ints = np.zeros(0, dtype=np.int64)
@@ -102,9 +106,9 @@ class FlowSeries(PanelSource):
         self._group_of: list[int] = []
 
     @classmethod
-    def of_pairs(cls, step_s: float, window_s: float, most: int) -> "FlowSeries":
+    def of_pairs(cls, step_s: float, window_s: float, most: int, feed: Feed = WHOLE) -> "FlowSeries":
         """The usual source: a series for each pair, cells of `step_s`, at least `window_s` of them remembered."""
-        return cls(Panel(step_s, window_s, len(CHANNELS), most), window_s)
+        return cls(Panel(step_s, window_s, len(CHANNELS), most), window_s, feed=feed)
 
     @property
     def of_pairs_only(self) -> bool:
@@ -119,7 +123,7 @@ class FlowSeries(PanelSource):
 
     def read(self, store: Store, now: float) -> int:
         """See Source. A batch from the future of `now` (clocks differ) waits until its time."""
-        fresh = store.facts.batches(self._read_up_to, now - self._window_s)
+        fresh = self.feed.batches(store, self._read_up_to, now - self._window_s)
         if fresh:
             self._read_up_to = max(batch.id for batch in fresh)
             self._name(store, fresh)
@@ -127,12 +131,12 @@ class FlowSeries(PanelSource):
         self._early = [batch for batch in batches if batch.t > now]
         return sum(self._take(batch) for batch in batches if batch.t <= now)
 
-    def _name(self, store: Store, batches: list[StoredBatch]) -> None:
+    def _name(self, store: Store, batches: Sequence[StoredBatch]) -> None:
         most = max((int(np.asarray(batch.key_ids).max(initial=0)) for batch in batches), default=0)
         begin = len(self._row_of_key)
         if most < begin:
             return
-        flow_keys = store.facts.flow_keys()
+        flow_keys = self.feed.flow_keys(store)
         numbers = range(begin, most + 1)
         keys = [self._key(flow_keys[number]) if number in flow_keys else None for number in numbers]
         rows = [-1 if key is None else self.panel.row_of(key) for key in keys]
@@ -275,7 +279,9 @@ class CoarseSeries(PanelSource):
     """
 
     def __init__(self, fine: Source, step_s: float, window_s: float) -> None:
-        super().__init__(Panel(step_s, window_s, len(fine.quantities) // 2, MAX_SUBJECTS), fine.quantities)
+        panel = Panel(step_s, window_s, len(fine.quantities) // 2, MAX_SUBJECTS)
+        panel.max_bytes = fine.panel.max_bytes if isinstance(fine, PanelSource) else None
+        super().__init__(panel, fine.quantities)
         self._fine = fine
         self._window_s = window_s
         self._next: int | None = None
@@ -309,8 +315,9 @@ class CoarseSeries(PanelSource):
         taken = 0
         channels = (store.series.rows(Window(step_s, since, end, quantity)) for quantity in CHANNELS)
         for (t, sizes), (_, packets), (_, connections) in zip(*channels, strict=True):
-            places = np.array([self.panel.row_of(_pair(pair)) for pair in sizes], dtype=np.int64)
-            rates = np.array([[kind.get(pair, 0.0) for pair in sizes] for kind in (sizes, packets, connections)])
+            own = [pair for pair in sizes if self._fine.feed.owns(pair)]
+            places = np.array([self.panel.row_of(_pair(pair)) for pair in own], dtype=np.int64)
+            rates = np.array([[kind.get(pair, 0.0) for pair in own] for kind in (sizes, packets, connections)])
             good = places >= 0
             self.panel.put(IntervalAmounts(places[good], rates[:, good] * step_s, places[:0], t, step_s))
             taken += int(good.sum())

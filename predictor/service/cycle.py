@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import structlog
 
-from cpdb import NO_MODEL, BlendReport, Score, Store
+from cpdb import NO_MODEL, BlendReport, ForecastBatch, HorizonMove, Score, ScoreBatch, Store
 from predictor.config import PredictorConfig
 from predictor.data.sources import FlowSeries, Source
 from predictor.data.view import Floats, ForecastSpec, Ints, SeriesView, make_spec
@@ -24,7 +24,7 @@ from predictor.service.records import (
     score_rows,
 )
 from predictor.service.state import StateKeeper
-from predictor.service.workers import FitSchedule
+from predictor.service.workers import FitPool, FitSchedule
 from predictor.trust.tracker import JudgedWindows, TrustTracker, score_shape
 
 log = structlog.get_logger(__name__)
@@ -58,10 +58,35 @@ class PredictorReport:
     drifted: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TierTurn:
+    """All that one cycle of a tier wants written down, of all its series or of those of one shard."""
+
+    tier: str
+    report: PredictorReport
+    batch: ForecastBatch | None = None
+    moves: tuple[HorizonMove, ...] = ()
+    scores: tuple[Score, ...] = ()
+    rolled_up: ScoreBatch | None = None
+    blend: BlendReport | None = None
+
+    def write(self, store: Store) -> None:
+        """Raises StoreError."""
+        store.forecasts.add_moves(self.moves)
+        if self.rolled_up is not None:
+            store.forecasts.add_score_batch(self.rolled_up)
+        if self.blend is not None:
+            store.wanted.observe([self.blend])
+        if self.batch is not None:
+            store.forecasts.add_batch(self.batch)
+        store.forecasts.add_scores(self.scores)
+
+
 class Predictor:
     """State from cycle to cycle: series, models, their records. Give it every moment once, in order.
 
-    With `background` slow fits run in a process of their own (call `close` when done), else within the cycle.
+    With `background` slow fits run in a process of their own (call `close` when done) or in the one that is given, else
+    within the cycle.
     `source` is where series come from: communications of pairs, unless told otherwise. `more` makes models that compete
     beside those of the settings.
     """
@@ -69,7 +94,7 @@ class Predictor:
     def __init__(
         self,
         config: PredictorConfig,
-        background: bool = True,
+        background: bool | FitPool = True,
         source: Source | None = None,
         more: Sequence[Callable[[ForecastSpec], Model]] = (),
     ) -> None:
@@ -87,9 +112,10 @@ class Predictor:
         self.live = LiveForecaster(self.forecaster, config.limits.threads)
         self._pending = PendingForecasts(spec)
         shape = score_shape(tuple(models), config.horizons_s, self.source.quantities, config.tier)
+        shape = replace(shape, own_rows=max(1, shape.own_rows // config.of_shards))
         self.tracker = TrustTracker(shape, config.horizons, config.levels)
         self._peers = PeerForecasts(spec, config.seed)
-        self._keeper = StateKeeper(config.tier)
+        self._keeper = StateKeeper(config.tier + config.shard_mark)
         self._begun = False
         self._fits = FitSchedule(config.limits, config.seed, background)
 
@@ -103,19 +129,26 @@ class Predictor:
 
         Writes forecasts and scores to the store. Raises StoreError when the store fails; the next cycle goes on.
         """
+        issue = self.turn(store, now)
+        issue.write(store)
+        return issue.report
+
+    def turn(self, store: Store, now: float) -> TierTurn:
+        """As `cycle`, but writes nothing: that is left to the caller. Raises StoreError."""
         rows = self.follow(store, now)
         verdicts = list(self._judge(now))
         view = self.source.view(now)
         report = PredictorReport(now, rows, len(self.source.subjects))
+        issue = TierTurn(self.config.tier, report)
         if view is not None:
             self.tracker.cells(view)
-            self._account(store, now)
-            report = self._forecast_series(store, view, report)
+            issue = self._forecast_series(view, self._account(now, issue))
             self._keeper.keep(store, self, now)
-        scores = self._scores(verdicts, now)
-        store.forecasts.add_scores(scores)
+        judged = verdicts if len(self.source.subjects) <= FEW // self.config.of_shards else []
+        scores = [score for verdict in judged for score in score_rows(verdict, self.names, now)]
         drifted = self.tracker.drift.total
-        return replace(report, scores=len(scores), failed_fits=self.failed_fits, drifted=drifted)
+        report = replace(issue.report, scores=len(scores), failed_fits=self.failed_fits, drifted=drifted)
+        return replace(issue, report=report, scores=tuple(scores))
 
     def follow(self, store: Store, now: float) -> int:
         """Reads what is new, at first also what was learnt before; returns how many rows. Raises StoreError."""
@@ -160,18 +193,12 @@ class Predictor:
         self.forecaster.composition.scoreboard.forget(np.flatnonzero(now), DRIFTED)
         self.forecaster.composition.scoreboard.forget(np.flatnonzero(self.tracker.drift.changed & ~now), CHANGED)
 
-    def _scores(self, verdicts: list[JudgedForecast], now: float) -> list[Score]:
-        if len(self.source.subjects) > FEW:
-            return []
-        return [score for verdict in verdicts for score in score_rows(verdict, self.names, now)]
-
-    def _account(self, store: Store, now: float) -> None:
-        """Writes down what has changed in how far series are trusted, and now and then how good all was."""
-        store.forecasts.add_moves(self.tracker.moves(now, self.source.subjects))
+    def _account(self, now: float, issue: TierTurn) -> TierTurn:
+        """With what has changed in how far series are trusted, and now and then how good all was."""
+        moves = tuple(self.tracker.moves(now, self.source.subjects))
         batch = self.tracker.scores(now, self.source.subjects)
-        if batch is not None:
-            store.forecasts.add_score_batch(batch)
-            store.wanted.observe([BlendReport(self.config.tier, self.shares(), now)])
+        blend = None if batch is None else BlendReport(self.config.tier, self.shares(), now)
+        return replace(issue, moves=moves, rolled_up=batch, blend=blend)
 
     def shares(self) -> dict[str, float]:
         """How much say each model had among the series of the last cycle that are to be judged: 1 in all."""
@@ -179,7 +206,8 @@ class Predictor:
         shares = self.forecaster.composition.shares(issued.forecasts, issued.rows)
         return dict(zip(self.models, np.round(shares, 4).tolist(), strict=True))
 
-    def _forecast_series(self, store: Store, view: SeriesView, report: PredictorReport) -> PredictorReport:
+    def _forecast_series(self, view: SeriesView, issue: TierTurn) -> TierTurn:
+        report = issue.report
         installed = self._fits.collect()
         for model in installed:
             self.forecaster.install(model)
@@ -200,18 +228,19 @@ class Predictor:
         chosen_by = np.where(by_peers[:, None], np.uint8(len(self.models)), forecast.chosen)
         forecast = replace(forecast, final=final, chosen=chosen_by)
         self._pending.add(_issued(forecast, written, report.now, self.config.step_s))
-        self._write(store, forecast, written, report.now)
+        batch = self._batch(forecast, written, report.now)
         counts = np.bincount(forecast.chosen[written].ravel(), minlength=256)
         chosen = {name: int(count) for name, count in zip(self.names.models, counts, strict=False) if count}
         names = tuple(model.name for model in installed)
-        return replace(report, forecasts=sum(chosen.values()), installed=names, chosen=chosen)
+        report = replace(report, forecasts=sum(chosen.values()), installed=names, chosen=chosen)
+        return replace(issue, report=report, batch=batch)
 
-    def _write(self, store: Store, forecast: CycleForecast, written: Floats, now: float) -> None:
+    def _batch(self, forecast: CycleForecast, written: Floats, now: float) -> ForecastBatch | None:
         """One batch: of a pair that nothing is forecast about, there is still the probability to be active."""
         active = self.tracker.activity.probabilities()
         places = np.flatnonzero(written | ~np.isnan(active[:, 0]))
         if not len(places):
-            return
+            return None
         left_out = np.flatnonzero(~written)
         too_short = [horizon_s < self.shortest_s for horizon_s in self.config.horizons_s]
         refused = np.repeat(too_short, len(self.source.quantities))
@@ -223,7 +252,7 @@ class Predictor:
         tolerance, trusted = self.tracker.horizons.tolerance, self.tracker.trusted()
         bounds = tolerance.error, tolerance.width
         written_down = FinalForecasts(final, chosen, active, trusted, self.tracker.doubts(), bounds)
-        store.forecasts.add_batch(forecast_batch(now, written_down, places, self.names))
+        return forecast_batch(now, written_down, places, self.names)
 
 
 def _issued(forecast: CycleForecast, written: Floats, now: float, step_s: float) -> IssuedForecast:

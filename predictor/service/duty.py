@@ -10,6 +10,7 @@ import structlog
 
 from cpdb import Leases, Seconds, Store, StoreError
 from predictor.config import PredictorConfig
+from predictor.service.shards import LocalCrew, ShardCrew, ShardedTiers
 from predictor.service.tiers import Tiers
 
 log = structlog.get_logger(__name__)
@@ -56,22 +57,34 @@ class PredictorTurn:
 
 
 class ReadyTiers:
-    """Predictors of all tiers, at work or ready to be."""
+    """Predictors of all tiers, at work or ready to be. A `crew` does the work of the pairs where they are sharded."""
 
-    def __init__(self, config: PredictorConfig, background: bool = True) -> None:
+    def __init__(self, config: PredictorConfig, background: bool = True, crew: ShardCrew | None = None) -> None:
         self._config, self._background = config, background
-        self.tiers = Tiers(config, background)
+        self._crew = crew if crew or config.shard_count == 1 else LocalCrew(config, background)
+        self.tiers = self._made()
         self._taken_up_at = float("-inf")
         self._worked = False
+
+    def _made(self) -> Tiers | ShardedTiers:
+        if self._crew is None:
+            return Tiers(self._config, self._background)
+        return ShardedTiers(self._config, self._background, self._crew)
 
     def stand_by(self, store: Store, now: Seconds) -> None:
         """Follows what is measured, and now and then takes up what was learnt. Raises StoreError."""
         if self._worked or now - self._taken_up_at >= TAKE_UP_EVERY_S:
             self.tiers.close()
-            self.tiers, self._worked, self._taken_up_at = Tiers(self._config, self._background), False, now
+            self.tiers, self._worked, self._taken_up_at = self._made(), False, now
         self.tiers.follow(store, now)
 
-    def at_work(self) -> Tiers:
+    def at_work(self) -> Tiers | ShardedTiers:
         """The tiers, to be given every moment from now on."""
         self._worked = True
         return self.tiers
+
+    def close(self) -> None:
+        """Ends everything."""
+        self.tiers.close()
+        if self._crew is not None:
+            self._crew.close()

@@ -1,18 +1,18 @@
 """The loop of `forepath predict`: the only place of this room where a clock is read."""
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable
 
 import structlog
 
-from cpdb import Store, StoreError
+from cpdb import SettingsError, Store, StoreError
 from predictor.config import PredictorConfig
 from predictor.service.cycle import PredictorReport
 from predictor.service.duty import PredictorTurn, ReadyTiers
+from predictor.service.shards import ShardCrew, ShardedTiers
 from predictor.service.tiers import Tiers
-from predictor.service.workers import use_one_thread
+from predictor.service.workers import give_back_large_arrays, use_one_thread
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +28,12 @@ def run(
 
     Cycles do not drift: the n-th begins at n * cycle_s after the start. One that takes too long makes the loop
     leave out the beginnings that it missed instead of running after them. While another predictor is on duty, this one
-    only keeps ready. `told` hears of every cycle, None where it failed. Returns how many did.
+    only keeps ready. `told` hears of every cycle, None where it failed. Returns how many did. Raises SettingsError
+    where workers are asked for and Dask is not installed.
     """
     use_one_thread()
     give_back_large_arrays()
-    ready, turn = ReadyTiers(config), PredictorTurn(store.leases)
+    ready, turn = ReadyTiers(config, crew=_crew(config)), PredictorTurn(store.leases)
     turn.take()
     renewing = threading.Thread(target=turn.keep_on, args=(stop,), daemon=True, name="lease")
     renewing.start()
@@ -53,8 +54,18 @@ def run(
     finally:
         renewing.join()
         turn.give_back()
-        ready.tiers.close()
+        ready.close()
     return failed
+
+
+def _crew(config: PredictorConfig) -> ShardCrew | None:
+    if config.shards.alone:
+        return None
+    try:
+        from predictor.service.crew import DaskCrew
+    except ImportError as error:
+        raise SettingsError(f"predictor.shards: workers need {error.name}: pip install 'forepath[scale]'") from error
+    return DaskCrew(config)
 
 
 def _ended(stop: threading.Event, turn: PredictorTurn, until: float) -> bool:
@@ -80,19 +91,8 @@ def _step(ready: ReadyTiers, turn: PredictorTurn, store: Store) -> PredictorRepo
 WAKES_S = 0.2
 
 
-def _keep(predictor: Tiers, store: Store) -> None:
+def _keep(predictor: Tiers | ShardedTiers, store: Store) -> None:
     try:
         predictor.keep(store, time.time())
     except StoreError as error:
         log.warning("what was learnt is lost", error=str(error))
-
-
-# mallopt(3): arrays from this size on are mapped by themselves. Set by hand, glibc no longer raises it to 32 MB.
-M_MMAP_THRESHOLD = -3
-LARGE_BYTES = 1 << 20
-
-
-def give_back_large_arrays() -> bool:
-    """For the whole process; False where the C library has no such switch."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(M_MMAP_THRESHOLD, LARGE_BYTES) == 1

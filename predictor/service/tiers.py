@@ -1,6 +1,6 @@
 """All tiers of forecasts: pairs, their sums, links and machines, each seconds ahead and minutes ahead."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 
@@ -9,12 +9,14 @@ import structlog
 
 from cpdb import HostLoad, LinkLoad, Quantity, RefreshReport, Store, SubjectKind, VmLoad
 from predictor.config import PredictorConfig
-from predictor.data.sources import CoarseSeries, LoadSeries, Source, destination_of, sums, virtual_ip_of
+from predictor.data.parts import WHOLE, Feed
+from predictor.data.sources import CoarseSeries, FlowSeries, LoadSeries, Source, destination_of, sums, virtual_ip_of
 from predictor.data.view import Floats, ForecastSpec, SeriesView, make_spec
 from predictor.models import Model
 from predictor.models.communications import Arrivals, Communications
 from predictor.service.beside import BesideSeries
-from predictor.service.cycle import Predictor, PredictorReport
+from predictor.service.cycle import Predictor, PredictorReport, TierTurn
+from predictor.service.workers import FitPool
 from predictor.trust.horizon import refreshes, too_short, usable
 
 log = structlog.get_logger(__name__)
@@ -124,12 +126,19 @@ class Tiers:
     """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done.
 
     With `only` nothing but pairs and the fast tiers of these names (and their slow ones) is forecast: for who has no
-    use for more.
+    use for more. Pairs are those of the `feed`; without one there are none.
     """
 
-    def __init__(self, config: PredictorConfig, background: bool = True, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        config: PredictorConfig,
+        background: bool | FitPool = True,
+        only: Collection[str] | None = None,
+        feed: Feed | None = WHOLE,
+    ) -> None:
         self._background = background
-        self.pairs = Predictor(config, background)
+        self._tells = config.shard == 0
+        self._pairs = [] if feed is None else [_pairs(config, background, feed)]
         self._every_s = {SLOW: config.slow.step_s, LONG: config.long.step_s}
         self._cycled_at: dict[str, float] = {}
         self._number = 0
@@ -139,19 +148,25 @@ class Tiers:
         machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.history.window_s)
         self._host_of = machines.host_of
         every = _sources(light, machines)
+        pairs = {FAST: self.pairs.source} if self._pairs else {}
         sources = every if only is None else {tier: one for tier, one in every.items() if tier in only}
         self.fast = self._beside(light, sources)
         self.slow: dict[str, Predictor] = {}
         if config.slow.horizons_s:
             slowly = slow_config(config)
-            both = {SLOW: self.pairs.source, **{tier.replace(FAST, SLOW, 1): one for tier, one in sources.items()}}
+            both = {tier.replace(FAST, SLOW, 1): one for tier, one in {**pairs, **sources}.items()}
             coarse = {tier: CoarseSeries(one, slowly.step_s, slowly.history.window_s) for tier, one in both.items()}
             self.slow = self._beside(slowly, coarse)
         self.long: dict[str, Predictor] = {}
         if config.long.horizons_s:
             hours = slow_config(config, LONG)
-            coarse = {LONG: CoarseSeries(self.pairs.source, hours.step_s, hours.history.window_s)}
+            coarse = {LONG: CoarseSeries(pairs[FAST], hours.step_s, hours.history.window_s)} if pairs else {}
             self.long = self._beside(hours, coarse)
+
+    @property
+    def pairs(self) -> Predictor:
+        """The predictor of pairs, seconds ahead."""
+        return self._pairs[0]
 
     def _beside(self, config: PredictorConfig, sources: Mapping[str, Source]) -> dict[str, Predictor]:
         """A predictor for each tier; that of machines knows what is forecast to arrive at them."""
@@ -172,18 +187,26 @@ class Tiers:
 
         Returns what the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on.
         """
+        reports = []
+        for issue in self.turns(store, now):
+            issue.write(store)
+            reports.append(issue.report)
+        return reports[0] if self._pairs else PredictorReport(now)
+
+    def turns(self, store: Store, now: float) -> Iterator[TierTurn]:
+        """What each tier has to say in this cycle, that of pairs first; nothing is written. Raises StoreError."""
         self._look_at_switches(store, now)
-        report = self.pairs.cycle(store, now)
+        for pairs in self._pairs:
+            yield pairs.turn(store, now)
         self._number += 1
         for tier, predictor in self.fast.items():
             if (tier in ABOUT_MACHINES) == self._number % TURNS:
-                predictor.cycle(store, now)
+                yield predictor.turn(store, now)
         for tier, predictors in ((SLOW, self.slow), (LONG, self.long)):
             if now - self._cycled_at.get(tier, -inf) >= self._every_s[tier]:
                 self._cycled_at[tier] = now
                 for predictor in predictors.values():
-                    predictor.cycle(store, now)
-        return report
+                    yield predictor.turn(store, now)
 
     def follow(self, store: Store, now: float) -> None:
         """Takes up what was learnt and what is measured, and forecasts nothing. Raises StoreError."""
@@ -199,7 +222,7 @@ class Tiers:
         for predictor in self._all():
             horizons_s = predictor.config.horizons_s
             line = too_short(horizons_s, known)
-            if line and line not in self._told:
+            if line and self._tells and line not in self._told:
                 self._told.add(line)
                 log.warning(line, tier=predictor.config.tier)
             predictor.shortest_s = min(usable(horizons_s, known), default=float("inf"))
@@ -215,7 +238,13 @@ class Tiers:
             predictor.close()
 
     def _all(self) -> tuple[Predictor, ...]:
-        return (self.pairs, *self.fast.values(), *self.slow.values(), *self.long.values())
+        return (*self._pairs, *self.fast.values(), *self.slow.values(), *self.long.values())
+
+
+def _pairs(config: PredictorConfig, background: bool | FitPool, feed: Feed) -> Predictor:
+    source = FlowSeries.of_pairs(config.step_s, config.history.window_s, config.limits.max_pairs, feed)
+    source.panel.max_bytes = round(1e6 * config.limits.grid_mb)
+    return Predictor(config, background, source)
 
 
 def _sources(config: PredictorConfig, machines: LoadSeries) -> dict[str, Source]:

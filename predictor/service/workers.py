@@ -1,6 +1,7 @@
 """Fits slow models in a process of their own, so that no cycle ever waits and no hanging fit outlives its budget."""
 
 import copy
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -39,6 +40,17 @@ def use_one_thread() -> None:
     # The variable is for libraries that are loaded later, the limit for those that are loaded already.
     os.environ["OMP_NUM_THREADS"] = "1"
     threadpool_limits(limits=1)
+
+
+# mallopt(3): arrays from this size on are mapped by themselves. Set by hand, glibc no longer raises it to 32 MB.
+M_MMAP_THRESHOLD = -3
+LARGE_BYTES = 1 << 20
+
+
+def give_back_large_arrays() -> bool:
+    """For the whole process; False where the C library has no such switch."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(M_MMAP_THRESHOLD, LARGE_BYTES) == 1
 
 
 def prepare_worker() -> None:
@@ -80,17 +92,43 @@ def plan_budget_s(limits: WorkLimits, pace: float, since_s: float) -> float:
     return max(LEAST_FIT_S, min(wanted, PLANNED_SHARE * limits.fit_budget_s))
 
 
-class FitWorker:
-    """One worker process, started when first needed and again after it has died. Not for use by several threads."""
+class FitPool:
+    """One process for fits, started when first needed and again after it has died; several predictors may share it."""
 
-    def __init__(self, cpu_budget_s: float) -> None:
+    def __init__(self) -> None:
+        # Spawned, not forked: this process has threads.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(max_workers=1, initializer=prepare_worker, context=context)
+        self._running: list[ProcessFuture[Fitted]] = []
+
+    @property
+    def free(self) -> bool:
+        """False while anybody's fit is running, and when closed."""
+        self._running = [answer for answer in self._running if not answer.done()]
+        return bool(self._pool.active) and not self._running
+
+    def schedule(self, model: Model, view: SeriesView, cpu_budget_s: float) -> "ProcessFuture[Fitted]":
+        """Begins to fit a copy of the model, after those that were scheduled before."""
+        answer = self._pool.schedule(fit_model, args=(model, view, cpu_budget_s))
+        self._running.append(answer)
+        return answer
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing; nothing can be scheduled afterwards."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join(CLOSING_S)
+
+
+class FitWorker:
+    """One predictor's fits in a pool of its own, or in a shared one. Not for use by several threads."""
+
+    def __init__(self, cpu_budget_s: float, shared: FitPool | None = None) -> None:
         self.failures = 0
         # CPU seconds in a second that the last fit got: how much the machine has to spare.
         self.pace = 1.0
         self._cpu_budget_s = cpu_budget_s
-        # Spawned, not forked: this process has threads.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(max_workers=1, initializer=prepare_worker, context=context)
+        self._shared = shared is not None
+        self._pool = shared or FitPool()
         self._jobs: list[tuple[str, ProcessFuture[Fitted]]] = []
 
     @property
@@ -100,11 +138,10 @@ class FitWorker:
 
     def submit(self, models: Sequence[Model], view: SeriesView) -> bool:
         """Begins to fit copies of the models, one after the other; False (and nothing done) while busy or closed."""
-        if self.busy or not self._pool.active:
+        if not self._pool.free:
             return False
         for model in [copy.copy(model) for model in models]:
-            answer = self._pool.schedule(fit_model, args=(model, view, self._cpu_budget_s))
-            self._jobs.append((model.name, answer))
+            self._jobs.append((model.name, self._pool.schedule(model, view, self._cpu_budget_s)))
         return True
 
     def collect(self) -> list[Model]:
@@ -128,19 +165,20 @@ class FitWorker:
         return fitted
 
     def close(self) -> None:
-        """Ends the worker process, whatever it is doing; nothing can be submitted afterwards."""
+        """Ends the process, unless it is shared; nothing that was submitted is heard of."""
         self._jobs = []
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join(CLOSING_S)
+        if not self._shared:
+            self._pool.close()
 
 
 class FitSchedule:
-    """When the slow models are fitted, to which series, and where: in a process of their own or, if not `background`,
-    within the cycle."""
+    """When the slow models are fitted, to which series, and where: in a process of their own or in the one given or, if
+    not `background`, within the cycle."""
 
-    def __init__(self, limits: WorkLimits, seed: int, background: bool) -> None:
+    def __init__(self, limits: WorkLimits, seed: int, background: bool | FitPool) -> None:
         self._limits = limits
-        self._worker = FitWorker(limits.fit_budget_s) if background else None
+        shared = background if isinstance(background, FitPool) else None
+        self._worker = FitWorker(limits.fit_budget_s, shared) if background else None
         self._fitted_at = -np.inf
         self._begun_at: float | None = None
         self._rng = np.random.default_rng(seed)

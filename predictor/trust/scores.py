@@ -23,6 +23,7 @@ class ScoreShape:
     horizons_s: tuple[int, ...]
     quantities: tuple[Quantity, ...]
     tier: str = "fast"
+    own_rows: int = OWN_ROWS
 
     @property
     def targets(self) -> int:
@@ -43,7 +44,7 @@ class ScoreRollup:
 
     def _begin(self, sizes: Floats) -> None:
         """Watches the largest series from now on; `sizes` is any measure of size per series (NaN = none)."""
-        self._watched = np.sort(np.argsort(-np.nan_to_num(sizes), kind="stable")[:OWN_ROWS])
+        self._watched = np.sort(np.argsort(-np.nan_to_num(sizes), kind="stable")[: self.shape.own_rows])
         self._place = np.full(len(sizes), -1, dtype=np.int64)
         self._place[self._watched] = np.arange(len(self._watched))
         # Loss, covered, count; the last row is for everything

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from predictor.service.loop import give_back_large_arrays
+from predictor.service.workers import give_back_large_arrays
 
 MIB = 1 << 20
 

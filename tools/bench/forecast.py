@@ -254,8 +254,7 @@ def _apart(work: Callable[[ForecastLoad], Any], asked: ForecastLoad) -> tuple[An
 
 
 def _child(pipe: Connection, work: Callable[[ForecastLoad], Any], asked: ForecastLoad) -> None:
-    from predictor.service.loop import give_back_large_arrays
-    from predictor.service.workers import use_one_thread
+    from predictor.service.workers import give_back_large_arrays, use_one_thread
 
     if work in (_forepath, _network):
         # As in `forepath predict`; the cycle has threads of its own.

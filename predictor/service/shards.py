@@ -1,0 +1,258 @@
+"""Forecasts pairs shard by shard, wherever the shards are, and publishes what they say as one issue a tier."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from math import inf
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import structlog
+
+from cpdb import BlendReport, ForecastBatch, ScoreBatch, Seconds, Store, TrustArrays
+from predictor.config import PredictorConfig
+from predictor.data.parts import SharedFeed
+from predictor.service.cycle import PredictorReport, TierTurn
+from predictor.service.tiers import Tiers
+from predictor.service.workers import FitPool
+from predictor.trust.tracker import MAX_MOVES
+
+log = structlog.get_logger(__name__)
+
+NEVER = -inf
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One turn of some shards: everybody reads up to the same batch.
+
+    `done` are the shards asked for, with the last moment of which an answer of each was heard (NEVER: none).
+    """
+
+    now: Seconds
+    up_to: int | None
+    done: Mapping[int, Seconds]
+
+
+class ShardAnswer(NamedTuple):
+    """What the tiers of one shard said at a moment, and the worker where it is."""
+
+    shard: int
+    now: Seconds
+    issues: tuple[TierTurn, ...]
+    worker: str = ""
+
+
+class ShardHost:
+    """The shards that are in this process: a predictor core each; one reader and one process for fits for all."""
+
+    def __init__(self, store: Store, config: PredictorConfig, background: bool = True) -> None:
+        self.config = config
+        self._store = store
+        self._feed = SharedFeed(config.shard_count)
+        self._fits: bool | FitPool = FitPool() if background else False
+        self._tiers: dict[int, Tiers] = {}
+        self.reached: dict[int, Seconds] = {}  # the last moment of each shard here
+        self._number = 0
+
+    def turn(self, task: ShardTask) -> list[ShardAnswer]:
+        """Answers of all shards asked for, in the order of their numbers. Raises StoreError.
+
+        One that is not here, or that has missed what another worker did with it, begins with what was kept of it.
+        """
+        self._feed.begin(task.up_to)
+        numbers = sorted(task.done)
+        self._number += 1
+        first = self._number % max(1, len(numbers))  # each is the first to find the process for fits free now and then
+        answers = [self._answer(number, task) for number in numbers[first:] + numbers[:first]]
+        self._feed.begin()
+        return sorted(answers, key=lambda answer: answer.shard)
+
+    def _answer(self, number: int, task: ShardTask) -> ShardAnswer:
+        if self.reached.get(number, NEVER) < task.done[number]:
+            self.drop([number])
+        if task.now <= self.reached.get(number, NEVER):
+            return ShardAnswer(number, task.now, ())  # was done for somebody who did not hear of it
+        issues = tuple(self._here(number).turns(self._store, task.now))
+        self.reached[number] = task.now
+        return ShardAnswer(number, task.now, issues)
+
+    def follow(self, now: Seconds) -> None:
+        """All shards take up what was learnt and what is measured, and forecast nothing. Raises StoreError."""
+        self._feed.begin()
+        for number in range(self.config.shard_count):
+            self._here(number).follow(self._store, now)
+
+    def keep(self, numbers: Collection[int], now: Seconds) -> None:
+        """Writes down all that these have learnt, as far as they are here."""
+        for number in numbers:
+            if number in self._tiers:
+                self._tiers[number].keep(self._store, now)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Forgets these shards here."""
+        for number in numbers:
+            self.reached.pop(number, None)
+            if (tiers := self._tiers.pop(number, None)) is not None:
+                tiers.close()
+
+    def close(self) -> None:
+        """Forgets all, and ends the process for fits."""
+        self.drop(list(self._tiers))
+        if isinstance(self._fits, FitPool):
+            self._fits.close()
+
+    def _here(self, number: int) -> Tiers:
+        if number not in self._tiers:
+            own = self.config.for_shard(number)
+            self._tiers[number] = Tiers(own, self._fits, only=(), feed=self._feed.part(number))
+        return self._tiers[number]
+
+
+class ShardCrew(Protocol):
+    """Who does the work of all shards."""
+
+    def turn(self, store: Store, now: Seconds) -> list[ShardAnswer]:
+        """One turn of every shard, as far as somebody answers. Raises StoreError."""
+
+    def follow(self, store: Store, now: Seconds) -> None:
+        """Keeps ready. Raises StoreError."""
+
+    def keep(self, store: Store, now: Seconds) -> None:
+        """Has all that was learnt written down."""
+
+    def renew(self) -> None:
+        """Another predictor has worked meanwhile: what is known here is out of date."""
+
+    def close(self) -> None:
+        """Ends everything."""
+
+
+class LocalCrew:
+    """This process alone does it, one shard after the other."""
+
+    def __init__(self, config: PredictorConfig, background: bool = True) -> None:
+        self._config, self._background = config, background
+        self.host: ShardHost | None = None
+        self._done = dict.fromkeys(range(config.shard_count), NEVER)
+
+    def turn(self, store: Store, now: Seconds) -> list[ShardAnswer]:
+        """See ShardCrew."""
+        return self._at(store).turn(ShardTask(now, None, self._done))
+
+    def follow(self, store: Store, now: Seconds) -> None:
+        """See ShardCrew."""
+        self._at(store).follow(now)
+
+    def keep(self, store: Store, now: Seconds) -> None:
+        """See ShardCrew."""
+        self._at(store).keep(self._done, now)
+
+    def renew(self) -> None:
+        """See ShardCrew."""
+        if self.host is not None:
+            self.host.close()
+        self.host = None
+
+    close = renew
+
+    def _at(self, store: Store) -> ShardHost:
+        if self.host is None:
+            self.host = ShardHost(store, self._config, self._background)
+        return self.host
+
+
+class ShardedTiers:
+    """As `Tiers`, with pairs by shards; sums, links and machines are forecast here."""
+
+    def __init__(self, config: PredictorConfig, background: bool, crew: ShardCrew) -> None:
+        self._crew = crew
+        self._rest = Tiers(config, background, feed=None)
+
+    def cycle(self, store: Store, now: Seconds) -> PredictorReport:
+        """See Tiers."""
+        by_tier: dict[str, list[TierTurn]] = defaultdict(list)
+        for answer in self._crew.turn(store, now):
+            for issue in answer.issues:
+                by_tier[issue.tier].append(issue)
+        wholes = [merge_issues(issues) for issues in by_tier.values()]
+        for whole in wholes:
+            whole.write(store)
+        self._rest.cycle(store, now)
+        return wholes[0].report if wholes else PredictorReport(now)
+
+    def follow(self, store: Store, now: Seconds) -> None:
+        """See Tiers."""
+        self._crew.follow(store, now)
+        self._rest.follow(store, now)
+
+    def keep(self, store: Store, now: Seconds) -> None:
+        """See Tiers."""
+        self._crew.keep(store, now)
+        self._rest.keep(store, now)
+
+    def close(self) -> None:
+        """See Tiers; who does the work of the shards stays."""
+        self._crew.renew()
+        self._rest.close()
+
+
+def merge_issues(issues: Sequence[TierTurn]) -> TierTurn:
+    """What the shards of one tier say as what the tier says, in the order of the shards."""
+    batches = [issue.batch for issue in issues if issue.batch is not None]
+    rolled_up = [issue.rolled_up for issue in issues if issue.rolled_up is not None]
+    blends = [(issue.blend, issue.report.pairs) for issue in issues if issue.blend is not None]
+    return TierTurn(
+        issues[0].tier,
+        _merge_reports([issue.report for issue in issues]),
+        _merge_batches(batches) if batches else None,
+        tuple(chain.from_iterable(issue.moves for issue in issues))[:MAX_MOVES],
+        tuple(chain.from_iterable(issue.scores for issue in issues)),
+        _merge_scores(rolled_up) if rolled_up else None,
+        _merge_blends(blends) if blends else None,
+    )
+
+
+def _merge_reports(reports: Sequence[PredictorReport]) -> PredictorReport:
+    names = ("rows", "pairs", "forecasts", "scores", "failed_fits", "drifted")
+    sums = {name: sum(getattr(report, name) for report in reports) for name in names}
+    chosen: Counter[str] = Counter()
+    for report in reports:
+        chosen.update(report.chosen)
+    installed = tuple(chain.from_iterable(report.installed for report in reports))
+    return PredictorReport(reports[0].now, installed=installed, chosen=chosen, **sums)
+
+
+def _merge_batches(batches: Sequence[ForecastBatch]) -> ForecastBatch:
+    trusts = [batch.trusts for batch in batches]
+    return replace(
+        batches[0],
+        subjects=tuple(chain.from_iterable(batch.subjects for batch in batches)),
+        chosen=b"".join(batch.chosen for batch in batches),
+        quantiles=b"".join(batch.quantiles for batch in batches),
+        activity=b"".join(batch.activity for batch in batches),
+        trusts=TrustArrays(
+            b"".join(one.horizon_s for one in trusts), b"".join(one.doubts for one in trusts), trusts[0].allowed
+        ),
+    )
+
+
+def _merge_scores(batches: Sequence[ScoreBatch]) -> ScoreBatch:
+    """Rows of single subjects stay as they are; the last, of all together, are means weighted by their counts."""
+    counts = [np.frombuffer(batch.count, "<u4").reshape(batch.shape) for batch in batches]
+    count = np.concatenate([*(one[:-1] for one in counts), sum(one[-1:].astype(np.uint64) for one in counts)])
+    merged = {"count": count.astype("<u4").tobytes()}
+    for name in ("pinball", "covered"):
+        means = [np.frombuffer(getattr(batch, name), "<f4").reshape(batch.shape) for batch in batches]
+        total = sum(np.nan_to_num(mean[-1:].astype(float)) * of[-1:] for mean, of in zip(means, counts, strict=True))
+        whole = np.where(count[-1:] > 0, total / np.maximum(count[-1:], 1), np.nan)
+        merged[name] = np.concatenate([*(mean[:-1] for mean in means), whole]).astype("<f4").tobytes()
+    own = chain.from_iterable(batch.subjects[:-1] for batch in batches)
+    return replace(batches[0], subjects=(*own, batches[0].subjects[-1]), **merged)  # type: ignore[arg-type]
+
+
+def _merge_blends(blends: Sequence[tuple[BlendReport, int]]) -> BlendReport:
+    whole = max(1, sum(pairs for _, pairs in blends))
+    shares = {name: sum(one.shares[name] * pairs for one, pairs in blends) / whole for name in blends[0][0].shares}
+    return replace(blends[0][0], shares=shares)
