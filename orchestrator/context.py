@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
+from orchestrator.bounds import LinkBounds
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
 from orchestrator.demand import MEAN_OF, NOBODY_REACTS, Demand, demands
 from orchestrator.demand_table import PairDemand, Rate, Together, scaled_demand
@@ -18,7 +19,7 @@ from orchestrator.onset import PEAK, Reading
 from orchestrator.pair_table import LinkKey, PairGroups
 from orchestrator.proposal import Evidence, Proposal, Refusal, Step, on_host
 from orchestrator.relations import CpuRelation
-from orchestrator.sums import NO_CORRECTION, Correction, host_corrections, link_corrections, machines_together
+from orchestrator.sums import NO_CORRECTION, Correction, link_corrections, served_cores
 from orchestrator.world import LinkState, VmState, World, apply
 
 # How long a need lasts is looked up within so many times the horizon at which it is seen.
@@ -56,7 +57,6 @@ class PlanningContext:
     _cores: dict[int, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _served: dict[tuple[str, int, Reading], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _needed: dict[tuple[LinkKey, int], BytesPerS] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _tight: dict[int, frozenset[LinkKey]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -113,9 +113,7 @@ class PlanningContext:
         """What the machines on a host would take together, reconciled with the forecast of the host itself."""
         key = host, horizon_s, reading
         if key not in self._served:
-            found = machines_together(self.needs(horizon_s, reading), self.world, host)
-            more = host_corrections(self.demand, horizon_s, reading).get(host, NO_CORRECTION).within(found.upper)
-            self._served[key] = max(found.least, found.upper + more)
+            self._served[key] = served_cores(self.demand, self.world, (horizon_s, reading), (host,)).item()
         return self._served[key]
 
     def asked_on(self, key: LinkKey, horizon_s: int, virtual_ip: str | None = None) -> Together:
@@ -135,18 +133,14 @@ class PlanningContext:
             found = self._needed[key, horizon_s] = needed_on(self, self.world.links[key], horizon_s)
         return found
 
-    def tight_links(self, horizon_s: int) -> frozenset[LinkKey]:
-        """Links that might have less left than weights are to leave, if one service sent everything over them."""
-        if horizon_s not in self._tight:
-            world, settings = self.world, self.config
-            most = max((self.asked_of(address, horizon_s).need for address in world.virtual_ips), default=0.0)
-            share = (1.0 - settings.weights.below) * settings.bandwidth.headroom
-            self._tight[horizon_s] = frozenset(
-                key
-                for key, link in world.links.items()
-                if link.capacity_bytes_per_s and self.needed(key, horizon_s) + most > share * link.capacity_bytes_per_s
-            )
-        return self._tight[horizon_s]
+    def bounds(self, horizon_s: int) -> LinkBounds:
+        """What links will carry at most."""
+        found: LinkBounds | None = self.world.index.kept.get(key := (LinkBounds, self.demand, horizon_s))
+        if found is None:
+            moves = moves_of(self.world.in_flight)
+            copying = partial(copying_on, self) if moves else lambda _key: 0.0
+            found = self.world.index.kept[key] = LinkBounds.of(self.world, self.demand, horizon_s, copying)
+        return found
 
     def lead_s(self, kind: str, about: Circumstances = NOWHERE) -> Seconds:
         """How long that kind of action takes from decision to effect, half a poll and the decision included."""

@@ -12,7 +12,7 @@ from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, correction_on, needed_on, others_on
 from orchestrator.onset import FIFTHS, Reading, rise_share
 from orchestrator.pair_table import LinkKey
-from orchestrator.sums import NO_CORRECTION, host_corrections, machines_together
+from orchestrator.sums import NO_CORRECTION, HostedMachines, host_corrections
 
 Rule = Callable[[float, Seconds], float]
 
@@ -43,7 +43,9 @@ def host_short_cost(name: str, context: PlanningContext, after_s: Seconds) -> fl
     means = {}
     for horizon_s in context.config.horizons_s:
         more = host_corrections(context.demand, horizon_s).get(name, NO_CORRECTION).usual
-        means[horizon_s] = machines_together(context.needs(horizon_s), context.world, name).usual + more
+        means[horizon_s] = (
+            HostedMachines.of(context.world, (name,)).together(context.needs(horizon_s)).usual.item() + more
+        )
     place = _Stretch(capacity, means, lambda horizon_s, reading: context.served(name, horizon_s, reading))
     return _most(context, place, after_s, lambda lack, seconds: lack * seconds)
 

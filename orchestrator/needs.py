@@ -56,6 +56,7 @@ class MachineTable:
         most = max(map(len, self.known), default=0)
         own = ([one[slot] if slot < len(one) else None for one in self.known] for slot in range(most))
         self.relations = [_Relations.of(one) for one in own]
+        self.idle = np.array([min((one.base_cores for one in own), default=0.0) for own in self.known])
         self.shares = {
             vip.address: vip.shares(world.wanted.weights.get(vip.address, {}), world.health(vip.address))
             for vip in world.virtual_ips.values()
@@ -85,13 +86,21 @@ def _least(vm: VmState) -> float:
     return vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0)
 
 
+class NeedColumns(NamedTuple):
+    """Needs in cores by number of the machine, what is needed of them in the mean, and of whom anything is foreseen."""
+
+    cores: Floats
+    usual: Floats
+    told: Bools
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MachineNeeds:
     """What each machine needs in cores within one horizon, and what its pairs ask for together, by number.
 
     `relation` is the number of the relation behind it, -1 where there is none; `leader` that of the pair that needs
     most bytes with its `share`, -1 where no pair is served. `own_cores` are needed beside communications, by a forecast
-    within `far_s` (0: nothing is foreseen that counts). `usual` is what is needed of `cores` in the mean.
+    within `far_s` (0: nothing is foreseen that counts). `columns` are the same for all machines at once.
     """
 
     demand: Demand
@@ -104,7 +113,7 @@ class MachineNeeds:
     share: list[float]
     own_cores: list[float]
     far_s: list[int]
-    usual: list[float]
+    columns: NeedColumns
 
     def rate_of(self, place: int, feature: str) -> float:
         """What is asked for together, of the feature that a learnt relation is about."""
@@ -178,18 +187,22 @@ def _needs(asked: _Asked, of: _Subject, own: OwnNeeds | None) -> MachineNeeds:
     usual = np.where(counts, own.usual, usual)
     # A relation may be wrong: what is measured stands for itself.
     told = most >= known.least
+    cores, relation, far_s = (
+        np.where(told, most, known.least), np.where(told, relation, -1), np.where(counts, own.far_s, 0)
+    )  # fmt: skip
+    usual = np.where(told, np.minimum(usual, most), known.least)
     return MachineNeeds(
         demand,
         table,
-        np.where(told, most, known.least).tolist(),
-        np.where(told, relation, -1).tolist(),
+        cores.tolist(),
+        relation.tolist(),
         connections.tolist(),
         sent.tolist(),
         asked.leader.tolist(),
         asked.share.tolist(),
         np.where(counts, own.own_cores, 0.0).tolist(),
-        np.where(counts, own.far_s, 0).tolist(),
-        np.where(told, np.minimum(usual, most), known.least).tolist(),
+        far_s.tolist(),
+        NeedColumns(cores, usual, (relation >= 0) | (far_s > 0)),
     )
 
 

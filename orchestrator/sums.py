@@ -9,14 +9,13 @@ of both are those of the same future, so a variance for independent ones would b
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from cpdb import Quantity, Subject, SubjectKind
 from orchestrator.demand import Demand, KnownRates, Sought, foretold_rates
-from orchestrator.foreseen import Bools, Floats, Foreseen
+from orchestrator.foreseen import Bools, Floats, Foreseen, Ints
 from orchestrator.needs import MachineNeeds, ceiling, machine_needs, machine_table
 from orchestrator.onset import PEAK, Reading
 from orchestrator.pair_table import LinkKey
@@ -176,30 +175,63 @@ def _of_links(demand: Demand, horizon_s: int, reading: Reading) -> Mapping[LinkK
 
 
 class MachinesTogether(NamedTuple):
-    """What machines need together in cores: in the mean, in the highest second, and at least (what they use).
-
-    `unforeseen`: the share of what they use of whom nothing is foreseen.
+    """By host, what its machines need together in cores: in the mean, in the highest second, and at least (what they
+    use). `unforeseen`: the share of what they use of whom nothing is foreseen.
     """
 
-    usual: float
-    upper: float
-    least: float
-    unforeseen: float
+    usual: Floats
+    upper: Floats
+    least: Floats
+    unforeseen: Floats
 
 
-def machines_together(needs: MachineNeeds, world: World, host: str) -> MachinesTogether:
-    """Those on a host, none above its ceiling: means add, excesses in squares. What is measured is there at once."""
-    usual = squares = least = unknown = all_used = whole = 0.0
-    places = machine_table(world).places
-    for vm in world.on_host(host):
-        place, most = places[vm.name], ceiling(vm)
-        cores = min(most, needs.cores[place])
-        mean = min(cores, needs.usual[place])
-        usual, squares, whole = usual + mean, squares + (cores - mean) ** 2, whole + cores
-        least, all_used = least + min(most, vm.cores_used), all_used + vm.cores_used
-        unknown += vm.cores_used if needs.relation[place] < 0 and not needs.far_s[place] else 0.0
-    upper = max(usual + sqrt(squares), least) if needs.table.horizon_s else whole
-    return MachinesTogether(usual, upper, least, unknown / all_used if all_used else 0.0)
+class HostedMachines(NamedTuple):
+    """The machines on some hosts: numbers of the host and of the machine, cores used, and the most that it may use."""
+
+    hosts: int
+    host: Ints
+    place: Ints
+    used: Floats
+    most: Floats
+
+    @classmethod
+    def of(cls, world: World, hosts: Sequence[str]) -> "HostedMachines":
+        """Those on these hosts, in the order of hosts and of names; kept."""
+        found: HostedMachines | None = world.index.kept.get(key := (cls.__name__, *hosts))
+        if found is None:
+            own, places = [world.on_host(name) for name in hosts], machine_table(world).places
+            vms = [vm for some in own for vm in some]
+            found = world.index.kept[key] = cls(
+                len(hosts),
+                np.repeat(np.arange(len(hosts)), [len(some) for some in own]),
+                np.array([places[vm.name] for vm in vms], dtype=np.int64),
+                np.array([vm.cores_used for vm in vms]),
+                np.array([ceiling(vm) for vm in vms]),
+            )
+        return found
+
+    def together(self, needs: MachineNeeds) -> MachinesTogether:
+        """None above its ceiling: means add, excesses in squares. What is measured is there at once."""
+        needed, usually, told = (column[self.place] for column in needs.columns)
+        cores = np.minimum(self.most, needed)
+        mean = np.minimum(cores, usually)
+        columns = mean, (cores - mean) ** 2, cores, np.minimum(self.most, self.used), self.used
+        usual, squares, whole, least, used = (self._sums(one) for one in columns)
+        upper = np.maximum(usual + np.sqrt(squares), least) if needs.table.horizon_s else whole
+        unknown = self._sums(np.where(told, 0.0, self.used))
+        return MachinesTogether(usual, upper, least, np.divide(unknown, used, out=np.zeros_like(used), where=used > 0))
+
+    def _sums(self, values: Floats) -> Floats:
+        return np.bincount(self.host, values, self.hosts).astype(np.float64, copy=False)
+
+
+def served_cores(demand: Demand, world: World, asked: Asked, hosts: Sequence[str]) -> Floats:
+    """What the machines on each of these hosts would take together, reconciled with the forecast of the host itself."""
+    found = HostedMachines.of(world, hosts).together(machine_needs(world, demand, *asked))
+    known = host_corrections(demand, *asked)
+    more = [known.get(name, NO_CORRECTION).within(most) for name, most in zip(hosts, found.upper.tolist(), strict=True)]
+    served: Floats = np.maximum(found.least, found.upper + np.array(more))
+    return served
 
 
 def _of_hosts(demand: Demand, horizon_s: int, reading: Reading) -> Mapping[str, Correction]:
@@ -220,9 +252,9 @@ def _of_hosts(demand: Demand, horizon_s: int, reading: Reading) -> Mapping[str, 
     # What machines always do is given no margin.
     own_reading = Reading(level=demand.config.demand.level) if reading == PEAK else reading
     sums = ForetoldSums.of(demand, subjects, measured, own_reading)
-    own = np.array([machines_together(needs, world, name) for name in names]).T
-    parts = SumForecast(own[0], own[1] - own[0])
-    found, says = sums.reconcile(demand, horizon_s, parts, own[3])
+    own = HostedMachines.of(world, names).together(needs)
+    parts = SumForecast(own.usual, own.upper - own.usual)
+    found, says = sums.reconcile(demand, horizon_s, parts, own.unforeseen)
     nobodys = np.zeros(len(names))
-    rows = np.stack([found.upper - parts.upper, nobodys, own[1], found.usual - parts.usual], axis=-1).tolist()
+    rows = np.stack([found.upper - parts.upper, nobodys, own.upper, found.usual - parts.usual], axis=-1).tolist()
     return {name: Correction(*row) for name, row, told in zip(names, rows, says.tolist(), strict=True) if told}

@@ -1,7 +1,7 @@
 """The world as it was at one moment: an immutable snapshot with its age, and what an action would make of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
@@ -244,13 +244,17 @@ class NumberedMachines(Protocol):
 
 @dataclass(slots=True)
 class WorldIndex:
-    """Looked up for every machine; made anew for each snapshot and filled at first use, so it is never out of date."""
+    """Looked up for every machine; made anew for each snapshot and filled at first use, so it is never out of date.
+
+    `kept` is what others have worked out of the snapshot.
+    """
 
     health: dict[str, Mapping[str, DestinationHealth]] = field(default_factory=dict)
     on_host: dict[str, list[VmState]] = field(default_factory=dict)
     used_on: dict[str, float] = field(default_factory=dict)
     table: PairTable | None = None
     machines: NumberedMachines | None = None
+    kept: dict[Hashable, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

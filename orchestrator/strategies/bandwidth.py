@@ -10,6 +10,7 @@ from cpdb import BytesPerS, Limit, Pair, Reservation, show_rate
 from orchestrator.actions import ReleaseBandwidth, ReserveBandwidth
 from orchestrator.config import NOW, QUEUE_DSCP, BandwidthSettings
 from orchestrator.context import PlanningContext, evidence_of, too_short
+from orchestrator.pair_table import LinkKey
 from orchestrator.promises import PairRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_link, when
 from orchestrator.strategies.link_use import (
@@ -34,8 +35,9 @@ def propose(context: PlanningContext) -> Proposal:
     """
     world = context.world
     held, known = {key.rpartition("@")[2] for key in world.wanted.reservations}, world.table.on_link.places
-    links = [link for key, link in sorted(world.links.items()) if link.capacity_bytes_per_s and key in known]
-    open_ones = [_subject(context, link) for link in links if link.name in held or _may_be_short(context, link)]
+    holding = {key for key, one in world.links.items() if one.capacity_bytes_per_s and one.name in held}
+    links = [world.links[key] for key in sorted(_close(context) | holding) if key in known]
+    open_ones = [_subject(context, link) for link in links if link.key in holding or _may_be_short(context, link)]
     found: list[Step | Refusal] = []
     for subject in sorted(open_ones, key=lambda one: -_fullness(context, one)):
         ours = _ours(context, subject.link)
@@ -66,6 +68,12 @@ def _subject(context: PlanningContext, link: LinkState) -> LinkSubject:
     states = {pair: ranked(context.world.pairs[pair], context.granted) for pair in context.world.pairs_on(link.key)}
     lead_s = context.lead_s(ReserveBandwidth.kind, on_link(link))
     return LinkSubject(link, states, next(iter(_ours(context, link)), None), lead_s, {})
+
+
+def _close(context: PlanningContext) -> set[LinkKey]:
+    """The few links of a large network that are worth a closer look."""
+    trigger, horizons_s = context.config.bandwidth.trigger, context.config.horizons_s
+    return {key for one in horizons_s for key in context.bounds(one).above(trigger)}
 
 
 def _may_be_short(context: PlanningContext, link: LinkState) -> bool:

@@ -35,6 +35,7 @@ from orchestrator.proposal import (
     on_host,
     when,
 )
+from orchestrator.screens import to_resize
 from orchestrator.strategies.cpu_options import CpuChoice, Lack, choose
 from orchestrator.world import VmState, World
 
@@ -52,8 +53,7 @@ class _Grant:
 
 def propose(context: PlanningContext) -> Proposal:
     """Resizes, the most important machines first, and why others are not made."""
-    machines = sorted(context.world.vms.values(), key=lambda vm: (-vm.priority, vm.name))
-    return propose_each(context, (vm for vm in machines if vm.host in context.world.hosts), _for_vm)
+    return propose_each(context, sorted(to_resize(context), key=lambda vm: (-vm.priority, vm.name)), _for_vm)
 
 
 def propose_after_moves(context: PlanningContext) -> Proposal:

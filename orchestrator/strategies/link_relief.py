@@ -46,7 +46,7 @@ def propose(context: PlanningContext) -> Proposal:
     """Moves, link by link, until each fits its headroom or nobody is left who could go."""
     context = context.arrived()
     found: list[Step | Refusal] = []
-    for key in sorted(_loaded(context)):
+    for key in _close(context):
         short = _short(context, context.world.links[key])
         for item in _relieve(context, short) if short else ():
             found.append(item)
@@ -55,11 +55,14 @@ def propose(context: PlanningContext) -> Proposal:
     return Proposal.of(found)
 
 
-def _loaded(context: PlanningContext) -> set[LinkKey]:
-    """The links over which a machine that may move is called: about others nothing could be done here."""
+def _close(context: PlanningContext) -> list[LinkKey]:
+    """Links that may run short, by name, over which a machine that may move is called: others cannot be helped here."""
+    trigger, horizons_s = context.config.bandwidth.trigger, context.config.horizons_s
+    found = {key for one in horizons_s for key in context.bounds(one).above(trigger)}
+    if not found:
+        return []
     movable = (vm for vm in context.world.vms.values() if vm.spec is not None and vm.spec.movable)
-    keys = {key for vm in movable for one in context.world.pairs_to(vm.name) for key in one.links}
-    return keys & set(context.world.links)
+    return sorted({key for vm in movable for one in context.world.pairs_to(vm.name) for key in one.links} & found)
 
 
 def _short(context: PlanningContext, link: LinkState) -> _Short | None:

@@ -16,8 +16,9 @@ from orchestrator.demand_table import PairDemand
 from orchestrator.promises import MemoryPromise
 from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
 from orchestrator.relations import MemoryRelation
+from orchestrator.screens import to_fill
 from orchestrator.strategies.services import memory_left
-from orchestrator.world import VmState, World
+from orchestrator.world import VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +59,14 @@ def reserve_of(need: MemoryNeed, settings: MemorySettings) -> float:
 
 def propose(context: PlanningContext) -> Proposal:
     """What is given back first, then the most important machines."""
-    machines = [vm for vm in context.world.vms.values() if _ours(context.world, vm)]
+    moving = {move.vm for move in moves_of(context.world.in_flight)}
+    machines = [vm for vm in to_fill(context) if vm.name not in moving]
     machines.sort(key=lambda vm: (-vm.priority, vm.name))
     given_back = propose_each(context, machines, _down)
     for step in given_back.steps:
         context = context.after(step.action)
     given = propose_each(context, machines, _up)
     return Proposal((*given_back.steps, *given.steps), (*given_back.refusals, *given.refusals))
-
-
-def _ours(world: World, vm: VmState) -> bool:
-    """Declared with a maximum, on a declared host, telling what it uses, and not being copied just now."""
-    moving = any(move.vm == vm.name for move in moves_of(world.in_flight))
-    planned = vm.spec is not None and vm.spec.memory_bytes_max > 0
-    return planned and vm.host in world.hosts and vm.memory.used_bytes is not None and not moving
 
 
 def _needs(context: PlanningContext, vm: VmState, horizons: Sequence[int]) -> MemoryNeed:

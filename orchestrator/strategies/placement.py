@@ -11,6 +11,7 @@ from orchestrator.declared import HostSpec
 from orchestrator.expected_short import host_short_cost
 from orchestrator.promises import HostCoresPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
+from orchestrator.screens import crowded_hosts
 from orchestrator.strategies.destinations import (
     Cause,
     apart,
@@ -54,11 +55,12 @@ def propose(context: PlanningContext) -> Proposal:
     """Migrations away from hosts that will be short, and why others are not made."""
     context = context.arrived()
     found: list[Step | Refusal] = []
-    for step in _optimised(context):
+    crowded = crowded_hosts(context, context.config.cpu.host_headroom + context.config.cpu.host_deadband)
+    for step in _optimised(context, crowded):
         found.append(step)
         context = context.after(step.action)
     # Host by host, what is still short: the only way where there is no choice, and the one that says why not.
-    for name in sorted(context.world.hosts):
+    for name in crowded:
         shortage = _shortage(context, context.world.hosts[name])
         for item in _relieve(context, shortage) if shortage else ():
             found.append(item)
@@ -67,9 +69,9 @@ def propose(context: PlanningContext) -> Proposal:
     return Proposal.of(found)
 
 
-def _optimised(context: PlanningContext) -> Iterator[Step]:
+def _optimised(context: PlanningContext, crowded: Sequence[str]) -> Iterator[Step]:
     """What the optimiser chooses where there is a choice of machines or of hosts, as far as it stands every check."""
-    hosts = (_shortage(context, host) for _, host in sorted(context.world.hosts.items()))
+    hosts = (_shortage(context, context.world.hosts[name]) for name in crowded)
     shortages = [one for one in hosts if one is not None]
     candidates = {one.host.name: _candidates(context, one) for one in shortages}
     count = sum(map(len, candidates.values()))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import TYPE_CHECKING
 
 from cpdb import VirtualIp
@@ -15,6 +14,7 @@ from orchestrator.needs import ceiling
 from orchestrator.pair_table import LinkKey
 from orchestrator.promises import HeadroomPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, when
+from orchestrator.screens import not_ample, tight_links
 from orchestrator.world import VmState, World
 
 if TYPE_CHECKING:
@@ -188,8 +188,23 @@ LEAST_SHARE = 0.02
 
 def propose(context: PlanningContext) -> Proposal:
     """Weights to change, and where no split would help. Only destinations that are declared with a weight take part."""
-    services = sorted(context.world.virtual_ips.values(), key=lambda vip: (-vip.priority, vip.address))
-    return propose_each(context, services if context.config.weights.enabled else (), _for_service)
+    services = _worth_a_look(context) if context.config.weights.enabled else ()
+    return propose_each(context, sorted(services, key=lambda vip: (-vip.priority, vip.address)), _for_service)
+
+
+def _worth_a_look(context: PlanningContext) -> Iterator[VirtualIp]:
+    """Services with alternatives whose weights are changed already, or of whose places one may have too little left."""
+    groups: dict[tuple[int, ...], dict[str, tuple[str, ...]]] = {}
+    for vip in context.world.virtual_ips.values():
+        names = candidates(context.world, vip)
+        if len(names) > 1:
+            horizons = context.acting_horizons(SetWeights.kind, Circumstances(vip.address))
+            groups.setdefault(horizons, {})[vip.address] = names
+    for horizons, services in groups.items():
+        looked_at = {address for address in services if context.world.wanted.weights.get(address)}
+        for one in horizons:
+            looked_at |= set(services) if tight_links(context, one) else not_ample(context, services, one)
+        yield from (vip for address, vip in context.world.virtual_ips.items() if address in looked_at)
 
 
 def candidates(world: World, vip: VirtualIp) -> tuple[str, ...]:
@@ -203,23 +218,16 @@ def _for_service(context: PlanningContext, vip: VirtualIp) -> Iterator[Step | Re
         return
     settings = context.config.weights
     horizons = context.acting_horizons(SetWeights.kind, Circumstances(vip.address))
-    if not context.world.wanted.weights.get(vip.address) and _roomy(context, vip, names, horizons):
+    found = _worst(context, vip, names, horizons)
+    if found is None:
         return
-    tables = {one: places(context, service_of(context, vip, names, one), one) for one in horizons}
-    if not any(table.base for table in tables.values()):
-        return
-    worst = min(horizons, key=lambda one: (tables[one].least(tables[one].service.shares), one))
-    table, shares = tables[worst], tables[worst].service.shares
+    worst, table = found
+    shares = table.service.shares
     now = table.least(shares)
     if now >= settings.below:
         yield from _back(context, table, worst)
         return
-    # numpy and scipy take half a second to import, which most commands need not spend.
-    from orchestrator.optimise import headroom_bound
-
-    rows = _rows(table)
-    # Whoever cannot gain enough by any split needs no program to say so.
-    best = _best(table, rows) if headroom_bound(rows, LEAST_SHARE) - now >= settings.min_gain else shares
+    best = _best(table, _rows(table)) if _may_gain(context, table) else shares
     if table.least(best) - now < settings.min_gain:
         fullest = min(table.base, key=lambda one: (table.left(shares, one), one))
         text = f"{fullest} has {now:.0%} left, and no split leaves {settings.min_gain:.0%} more"
@@ -228,28 +236,41 @@ def _for_service(context: PlanningContext, vip: VirtualIp) -> Iterator[Step | Re
         yield _step(context, table, best, worst)
 
 
-def _roomy(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizons: Sequence[int]) -> bool:
-    """Whether all of a service's places have enough: links are not looked at where all have it whatever the shares."""
-    below, tight = context.config.weights.below, {one: bool(context.tight_links(one)) for one in horizons}
-    close = [one for one in horizons if tight[one] or not _ample(context, vip, names, one)]
-    tables = (places(context, service_of(context, vip, names, one), one, tight[one]) for one in close)
-    return all(table.least(table.service.shares) >= below for table in tables)
+def _worst(
+    context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizons: Sequence[int]
+) -> tuple[int, Places] | None:
+    """The horizon at which a service's tightest place has least left, and its places then; None where all have enough.
 
-
-def _ample(context: PlanningContext, vip: VirtualIp, names: tuple[str, ...], horizon_s: int) -> bool:
-    """Whether each machine, and its host with all others, would have enough if it served all: no split asks for more.
-
-    True for most services most of the time, and cheap.
+    Where that is too little although links have enough whatever the shares, and no split of the other places would
+    gain enough, links are not looked at: they could only make it less.
     """
-    vms = [context.world.vms[name] for name in names if name in context.world.vms]
-    costs = [_cores(context, vip, vm, horizon_s) for vm in vms]
-    most, full = max((one for one in costs if one is not None), default=0.0), 1.0 - context.config.weights.below
-    for vm in vms:
-        idle = min((it.base_cores for it in vm.relations), default=0.0)
-        room = context.config.cpu.host_headroom * (host.cpu_cores_capacity if (host := _host(context, vm)) else inf)
-        if idle + most > full * ceiling(vm) or context.served(vm.host, horizon_s) + most > full * room:
-            return False
-    return True
+    below = context.config.weights.below
+    for look in (_quick, places):
+        tables = {one: look(context, service_of(context, vip, names, one), one) for one in horizons}
+        least = min(table.least(table.service.shares) for table in tables.values())
+        if look is _quick and least >= below and not context.world.wanted.weights.get(vip.address):
+            return None
+        if not any(table.base for table in tables.values()):
+            continue
+        worst = min(horizons, key=lambda one: (tables[one].least(tables[one].service.shares), one))
+        table = tables[worst]
+        if look is places or (least < below and not _may_gain(context, table)):
+            return worst, table
+    return None
+
+
+def _may_gain(context: PlanningContext, table: Places) -> bool:
+    """Whoever cannot gain enough by any split needs no program to say so."""
+    # numpy and scipy take half a second to import, which most commands need not spend.
+    from orchestrator.optimise import headroom_bound
+
+    gain = headroom_bound(_rows(table), LEAST_SHARE) - table.least(table.service.shares)
+    return gain >= context.config.weights.min_gain
+
+
+def _quick(context: PlanningContext, service: Service, horizon_s: int) -> Places:
+    """Its places, without links where these have enough whatever the shares."""
+    return places(context, service, horizon_s, bool(tight_links(context, horizon_s)))
 
 
 def _back(context: PlanningContext, table: Places, horizon_s: int) -> Iterator[Step]:

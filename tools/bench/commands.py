@@ -205,16 +205,29 @@ def collect(
     flows: Annotated[int, typer.Option("--flows", min=100, max=500_000, help="Flow entries in the switch")] = 50_000,
     polls: Annotated[int, typer.Option("--polls", min=1, max=100, help="Polls, of which the median counts")] = 5,
     seconds: Annotated[float, typer.Option("--seconds", min=2, help="Length of the sustained part")] = 20.0,
+    controllers: Annotated[int, typer.Option("--controllers", min=0, max=64, help="Controllers on one database")] = 0,
+    switches: Annotated[int, typer.Option("--switches", min=1, max=2000, help="Replayed switches, for these")] = 200,
     json: JsonOption = None,
 ) -> None:
     """Poll a real Open vSwitch full of entries: CPU, stall and memory, next to Ryu's own parser; then into SQLite.
 
-    Needs root and Open vSwitch; takes a minute or two.
+    Needs root and Open vSwitch; takes a minute or two. With --controllers neither is needed: replayed switches that
+    hold `--flows` entries together are polled by one controller and by so many, into SQLite and PostgreSQL.
 
     Examples:
         forepath bench collect
         forepath bench collect --flows 50000 --json -
+        forepath bench collect --controllers 4 --switches 200
     """
+    if controllers:
+        from tools.bench.collect_many import ManyScale
+        from tools.bench.collect_many import measure as measure_many
+
+        scale = ManyScale(controllers, max(switches, controllers), max(1, flows // switches), seconds)
+        with errors.status("collect") as status:
+            found = measure_many(scale, lambda part: status.update(f"collect: {part}"))
+        show("collect", found, json, {"scale": asdict(scale)})
+        return
     from tools.bench.collect import CollectScale, measure
 
     with progress("polling a real switch"):

@@ -1,11 +1,13 @@
 """A switch of bytes only: answers a controller like a real one, and all its counters grow between two polls.
 
-Run beside a controller: `python -m tools.bench.replayed_switch PORT DPID FLOWS`. It ends with its connection.
+Run beside a controller: `python -m tools.bench.replayed_switch PORT DPID FLOWS [COUNT]`; COUNT of them, from DPID on.
+They end with their connections.
 """
 
 import socket
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -36,10 +38,10 @@ def entry(number: int) -> bytes:
 
 
 class ReplayedTable:
-    """The flow entries, kept as the parts of a reply; each poll finds every counter grown."""
+    """The flow entries, numbered from `first` on, kept as the parts of a reply; each poll finds every counter grown."""
 
-    def __init__(self, flows: int) -> None:
-        numbers = range(flows)
+    def __init__(self, flows: int, first: int = 0) -> None:
+        numbers = range(first, first + flows)
         self._parts = [
             bytearray(b"".join(entry(number) for number in numbers[first : first + _A_PART]))
             for first in range(0, flows, _A_PART)
@@ -61,11 +63,11 @@ class ReplayedTable:
 class ReplayedSwitch:
     """One connection to a controller."""
 
-    def __init__(self, port: int, dpid: int, flows: int) -> None:
+    def __init__(self, port: int, dpid: int, flows: int, first: int = 0) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.address: tuple[str, int] = self._socket.getsockname()
         self._socket.sendall(message(HELLO, 1))
-        self._dpid, self._table, self._rest = dpid, ReplayedTable(flows), b""
+        self._dpid, self._table, self._rest = dpid, ReplayedTable(flows, first), b""
 
     def serve(self) -> None:
         """Answers until the controller hangs up."""
@@ -116,9 +118,13 @@ class ReplayedSwitch:
 
 def main(words: list[str]) -> None:
     """Entry point."""
-    port, dpid, flows = (int(word, 0) for word in words)
+    port, dpid, flows, *count = (int(word, 0) for word in words)
     try:
-        ReplayedSwitch(port, dpid, flows).serve()
+        # Each counts pairs of its own: of one that crosses several switches only one tells.
+        many = range(dpid, dpid + (count or [1])[0])
+        switches = [ReplayedSwitch(port, one, flows, (one * flows) % (1 << 22)) for one in many]
+        with ThreadPoolExecutor(len(switches)) as pool:
+            list(pool.map(ReplayedSwitch.serve, switches))
     except (ConnectionError, TimeoutError) as error:
         sys.exit(f"replayed switch: {error}")
 

@@ -115,10 +115,10 @@ def _beats(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds that a process, all its threads, has used so far."""
+def cpu_s(pid: int, ended: bool = False) -> float:
+    """CPU seconds that a process, all its threads, has used so far; with its children that have `ended` as well."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return sum(map(int, fields[11 : 15 if ended else 13])) / _TICKS_PER_S
 
 
 def memory_bytes(pid: int) -> int:
