@@ -69,6 +69,7 @@ class Controller(ReconcilingApp):
             self.status.ask_counts(self.wires, now)
             self.foreign.front = front(self.network, self.settings.first_table)
             self.foreign.ask(self.wires, now)
+            self.network.routes.kept.ask(self.wires, self.network.routes.keeping, now)
 
     def watch(self, now: Seconds) -> None:
         """Once a second: sampled rows, and what the counters are worth."""

@@ -14,7 +14,7 @@ from ryu_apps.flow_mirror import FlowMirror
 from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto
 from ryu_apps.network import Network
 from ryu_apps.rules import ETH_LLDP, PORT_MAX, PortId
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.status.publishers import InventoryPublisher
 from ryu_apps.switch.wire import Wire
 from ryu_apps.topology import frames
@@ -30,7 +30,7 @@ class Discovery(FlowMirror):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._network = Network(Pairs(1, 1.0, 1.0))
+        self._network = Network(Pairs(PairBudget(1), 1.0, 1.0))
         self._inventory = InventoryPublisher()
         self._told: dict[tuple[str, str], Link] = {}
 

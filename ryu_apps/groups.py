@@ -31,6 +31,11 @@ def failover(port: int, spare: int) -> SwitchGroup | None:
 FIRST_DIVIDED = 0xF100_0000
 
 
+def failover_port(number: int) -> int | None:
+    """The first port in the number of such a group; None for any other number."""
+    return number >> _PORT_BITS & _PORT_MAX if FIRST_GROUP <= number < FIRST_DIVIDED else None
+
+
 def divided(buckets: tuple[GroupBucket, ...]) -> SwitchGroup:
     """One of these by weight for each connection, as the switch hashes it; the same buckets give the same number."""
     digest = blake2b(repr(buckets).encode(), digest_size=3).digest()

@@ -44,6 +44,13 @@ CROWDED = Alert(
     "as many sources speak there as controller.pairs.port_share allows one port: more of them are served connection by "
     "connection, and counted in a sum; does somebody invent addresses there?",
 )
+SPREADING = Alert(
+    "source_crowded",
+    "",
+    "",
+    "it speaks to as many virtual IPs as controller.pairs.source_share allows one source: by more of them it is served "
+    "connection by connection, and counted in a sum; does it try all?",
+)
 
 
 class Network:
@@ -109,8 +116,10 @@ class Network:
         self.held.expire(now)
         room = self.services.pairs.room
         effects: list[Effect] = [OVERFULL] if room.overfull else []
+        directory = self.topology.snapshot.directory
         effects += [
-            replace(CROWDED, key=self.topology.snapshot.directory.port(at)) for at in sorted(room.crowded_ports)
+            replace(SPREADING, key=one) if isinstance(one, str) else replace(CROWDED, key=directory.port(one))
+            for one in sorted(room.crowded, key=str)
         ]
         effects += self._label(now) + self._silent.alerts(self.services.destinations, now) + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):

@@ -10,7 +10,7 @@ from ryu_apps.families import match_ip, match_question
 from ryu_apps.groups import failover
 from ryu_apps.guest import Guest
 from ryu_apps.held_ports import HELD_KBIT_S, held_number, hold_port
-from ryu_apps.paths.splits import LabelShare, label_groups, label_rules
+from ryu_apps.paths.lanes import LabelShare, label_groups, label_rules
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
     CONTROLLER,
@@ -44,7 +44,7 @@ from ryu_apps.rules import (
     virtual_mac,
     vlan_of,
 )
-from ryu_apps.services.buckets import BucketPlacement, placement_rules, probe_answer_rule
+from ryu_apps.services.buckets import BucketPlacement, Crowd, placement_rules, probe_answer_rule
 from ryu_apps.services.pairs import sum_number
 from ryu_apps.topology.arp import DropRule
 from ryu_apps.topology.flooding import FloodPorts
@@ -100,6 +100,8 @@ class PlacingShare:
 
     spreads: tuple[BucketPlacement, ...] = ()
     curious: bool = True
+    # For whom there is no room here, so that connections are placed whatever the affinity
+    crowds: tuple[Crowd, ...] = ()
     # Where traffic to virtual IPs that belongs to no pair is counted in sums: this switch
     sums_at: int | None = None
     asked: tuple[str, ...] = ()
@@ -158,7 +160,9 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *label_rules(share.tagging),
         *(probe_answer_rule(address) for address in share.placing.asked),
     ]
-    found = {rule.key: rule for rule in rules} | placement_rules(share.placing.spreads, share.placing.curious)
+    found = {rule.key: rule for rule in rules} | placement_rules(
+        share.placing.spreads, share.placing.curious, share.placing.crowds
+    )
     if share.access:
         found = {placed.key: placed for rule in found.values() for placed in (_at_port(rule, share.access),)}
     if share.guest is not None:

@@ -22,7 +22,7 @@ from ryu_apps.rules import (
     is_ours,
     kind_of,
 )
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.shared_app import SharedApp
 from ryu_apps.status.publishers import Status
 from ryu_apps.switch.errors import SwitchError
@@ -67,7 +67,7 @@ class ReconcilingApp(SharedApp):
         settings, accounts = self.settings, self.settings.accounts
         timing = RouteTiming(1.5 * settings.poll_s + 0.5, settings.pairs.path_timeout_s)
         of = settings.pairs
-        pairs = Pairs(of.max_pairs, of.idle_s, of.forget_s, of.port_share)
+        pairs = Pairs(PairBudget(of.max_pairs, of.port_share, of.source_share), of.idle_s, of.forget_s)
         self.network = Network(pairs, settings.probes, timing)
         if settings.group_mbit_per_s:
             self.network.flooding.limit_kbit_s = max(1, int(settings.group_mbit_per_s * 1000))
@@ -141,6 +141,8 @@ class ReconcilingApp(SharedApp):
                     self.network.vlans.saw(vlan_matched(one), "a rule of somebody else matches it", now)
                 alerts = self.foreign.judge(dpid, self.attribution.name_of(dpid), found, now)
                 self.carry_out(alerts, now)
+        elif self.network.routes.kept.is_asked(dpid, message.xid):
+            self.network.routes.kept.take(dpid, decode_entries(bytes(message.buf[_BODY_AT:])), now)
         elif self.switches.read(message, dpid, now):
             self.carry_out((), now)
 

@@ -55,6 +55,9 @@ class Table(IntEnum):
     POLICER = 1
     REWRITE = 2
     FORWARD = 3
+    # Resubmitted to from `forward`: connections that keep the path they had, and what writes them down
+    KEPT = 4
+    NOTE = 5
     # Resubmitted to from `rewrite` and `account`: live connections, hash buckets, destinations, met sources
     AFFINITY = 8
     BUCKETS = 9
@@ -235,9 +238,22 @@ class LearnSource:
     eth_type: int = ETH_IPV4
 
 
+@dataclass(frozen=True, slots=True)
+class LearnLane:
+    """The switch itself writes down what was noted of this connection (`ChooseDestination`), until it is silent.
+
+    `protocol` 0: whatever is neither TCP nor UDP.
+    """
+
+    protocol: int
+    eth_type: int
+    idle_s: int
+    table: int = Table.KEPT
+
+
 Action = (
     Output | ToGroup | SetField | AnswerArp | PushLabel | PopLabel | ResubmitTable | PickBucket | ChooseDestination
-    | LearnConnection | LearnSource | NoteSeen | ToController
+    | LearnConnection | LearnSource | LearnLane | NoteSeen | ToController
 )  # fmt: skip
 
 

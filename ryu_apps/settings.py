@@ -74,13 +74,16 @@ class ConnectionsSection(Section):
 class PairsSection(Section):
     """The rule budget: sources beyond `max_pairs` pairs are counted in sums, and placed connection by connection.
 
-    One port may have `port_share` of them: who invents sources there takes the room of no other port.
-    After `idle_s` of silence changed weights may move a pair, after `forget_s` it is forgotten. A pair that never falls
-    silent is moved to its new path after `path_timeout_s`; its packets may overtake each other then.
+    One port may have `port_share` of them, one source `source_share`: who invents sources there, or speaks to all,
+    takes the room of no other.
+    After `idle_s` of silence changed weights may move a pair, after `forget_s` it is forgotten. A turn to another path
+    is over after `path_timeout_s`, though connections go on by the old one; where a switch cannot write these down, a
+    pair that never falls silent is moved then, and its packets may overtake each other.
     """
 
     max_pairs: Annotated[int, Field(ge=1)] = 4096
     port_share: ShareOf1 = 0.75
+    source_share: ShareOf1 = 0.25
     idle_s: Annotated[float, Field(ge=1)] = 60.0
     forget_s: Annotated[float, Field(ge=10)] = 900.0
     path_timeout_s: Annotated[float, Field(ge=0)] = 10.0

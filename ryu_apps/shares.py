@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from cpdb import Pair, is_ipv6
 from ryu_apps.network import Network, counted_at
-from ryu_apps.paths.splits import LabelShare
+from ryu_apps.paths.lanes import LabelShare
 from ryu_apps.pipeline import FloodShare, PairShare, PlacingShare, Rewrite, Share
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
 from ryu_apps.rules import PortId, in_vlan
+from ryu_apps.services.buckets import Crowd
 from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.topology.hosts import Host
 from ryu_apps.topology.state import port_towards, spare_port
@@ -83,6 +84,7 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
             # Only where somebody may open a connection
             spreads=tuple(services.destinations.spreads) if here else (),
             curious=not services.pairs.room.overfull,
+            crowds=_crowds_here(network, dpid),
             sums_at=dpid if here and services.pairs.room.summing else None,
             asked=services.destinations.probed_by_tcp(),
             counted=counted_at(network, dpid),
@@ -97,6 +99,15 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
         },
         guest=guest,
     )
+
+
+def _crowds_here(network: Network, dpid: int) -> tuple[Crowd, ...]:
+    room = network.services.pairs.room
+    if room.overfull:
+        return (Crowd(),)
+    ports = sorted(Crowd(one.port) for one in room.crowded if isinstance(one, PortId) and one.dpid == dpid)
+    sources = sorted(one for one in room.crowded if isinstance(one, str) and ingress(network, one) == dpid)
+    return (*ports, *(Crowd(source=one) for one in sources))
 
 
 def _pairs_here(network: Network, dpid: int) -> PairShare:

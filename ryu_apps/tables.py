@@ -1,12 +1,15 @@
 """Where our tables lie in a switch, and whose packets are told to us: rules speak of neither, switches of both."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from ryu_apps.effects import Change, DeleteRule, PutRule
+from ryu_apps.openflow import ALL_TABLES
 from ryu_apps.rules import (
     CONTROLLER,
     Action,
     LearnConnection,
+    LearnLane,
     LearnSource,
     Output,
     ResubmitTable,
@@ -17,6 +20,13 @@ from ryu_apps.rules import (
 
 # From the first table on, so many are ours; what others have there would come between ours.
 TABLES = max(Table) + 1
+
+
+class Askable(Protocol):
+    """A switch that can be asked for entries; tables are counted from our first one."""
+
+    def ask_rules(self, cookie: int = 0, mask: int = 0, table: int = ALL_TABLES) -> int:
+        """Asks; returns the transaction number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ class TablePlaces:
 
     def _action(self, one: Action, by: int) -> Action:
         match one:
-            case ResubmitTable() | LearnConnection() | LearnSource():
+            case ResubmitTable() | LearnConnection() | LearnSource() | LearnLane():
                 return replace(one, table=one.table + by)
             case Output(port) if port == CONTROLLER and self.controller_id is not None:
                 return ToController(self.controller_id)

@@ -23,6 +23,7 @@ from ryu_apps.rules import (
     FreshMatch,
     GroupBucket,
     LearnConnection,
+    LearnLane,
     LearnSource,
     Match,
     NoteSeen,
@@ -168,6 +169,12 @@ def noted(packet: Packet, action: PickBucket | ChooseDestination | NoteSeen) -> 
     return replace(packet, registers=replace(packet.registers, bucket=hashed(packet) % action.buckets))
 
 
+def _connection(packet: Packet) -> Connection:
+    has_ports = packet.ip_proto in (PROTO_TCP, PROTO_UDP)
+    ports = (packet.transport.sport, packet.transport.dport) if has_ports else (None, None)
+    return packet.ip_proto, packet.ip_src, packet.ip_dst, *ports
+
+
 @dataclass(slots=True)
 class _LearnedFlow:
     by: LearnConnection
@@ -182,6 +189,8 @@ class LearnedFlows:
 
     _connections: dict[Connection, _LearnedFlow] = field(default_factory=dict)
     _met: dict[tuple[str | None, str | None], Seconds] = field(default_factory=dict)
+    # What was noted of each connection, for how long it may be silent, and when it spoke last
+    _lanes: dict[Connection, tuple[int, Seconds, Seconds]] = field(default_factory=dict)
 
     def learn_connection(self, action: LearnConnection, packet: Packet, now: Seconds) -> None:
         """Writes down where the packet's connection goes, and what its answers look like."""
@@ -205,6 +214,19 @@ class LearnedFlows:
                 return replace(packet, **flow.rewrite)
             del self._connections[key]
         return packet
+
+    def learn_lane(self, action: LearnLane, packet: Packet, now: Seconds) -> None:
+        """Writes down what was noted of the packet's connection."""
+        self._lanes[_connection(packet)] = packet.registers.destination or 0, action.idle_s, now
+
+    def in_lane(self, packet: Packet, now: Seconds) -> Packet:
+        """The packet, with what was noted of its connection while that lives."""
+        number, idle_s, active = self._lanes.get(_connection(packet), (0, 0, 0))
+        if now - active >= idle_s:
+            self._lanes.pop(_connection(packet), None)
+            return packet
+        self._lanes[_connection(packet)] = number, idle_s, now
+        return noted(packet, ChooseDestination(number))
 
     def has_met(self, packet: Packet, now: Seconds) -> bool:
         """Whether this source has been met for this destination address."""

@@ -25,6 +25,7 @@ from ryu_apps.rules import (
     ChooseDestination,
     GroupKind,
     LearnConnection,
+    LearnLane,
     LearnSource,
     Meter,
     NoteSeen,
@@ -236,6 +237,8 @@ class FakeSwitch:
     ) -> Packet:
         if table == Table.AFFINITY:
             return self._learned.rewritten(packet, now)
+        if table == Table.KEPT:
+            return self._learned.in_lane(packet, now)
         if table == Table.MEET and self._learned.has_met(packet, now):
             return packet
         return self._carry(table, packet, in_port, now, out)
@@ -255,6 +258,8 @@ class FakeSwitch:
                 return noted(packet, action)
             case LearnConnection():
                 self._learned.learn_connection(action, packet, now)
+            case LearnLane():
+                self._learned.learn_lane(action, packet, now)
             case LearnSource():
                 self._learned.learn_source(action, packet, now)
         return packet

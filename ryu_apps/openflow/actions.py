@@ -34,12 +34,19 @@ from ryu_apps.openflow.fields import (
     FieldType,
     read_field,
 )
-from ryu_apps.openflow.learn import LEARN2, decode_learn, encode_learn_connection, encode_learn_source
+from ryu_apps.openflow.learn import (
+    LEARN2,
+    decode_learn,
+    encode_learn_connection,
+    encode_learn_lane,
+    encode_learn_source,
+)
 from ryu_apps.rules import (
     Action,
     AnswerArp,
     ChooseDestination,
     LearnConnection,
+    LearnLane,
     LearnSource,
     NoteSeen,
     Output,
@@ -196,6 +203,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     ToController: _encode_to_controller,
     LearnConnection: encode_learn_connection,
     LearnSource: encode_learn_source,
+    LearnLane: encode_learn_lane,
 }
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cpdb import address_bytes, address_text
 from ryu_apps.families import eth_type_of
 from ryu_apps.openflow.fields import (
+    DESTINATION_REGISTER,
     ETH_DST,
     ETH_SRC,
     ETH_TYPE,
@@ -38,6 +39,7 @@ from ryu_apps.rules import (
     PROTO_UDP,
     Action,
     LearnConnection,
+    LearnLane,
     LearnSource,
     virtual_mac,
 )
@@ -136,11 +138,31 @@ def encode_learn_source(action: LearnSource) -> bytes:
     return (head + specs).ljust(size, b"\0")
 
 
+# The register as it is then, into the register of whoever is found
+_COPIED = b"\x08\x20" + 2 * (DESTINATION_REGISTER + b"\0\0")
+
+
+def encode_learn_lane(action: LearnLane) -> bytes:
+    """The action that makes the entry of a connection there; it outlives the rule that made it."""
+    specs, ends = _connection_specs(action.eth_type, action.protocol), _ends(action.eth_type)
+    body = b"".join((specs.protocol, *(_same(end, end) for end in ends), specs.ports_there, _COPIED))
+    size = _LEARN_ACTION.size + len(body)
+    size += -size % 8
+    head = _LEARN_ACTION.pack(
+        _EXPERIMENTER, size, _NICIRA, LEARN2, action.idle_s, 0, _LEARN_PRIORITY[action.protocol],
+        LEARNED << OWNER_SHIFT, 0, action.table, 0, 0, MAX_MET,
+    )  # fmt: skip
+    return (head + body).ljust(size, b"\0")
+
+
 def decode_learn(data: bytes) -> Iterator[Action]:
     """What a sound learn action makes; nothing for the second of a connection's two."""
     _, _, _, _, idle_s, hard_s, _, cookie, _, table, *_ = _LEARN_ACTION.unpack_from(data)
     equal, written = _read_specs(data, _LEARN_ACTION.size)
-    if not written:
+    if not written and idle_s:
+        protocol = int.from_bytes(equal.get("ip_proto", b""))
+        yield LearnLane(protocol, int.from_bytes(equal["eth_type"]), idle_s, table)
+    elif not written:
         yield LearnSource(hard_s, table, int.from_bytes(equal["eth_type"]))
     # The entry for answers says nothing more.
     elif "eth_dst" in written:

@@ -1,32 +1,30 @@
 """Carries traffic over to wanted splits: who is on which path now, who may change, and what has to stay meanwhile.
 
-A pair changes its path when it is silent, or after `patience_s`; a path's rules are confirmed by every switch on it
-before its first packet, and stay until its last packet has long arrived.
+A path's rules are confirmed by every switch on it before its first packet, and stay until its last packet has long
+arrived. Where a switch can write connections down it does so for a while before a pair is turned, and they keep their
+path until they are silent; elsewhere a pair changes when it is silent, or after `timeout_s`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 
 from cpdb import FIRST_TAG, LABELS, Destination, WantedSplit
-from ryu_apps.groups import turning_lane
-from ryu_apps.paths.splits import (
-    WEIGHTS,
-    Ends,
+from ryu_apps.paths.draining import LaneCounts
+from ryu_apps.paths.lanes import (
+    KEPT_IDLE_S,
+    HeldLanes,
     LabelShare,
     Lane,
+    LanePlace,
     Pin,
-    SplitPath,
-    Spread,
     Transit,
-    find_split_paths,
-    is_whole,
-    spread_over,
+    read_lanes,
     transit_rule,
     transit_rules,
     turn_port,
 )
-from ryu_apps.rules import Action, Kind, Output, PushLabel, Rule, RuleKey, Table, ToGroup, kind_of
+from ryu_apps.paths.splits import WEIGHTS, Ends, SplitPath, find_split_paths, is_whole, spread_over
+from ryu_apps.rules import Kind, Rule, RuleKey, kind_of
 from ryu_apps.services.pairs import TrackedPair
 from ryu_apps.services.virtual_ips import Services
 from ryu_apps.topology.paths import Topology
@@ -93,34 +91,47 @@ def _flows_of_pair(
 
 Holds = Callable[[int, RuleKey], bool]
 
-# A pair so young has sent no more than its first packets.
+# A pair so young has sent no more than its first packet, which waits for its rules.
 YOUNG_S = 1.0
+# Connections are written down for so long before their pair is turned: those that pause for less keep their path.
+NOTE_S = 4.0
+# Rules that send kept connections have counted nothing for so long when the switch has forgotten them all.
+DRAINED_S = KEPT_IDLE_S + 2.0
+# Whether anybody keeps a path is looked at so often.
+KEEP_LOOK_S = 0.5
 # What is on its way when the last packet gets a tag has arrived by then.
 LINGER_S = 3.0
 # Rules of an earlier controller that nothing explains stay a while, and so must what they rely on.
 ADOPTED_S = 8.0
 
 
+# Paths by weight, of `WEIGHTS`; none is the shortest way
+Weights = tuple[tuple[SplitPath, int], ...]
+
+
 @dataclass(slots=True)
 class _Place:
-    """Where a flow is now (nowhere: the shortest way), where it should be by which shares, and since when it is not.
+    """Where a flow is now, where it should be by which shares, and since when it is not."""
 
-    `lost`: a path has broken under it.
-    """
-
-    now: Spread = ()
-    best: Spread = ()
+    now: Weights = ()
+    best: Weights = ()
     by: tuple[tuple[SplitPath, float, float], ...] = ()
     away_since: Seconds | None = None
+    # A path has broken under it
     lost: bool = False
+    # Nothing was ever sent
+    fresh: bool = False
+    # Paths that connections may keep, since when no new ones take them; None is the shortest way
+    kept: dict[SplitPath | None, Seconds] = field(default_factory=dict)
+    # Since when the switch writes connections down: for ever until it has confirmed that, None while it does not
+    noted: Seconds | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class _AdoptedPin:
-    """The label and the port that an earlier controller gave to a flow."""
-
-    tag: int
-    port: int
+    @property
+    def lasting(self) -> tuple[SplitPath | None, ...]:
+        """Paths that connections which were written down have."""
+        own: list[SplitPath | None] = [path for path, _ in self.now]
+        own = own or [None]
+        return tuple(dict.fromkeys([*self.kept, *(own if self.noted is not None else ())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +145,10 @@ class SplitProgress:
 
 @dataclass(frozen=True, slots=True)
 class RouteTiming:
-    """`silent_s` without growth of its counters makes a pair idle; one that is never idle moves after `timeout_s`."""
+    """`silent_s` without growth of its counters makes a pair idle; one that is never idle moves after `timeout_s`.
+
+    Where connections keep their path, a turn is over after `timeout_s`, however long some of them go on.
+    """
 
     silent_s: Seconds = 2.0
     timeout_s: Seconds = 10.0
@@ -159,7 +173,10 @@ class Routes:
         # Paths that carried traffic lately -> when they did last
         self._used: dict[SplitPath, Seconds] = {}
         # What an earlier controller left
-        self._adopted: dict[Key, _AdoptedPin] = {}
+        self._adopted: dict[Key, HeldLanes] = {}
+        # Whether connections still keep a path, and the switches where they may
+        self.kept = LaneCounts()
+        self.keeping: set[int] = set()
         self._adopted_until: Seconds = 0.0
 
     def declare(self, splits: tuple[WantedSplit, ...]) -> None:
@@ -175,31 +192,19 @@ class Routes:
 
     def adopt(self, dpid: int, rules: Iterable[Rule], now: Seconds) -> None:
         """Takes over who is on which path from what a switch holds."""
-        for rule in rules:
-            kind = kind_of(rule.cookie)
-            if kind in (Kind.PIN, Kind.LABEL):
-                self._adopted_until = now + ADOPTED_S
-            lane = self._lane(rule.actions) if kind is Kind.PIN and rule.table == Table.FORWARD else None
-            if lane is not None:
-                self._adopted[dpid, rule.match.ip_src or "", rule.match.eth_dst or ""] = lane
-
-    def _lane(self, actions: tuple[Action, ...]) -> _AdoptedPin | None:
-        """The label and the port of a pair that is on one path; None for one that is divided."""
-        match actions:
-            case (PushLabel(tag), Output(port)):
-                return _AdoptedPin(tag, port)
-            case (ToGroup(number),) if (lane := turning_lane(number)) is not None:
-                return _AdoptedPin(self.first_label + lane[0], lane[1])
-        return None
+        rules = list(rules)
+        if any(kind_of(rule.cookie) in (Kind.PIN, Kind.LABEL) for rule in rules):
+            self._adopted_until = now + ADOPTED_S
+        self._adopted |= {(dpid, *ends): lanes for ends, lanes in read_lanes(rules, self.first_label).items()}
 
     def follow(self, holds: Holds, now: Seconds) -> None:
         """Works out what every switch has to do about labels now; `holds` tells what a switch has confirmed."""
         if not (self._splits or self._used or now < self._adopted_until):
-            self.in_force, self.progress, self.tagging, self._places = {}, {}, {}, {}
+            self.in_force, self.progress, self.tagging, self._places, self.keeping = {}, {}, {}, {}, set()
             self.due = float("inf")
             return
         topology, gone = self._topology.snapshot.topology, _gone(self._topology)
-        self._used |= {path: now for place in self._places.values() for path, _ in place.now}
+        self._used |= {path: now for place in self._places.values() for path in _paths_of(place)}
         self._used = {
             path: at for path, at in self._used.items() if now - at < LINGER_S and is_whole(path.hops, topology)
         }
@@ -211,13 +216,20 @@ class Routes:
             if not all(dpid is not None and holds(dpid, transit_rule(one).key) for dpid, one in found)
         }
         found = pair_flows(self._topology, self._services)
-        self._places = {one.key: self._place(one, topology) for one in found}
+        self._places = {one.key: self._place(one, topology, now) for one in found}
         for one in found:
             place = self._places[one.key]
-            if not all(is_whole(path.hops, topology, gone) for path, _ in place.now):
-                place.now, place.lost = (), True
-            self._move(one, unready, now)
-        self.progress = self._progress(found, unready)
+            broken = {path for path in _paths_of(place) if not is_whole(path.hops, topology, gone)}
+            if any(path in broken for path, _ in place.now):
+                place.now, place.lost, place.noted = (), True, None
+            place.kept = {
+                path: since
+                for path, since in place.kept.items()
+                if path not in broken and not self._is_drained(one, path, since)
+            }
+            self._move(one, unready, holds, now)
+        self.progress = self._progress(found, unready, now)
+        self.keeping = {key[0] for key, place in self._places.items() if place.kept}
         tagging = _tagging(self._topology, transits, [*self._pins(found, now)])
         self.tagging = {dpid: replace(one, first_label=self.first_label) for dpid, one in tagging.items()}
         self.due = self._next_change(unready, now)
@@ -227,8 +239,9 @@ class Routes:
         if unready or any(place.now != place.best for place in self._places.values()):
             return now
         ends = [split.expires_at for split in self._splits if split.expires_at is not None and split.expires_at > now]
-        busy = {path for place in self._places.values() for path, _ in place.now}
+        busy = {path for place in self._places.values() for path in _paths_of(place)}
         ends += [at + LINGER_S for path, at in self._used.items() if path not in busy]
+        ends += [now + KEEP_LOOK_S] if self.keeping else []
         return min(*ends, self._adopted_until if self._adopted_until > now else float("inf"), float("inf"))
 
     def _transits(self) -> dict[SplitPath, list[tuple[int | None, Transit]]]:
@@ -238,22 +251,28 @@ class Routes:
             path: [(dpids.get(switch), one) for switch, one in transit_rules(path, topology).items()] for path in every
         }
 
-    def _place(self, one: PairFlow, topology: Topology) -> _Place:
+    def _place(self, one: PairFlow, topology: Topology, now: Seconds) -> _Place:
         known = self._places.get(one.key)
         if known is not None:
             return known
         left = self._adopted.pop(one.key, None)
+        if left is None:
+            return _Place(fresh=now - one.pair.since < YOUNG_S)
         choices = self.in_force.get(one.ends, ())
-        own = (path for path in choices if _AdoptedPin(path.tag, topology.port(*path.hops[:2])) == left)
-        return _Place(tuple((path, 1.0) for path in islice(own, 1)))
+        by = {LanePlace(path.tag, topology.port(*path.hops[:2])): path for path in choices}
+        kept: dict[SplitPath | None, Seconds] = {by[lane]: now for lane in left.kept if lane in by}
+        kept |= dict.fromkeys((None for lane in left.kept if not lane.tag), now)
+        shares = ((by[lane], share) for lane, share in left.shares.items() if lane in by)
+        return _Place(_weigh(shares), kept=kept)
 
-    def _move(self, one: PairFlow, unready: set[SplitPath], now: Seconds) -> None:
+    def _move(self, one: PairFlow, unready: set[SplitPath], holds: Holds, now: Seconds) -> None:
         place, choices = self._places[one.key], self.in_force.get(one.ends, ())
+        fresh, place.fresh = place.fresh, False
         by = tuple((path, path.weight, path.heavy.get(one.names, 0.0)) for path in choices)
         if by != place.by:
             place.best, place.by = self._spread(one, choices), by
         if place.now == place.best:
-            place.away_since, place.lost = None, False
+            place.away_since, place.lost, place.noted = None, False, None
             return
         if place.away_since is None:
             place.away_since = now
@@ -262,22 +281,41 @@ class Routes:
             if place.now:
                 return
             target = self._spread(one, [path for path in choices if path not in unready])
-        young = now - one.pair.since < YOUNG_S and not place.now
-        silent = now - one.pair.active > self.timing.silent_s
-        if place.lost or young or silent or now - place.away_since >= self.timing.timeout_s:
+            if target == place.now:
+                return
+        if place.lost or fresh:
             place.now, place.lost = target, False
+        elif one.key[0] not in self._services.unplacing:
+            self._turn(one, target, holds, now)
+        elif now - one.pair.active > self.timing.silent_s or now - place.away_since >= self.timing.timeout_s:
+            place.now = target
+
+    def _turn(self, one: PairFlow, target: Weights, holds: Holds, now: Seconds) -> None:
+        """New connections take other paths once those that speak have been written down, with the path of each."""
+        place, dpid = self._places[one.key], one.key[0]
+        if place.noted is None:
+            place.noted = float("inf")
+        elif place.noted > now and all(holds(dpid, _kept_rule(one, path).key) for path in place.lasting):
+            place.noted = now
+        if now - place.noted >= NOTE_S:
+            place.kept = dict.fromkeys(place.lasting, now)
+            place.now, place.noted = target, None
+
+    def _is_drained(self, one: PairFlow, path: SplitPath | None, since: Seconds) -> bool:
+        return self.kept.silent_s(one.key[0], _kept_rule(one, path).cookie, since) >= DRAINED_S
 
     @staticmethod
-    def _spread(one: PairFlow, choices: Sequence[SplitPath]) -> Spread:
-        return spread_over(one.names, (one.source_address, one.destination_address), choices)
+    def _spread(one: PairFlow, choices: Sequence[SplitPath]) -> Weights:
+        return _weigh(spread_over(one.names, (one.source_address, one.destination_address), choices))
 
-    def _progress(self, found: list[PairFlow], unready: set[SplitPath]) -> dict[Ends, SplitProgress]:
+    def _progress(self, found: list[PairFlow], unready: set[SplitPath], now: Seconds) -> dict[Ends, SplitProgress]:
         every, away = dict.fromkeys(self.in_force, 0), dict.fromkeys(self.in_force, 0)
         for one in found:
             if one.ends in every:
                 place = self._places[one.key]
                 every[one.ends] += 1
-                away[one.ends] += place.now != place.best
+                turning = any(now - since < self.timing.timeout_s for since in place.kept.values())
+                away[one.ends] += turning or place.now != place.best
         return {
             ends: SplitProgress(tuple(path for path in own if path in unready), every[ends], away[ends])
             for ends, own in self.in_force.items()
@@ -285,16 +323,35 @@ class Routes:
 
     def _pins(self, found: list[PairFlow], now: Seconds) -> Iterable[tuple[int, Pin]]:
         for one in found:
-            spread, lanes = self._places[one.key].now, []
-            for path, share in spread:
-                self._used[path] = now
-                topology, (here, *_, last) = self._topology.snapshot.topology, path.hops
-                port = topology.port(here, path.hops[1])
-                spare = turn_port(topology, (here, last), (port,))
-                lanes.append(Lane(path.tag, port, max(round(share * WEIGHTS), 1), spare))
-            if lanes:
-                dpid, source, to = one.key
-                yield dpid, Pin(source, to, tuple(lanes), one.pair.number)
+            place = self._places[one.key]
+            self._used |= dict.fromkeys(_paths_of(place), now)
+            lasting = tuple(lane for path in place.lasting if (lane := self._lane(one, path)) is not None)
+            if place.now or lasting:
+                every = (self._lane(one, path, weight) for path, weight in place.now or ((None, WEIGHTS),))
+                lanes = tuple(lane for lane in every if lane is not None)
+                if lanes:
+                    yield one.key[0], Pin(*one.key[1:], lanes, one.pair.number, lasting, place.noted is not None)
+
+    def _lane(self, one: PairFlow, path: SplitPath | None, weight: int = WEIGHTS) -> Lane | None:
+        """What a path begins with; the shortest way without one. None where that leads nowhere."""
+        topology, (here, last) = self._topology.snapshot.topology, one.ends
+        port = turn_port(topology, one.ends, ()) if path is None else topology.port(here, path.hops[1])
+        if port is None:
+            return None
+        return Lane(0 if path is None else path.tag, port, weight, turn_port(topology, (here, last), (port,)))
+
+
+def _paths_of(place: _Place) -> list[SplitPath]:
+    return [path for path, _ in place.now] + [path for path in place.kept if path is not None]
+
+
+def _weigh(spread: Iterable[tuple[SplitPath, float]]) -> Weights:
+    return tuple((path, max(round(share * WEIGHTS), 1)) for path, share in spread)
+
+
+def _kept_rule(one: PairFlow, path: SplitPath | None) -> Rule:
+    """The rule of connections that keep a path, as far as it is told from others."""
+    return Pin(*one.key[1:], (), one.pair.number).kept_rule(Lane(0 if path is None else path.tag, 0, WEIGHTS))
 
 
 def _gone(topology: TopologyState) -> frozenset[str]:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-from cpdb import Destination, VirtualIp
+from cpdb import Destination, VirtualIp, is_ipv6
 from ryu_apps.families import eth_type_of, match_ip
 from ryu_apps.rules import (
     CONTROLLER,
@@ -179,9 +179,18 @@ def destination_number(virtual_ip: str, name: str) -> int:
     return int.from_bytes(blake2b(f"{virtual_ip}={name}".encode(), digest_size=4).digest(), "big")
 
 
+class Crowd(NamedTuple):
+    """Sources for whose pairs there is no room: all that enter by a port, those of one address, or (neither) all."""
+
+    port: int | None = None
+    source: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class BucketPlacement:
     """A virtual IP with all destinations that may still hold connections, and the buckets for new ones.
+
+    Those of everybody, or (not `of_all`) of crowds only.
 
     Equal only to itself: what did not change is the same one, and its rules need not be made again.
     """
@@ -189,11 +198,12 @@ class BucketPlacement:
     virtual_ip: str
     destinations: tuple[Destination, ...]
     buckets: BucketOwners
+    of_all: bool = True
 
     @cached_property
     def rules(self) -> dict[RuleKey, Rule]:
-        """All rules of this virtual IP, the same in every switch where hosts are."""
-        rules = [self._entry(), self._lost(), *self._bucket_rules()]
+        """All rules of this virtual IP that are the same in every switch where hosts are."""
+        rules = [self._lost(), *self._bucket_rules(), *self.entries(())]
         rules += [rule for one in self.destinations for rule in serve_rules(self.virtual_ip, one)]
         return {rule.key: rule for rule in rules}
 
@@ -204,10 +214,14 @@ class BucketPlacement:
     def _cookie(self, table: Table) -> int:
         return cookie(table, Kind.SPREAD, pair_number("", self.virtual_ip))
 
-    def _entry(self) -> Rule:
+    def entries(self, crowds: Iterable[Crowd]) -> Iterable[Rule]:
+        """What sends packets to the buckets: of everybody, or of these."""
         actions = (ResubmitTable(Table.AFFINITY), PickBucket(BUCKETS), ResubmitTable(Table.BUCKETS))
-        mark = self._cookie(Table.REWRITE)
-        return Rule(Table.REWRITE, SPREAD_PRIORITY, self._to, actions, Table.FORWARD, cookie=mark)
+        for one in (Crowd(),) if self.of_all else crowds:
+            if one.source is None or is_ipv6(one.source) == is_ipv6(self.virtual_ip):
+                match = replace(match_ip(one.source, self.virtual_ip), in_port=one.port)
+                mark = self._cookie(Table.REWRITE)
+                yield Rule(Table.REWRITE, SPREAD_PRIORITY, match, actions, Table.FORWARD, cookie=mark)
 
     def _lost(self) -> Rule:
         # Nobody serves it: such packets end here instead of asking the controller one by one.
@@ -239,17 +253,20 @@ def serve_rules(virtual_ip: str, one: Destination) -> Iterable[Rule]:
         yield Rule(Table.SERVE, priority, match, actions, cookie=mark)
 
 
-@lru_cache(maxsize=4)
-def placement_rules(spreads: tuple[BucketPlacement, ...], curious: bool) -> dict[RuleKey, Rule]:
+@lru_cache(maxsize=16)
+def placement_rules(
+    spreads: tuple[BucketPlacement, ...], curious: bool, crowds: tuple[Crowd, ...] = ()
+) -> dict[RuleKey, Rule]:
     """All rules of a switch for its spreads; `curious` when there is room to count more sources. Not to be changed."""
     addresses = sorted({one.address for spread in spreads for one in spread.destinations})
     rules = [answers_rule(address) for address in addresses]
     if curious and spreads:
         families = {eth_type_of(one.virtual_ip) for one in spreads}
-        rules += [*map(_meet, sorted(families)), *(rule for one in spreads for rule in _unmet(one.virtual_ip))]
+        unmet = (rule for one in spreads if one.of_all for rule in _unmet(one.virtual_ip))
+        rules += [*map(_meet, sorted(families)), *unmet]
     found = {rule.key: rule for rule in rules}
     for spread in spreads:
-        found |= spread.rules
+        found |= spread.rules | {rule.key: rule for rule in spread.entries(crowds)}
     return found
 
 
@@ -313,7 +330,7 @@ class BucketPlacements:
 
     def _kept(self, vip: VirtualIp) -> BucketPlacement:
         known = self._spreads.get(vip.address)
-        if known is not None and known.destinations == vip.destinations:
+        if known is not None and (known.destinations, known.of_all) == (vip.destinations, vip.by_connection):
             return known
         return _divided(vip, known.buckets if known is not None else ())
 
@@ -331,9 +348,8 @@ class BucketPlacements:
 
 
 def _divided(vip: VirtualIp, before: BucketOwners) -> BucketPlacement:
-    return BucketPlacement(
-        vip.address, vip.destinations, divide_buckets({one.name: one.weight for one in vip.destinations}, before)
-    )
+    buckets = divide_buckets({one.name: one.weight for one in vip.destinations}, before)
+    return BucketPlacement(vip.address, vip.destinations, buckets, vip.by_connection)
 
 
 def _prefixes(vip: VirtualIp, rules: Iterable[Rule]) -> Iterator[BucketPrefix]:

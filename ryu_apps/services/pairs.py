@@ -57,53 +57,68 @@ class TrackedPair:
         return pair_number(self.source_address, self.virtual_ip)
 
 
-class PairRoom:
-    """Room for pairs: `max_pairs` in all, and `port_share` of them behind one port."""
+@dataclass(frozen=True, slots=True)
+class PairBudget:
+    """At most `max_pairs` in all; of them, `port_share` behind one port and `source_share` of one source's address."""
 
-    def __init__(self, max_pairs: int, port_share: float) -> None:
-        self._max_pairs, self._port_pairs = max_pairs, max(1.0, max_pairs * port_share)
-        self._taken, self._at = 0, Counter[PortId]()
+    max_pairs: int
+    port_share: float = 1.0
+    source_share: float = 1.0
+
+
+class PairRoom:
+    """Room for pairs, in all and of each port and source."""
+
+    def __init__(self, budget: PairBudget) -> None:
+        self._max_pairs = budget.max_pairs
+        self._port_pairs = max(1.0, budget.max_pairs * budget.port_share)
+        self._source_pairs = max(1.0, budget.max_pairs * budget.source_share)
+        self._taken, self._by = 0, Counter[PortId | str]()
         # Whether there was no room for another pair, and hardly any has come since
         self.overfull = False
-        # Ports that have as many pairs as one may have: more of theirs are served, and counted in sums
-        self.crowded_ports: frozenset[PortId] = frozenset()
+        # Ports and sources that have as many pairs as one may have: more of theirs are served, and counted in sums
+        self.crowded: frozenset[PortId | str] = frozenset()
 
     @property
     def summing(self) -> bool:
         """Whether there are sources that are no pairs for want of room."""
-        return self.overfull or bool(self.crowded_ports)
+        return self.overfull or bool(self.crowded)
 
-    def is_full(self, at: PortId | None) -> bool:
-        """Whether there is none for another pair, behind this port (None: it is not known)."""
-        return self._taken >= self._max_pairs or (at is not None and self._at[at] >= self._port_pairs)
+    def is_full(self, source: str, at: PortId | None) -> bool:
+        """Whether there is none for another pair of a source, behind this port (None: it is not known)."""
+        return self._taken >= self._max_pairs or any(self._share(one) >= 1.0 for one in (source, at) if one)
 
-    def take(self, at: PortId | None, count: int = 1) -> None:
+    def _share(self, one: PortId | str) -> float:
+        return self._by[one] / (self._port_pairs if isinstance(one, PortId) else self._source_pairs)
+
+    def take(self, source: str, at: PortId | None, count: int = 1) -> None:
         """A pair came; with -1, it went."""
         self._taken += count
-        if at is not None:
-            self._at[at] += count
+        for one in (source, at):
+            if one:
+                self._by[one] += count
+                if not self._by[one]:
+                    del self._by[one]
 
     def weigh(self) -> bool:
         """Looks where there is none now; True when that is somewhere else."""
-        before, share = (self.overfull, self.crowded_ports), self._taken / self._max_pairs
+        before, share = (self.overfull, self.crowded), self._taken / self._max_pairs
         self.overfull = share >= 1.0 or (self.overfull and share > ROOM_AGAIN_SHARE)
-        filled = ((at, count / self._port_pairs) for at, count in self._at.items())
-        self.crowded_ports = frozenset(
-            at for at, share in filled if share >= 1.0 or (at in self.crowded_ports and share > ROOM_AGAIN_SHARE)
+        self.crowded = frozenset(
+            one
+            for one in self._by
+            if (filled := self._share(one)) >= 1.0 or (one in self.crowded and filled > ROOM_AGAIN_SHARE)
         )
-        return (self.overfull, self.crowded_ports) != before
+        return (self.overfull, self.crowded) != before
 
 
 class Pairs:
     """All pairs by (source address, virtual IP) and by number."""
 
-    def __init__(self, max_pairs: int, idle_s: Seconds, forget_s: Seconds, port_share: float = 1.0) -> None:
-        """At most `max_pairs`, and `port_share` of them behind one port, however many sources somebody invents there.
-
-        New weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`.
-        """
+    def __init__(self, budget: PairBudget, idle_s: Seconds, forget_s: Seconds) -> None:
+        """New weights apply after `idle_s` of silence, a pair is forgotten after `forget_s`."""
         self.idle_s, self._forget_s = idle_s, forget_s
-        self.room = PairRoom(max_pairs, port_share)
+        self.room = PairRoom(budget)
         self._pairs: dict[tuple[str, str], TrackedPair] = {}
         self._by_number: dict[int, TrackedPair] = {}
         # Another number whenever a pair came, went, or was given another destination
@@ -135,7 +150,7 @@ class Pairs:
         """
         known = self._pairs.get((source, vip.address))
         if known is None:
-            if self.room.is_full(at):
+            if self.room.is_full(source, at):
                 self.revision += self.room.weigh()
                 return None
             known = TrackedPair(source, vip.address, None, (), now, now, at=at)
@@ -148,7 +163,7 @@ class Pairs:
     def _add(self, pair: TrackedPair) -> None:
         self._pairs[pair.source_address, pair.virtual_ip] = pair
         self._by_number[pair.number] = pair
-        self.room.take(pair.at)
+        self.room.take(pair.source_address, pair.at)
         self._due = min(self._due, pair.active + min(self.idle_s, self._forget_s))
         self.revision += 1 + self.room.weigh()
 
@@ -182,7 +197,7 @@ class Pairs:
             if vip is None or now - pair.active > self._forget_s:
                 del self._pairs[key]
                 del self._by_number[pair.number]
-                self.room.take(pair.at, -1)
+                self.room.take(pair.source_address, pair.at, -1)
                 self.revision += 1
             elif _by_connection(pair, vip):
                 self._let_go(pair, vip, now)

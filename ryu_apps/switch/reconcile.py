@@ -89,13 +89,15 @@ def _uses(rule: Rule, things: set[tuple[str, int]]) -> bool:
 def difference(holding: Holding, want: Desired) -> list[Change]:
     """Changes that lead from `holding` to `want`, in an order in which every prefix is sound.
 
-    Meters and groups come before the rules that use them and go after them; new rules come before old ones go.
+    Meters and groups come before the rules that use them and go after them; new rules come before old ones go, and of
+    those whatever looks into another table before what it finds there.
     """
+    old = [rule for key, rule in holding.rules.items() if key not in want.rules and is_ours(rule.cookie)]
     return [
         *_meters_first(holding.meters, want.meters),
         *_groups_first(holding.groups, want.groups),
         *(PutRule(rule) for key, rule in want.rules.items() if not same(holding.rules.get(key), rule)),
-        *(DeleteRule(rule) for key, rule in holding.rules.items() if key not in want.rules and is_ours(rule.cookie)),
+        *(DeleteRule(rule) for rule in sorted(old, key=lambda rule: rule.table)),
         *(DeleteMeter(number) for number in holding.meters if number not in want.meters),
         *(DeleteGroup(number) for number in holding.groups if number not in want.groups),
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cpdb import address_bytes, is_ipv6
 from ryu_apps.effects import Alert
@@ -13,6 +13,7 @@ from ryu_apps.openflow import ALL_TABLES, WireEntry, describe_match, mac_bytes, 
 from ryu_apps.openflow.fields import VLAN_VID
 from ryu_apps.rules import LEARNED, OWNER_SHIFT, Table, is_ours, virtual_mac
 from ryu_apps.services.buckets import MEET_PRIORITY
+from ryu_apps.tables import Askable
 
 Seconds = float
 Key = tuple[int, int, int, bytes]
@@ -23,13 +24,6 @@ ASK_EVERY_S = 10.0
 _MANY_TABLES = 8
 # More rules of one switch are counted, and not named.
 MAX_NAMED = 10
-
-
-class Askable(Protocol):
-    """A switch that can be asked for entries; tables are counted from our first one."""
-
-    def ask_rules(self, cookie: int = 0, mask: int = 0, table: int = ALL_TABLES) -> int:
-        """Asks; returns the transaction number."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from ryu_apps.rules import (
     GroupKind,
     Kind,
     LearnConnection,
+    LearnLane,
     LearnSource,
     Match,
     Meter,
@@ -213,6 +214,8 @@ def action_messages(action: Action) -> list[Any]:
             return [parser.NXActionController(0xFFFF, number, ofproto.OFPR_ACTION)]
         case LearnConnection():
             return [learn_there(action), learn_back(action)]
+        case LearnLane():
+            return [learn_lane(action)]
         case LearnSource(hold_s, _, eth_type):
             ip, bits = ("ipv4", 32) if eth_type == ETH_IPV4 else ("ipv6", 128)
             ends = (f"{ip}_src", f"{ip}_dst")
@@ -327,6 +330,17 @@ def learn_back(action: LearnConnection) -> Any:
     mac = number(virtual_mac(action.virtual_ip))
     written = [load(mac, "eth_src", 48), load(int(ip_address(action.virtual_ip)), source, bits)]
     return learn(action, [*protocol(action), *ends, *written])
+
+
+def learn_lane(action: LearnLane) -> Any:
+    ip, bits = ("ipv4", 32) if action.eth_type == ETH_IPV4 else ("ipv6", 128)
+    specs = [equal(action.eth_type, "eth_type", 16)]
+    specs.append(equal(action.protocol, "ip_proto", 8) if action.protocol else same("ip_proto", "ip_proto", 8))
+    specs += [same(f"{ip}_{end}", f"{ip}_{end}", bits) for end in ("src", "dst")]
+    specs += [same(port, port, 16) for port in PORTS.get(action.protocol, ())]
+    specs.append(parser.NXFlowSpecLoad(src=("reg1", 0), dst=("reg1", 0), n_bits=32))
+    priority = LEARN_PRIORITY[action.protocol]
+    return LimitedLearn.limited(MAX_MET, action.table, specs, action.idle_s, 0, priority, LEARNED << OWNER_SHIFT)
 
 
 def protocol(action: LearnConnection) -> list[Any]:

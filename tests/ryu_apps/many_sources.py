@@ -35,22 +35,22 @@ class Crowd:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self._socket.bind((device, 0))
-        self._frames = [frame(f"10.77.0.{110 + n}", to, port) for n in range(count)]
+        self._to, self._port, self._count, self.from_port = to, port, count, 9999
         self._heard: set[int] = set()
 
     def heard(self, within_s: float) -> int:
         """How many got an answer in time; the switches learn them meanwhile."""
         end = time.monotonic() + within_s
-        while len(self._heard) < len(self._frames) and time.monotonic() < end:
-            self.round([n for n in range(len(self._frames)) if n not in self._heard])
+        while len(self._heard) < self._count and time.monotonic() < end:
+            self.round([n for n in range(self._count) if n not in self._heard])
         return len(self._heard)
 
     def round(self, who: Collection[int]) -> int:
         """Each of these says one thing; how many answers came meanwhile."""
         due = time.monotonic() + PERIOD_S
         for n in who:
-            self._socket.send(self._frames[n])
-            time.sleep(PERIOD_S / 2 / len(self._frames))
+            self._socket.send(frame(f"10.77.0.{110 + n}", self._to, self.from_port, self._port))
+            time.sleep(PERIOD_S / 2 / self._count)
         return self.collect(due)
 
     def collect(self, until: float) -> int:
@@ -84,9 +84,9 @@ def _ip_frame(source: str, to: str, protocol: int, body: bytes) -> bytes:
     return macs + b"\x08\x00" + head + body
 
 
-def frame(source: str, to: str, port: int) -> bytes:
+def frame(source: str, to: str, from_port: int, port: int) -> bytes:
     """A UDP packet with an Ethernet source made of the sender's address."""
-    return _ip_frame(source, to, 17, struct.pack("!HHHH", 9999, port, 8 + len(PAYLOAD), 0) + PAYLOAD)
+    return _ip_frame(source, to, 17, struct.pack("!HHHH", from_port, port, 8 + len(PAYLOAD), 0) + PAYLOAD)
 
 
 def datagram(source: str, to: str, ports: tuple[int, int], number: int) -> bytes:
@@ -122,7 +122,7 @@ class HeavyCrowd(Crowd):
         each = PACKETS_PER_S * seconds
         plan = [
             (n, 20_000 + place % (2 if n else ELEPHANT_CONNECTIONS))
-            for n, share in enumerate(heavy_tailed(len(self._frames)))
+            for n, share in enumerate(heavy_tailed(self._count))
             for place in range(round(share * each))
         ]
         Random(1).shuffle(plan)
@@ -160,7 +160,10 @@ class HeavyCrowd(Crowd):
 
 
 def ask(to: str, port: int, count: int, seconds: float) -> None:
-    """Until everybody was heard once, then for `seconds`; prints how many were asked and answered."""
+    """Until everybody was heard once, then for `seconds`; prints how many were asked and answered.
+
+    A connection of each lasts a second.
+    """
     crowd = Crowd(to, port, count)
     print(f"{crowd.heard(40)} were heard", flush=True)
     asked = answered = 0
@@ -168,6 +171,7 @@ def ask(to: str, port: int, count: int, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         asked += count
+        crowd.from_port = 20_000 + int(time.monotonic()) % 40_000
         answered += crowd.round(range(count))
     answered += crowd.collect(time.monotonic() + 1)
     print(asked, answered, flush=True)

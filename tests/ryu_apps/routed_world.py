@@ -10,12 +10,12 @@ from simulated import FIRST_METER, World, address, ip, mac
 from cpdb import FIRST_TAG, Destination, HeavyPair, Link, Node, NodeKind, VirtualIp, WantedSplit
 from ryu_apps.declared import Declared
 from ryu_apps.effects import Change
-from ryu_apps.fakes.fake_packets import Packet
+from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.network import Network
 from ryu_apps.pipeline import desired
-from ryu_apps.rules import PortId
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.rules import PROTO_UDP, PortId
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.shares import limits, share
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
@@ -30,7 +30,7 @@ class RoutedWorld(World):
         self.graph = graph
         self.now, self.alive, self.asked, self.hops, self.trace = 1000.0, True, 0, 0, []
         self.alarms = AlarmLog()
-        self.network, self.arrived = Network(Pairs(1000, 60.0, 900.0)), []
+        self.network, self.arrived = Network(Pairs(PairBudget(1000), 60.0, 900.0)), []
         self.places = {f"{kind}{n}": PortId(n + 1, 91 + (kind == "s")) for n in graph for kind in "cs"}
         ports = {n: {m: at for at, m in enumerate(sorted(graph[n]), 1)} for n in graph}
         self.wires = {
@@ -66,15 +66,16 @@ class RoutedWorld(World):
         """Other splits are wanted; nothing is sent yet."""
         self.network.declare(self.declared(splits), self.now)
 
-    def talk(self, client: int, server: int) -> list[tuple[str, ...]]:
-        """A packet to the server's virtual IP and one back; the switches that each of them crossed.
+    def talk(self, client: int, server: int, port: int = 1) -> list[tuple[str, ...]]:
+        """A packet from a port to the server's virtual IP and one back; the switches that each of them crossed.
 
         Fails when one of them does not arrive exactly once.
         """
         there = replace(
             ip(f"c{client}", f"s{server}"), eth_dst="f2:ea:00:00:00:00", ip_dst=SERVICE.format(100 + server)
         )
-        back = ip(f"s{server}", f"c{client}")
+        there = replace(there, ip_proto=PROTO_UDP, transport=Transport(port, 80))
+        back = ip(f"s{server}", f"c{client}", ip_proto=PROTO_UDP, transport=Transport(80, port))
         return [self.crossed(f"c{client}", there, f"s{server}"), self.crossed(f"s{server}", back, f"c{client}")]
 
     def crossed(self, sender: str, packet: Packet, receiver: str) -> tuple[str, ...]:
@@ -86,6 +87,7 @@ class RoutedWorld(World):
 
     def changes(self) -> dict[int, list[Change]]:
         """What the controller would send to each switch now."""
+        self.count_kept()
         self.network.routes.follow(self._holds, self.now)
         wanted, found = limits(self.network, self.now), {}
         for dpid, switch in self.switches.items():

@@ -12,7 +12,7 @@ from ryu_apps.network import Network
 from ryu_apps.pipeline import desired, limited_by, numbers_of_limits
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import CONTROLLER, ETH_ARP, ETH_IPV6, Kind, PortId, RuleKey, Table, cookie
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.shares import limits, share
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.switch.reconcile import Holding, difference
@@ -55,7 +55,7 @@ class World:
     """Switches, wires and hosts; `arrived` collects (host, packet), `asked` counts packets to the controller."""
 
     now: float = 1000.0
-    network: Network = field(default_factory=lambda: Network(Pairs(100, 60.0, 900.0)))
+    network: Network = field(default_factory=lambda: Network(Pairs(PairBudget(100), 60.0, 900.0)))
     places: dict[str, PortId] = field(default_factory=lambda: dict(HOSTS))
     arrived: list[tuple[str, Packet]] = field(default_factory=list)
     hops: int = 0
@@ -73,7 +73,7 @@ class World:
 
     def start(self, what: Declared | None = None) -> None:
         """The controller starts (again): it knows what the database says and what the switches hold."""
-        self.network = Network(Pairs(100, 60.0, 900.0))
+        self.network = Network(Pairs(PairBudget(100), 60.0, 900.0))
         self.network.declare(what or declared(), self.now)
         for dpid, switch in self.switches.items():
             self.network.topology.switch_up(dpid, dict.fromkeys(switch.ports, True), self.now)
@@ -99,6 +99,7 @@ class World:
     def reconcile(self) -> int:
         """Brings all switches up to date; returns how many changes that took."""
         self.network.flooding.follow(self.network.topology, self.now)
+        self.count_kept()
         self.network.routes.follow(self._holds, self.now)
         wanted, count = limits(self.network, self.now), 0
         for dpid, switch in self.switches.items():
@@ -110,6 +111,12 @@ class World:
             assert switch.apply(changes, self.now) == []
             count += len(changes)
         return count
+
+    def count_kept(self) -> None:
+        """The controller reads what rules of kept connections have counted."""
+        for dpid in self.network.routes.keeping:
+            for one in self.switches[dpid].samples(self.now):
+                self.network.routes.kept.count(dpid, one.cookie, one.bytes, self.now)
 
     def _holds(self, dpid: int, key: RuleKey) -> bool:
         return any(rule.key == key for rule in self.switches[dpid].rules(self.now))

@@ -11,7 +11,7 @@ from ryu_apps.declared import Declared
 from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.services.buckets import BUCKETS, destination_number
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.status.destinations import LiveCountPublisher
 
 
@@ -147,7 +147,7 @@ class Counting:
 def test_what_a_draining_destination_still_has_is_counted_on_all_switches() -> None:
     live, wires = LiveCountPublisher(), {dpid: Counting() for dpid in (1, 2)}
     draining = by_connection((100, 100), Standing.SERVING, Standing.DRAINING).virtual_ips.values()
-    pairs = Pairs(10, 60.0, 900.0)
+    pairs = Pairs(PairBudget(10), 60.0, 900.0)
     live.ask(draining, wires, 0.0)
     assert live.news(draining, pairs, 0.0) == []
     for dpid, switch in wires.items():

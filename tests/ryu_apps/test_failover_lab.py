@@ -81,7 +81,7 @@ def outage(net: Net, device: str, seconds: float = 4.0) -> tuple[int, float]:
             time.sleep(seconds / 2)
             link(device, "down")
             try:
-                count, gap = sink.stdout.readline().split()
+                count, gap, _ = sink.stdout.readline().split()
             finally:
                 link(device, "up")
     return int(count), float(gap)

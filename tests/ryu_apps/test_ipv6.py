@@ -19,7 +19,7 @@ from ryu_apps.openflow import decode_match, encode_match
 from ryu_apps.paths.routing import pair_flows
 from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
 from ryu_apps.rules import Kind, PortId, Table, cookie, kind_of, number_of, pair_number, virtual_mac
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.shares import Limits, share
 from ryu_apps.status.publishers import node_records
 from ryu_apps.telemetry.attribution import PairAttribution
@@ -250,7 +250,7 @@ def test_both_families_of_two_machines_take_the_same_path_of_a_split() -> None:
 
 
 def test_a_thousand_hosts_of_both_families_cost_what_their_pairs_are_and_no_more() -> None:
-    network, leaf = Network(Pairs(5000, 60.0, 900.0)), SWITCHES["leaf1"]
+    network, leaf = Network(Pairs(PairBudget(5000), 60.0, 900.0)), SWITCHES["leaf1"]
     network.declare(both(), 0.0)
     for dpid in SWITCHES.values():
         network.topology.switch_up(dpid, dict.fromkeys(range(1, 1200), True), 0.0)

@@ -1,21 +1,24 @@
 """More sources than there is room for pairs: everybody is served and counted, and an alarm says so."""
 
+from dataclasses import replace
+
 from simulated import VIP, World, address, declared, ip, mac
 
 from cpdb import FlowKey
 from ryu_apps.fakes.fake_packets import Packet, Transport
 from ryu_apps.rules import Kind, kind_of, number_of, pair_number, virtual_mac
-from ryu_apps.services.pairs import Pairs, sum_number
+from ryu_apps.services.pairs import PairBudget, Pairs, sum_number
 from ryu_apps.telemetry.attribution import PairAttribution
 
 LEAF1, FABRIC_ONLY = 0x11, 0x21
+MORE = "10.0.0.101"
 
 
 def small(max_pairs: int = 1) -> World:
     """A network that has room for so many pairs; c1 has taken the first place."""
     world = World()
     world.start(declared((100, 100)))
-    world.network.services.pairs = Pairs(max_pairs, 60.0, 900.0)
+    world.network.services.pairs = Pairs(PairBudget(max_pairs), 60.0, 900.0)
     world.reconcile()
     assert served_by(world, "c1", 40_000)
     return world
@@ -88,3 +91,23 @@ def test_with_room_nothing_is_different() -> None:
     assert not any(number_of(one.cookie) == sum_number(LEAF1, VIP) for one in world.switches[LEAF1].rules(world.now))
     world.react(world.network.tick(world.now))
     assert world.alarms.counts["pairs_full"] == 0
+
+
+def test_a_source_that_speaks_to_everybody_is_served_counted_in_sums_and_told() -> None:
+    world, what = World(), declared((100, 100))
+    other = replace(what.virtual_ips[VIP], address=MORE, name="more")
+    world.start(replace(what, virtual_ips=what.virtual_ips | {MORE: other}))
+    pairs = world.network.services.pairs = Pairs(PairBudget(10, source_share=0.1), 60.0, 900.0)
+    world.reconcile()
+    assert served_by(world, "c1", 40_000)
+    for port in range(10_000, 10_020):
+        ((host, got),) = world.send("c1", replace(opening("c1", port), eth_dst=virtual_mac(MORE), ip_dst=MORE))
+        assert got.ip_dst == address(host)
+    assert len(pairs) == 1 and pairs.of_addresses(address("c1"), VIP) is not None
+    packets = {one.cookie: one.packets for one in world.switches[LEAF1].samples(world.now)}
+    sums = [one for one in packets if number_of(one) == sum_number(LEAF1, MORE) and kind_of(one) is Kind.PAIR_SYN]
+    # But the first, for which the rules of sums were made.
+    assert [packets[one] for one in sums] == [20]
+    world.react(world.network.tick(world.now))
+    assert world.alarms.counts["source_crowded"] == 1 and not world.alarms.counts["port_crowded"]
+    assert served_by(world, "c2", 10_000) and len(pairs) == 2

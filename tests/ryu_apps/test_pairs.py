@@ -2,14 +2,14 @@
 
 from cpdb import Destination, VirtualIp
 from ryu_apps.pipeline import PairShare, Rewrite, Share, desired
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 
 S1, S2 = (Destination(f"s{n}", f"10.0.1.{n}", f"02:00:00:00:01:0{n}", 100) for n in (1, 2))
 VIP = VirtualIp("10.0.0.100", "shop", 0, (S1,))
 
 
 def pairs(max_pairs: int = 10) -> Pairs:
-    return Pairs(max_pairs, idle_s=60.0, forget_s=900.0)
+    return Pairs(PairBudget(max_pairs), idle_s=60.0, forget_s=900.0)
 
 
 def test_there_is_a_budget() -> None:

@@ -10,17 +10,11 @@ from routed_world import RoutedWorld, random_splits, split
 from simulated import address, ip
 
 from cpdb import FIRST_TAG, HeavyPair, WantedSplit
-from ryu_apps.fakes.fake_packets import Transport
-from ryu_apps.paths.splits import (
-    SplitPath,
-    choose_path,
-    find_split_paths,
-    label_groups,
-    label_rules,
-    spread_over,
-    undivided,
-)  # fmt: skip
-from ryu_apps.rules import PROTO_UDP, GroupKind, Kind, kind_of
+from ryu_apps.fakes.fake_packets import Packet, Transport
+from ryu_apps.paths.lanes import label_groups, label_rules, undivided
+from ryu_apps.paths.routing import DRAINED_S, NOTE_S
+from ryu_apps.paths.splits import SplitPath, choose_path, find_split_paths, spread_over
+from ryu_apps.rules import PROTO_UDP, GroupKind, Kind, Table, kind_of
 from ryu_apps.topology.paths import Topology
 
 # 0 and 3 are joined over 1, over 2, and the long way over 4 and 5.
@@ -50,17 +44,74 @@ def test_a_split_takes_a_silent_pair_to_its_path_and_back_again(world: RoutedWor
     calm(world)
     assert world.talk(0, 3) == [("w0", "w4", "w5", "w3"), ("w3", "w5", "w4", "w0")]
     world.want(())
-    world.now += 5
-    calm(world)
+    calm(world, 20)
     assert world.talk(0, 3) == before
     held = [rule for switch in world.switches.values() for rule in switch.rules(world.now)]
     assert not [rule for rule in held if kind_of(rule.cookie) in (Kind.PIN, Kind.LABEL)]
 
 
-def test_a_speaking_pair_stays_until_it_is_silent_or_patience_ends(world: RoutedWorld) -> None:
+def test_a_speaking_connection_keeps_its_path_and_a_new_one_takes_the_other(world: RoutedWorld) -> None:
+    (old, new), other = connections(range(2)), split({(0, 4, 5, 3): 1.0})
+    before = world.crossed("c0", old, "s3")
+    world.want((other,))
+    for _ in range(int(2 * NOTE_S) + 4):
+        assert world.crossed("c0", old, "s3") == before
+        calm(world, 0.5)
+    for _ in range(60):
+        calm(world, 0.5)
+        assert world.crossed("c0", old, "s3") == before
+        assert world.crossed("c0", new, "s3") == other.paths[0]
+    # The turn is over although a connection goes on.
+    assert world.network.routes.progress["w0", "w3"].away == 0
+    assert world.network.routes.keeping == {1}
+    calm(world, 2 * DRAINED_S)
+    assert world.crossed("c0", old, "s3") == other.paths[0]
+    assert not world.network.routes.keeping
+    held = world.switches[1].rules(world.now)
+    assert not [rule for rule in held if rule.table in (Table.BUCKETS, Table.NOTE)]
+
+
+def test_connections_of_a_divided_pair_keep_their_paths_over_turns_and_a_restart(world: RoutedWorld) -> None:
+    ports = connections(range(40))
+
+    def crossed() -> list[tuple[str, ...]]:
+        return [world.crossed("c0", one, "s3") for one in ports]
+
+    def speak(seconds: float) -> None:
+        for _ in range(int(2 * seconds)):
+            calm(world, 0.5)
+            assert crossed() == before
+
+    world.want((divided(0.25),))
+    calm(world)
+    before = crossed()
+    assert set(before) == set(BOTH.paths)
+    world.want((divided(0.75),))
+    speak(NOTE_S + 2)
+    world.begin((divided(0.75),))
+    speak(20)
+    # Turned once more while some still keep what they had before the last time
+    world.want((divided(0.5),))
+    speak(NOTE_S + 10)
+    assert {world.crossed("c0", one, "s3") for one in connections(range(40, 80))} == set(BOTH.paths)
+    calm(world, 2 * DRAINED_S)
+    assert crossed() != before
+
+
+def connections(ports: range) -> list[Packet]:
+    """A packet of each of these connections from c0 to s3."""
+    return [replace(TO_SERVER, ip_proto=PROTO_UDP, transport=Transport(1000 + port, 80)) for port in ports]
+
+
+def divided(share: float) -> WantedSplit:
+    """All of c0 to s3 by both paths, this share by the first."""
+    return replace(BOTH, heavy=(HeavyPair("c0", "s3", 1.0, (share, 1 - share)),))
+
+
+def test_where_nothing_is_written_down_a_pair_stays_until_it_is_silent_or_time_is_over(world: RoutedWorld) -> None:
     (pair,) = world.network.services.pairs
-    before = world.talk(0, 3)[0]
-    other = split({(0, 4, 5, 3): 1.0})
+    world.network.services.unplacing = {1}
+    before, other = world.talk(0, 3)[0], split({(0, 4, 5, 3): 1.0})
     world.want((other,))
     for _ in range(10):
         pair.active = world.now
@@ -69,7 +120,7 @@ def test_a_speaking_pair_stays_until_it_is_silent_or_patience_ends(world: Routed
     assert world.network.routes.progress["w0", "w3"].away == 1
     calm(world, 3)
     assert world.talk(0, 3)[0] == other.paths[0]
-    world.want((BOTH,)) if choose(BOTH) != other.paths[0] else world.want((split({(0, 2, 3): 1.0}, FIRST_TAG + 5),))
+    world.want((split({(0, 2, 3): 1.0}, FIRST_TAG + 5),))
     for _ in range(int(2 * world.network.routes.timing.timeout_s) + 2):
         pair.active = world.now
         calm(world, 0.5)
@@ -113,7 +164,7 @@ def test_a_switch_that_is_gone_is_gone_round(world: RoutedWorld) -> None:
 
 def test_a_restarted_controller_finds_everybody_where_they_were(world: RoutedWorld) -> None:
     world.want((split({(0, 4, 5, 3): 0.7, (0, 1, 3): 0.3}),))
-    calm(world)
+    calm(world, 20)
     before, (held,) = world.talk(0, 3), [world.network.declared.splits]
     rules = {dpid: {rule.key for rule in switch.rules(world.now)} for dpid, switch in world.switches.items()}
     world.begin(held)
@@ -163,8 +214,7 @@ def test_a_divided_pair_leaves_a_path_that_broke(world: RoutedWorld) -> None:
 
 
 def udp_ways(world: RoutedWorld, connections: int) -> list[tuple[str, ...]]:
-    """As `ways`, of UDP: by rules of ours, since the switch leaves its ports out of account."""
-    assert [one for one in world.switches[1].rules(world.now) if one.match.ip_proto == PROTO_UDP and one.match.register]
+    """As `ways`, of UDP: by rules of ours, since groups leave its ports out of account."""
     return [
         world.crossed("c0", replace(TO_SERVER, ip_proto=PROTO_UDP, transport=Transport(port, 80)), "s3")
         for port in range(connections)
@@ -179,7 +229,8 @@ def test_udp_of_a_large_pair_is_divided_as_well(world: RoutedWorld) -> None:
     assert before == udp_ways(world, 400)
     # A switch without registers divides as well as its group does, one without groups not at all.
     share = world.network.routes.tagging[1]
-    assert not [one for one in label_rules(replace(share, by_ports=False)) if one.match.ip_proto == PROTO_UDP]
+    assert not [one for one in label_rules(replace(share, by_ports=False)) if one.table == Table.BUCKETS]
+    assert any(one.kind is GroupKind.SELECT for one in label_groups(replace(share, by_ports=False)))
     assert not list(label_groups(undivided(share)))
 
 
@@ -273,13 +324,14 @@ def update_prefix_by_prefix(seed: int) -> None:
     for first_tag in (FIRST_TAG, FIRST_TAG + 100, FIRST_TAG):
         wanted = random_splits(graph, chance, 12, first_tag)
         world.want(wanted)
-        assert list(world.update(chance, 4, check))
+        assert list(world.update(chance, NOTE_S + 3, check))
         for one in wanted:
             a, b = int(one.from_switch[1:]), int(one.to_switch[1:])
             if (a, b) in sample:
-                assert world.talk(a, b)[0] in one.paths
+                # Those that spoke keep their way.
+                assert world.talk(a, b, first_tag + a)[0] in one.paths
     world.want(())
-    assert list(world.update(chance, 8, check))
+    assert list(world.update(chance, 12, check))
 
 
 @pytest.mark.parametrize("seed", range(2))

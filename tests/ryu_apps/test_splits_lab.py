@@ -22,6 +22,7 @@ from orchestrator.config import OWNER
 from orchestrator.strategies.route_net import Carried
 from ryu_apps.groups import turning_lane
 from ryu_apps.paths.splits import SplitPath, choose_path
+from tools.lab.switches import FABRIC_QUEUE_PACKETS
 
 pytestmark = [
     pytest.mark.lab,
@@ -114,14 +115,15 @@ def test_shares_are_met_by_bytes_and_changes_and_restarts_lose_nothing(net: Net)
     put(net, 0.75)
     with net.background("s1", *MANY, "echo", "9000") as server:
         assert server.stdout is not None and server.stdout.readline()
-        with net.background("c1", *MANY, "ask", VIP, "9000", str(SOURCES), "14") as client:
+        with net.background("c1", *MANY, "ask", VIP, "9000", str(SOURCES), "30") as client:
             assert client.stdout is not None
             heard = client.stdout.readline()
             assert heard.strip() == f"{SOURCES} were heard", (heard, net.log())
             assert shares_of(net, 2) == pytest.approx(chosen(0.75), abs=0.05)
-            # Nobody falls silent: all of them change while they speak.
+            # Nobody falls silent: all of them change while they speak, connection by connection.
             put(net, 0.25)
             assert shares_of(net, 2) == pytest.approx(chosen(0.25), abs=0.05)
+            assert eventually(lambda: "resubmit" not in "".join(pinned()), 15), pinned()
             before = pinned()
             assert len(before) >= SOURCES
             net.kill_controller()
@@ -152,7 +154,7 @@ def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net, 
             assert client.stdout.readline().strip() == f"{sources} were heard", net.log()
             generation = net.store.wanted.put_splits([replace(row, heavy=heavy)])
             assert eventually(lambda: installed(net, generation), 20), (net.store.wanted.observed(), net.log())
-            assert "group:" in flows("leaf1", "table=3")
+            assert "resubmit(,9)" in flows("leaf1", "table=3")
             before = {hop: sent(port) for hop, port in links.items()}
             client.send_signal(signal.SIGUSR1)
             asked, answered, overtaken = map(int, client.stdout.readline().split())
@@ -178,7 +180,7 @@ def test_without_a_controller_a_switch_turns_from_a_path_whose_link_is_down(net:
                 time.sleep(0.5)
                 assert sent("leaf1-eth1") - before > 5_000, "the stream takes this path"
                 subprocess.run(["ip", "link", "set", "leaf1-eth1", "down"], check=True)
-                count, gap = sink.stdout.readline().split()
+                count, gap, _ = sink.stdout.readline().split()
             finally:
                 subprocess.run(["ip", "link", "set", "leaf1-eth1", "up"], check=True)
                 net.controller()
@@ -189,7 +191,7 @@ def test_without_a_controller_a_switch_turns_from_a_path_whose_link_is_down(net:
 def test_a_dead_link_leaves_its_share_to_the_others(net: Net) -> None:
     put(net, 0.5)
     try:
-        assert eventually(ports_of_pins, 5), pinned()
+        assert eventually(ports_of_pins, 15), pinned()
         subprocess.run(["ip", "link", "set", "leaf1-eth1", "down"], check=True)
         assert eventually(lambda: ports_of_pins() == {2}, 5), pinned()
         assert net.pings("c1", VIP, 3)
@@ -224,3 +226,30 @@ def test_the_orchestrator_relieves_a_full_path_by_itself(net: Net) -> None:
     assert first.reason["mean_max_utilisation"]["after"] < first.reason["mean_max_utilisation"]["before"]
     assert net.store.wanted.splits()[0].owner == OWNER
     loop.close()
+
+
+def slow_down(device: str, bytes_per_s: float, packets: int) -> None:
+    """What a device sends at most from now on, and how many packets wait."""
+    rate = f"class replace dev {device} parent 1: classid 1:1 htb rate {int(bytes_per_s * 8)}bit burst 6k cburst 6k"
+    for words in (rate, f"qdisc replace dev {device} parent 1:1 handle 10: pfifo limit {packets}"):
+        subprocess.run(["tc", *words.split()], check=True)
+
+
+def test_a_connection_stays_in_a_queue_that_others_are_led_round_and_is_not_overtaken(net: Net) -> None:
+    put(net, 1.0)
+    # Less than the stream sends: who left this queue would be overtaken by the last of those that wait in it.
+    slow_down("leaf1-eth1", 250_000, 200)
+    try:
+        with net.background("s1", *STREAM, "receive", "0.0.0.0", "9", "12") as sink:
+            assert sink.stdout is not None and sink.stdout.readline()
+            with net.background("c1", *STREAM, "send", VIP, "9", "14", "800"):
+                assert sink.stdout.readline() == "begun\n"
+                put(net, 0.0)
+                before = sent("leaf1-eth2")
+                net.run("c1", *STREAM, "send", VIP, "10", "1", "100")
+                assert sent("leaf1-eth2") - before > 10_000, "what is new takes the other path"
+                count, _, overtaken = sink.stdout.readline().split()
+    finally:
+        slow_down("leaf1-eth1", LAYOUT.fabric_bytes_per_s, FABRIC_QUEUE_PACKETS)
+    print(count, overtaken)
+    assert int(count) > 1000 and overtaken == "0"

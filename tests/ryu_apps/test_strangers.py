@@ -17,7 +17,7 @@ from ryu_apps.fakes.fake_packets import Packet
 from ryu_apps.openflow import frame_origin
 from ryu_apps.pacing import TokenBuckets
 from ryu_apps.rules import ETH_IPV4, PortId, virtual_mac
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.topology import frames
 from ryu_apps.topology.frames import Arp
 from ryu_apps.topology.hosts import MAX_AT_PORT, HostTable, LearnResult
@@ -87,15 +87,28 @@ def test_the_flood_of_one_port_is_left_out_and_every_other_port_is_heard(running
 
 
 def test_one_port_takes_no_more_than_its_share_of_pairs_and_known_ones_stay() -> None:
-    pairs = Pairs(100, 60.0, 900.0, 0.75)
+    pairs = Pairs(PairBudget(100, 0.75), 60.0, 900.0)
     first = pairs.meet("10.1.0.1", SHOP, 0.0, at=THERE)
     for number in range(200):
         pairs.meet(f"10.2.0.{number}", SHOP, 1.0, at=HERE)
-    assert len(pairs) == 76 and pairs.room.crowded_ports == {HERE} and pairs.room.summing and not pairs.room.overfull
+    assert len(pairs) == 76 and pairs.room.crowded == {HERE} and pairs.room.summing and not pairs.room.overfull
     assert pairs.meet("10.1.0.1", SHOP, 2.0, at=THERE) is first
     assert all(pairs.meet(f"10.1.0.{number}", SHOP, 2.0, at=THERE) for number in range(2, 26))
     pairs.refresh({SHOP.address: SHOP}, 902.5)
     assert pairs.meet("10.2.1.1", SHOP, 902.5, at=HERE) is not None and not pairs.room.summing
+
+
+def test_one_source_ends_at_its_share_and_others_behind_its_port_do_not() -> None:
+    pairs = Pairs(PairBudget(100, 0.75, 0.1), 60.0, 900.0)
+    every = [VirtualIp(f"10.0.1.{number}", f"v{number}", 0, ()) for number in range(50)]
+    met = [pairs.meet("10.2.0.1", one, 1.0, at=HERE) is not None for one in every]
+    assert met == [number < 10 for number in range(50)]
+    assert pairs.room.crowded == {"10.2.0.1"} and pairs.room.summing and not pairs.room.overfull
+    # Pairs that were there stay; whoever else is behind the same port has room.
+    assert pairs.meet("10.2.0.1", every[0], 2.0, at=HERE) is not None
+    assert all(pairs.meet(f"10.2.1.{number}", SHOP, 2.0, at=HERE) for number in range(40))
+    pairs.refresh({one.address: one for one in (*every, SHOP)}, 901.5)
+    assert pairs.meet("10.2.0.1", every[49], 901.5, at=HERE) is not None and not pairs.room.summing
 
 
 def test_invented_macs_end_at_the_port_s_budget_and_known_ones_may_move_there() -> None:

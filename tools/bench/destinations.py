@@ -16,7 +16,7 @@ from ryu_apps.network import Network
 from ryu_apps.openflow import encode_change
 from ryu_apps.rules import ETH_IPV4, Kind, PortId, Rule, Table, cookie, kind_of
 from ryu_apps.services.buckets import BUCKETS
-from ryu_apps.services.pairs import Pairs
+from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.settings import PairsSection
 from ryu_apps.shares import limits, share
 from ryu_apps.topology import frames
@@ -131,7 +131,7 @@ class DestinationWorld:
 
 def _pairs() -> Pairs:
     usual = PairsSection()
-    return Pairs(usual.max_pairs, usual.idle_s, usual.forget_s)
+    return Pairs(PairBudget(usual.max_pairs), usual.idle_s, usual.forget_s)
 
 
 def _packet(source: BenchHost, to: str) -> bytes:
