@@ -44,6 +44,9 @@ def set_up_logs() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     *before, last = structlog.get_config()["processors"]
+    # Without what variables held: that may be a password, and of a plan thousands of lines.
+    if isinstance(last, structlog.dev.ConsoleRenderer):
+        last.exception_formatter = structlog.dev.plain_traceback
     structlog.configure(processors=[*(one for one in before if one is not _plain), _plain, last])
     if os.environ.get(FORMAT_VARIABLE) == LogFormat.JSON:
         stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)

@@ -117,6 +117,8 @@ def _shortage(context: PlanningContext, host: HostSpec) -> Shortage | None:
     limit = (context.config.cpu.host_headroom + context.config.cpu.host_deadband) * host.cpu_cores_capacity
     if all(context.served(host.name, one) <= limit for one in context.config.horizons_s):
         return None  # most hosts most of the time
+    if not context.world.on_host(host.name):
+        return None  # its own forecast is still of machines that are gone, or not known just now
     able = movable(context.world, context.world.on_host(host.name))
     farthest_s = max((move_horizon_s(context, vm) for vm in able), default=context.config.demand.horizons_s[-1])
     for horizon_s in context.config.horizons_up_to(farthest_s):

@@ -155,11 +155,13 @@ def _out_action(service: PoolService, one: Candidate) -> ScaleOut:
 
 def _out(service: PoolService, one: Candidate, need: ServiceNeed) -> Step:
     proof = evidence_of(service.context, need.leading.connections, need.horizon_s) if need.leading else None
-    can = service.capacity()
+    can, count = service.capacity(), len(serving(service.context.world, service.pool))
     why = (
         f"{service.name} needs {need.cores:.2f} cores {when(need.horizon_s)} ({foreseen(proof)}) and its machines "
         f"can get {can:.2f}: {one.member.vm} brings up to {one.cores:.2f}"
     )
+    if count < service.pool.least:
+        why = f"{count} machines serve {service.name}, its pool asks for {service.pool.least}: {one.member.vm} comes"
     reason = replace(
         _reason(service, one.member, need, can),
         forecast=proof,

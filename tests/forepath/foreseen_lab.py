@@ -60,6 +60,10 @@ class Played:
         rows = [one for one in self.store.journal.actions() if ahead(one)]
         return {" ".join((one.kind, *([one.body["how"]] if one.kind == "scale_out" else []))) for one in rows}
 
+    def moved(self) -> set[str]:
+        """The machines that forecasts led to migrate."""
+        return {one.target for one in self.store.journal.actions() if one.kind == "migrate_vm" and ahead(one)}
+
     def told(self) -> str:
         """What happened, for whoever looks at a failure."""
         rows = (

@@ -76,6 +76,20 @@ def test_a_log_is_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(ACTS.search(re.sub(r"\x1b\[\d*m", "", line)) for line in lines)
 
 
+def test_a_log_says_where_something_broke_and_not_what_variables_held(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs()
+
+    def breaks(password: str) -> None:
+        raise ValueError(f"of {len(password)} letters")
+
+    try:
+        breaks("-".join(("very", "secret")))
+    except ValueError:
+        structlog.get_logger("test").exception("broken")
+    said = capsys.readouterr().err
+    assert "of 11 letters" in said and "in breaks" in said and "very-secret" not in said
+
+
 def test_a_database_s_name_reaches_no_shell(tmp_path: Path, forepath: Forepath) -> None:
     folder = tmp_path / "$(touch owned) 'q' \"d\" ;x"
     folder.mkdir()

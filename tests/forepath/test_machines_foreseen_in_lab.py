@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
 ]
 ASSETS = default_directory().resolve()  # before a test goes to a directory of its own
-PERIOD_S, LEARNING, PERIODS = 40.0, 5, 9
+# A forecast is trusted once its errors of some minutes were small.
+PERIOD_S, LEARNING, PERIODS = 30.0, 8, 13
 
 
 def machine(name: str, host: str, number: int, cores: float, service: str) -> LabVm:
@@ -47,12 +48,12 @@ LAYOUT = replace(
     hypervisors=tuple(replace(one, cpu_cores=2.0, access_bytes_per_s=50 * MBIT) for one in LabLayout().hypervisors),
 )
 # The last seconds of a period, in which nobody asks for much.
-QUIET_S = 8.0
+QUIET_S = 6.0
 # Each service runs short of something else, at a time of its own.
 SURGES = (
-    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 0.0, 10.0, 25.0, 8_000, 18.0),
-    Surges("app", "10.77.0.102", "c2", PERIOD_S, 15.0, 5.0, 34.0, 8_000, 30.0),
-    Surges("cache", "10.77.0.103", "c3", PERIOD_S, 26.0, 5.0, 12.0, 2_000, 0.0),
+    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 0.0, 8.0, 18.0, 8_000, 18.0),
+    Surges("app", "10.77.0.102", "c2", PERIOD_S, 11.0, 5.0, 34.0, 8_000, 30.0),
+    Surges("cache", "10.77.0.103", "c3", PERIOD_S, 19.0, 5.0, 12.0, 2_000, 0.0),
 )
 # The cache's clients make it hold 40 MiB while they are many.
 HOLDER = """

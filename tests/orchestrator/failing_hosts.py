@@ -17,9 +17,9 @@ from forepath.demo.layout import LabLayout, LabVm
 from orchestrator import HostSpec
 from tools.lab import hypervisors
 from tools.lab.assets import load_assets
+from tools.lab.hypervisors import LIBVIRTD, QEMU
 from tools.lab.machines import Machines
 
-QEMU, LIBVIRTD = "qemu-system-x86", "libvirtd"
 GIB = 1 << 30
 HOSTS = ("hA", "hB")
 
@@ -102,7 +102,7 @@ class FailingHosts:
 
     def pids(self, host: str, program: str) -> list[int]:
         """The processes of a host that run `program`."""
-        return [pid for pid in _below(self.processes[host].pid) if _name(pid) == program[:15]]
+        return hypervisors.host_pids(self.processes[host].pid, program)
 
     # -- breaking and mending
 
@@ -124,8 +124,7 @@ class FailingHosts:
         hypervisors.stop(self.places[host], self.processes.pop(host))
 
     def kill(self, host: str, program: str) -> None:
-        for pid in self.pids(host, program):
-            os.kill(pid, signal.SIGKILL)
+        hypervisors.kill(self.processes[host].pid, program)
 
     def restart_libvirtd(self, host: str, file: str = "libvirtd.conf", **settings: str | int) -> None:
         """With some settings of a file changed."""
@@ -138,11 +137,7 @@ class FailingHosts:
 
     def start_libvirtd(self, host: str) -> None:
         """As its service manager would after a crash."""
-        first = _children(self.processes[host].pid)[0]
-        enter = ["nsenter", "-t", str(first), "-m", "-u", "-p", "-n", "-C", "-r", "-w"]
-        daemon = ["libvirtd", "--listen", "-d", "-p", "/run/libvirt/libvirtd.pid"]
-        until(f"no libvirtd on {host}", lambda: not self.pids(host, LIBVIRTD))
-        subprocess.run([*enter, *daemon], check=True, timeout=20, stdin=subprocess.DEVNULL)
+        hypervisors.start_libvirtd(self.processes[host].pid)
         self.connect(host)
 
     def mend(self) -> None:
@@ -192,23 +187,3 @@ class FailingHosts:
 
 def _tc(verb: str, host: str, rest: str) -> None:
     subprocess.run(["tc", "qdisc", verb, "dev", f"mgmt-{host}", "root", *rest.split()], check=True)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _below(pid: int) -> Iterator[int]:
-    for child in _children(pid):
-        yield child
-        yield from _below(child)
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""

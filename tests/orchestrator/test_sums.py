@@ -13,6 +13,7 @@ from cpdb import Limit, Pair, Quantity, Reservation, Subject, SubjectKind, Trust
 from orchestrator import HostSpec, MigrateVm, PlanningContext, SumForecast, World, reconcile
 from orchestrator.context import fits_link, others_on
 from orchestrator.relations import CpuRelation
+from orchestrator.strategies import placement
 from orchestrator.strategies.link_use import most_needed
 
 LONG, DOUBTED = Trust(30, 0.1, 0.3, 0.25, 1.5), Trust(0, 0.41, 0.9, 0.25, 1.5)
@@ -165,3 +166,8 @@ def test_a_machine_that_moves_away_takes_its_part_along() -> None:
     after = context.after(MigrateVm("m0", "h1", "h2"))
     assert after.served("h1", 30) < context.served("h1", 30)
     assert after.served("h2", 30) == pytest.approx(after.cores(after.world.vms["m0"], 30))
+
+
+def test_a_host_that_is_foreseen_short_while_none_of_its_machines_is_known_has_none_to_move() -> None:
+    start = hosting(40.0)
+    assert placement.propose(PlanningContext.of(start.changed(vms={}), CONFIG)).steps == ()

@@ -21,11 +21,15 @@ DELAYS_US = {"pwrite64": 20_000, "fsync": 200_000, "fdatasync": 200_000}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that breaks for `lasts_s`. `rules_lost`: switches forget what they hold, and what they counted."""
+    """One thing that breaks for `lasts_s`.
+
+    `rules_lost`: switches forget what they hold, and what they counted. `machines_lost`: machines of a host end.
+    """
 
     name: str
     lasts_s: Seconds
     rules_lost: bool = False
+    machines_lost: bool = False
 
 
 @contextmanager
@@ -131,6 +135,27 @@ def _disk_full(scene: Scene) -> Iterator[None]:
         filler.unlink()
 
 
+HOST = "hA"
+
+
+@contextmanager
+def _libvirtd_crashed(scene: Scene) -> Iterator[None]:
+    scene.lab.crash_libvirtd(HOST)
+    try:
+        yield
+    finally:
+        scene.lab.start_libvirtd(HOST)
+
+
+@contextmanager
+def _power_cut(scene: Scene) -> Iterator[None]:
+    scene.lab.cut_power(HOST)
+    try:
+        yield
+    finally:
+        scene.power_on(HOST)
+
+
 Breaking = Callable[[Scene], AbstractContextManager[None]]
 KINDS = ("controller", "predictor", "orchestrator")
 WAYS: dict[str, Breaking] = {
@@ -144,8 +169,11 @@ WAYS: dict[str, Breaking] = {
     "clock set by 30 s": _clock_set,
     "disk slow": _disk_slow,
     "disk full": _disk_full,
+    "libvirtd of a host crashes": _libvirtd_crashed,
+    "power of a host cut": _power_cut,
 }
 FORGET = ("restart switches",)
+NEED_HOSTS = ("libvirtd of a host crashes", "power of a host cut")
 
 
 def draw_faults(seed: int, names: Sequence[str] = tuple(WAYS)) -> Iterator[Fault]:
@@ -153,4 +181,4 @@ def draw_faults(seed: int, names: Sequence[str] = tuple(WAYS)) -> Iterator[Fault
     rng = Random(seed)
     while True:
         for name in rng.sample(sorted(names), len(names)):
-            yield Fault(name, round(rng.uniform(1.0, 6.0), 1), name in FORGET)
+            yield Fault(name, round(rng.uniform(1.0, 6.0), 1), name in FORGET, name == "power of a host cut")

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cpdb import BandwidthRequest, Limit, Pair, RequestState, Reservation
-from tools.chaos.faults import Fault
+from cpdb import BandwidthRequest, HostLoad, Limit, Pair, RequestState, Reservation
+from tools.chaos.faults import HOST, Fault
 from tools.chaos.scene import LAYOUT, VIP, Scene
 
 Seconds = float
@@ -26,6 +26,7 @@ class Before:
     told: int
     counted: int
     connections: int
+    boots: dict[str, str]
 
 
 def look_before(scene: Scene) -> Before:
@@ -34,7 +35,7 @@ def look_before(scene: Scene) -> Before:
     limit = (Limit(Pair("c2", VIP), 250_000.0),)
     lease = Reservation(OWNER, Pair("c1", VIP), 1e5, limit, OWNER, "ends by itself", now, now + LEASE_S)
     scene.store.wanted.reserve(lease)
-    before = Before(now, scene.told(), scene.counted(), scene.echo()[1])
+    before = Before(now, scene.told(), scene.counted(), scene.echo()[1], scene.boots())
     scene.quiet(rests=False)
     return before
 
@@ -54,6 +55,7 @@ def broken(scene: Scene, fault: Fault, before: Before) -> Iterator[str]:
     yield from _leases(scene, before)
     if not any("cookie=0x77" in line and "4242" in line for line in scene.rules("leaf1", "table=3")):
         yield "another program's rule is gone"
+    yield from _machines(scene, fault, before, mended)
     yield from _bytes(scene, fault, before)
 
 
@@ -91,6 +93,29 @@ def _leases(scene: Scene, before: Before) -> Iterator[str]:
     held = scene.rules("leaf1", f"table=1,ip,nw_src={LAYOUT.client('c2').address}")
     if held:
         yield f"a limit outlived its lease: {held[0].strip()[:120]}"
+
+
+def _machines(scene: Scene, fault: Fault, before: Before, mended: Seconds) -> Iterator[str]:
+    """Each runs on one host, and is the one that it was; each host is measured again."""
+    if not scene.has_hosts:
+        return
+    lost = {vm.name for vm in LAYOUT.vms if vm.host == HOST} if fault.machines_lost else set()
+    kept = {vm: boot for vm, boot in before.boots.items() if vm not in lost}
+
+    def whole() -> bool:
+        found = scene.boots()
+        return len(found) == len(LAYOUT.vms) and found | kept == found
+
+    if not _eventually(whole):
+        where = {vm.name: scene.lab.machines.places(vm.name) for vm in LAYOUT.vms}
+        yield f"machines run on {where}, started as {scene.boots()}; before as {before.boots}"
+    for host in LAYOUT.hypervisors:
+        if not _eventually(lambda host=host: _measured(scene, host.name, mended)):  # type: ignore[misc]
+            yield f"{host.name} is not measured within {WITHIN_S:.0f} s"
+
+
+def _measured(scene: Scene, host: str, since: Seconds) -> bool:
+    return any(one.host == host for one in scene.store.facts.loads(HostLoad, since, time.time()))
 
 
 def _bytes(scene: Scene, fault: Fault, before: Before) -> Iterator[str]:

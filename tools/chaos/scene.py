@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cpdb import MBIT, Store, open_store
-from forepath.demo.layout import ClientSpec, LabLayout
+from cpdb import MBIT, MIB, LabError, Store, open_store
+from forepath.demo.layout import ClientSpec, LabLayout, LabVm
 from forepath.demo.scene import as_toml
 from forepath.settings import Settings, declare
 from tools.lab import stage
@@ -27,7 +27,12 @@ LAYOUT = LabLayout(
         ClientSpec("c1", "10.77.0.1", "02:00:0a:4d:00:01", "leaf1", 11),
         ClientSpec("c2", "10.77.0.2", "02:00:0a:4d:00:02", "leaf1", 12),
         ClientSpec("s1", "10.77.0.11", "02:00:0a:4d:00:11", "leaf2", 11),
-    )
+    ),
+    vms=(
+        LabVm("m1", "hA", "10.77.0.31", "52:54:00:77:00:1f", 0.2),
+        LabVm("m2", "hB", "10.77.0.32", "52:54:00:77:00:20", 0.2),
+    ),
+    services=(),
 )
 SWITCHES = tuple(switch.name for switch in LAYOUT.switches)
 PORTS = (6653, 6654)
@@ -47,10 +52,12 @@ def run(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def scene_settings(database_url: str, state: Path) -> Settings:
-    """The layout as somebody would write it down."""
+def scene_settings(database_url: str, state: Path, uris: Mapping[str, str]) -> Settings:
+    """The layout as somebody would write it down; `uris` are the addresses of its hosts' libvirt, if it has hosts."""
     ends = [(a, p, b, q, LAYOUT.fabric_bytes_per_s / MBIT) for a, p, b, q in LAYOUT.fabric_ports()]
     ends += [(one.switch, one.port, one.name, 0, 100.0) for one in LAYOUT.clients]
+    hosts = [one for one in LAYOUT.hypervisors if one.name in uris]
+    ends += [(one.switch, one.port, one.name, 0, one.access_bytes_per_s / MBIT) for one in hosts]
     server = LAYOUT.client("s1")
     destination = {"name": "s1", "address": server.address, "mac": server.mac}
     nodes: list[dict[str, Any]] = [{"name": one.name, "kind": "switch", "dpid": one.dpid} for one in LAYOUT.switches]
@@ -63,6 +70,15 @@ def scene_settings(database_url: str, state: Path) -> Settings:
         "node": nodes,
         "link": links,
         "virtual_ip": [shop],
+        "host": [
+            {"name": one.name, "uri": uris[one.name], "cpu_cores": one.cpu_cores, "memory_mib": one.memory_bytes // MIB}
+            for one in hosts
+        ],
+        "vm": [
+            {"name": one.name, "cpu_cores_base": one.quota_cores, "cpu_cores_max": one.quota_cores, "host": one.host}
+            for one in LAYOUT.vms
+            if hosts
+        ],
     }
     return Settings.model_validate(found)
 
@@ -76,7 +92,8 @@ def add_foreign() -> None:
 class Scene:
     """The lab in `folder`, with a small disk of its own for the database (SQLite) and for what waits to be stored.
 
-    Use `start`, and `stop` in any case. `clock` is the file that sets the clock of all that runs here.
+    Use `start`, and `stop` in any case. `clock` is the file that sets the clock of all that runs here. Hosts with
+    machines are there where QEMU is.
     """
 
     folder: Path
@@ -96,12 +113,12 @@ class Scene:
         if self.on_postgres:
             self.server = self._closing.enter_context(private_postgres())
         url = self.server.url if self.server else f"sqlite:///{self.disk / 'cpdb.db'}"
-        settings = scene_settings(url, self.disk / "state")
+        self.lab = Lab(LAYOUT, run_directory=self.folder / "lab", vms=self.has_hosts)
+        self.lab.start()
+        settings = scene_settings(url, self.disk / "state", self.lab.uris)
         (self.folder / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.store = open_store(settings.database.url)
         declare(settings, self.store)
-        self.lab = Lab(LAYOUT, run_directory=self.folder / "lab", vms=False)
-        self.lab.start()
         for program in PROGRAMS:
             self.begin(program)
         self.connect(*PORTS)
@@ -180,6 +197,29 @@ class Scene:
         """What a switch holds."""
         text = run("ovs-ofctl", "-O", "OpenFlow13", "dump-flows", switch, *filters)
         return [line for line in text.splitlines() if "cookie=" in line]
+
+    # ---- hosts
+
+    @property
+    def has_hosts(self) -> bool:
+        """Whether machines can be had here."""
+        return stage.why_not(vms=True) is None
+
+    def boots(self) -> dict[str, str]:
+        """Machine -> what its kernel drew when it was started; without those that do not answer or run twice."""
+        found = {}
+        for vm in LAYOUT.vms if self.has_hosts else ():
+            with suppress(LabError):
+                if len(self.lab.machines.places(vm.name)) == 1:
+                    found[vm.name] = str(self.lab.machines.get(vm.name, "/stat", 5.0)["boot_id"])
+        return found
+
+    def power_on(self, host: str) -> None:
+        """The host comes back, and starts its machines again."""
+        self.lab.start_libvirtd(host)
+        for domain in self.lab.machines.connections[host].listAllDomains():
+            if not domain.isActive():
+                domain.create()
 
     # ---- traffic
 

@@ -2,10 +2,11 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ SCRIPTS = Path(__file__).parent / "hosts"
 ROOT = Path("/run/forepath/hosts")
 UPLINK = "dp"
 BRIDGE = "br0"
+# Programs of a host, as the kernel calls them
+QEMU, LIBVIRTD = "qemu-system-x86", "libvirtd"
 _LOGS = "log-libvirt"
 _DIRECTORIES = ("etc-libvirt", "run-libvirt", "var-libvirt", "cache-libvirt", "dev")
 
@@ -155,6 +158,48 @@ def connect(place: HypervisorPlace, timeout_s: float = 15.0) -> "libvirt.virConn
             if time.monotonic() > deadline:
                 raise LabError(f"libvirtd of {place.spec.name} does not answer: {error}") from error
         time.sleep(0.05)
+
+
+def host_pids(host: int, program: str) -> list[int]:
+    """The processes of a host, of which the first has the pid `host`, that run `program`."""
+    return [pid for pid in _below(host) if _name(pid) == program]
+
+
+def kill(host: int, program: str) -> None:
+    """Those of its processes end at once."""
+    for pid in host_pids(host, program):
+        os.kill(pid, signal.SIGKILL)
+
+
+def start_libvirtd(host: int) -> None:
+    """As its service manager would after a crash. Raises LabError when the old one does not end."""
+    deadline = time.monotonic() + 20
+    while host_pids(host, LIBVIRTD):
+        if time.monotonic() > deadline:
+            raise LabError("a libvirtd still runs")
+        time.sleep(0.05)
+    enter = ["nsenter", "-t", str(_children(host)[0]), "-m", "-u", "-p", "-n", "-C", "-r", "-w"]
+    run([*enter, "libvirtd", "--listen", "-d", "-p", "/run/libvirt/libvirtd.pid"], timeout_s=20)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _below(pid: int) -> Iterator[int]:
+    for child in _children(pid):
+        yield child
+        yield from _below(child)
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def stop(place: HypervisorPlace, process: subprocess.Popen[bytes]) -> None:

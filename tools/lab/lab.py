@@ -150,7 +150,7 @@ class Lab:
         """Take the fastest guest: what a slower one lacks is the neighbour on the same core, not its own speed."""
         services = [vm.name for vm in self.layout.vms if vm.service]
         answers = [self.machines.get(vm, "/calibrate", timeout_s=10.0) for vm in services]
-        self.spins_per_ms = max(float(answer["spins_per_ms"]) for answer in answers)
+        self.spins_per_ms = max((float(answer["spins_per_ms"]) for answer in answers), default=0.0)
 
     def stop(self) -> None:
         """End processes, hosts, VMs, switches and clients. Safe to call twice and after a failed start."""
@@ -193,6 +193,22 @@ class Lab:
         # A client stands for a machine of its own: other work of this one comes second.
         enter = ["nice", "-n", "-5", "mnexec", "-a", str(self.fabric.client_pid(client))]
         return self._processes.start(name or f"client-{client}", [*enter, *argv], env)
+
+    # ---- breaking hosts
+
+    def crash_libvirtd(self, host: str) -> None:
+        """A host's libvirtd dies; its machines go on."""
+        hypervisors.kill(self._hosts[host].pid, hypervisors.LIBVIRTD)
+
+    def cut_power(self, host: str) -> None:
+        """All that runs on a host ends at once; what it has on disk stays."""
+        for program in (hypervisors.QEMU, hypervisors.LIBVIRTD):
+            hypervisors.kill(self._hosts[host].pid, program)
+
+    def start_libvirtd(self, host: str) -> None:
+        """As after a crash or with the power, without starting a machine."""
+        hypervisors.start_libvirtd(self._hosts[host].pid)
+        self.machines.reconnect(host)
 
     # ---- looking and acting --------------------------------------------------------------------------------
 
