@@ -64,7 +64,7 @@ class Guest:
         ]
         for rule in (*own, *answered):
             if self.by_connection and kind_of(rule.cookie) in (Kind.TO_DESTINATION, Kind.TO_CLIENT):
-                yield from _by_connection(rule)
+                yield from steer_connections(rule)
                 continue
             if rule.table == Table.FORWARD and kind_of(rule.cookie) is Kind.DEFAULT:
                 if rule.match == Match():
@@ -85,8 +85,11 @@ class Guest:
         return (NoteSeen(), ResubmitTable(Table.ACCOUNT)) if self.is_shared else ()
 
 
-def _by_connection(rule: Rule) -> Iterable[Rule]:
+def steer_connections(rule: Rule) -> Iterable[Rule]:
     """What steers a pair, connection by connection; answers are looked up where the pair enters."""
+    if any(isinstance(one, ResubmitTable) for one in rule.actions):
+        yield rule
+        return
     to = {one.field: str(one.value) for one in rule.actions if isinstance(one, SetField)}
     virtual_ip = rule.match.ip_dst
     if kind_of(rule.cookie) is Kind.TO_CLIENT or virtual_ip is None:

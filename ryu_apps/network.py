@@ -121,12 +121,17 @@ class Network:
             replace(SPREADING, key=one) if isinstance(one, str) else replace(CROWDED, key=directory.port(one))
             for one in sorted(room.crowded, key=str)
         ]
+        effects += self.services.mixed(self._enters)
         effects += self._label(now) + self._silent.alerts(self.services.destinations, now) + self.ask(now)
         if self._limiter.due("lldp", LLDP_EVERY_S, now):
             effects += self.topology.introduce(None, now)
         if self._limiter.due("probe", PROBE_EVERY_S, now):
             effects += [effect for address in _unknown_addresses(self) for effect in self.arp.probe(address, now)]
         return effects
+
+    def _enters(self, source: str) -> int | None:
+        host = self.topology.hosts.of_address(source)
+        return host.at.dpid if host else None
 
     def ask(self, now: Seconds) -> list[Effect]:
         """Questions to destinations that are due, several times a second."""

@@ -8,7 +8,7 @@ from ryu_apps import policers as policing
 from ryu_apps.accounts import AccountShare, account_rules
 from ryu_apps.families import match_ip, match_question
 from ryu_apps.groups import failover
-from ryu_apps.guest import Guest
+from ryu_apps.guest import Guest, steer_connections
 from ryu_apps.held_ports import HELD_KBIT_S, held_number, hold_port
 from ryu_apps.paths.lanes import LabelShare, label_groups, label_rules
 from ryu_apps.rules import (
@@ -63,12 +63,16 @@ ANSWER_PRIORITY = 110
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """A pair and the destination that serves it."""
+    """A pair and the destination that serves it.
+
+    `shared`: by other virtual IPs, too, so that only its connections tell whose answers are whose.
+    """
 
     source_address: str
     virtual_ip: str
     destination_address: str
     destination_mac: str
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +157,8 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *_sums(share),
         *account_rules(share.placing.counted),
         *(_police(one, meter_numbers) for one in limits),
-        *(_towards(one) for one in share.pairs.towards),
-        *(_back(one) for one in share.pairs.back),
+        *(rule for one in share.pairs.towards for rule in _towards(one)),
+        *(_back(one) for one in share.pairs.back if not one.shared),
         *(_drop(rule) for rule in share.drop_rules),
         *(_host(name, port, groups) for name, port in dict(share.ports).items()),
         *label_rules(share.tagging),
@@ -313,10 +317,11 @@ def limited_by(rule: Rule) -> int | None:
     return None if rule.meter is None or rule.match.in_port is None else held_number(rule.match.in_port)
 
 
-def _towards(one: Rewrite) -> Rule:
+def _towards(one: Rewrite) -> Iterable[Rule]:
     match = match_ip(one.source_address, one.virtual_ip)
     actions = (SetField("eth_dst", one.destination_mac), SetField("ip_dst", one.destination_address))
-    return _steer(match, actions, Kind.TO_DESTINATION, one)
+    rule = _steer(match, actions, Kind.TO_DESTINATION, one)
+    return steer_connections(rule) if one.shared else (rule,)
 
 
 def _back(one: Rewrite) -> Rule:

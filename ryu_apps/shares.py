@@ -160,4 +160,5 @@ def _rewrite_towards(network: Network, pair: TrackedPair) -> Rewrite | None:
     to = pair.destination
     if to is None or _place(network, to.mac) is None:
         return None
-    return Rewrite(pair.source_address, pair.virtual_ip, to.address, to.mac)
+    shared = network.services.tells_connections(to.address, ingress(network, pair.source_address))
+    return Rewrite(pair.source_address, pair.virtual_ip, to.address, to.mac, shared)

@@ -54,7 +54,7 @@ def pair_flows(topology: TopologyState, services: Services) -> list[PairFlow]:
     """Both directions of every pair whose ends are on two switches; where two pairs look the same, the livelier one."""
     found: dict[Key, PairFlow] = {}
     for pair in services.pairs:
-        for one in _flows_of_pair(topology, pair, _destinations(services, pair)):
+        for one in _flows_of_pair(topology, services, pair):
             known = found.get(one.key)
             if known is None or known.pair.active < one.pair.active:
                 found[one.key] = one
@@ -69,17 +69,18 @@ def _destinations(services: Services, pair: TrackedPair) -> tuple[Destination, .
     return service.destinations if service else ()
 
 
-def _flows_of_pair(
-    topology: TopologyState, pair: TrackedPair, destinations: Iterable[Destination]
-) -> Iterable[PairFlow]:
+def _flows_of_pair(topology: TopologyState, services: Services, pair: TrackedPair) -> Iterable[PairFlow]:
     source = topology.hosts.of_address(pair.source_address)
-    for to in destinations:
+    for to in _destinations(services, pair):
         host = topology.hosts.of_mac(to.mac)
         if source is None or host is None or source.at.dpid == host.at.dpid:
             continue
         directory = topology.snapshot.directory
         ends = directory.switch(source.at.dpid), directory.switch(host.at.dpid)
-        there, back = (source.at.dpid, pair.source_address, to.mac), (host.at.dpid, pair.virtual_ip, source.mac)
+        # Where connections are told apart, their answers keep the machine's address until where the pair enters.
+        by_connection = pair.destination is None or services.tells_connections(to.address, source.at.dpid)
+        answers = to.address if by_connection else pair.virtual_ip
+        there, back = (source.at.dpid, pair.source_address, to.mac), (host.at.dpid, answers, source.mac)
         names = directory.host(pair.source_address, source.mac), to.name
         # Both families of two machines take the same path: they choose by the addresses of their nodes.
         sender, receiver = (

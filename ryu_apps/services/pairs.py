@@ -7,7 +7,8 @@ from hashlib import blake2b
 from math import log
 
 from cpdb import Destination, VirtualIp
-from ryu_apps.rules import Kind, PortId, Rule, SetField, kind_of, pair_number
+from ryu_apps.rules import ChooseDestination, Kind, PortId, Rule, SetField, kind_of, pair_number
+from ryu_apps.services.buckets import destination_number
 
 
 def choose(source: str, virtual_ip: str, destinations: Iterable[Destination]) -> Destination | None:
@@ -177,10 +178,18 @@ class Pairs:
         """Takes over the pairs that a switch's rules show, so that live connections outlast a restart."""
         for rule in rules:
             source, virtual_ip, address = _served(rule)
+            chosen = {one.number for one in rule.actions if isinstance(one, ChooseDestination)}
             vip = vips.get(virtual_ip or "")
             if vip is None or source is None or (source, vip.address) in self._pairs:
                 continue
-            destination = next((one for one in vip.destinations if one.address == address), None)
+            destination = next(
+                (
+                    one
+                    for one in vip.destinations
+                    if one.address == address or destination_number(vip.address, one.address) in chosen
+                ),
+                None,
+            )
             if destination is not None:
                 self._add(TrackedPair(source, vip.address, destination, (), now, now))
 

@@ -1,5 +1,6 @@
 """Which destinations get new connections: those that are wanted, answer, and are nobody else's double."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,14 @@ ANSWERS = {
 SILENT_FOR_S = 10.0
 NOBODY_ANSWERS = Alert(
     "nobody_answers", "", "", "none of its destinations answers: all keep what they had; start one, or mend the probe"
+)
+
+ANSWERS_MIXED = Alert(
+    "answers_mixed",
+    "",
+    "",
+    "this source uses this destination by two virtual IPs, and its switch cannot tell their answers apart: all come "
+    "from one of them; give each virtual IP destinations of its own, or use a switch with Open vSwitch's extensions",
 )
 
 
@@ -212,6 +221,8 @@ class Services:
         self.pairs = pairs
         # Weights are as wanted for whoever is well, and 0 for whoever gets nothing new now.
         self.virtual_ips: Mapping[str, VirtualIp] = {}
+        # Addresses of destinations behind several virtual IPs
+        self.shared_addresses: frozenset[str] = frozenset()
         # Switches that cannot place connections
         self.unplacing: Collection[int] = ()
         self._served = -1, False
@@ -225,6 +236,8 @@ class Services:
     def declare(self, virtual_ips: Mapping[str, VirtualIp], now: Seconds) -> None:
         """The virtual IPs as the database has them."""
         self.destinations.declare(virtual_ips)
+        behind = Counter(one for vip in virtual_ips.values() for one in {to.address for to in vip.destinations})
+        self.shared_addresses = frozenset(address for address, count in behind.items() if count > 1)
         self._serve(now)
 
     def _serve(self, now: Seconds) -> None:
@@ -242,6 +255,23 @@ class Services:
         pair = self.pairs.meet(source, vip, now, at.dpid in self.unplacing, at)
         self._serve(now)
         return pair
+
+    def tells_connections(self, address: str, dpid: int | None) -> bool:
+        """Whether pairs that enter at a switch share a destination, and are rewritten there by connection."""
+        return address in self.shared_addresses and dpid not in self.unplacing
+
+    def mixed(self, enters: Callable[[str], int | None]) -> list[Alert]:
+        """One for each source that uses one destination by two virtual IPs where its switch rewrites whole pairs."""
+        used = Counter(
+            (pair.source_address, pair.destination.address)
+            for pair in self.pairs
+            if pair.destination is not None and pair.destination.address in self.shared_addresses
+        )
+        return [
+            replace(ANSWERS_MIXED, key=f"{source} {address}")
+            for (source, address), count in used.items()
+            if count > 1 and enters(source) in self.unplacing
+        ]
 
     def tick(self, hosts: HostTable, kind_at: Callable[[PortId], NodeKind | None], now: Seconds) -> list[Effect]:
         """Questions that are due; what became of the last ones is in force at once."""
