@@ -58,7 +58,8 @@ def predictor_config(settings: Settings, workers: int | None = None, scheduler: 
     try:
         return config.tuned(shards={"workers": 1, "scheduler": None, **said})
     except ValidationError as error:
-        raise SettingsError("\n".join(problem_lines(error))) from error
+        lines = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
+        raise SettingsError("\n".join(f"predictor.shards: {line}" for line in lines)) from error
 
 
 def orchestrator_config(settings: Settings, act: bool | None, policy: str | None = None) -> OrchestratorConfig:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import ceil
+from re import fullmatch
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -106,12 +107,19 @@ class ShardLimits(Section):
 
     count: Annotated[int, Field(ge=1, le=4096)] | None = None
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss)://[^\s/]+:\d+$")] | None = None
+    scheduler: str | None = None
 
     @property
     def alone(self) -> bool:
         """Whether this process forecasts all pairs itself."""
         return self.workers == 1 and self.scheduler is None
+
+    @field_validator("scheduler")
+    @classmethod
+    def _an_address(cls, address: str | None) -> str | None:
+        if address is not None and not fullmatch(r"(tcp|tls)://[^\s/]+:\d+", address):
+            raise ValueError(f"{address} is no address: write tls://HOST:PORT, or tcp://HOST:PORT within one machine")
+        return address
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

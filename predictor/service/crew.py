@@ -1,7 +1,8 @@
 """Has shards forecast by the workers of a Dask cluster: the one file that knows Dask."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from math import ceil, inf, nextafter
+from threading import Lock
 from typing import Any
 
 import dask
@@ -10,7 +11,7 @@ from distributed import Client, Future, LocalCluster, as_completed, get_worker
 
 from cpdb import Seconds, Store, StoreUnreachable, open_store
 from predictor.config import PredictorConfig
-from predictor.service.shards import NEVER, ShardAnswer, ShardHost, ShardTask
+from predictor.service.shards import NEVER, ShardAnswer, ShardHost, ShardTask, rotated
 from predictor.service.workers import give_back_large_arrays, use_one_thread
 
 log = structlog.get_logger(__name__)
@@ -59,64 +60,66 @@ class DaskCrew:
     scheduler may run anything on its workers.
     """
 
-    def __init__(self, config: PredictorConfig) -> None:
-        self._config = config
+    def __init__(self, config: PredictorConfig, background: bool = True) -> None:
+        self._config, self._background = config, background
         self._patience_s = max(PATIENCE_S, PATIENCE_CYCLES * config.cycle_s)
         self._cluster: LocalCluster | None = None
         self.client: Client | None = None
         self._done = dict.fromkeys(range(config.shard_count), NEVER)
         self.placed: dict[int, str] = {}
+        self._begun = False
+        self._number = 0
         self._joined: dict[str, Seconds] = {}
         self._silent: set[str] = set()
 
     def turn(self, store: Store, now: Seconds) -> list[ShardAnswer]:
         """See ShardCrew. Shards of workers that do not answer are left out; raises StoreUnreachable without any."""
-        client = self._connected(store, now)
-        self._place(client, store, now)
+        client = self._placed(store, now)
         first = NEVER in self._done.values()
         up_to = store.facts.newest_batch()
-        tasks = {
-            worker: ShardTask(now, up_to, {shard: self._done[shard] for shard in own})
-            for worker, own in self._by_worker().items()
-        }
-        asked = {self._ask(client, store, worker, _turn, task): worker for worker, task in tasks.items()}
-        answers = []
-        for found in self._heard(asked, FIRST_PATIENCE_S if first else self._patience_s):
+        self._number += 1
+        asked: dict[Future, str] = {}
+        for shard in rotated(self.placed, self._number):
+            task, worker = ShardTask(now, up_to, {shard: self._done[shard]}), self.placed[shard]
+            asked[self._ask(client, store, worker, ShardHost.turn, task)] = worker
+        answers: list[ShardAnswer] = []
+        before = dict(self.placed)
+        for worker, found in self._heard(asked, FIRST_PATIENCE_S if first else self._patience_s):
             answers += found
+            for answer in found:
+                self._done[answer.shard], self.placed[answer.shard] = answer.now, worker
         if not answers:
             raise StoreUnreachable("no worker forecasts: none answers")
-        for answer in answers:
-            self._done[answer.shard], self.placed[answer.shard] = answer.now, answer.worker
+        if moved := sorted(shard for shard, worker in self.placed.items() if before[shard] != worker):
+            log.warning("shards have gone to other workers", shards=moved, workers=len(self._joined))
         return sorted(answers, key=lambda answer: answer.shard)
 
     def follow(self, store: Store, now: Seconds) -> None:
-        """See ShardCrew: workers of our own are started, others know already."""
-        self._connected(store, now)
+        """See ShardCrew. Workers of another's cluster follow whoever is on duty, who may well be on it."""
+        if self._config.shards.scheduler is None:
+            self._ask_all(self._placed(store, now), store, self._by_worker(), ShardHost.follow, now)
 
     def keep(self, store: Store, now: Seconds) -> None:
         """See ShardCrew."""
-        client = self._connected(store, now)
-        asked = {self._ask(client, store, worker, _keep, own, now): worker for worker, own in self._by_worker().items()}
-        for _ in self._heard(asked, self._patience_s):
-            pass
+        self._ask_all(self._placed(store, now), store, self._by_worker(), ShardHost.keep, now)
 
     def renew(self) -> None:
-        """See ShardCrew."""
+        """See ShardCrew. Workers of another's cluster are left alone: they may work for who is on duty."""
         self._done = dict.fromkeys(self._done, NEVER)
-        self.placed = {}
-        if self.client is not None:
+        self.placed, self._begun = {}, False
+        if self._cluster is not None and self.client is not None:
             self.client.run(_forget, on_error="ignore")
 
     def close(self) -> None:
-        """See ShardCrew."""
+        """See ShardCrew. Workers of another's cluster keep what they hold for the next predictor."""
         if self.client is not None:
-            self.renew()
             self.client.close()
         if self._cluster is not None:
             self._cluster.close()
         self.client = self._cluster = None
 
-    def _connected(self, store: Store, now: Seconds) -> Client:
+    def _placed(self, store: Store, now: Seconds) -> Client:
+        """The cluster, with a place for each shard. Raises StoreUnreachable where there is no worker."""
         if self.client is None:
             wanted = self._config.shards
             if wanted.scheduler is None:
@@ -126,7 +129,10 @@ class DaskCrew:
                     memory_limit=None,
                 )  # fmt: skip
             self.client = Client(self._cluster or wanted.scheduler, direct_to_workers=True)
+        if not self._begun:
             self._take_over(self.client, store, now)
+            self._begun = True
+        self._place(self.client, store, now)
         return self.client
 
     def _take_over(self, client: Client, store: Store, now: Seconds) -> None:
@@ -150,16 +156,10 @@ class DaskCrew:
         self._joined = {worker: self._joined.get(worker, now if begun else NEVER) for worker in workers}
         settled = [worker for worker, at in self._joined.items() if now - at >= SETTLED_S]
         placed = place_shards(self.placed, workers, settled, len(self._done))
-        lost = sorted(shard for shard, worker in self.placed.items() if worker not in workers)
-        if lost:
-            log.warning("shards go to other workers: theirs has gone", shards=lost, workers=len(workers))
         moved = [shard for shard, worker in self.placed.items() if worker in workers and placed[shard] != worker]
-        asked = {
-            self._ask(client, store, worker, _release, own, now): worker
-            for worker, own in self._by_worker(moved).items()
-        }
-        for _ in self._heard(asked, self._patience_s):
-            pass
+        self._ask_all(client, store, self._by_worker(moved), ShardHost.release, now)
+        if self.placed and placed != self.placed:
+            log.info("shards are with other workers from now on", workers=len(workers))
         self.placed = placed
 
     def _by_worker(self, shards: Collection[int] | None = None) -> dict[str, list[int]]:
@@ -169,17 +169,22 @@ class DaskCrew:
                 found.setdefault(worker, []).append(shard)
         return found
 
+    def _ask_all(self, client: Client, store: Store, of: Mapping[str, list[int]], *work: Any) -> None:
+        """Has each worker do something with its shards, and waits."""
+        what, *words = work
+        asked = {self._ask(client, store, worker, what, own, *words): worker for worker, own in of.items()}
+        for _ in self._heard(asked, self._patience_s):
+            pass
+
     def _ask(self, client: Client, store: Store, worker: str, work: Callable[..., Any], *words: Any) -> Future:
         # Where that worker has died, the cluster itself finds another.
-        return client.submit(
-            work, _url(store), self._config, *words, workers=[worker], allow_other_workers=True, pure=False
-        )
+        words = (_url(store), self._config, self._background, work, *words)
+        return client.submit(_do, *words, workers=[worker], allow_other_workers=True, pure=False)
 
-    def _heard(self, asked: Mapping[Future, str], patience_s: float) -> Iterator[Any]:
-        """Answers as they come; what goes wrong with one is logged."""
-        left = dict(asked)
+    def _heard(self, left: dict[Future, str], patience_s: float) -> Iterator[tuple[str, Any]]:
+        """Who answered, and what, as it comes (then workers let go of it); what goes wrong with one is logged."""
         try:
-            for future in as_completed(list(asked), timeout=patience_s):
+            for future in as_completed(list(left), timeout=patience_s):
                 worker = left.pop(future)
                 if future.status == "finished":
                     yield future.result()
@@ -195,37 +200,25 @@ class DaskCrew:
 # What follows runs in the workers.
 
 _HOSTS: dict[str, ShardHost] = {}
+_ONE_AT_A_TIME = Lock()
 
 
 def _url(store: Store) -> str:
     return store.engine.url.render_as_string(hide_password=False)
 
 
-def _host(url: str, config: PredictorConfig) -> ShardHost:
-    host = _HOSTS.get(url)
-    if host is None or host.config != config:
-        if host is not None:
-            host.close()
-        use_one_thread()
-        give_back_large_arrays()
-        # Made by the publisher: a file that is not here is another machine's.
-        host = _HOSTS[url] = ShardHost(open_store(url, create=False), config)
-    return host
-
-
-def _turn(url: str, config: PredictorConfig, task: ShardTask) -> list[ShardAnswer]:
-    worker = get_worker().address
-    return [answer._replace(worker=worker) for answer in _host(url, config).turn(task)]
-
-
-def _keep(url: str, config: PredictorConfig, shards: Sequence[int], now: Seconds) -> None:
-    _host(url, config).keep(shards, now)
-
-
-def _release(url: str, config: PredictorConfig, shards: Sequence[int], now: Seconds) -> None:
-    host = _host(url, config)
-    host.keep(shards, now)
-    host.drop(shards)
+def _do(url: str, config: PredictorConfig, background: bool, work: Callable[..., Any], *words: Any) -> Any:
+    """A method of the host of this process, made when it is first needed."""
+    with _ONE_AT_A_TIME:
+        host = _HOSTS.get(url)
+        if host is None or host.config != config:
+            if host is not None:
+                host.close()
+            use_one_thread()
+            give_back_large_arrays()
+            # The publisher has made the database: a file that is not here is another machine's.
+            host = _HOSTS[url] = ShardHost(open_store(url, create=False), config, background)
+        return get_worker().address, work(host, *words)
 
 
 def _held(url: str) -> dict[int, Seconds]:

@@ -23,9 +23,16 @@ log = structlog.get_logger(__name__)
 NEVER = -inf
 
 
+def rotated(numbers: Collection[int], turn: int) -> list[int]:
+    """In this turn's order: each is the first to find the process for fits free now and then."""
+    ordered = sorted(numbers)
+    first = turn % max(1, len(ordered))
+    return ordered[first:] + ordered[:first]
+
+
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """One turn of some shards: everybody reads up to the same batch.
+    """A turn of some shards, of all or not: everybody reads up to the same batch.
 
     `done` are the shards asked for, with the last moment of which an answer of each was heard (NEVER: none).
     """
@@ -36,12 +43,11 @@ class ShardTask:
 
 
 class ShardAnswer(NamedTuple):
-    """What the tiers of one shard said at a moment, and the worker where it is."""
+    """What the tiers of one shard said at a moment."""
 
     shard: int
     now: Seconds
     issues: tuple[TierTurn, ...]
-    worker: str = ""
 
 
 class ShardHost:
@@ -55,18 +61,18 @@ class ShardHost:
         self._tiers: dict[int, Tiers] = {}
         self.reached: dict[int, Seconds] = {}  # the last moment of each shard here
         self._number = 0
+        self._reads: Seconds = NEVER  # the moment of the turn that the feed reads for
 
     def turn(self, task: ShardTask) -> list[ShardAnswer]:
         """Answers of all shards asked for, in the order of their numbers. Raises StoreError.
 
         One that is not here, or that has missed what another worker did with it, begins with what was kept of it.
         """
-        self._feed.begin(task.up_to)
-        numbers = sorted(task.done)
+        if task.now != self._reads:
+            self._feed.begin(task.up_to)
+            self._reads = task.now
         self._number += 1
-        first = self._number % max(1, len(numbers))  # each is the first to find the process for fits free now and then
-        answers = [self._answer(number, task) for number in numbers[first:] + numbers[:first]]
-        self._feed.begin()
+        answers = [self._answer(number, task) for number in rotated(task.done, self._number)]
         return sorted(answers, key=lambda answer: answer.shard)
 
     def _answer(self, number: int, task: ShardTask) -> ShardAnswer:
@@ -78,10 +84,10 @@ class ShardHost:
         self.reached[number] = task.now
         return ShardAnswer(number, task.now, issues)
 
-    def follow(self, now: Seconds) -> None:
-        """All shards take up what was learnt and what is measured, and forecast nothing. Raises StoreError."""
+    def follow(self, numbers: Collection[int], now: Seconds) -> None:
+        """These take up what was learnt and what is measured, and forecast nothing. Raises StoreError."""
         self._feed.begin()
-        for number in range(self.config.shard_count):
+        for number in numbers:
             self._here(number).follow(self._store, now)
 
     def keep(self, numbers: Collection[int], now: Seconds) -> None:
@@ -96,6 +102,11 @@ class ShardHost:
             self.reached.pop(number, None)
             if (tiers := self._tiers.pop(number, None)) is not None:
                 tiers.close()
+
+    def release(self, numbers: Collection[int], now: Seconds) -> None:
+        """Keeps and forgets: another goes on with them."""
+        self.keep(numbers, now)
+        self.drop(numbers)
 
     def close(self) -> None:
         """Forgets all, and ends the process for fits."""
@@ -143,7 +154,7 @@ class LocalCrew:
 
     def follow(self, store: Store, now: Seconds) -> None:
         """See ShardCrew."""
-        self._at(store).follow(now)
+        self._at(store).follow(self._done, now)
 
     def keep(self, store: Store, now: Seconds) -> None:
         """See ShardCrew."""
@@ -172,15 +183,9 @@ class ShardedTiers:
 
     def cycle(self, store: Store, now: Seconds) -> PredictorReport:
         """See Tiers."""
-        by_tier: dict[str, list[TierTurn]] = defaultdict(list)
-        for answer in self._crew.turn(store, now):
-            for issue in answer.issues:
-                by_tier[issue.tier].append(issue)
-        wholes = [merge_issues(issues) for issues in by_tier.values()]
-        for whole in wholes:
-            whole.write(store)
+        report = publish(store, self._crew.turn(store, now))
         self._rest.cycle(store, now)
-        return wholes[0].report if wholes else PredictorReport(now)
+        return report or PredictorReport(now)
 
     def follow(self, store: Store, now: Seconds) -> None:
         """See Tiers."""
@@ -196,6 +201,18 @@ class ShardedTiers:
         """See Tiers; who does the work of the shards stays."""
         self._crew.renew()
         self._rest.close()
+
+
+def publish(store: Store, answers: Sequence[ShardAnswer]) -> PredictorReport | None:
+    """Writes one issue a tier from the answers of all shards; returns the first tier's report. Raises StoreError."""
+    by_tier: dict[str, list[TierTurn]] = defaultdict(list)
+    for answer in answers:
+        for issue in answer.issues:
+            by_tier[issue.tier].append(issue)
+    wholes = [merge_issues(issues) for issues in by_tier.values()]
+    for whole in wholes:
+        whole.write(store)
+    return wholes[0].report if wholes else None
 
 
 def merge_issues(issues: Sequence[TierTurn]) -> TierTurn:

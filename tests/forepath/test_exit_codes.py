@@ -36,6 +36,8 @@ from cpdb import PlanRecord, Store
         (("explain", "0"), 3, "no action 0"),
         (("explain", "--last"), 3, "no action was tried so far"),
         (("apply", "99"), 3, "plan 99: there is none"),
+        (("predict", "--scheduler", "somewhere"), 3, "somewhere is no address: write tls://"),
+        (("predict", "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"), 3, "leave one of the two out"),
         (("forecast", "c1", "shop"), 3, "no forecast for c1 -> shop"),
         (("forecast", "nobody"), 3, "no forecast for nobody"),
         (("paths", "--from", "c1", "--to", "nowhere"), 3, "no path from 'c1' to 'nowhere'"),

@@ -23,6 +23,17 @@ def test_a_small_bench_gives_figures_and_judges_them(tmp_path, monkeypatch):
     assert {one["name"] for one in said["targets"]} == {"refresh of all pairs, wall s", "peak memory, MiB"}
 
 
+@pytest.mark.long
+def test_with_workers_it_says_what_a_pair_costs_among_many(tmp_path, monkeypatch):
+    out, words = tmp_path / "out.json", [*SMALL, "--workers", "2", "--json"]
+    monkeypatch.setattr(sys, "argv", ["forepath", "bench", "forecast", *words, str(out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    figures = json.loads(out.read_text())["figures"]
+    assert figures["shards"] == 1 and figures["cpu_ms_per_1000_pairs"] > 0
+
+
 def test_without_its_peers_it_measures_forepath_and_names_the_command_that_installs_them(monkeypatch, tmp_path, capsys):
     out = tmp_path / "out.json"
     monkeypatch.setattr(forecast_peers, "PEERS", ("no_such_library",))

@@ -237,7 +237,8 @@ def collect(
 
 @bench.command()
 def forecast(
-    pairs: Annotated[int, typer.Option("--pairs", min=50, max=200_000, help="Number of pairs")] = 10_000,
+    pairs: Annotated[int, typer.Option("--pairs", min=50, max=1_500_000, help="Number of pairs")] = 10_000,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="From 2 on: by shards, on so many workers")] = 1,
     history: Annotated[int, typer.Option("--history", min=70, help="Seconds of history before the first cycle")] = 180,
     warm_up: Annotated[int, typer.Option("--warm-up", min=1, help="Cycles before those that are measured")] = 45,
     models: Annotated[str, typer.Option("--models", help="Models that compete, with commas; all when empty")] = "",
@@ -248,25 +249,29 @@ def forecast(
     """Refresh all forecasts of many pairs from the store, next to mlforecast and statsforecast on the same series.
 
     A refresh reads one second, judges, learns, forecasts 3 horizons x 9 quantiles of 6 quantities, and writes.
-    Where a peer is not installed, forepath alone is measured, and the command that installs them is named.
+    Where a peer is not installed, forepath alone is measured, and the command that installs them is named. With
+    --workers it is measured without them, beside 10,000 pairs: does one of many cost more?
 
     Examples:
         forepath bench forecast
         forepath bench forecast --pairs 100000 --json -
+        forepath bench forecast --pairs 1000000 --workers 2
         forepath bench forecast --pairs 1000 --no-peers
     """
     from tools.bench.forecast import ForecastLoad, measure
     from tools.bench.forecast_peers import missing
+    from tools.bench.forecast_shards import measure_shards
 
-    asked = ForecastLoad(pairs, history, warm_up, seed=seed, peers=peers)
+    asked = ForecastLoad(pairs, history, warm_up, seed=seed, peers=peers and workers == 1, workers=workers)
     if models:
         asked = replace(asked, models=tuple(models.split(",")))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("starting", total=None)
-        result = measure(asked, lambda doing: bar.update(task, description=doing))
+        work = measure if workers == 1 else measure_shards
+        result = work(asked, lambda doing: bar.update(task, description=doing))
     show("forecast", result, json)
-    if peers and (lacking := missing()):
+    if asked.peers and (lacking := missing()):
         errors.print(f"beside peers: not measured, because of {lacking}", highlight=False, markup=False)
 
 

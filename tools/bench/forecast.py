@@ -58,6 +58,7 @@ class ForecastLoad:
     seed: int = 1
     models: tuple[str, ...] = PredictorConfig().models
     peers: bool = True
+    workers: int = 1
 
 
 def measure(asked: ForecastLoad, tell: Tell) -> Result:
@@ -68,7 +69,7 @@ def measure(asked: ForecastLoad, tell: Tell) -> Result:
     if asked.peers and missing():
         asked = replace(asked, peers=False)
     tell(f"forepath, {asked.pairs} pairs")
-    ours, _ = _apart(_forepath, asked)
+    ours, _ = run_apart(_forepath, asked)
     figures = {f"forepath_{name}": value for name, value in ours.items() if name != "fan"}
     targets = [
         BenchTarget(
@@ -81,7 +82,7 @@ def measure(asked: ForecastLoad, tell: Tell) -> Result:
     ]
     for name in NETWORKS if asked.pairs >= NETWORK_PAIRS else ():
         tell(f"{name}, {NETWORK_PAIRS} pairs")
-        cpu_s, _ = _apart(_network, replace(asked, models=("ewma", name)))
+        cpu_s, _ = run_apart(_network, replace(asked, models=("ewma", name)))
         figures[f"{name}_query_cpu_s"] = cpu_s
         targets.append(BenchTarget(f"{name} asked about {NETWORK_PAIRS} pairs, CPU s", cpu_s, NETWORK_CPU_S, "lower"))
     if asked.peers:
@@ -97,14 +98,14 @@ def _beside(
     figures: dict[str, float] = {}
     for name, work in (("mlforecast", _mlforecast), ("statsforecast_arima", _statsforecast)):
         tell(f"{name}, {asked.pairs} pairs")
-        answer, peak = _apart(work, asked)
+        answer, peak = run_apart(work, asked)
         share = answer.pairs / asked.pairs
         figures |= {
             f"{name}_refresh_cpu_s": answer.refresh_cpu_s / share,
             f"{name}_refresh_s": answer.refresh_s / share,
             f"{name}_fit_cpu_s": answer.fit_cpu_s,
             f"{name}_pairs_measured": float(answer.pairs),
-            f"{name}_peak_mib": peak,
+            f"{name}peak_mib": peak,
             **_accuracy(name, answer.fan, asked),
         }
         if share < 1:
@@ -167,7 +168,7 @@ def _forepath(asked: ForecastLoad) -> dict[str, Any]:
         store = open_store(f"sqlite:///{folder}/forecast.db")
         try:
             for second in range(asked.history_s):
-                _write(store, talks, traffic.second(), second)
+                write_second(store, talks, traffic.second(), second)
                 predictor.source.read(store, START_S + second + 1)
             costs = [_cycle(predictor, store, talks, traffic, asked.history_s + n) for n in range(asked.warm_up)]
             first = costs[0][0]
@@ -180,7 +181,7 @@ def _forepath(asked: ForecastLoad) -> dict[str, Any]:
                 "refresh_s": median(wall for _, wall in costs),
                 "slowest_refresh_s": max(wall for _, wall in costs),
                 "first_cycle_with_fits_cpu_s": first,
-                "peak_mib": _peak_mib(),  # before the bench itself reads what was forecast
+                "peak_mib": peak_mib(),  # before the bench itself reads what was forecast
                 "fan": _fan(store, START_S + _issued_after(asked), talks) if asked.peers else None,
             }
         finally:
@@ -206,11 +207,13 @@ def _network(asked: ForecastLoad) -> float:
     return median(costs[1:])
 
 
-def _write(store: Store, talks: tuple[FlowKey, ...], amounts: Floats, second: int) -> None:
+def write_second(store: Store, talks: tuple[FlowKey, ...], amounts: Floats, second: int) -> None:
+    """Writes bytes, packets and connections (3 x talks) of a second of one switch, named by the first of its talks."""
+    name = f"switch/{talks[0].source}"
     size, packets, connections = (array("q", row.astype(np.int64).tobytes()) for row in amounts)
     batch = Batch(
-        "switch/bench", START_S + second + 1, 1.0, talks, size, packets, connections,
-        complete=True, writer="bench", seq=second,
+        name, START_S + second + 1, 1.0, talks, size, packets, connections,
+        complete=True, writer=name, seq=second,
     )  # fmt: skip
     store.facts.add_batches([batch])
 
@@ -218,7 +221,7 @@ def _write(store: Store, talks: tuple[FlowKey, ...], amounts: Floats, second: in
 def _cycle(
     predictor: Predictor, store: Store, talks: tuple[FlowKey, ...], traffic: SyntheticTraffic, second: int
 ) -> tuple[float, float]:
-    _write(store, talks, traffic.second(), second)
+    write_second(store, talks, traffic.second(), second)
     cpu, wall = time.process_time(), time.perf_counter()
     predictor.cycle(store, START_S + second + 1)
     return time.process_time() - cpu, time.perf_counter() - wall
@@ -237,7 +240,7 @@ def _fan(store: Store, now: float, talks: tuple[FlowKey, ...]) -> Floats:
     return values[order, :, mean][..., [batch.levels.index(level) for level in LEVELS]].astype(np.float64)
 
 
-def _apart(work: Callable[[ForecastLoad], Any], asked: ForecastLoad) -> tuple[Any, float]:
+def run_apart(work: Callable[[ForecastLoad], Any], asked: ForecastLoad) -> tuple[Any, float]:
     """Runs `work` in a fresh process; returns its result and peak memory in MiB. Raises ForepathError if it fails."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
@@ -261,9 +264,10 @@ def _child(pipe: Connection, work: Callable[[ForecastLoad], Any], asked: Forecas
         use_one_thread()
         give_back_large_arrays()
     result = work(asked)
-    pipe.send((result, _peak_mib()))
+    pipe.send((result, peak_mib()))
     pipe.close()
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """The most memory that this process has had, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
