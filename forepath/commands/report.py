@@ -1,6 +1,5 @@
 """The command that sums up what promises came to, and which needs nobody foresaw."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cpdb import open_store
+from forepath.moments import MomentOption, moment, shown
 from forepath.output import JsonOption, SettingsOption, console, emit, seconds, span, table
 from forepath.processes import orchestrator_config
 from forepath.settings import load_settings
@@ -18,39 +18,44 @@ DaySpan = Annotated[
 ]
 
 
-def report(since: DaySpan = 86_400.0, settings: SettingsOption = None, json: JsonOption = None) -> None:
+def report(
+    since: DaySpan = 86_400.0, at: MomentOption = None, settings: SettingsOption = None, json: JsonOption = None
+) -> None:
     """What actions and advice promised and what came of it, by kind; what ran short unforeseen.
 
     Advice is judged as actions are: what acting would have spared. The last lines say where each kind stands: what
-    verdicts have made of its margin, and whether acting is shown to pay. Examples:
+    verdicts have made of its margin, and whether acting is shown to pay; with --at they are left out. Examples:
         forepath report
         forepath report --since 1h
+        forepath report --since 8h --at 06:00
         forepath report --since 7d --json -
     """
-    effective, now = load_settings(settings), time.time()
+    effective = load_settings(settings)
     store, config = open_store(effective.database.url, create=False), orchestrator_config(effective, act=None)
-    found = sum_up(store.journal.actions(since=now - since), store.journal.shortages(now - since))
-    standings = read_standings(store, config, now)
+    now = moment(at, store)
+    short = [one for one in store.journal.shortages(now - since) if one.began_at <= now]
+    found = sum_up(store.journal.actions(since=now - since, until=now), short)
+    standings = read_standings(store, config, now) if at is None else {}
     store.close()
     kinds = [asdict(one) | {"kept_share": one.kept_share} for one in found.kinds]
     missed = [asdict(one) for one in found.shortages]
     stand = {kind: asdict(one) for kind, one in standings.items()}
     if emit({"since": now - since, "now": now, "kinds": kinds, "shortages": missed, "standings": stand}, json):
         return
-    _print(found, span(since))
+    _print(found, f"in the last {span(since)}" if at is None else f"in {span(since)} until {shown(now)}")
     for kind, one in standings.items():
         learnt = f"{one.margin:g} times the margin, {one.earlier_s:g} s earlier" if config.learning.enabled else ""
         lines = (told_standing(one, config), learnt)
         console.print(f"standing of {kind}: {'; '.join(filter(None, lines))}", markup=False, highlight=False)
 
 
-def _print(found: JudgementReport, long: str) -> None:
+def _print(found: JudgementReport, when: str) -> None:
     if not found.kinds and not found.shortages:
-        console.print(f"in the last {long} nothing was done or advised, and nothing ran short")
+        console.print(f"{when} nothing was done or advised, and nothing ran short")
         return
     columns = ["kind", "kept", "broken", "unneeded", "wasteful", "unknown", "open", "short", "spared"]
     if found.kinds:
-        console.print(table(f"promises of the last {long}", columns, [_row(one) for one in found.kinds]))
+        console.print(table(f"promises {when}", columns, [_row(one) for one in found.kinds]))
     for line in (*map(told, found.kinds), *_missed(found)):
         console.print(line, markup=False, highlight=False)
 

@@ -57,6 +57,14 @@ def test_counts_by_kind_and_missed_needs(forepath: Forepath, empty: Store) -> No
     assert stand["keeps"] and not stand["earned"] and stand["earnings"]["judged"] == 5
 
 
+def test_a_past_moment_has_what_was_until_then(forepath: Forepath, empty: Store) -> None:
+    fill(empty)
+    said = forepath("report", "--since", "1d", "--at", "-1h", "--json", "-").json()
+    assert [(one["broken"], one["kept"], one["short_s"]) for one in said["kinds"]] == [(1, 0, 99.0)]
+    assert [one["kind"] for one in said["shortages"]] == ["link"] and said["standings"] == {}
+    assert "promises in 24 h until 20" in " ".join(forepath("report", "--at", "-1h").out.split())
+
+
 def test_it_is_told_in_lines_that_fit_a_terminal(forepath: Forepath, empty: Store) -> None:
     fill(empty)
     before, console.width = console.width, 80
