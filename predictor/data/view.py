@@ -246,6 +246,21 @@ def fair_sample(sources: Ints, rows: int, rng: np.random.Generator) -> Ints:
     return picked
 
 
+def bounded_rows(sources: Ints, share: float) -> int:
+    """How many rows may be chosen fairly (`fair_sample`) so that no source has more than `share` of them.
+
+    With fewer than 1 / share sources some must have more: then all of them.
+    """
+    counts = np.unique(sources, return_counts=True)[1]
+    if len(counts) * share < 1:
+        return len(sources)
+    low, high = 1, int(counts.max(initial=1))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle <= share * np.minimum(counts, middle).sum() else (low, middle - 1)
+    return int(np.minimum(counts, low).sum())
+
+
 def _cap(counts: Ints, rows: int) -> int:
     """The largest number of rows per source with which all together stay within `rows`."""
     low, high = 0, int(counts.max(initial=0))

@@ -15,7 +15,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from predictor.config import WorkLimits
-from predictor.data.view import Ints, SeriesView, fair_sample
+from predictor.data.view import Ints, SeriesView, bounded_rows, fair_sample
 from predictor.models import Budgeted, Model
 
 log = structlog.get_logger(__name__)
@@ -27,6 +27,8 @@ CLOSING_S = 2.0
 # Slow fits begin with this much history, of at most so many series.
 FIRST_FIT_CELLS = 60
 FITTED_SERIES = 1000
+# What one source has at most of the series that models learn from, where there are enough sources (ten).
+SOURCE_SHARE = 0.1
 # Fits of a round plan with at least so much CPU, whatever the machine has to spare, and one that takes so much tells.
 LEAST_FIT_S, TELLING_S = 1.2, 0.3
 # Share of the time after which a fit is ended that it may plan with.
@@ -212,9 +214,9 @@ class FitSchedule:
         return True
 
     def sample_series(self, view: SeriesView) -> Ints:
-        """Places of series of which no source has more than it must, so that none can teach the others its ways."""
+        """Places of series of which no source has more than its share, so that none can teach the others its ways."""
         groups = np.arange(view.series) if view.groups is None else view.groups
-        return fair_sample(groups, min(view.series, FITTED_SERIES), self._rng)
+        return fair_sample(groups, min(bounded_rows(groups, SOURCE_SHARE), FITTED_SERIES), self._rng)
 
     def hasten(self) -> None:
         """What was fitted to old ways is fitted again sooner."""
