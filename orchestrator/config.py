@@ -84,9 +84,9 @@ class BandwidthSettings(Section):
 class CpuSettings(Section):
     """CPU limits leave `headroom` above what is measured, in steps; what is foreseen counts by the second, without.
 
-    Where trusted forecasts say that it is not needed, a limit goes back at once; else after `calm_s` below `calm_share`
-    of the everyday limit. Host shares are of the host's cores. With `hedge_s`, a machine whose forecasts lately cost
-    more than reacting would have follows what is measured; after so long a second counts half.
+    A limit goes back after `calm_s` below `calm_share` of the everyday limit, and at once where trusted forecasts are
+    sure that it is not needed. Host shares are of the host's cores. With `hedge_s`, a machine whose forecasts lately
+    cost more than reacting would have follows what is measured; after so long a second counts half.
     """
 
     headroom: ShareOf1 = 0.85

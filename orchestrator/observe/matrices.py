@@ -91,22 +91,27 @@ def routes_in_use(settings: RouteSettings, store: Store) -> RouteUse:
 
 @dataclass(slots=True)
 class FabricReader:
-    """Adds a matrix now and then; a new one makes the past's matrices from what was recorded."""
+    """Adds a matrix now and then; a new one makes the past's matrices from what was recorded.
+
+    Which nodes there are is read as often, which links are up each time.
+    """
 
     store: Store
     settings: RouteSettings
+    _nodes: Sequence[Node] = ()
     _on: bool = False
     _looked_at: Seconds = float("-inf")
     _matrices: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def read_fabric(self, world: World) -> RoutedNetwork:
         """The fabric at the world's time. Raises StoreError."""
-        inventory, now = self.store.inventory, world.now
+        now = world.now
         if not 0 <= now - self._looked_at < self.settings.sample_s:
             self._on, self._looked_at = routes_in_use(self.settings, self.store).on, now
+            self._nodes = self.store.inventory.nodes() if self._on else ()
         if not self._on:
             return RoutedNetwork()
-        capacity = link_capacities(inventory.nodes(), inventory.links())
+        capacity = link_capacities(self._nodes, self.store.inventory.links())
         alive = (row for row in self.store.wanted.splits() if row.expires_at is None or row.expires_at > now)
         rows = {(row.from_switch, row.to_switch): row for row in alive}
         if not self._matrices:
@@ -210,15 +215,19 @@ def matrix_of(
     explained: dict[LinkKey, float] = defaultdict(float)
     rising: dict[LinkKey, float] = defaultdict(float)
     foreseen = False
+    inside: dict[tuple[LinkKey, ...], Path] = {}
     for state in world.pairs.values():
-        path = path_inside(capacity, state)
+        path = inside.get(state.links)
+        if path is None:
+            path = inside[state.links] = path_inside(capacity, state)
         if not path:
             continue
         ends = path[0], path[-1]
         demand[ends] += state.bytes_per_s
-        foreseen |= longest_trusted(state) is not None
+        forecast = longest_trusted(state)
+        foreseen |= forecast is not None
         for level in LEVELS:
-            rate = expected_rate(state, level)
+            rate = max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s
             expected[level][ends] += rate
         for way, share in _ways(path, state, rows.get(ends)):
             for hop in pairwise(way):

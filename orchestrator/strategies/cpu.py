@@ -39,6 +39,10 @@ from orchestrator.screens import to_resize
 from orchestrator.strategies.cpu_options import CpuChoice, Lack, choose
 from orchestrator.world import VmState, World
 
+# What is given back before measured calm must cost less than this share of what it spares: it cannot be raised again
+# for a cooldown, while what is kept can still be given back in the next second.
+EARLY_SHARE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
@@ -227,14 +231,13 @@ def _left(context: PlanningContext, vm: VmState) -> float:
 
 
 def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
-    """Whether what is above `kept` is given back: where it costs more than it may spare, or after measured calm.
+    """Whether what is above `kept` is given back: after measured calm, as reacting does, or earlier where that is sure.
 
     Trusted forecasts of all its pairs, or of itself where it serves nobody, say how long it will be needed before it
-    could be raised again: so many core-s short, at `cost_of_short`, against those that idle. Without them only what is
-    measured counts.
+    could be raised again: so many core-s short, at `cost_of_short`, against a share of those that idle.
     """
     horizon_s = until_resized_back(context, vm, SetCpuLimit.kind)[-1]
-    if horizon_s == NOW or not _foretold(context, vm, horizon_s):
+    if vm.calm or horizon_s == NOW or not _foretold(context, vm, horizon_s):
         return vm.calm
     short, idle, now = 0.0, 0.0, vm_need(context, vm, NOW).cores
     for level in FIFTHS:
@@ -243,7 +246,7 @@ def _idle(context: PlanningContext, vm: VmState, kept: float) -> bool:
         above = float(rise_share(peak, mean, now)) if peak > kept else 0.0
         short += above * (min(peak, vm.cores_limit) - kept) + (1.0 - above) * max(0.0, now - kept)
         idle += (1.0 - above) * (vm.cores_limit - max(now, kept))
-    return context.config.demand.cost_of_short * short < idle
+    return context.config.demand.cost_of_short * short < EARLY_SHARE * idle
 
 
 def _foretold(context: PlanningContext, vm: VmState, horizon_s: int) -> bool:
