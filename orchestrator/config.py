@@ -143,6 +143,18 @@ class MoveSettings(Section):
         return self.mbit_per_s * 1e6 / 8
 
 
+class RegionSettings(Section):
+    """Moves of machines are planned apart in the regions that hosts are declared in.
+
+    Without any, networks of `find_from` hosts and more are divided by who is linked most closely, into regions of
+    `least_hosts` at least. What a region cannot place goes to one of the `between` hosts with most room of all.
+    """
+
+    find_from: Count = 400
+    least_hosts: Count = 50
+    between: Count = 32
+
+
 class WeightSettings(Section):
     """Whether weights follow predicted headroom, below which headroom, for which gain, and how often."""
 
@@ -284,6 +296,7 @@ class OrchestratorSection(Section):
     cpu: CpuSettings = CpuSettings()
     memory: MemorySettings = MemorySettings()
     moves: MoveSettings = MoveSettings()
+    regions: RegionSettings = RegionSettings()
     weights: WeightSettings = WeightSettings()
     guard: GuardSettings = GuardSettings()
     learning: LearningSettings = LearningSettings()

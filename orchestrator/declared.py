@@ -129,7 +129,8 @@ class HostSpec:
     """A hypervisor. Capacity is declared: what a host reports of itself may be a whole machine that it only shares.
 
     `uri` is where the orchestrator connects, `migration_uri` is where other hosts send machines to. Nothing is moved to
-    a `cordoned` host; one under `maintenance` is cordoned and left by the machines that may move.
+    a `cordoned` host; one under `maintenance` is cordoned and left by the machines that may move. Where hosts have
+    different regions, these are planned apart.
     """
 
     name: str
@@ -139,6 +140,7 @@ class HostSpec:
     memory_bytes_capacity: int
     cordoned: bool = False
     maintenance: bool = False
+    region: str = ""
 
     @property
     def closed(self) -> bool:

@@ -145,6 +145,15 @@ def crowded_hosts(context: PlanningContext, share: float) -> list[str]:
     return [hosts[number] for number in np.flatnonzero(found).tolist()]
 
 
+def roomiest_hosts(context: PlanningContext, count: int) -> list[str]:
+    """So many hosts that take machines and have most cores left at the horizon at which they have least."""
+    hosts = sorted(name for name, one in context.world.hosts.items() if not one.closed)
+    room = context.config.cpu.host_headroom * np.array([context.world.hosts[name].cpu_cores_capacity for name in hosts])
+    served = [served_cores(context.demand, context.world, (one, PEAK), hosts) for one in context.config.horizons_s]
+    order = np.argsort(np.max(served, axis=0) - room, kind="stable")
+    return [hosts[number] for number in order[:count].tolist()]
+
+
 def not_ample(context: PlanningContext, services: Mapping[str, Sequence[str]], horizon_s: int) -> set[str]:
     """Services, by address, of whose destinations one, or its host with all others, might have too little left if it
     served all: no split asks for more. `services`: with their destinations, those that are no machines left out.

@@ -189,6 +189,7 @@ class HostSection(Section):
     memory_mib: Annotated[int, Field(gt=0)]
     cordoned: bool = False
     maintenance: bool = False
+    region: str = ""
 
 
 class VmMigrationSection(Section):

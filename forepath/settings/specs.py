@@ -27,6 +27,7 @@ def host_specs(settings: Settings) -> tuple[HostSpec, ...]:
             memory_bytes_capacity=one.memory_mib * MIB,
             cordoned=one.cordoned,
             maintenance=one.maintenance,
+            region=one.region,
         )
         for one in settings.host
     )

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cpdb import Seconds
 from orchestrator.actions import MigrateVm
 from orchestrator.context import PlanningContext, evidence_of, vm_need
 from orchestrator.declared import HostSpec
 from orchestrator.expected_short import host_short_cost
 from orchestrator.promises import HostCoresPromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
+from orchestrator.regions import between, part_of, regions_of, with_shares
 from orchestrator.screens import crowded_hosts
 from orchestrator.strategies.destinations import (
     Cause,
@@ -51,25 +53,81 @@ class PlannedMove:
     shortage: Shortage
 
 
+# A core short weighs so many times the dearest move: shortage comes first, moves are counted second.
+SHORT_TO_MOVE = 100.0
+TIME_LIMIT_S = 0.3
+# What the farthest host costs more than one next to the sources: less than half a rank of importance.
+NEARNESS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSearch:
+    """At which horizons the optimiser counts what is short - all at which any host is - and for how long it looks."""
+
+    horizons_s: tuple[int, ...]
+    limit_s: Seconds = TIME_LIMIT_S
+
+
 def propose(context: PlanningContext) -> Proposal:
-    """Migrations away from hosts that will be short, and why others are not made."""
+    """Migrations away from hosts that will be short, and why others are not made.
+
+    Each region by itself where there are several; what is left short then goes to the roomiest hosts of all.
+    """
     context = context.arrived()
-    found: list[Step | Refusal] = []
     crowded = crowded_hosts(context, context.config.cpu.host_headroom + context.config.cpu.host_deadband)
-    for step in _optimised(context, crowded):
-        found.append(step)
+    short = (_shortage(context, context.world.hosts[name]) for name in crowded)
+    search = MoveSearch(tuple(sorted({one.horizon_s for one in short if one is not None})))
+    regions = regions_of(context) if crowded else []
+    if not regions:
+        return Proposal.of(_relieved(context, crowded, search))
+    shared, found = with_shares(context, len(regions)), list[Step | Refusal]()
+    own = [[name for name in crowded if name in region] for region in regions]
+    each = replace(search, limit_s=search.limit_s / max(1, sum(map(bool, own))))
+    for region, names in zip(regions, own, strict=True):
+        found += _relieved(part_of(shared, region), names, each) if names else ()
+    for step in Proposal.of(found).steps:
+        context = context.after(step.action)
+    left = [name for name in crowded if _shortage(context, context.world.hosts[name]) is not None]
+    if not left:
+        return Proposal.of(found)
+    about = {*left, *(vm.name for name in left for vm in context.world.on_host(name))}
+    kept = [one for one in found if isinstance(one, Step) or one.about not in about]
+    return Proposal.of([*kept, *_relieved(part_of(context, between(context, left)), left, search)])
+
+
+def _relieved(context: PlanningContext, crowded: Sequence[str], search: MoveSearch) -> Iterator[Step | Refusal]:
+    for step in _optimised(context, crowded, search):
+        yield step
         context = context.after(step.action)
     # Host by host, what is still short: the only way where there is no choice, and the one that says why not.
     for name in crowded:
         shortage = _shortage(context, context.world.hosts[name])
         for item in _relieve(context, shortage) if shortage else ():
-            found.append(item)
+            yield item
             if isinstance(item, Step):
                 context = context.after(item.action)
-    return Proposal.of(found)
 
 
-def _optimised(context: PlanningContext, crowded: Sequence[str]) -> Iterator[Step]:
+def cost_of(context: PlanningContext, moves: Iterable[MigrateVm]) -> float:
+    """What moves would come to by the optimiser's own measure, all hosts and machines of the context counted."""
+    import numpy as np
+
+    from orchestrator.optimise import cost
+
+    context = context.arrived()
+    hosts = crowded_hosts(context, context.config.cpu.host_headroom + context.config.cpu.host_deadband)
+    shortages = [one for name in hosts if (one := _shortage(context, context.world.hosts[name])) is not None]
+    if not shortages:
+        return 0.0
+    candidates = {one.host.name: _candidates(context, one) for one in shortages}
+    guests = [vm for _, vm in sorted(context.world.vms.items()) if vm.host in context.world.hosts]
+    horizons = sorted({one.horizon_s for one in shortages})
+    problem = _problem(context, guests, shortages, horizons, _prices(context, shortages, candidates))
+    goes, place = {one.vm: one.after for one in moves}, {name: n for n, name in enumerate(sorted(context.world.hosts))}
+    return cost(problem, np.array([place[goes.get(vm.name, vm.host)] for vm in guests], dtype=np.int64)).total
+
+
+def _optimised(context: PlanningContext, crowded: Sequence[str], search: MoveSearch) -> Iterator[Step]:
     """What the optimiser chooses where there is a choice of machines or of hosts, as far as it stands every check."""
     hosts = (_shortage(context, context.world.hosts[name]) for name in crowded)
     shortages = [one for one in hosts if one is not None]
@@ -77,7 +135,7 @@ def _optimised(context: PlanningContext, crowded: Sequence[str]) -> Iterator[Ste
     count = sum(map(len, candidates.values()))
     if not count or (count == 1 and len(context.world.hosts) < 3):
         return
-    for moves in _units(context.world, best_moves(context, shortages, candidates)):
+    for moves in _units(context.world, best_moves(context, shortages, candidates, search)):
         steps = _all_of(replace(context, together=frozenset(move.action.vm for move in moves)), moves)
         yield from steps
         for step in steps:
@@ -196,15 +254,11 @@ def _judged(
     return judged(context, action, Cause(why, horizon_s, reason, need.about, refused=refused, short_cost=short_cost))
 
 
-# A core short weighs so many times the dearest move: shortage comes first, moves are counted second.
-SHORT_TO_MOVE = 100.0
-TIME_LIMIT_S = 0.3
-# What the farthest host costs more than one next to the sources: less than half a rank of importance.
-NEARNESS = 0.25
-
-
 def best_moves(
-    context: PlanningContext, shortages: Sequence[Shortage], candidates: Mapping[str, Sequence[VmState]]
+    context: PlanningContext,
+    shortages: Sequence[Shortage],
+    candidates: Mapping[str, Sequence[VmState]],
+    search: MoveSearch,
 ) -> list[PlannedMove]:
     """The cheapest set of moves, least important machines first; [] when nothing helps.
 
@@ -217,9 +271,9 @@ def best_moves(
     from orchestrator.optimise import merged, solve
 
     guests = [vm for _, vm in sorted(context.world.vms.items()) if vm.host in context.world.hosts]
-    problem = _problem(context, guests, shortages, _prices(context, shortages, candidates))
+    problem = _problem(context, guests, shortages, search.horizons_s, _prices(context, shortages, candidates))
     small, unit = merged(problem, np.array(units(guests), dtype=np.int64))
-    where = solve(small, TIME_LIMIT_S).where[unit]
+    where = solve(small, search.limit_s).where[unit]
     hosts, by_host = sorted(context.world.hosts), {one.host.name: one for one in shortages}
     moved = [(guests[number], hosts[where[number]]) for number in np.flatnonzero(where != problem.now)]
     moved.sort(key=lambda one: (one[0].priority, one[0].memory.bytes, one[0].name))
@@ -230,6 +284,7 @@ def _problem(
     context: PlanningContext,
     guests: Sequence[VmState],
     shortages: Sequence[Shortage],
+    horizons: Sequence[int],
     prices: Mapping[tuple[str, str], float],
 ) -> "Problem":
     import numpy as np
@@ -239,7 +294,6 @@ def _problem(
     hosts = [one for _, one in sorted(context.world.hosts.items())]
     place = {one.name: number for number, one in enumerate(hosts)}
     now = np.array([place[vm.host] for vm in guests], dtype=np.int64)
-    horizons = sorted({one.horizon_s for one in shortages})
     need = np.array([[[context.cores(vm, horizon_s) for vm in guests]] for horizon_s in horizons])
     room = context.config.cpu.host_headroom * np.array([one.cpu_cores_capacity for one in hosts])
     sums = np.array([np.bincount(now, weights=one[0], minlength=len(hosts)) for one in need])

@@ -20,7 +20,8 @@ from tools.lab.postgres import private_postgres, why_not
 
 # What several controllers write together is at least this share of what as much CPU wrote through one.
 LEAST_SHARE = 0.8
-_PATIENCE_S = 120.0
+_PATIENCE_S = 240.0
+_FRESH_S = 2.0
 # So many batches a transaction, each of so many flow keys: a controller's of one poll.
 _A_POLL, _KEYS = 50, 250
 
@@ -90,7 +91,9 @@ def _collect(scale: ManyScale, url: str, server: int | None) -> dict[str, float]
             stack.enter_context(_switches(port, 1 + number * scale.switches, scale.flows, len(own)))
         with contextlib.closing(open_store(url)) as store:
             reader = RowReader(store)
-            _until(lambda: reader.advance() >= 2 * scale.switches * scale.flows, Path(folder))
+            # All pairs have been named, and what had to wait for that has been written.
+            least = 2 * scale.switches * scale.flows
+            _until(lambda: reader.advance() >= least and time.time() - reader.newest < _FRESH_S, Path(folder))
             before, began, rows = _cpu(mirrors, server), time.monotonic(), reader.rows
             time.sleep(scale.seconds)
             wall, spent = time.monotonic() - began, [b - a for a, b in zip(before, _cpu(mirrors, server), strict=True)]
@@ -105,16 +108,17 @@ def _collect(scale: ManyScale, url: str, server: int | None) -> dict[str, float]
 
 @dataclass(slots=True)
 class RowReader:
-    """Counts the rows of a database, reading each batch once."""
+    """Counts the rows of a database, reading each batch once; `newest` is when the last of them were counted."""
 
     store: Store
     rows: int = 0
+    newest: float = 0.0
     _last: int = 0
 
     def advance(self) -> int:
         """All rows up to now."""
         for one in self.store.facts.batches(self._last, 0.0):
-            self.rows, self._last = self.rows + len(one.key_ids), one.id
+            self.rows, self._last, self.newest = self.rows + len(one.key_ids), one.id, one.t
         return self.rows
 
 

@@ -318,6 +318,7 @@ def orchestrate(
     vms: Annotated[int, typer.Option("--vms", min=2, max=50_000, help="Number of virtual machines")] = 2000,
     hosts: Annotated[int, typer.Option("--hosts", min=2, max=2000, help="Number of hosts")] = 200,
     history: Annotated[int, typer.Option("--history", min=30, help="Seconds recorded before the first cycle")] = 300,
+    regions: Annotated[bool, typer.Option("--regions", help="Also plan 100 hosts by regions and as a whole")] = False,
     seed: SeedOption = 1,
     json: JsonOption = None,
 ) -> None:
@@ -328,12 +329,17 @@ def orchestrate(
     Examples:
         forepath bench orchestrate
         forepath bench orchestrate --pairs 10000 --vms 2000 --hosts 200 --json -
+        forepath bench orchestrate --pairs 50000 --vms 20000 --hosts 1000 --regions
     """
     from tools.bench.orchestrate import OrchestrateScale, measure
 
     scale = OrchestrateScale(pairs, vms, hosts, history, seed)
     with errors.status("orchestrate") as status:
         result = measure(scale, lambda part: status.update(f"orchestrate: {part}"))
+        if regions:
+            from tools.bench.regions import measure as measure_regions
+
+            result = joined(result, measure_regions(seed, lambda part: status.update(f"orchestrate: {part}")))
     show("orchestrate", result, json)
 
 

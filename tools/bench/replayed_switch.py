@@ -64,10 +64,11 @@ class ReplayedSwitch:
     """One connection to a controller."""
 
     def __init__(self, port: int, dpid: int, flows: int, first: int = 0) -> None:
+        # Who is connected must answer soon, so what takes long comes first.
+        self._dpid, self._table, self._rest = dpid, ReplayedTable(flows, first), b""
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.address: tuple[str, int] = self._socket.getsockname()
         self._socket.sendall(message(HELLO, 1))
-        self._dpid, self._table, self._rest = dpid, ReplayedTable(flows, first), b""
 
     def serve(self) -> None:
         """Answers until the controller hangs up."""
@@ -122,9 +123,8 @@ def main(words: list[str]) -> None:
     try:
         # Each counts pairs of its own: of one that crosses several switches only one tells.
         many = range(dpid, dpid + (count or [1])[0])
-        switches = [ReplayedSwitch(port, one, flows, (one * flows) % (1 << 22)) for one in many]
-        with ThreadPoolExecutor(len(switches)) as pool:
-            list(pool.map(ReplayedSwitch.serve, switches))
+        with ThreadPoolExecutor(len(many)) as pool:
+            list(pool.map(lambda one: ReplayedSwitch(port, one, flows, (one * flows) % (1 << 22)).serve(), many))
     except (ConnectionError, TimeoutError) as error:
         sys.exit(f"replayed switch: {error}")
 
