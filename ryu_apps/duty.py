@@ -16,6 +16,8 @@ Seconds = float
 LEASE_S, RENEW_S = 1.2, 0.25
 # So much earlier than the others may take a lease its holder stops.
 MARGIN_S = 0.1
+# Another that was not heard of for a moment, on a busy machine or a slow disk, may still be there.
+LATELY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Duty:
         self.no_database = False
         # Since when every question was answered in good time
         self._in_touch_since: Seconds | None = None
+        # When there was another, on the monotonic clock
+        self._others_at = float("-inf")
 
     # ---- in a thread of its own, where nothing may be logged
 
@@ -81,6 +85,8 @@ class Duty:
         if claim.take and not waits:
             picture = leases.claim(replace(claim, give=()), LEASE_S)
         self.reading = LeaseReading(picture, begun, wanted)
+        if self.others:
+            self._others_at = begun
 
     # ---- in the event loop
 
@@ -90,6 +96,10 @@ class Duty:
         picture = self.reading.picture
         names = {one.name for one in picture.controllers} | {held.holder for held in picture.masters.values()}
         return names - {self.name}
+
+    def may_be_followed(self) -> bool:
+        """Whether another may go on where this one ends: there is one, or was lately."""
+        return bool(self.others) or time.monotonic() < self._others_at + LATELY_S
 
     def may_change(self) -> bool:
         """Whether what this controller holds is its own at this moment.

@@ -73,7 +73,7 @@ class SharedApp(SwitchApp):
 
     def start(self) -> Any:
         """Starts the loops."""
-        self.collector.tenures = Tenures(self.writer.kept.place, lambda: bool(self.duty.others))
+        self.collector.tenures = Tenures(self.writer.kept.place, self.duty.may_be_followed)
         thread = super().start()
         self._ending.catch()
         self.loops.every(RENEW_S, "looking at leases", self._look, self._due)

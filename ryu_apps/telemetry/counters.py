@@ -22,9 +22,31 @@ _RANGE = 2**64
 _WRAPS_ABOVE = 2**63
 TIME_WENT_BACK_S = 1.0
 _FORGET_S = 120.0
-_MAGIC = b"forepath counters 1\n"
+# Without and with the clock by which its times are
+_MAGIC, _MAGIC_CLOCK = b"forepath counters 1\n", b"forepath counters 2\n"
+# Smaller steps of the clock are a daemon's that keeps it right: nothing notices them.
+CLOCK_STEP_S = 0.5
+BOOT_BYTES = 16
 # Positions in an entry's state
 _PACKETS, _BYTES, _SEEN, _BORN, _CHANGED = range(5)
+
+
+class ClockMark(NamedTuple):
+    """How far the time of day is ahead of the clock that nobody can set, since a machine's start, which `boot` names.
+
+    Two marks of one start tell by how much the time of day was set between them; of others nothing is known.
+    """
+
+    boot: bytes
+    ahead_s: Seconds
+
+    def set_since(self, earlier: "ClockMark") -> Seconds:
+        """By how much the time of day was set since an earlier mark."""
+        by = self.ahead_s - earlier.ahead_s
+        return by if self.boot == earlier.boot and abs(by) > CLOCK_STEP_S else 0.0
+
+
+NO_CLOCK = ClockMark(bytes(BOOT_BYTES), 0.0)
 
 
 class EntryCounts(NamedTuple):
@@ -211,25 +233,34 @@ class FlowCounters:
 
     # ---- what outlives the process
 
-    def dump(self) -> bytes:
-        """Everything needed to go on after a restart, as bytes."""
+    def dump(self, clock: ClockMark = NO_CLOCK) -> bytes:
+        """Everything needed to go on after a restart, as bytes; `clock` is that of its times."""
         last = self._last.values()
         whole = array("Q", self._last)
         for column in (_PACKETS, _BYTES):
             whole.extend(int(known[column]) for known in last)
-        times = array("d", (self.looked, *(known[_SEEN] for known in last), *(known[_BORN] for known in last)))
-        return _MAGIC + len(last).to_bytes(8, "little") + whole.tobytes() + times.tobytes()
+        seen, born = (known[_SEEN] for known in last), (known[_BORN] for known in last)
+        times = array("d", (clock.ahead_s, self.looked, *seen, *born))
+        return _MAGIC_CLOCK + clock.boot + len(last).to_bytes(8, "little") + whole.tobytes() + times.tobytes()
 
     @classmethod
-    def load(cls, blob: bytes) -> "FlowCounters":
-        """The inverse of `dump`; raises ValueError for anything else."""
-        count, body = int.from_bytes(blob[20:28], "little"), blob[28:]
-        if not blob.startswith(_MAGIC) or len(body) != 8 * (5 * count + 1):
+    def load(cls, blob: bytes, clock: ClockMark = NO_CLOCK) -> "FlowCounters":
+        """The inverse of `dump`, by the clock as it is now; raises ValueError for anything else."""
+        marked = blob.startswith(_MAGIC_CLOCK)
+        begin = len(_MAGIC) + BOOT_BYTES * marked
+        boot, count, body = (
+            blob[len(_MAGIC) : begin],
+            int.from_bytes(blob[begin : begin + 8], "little"),
+            blob[begin + 8 :],
+        )
+        if not blob.startswith((_MAGIC, _MAGIC_CLOCK)) or len(body) != 8 * (5 * count + 1 + marked):
             raise ValueError("no counters of this version, or cut short")
         whole, times = array("Q", body[: 24 * count]), array("d", body[24 * count :])
+        ahead_s = times.pop(0) if marked else 0.0
         self = cls(times[0])
         columns = (whole[count : 2 * count], whole[2 * count :], times[1 : count + 1], times[count + 1 :])
         self._last = {key: [*rest, 0.0] for key, *rest in zip(whole[:count], *columns, strict=True)}
+        self.shift(clock.set_since(ClockMark(boot, ahead_s)))
         return self
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from cpdb import IMPLAUSIBLE, Batch, FlowKey, LinkLoad
 from ryu_apps.telemetry.counters import (
+    NO_CLOCK,
+    ClockMark,
     CounterDelta,
     CounterReading,
     Entry,
@@ -58,7 +60,7 @@ def paced(items: Iterable[Any], pause: Callable[[], None], every: int = 2000) ->
 
 
 class SwitchCounters:
-    """Counters of entries and ports of all switches."""
+    """Counters of entries and ports of all switches. `clock`: by which times are told."""
 
     def __init__(self, pace: Pace = iter) -> None:
         """`pace` is put round every long iteration: it may let others run in between, but nobody who calls here."""
@@ -68,6 +70,7 @@ class SwitchCounters:
         self._watched: dict[int, Seconds] = {}
         self._ports_looked: dict[int, Seconds] = {}
         self._said: set[str] = set()
+        self.clock: ClockMark = NO_CLOCK
 
     def connected(self, dpid: int, now: Seconds, kept: bytes | None = None) -> None:
         """From now on the switch is watched. What existed before has an unknown past, unless it is in `kept`,
@@ -79,7 +82,7 @@ class SwitchCounters:
         self._flows[dpid] = FlowCounters(now)
         self._ports_looked[dpid] = now
         if kept is not None:
-            earlier = FlowCounters.load(kept)
+            earlier = FlowCounters.load(kept, self.clock)
             if now - RESUME_S < earlier.looked < now:
                 self._flows[dpid] = earlier
 
@@ -90,6 +93,7 @@ class SwitchCounters:
 
     def shift(self, by: Seconds) -> None:
         """The clock was set by so much: intervals remain as long as they were."""
+        self.clock = self.clock._replace(ahead_s=self.clock.ahead_s + by)
         for flows in self._flows.values():
             flows.shift(by)
         for ports in self._ports.values():
@@ -109,7 +113,7 @@ class SwitchCounters:
 
     def dump(self, dpid: int) -> bytes:
         """A switch's counters for the next controller."""
-        return self._flows[dpid].dump()
+        return self._flows[dpid].dump(self.clock)
 
     def make_batches(self, look: PollDelta, source: SampleSource) -> list[Batch]:
         """A look as batches: one that is also the proof of everybody else's silence, then those of late entries."""

@@ -63,6 +63,18 @@ def test_a_master_that_cannot_renew_stops_before_another_begins(url: str) -> Non
     assert one.duty.generation(1) == two.duty.tenures()[1]
 
 
+def test_another_that_is_not_heard_of_for_a_moment_may_still_follow(url: str) -> None:
+    one, two = Controller("one", url), Controller("two", url)
+    one.look()
+    assert not one.duty.may_be_followed()
+    for controller in (two, one):
+        controller.look()
+    assert one.duty.others and one.duty.may_be_followed()
+    time.sleep(LEASE_S + 0.1)
+    one.look()
+    assert not one.duty.others and one.duty.may_be_followed()
+
+
 def test_one_that_is_alone_goes_on_without_a_database(url: str) -> None:
     one = Controller("one", url)
     for _ in range(2):
