@@ -13,6 +13,7 @@ from forepath.processes import orchestrator_config
 from forepath.routed import routing_use
 from forepath.settings import Settings
 from orchestrator import NO_CHOICE, LeadTimes
+from ryu_apps import HIDDEN, UNREACHED
 
 GB, MOST_NAMED = 1e9, 3
 
@@ -101,6 +102,7 @@ def _beside_the_database(settings: Settings, now: float) -> Generator[str, None,
     try:
         yield from _routes(settings, store)
         yield from _seen(store)
+        yield from _hidden(store)
         yield from _room(settings, store, now)
         return True
     finally:
@@ -130,6 +132,14 @@ def _seen(store: Store) -> Iterator[str]:
                 f"virtual_ip {service.name}: nobody has seen {_first(unseen)}; is the machine on, and are its "
                 "address and MAC right?"
             )
+
+
+def _hidden(store: Store) -> Iterator[str]:
+    """Rules of others in front of accounting, as switches told of them, and what passes by them."""
+    told = sorted((one for one in store.alarms.open() if one.kind in (HIDDEN, UNREACHED)), key=lambda one: one.key)
+    yield from (f"switch {one.node}: {one.detail}" for one in told[:MOST_NAMED])
+    if len(told) > MOST_NAMED:
+        yield f"{len(told) - MOST_NAMED} more rules of others hide traffic from accounting: forepath status names them"
 
 
 def _room(settings: Settings, store: Store, now: float) -> Iterator[str]:

@@ -14,13 +14,16 @@ from ryu_apps.services.pairs import choose
 from ryu_apps.settings import ControllerSection, ControllerSettings, listen_problem
 from ryu_apps.status.metrics import CONTROLLER_METRICS
 from ryu_apps.switch.reconcile import Holding, difference
+from ryu_apps.telemetry.foreign import HIDDEN, UNREACHED
 from ryu_apps.tls import NO_TLS, LiveContext, TlsFiles, TlsSection, make_context, revoked_serials
 from ryu_apps.topology.paths import Attachment, Topology
 
 __all__ = [
     "CONTROLLER_METRICS",
     "FRAMEWORKS",
+    "HIDDEN",
     "NO_TLS",
+    "UNREACHED",
     "Attachment",
     "ControllerSection",
     "ControllerSettings",

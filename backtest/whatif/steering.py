@@ -8,7 +8,7 @@ import numpy as np
 from backtest.whatif.records import Flags
 from backtest.whatif.shares import Crossings
 from backtest.whatif.wiring import FlowTable, Wiring
-from cpdb import Destination, Pair, Seconds
+from cpdb import Destination, Node, Pair, Seconds
 from ryu_apps import ControllerSection, choose
 
 Path = Callable[[str, str], tuple[str, ...]]
@@ -27,10 +27,10 @@ class Served:
 
 @dataclass(slots=True)
 class Steering:
-    """Destinations of pairs. `addresses` are those of sources, by name; a name without one stands for itself."""
+    """Destinations of pairs. `nodes` are sources, by name; that stands for one without an address of the family."""
 
     pairs: Sequence[Pair]
-    addresses: Mapping[str, str | None]
+    nodes: Mapping[str, Node]
     served: list[Served] = field(init=False)
     # What all pairs have been chosen from, None while some wait for silence
     _settled: Mapping[str, tuple[Destination, ...]] | None = None
@@ -69,7 +69,9 @@ class Steering:
         return changed
 
     def _chosen(self, pair: Pair, among: Iterable[Destination]) -> dict[str, float]:
-        found = choose(self.addresses.get(pair.source) or pair.source, pair.virtual_ip, among)
+        node = self.nodes.get(pair.source)
+        address = node.address_towards(pair.virtual_ip) if node else None
+        found = choose(address or pair.source, pair.virtual_ip, among)
         return {found.name: 1.0} if found else {}
 
     def flow_table(self, wiring: Wiring, path: Path, machines: Sequence[str], silent: Collection[str]) -> FlowTable:

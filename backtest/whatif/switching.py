@@ -68,7 +68,7 @@ class ReplaySwitches:
         self._wiring, self._pairs, self._store = wiring, pairs, store
         self._machines = machine_names(scene)
         self._number_of = {pair: number for number, pair in enumerate(pairs)}
-        self._steering = Steering(pairs, {node.name: node.address for node in scene.nodes})
+        self._steering = Steering(pairs, {node.name: node for node in scene.nodes})
         self._wanted = WantedView()
         self._state: SceneState | None = None
         self._silent_since: dict[str, Seconds] = {}

@@ -11,7 +11,7 @@ import pytest
 from lab_on_paper import Forepath
 from sqlalchemy import text
 
-from cpdb import Communication, Link, Node, NodeKind, Spool, Store
+from cpdb import Alarm, Communication, Link, Node, NodeKind, Spool, Store
 from forepath import processes
 
 
@@ -214,6 +214,21 @@ def test_what_the_settings_will_hurt_with_later_is_noted(tmp_path: Path, forepat
 
 def test_defaults_foresee_far_enough_for_every_kind_of_action(forepath: Forepath) -> None:
     assert notes(forepath) == []
+
+
+def test_rules_of_others_that_hide_traffic_are_noted_while_switches_tell_of_them(
+    forepath: Forepath, empty: Store
+) -> None:
+    empty.inventory.put_nodes([Node("leaf1", NodeKind.SWITCH, last_seen=1.0)])
+    detail = "table 0, priority 65000, any packet, cookie 0x7: up to 5000 bytes/s pass; let it go on to table 20"
+    keys = [f"leaf1 rule {number}" for number in range(5)]
+    empty.alarms.raise_([Alarm("hidden_by_foreign_rule", key, "leaf1", detail, 1.0, 1.0) for key in keys])
+    found = [line for line in notes(forepath) if "bytes/s pass" in line]
+    assert found == [f"switch leaf1: {detail}"] * 3
+    assert any(line.startswith("2 more rules of others hide traffic") for line in notes(forepath))
+    for key in keys:
+        empty.alarms.clear("hidden_by_foreign_rule", key, "leaf1", 2.0)
+    assert not any("rules of others" in line or "bytes/s pass" in line for line in notes(forepath))
 
 
 def test_what_nobody_has_seen_is_noted_once_a_network_was_looked_at(forepath: Forepath, empty: Store) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, LAYOUT, Net, eventually, network
 
-from cpdb import Destination, Limit, Pair, Reservation, ReservationReport, VirtualIp
+from cpdb import Destination, Limit, Pair, Reservation, ReservationReport, SplitReport, VirtualIp, WantedSplit
+from ryu_apps.paths.lanes import KEPT_IDLE_S
 
 pytestmark = [
     pytest.mark.lab,
@@ -20,11 +21,11 @@ pytestmark = [
     ),
 ]
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))
-BY_SOURCE, BY_CONNECTION = "fd00:77::101", "fd00:77::102"
+BY_SOURCE, BY_CONNECTION, ONLY = "fd00:77::101", "fd00:77::102", "fd00:77::103"
 ADDRESS6 = {name: f"fd00:77::{address.rpartition('.')[2]}" for name, address in ADDRESS.items()}
 SERVERS = ("s1", "s2")
-# Answers of one machine to one client are taken for those of one virtual IP: each has its own client.
-CLIENT = {BY_SOURCE: "c1", BY_CONNECTION: "c2"}
+# One client uses both, with the same machines behind them, and c2 the first one as well.
+CLIENT = dict.fromkeys((BY_SOURCE, BY_CONNECTION), "c1")
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,13 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     with network(tmp_path_factory.mktemp("ipv6")) as net:
         behind = tuple(Destination(name, ADDRESS6[name], LAYOUT.client(name).mac, 100) for name in SERVERS)
         vips = [VirtualIp(BY_SOURCE, "one", 10, behind), VirtualIp(BY_CONNECTION, "two", 5, behind, True, "connection")]
+        vips.append(VirtualIp(ONLY, "three", 5, behind[:1]))
         net.store.inventory.declare_virtual_ips(vips)
         for name, address in ADDRESS6.items():
             device = f"{name}-eth0"
             net.run(name, "sh", "-c", f"echo 0 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6")
             net.run(name, "ip", "addr", "add", f"{address}/64", "dev", device, "nodad")
+        net.settings["pairs.path_timeout_s"] = "2"
         net.controller()
         assert eventually(lambda: net.pings("c1", ADDRESS6["s1"]) and net.pings("c1", ADDRESS6["s2"]), 30), net.log()
         # Rows need somebody who speaks.
@@ -151,3 +154,32 @@ def test_a_new_controller_counts_connections_from_the_second_on(net: Net) -> Non
     time.sleep(1.5)
     # The first one made the controller know the pair; packets of it that a switch's cache let through are no openings.
     assert sum(row[1] for row in rows(net, start, BY_CONNECTION)) in (times - 1, times)
+
+
+def test_a_split_takes_packets_of_ipv6_and_they_are_answered(net: Net) -> None:
+    both = (("leaf1", "spine1", "leaf2"), ("leaf1", "spine2", "leaf2"))
+
+    def sent() -> list[int]:
+        return [int(Path(f"/sys/class/net/leaf1-eth{n}/statistics/tx_bytes").read_text()) for n in (1, 2)]
+
+    def share_of(path: int) -> float:
+        """This path's share of what 10 answered pings of 1,000 bytes send."""
+        before = sent()
+        assert net.run("c1", "ping", "-c", "10", "-i", "0.05", "-s", "1000", ONLY).returncode == 0, net.log()
+        grown = [new - old for new, old in zip(sent(), before, strict=True)]
+        return grown[path] / sum(grown)
+
+    def installed() -> bool:
+        rows = [one for one in net.store.wanted.observed_of(SplitReport) if one.key == "leaf1>leaf2"]
+        return any(row.status == "installed" and row.generation >= generation for row in rows)
+
+    assert eventually(lambda: net.pings("c1", ONLY), 10), net.log()
+    other = int(share_of(0) > 0.5)
+    ratios, ends = (1.0 - other, float(other)), time.time() + 60
+    row = WantedSplit("leaf1", "leaf2", both, ratios, (3072, 3073), "test", "", time.time(), ends)
+    generation = net.store.wanted.put_splits([row])
+    assert eventually(installed, 20), net.store.wanted.observed()
+    # All pings of two machines are one connection: it keeps its way until it is silent.
+    time.sleep(KEPT_IDLE_S + 2)
+    assert share_of(other) > 0.9
+    net.store.wanted.clear_splits()
