@@ -132,11 +132,11 @@ def _censored_slopes(samples: Samples, base: Floats, much: Floats) -> Floats:
     work may lag behind its requests by seconds. One in which hardly more than usual is asked (less than `much` in
     its busier half) was held back by other work, and says 0.
     """
-    found = np.zeros(len(base))
-    for machine in np.flatnonzero(samples.throttled.any(axis=1)):
+    found, throttled = np.zeros(len(base)), samples.throttled
+    for machine in np.flatnonzero(throttled.any(axis=1)):
         own = samples.known[machine]
-        throttled, x = samples.throttled[machine][own], samples.x[machine][own]
-        slopes = _slopes(throttled, x, samples.used[machine][own] - base[machine], much[machine])
+        x = samples.x[machine][own]
+        slopes = _slopes(throttled[machine][own], x, samples.used[machine][own] - base[machine], much[machine])
         found[machine] = float(np.median(slopes)) if len(slopes) else 0.0
     return found
 

@@ -50,7 +50,15 @@ class Past:
         """What ended in (since, until]."""
         rows, links = lately.machines.between(since, until), lately.links
         traffic = lately.traffic.between(since, until)
-        return cls(traffic, rows[rows["running"]], links.between(since, until), lately.machines.names, links.names)
+        running = rows["running"]
+        # Rows of many machines are hundreds of megabytes, and mostly all of them run.
+        return cls(
+            traffic,
+            rows if running.all() else rows[running],
+            links.between(since, until),
+            lately.machines.names,
+            links.names,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +228,9 @@ def _samples(past: Past) -> _MachineSamples:
     vm, place = rows["vm"].astype(np.int64), buckets.place(rows["t"])
     seen = buckets.sums(vm, place, None, count)
     used = buckets.sums(vm, place, rows["used"], count)
-    limit, memory_limit = (_extreme(np.minimum, buckets, rows, name, count) for name in ("limit", "memory_limit"))
-    memory_used = _extreme(np.maximum, buckets, rows, "memory_used", count)
+    cells = vm * buckets.size + place
+    limit, memory_limit = (_extreme(np.minimum, cells, rows[name], seen.shape) for name in ("limit", "memory_limit"))
+    memory_used = _extreme(np.maximum, cells, rows["memory_used"], seen.shape)
     connections, sent, told = _called(past, buckets)
     # What lies in the newest bucket is still incomplete: load without the traffic that caused it would teach nonsense.
     until = min((int(buckets.place(t[-1:])[0]) for t in (traffic.t, rows["t"]) if len(t)), default=0)
@@ -229,10 +238,10 @@ def _samples(past: Past) -> _MachineSamples:
     return _MachineSamples(connections, sent, used / np.maximum(seen, 1), limit, memory_used, memory_limit, known)
 
 
-def _extreme(which: np.ufunc, buckets: _Buckets, rows: LoadRows, name: str, count: int) -> Floats:
-    found = np.full(count * buckets.size, np.inf if which is np.minimum else -np.inf)
-    which.at(found, rows["vm"].astype(np.int64) * buckets.size + buckets.place(rows["t"]), rows[name].astype(float))
-    return found.reshape(count, buckets.size)
+def _extreme(which: np.ufunc, cells: Ints, values: Floats, shape: tuple[int, ...]) -> Floats:
+    found = np.full(shape, np.inf if which is np.minimum else -np.inf)
+    which.at(found.reshape(-1), cells, values.astype(np.float64))
+    return found
 
 
 def _called(past: Past, buckets: _Buckets) -> tuple[Floats, Floats, Bools]:
@@ -262,12 +271,17 @@ def _called(past: Past, buckets: _Buckets) -> tuple[Floats, Floats, Bools]:
 
 def _told(traffic: Traffic, buckets: _Buckets, subject: Ints, batch: Ints, subjects: int) -> Bools:
     """Subjects x buckets: whether an observer that had named the subject before told all in it."""
-    place, found = buckets.place(traffic.t), np.zeros((subjects, buckets.size), dtype=np.bool_)
-    for observer in np.unique(traffic.observer[traffic.complete]):
-        told = np.zeros(buckets.size, dtype=np.bool_)
-        told[place[traffic.complete & (traffic.observer == observer)]] = True
-        own = traffic.observer[batch] == observer
-        first = np.full(subjects, buckets.size)
-        np.minimum.at(first, subject[own], place[batch[own]])
-        found |= told & (np.arange(buckets.size) >= first[:, None])
+    place, observers = buckets.place(traffic.t), len(traffic.names.observers)
+    told = np.zeros((observers, buckets.size), dtype=np.bool_)
+    told[traffic.observer[traffic.complete], place[traffic.complete]] = True
+    # Who was named by whom, and in which bucket first: few observers name the same.
+    code = subject * observers + traffic.observer[batch]
+    first = np.full(subjects * observers, buckets.size)
+    np.minimum.at(first, code, place[batch])
+    named = np.flatnonzero(first < buckets.size)
+    found = np.zeros((subjects, buckets.size), dtype=np.bool_)
+    for own in np.array_split(named, max(1, len(named) // 10_000)):
+        says = told[own % observers] & (np.arange(buckets.size) >= first[own][:, None])
+        number, starts = np.unique(own // observers, return_index=True)
+        found[number] |= np.logical_or.reduceat(says, starts, axis=0) if len(own) else False
     return found
