@@ -164,9 +164,7 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         *label_rules(share.tagging),
         *(probe_answer_rule(address) for address in share.placing.asked),
     ]
-    found = {rule.key: rule for rule in rules} | placement_rules(
-        share.placing.spreads, share.placing.curious, share.placing.crowds
-    )
+    found = {rule.key: rule for rule in rules} | _placed(share.placing)
     if share.access:
         found = {placed.key: placed for rule in found.values() for placed in (_at_port(rule, share.access),)}
     if share.guest is not None:
@@ -176,6 +174,10 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
         found |= {rule.key: rule for rule in hold_port(found.values(), port, meter)}
     every = [*groups.values(), *label_groups(share.tagging)]
     return Desired(found, {one.number: one for one in meters}, {one.number: one for one in every})
+
+
+def _placed(placing: PlacingShare) -> dict[RuleKey, Rule]:
+    return placement_rules(placing.spreads, placing.curious, placing.crowds)
 
 
 def _at_port(rule: Rule, access: Mapping[str, int]) -> Rule:

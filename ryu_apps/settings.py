@@ -76,9 +76,9 @@ class PairsSection(Section):
 
     One port may have `port_share` of them, one source `source_share`: who invents sources there, or speaks to all,
     takes the room of no other.
-    After `idle_s` of silence changed weights may move a pair, after `forget_s` it is forgotten. A turn to another path
-    is over after `path_timeout_s`, though connections go on by the old one; where a switch cannot write these down, a
-    pair that never falls silent is moved then, and its packets may overtake each other.
+    After `idle_s` of silence changed weights may move a pair, after `forget_s` it is forgotten. Where a switch cannot
+    write connections down, a pair that never falls silent is moved to another path after `path_timeout_s`, and its
+    packets may overtake each other.
     """
 
     max_pairs: Annotated[int, Field(ge=1)] = 4096

@@ -148,7 +148,8 @@ class SplitProgress:
 class RouteTiming:
     """`silent_s` without growth of its counters makes a pair idle; one that is never idle moves after `timeout_s`.
 
-    Where connections keep their path, a turn is over after `timeout_s`, however long some of them go on.
+    Where connections keep their path, a turn is over once those that are silent are gone (`DRAINED_S`, at most
+    `timeout_s`), however long some of them go on.
     """
 
     silent_s: Seconds = 2.0
@@ -315,7 +316,8 @@ class Routes:
             if one.ends in every:
                 place = self._places[one.key]
                 every[one.ends] += 1
-                turning = any(now - since < self.timing.timeout_s for since in place.kept.values())
+                wait_s = min(self.timing.timeout_s, DRAINED_S)
+                turning = any(now - since < wait_s for since in place.kept.values())
                 away[one.ends] += turning or place.now != place.best
         return {
             ends: SplitProgress(tuple(path for path in own if path in unready), every[ends], away[ends])
