@@ -272,9 +272,12 @@ def are_confident(column: ForecastColumn, measured: Floats, now: Seconds, config
 def _caps(world: World, known: PairTable) -> Floats:
     """No pair can send more than the narrowest links on its ways carry together: one way, or one to each destination.
 
-    Where a virtual IP's connections are placed one by one, a pair talks to all of its destinations.
+    Where a virtual IP's connections are placed one by one, a pair talks to all of its destinations. Kept.
     """
-    found = np.full(len(known.states), np.inf)
+    kept: Floats | None = world.index.kept.get("caps")
+    if kept is not None:
+        return kept
+    found = world.index.kept["caps"] = np.full(len(known.states), np.inf)
     widths = np.array([_narrowest(world, (key,)) for key in known.on_link.places])
     np.minimum.at(found, known.on_link.pair, widths[known.on_link.group])
     for vip in (one for one in world.virtual_ips.values() if one.by_connection):

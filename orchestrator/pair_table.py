@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -177,7 +178,7 @@ class PairTable:
         """One of the numbers that are known of each, by number; `missing` where it is not known."""
         found = self._columns.get(name)
         if found is None:
-            values = [getattr(one, name) for one in self.states]
+            values = list(map(attrgetter(name), self.states))
             found = self._columns[name] = np.array(
                 [missing if one is None else one for one in values], dtype=np.float64
             )

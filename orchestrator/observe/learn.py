@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpdb import BytesPerS, Pair, Reservation
+from cpdb import BytesPerS, Pair, Reservation, VirtualIp
 from orchestrator.observe.window import Bools, Floats, Ints, LoadRows, Traffic, Windows, sum_by
 from orchestrator.pair_table import ConnectionSize
 from orchestrator.relations import CpuRelation, MemoryRelation, Samples, fit_all, fit_memory
@@ -63,11 +63,15 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What connections carry by pair, CPU and memory relations by machine; a missing entry is 'no opinion'."""
+    """What connections carry by pair, CPU and memory relations by machine; a missing entry is 'no opinion'.
+
+    `lent` is what machines without relations of their own were given of others', as long as services stay.
+    """
 
     sizes: Mapping[Pair, ConnectionSize] = field(default_factory=dict)
     relations: Mapping[str, tuple[CpuRelation, ...]] = field(default_factory=dict)
     memory: Mapping[str, tuple[MemoryRelation, ...]] = field(default_factory=dict)
+    lent: dict[str, tuple[Sequence[VirtualIp], Any]] = field(default_factory=dict, compare=False)
 
 
 def learn(past: Past) -> Learnt:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,22 +31,36 @@ class Counted(Protocol):
 Relation = TypeVar("Relation", bound=Counted)
 
 
-def cpu_relations(learnt: Learnt, services: Iterable[VirtualIp]) -> dict[str, tuple[CpuRelation, ...]]:
+def cpu_relations(learnt: Learnt, services: Sequence[VirtualIp]) -> dict[str, tuple[CpuRelation, ...]]:
     """Each machine's own relations, or those of the peer that knows most, with a wider spread."""
+    found: dict[str, tuple[CpuRelation, ...]] | None = _lent(learnt, "cpu", services)
+    if found is not None:
+        return found
     found = dict(learnt.relations)
     for vm, peer in _peers(learnt.relations, services).items():
         known = learnt.relations[peer]
         found[vm] = tuple(replace(one, spread_cores=WIDER * one.spread_cores, peer=peer) for one in known)
+    learnt.lent["cpu"] = services, found
     return found
 
 
-def memory_relations(learnt: Learnt, services: Iterable[VirtualIp]) -> dict[str, tuple[MemoryRelation, ...]]:
+def memory_relations(learnt: Learnt, services: Sequence[VirtualIp]) -> dict[str, tuple[MemoryRelation, ...]]:
     """The same for memory."""
+    found: dict[str, tuple[MemoryRelation, ...]] | None = _lent(learnt, "memory", services)
+    if found is not None:
+        return found
     found = dict(learnt.memory)
     for vm, peer in _peers(learnt.memory, services).items():
         known = learnt.memory[peer]
         found[vm] = tuple(replace(one, spread_bytes=WIDER * one.spread_bytes, peer=peer) for one in known)
+    learnt.lent["memory"] = services, found
     return found
+
+
+def _lent(learnt: Learnt, kind: str, services: Sequence[VirtualIp]) -> Any:
+    """What was found for the same services; None when they are others."""
+    before, found = learnt.lent.get(kind, (None, None))
+    return found if before == services else None
 
 
 def _peers(learnt: Mapping[str, tuple[Relation, ...]], services: Iterable[VirtualIp]) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from cpdb import open_store
+from tools.bench import collect_many
 from tools.bench.collect import judge
 from tools.lab.stage import why_not
 
@@ -31,6 +33,23 @@ def test_the_median_poll_is_judged() -> None:
     assert result.figures["times_less_cpu"] == pytest.approx(75)
     assert [one.met for one in result.targets] == [True, True, False]
     assert result.figures["forepath_longest_stall_of_all_s"] == 0.2
+
+
+def test_many_controllers_are_judged_by_the_rows_a_cpu_second_of_one() -> None:
+    figures = {"sqlite_1_rows_per_cpu_s": 100.0, "sqlite_4_rows_per_cpu_s": 70.0, "postgresql_1_rows_per_cpu_s": 0.0}
+    assert [(one.value, one.met) for one in collect_many.judge(figures, collect_many.ManyScale()).targets] == [
+        (0.7, False)
+    ]
+
+
+def test_rows_are_counted_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/cpdb.db"
+    open_store(url).close()
+    written = collect_many._write(url, 0, 0.0)
+    store = open_store(url)
+    reader = collect_many.RowReader(store)
+    assert reader.advance() == reader.advance() == written > 0
+    store.close()
 
 
 @pytest.mark.lab

@@ -21,7 +21,7 @@ from tools.lab.postgres import private_postgres, why_not
 # What several controllers write together is at least this share of what as much CPU wrote through one.
 LEAST_SHARE = 0.8
 _PATIENCE_S = 240.0
-_FRESH_S = 2.0
+_FRESH_S, _CATCH_UP_S = 2.0, 30.0
 # So many batches a transaction, each of so many flow keys: a controller's of one poll.
 _A_POLL, _KEYS = 50, 250
 
@@ -91,9 +91,10 @@ def _collect(scale: ManyScale, url: str, server: int | None) -> dict[str, float]
             stack.enter_context(_switches(port, 1 + number * scale.switches, scale.flows, len(own)))
         with contextlib.closing(open_store(url)) as store:
             reader = RowReader(store)
-            # All pairs have been named, and what had to wait for that has been written.
-            least = 2 * scale.switches * scale.flows
-            _until(lambda: reader.advance() >= least and time.time() - reader.newest < _FRESH_S, Path(folder))
+            _until(lambda: reader.advance() >= 2 * scale.switches * scale.flows, Path(folder))
+            # All pairs have been named now; what had to wait for that is written, where anybody keeps up at all.
+            late = time.monotonic() + _CATCH_UP_S
+            _until(lambda: _caught_up(reader) or time.monotonic() > late, Path(folder))
             before, began, rows = _cpu(mirrors, server), time.monotonic(), reader.rows
             time.sleep(scale.seconds)
             wall, spent = time.monotonic() - began, [b - a for a, b in zip(before, _cpu(mirrors, server), strict=True)]
@@ -101,6 +102,7 @@ def _collect(scale: ManyScale, url: str, server: int | None) -> dict[str, float]
     return {
         "rows_per_s": rows / wall,
         "rows_per_cpu_s": rows / sum(spent),
+        "lag_s": reader.age_s,
         "controllers_cores": spent[0] / wall,
         "server_cores": spent[1] / wall,
     }
@@ -115,11 +117,21 @@ class RowReader:
     newest: float = 0.0
     _last: int = 0
 
+    @property
+    def age_s(self) -> float:
+        """How long ago the newest rows were counted."""
+        return time.time() - self.newest
+
     def advance(self) -> int:
         """All rows up to now."""
         for one in self.store.facts.batches(self._last, 0.0):
             self.rows, self._last, self.newest = self.rows + len(one.key_ids), one.id, one.t
         return self.rows
+
+
+def _caught_up(reader: RowReader) -> bool:
+    reader.advance()
+    return reader.age_s < _FRESH_S
 
 
 def _cpu(mirrors: list[subprocess.Popen[bytes]], server: int | None) -> tuple[float, float]:
