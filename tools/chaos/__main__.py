@@ -88,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         scene.start()
         _warm_up(scene)
-        names = [name for name in sorted(WAYS) if scene.has_hosts or name not in NEED_HOSTS]
+        names = [name for name in sorted(WAYS) if scene.lab.vms or name not in NEED_HOSTS]
         steps = play(scene, options.seed, options.minutes, options.only or names)
     except LabError as error:
         print(f"chaos: {error}", file=sys.stderr)

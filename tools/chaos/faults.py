@@ -140,20 +140,20 @@ HOST = "hA"
 
 @contextmanager
 def _libvirtd_crashed(scene: Scene) -> Iterator[None]:
-    scene.lab.crash_libvirtd(HOST)
+    scene.hosts.crash_libvirtd(HOST)
     try:
         yield
     finally:
-        scene.lab.start_libvirtd(HOST)
+        scene.hosts.start_libvirtd(HOST)
 
 
 @contextmanager
 def _power_cut(scene: Scene) -> Iterator[None]:
-    scene.lab.cut_power(HOST)
+    scene.hosts.cut_power(HOST)
     try:
         yield
     finally:
-        scene.power_on(HOST)
+        scene.hosts.power_on(HOST)
 
 
 Breaking = Callable[[Scene], AbstractContextManager[None]]

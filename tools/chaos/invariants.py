@@ -35,7 +35,7 @@ def look_before(scene: Scene) -> Before:
     limit = (Limit(Pair("c2", VIP), 250_000.0),)
     lease = Reservation(OWNER, Pair("c1", VIP), 1e5, limit, OWNER, "ends by itself", now, now + LEASE_S)
     scene.store.wanted.reserve(lease)
-    before = Before(now, scene.told(), scene.counted(), scene.echo()[1], scene.boots())
+    before = Before(now, scene.told(), scene.counted(), scene.echo()[1], scene.hosts.boots())
     scene.quiet(rests=False)
     return before
 
@@ -97,18 +97,18 @@ def _leases(scene: Scene, before: Before) -> Iterator[str]:
 
 def _machines(scene: Scene, fault: Fault, before: Before, mended: Seconds) -> Iterator[str]:
     """Each runs on one host, and is the one that it was; each host is measured again."""
-    if not scene.has_hosts:
+    if not scene.lab.vms:
         return
     lost = {vm.name for vm in LAYOUT.vms if vm.host == HOST} if fault.machines_lost else set()
     kept = {vm: boot for vm, boot in before.boots.items() if vm not in lost}
 
     def whole() -> bool:
-        found = scene.boots()
+        found = scene.hosts.boots()
         return len(found) == len(LAYOUT.vms) and found | kept == found
 
     if not _eventually(whole):
-        where = {vm.name: scene.lab.machines.places(vm.name) for vm in LAYOUT.vms}
-        yield f"machines run on {where}, started as {scene.boots()}; before as {before.boots}"
+        where = {vm.name: scene.hosts.places(vm.name) for vm in LAYOUT.vms}
+        yield f"machines run on {where}, started as {scene.hosts.boots()}; before as {before.boots}"
     for host in LAYOUT.hypervisors:
         if not _eventually(lambda host=host: _measured(scene, host.name, mended)):  # type: ignore[misc]
             yield f"{host.name} is not measured within {WITHIN_S:.0f} s"

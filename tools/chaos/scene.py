@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cpdb import MBIT, MIB, LabError, Store, open_store
+from cpdb import MBIT, MIB, Store, open_store
 from forepath.demo.layout import ClientSpec, LabLayout, LabVm
 from forepath.demo.scene import as_toml
 from forepath.settings import Settings, declare
+from tools.chaos.hosts import ChaosHosts, has_hosts
 from tools.lab import stage
 from tools.lab.lab import Lab
 from tools.lab.postgres import PostgresServer, private_postgres
@@ -100,6 +101,7 @@ class Scene:
     clock: Path
     on_postgres: bool = False
     lab: Lab = field(init=False)
+    hosts: ChaosHosts = field(init=False)
     store: Store = field(init=False)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     server: PostgresServer | None = None
@@ -113,7 +115,8 @@ class Scene:
         if self.on_postgres:
             self.server = self._closing.enter_context(private_postgres())
         url = self.server.url if self.server else f"sqlite:///{self.disk / 'cpdb.db'}"
-        self.lab = Lab(LAYOUT, run_directory=self.folder / "lab", vms=self.has_hosts)
+        self.lab = Lab(LAYOUT, run_directory=self.folder / "lab", vms=has_hosts())
+        self.hosts = ChaosHosts(self.lab)
         self.lab.start()
         settings = scene_settings(url, self.disk / "state", self.lab.uris)
         (self.folder / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
@@ -197,29 +200,6 @@ class Scene:
         """What a switch holds."""
         text = run("ovs-ofctl", "-O", "OpenFlow13", "dump-flows", switch, *filters)
         return [line for line in text.splitlines() if "cookie=" in line]
-
-    # ---- hosts
-
-    @property
-    def has_hosts(self) -> bool:
-        """Whether machines can be had here."""
-        return stage.why_not(vms=True) is None
-
-    def boots(self) -> dict[str, str]:
-        """Machine -> what its kernel drew when it was started; without those that do not answer or run twice."""
-        found = {}
-        for vm in LAYOUT.vms if self.has_hosts else ():
-            with suppress(LabError):
-                if len(self.lab.machines.places(vm.name)) == 1:
-                    found[vm.name] = str(self.lab.machines.get(vm.name, "/stat", 5.0)["boot_id"])
-        return found
-
-    def power_on(self, host: str) -> None:
-        """The host comes back, and starts its machines again."""
-        self.lab.start_libvirtd(host)
-        for domain in self.lab.machines.connections[host].listAllDomains():
-            if not domain.isActive():
-                domain.create()
 
     # ---- traffic
 

@@ -87,7 +87,8 @@ class Lab:
         self._assets = assets
         self._fabric: SwitchFabric | None = None
         self._places: dict[str, HypervisorPlace] = {}
-        self._hosts: dict[str, subprocess.Popen[bytes]] = {}
+        # The first process of each host: with it ends all that runs there
+        self.hosts: dict[str, subprocess.Popen[bytes]] = {}
         self._machines: Machines | None = None
         self._processes = _Processes(self.run_directory)
 
@@ -140,7 +141,7 @@ class Lab:
         for name, place in self._places.items():
             log = self.run_directory / "hosts" / name
             log.mkdir(parents=True, exist_ok=True)
-            self._hosts[name] = hypervisors.start(place, assets.emulator_root, log)
+            self.hosts[name] = hypervisors.start(place, assets.emulator_root, log)
         self._machines = Machines(self.layout, self._places, assets)
         with ThreadPoolExecutor(len(self._places)) as pool:
             found = pool.map(hypervisors.connect, self._places.values())
@@ -158,9 +159,9 @@ class Lab:
         if self._machines is not None:
             self._machines.close()
             self._machines = None
-        for name, process in self._hosts.items():
+        for name, process in self.hosts.items():
             hypervisors.stop(self._places[name], process)
-        self._hosts = {}
+        self.hosts = {}
         if self._fabric is not None:
             hypervisors.unwire(self.layout)
             self._fabric.stop()
@@ -193,22 +194,6 @@ class Lab:
         # A client stands for a machine of its own: other work of this one comes second.
         enter = ["nice", "-n", "-5", "mnexec", "-a", str(self.fabric.client_pid(client))]
         return self._processes.start(name or f"client-{client}", [*enter, *argv], env)
-
-    # ---- breaking hosts
-
-    def crash_libvirtd(self, host: str) -> None:
-        """A host's libvirtd dies; its machines go on."""
-        hypervisors.kill(self._hosts[host].pid, hypervisors.LIBVIRTD)
-
-    def cut_power(self, host: str) -> None:
-        """All that runs on a host ends at once; what it has on disk stays."""
-        for program in (hypervisors.QEMU, hypervisors.LIBVIRTD):
-            hypervisors.kill(self._hosts[host].pid, program)
-
-    def start_libvirtd(self, host: str) -> None:
-        """As after a crash or with the power, without starting a machine."""
-        hypervisors.start_libvirtd(self._hosts[host].pid)
-        self.machines.reconnect(host)
 
     # ---- looking and acting --------------------------------------------------------------------------------
 

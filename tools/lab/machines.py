@@ -15,7 +15,7 @@ from cpdb.errors import LabError
 from forepath.demo.layout import LabLayout, LabVm
 from tools.lab import cgroups, probe
 from tools.lab.assets import Assets
-from tools.lab.hypervisors import BRIDGE, HypervisorPlace, connect
+from tools.lab.hypervisors import BRIDGE, HypervisorPlace
 
 # What is shut off for one of these reasons did not fail: it was never started, or it lives on elsewhere.
 _NO_END = {
@@ -141,23 +141,6 @@ class Machines:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
         self.connections = {}
-
-    def reconnect(self, host: str) -> None:
-        """A fresh connection, since the host's libvirtd is another one."""
-        with contextlib.suppress(libvirt.libvirtError):
-            self.connections.pop(host).close()
-        self.connections[host] = connect(self.hosts[host])
-
-    def places(self, vm: str) -> list[str]:
-        """The hosts on which a machine runs: one. LabError when a host cannot be asked."""
-        try:
-            return [
-                host
-                for host, connection in self.connections.items()
-                if any(one.name() == vm and one.isActive() for one in connection.listAllDomains())
-            ]
-        except libvirt.libvirtError as error:
-            raise LabError(f"cannot ask where {vm} runs: {error}") from error
 
     def boot(self) -> None:
         """Define and start every VM on its first host."""
