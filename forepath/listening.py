@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from cpdb import SettingsError, is_loopback
 from forepath.settings import Settings
@@ -49,6 +50,19 @@ def open_doors(settings: Settings) -> Iterator[str]:
             f"web.listen = {web.listen!r}: whoever reaches it can {can} everything; serve it by [tls] to those "
             'who have a certificate (page = "mutual"), or listen on 127.0.0.1, or set web.enabled = false'
         )
+    if settings.predictor.shards.scheduler and (problem := open_cluster(settings.predictor.shards.scheduler)):
+        yield problem
+
+
+def open_cluster(scheduler: str) -> str | None:
+    """Why what workers are told could be read on its way from a Dask scheduler elsewhere; None where it cannot."""
+    found = urlsplit(scheduler)
+    if found.scheme in ("tls", "wss") or is_loopback(found.hostname or ""):
+        return None
+    return (
+        f"predictor.shards.scheduler = {scheduler!r}: workers are told the database's password in the clear, and "
+        "whoever reaches the scheduler can run anything on them; use tls://, or allow it with tls.insecure = true"
+    )
 
 
 def listen_at(listen: str) -> socket.socket:

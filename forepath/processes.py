@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from cpdb import FILE_VARIABLE, MBIT, SettingsError, Store
+from forepath.listening import open_cluster
 from forepath.paths import PathReader
 from forepath.routed import never_routed
 from forepath.settings import (
@@ -53,13 +54,15 @@ def predictor_config(settings: Settings, workers: int | None = None, scheduler: 
     """What the predictor is told; words of the command line come before the file's. Raises SettingsError."""
     config, said = PredictorConfig(**dict(settings.predictor)), {"workers": workers, "scheduler": scheduler}
     said = {name: value for name, value in said.items() if value is not None}
-    if not said:
-        return config
     try:
-        return config.tuned(shards={"workers": 1, "scheduler": None, **said})
+        config = config.tuned(shards={"workers": 1, "scheduler": None, **said}) if said else config
     except ValidationError as error:
         lines = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
         raise SettingsError("\n".join(f"predictor.shards: {line}" for line in lines)) from error
+    at = config.shards.scheduler
+    if at is not None and not settings.tls.insecure and (problem := open_cluster(at)):
+        raise SettingsError(problem)
+    return config
 
 
 def orchestrator_config(settings: Settings, act: bool | None, policy: str | None = None) -> OrchestratorConfig:

@@ -25,7 +25,6 @@ PATIENCE_S, PATIENCE_CYCLES, FIRST_PATIENCE_S = 30.0, 10.0, 600.0
 SETTLED_S = 60.0
 # What a worker of an earlier publisher holds is gone on with unless it has missed more than this.
 WARM_S = 60.0
-LOOPBACK = "tcp://127.", "tcp://localhost:", "tcp://[::1]:"
 OF_OUR_OWN_CLUSTER = {
     # Fits run in a process below the worker.
     "distributed.worker.daemon": False,
@@ -132,8 +131,6 @@ class DaskCrew:
                     n_workers=wanted.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
                     memory_limit=None, security=True,
                 )  # fmt: skip
-            elif wanted.scheduler.startswith("tcp://") and not wanted.scheduler.startswith(LOOPBACK):
-                log.warning("what workers are told, the database's password too, is not encrypted: use tls://")
             self.client = Client(self._cluster or wanted.scheduler, direct_to_workers=True)
         if not self._begun:
             self._take_over(self.client, store, now)

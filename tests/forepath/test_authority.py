@@ -18,6 +18,7 @@ from lab_on_paper import Forepath
 from cpdb import SettingsError
 from forepath import authority
 from forepath.listening import open_doors, page_files, page_url
+from forepath.processes import predictor_config
 from forepath.settings import Settings, load_settings
 from ryu_apps import make_context, revoked_serials
 
@@ -107,6 +108,14 @@ def test_doors_that_stand_open_are_told_allowed_or_not(forepath: Forepath) -> No
     assert len(list(open_doors(told(**wide, tls={**given_files, "page": "server"})))) == 1
     with pytest.raises(SettingsError, match="insecure"):
         page_files(told(), "0.0.0.0:1")
+    cluster = {"predictor": {"shards": {"scheduler": "tcp://10.0.0.5:8786"}}}
+    assert len(list(open_doors(told(**cluster)))) == 1
+    for tables, scheduler in ((cluster, None), ({}, "ws://db.example:8786")):
+        with pytest.raises(SettingsError, match="tls://"):
+            predictor_config(told(**tables), scheduler=scheduler)
+    for scheduler, insecure in (("tls://10.0.0.5:1", False), ("tcp://127.0.0.1:1", False), ("tcp://10.0.0.5:1", True)):
+        found = predictor_config(told(tls={"insecure": insecure}), scheduler=scheduler)
+        assert found.shards.scheduler == scheduler
     assert page_files(told(tls={"insecure": True}), "0.0.0.0:1") is None
     assert page_files(told(tls=given_files), "127.0.0.1:1") is None
     server = page_files(told(tls={**given_files, "page": "server"}), "0.0.0.0:1")
