@@ -36,10 +36,10 @@ def command(*words: str, within_s: float = 200.0) -> subprocess.CompletedProcess
 def test_rules_are_counted_by_destinations_and_not_by_sources() -> None:
     result = measure(DestinationScale(vips=20, destinations=4, sources=50))
     figures = result.figures
-    # Each: 2 to be known at all, its entry, its end, 4 slots, 3 x 4 destinations, 4 for answers, 1 to meet sources;
+    # Each: 2 to be known at all, its entry, its end, 4 slots, 3 x 4 destinations, 4 for answers, 2 to meet sources;
     # and of every switch four to go on from each table, one for groups that no tree carries and one for those of
     # bridges, five to listen (RARP, LLDP, ARP to all, ARP, neighbours that answer), one for sources yet to be met.
-    assert figures["placing_rules_with_1_source"] == figures["placing_rules_with_all_sources"] == 20 * 25 + 12
+    assert figures["placing_rules_with_1_source"] == figures["placing_rules_with_all_sources"] == 20 * 26 + 12
     assert figures["counting_rules_with_all_sources"] == 2 * 50
     assert figures["host_rules_with_all_sources"] == 20 * 4 + 50
     assert figures["all_rules_where_sources_are"] == 512 + 100 + 130
