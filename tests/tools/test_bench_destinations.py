@@ -42,7 +42,7 @@ def test_rules_are_counted_by_destinations_and_not_by_sources() -> None:
     assert figures["placing_rules_with_1_source"] == figures["placing_rules_with_all_sources"] == 20 * 26 + 12
     assert figures["counting_rules_with_all_sources"] == 2 * 50
     assert figures["host_rules_with_all_sources"] == 20 * 4 + 50
-    assert figures["all_rules_where_sources_are"] == 512 + 100 + 130
+    assert figures["all_rules_where_sources_are"] == 532 + 100 + 130
     assert figures["all_rules_between"] < figures["all_rules_where_destinations_are"]
     assert all(one.met for one in result.targets), result.targets
 
