@@ -55,9 +55,11 @@ class Table(IntEnum):
     POLICER = 1
     REWRITE = 2
     FORWARD = 3
-    # Resubmitted to from `forward`: connections that keep the path they had, and what writes them down
+    # Resubmitted to from `forward`: connections that keep the path they had, what writes them down, and hash buckets
+    # of divided pairs, apart from those of virtual IPs: there a connection that is placed would look like such a pair.
     KEPT = 4
     NOTE = 5
+    LANES = 6
     # Resubmitted to from `rewrite` and `account`: live connections, hash buckets, destinations, met sources
     AFFINITY = 8
     BUCKETS = 9

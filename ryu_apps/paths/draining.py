@@ -10,7 +10,7 @@ from ryu_apps.tables import Askable
 Seconds = float
 
 ASK_EVERY_S = 1.0
-_COOKIE = OWNER << OWNER_SHIFT | Table.BUCKETS << TABLE_SHIFT | Kind.PIN << KIND_SHIFT
+_COOKIE = OWNER << OWNER_SHIFT | Table.LANES << TABLE_SHIFT | Kind.PIN << KIND_SHIFT
 _MASK = OWNER_MASK | 0xF << TABLE_SHIFT | 0xF << KIND_SHIFT
 
 
@@ -37,7 +37,7 @@ class LaneCounts:
         if keeping and now - self._asked >= ASK_EVERY_S:
             self._asked = now
             asked = keeping & wires.keys()
-            self._waiting = {dpid: wires[dpid].ask_rules(_COOKIE, _MASK, Table.BUCKETS) for dpid in asked}
+            self._waiting = {dpid: wires[dpid].ask_rules(_COOKIE, _MASK, Table.LANES) for dpid in asked}
 
     def is_asked(self, dpid: int, xid: int) -> bool:
         """Whether an answer is one to our questions."""

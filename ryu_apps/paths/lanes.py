@@ -152,7 +152,7 @@ class Pin:
         """What sends connections that have this lane by it; its counters tell whether there are any."""
         match = replace(match_ip(self.ip_src, eth_dst=self.eth_dst), register=DestinationMatch(lane.mark))
         number = pair_number(f"{self.ip_src}>{self.eth_dst}", str(lane.tag))
-        return Rule(Table.BUCKETS, KEPT_PRIORITY, match, lane.actions, cookie=cookie(Table.BUCKETS, Kind.PIN, number))
+        return Rule(Table.LANES, KEPT_PRIORITY, match, lane.actions, cookie=cookie(Table.LANES, Kind.PIN, number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,20 +249,17 @@ def _pin(one: Pin) -> Rule:
 
 
 def _by_ports(pin: Pin) -> Iterable[Rule]:
-    """A pair by addresses, protocol and ports: in hash buckets, as new connections (`services/buckets.py`).
-
-    In their table the packets of pairs look like nobody else's: their destinations are chosen.
-    """
+    """A pair by addresses, protocol and ports: in hash buckets, as new connections (`services/buckets.py`)."""
     pair = match_ip(pin.ip_src, eth_dst=pin.eth_dst)
     look = (ChooseDestination(0), ResubmitTable(Table.KEPT)) if pin.kept else ()
-    pick = (*look, PickBucket(BUCKETS), ResubmitTable(Table.BUCKETS))
+    pick = (*look, PickBucket(BUCKETS), ResubmitTable(Table.LANES))
     yield from map(pin.kept_rule, pin.kept)
     lanes = {str(lane.tag): lane for lane in pin.lanes}
     for one in compress_buckets(divide_buckets({tag: lane.weight for tag, lane in lanes.items()})):
         match, lane = replace(pair, register=bucket_match(one)), lanes[one.owner]
         note = (ChooseDestination(lane.mark), ResubmitTable(Table.NOTE)) if pin.notes else ()
-        number = cookie(Table.BUCKETS, Kind.PIN, pin.number)
-        yield Rule(Table.BUCKETS, PIN_PRIORITY + one.length, match, (*note, *lane.actions), cookie=number)
+        number = cookie(Table.LANES, Kind.PIN, pin.number)
+        yield Rule(Table.LANES, PIN_PRIORITY + one.length, match, (*note, *lane.actions), cookie=number)
     # Last: until then nobody is sent to look there.
     yield Rule(Table.FORWARD, PIN_PRIORITY, pair, pick, cookie=cookie(Table.FORWARD, Kind.PIN, pin.number))
 

@@ -21,9 +21,10 @@ pytestmark = [
     pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
 ]
 ASSETS = default_directory().resolve()  # before a test goes to a directory of its own
-PERIOD_S, LEARNING, PERIODS = 40.0, 5, 9
+# A forecast is trusted once its errors of some minutes were small.
+PERIOD_S, LEARNING, PERIODS = 40.0, 7, 11
 # Before a migration may be foreseen: quiet of both services.
-QUIET_S = 4.0
+QUIET_S = 6.0
 
 
 def machine(name: str, host: str, number: int, cores: float, service: str | None, priority: int = 10) -> LabVm:

@@ -68,7 +68,7 @@ def test_a_speaking_connection_keeps_its_path_and_a_new_one_takes_the_other(worl
     assert world.crossed("c0", old, "s3") == other.paths[0]
     assert not world.network.routes.keeping
     held = world.switches[1].rules(world.now)
-    assert not [rule for rule in held if rule.table in (Table.BUCKETS, Table.NOTE)]
+    assert not [rule for rule in held if rule.table in (Table.LANES, Table.NOTE)]
 
 
 def test_connections_of_a_divided_pair_keep_their_paths_over_turns_and_a_restart(world: RoutedWorld) -> None:
@@ -229,7 +229,7 @@ def test_udp_of_a_large_pair_is_divided_as_well(world: RoutedWorld) -> None:
     assert before == udp_ways(world, 400)
     # A switch without registers divides as well as its group does, one without groups not at all.
     share = world.network.routes.tagging[1]
-    assert not [one for one in label_rules(replace(share, by_ports=False)) if one.table == Table.BUCKETS]
+    assert not [one for one in label_rules(replace(share, by_ports=False)) if one.table == Table.LANES]
     assert any(one.kind is GroupKind.SELECT for one in label_groups(replace(share, by_ports=False)))
     assert not list(label_groups(undivided(share)))
 

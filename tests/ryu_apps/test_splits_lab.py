@@ -154,7 +154,7 @@ def test_loads_follow_the_split_although_one_pair_is_as_large_as_many(net: Net, 
             assert client.stdout.readline().strip() == f"{sources} were heard", net.log()
             generation = net.store.wanted.put_splits([replace(row, heavy=heavy)])
             assert eventually(lambda: installed(net, generation), 20), (net.store.wanted.observed(), net.log())
-            assert "resubmit(,9)" in flows("leaf1", "table=3")
+            assert "resubmit(,6)" in flows("leaf1", "table=3")
             before = {hop: sent(port) for hop, port in links.items()}
             client.send_signal(signal.SIGUSR1)
             asked, answered, overtaken = map(int, client.stdout.readline().split())
