@@ -23,7 +23,7 @@ pytestmark = [
 ]
 ASSETS = default_directory().resolve()  # before a test goes to a directory of its own
 # A forecast is trusted once its errors of some minutes were small.
-PERIOD_S, LEARNING, PERIODS = 30.0, 8, 13
+PERIOD_S, LEARNING, PERIODS = 32.0, 7, 11
 
 
 def machine(name: str, host: str, number: int, cores: float, service: str) -> LabVm:
@@ -51,9 +51,9 @@ LAYOUT = replace(
 QUIET_S = 6.0
 # Each service runs short of something else, at a time of its own.
 SURGES = (
-    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 0.0, 8.0, 18.0, 8_000, 18.0),
-    Surges("app", "10.77.0.102", "c2", PERIOD_S, 11.0, 5.0, 34.0, 8_000, 30.0),
-    Surges("cache", "10.77.0.103", "c3", PERIOD_S, 19.0, 5.0, 12.0, 2_000, 0.0),
+    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 0.0, 10.0, 18.0, 8_000, 18.0),
+    Surges("app", "10.77.0.102", "c2", PERIOD_S, 13.0, 5.0, 34.0, 8_000, 30.0),
+    Surges("cache", "10.77.0.103", "c3", PERIOD_S, 21.0, 5.0, 12.0, 2_000, 0.0),
 )
 # The cache's clients make it hold 40 MiB while they are many.
 HOLDER = """
