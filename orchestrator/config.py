@@ -119,6 +119,18 @@ class MemorySettings(Section):
         return self.step_mib << 20
 
 
+class RegionSettings(Section):
+    """Moves of machines are planned apart in the regions that hosts are declared in.
+
+    Without any, networks of `find_from` hosts and more are divided by who is linked most closely, into regions of
+    `least_hosts` at least. What a region cannot place goes to one of the `between` hosts with most room of all.
+    """
+
+    find_from: Count = 400
+    least_hosts: Count = 50
+    between: Count = 32
+
+
 class MoveSettings(Section):
     """Live migration: how fast memory is copied, whether that takes from the links between hosts, how many at a time.
 
@@ -136,23 +148,12 @@ class MoveSettings(Section):
     per_host: Count = 1
     per_link: Count = 1
     follow_sources: bool = False
+    regions: RegionSettings = RegionSettings()
 
     @property
     def bytes_per_s(self) -> BytesPerS:
         """How fast memory is copied."""
         return self.mbit_per_s * 1e6 / 8
-
-
-class RegionSettings(Section):
-    """Moves of machines are planned apart in the regions that hosts are declared in.
-
-    Without any, networks of `find_from` hosts and more are divided by who is linked most closely, into regions of
-    `least_hosts` at least. What a region cannot place goes to one of the `between` hosts with most room of all.
-    """
-
-    find_from: Count = 400
-    least_hosts: Count = 50
-    between: Count = 32
 
 
 class WeightSettings(Section):
@@ -296,7 +297,6 @@ class OrchestratorSection(Section):
     cpu: CpuSettings = CpuSettings()
     memory: MemorySettings = MemorySettings()
     moves: MoveSettings = MoveSettings()
-    regions: RegionSettings = RegionSettings()
     weights: WeightSettings = WeightSettings()
     guard: GuardSettings = GuardSettings()
     learning: LearningSettings = LearningSettings()

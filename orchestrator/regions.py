@@ -28,7 +28,7 @@ class WeightedLink:
 
 def regions_of(context: PlanningContext) -> list[frozenset[str]]:
     """The hosts of each region; [] where all are planned together. Machines of one affinity are never torn apart."""
-    world, settings = context.world, context.config.regions
+    world, settings = context.world, context.config.moves.regions
     declared = defaultdict[str, set[str]](set)
     for name, host in world.hosts.items():
         declared[host.region].add(name)
@@ -112,5 +112,5 @@ def part_of(context: PlanningContext, hosts: frozenset[str]) -> PlanningContext:
 
 def between(context: PlanningContext, short: Sequence[str]) -> frozenset[str]:
     """Hosts that regions could not relieve, and those with most room wherever they are; with the homes of mates."""
-    hosts = {*short, *roomiest_hosts(context, context.config.regions.between)}
+    hosts = {*short, *roomiest_hosts(context, context.config.moves.regions.between)}
     return frozenset(hosts.union(*(own for own in _homes(context.world) if own & hosts)))

@@ -45,19 +45,19 @@ def divided(buckets: tuple[GroupBucket, ...]) -> SwitchGroup:
 FIRST_TURNING, _TURNING_PORT_MAX = 0xF400_0000, 0xFF
 
 
-def turning(label: int, lane: GroupBucket, spare: GroupBucket) -> SwitchGroup | None:
+def turning(label: int, next_hop: GroupBucket, spare: GroupBucket) -> SwitchGroup | None:
     """The way of a label, or `spare` while its port is down; None when the ports' numbers are too high.
 
     A switch has one way out for a label and a port, so that these and the spare port tell it from all others.
     """
-    port, other = lane.watch_port or 0, spare.watch_port or 0
+    port, other = next_hop.watch_port or 0, spare.watch_port or 0
     if max(port, other) > _TURNING_PORT_MAX:
         return None
     number = FIRST_TURNING | label % LABELS << 16 | port << 8 | other
-    return SwitchGroup(number, GroupKind.FAST_FAILOVER, (lane, spare))
+    return SwitchGroup(number, GroupKind.FAST_FAILOVER, (next_hop, spare))
 
 
-def turning_lane(number: int) -> tuple[int, int] | None:
+def turning_next_hop(number: int) -> tuple[int, int] | None:
     """The label without its range, and the port, in the number of such a group; None for any other number."""
     return (
         (number >> 16 & LABELS - 1, number >> 8 & _TURNING_PORT_MAX) if FIRST_TURNING <= number <= LAST_GROUP else None

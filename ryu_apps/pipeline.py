@@ -10,7 +10,7 @@ from ryu_apps.families import match_ip, match_question
 from ryu_apps.groups import failover
 from ryu_apps.guest import Guest, steer_connections
 from ryu_apps.held_ports import HELD_KBIT_S, held_number, hold_port
-from ryu_apps.paths.lanes import LabelShare, label_groups, label_rules
+from ryu_apps.paths.next_hops import LabelShare, label_groups, label_rules
 from ryu_apps.rules import (
     BRIDGE_GROUPS,
     CONTROLLER,

@@ -59,7 +59,7 @@ class Table(IntEnum):
     # of divided pairs, apart from those of virtual IPs: there a connection that is placed would look like such a pair.
     KEPT = 4
     NOTE = 5
-    LANES = 6
+    PAIR_BUCKETS = 6
     # Resubmitted to from `rewrite` and `account`: live connections, hash buckets, destinations, met sources
     AFFINITY = 8
     BUCKETS = 9
@@ -241,7 +241,7 @@ class LearnSource:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnLane:
+class LearnNextHop:
     """The switch itself writes down what was noted of this connection (`ChooseDestination`), until it is silent.
 
     `protocol` 0: whatever is neither TCP nor UDP.
@@ -255,7 +255,7 @@ class LearnLane:
 
 Action = (
     Output | ToGroup | SetField | AnswerArp | PushLabel | PopLabel | ResubmitTable | PickBucket | ChooseDestination
-    | LearnConnection | LearnSource | LearnLane | NoteSeen | ToController
+    | LearnConnection | LearnSource | LearnNextHop | NoteSeen | ToController
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cpdb import Pair, is_ipv6
 from ryu_apps.network import Network, counted_at
-from ryu_apps.paths.lanes import LabelShare
+from ryu_apps.paths.next_hops import LabelShare
 from ryu_apps.pipeline import FloodShare, PairShare, PlacingShare, Rewrite, Share
 from ryu_apps.policers import Policer, ReservationEntry, police, reservation_entries
 from ryu_apps.rules import PortId, in_vlan

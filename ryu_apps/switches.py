@@ -11,7 +11,7 @@ from ryu_apps.accounts import AccountShare
 from ryu_apps.effects import Alert, Resubmit
 from ryu_apps.network import Network
 from ryu_apps.one_table import join_tables
-from ryu_apps.paths.lanes import LabelShare, undivided
+from ryu_apps.paths.next_hops import LabelShare, undivided
 from ryu_apps.pipeline import Share, desired, limited_by, numbers_of_limits
 from ryu_apps.policers import allot_meters
 from ryu_apps.rules import Desired, Kind, Rule, RuleKey, Table

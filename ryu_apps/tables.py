@@ -9,7 +9,7 @@ from ryu_apps.rules import (
     CONTROLLER,
     Action,
     LearnConnection,
-    LearnLane,
+    LearnNextHop,
     LearnSource,
     Output,
     ResubmitTable,
@@ -63,7 +63,7 @@ class TablePlaces:
 
     def _action(self, one: Action, by: int) -> Action:
         match one:
-            case ResubmitTable() | LearnConnection() | LearnSource() | LearnLane():
+            case ResubmitTable() | LearnConnection() | LearnSource() | LearnNextHop():
                 return replace(one, table=one.table + by)
             case Output(port) if port == CONTROLLER and self.controller_id is not None:
                 return ToController(self.controller_id)

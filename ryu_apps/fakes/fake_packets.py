@@ -23,7 +23,7 @@ from ryu_apps.rules import (
     FreshMatch,
     GroupBucket,
     LearnConnection,
-    LearnLane,
+    LearnNextHop,
     LearnSource,
     Match,
     NoteSeen,
@@ -190,7 +190,7 @@ class LearnedFlows:
     _connections: dict[Connection, _LearnedFlow] = field(default_factory=dict)
     _met: dict[tuple[str | None, str | None], Seconds] = field(default_factory=dict)
     # What was noted of each connection, for how long it may be silent, and when it spoke last
-    _lanes: dict[Connection, tuple[int, Seconds, Seconds]] = field(default_factory=dict)
+    _next_hops: dict[Connection, tuple[int, Seconds, Seconds]] = field(default_factory=dict)
 
     def learn_connection(self, action: LearnConnection, packet: Packet, now: Seconds) -> None:
         """Writes down where the packet's connection goes, and what its answers look like."""
@@ -215,17 +215,17 @@ class LearnedFlows:
             del self._connections[key]
         return packet
 
-    def learn_lane(self, action: LearnLane, packet: Packet, now: Seconds) -> None:
+    def learn_next_hop(self, action: LearnNextHop, packet: Packet, now: Seconds) -> None:
         """Writes down what was noted of the packet's connection."""
-        self._lanes[_connection(packet)] = packet.registers.destination or 0, action.idle_s, now
+        self._next_hops[_connection(packet)] = packet.registers.destination or 0, action.idle_s, now
 
-    def in_lane(self, packet: Packet, now: Seconds) -> Packet:
+    def with_next_hop(self, packet: Packet, now: Seconds) -> Packet:
         """The packet, with what was noted of its connection while that lives."""
-        number, idle_s, active = self._lanes.get(_connection(packet), (0, 0, 0))
+        number, idle_s, active = self._next_hops.get(_connection(packet), (0, 0, 0))
         if now - active >= idle_s:
-            self._lanes.pop(_connection(packet), None)
+            self._next_hops.pop(_connection(packet), None)
             return packet
-        self._lanes[_connection(packet)] = number, idle_s, now
+        self._next_hops[_connection(packet)] = number, idle_s, now
         return noted(packet, ChooseDestination(number))
 
     def has_met(self, packet: Packet, now: Seconds) -> bool:

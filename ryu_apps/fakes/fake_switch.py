@@ -25,7 +25,7 @@ from ryu_apps.rules import (
     ChooseDestination,
     GroupKind,
     LearnConnection,
-    LearnLane,
+    LearnNextHop,
     LearnSource,
     Meter,
     NoteSeen,
@@ -238,7 +238,7 @@ class FakeSwitch:
         if table == Table.AFFINITY:
             return self._learned.rewritten(packet, now)
         if table == Table.KEPT:
-            return self._learned.in_lane(packet, now)
+            return self._learned.with_next_hop(packet, now)
         if table == Table.MEET and self._learned.has_met(packet, now):
             return packet
         return self._carry(table, packet, in_port, now, out)
@@ -258,8 +258,8 @@ class FakeSwitch:
                 return noted(packet, action)
             case LearnConnection():
                 self._learned.learn_connection(action, packet, now)
-            case LearnLane():
-                self._learned.learn_lane(action, packet, now)
+            case LearnNextHop():
+                self._learned.learn_next_hop(action, packet, now)
             case LearnSource():
                 self._learned.learn_source(action, packet, now)
         return packet

@@ -38,7 +38,7 @@ from ryu_apps.openflow.learn import (
     LEARN2,
     decode_learn,
     encode_learn_connection,
-    encode_learn_lane,
+    encode_learn_next_hop,
     encode_learn_source,
 )
 from ryu_apps.rules import (
@@ -46,7 +46,7 @@ from ryu_apps.rules import (
     AnswerArp,
     ChooseDestination,
     LearnConnection,
-    LearnLane,
+    LearnNextHop,
     LearnSource,
     NoteSeen,
     Output,
@@ -203,7 +203,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     ToController: _encode_to_controller,
     LearnConnection: encode_learn_connection,
     LearnSource: encode_learn_source,
-    LearnLane: encode_learn_lane,
+    LearnNextHop: encode_learn_next_hop,
 }
 
 

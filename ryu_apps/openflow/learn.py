@@ -39,7 +39,7 @@ from ryu_apps.rules import (
     PROTO_UDP,
     Action,
     LearnConnection,
-    LearnLane,
+    LearnNextHop,
     LearnSource,
     virtual_mac,
 )
@@ -142,7 +142,7 @@ def encode_learn_source(action: LearnSource) -> bytes:
 _COPIED = b"\x08\x20" + 2 * (DESTINATION_REGISTER + b"\0\0")
 
 
-def encode_learn_lane(action: LearnLane) -> bytes:
+def encode_learn_next_hop(action: LearnNextHop) -> bytes:
     """The action that makes the entry of a connection there; it outlives the rule that made it."""
     specs, ends = _connection_specs(action.eth_type, action.protocol), _ends(action.eth_type)
     body = b"".join((specs.protocol, *(_same(end, end) for end in ends), specs.ports_there, _COPIED))
@@ -161,7 +161,7 @@ def decode_learn(data: bytes) -> Iterator[Action]:
     equal, written = _read_specs(data, _LEARN_ACTION.size)
     if not written and idle_s:
         protocol = int.from_bytes(equal.get("ip_proto", b""))
-        yield LearnLane(protocol, int.from_bytes(equal["eth_type"]), idle_s, table)
+        yield LearnNextHop(protocol, int.from_bytes(equal["eth_type"]), idle_s, table)
     elif not written:
         yield LearnSource(hard_s, table, int.from_bytes(equal["eth_type"]))
     # The entry for answers says nothing more.

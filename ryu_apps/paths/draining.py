@@ -10,12 +10,12 @@ from ryu_apps.tables import Askable
 Seconds = float
 
 ASK_EVERY_S = 1.0
-_COOKIE = OWNER << OWNER_SHIFT | Table.LANES << TABLE_SHIFT | Kind.PIN << KIND_SHIFT
+_COOKIE = OWNER << OWNER_SHIFT | Table.PAIR_BUCKETS << TABLE_SHIFT | Kind.PIN << KIND_SHIFT
 _MASK = OWNER_MASK | 0xF << TABLE_SHIFT | 0xF << KIND_SHIFT
 
 
 @dataclass(slots=True)
-class _LaneLook:
+class _NextHopLook:
     """What a rule has counted, when that was first read, and when it was read last."""
 
     size: int
@@ -24,10 +24,10 @@ class _LaneLook:
 
 
 @dataclass(slots=True)
-class LaneCounts:
+class NextHopCounts:
     """Asks switches where connections keep a path, and remembers since when each rule has counted nothing."""
 
-    _looks: dict[tuple[int, int], _LaneLook] = field(default_factory=dict)
+    _looks: dict[tuple[int, int], _NextHopLook] = field(default_factory=dict)
     _waiting: dict[int, int] = field(default_factory=dict)
     _asked: Seconds = float("-inf")
 
@@ -37,7 +37,7 @@ class LaneCounts:
         if keeping and now - self._asked >= ASK_EVERY_S:
             self._asked = now
             asked = keeping & wires.keys()
-            self._waiting = {dpid: wires[dpid].ask_rules(_COOKIE, _MASK, Table.LANES) for dpid in asked}
+            self._waiting = {dpid: wires[dpid].ask_rules(_COOKIE, _MASK, Table.PAIR_BUCKETS) for dpid in asked}
 
     def is_asked(self, dpid: int, xid: int) -> bool:
         """Whether an answer is one to our questions."""
@@ -53,7 +53,7 @@ class LaneCounts:
         """What the rule with this cookie has counted."""
         look = self._looks.get((dpid, cookie))
         since = look.since if look is not None and look.size == size else now
-        self._looks[dpid, cookie] = _LaneLook(size, since, now)
+        self._looks[dpid, cookie] = _NextHopLook(size, since, now)
 
     def silent_s(self, dpid: int, cookie: int, since: Seconds) -> Seconds:
         """For how long a rule has been seen to count nothing after `since`."""

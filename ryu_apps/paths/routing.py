@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cpdb import FIRST_TAG, LABELS, Destination, WantedSplit
-from ryu_apps.paths.draining import LaneCounts
-from ryu_apps.paths.lanes import (
+from ryu_apps.paths.draining import NextHopCounts
+from ryu_apps.paths.next_hops import (
     KEPT_IDLE_S,
-    HeldLanes,
+    HeldNextHops,
     LabelShare,
-    Lane,
-    LanePlace,
+    NextHop,
+    NextHopPlace,
     Pin,
     Transit,
-    read_lanes,
+    read_next_hops,
     transit_rule,
     transit_rules,
     turn_port,
@@ -175,9 +175,9 @@ class Routes:
         # Paths that carried traffic lately -> when they did last
         self._used: dict[SplitPath, Seconds] = {}
         # What an earlier controller left
-        self._adopted: dict[Key, HeldLanes] = {}
+        self._adopted: dict[Key, HeldNextHops] = {}
         # Whether connections still keep a path, and the switches where they may
-        self.kept = LaneCounts()
+        self.kept = NextHopCounts()
         self.keeping: set[int] = set()
         self._adopted_until: Seconds = 0.0
 
@@ -197,7 +197,9 @@ class Routes:
         rules = list(rules)
         if any(kind_of(rule.cookie) in (Kind.PIN, Kind.LABEL) for rule in rules):
             self._adopted_until = now + ADOPTED_S
-        self._adopted |= {(dpid, *ends): lanes for ends, lanes in read_lanes(rules, self.first_label).items()}
+        self._adopted |= {
+            (dpid, *ends): next_hops for ends, next_hops in read_next_hops(rules, self.first_label).items()
+        }
 
     def follow(self, holds: Holds, now: Seconds) -> None:
         """Works out what every switch has to do about labels now; `holds` tells what a switch has confirmed."""
@@ -261,10 +263,10 @@ class Routes:
         if left is None:
             return _Place(fresh=now - one.pair.since < YOUNG_S)
         choices = self.in_force.get(one.ends, ())
-        by = {LanePlace(path.tag, topology.port(*path.hops[:2])): path for path in choices}
-        kept: dict[SplitPath | None, Seconds] = {by[lane]: now for lane in left.kept if lane in by}
-        kept |= dict.fromkeys((None for lane in left.kept if not lane.tag), now)
-        shares = ((by[lane], share) for lane, share in left.shares.items() if lane in by)
+        by = {NextHopPlace(path.tag, topology.port(*path.hops[:2])): path for path in choices}
+        kept: dict[SplitPath | None, Seconds] = {by[next_hop]: now for next_hop in left.kept if next_hop in by}
+        kept |= dict.fromkeys((None for next_hop in left.kept if not next_hop.tag), now)
+        shares = ((by[next_hop], share) for next_hop, share in left.shares.items() if next_hop in by)
         return _Place(_weigh(shares), kept=kept)
 
     def _move(self, one: PairFlow, unready: set[SplitPath], holds: Holds, now: Seconds) -> None:
@@ -328,20 +330,20 @@ class Routes:
         for one in found:
             place = self._places[one.key]
             self._used |= dict.fromkeys(_paths_of(place), now)
-            lasting = tuple(lane for path in place.lasting if (lane := self._lane(one, path)) is not None)
+            lasting = tuple(next_hop for path in place.lasting if (next_hop := self._next_hop(one, path)) is not None)
             if place.now or lasting:
-                every = (self._lane(one, path, weight) for path, weight in place.now or ((None, WEIGHTS),))
-                lanes = tuple(lane for lane in every if lane is not None)
-                if lanes:
-                    yield one.key[0], Pin(*one.key[1:], lanes, one.pair.number, lasting, place.noted is not None)
+                every = (self._next_hop(one, path, weight) for path, weight in place.now or ((None, WEIGHTS),))
+                next_hops = tuple(next_hop for next_hop in every if next_hop is not None)
+                if next_hops:
+                    yield one.key[0], Pin(*one.key[1:], next_hops, one.pair.number, lasting, place.noted is not None)
 
-    def _lane(self, one: PairFlow, path: SplitPath | None, weight: int = WEIGHTS) -> Lane | None:
+    def _next_hop(self, one: PairFlow, path: SplitPath | None, weight: int = WEIGHTS) -> NextHop | None:
         """What a path begins with; the shortest way without one. None where that leads nowhere."""
         topology, (here, last) = self._topology.snapshot.topology, one.ends
         port = turn_port(topology, one.ends, ()) if path is None else topology.port(here, path.hops[1])
         if port is None:
             return None
-        return Lane(0 if path is None else path.tag, port, weight, turn_port(topology, (here, last), (port,)))
+        return NextHop(0 if path is None else path.tag, port, weight, turn_port(topology, (here, last), (port,)))
 
 
 def _paths_of(place: _Place) -> list[SplitPath]:
@@ -354,7 +356,7 @@ def _weigh(spread: Iterable[tuple[SplitPath, float]]) -> Weights:
 
 def _kept_rule(one: PairFlow, path: SplitPath | None) -> Rule:
     """The rule of connections that keep a path, as far as it is told from others."""
-    return Pin(*one.key[1:], (), one.pair.number).kept_rule(Lane(0 if path is None else path.tag, 0, WEIGHTS))
+    return Pin(*one.key[1:], (), one.pair.number).kept_rule(NextHop(0 if path is None else path.tag, 0, WEIGHTS))
 
 
 def _gone(topology: TopologyState) -> frozenset[str]:

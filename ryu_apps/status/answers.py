@@ -20,7 +20,7 @@ from cpdb import (
     split_key,
 )
 from ryu_apps.network import Network
-from ryu_apps.paths.lanes import transit_rule, transit_rules
+from ryu_apps.paths.next_hops import transit_rule, transit_rules
 from ryu_apps.paths.routing import SplitProgress
 from ryu_apps.paths.splits import SplitPath
 from ryu_apps.pipeline import policer_key, source_at_port

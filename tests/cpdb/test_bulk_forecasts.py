@@ -55,7 +55,7 @@ def test_a_bulk_forecast_comes_back_as_written(store: Store) -> None:
     assert store.forecasts.batch(now=20.0, max_age_s=5.0) is None
 
 
-def test_each_lane_has_an_issue_of_its_own(store: Store) -> None:
+def test_each_tier_has_an_issue_of_its_own(store: Store) -> None:
     slow = replace(ISSUE, tier="slow", issued_at=11.0)
     store.forecasts.add_batch(ISSUE)
     store.forecasts.add_batch(slow)
@@ -63,7 +63,7 @@ def test_each_lane_has_an_issue_of_its_own(store: Store) -> None:
     assert store.forecasts.batch(12.0, 5.0, "slow") == slow
 
 
-def test_the_latest_forecasts_are_the_pairs_of_the_fast_lane(store: Store) -> None:
+def test_the_latest_forecasts_are_the_pairs_of_the_fast_tier(store: Store) -> None:
     store.forecasts.add_batch(ISSUE)
     (found,) = store.forecasts.latest(12.0, 5.0)
     expected = Forecast(Pair("c1", "10.0.0.101"), 10.0, 5, Quantity.BYTES_PEAK, "ewma", {0.5: 1.0, 0.9: 3.0})

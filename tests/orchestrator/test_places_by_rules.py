@@ -209,7 +209,7 @@ def test_the_less_important_machine_behind_a_link_that_will_be_short_goes_to_ano
     assert step.reason.to_json()["where"] == {"link": "leaf>h1", "vm": "bulk"}
     assert step.reason.to_json()["promise"]["what"] == "link_bytes_per_s"
     assert step.needed_at > start.now
-    # until it has gone, the fast lane keeps the important pair whole
+    # until it has gone, the fast tier keeps the important pair whole
     assert any(isinstance(one.action, ReserveBandwidth) for one in found.steps)
 
 

@@ -86,12 +86,21 @@ def test_regions_share_what_links_between_them_have_left(regions: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.floats(0.0, 0.6), min_size=1, max_size=4), min_size=6, max_size=6))
-def test_apart_is_not_much_dearer_than_together(used: list[list[float]]) -> None:
-    """And never dearer than leaving all as it is."""
+def test_apart_is_never_dearer_than_both_the_whole_plan_and_leaving_all_as_it_is(used: list[list[float]]) -> None:
+    """How near it comes to the whole plan is a matter of size: the bench compares them."""
     known = spread({f"h{n}": own for n, own in enumerate(used)})
     whole = PlanningContext.of(changed(known, hosts={n: replace(h, region="") for n, h in known.hosts.items()}), CONFIG)
-    apart = moves_of(step.action for step in placement.propose(PlanningContext.of(known, CONFIG)).steps)
-    together = moves_of(step.action for step in placement.propose(whole).steps)
-    nothing, cost = placement.cost_of(whole, ()), placement.cost_of(whole, apart)
-    assert cost <= nothing + 1e-6
-    assert cost <= 1.5 * placement.cost_of(whole, together) + 0.05 * nothing + 1e-6
+    apart, together = (
+        moves_of(step.action for step in placement.propose(context).steps)
+        for context in (PlanningContext.of(known, CONFIG), whole)
+    )
+    most = max(placement.cost_of(whole, ()), placement.cost_of(whole, together))
+    assert placement.cost_of(whole, apart) <= most + 1e-6
+
+
+def test_a_region_may_take_the_room_that_another_ones_larger_machine_needs() -> None:
+    """What planning apart costs: h5v1 would fit h0 alone, as the whole plan finds, and stays."""
+    known = spread({"h0": [0.0], "h1": [0.5], "h2": [0.5, 0.5], "h3": [0.5], "h4": [0.375], "h5": [0.5, 0.5625]})
+    assert moves(known) == {("h2v1", "h0")}
+    whole = changed(known, hosts={name: replace(host, region="") for name, host in known.hosts.items()})
+    assert moves(whole) == {("h2v1", "h4"), ("h5v1", "h0")}

@@ -100,6 +100,6 @@ def test_by_default_pairs_are_forecast_up_to_two_hours_ahead():
     tiers.close()
 
 
-def test_without_slow_horizons_there_is_no_slow_lane(store):
+def test_without_slow_horizons_there_is_no_slow_tier(store):
     lived(store, 30, SlowTier(horizons_s=()))
     assert store.forecasts.batch(START + 30, 600, tier_of(SubjectKind.PAIR, "slow")) is None

@@ -42,7 +42,7 @@ from ryu_apps.rules import (
     GroupKind,
     Kind,
     LearnConnection,
-    LearnLane,
+    LearnNextHop,
     LearnSource,
     Match,
     Meter,
@@ -214,8 +214,8 @@ def action_messages(action: Action) -> list[Any]:
             return [parser.NXActionController(0xFFFF, number, ofproto.OFPR_ACTION)]
         case LearnConnection():
             return [learn_there(action), learn_back(action)]
-        case LearnLane():
-            return [learn_lane(action)]
+        case LearnNextHop():
+            return [learn_next_hop(action)]
         case LearnSource(hold_s, _, eth_type):
             ip, bits = ("ipv4", 32) if eth_type == ETH_IPV4 else ("ipv6", 128)
             ends = (f"{ip}_src", f"{ip}_dst")
@@ -332,7 +332,7 @@ def learn_back(action: LearnConnection) -> Any:
     return learn(action, [*protocol(action), *ends, *written])
 
 
-def learn_lane(action: LearnLane) -> Any:
+def learn_next_hop(action: LearnNextHop) -> Any:
     ip, bits = ("ipv4", 32) if action.eth_type == ETH_IPV4 else ("ipv6", 128)
     specs = [equal(action.eth_type, "eth_type", 16)]
     specs.append(equal(action.protocol, "ip_proto", 8) if action.protocol else same("ip_proto", "ip_proto", 8))

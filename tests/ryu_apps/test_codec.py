@@ -63,7 +63,7 @@ from ryu_apps.rules import (
     GroupKind,
     Kind,
     LearnConnection,
-    LearnLane,
+    LearnNextHop,
     LearnSource,
     Match,
     Meter,
@@ -141,14 +141,14 @@ actions: st.SearchStrategy[Action] = st.one_of(
         bytes_2,
     ),
     st.builds(LearnSource, bytes_2, eth_type=st.sampled_from([ETH_IPV4, ETH_IPV6])),
-    st.builds(LearnLane, st.sampled_from([0, 6, 17]), st.sampled_from([ETH_IPV4, ETH_IPV6]), st.integers(1, 0xFFFF)),
+    st.builds(LearnNextHop, st.sampled_from([0, 6, 17]), st.sampled_from([ETH_IPV4, ETH_IPV6]), st.integers(1, 0xFFFF)),
     st.just(NoteSeen()),
     st.builds(ToController, bytes_2),
 )
 several_actions = st.lists(actions, max_size=4).map(tuple)
 # In a bucket the framework loses the padding of `learn`, and a switch would not take it there.
 bucket_actions = several_actions.filter(
-    lambda several: not any(isinstance(action, LearnConnection | LearnLane | LearnSource) for action in several)
+    lambda several: not any(isinstance(action, LearnConnection | LearnNextHop | LearnSource) for action in several)
 )
 rules = st.builds(
     Rule,

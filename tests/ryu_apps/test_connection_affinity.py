@@ -10,7 +10,7 @@ from cpdb import Standing, Withdrawal
 from ryu_apps.declared import Declared
 from ryu_apps.effects import PutRule
 from ryu_apps.fakes.fake_packets import Packet, Transport
-from ryu_apps.paths.lanes import LabelShare, Lane, Pin, label_rules
+from ryu_apps.paths.next_hops import LabelShare, NextHop, Pin, label_rules
 from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.services.buckets import BUCKETS, destination_number
 from ryu_apps.services.pairs import PairBudget, Pairs
@@ -103,8 +103,8 @@ def test_a_connection_that_is_placed_goes_out_once_where_its_pair_is_divided(wor
     served_by(world, 20_000)
     leaf = world.switches[0x11]
     ways = sorted({end.port for link in FABRIC for end in link if end.dpid == 0x11})
-    lanes = tuple(Lane(0, port, 32) for port in ways[:2])
-    pins = tuple(Pin(address("c1"), mac(name), lanes, number) for number, name in enumerate(("s1", "s2")))
+    next_hops = tuple(NextHop(0, port, 32) for port in ways[:2])
+    pins = tuple(Pin(address("c1"), mac(name), next_hops, number) for number, name in enumerate(("s1", "s2")))
     assert leaf.apply([PutRule(rule) for rule in label_rules(LabelShare(pins=pins))], world.now) == []
     for _ in range(3):
         sent = leaf.receive(opening(20_000, flags="A"), world.places["c1"].port, world.now)

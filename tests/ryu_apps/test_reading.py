@@ -35,7 +35,7 @@ def reservation(key: str) -> Reservation:
     return Reservation(key, Pair("c1", VIP), 1.0, (), "test", "a test", now, now + 60)
 
 
-def test_the_quick_lane_reads_what_is_wanted_and_keeps_names(store: Store) -> None:
+def test_the_quick_loop_reads_what_is_wanted_and_keeps_names(store: Store) -> None:
     told: list[Declared] = []
     reader = DeclaredReader(lambda: store, lambda declared, _now: told.append(declared))
     reader.wanted()

@@ -11,7 +11,7 @@ from simulated import address, ip
 
 from cpdb import FIRST_TAG, HeavyPair, WantedSplit
 from ryu_apps.fakes.fake_packets import Packet, Transport
-from ryu_apps.paths.lanes import label_groups, label_rules, undivided
+from ryu_apps.paths.next_hops import label_groups, label_rules, undivided
 from ryu_apps.paths.routing import DRAINED_S, NOTE_S
 from ryu_apps.paths.splits import SplitPath, choose_path, find_split_paths, spread_over
 from ryu_apps.rules import PROTO_UDP, GroupKind, Kind, Table, kind_of
@@ -68,7 +68,7 @@ def test_a_speaking_connection_keeps_its_path_and_a_new_one_takes_the_other(worl
     assert world.crossed("c0", old, "s3") == other.paths[0]
     assert not world.network.routes.keeping
     held = world.switches[1].rules(world.now)
-    assert not [rule for rule in held if rule.table in (Table.LANES, Table.NOTE)]
+    assert not [rule for rule in held if rule.table in (Table.PAIR_BUCKETS, Table.NOTE)]
 
 
 def test_connections_of_a_divided_pair_keep_their_paths_over_turns_and_a_restart(world: RoutedWorld) -> None:
@@ -147,7 +147,7 @@ def test_a_broken_path_is_left_at_once_and_its_share_goes_to_the_others(world: R
     calm(world, 0.5)
     world.now -= 0.5
     assert world.talk(0, 3)[0] == next(path for path in BOTH.paths if path != used)
-    assert [lane.ratio for lane in world.network.routes.in_force["w0", "w3"]] == [1.0]
+    assert [next_hop.ratio for next_hop in world.network.routes.in_force["w0", "w3"]] == [1.0]
 
 
 def test_a_switch_that_is_gone_is_gone_round(world: RoutedWorld) -> None:
@@ -229,7 +229,7 @@ def test_udp_of_a_large_pair_is_divided_as_well(world: RoutedWorld) -> None:
     assert before == udp_ways(world, 400)
     # A switch without registers divides as well as its group does, one without groups not at all.
     share = world.network.routes.tagging[1]
-    assert not [one for one in label_rules(replace(share, by_ports=False)) if one.table == Table.LANES]
+    assert not [one for one in label_rules(replace(share, by_ports=False)) if one.table == Table.PAIR_BUCKETS]
     assert any(one.kind is GroupKind.SELECT for one in label_groups(replace(share, by_ports=False)))
     assert not list(label_groups(undivided(share)))
 
@@ -290,7 +290,7 @@ def test_no_packet_goes_a_path_that_a_switch_has_not_confirmed(world: RoutedWorl
     world._holds = lambda dpid, key: dpid != deaf.dpid and confirmed(dpid, key)  # type: ignore[method-assign]
     calm(world)
     assert world.talk(0, 3)[0] == before
-    assert [lane.hops for lane in world.network.routes.progress["w0", "w3"].unready] == [("w0", "w4", "w5", "w3")]
+    assert [path.hops for path in world.network.routes.progress["w0", "w3"].unready] == [("w0", "w4", "w5", "w3")]
 
 
 def test_hosts_cannot_use_tags_and_lost_tags_do_no_harm(world: RoutedWorld) -> None:
@@ -372,7 +372,7 @@ def test_splits_that_cannot_be_are_left_out() -> None:
         split({(0, 1, 3): 0.5, (0, 2, 3): 0.0}),
     ]
     for one in wrong:
-        assert [(lane.hops, lane.ratio) for lane in find_split_paths([one], topology, 0.0)["w0", "w3"]] == [
+        assert [(next_hop.hops, next_hop.ratio) for next_hop in find_split_paths([one], topology, 0.0)["w0", "w3"]] == [
             (("w0", "w1", "w3"), 1)
         ]
     assert find_split_paths([replace(fine, expires_at=5.0)], topology, 5.0) == {}

@@ -20,7 +20,7 @@ from forepath.paths import PathReader
 from orchestrator import FakeHypervisors, Orchestrator, OrchestratorConfig, RouteSettings
 from orchestrator.config import OWNER
 from orchestrator.strategies.route_net import Carried
-from ryu_apps.groups import turning_lane
+from ryu_apps.groups import turning_next_hop
 from ryu_apps.paths.splits import SplitPath, choose_path
 from tools.lab.switches import FABRIC_QUEUE_PACKETS
 
@@ -89,9 +89,9 @@ def put(net: Net, upper: float) -> None:
 
 def chosen(upper: float) -> float:
     """The share of the sources that hashing sends over the upper path: so few cannot meet the wanted one exactly."""
-    lanes = SplitPath(3072, UPPER, upper), SplitPath(3073, LOWER, 1 - upper)
-    own = [choose_path(f"10.77.0.{110 + n}", ADDRESS["s1"], lanes) for n in range(SOURCES)]
-    share = own.count(lanes[0]) / SOURCES
+    next_hops = SplitPath(3072, UPPER, upper), SplitPath(3073, LOWER, 1 - upper)
+    own = [choose_path(f"10.77.0.{110 + n}", ADDRESS["s1"], next_hops) for n in range(SOURCES)]
+    share = own.count(next_hops[0]) / SOURCES
     assert share == pytest.approx(upper, abs=0.13)
     return share
 
@@ -106,9 +106,9 @@ def pinned() -> list[str]:
 
 def ports_of_pins() -> set[int]:
     """The ports of leaf1 to which rules that choose a path send as long as these are up."""
-    lanes = [turning_lane(int(one)) for rule in pinned() for one in re.findall(r"group:(\d+)", rule)]
+    next_hops = [turning_next_hop(int(one)) for rule in pinned() for one in re.findall(r"group:(\d+)", rule)]
     plain = {int(one) for rule in pinned() for one in re.findall(r"output:(\d+)", rule)}
-    return plain | {lane[1] for lane in lanes if lane is not None}
+    return plain | {next_hop[1] for next_hop in next_hops if next_hop is not None}
 
 
 def test_shares_are_met_by_bytes_and_changes_and_restarts_lose_nothing(net: Net) -> None:

@@ -27,7 +27,7 @@ def measure(seed: int, tell: Tell) -> Result:
     for number, (world, config) in enumerate(_worlds(seed)):
         tell(f"regions: cycle {number + 1} of {len(SURGING)}")
         whole = PlanningContext.of(world, config)
-        apart = PlanningContext.of(world, config.tuned(regions=APART))
+        apart = PlanningContext.of(world, config.tuned(moves={"regions": APART}))
         figures["regions"] = float(len(regions_of(apart)))
         figures["nothing"] += placement.cost_of(whole, ())
         for name, context in (("whole", whole), ("apart", apart)):

@@ -1,7 +1,7 @@
 """What a switch holds of paths: labels on their way, and pairs that are put on a path, or divided over several.
 
-A pair that is turned keeps its connections where they are: each is written down by the switch with the lane that it
-has, found again as long as it speaks, and only what is new or was silent takes the lanes of now.
+A pair that is turned keeps its connections where they are: each is written down by the switch with the next hop that it
+has, found again as long as it speaks, and only what is new or was silent takes the next hops of now.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cpdb import FIRST_TAG
 from ryu_apps.families import eth_type_of, match_ip
-from ryu_apps.groups import divided, failover, failover_port, turning, turning_lane
+from ryu_apps.groups import divided, failover, failover_port, turning, turning_next_hop
 from ryu_apps.paths.splits import Ends, SplitPath
 from ryu_apps.rules import (
     PROTO_TCP,
@@ -22,7 +22,7 @@ from ryu_apps.rules import (
     DestinationMatch,
     GroupBucket,
     Kind,
-    LearnLane,
+    LearnNextHop,
     Match,
     Output,
     PickBucket,
@@ -86,7 +86,7 @@ class Transit:
         return turning(self.tag, GroupBucket((Output(self.out_port),), watch_port=self.out_port), away)
 
 
-class Lane(NamedTuple):
+class NextHop(NamedTuple):
     """Packets go out at `out_port` with this tag; `weight` of all `WEIGHTS` where there are others.
 
     While that port is down they go the shortest way by port `spare`, where there is one.
@@ -129,30 +129,31 @@ def _through(group: SwitchGroup | None) -> tuple[Action, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """IP packets of a pair, as steering has left them, take this lane, or one of several by connection.
+    """IP packets of a pair, as steering has left them, take this next hop, or one of several by connection.
 
-    Connections that were written down with a lane of `kept` keep it; while it `notes`, each is, with the lane it takes.
+    Connections that were written down with a next hop of `kept` keep it; while it `notes`, each is, with its next hop.
     """
 
     ip_src: str
     eth_dst: str
-    lanes: tuple[Lane, ...]
+    next_hops: tuple[NextHop, ...]
     number: int
-    kept: tuple[Lane, ...] = ()
+    kept: tuple[NextHop, ...] = ()
     notes: bool = False
 
     @property
     def group(self) -> SwitchGroup | None:
-        """What divides its connections, over the lanes whose ports are up; None where there is one lane."""
-        if len(self.lanes) < 2:
+        """What divides its connections, over the next hops whose ports are up; None where there is one next hop."""
+        if len(self.next_hops) < 2:
             return None
-        return divided(tuple(GroupBucket(one.labelled, one.weight, one.out_port) for one in self.lanes))
+        return divided(tuple(GroupBucket(one.labelled, one.weight, one.out_port) for one in self.next_hops))
 
-    def kept_rule(self, lane: Lane) -> Rule:
-        """What sends connections that have this lane by it; its counters tell whether there are any."""
-        match = replace(match_ip(self.ip_src, eth_dst=self.eth_dst), register=DestinationMatch(lane.mark))
-        number = pair_number(f"{self.ip_src}>{self.eth_dst}", str(lane.tag))
-        return Rule(Table.LANES, KEPT_PRIORITY, match, lane.actions, cookie=cookie(Table.LANES, Kind.PIN, number))
+    def kept_rule(self, next_hop: NextHop) -> Rule:
+        """What sends connections that have this next hop by it; its counters tell whether there are any."""
+        match = replace(match_ip(self.ip_src, eth_dst=self.eth_dst), register=DestinationMatch(next_hop.mark))
+        number = pair_number(f"{self.ip_src}>{self.eth_dst}", str(next_hop.tag))
+        mark = cookie(Table.PAIR_BUCKETS, Kind.PIN, number)
+        return Rule(Table.PAIR_BUCKETS, KEPT_PRIORITY, match, next_hop.actions, cookie=mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,28 +172,28 @@ class LabelShare:
 
 def label_groups(share: LabelShare) -> Iterable[SwitchGroup]:
     """All groups of one switch that divide pairs, or turn away from ports that are down."""
-    whole = [pin for pin in share.pins if len(pin.lanes) == 1 or share.by_ports]
-    every = [one.group for one in share.transits] + [one.group for pin in whole for one in (*pin.lanes, *pin.kept)]
+    whole = [pin for pin in share.pins if len(pin.next_hops) == 1 or share.by_ports]
+    every = [one.group for one in share.transits] + [one.group for pin in whole for one in (*pin.next_hops, *pin.kept)]
     every += [] if share.by_ports else [pin.group for pin in share.pins]
     return (one for one in every if one is not None)
 
 
 def undivided(share: LabelShare) -> LabelShare:
-    """The same for a switch without groups: every pair takes its largest lane whole, and nothing turns by itself."""
-    largest = (replace(pin, lanes=(max(pin.lanes, key=lambda one: one.weight),)) for pin in share.pins)
-    pins = tuple(replace(pin, lanes=_without_spares(pin.lanes), kept=_without_spares(pin.kept)) for pin in largest)
+    """The same for a switch without groups: each pair takes its largest next hop whole, and nothing turns by itself."""
+    largest = ((pin, (max(pin.next_hops, key=lambda one: one.weight),)) for pin in share.pins)
+    pins = tuple(replace(pin, next_hops=_without_spares(own), kept=_without_spares(pin.kept)) for pin, own in largest)
     return replace(share, pins=pins, transits=tuple(replace(one, spare=None) for one in share.transits))
 
 
-def _without_spares(lanes: Iterable[Lane]) -> tuple[Lane, ...]:
-    return tuple(one._replace(spare=None) for one in lanes)
+def _without_spares(next_hops: Iterable[NextHop]) -> tuple[NextHop, ...]:
+    return tuple(one._replace(spare=None) for one in next_hops)
 
 
 def label_rules(share: LabelShare) -> Iterable[Rule]:
     """All rules of one switch that are about tags."""
     yield from (transit_rule(one) for one in share.transits)
     for pin in share.pins:
-        yield from _by_ports(pin) if share.by_ports and (len(pin.lanes) > 1 or pin.kept) else (_pin(pin),)
+        yield from _by_ports(pin) if share.by_ports and (len(pin.next_hops) > 1 or pin.kept) else (_pin(pin),)
     for eth_type in sorted({eth_type_of(bare(pin.ip_src)) for pin in share.pins if pin.notes and share.by_ports}):
         yield from _notes(eth_type)
     for port in share.inner_ports:
@@ -244,7 +245,7 @@ def transit_rule(one: Transit) -> Rule:
 
 def _pin(one: Pin) -> Rule:
     match = match_ip(one.ip_src, eth_dst=one.eth_dst)
-    actions = _through(one.group) or one.lanes[0].actions
+    actions = _through(one.group) or one.next_hops[0].actions
     return Rule(Table.FORWARD, PIN_PRIORITY, match, actions, cookie=cookie(Table.FORWARD, Kind.PIN, one.number))
 
 
@@ -252,23 +253,23 @@ def _by_ports(pin: Pin) -> Iterable[Rule]:
     """A pair by addresses, protocol and ports: in hash buckets, as new connections (`services/buckets.py`)."""
     pair = match_ip(pin.ip_src, eth_dst=pin.eth_dst)
     look = (ChooseDestination(0), ResubmitTable(Table.KEPT)) if pin.kept else ()
-    pick = (*look, PickBucket(BUCKETS), ResubmitTable(Table.LANES))
+    pick = (*look, PickBucket(BUCKETS), ResubmitTable(Table.PAIR_BUCKETS))
     yield from map(pin.kept_rule, pin.kept)
-    lanes = {str(lane.tag): lane for lane in pin.lanes}
-    for one in compress_buckets(divide_buckets({tag: lane.weight for tag, lane in lanes.items()})):
-        match, lane = replace(pair, register=bucket_match(one)), lanes[one.owner]
-        note = (ChooseDestination(lane.mark), ResubmitTable(Table.NOTE)) if pin.notes else ()
-        number = cookie(Table.LANES, Kind.PIN, pin.number)
-        yield Rule(Table.LANES, PIN_PRIORITY + one.length, match, (*note, *lane.actions), cookie=number)
+    next_hops = {str(next_hop.tag): next_hop for next_hop in pin.next_hops}
+    for one in compress_buckets(divide_buckets({tag: next_hop.weight for tag, next_hop in next_hops.items()})):
+        match, next_hop = replace(pair, register=bucket_match(one)), next_hops[one.owner]
+        note = (ChooseDestination(next_hop.mark), ResubmitTable(Table.NOTE)) if pin.notes else ()
+        number = cookie(Table.PAIR_BUCKETS, Kind.PIN, pin.number)
+        yield Rule(Table.PAIR_BUCKETS, PIN_PRIORITY + one.length, match, (*note, *next_hop.actions), cookie=number)
     # Last: until then nobody is sent to look there.
     yield Rule(Table.FORWARD, PIN_PRIORITY, pair, pick, cookie=cookie(Table.FORWARD, Kind.PIN, pin.number))
 
 
 def _notes(eth_type: int) -> Iterable[Rule]:
-    """Connections are written down, protocol by protocol, with the lane that was chosen."""
+    """Connections are written down, protocol by protocol, with the next hop that was chosen."""
     for protocol in (PROTO_TCP, PROTO_UDP, 0):
         match = Match(eth_type=eth_type, ip_proto=protocol or None)
-        learn = (LearnLane(protocol, eth_type, KEPT_IDLE_S),)
+        learn = (LearnNextHop(protocol, eth_type, KEPT_IDLE_S),)
         mark = cookie(Table.NOTE, Kind.PIN, eth_type << 8 | protocol)
         yield Rule(Table.NOTE, PIN_PRIORITY if protocol else 0, match, learn, cookie=mark)
 
@@ -276,57 +277,57 @@ def _notes(eth_type: int) -> Iterable[Rule]:
 # ---- back
 
 
-class LanePlace(NamedTuple):
-    """A label (0: none) and the port of a lane."""
+class NextHopPlace(NamedTuple):
+    """A label (0: none) and the port of a next hop."""
 
     tag: int
     port: int
 
 
 @dataclass(frozen=True, slots=True)
-class HeldLanes:
-    """The lanes that a switch's rules give to a pair, with the share of each, and those that connections keep."""
+class HeldNextHops:
+    """The next hops that a switch's rules give to a pair, with the share of each, and those that connections keep."""
 
-    shares: Mapping[LanePlace, float]
-    kept: frozenset[LanePlace] = frozenset()
+    shares: Mapping[NextHopPlace, float]
+    kept: frozenset[NextHopPlace] = frozenset()
 
 
-def read_lanes(rules: Iterable[Rule], first_label: int) -> dict[Ends, HeldLanes]:
+def read_next_hops(rules: Iterable[Rule], first_label: int) -> dict[Ends, HeldNextHops]:
     """By (IP source, Ethernet destination): what an earlier controller left in a switch."""
-    plain: dict[Ends, LanePlace] = {}
-    kept: dict[Ends, set[LanePlace]] = {}
+    plain: dict[Ends, NextHopPlace] = {}
+    kept: dict[Ends, set[NextHopPlace]] = {}
     buckets: dict[Ends, list[BucketPrefix]] = {}
     for rule in rules:
-        lane = _lane(rule.actions, first_label) if kind_of(rule.cookie) is Kind.PIN else None
+        next_hop = _next_hop(rule.actions, first_label) if kind_of(rule.cookie) is Kind.PIN else None
         key = rule.match.ip_src or "", rule.match.eth_dst or ""
-        if lane is None:
+        if next_hop is None:
             continue
         match rule.match.register:
             case DestinationMatch():
-                kept.setdefault(key, set()).add(lane)
+                kept.setdefault(key, set()).add(next_hop)
             case None if rule.table == Table.FORWARD:
-                plain[key] = lane
+                plain[key] = next_hop
             case found:
                 first = found.first if isinstance(found, BucketMatch) else 0
-                prefix = BucketPrefix(first, rule.priority - PIN_PRIORITY, f"{lane.tag} {lane.port}")
+                prefix = BucketPrefix(first, rule.priority - PIN_PRIORITY, f"{next_hop.tag} {next_hop.port}")
                 buckets.setdefault(key, []).append(prefix)
-    whole = {key: HeldLanes({lane: 1.0}) for key, lane in plain.items()}
-    return whole | {key: HeldLanes(_shares(one), frozenset(kept.get(key, ()))) for key, one in buckets.items()}
+    whole = {key: HeldNextHops({next_hop: 1.0}) for key, next_hop in plain.items()}
+    return whole | {key: HeldNextHops(_shares(one), frozenset(kept.get(key, ()))) for key, one in buckets.items()}
 
 
-def _shares(prefixes: Iterable[BucketPrefix]) -> dict[LanePlace, float]:
+def _shares(prefixes: Iterable[BucketPrefix]) -> dict[NextHopPlace, float]:
     owners = [one for one in expand_prefixes(prefixes) if one]
-    return {LanePlace(*map(int, one.split())): owners.count(one) / len(owners) for one in sorted(set(owners))}
+    return {NextHopPlace(*map(int, one.split())): owners.count(one) / len(owners) for one in sorted(set(owners))}
 
 
-def _lane(actions: tuple[Action, ...], first_label: int) -> LanePlace | None:
+def _next_hop(actions: tuple[Action, ...], first_label: int) -> NextHopPlace | None:
     match actions[-2:]:
         case (PushLabel(tag), Output(port)):
-            return LanePlace(tag, port)
-        case (*_, ToGroup(number)) if (lane := turning_lane(number)) is not None:
-            return LanePlace(first_label + lane[0], lane[1])
+            return NextHopPlace(tag, port)
+        case (*_, ToGroup(number)) if (next_hop := turning_next_hop(number)) is not None:
+            return NextHopPlace(first_label + next_hop[0], next_hop[1])
         case (*_, ToGroup(number)) if (way := failover_port(number)) is not None:
-            return LanePlace(0, way)
+            return NextHopPlace(0, way)
         case (*_, Output(port)):
-            return LanePlace(0, port)
+            return NextHopPlace(0, port)
     return None
