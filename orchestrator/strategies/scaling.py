@@ -161,7 +161,8 @@ def _out(service: PoolService, one: Candidate, need: ServiceNeed) -> Step:
         f"can get {can:.2f}: {one.member.vm} brings up to {one.cores:.2f}"
     )
     if count < service.pool.least:
-        why = f"{count} machines serve {service.name}, its pool asks for {service.pool.least}: {one.member.vm} comes"
+        asked = f"{count} of the {service.pool.least} machines that its pool asks for"
+        why = f"{service.name} is served by {asked}: {one.member.vm} comes"
     reason = replace(
         _reason(service, one.member, need, can),
         forecast=proof,

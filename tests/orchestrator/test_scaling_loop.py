@@ -64,4 +64,6 @@ def test_at_least_as_many_serve_as_are_asked_for(store: Store) -> None:
     world = PoolWorld(store, config=CONFIG.tuned(declared={"pools": (pool,)}))
     world.run(60)
     assert len(world.serving()) == 2
+    (row,) = (one for one in store.journal.actions() if one.kind == "scale_out")
+    assert row.why == f"shop is served by 1 of the 2 machines that its pool asks for: {row.target} comes"
     assert world.outcomes("scale_in") == []
