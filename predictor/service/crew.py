@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import repeat
-from math import ceil, inf, nextafter
+from math import inf, nextafter
 from threading import Lock
 from typing import Any
 
@@ -40,7 +40,7 @@ def place_shards(
 ) -> dict[int, str]:
     """The worker of each of `count` shards: where it was as long as that one lives, else with who has fewest.
 
-    Who has more than an even share gives shards up to workers that are `settled`. Raises ValueError without workers.
+    Who has two more than a worker that is `settled` gives shards up to that one. Raises ValueError without workers.
     """
     held: dict[str, list[int]] = {worker: [] for worker in sorted(workers)}
     homeless: list[int] = []
@@ -48,9 +48,8 @@ def place_shards(
         held.get(before.get(shard, ""), homeless).append(shard)
     for shard in homeless:
         min(held.values(), key=len).append(shard)
-    share = ceil(count / len(held))
-    for worker in held.keys() & set(settled):
-        while len(held[worker]) < count // len(held) and (most := max(held.values(), key=len)) and len(most) > share:
+    for worker in sorted(held.keys() & set(settled)):
+        while len(most := max(held.values(), key=len)) > len(held[worker]) + 1:
             held[worker].append(most.pop())
     return {shard: worker for worker, own in held.items() for shard in own}
 
