@@ -294,8 +294,10 @@ def until_back(context: PlanningContext, kind: str, about: Circumstances, cooldo
 
 
 def until_resized_back(context: PlanningContext, vm: VmState, kind: str) -> tuple[int, ...]:
-    """The same for the size of a machine."""
-    return until_back(context, kind, on_host(context.world, vm.host), context.config.guard.resize_cooldown_s)
+    """The same for the size of a machine: who takes it back decides a cooldown, and up to a cycle, later."""
+    about, timing = on_host(context.world, vm.host), context.config.timing
+    again_s = context.config.guard.resize_cooldown_s + context.lead_s(kind, about) + timing.cycle_s
+    return until_back(context, kind, about, again_s)
 
 
 def lasting_s(context: PlanningContext, about: Pair | str, horizons_s: Iterable[int]) -> tuple[Seconds, int] | None:
