@@ -108,7 +108,7 @@ from cpdb.observed import (
     show_record,
     split_key,
 )
-from cpdb.observed_record import ObservedKind, ObservedRecord, RuleReport
+from cpdb.observed_record import ObservedKind, ObservedRecord
 from cpdb.publisher import Publisher
 from cpdb.roles import RIGHTS, Room, make_roles
 from cpdb.settings import (
@@ -327,7 +327,6 @@ __all__ = [
     "RetentionPolicy",
     "RetentionResult",
     "Room",
-    "RuleReport",
     "Score",
     "ScoreBatch",
     "Seconds",

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from cpdb.model import DestinationHealth, HealthStatus, Json, Seconds
-from cpdb.observed_record import ObservedKind, ObservedRecord, ObservedRow, RuleReport
+from cpdb.observed_record import ObservedKind, ObservedRecord, ObservedRow
 
 CONTROLLER, PREDICTOR, REHEARSAL = "controller", "predictor", "rehearsal"
 
@@ -331,7 +331,6 @@ _RECORDS: Mapping[str, type[ObservedRecord]] = {
         MachineReport,
         RefreshReport,
         ReservationReport,
-        RuleReport,
         SplitReport,
         SwitchReport,
         WeightsReport,

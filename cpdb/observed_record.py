@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import Self
 
 from cpdb.model import Json, Seconds
 
@@ -18,7 +18,6 @@ class ObservedKind(StrEnum):
     MACHINE = "machine"
     REFRESH = "refresh"
     RESERVATION = "reservation"
-    RULE = "rule"
     SPLIT = "split"
     SWITCH = "switch"
     WEIGHTS = "weights"
@@ -57,28 +56,3 @@ class ObservedRecord(ABC):
     @abstractmethod
     def from_row(cls, row: ObservedRow) -> Self:
         """The inverse of `to_row`. Raises KeyError or ValueError for a row that it has not made."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleReport(ObservedRecord):
-    """A machine whose limit follows what is measured, and by how many core-seconds its forecasts were cheaper."""
-
-    kind: ClassVar = ObservedKind.RULE
-    vm: str
-    lead_core_s: float
-    observed_at: Seconds = field(compare=False)
-
-    @property
-    def key(self) -> str:
-        """The machine."""
-        return self.vm
-
-    def to_row(self) -> ObservedRow:
-        """As it is stored."""
-        body: Json = {"lead_core_s": self.lead_core_s}
-        return ObservedRow(self.kind, self.vm, "orchestrator", 0, "measured", "", self.observed_at, body)
-
-    @classmethod
-    def from_row(cls, row: ObservedRow) -> Self:
-        """The inverse of `to_row`."""
-        return cls(row.key, float(row.body["lead_core_s"]), row.observed_at)

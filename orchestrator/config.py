@@ -85,8 +85,7 @@ class CpuSettings(Section):
     """CPU limits leave `headroom` above what is measured, in steps; what is foreseen counts by the second, without.
 
     A limit goes back after `calm_s` below `calm_share` of the everyday limit, and at once where trusted forecasts are
-    sure that it is not needed. Host shares are of the host's cores. With `hedge_s`, a machine whose forecasts lately
-    cost more than reacting would have follows what is measured; after so long a second counts half.
+    sure that it is not needed. Host shares are of the host's cores.
     """
 
     headroom: ShareOf1 = 0.85
@@ -97,7 +96,13 @@ class CpuSettings(Section):
     calm_share: ShareOf1 = 0.7
     host_headroom: ShareOf1 = 0.92
     host_deadband: NotNegative = 0.05
-    hedge_s: NotNegative = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_hedge(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "hedge_s" in values:
+            raise ValueError("hedge_s is no longer a setting, since it hardly helped; delete it")
+        return values
 
 
 class MemorySettings(Section):

@@ -11,7 +11,7 @@ from cpdb import BytesPerS, Pair, Quantity, Seconds
 from orchestrator.actions import Action, MigrateVm, moves_of, scalings_of
 from orchestrator.bounds import LinkBounds
 from orchestrator.config import NOW, CpuSettings, OrchestratorConfig
-from orchestrator.demand import MEAN_OF, NOBODY_REACTS, Demand, demands
+from orchestrator.demand import MEAN_OF, Demand, demands
 from orchestrator.demand_table import PairDemand, Rate, Together, scaled_demand
 from orchestrator.lead_times import NOWHERE, Circumstances
 from orchestrator.needs import MachineNeeds, MachineTable, ceiling, machine_needs, machine_table, served_numbers
@@ -60,14 +60,10 @@ class PlanningContext:
 
     @classmethod
     def of(
-        cls,
-        world: World,
-        config: OrchestratorConfig,
-        margins: Mapping[str, float] = NOTHING_LEARNT,
-        reacting: Mapping[str, str] = NOBODY_REACTS,
+        cls, world: World, config: OrchestratorConfig, margins: Mapping[str, float] = NOTHING_LEARNT
     ) -> "PlanningContext":
-        """A world with its demand; `reacting`: machines whose limits follow what is measured, each with the reason."""
-        return cls(world, demands(world, config, reacting=reacting), config, margins=margins)
+        """A world with its demand."""
+        return cls(world, demands(world, config), config, margins=margins)
 
     def tuned(self, kind: str) -> "PlanningContext":
         """The same with the margin that this kind of action has earned by its verdicts."""
@@ -164,11 +160,6 @@ def _asked(
     context: PlanningContext, groups: PairGroups[Key], key: Key, horizon_s: int, reading: Reading = PEAK
 ) -> Together:
     return context.demand.table(horizon_s, reading).of_groups(groups).at(groups.places.get(key))
-
-
-def as_reacting(context: PlanningContext) -> PlanningContext:
-    """The context as the reactive policy sees it."""
-    return replace(context, demand=context.demand.measured, config=context.demand.measured.config)
 
 
 def propose_each(

@@ -8,7 +8,6 @@ from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetV
 from orchestrator.config import OrchestratorConfig
 from orchestrator.context import PlanningContext
 from orchestrator.guards.guard import Guarded, guard
-from orchestrator.hedge import LimitHedge
 from orchestrator.judge.standing import StandingLedger
 from orchestrator.lead_times import LeadLedger
 from orchestrator.observe.gather import Gatherer, Paths
@@ -62,7 +61,6 @@ class Decider:
         self._gatherer = Gatherer(store, config, paths)
         self._leads = LeadLedger(store)
         self.standings = StandingLedger(store, config)
-        self.hedge = LimitHedge(config, store)
         self._strategies: tuple[Strategy, ...] = strategies_for(config)
 
     def recent(self, now: Seconds) -> list[ActionRecord]:
@@ -80,10 +78,8 @@ class Decider:
         """What should be done about a world after what was done lately. Raises StoreError; touches nothing."""
         leads = replace(world.leads, earlier_s=self.standings.earlier_s)
         world = up_to_date(world, recent).changed(leads=leads)
-        self.hedge.count(world, self._gatherer.newest_use(world.now))
-        context = PlanningContext.of(world, self._config, self.standings.margins, self.hedge.reacting)
+        context = PlanningContext.of(world, self._config, self.standings.margins)
         wanted = plan(context, self._strategies)
-        self.hedge.advance(context)
         return Decision(world, wanted, guard(wanted, context, recent), planning_interval_s(context, wanted))
 
 

@@ -3,9 +3,8 @@
 All pairs of a world are worked out at once, as arrays by number of the pair; one pair's demand is a row of them.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ MEAN_OF = {
     Quantity.CPU_PEAK: Quantity.CPU_MEAN,
 }
 OPTIMISTIC, PESSIMISTIC = 0.05, 0.95
-NOBODY_REACTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,15 +32,13 @@ class Demand:
     """Demands of the pairs of one snapshot, worked out when they are asked for and kept.
 
     `believing`: what would be demanded if every forecast were trusted, whatever it has been worth. `factor` is on the
-    configured margin; nothing less than what is forecast is ever asked for. `reacting`: machines whose limits follow
-    what is measured, each with the reason.
+    configured margin; nothing less than what is forecast is ever asked for.
     """
 
     world: World
     config: OrchestratorConfig
     believing: bool = False
     factor: float = 1.0
-    reacting: Mapping[str, str] = field(default_factory=dict, compare=False)
     _tables: dict[tuple[int, Reading], DemandTable] = field(default_factory=dict, repr=False, compare=False)
     _scaled: dict[float, "Demand"] = field(default_factory=dict, repr=False, compare=False)
     # Of whom a forecast that is not trusted was passed over: of all others, trust in everything would ask for the same.
@@ -59,7 +55,7 @@ class Demand:
     def scaled(self, factor: float) -> "Demand":
         """The same with a factor on the margin; kept, since kinds of action share factors."""
         if factor not in self._scaled:
-            self._scaled[factor] = Demand(self.world, self.config, self.believing, factor, self.reacting)
+            self._scaled[factor] = Demand(self.world, self.config, self.believing, factor)
         return self._scaled[factor]
 
     @property
@@ -115,14 +111,9 @@ def _more(known: DemandTable, believed: DemandTable, which: Bools) -> bool:
     return any(bool((other.need > one.need)[which].any()) for one, other in pairs)
 
 
-def demands(
-    world: World,
-    config: OrchestratorConfig,
-    believing: bool = False,
-    reacting: Mapping[str, str] = NOBODY_REACTS,
-) -> Demand:
+def demands(world: World, config: OrchestratorConfig, believing: bool = False) -> Demand:
     """Demands of every pair: measured ones, and under the predictive policy those of each horizon that is trusted."""
-    return Demand(world, config, believing, reacting=reacting)
+    return Demand(world, config, believing)
 
 
 def _demand_table(demand: Demand, horizon_s: int, reading: Reading) -> DemandTable:

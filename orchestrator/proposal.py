@@ -22,7 +22,6 @@ class RefusalCode(StrEnum):
     TOO_LATE = "too_late"
     TOO_EARLY = "too_early"
     NOT_TRUSTED = "not_trusted"
-    HEDGED = "hedged"
     NO_ROOM = "no_room"
     NO_CANDIDATE = "no_candidate"
     NO_GAIN = "no_gain"

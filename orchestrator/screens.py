@@ -72,7 +72,7 @@ def alike(context: PlanningContext, asked: Callable[[Circumstances], Hashable]) 
 def to_resize(context: PlanningContext) -> list[VmState]:
     """Machines whose CPU limit or vCPUs may have to change, in the order of the world."""
     columns, cpu = MachineColumns.of(context), context.config.cpu
-    found = np.array([one.name in context.demand.reacting for one in columns.vms], dtype=np.bool_)
+    found = np.zeros(len(columns.vms), dtype=np.bool_)
     least = columns.everyday * (1.0 + cpu.min_gain) - NEARLY
 
     def asked(about: Circumstances) -> tuple[float, tuple[int, ...], tuple[int, ...]]:

@@ -105,8 +105,6 @@ def _learnt(reason: Json) -> Iterator[str]:
     if learnt := reason.get("learnt"):
         earlier = f", decided {learnt['earlier_s']:.1f} s earlier" if learnt["earlier_s"] else ""
         yield f"learnt from verdicts: {learnt['margin']:.2f} times the margin{earlier}"
-    if reacts := reason.get("reacts"):
-        yield f"its limit {reacts}"
     if earned := reason.get("earned"):
         yield f"it may act: {earned}"
 

@@ -149,12 +149,6 @@ class Gatherer:
         self._table = world.index.table = PairTable(world.pairs, self._table)
         return world.changed(network=replace(world.network, fabric=self._fabric.read_fabric(world)))
 
-    def newest_use(self, now: Seconds) -> dict[str, float]:
-        """Cores that machines used in the newest sample of each that is not older than two."""
-        machines, since = self._lately.machines, now - 2 * self.config.timing.poll_s
-        rows, names = machines.between(since, now), [*machines.names]
-        return {names[vm]: used for vm, used in zip(rows["vm"].tolist(), rows["used"].tolist(), strict=True)}
-
     def _reported(self, traffic: Traffic) -> Seconds | None:
         """When switches last reported: where nobody has spoken for long, that is known all the same."""
         span = None if len(traffic.t) else self.store.facts.span()

@@ -9,7 +9,6 @@ from orchestrator.config import NOW, CpuSettings
 from orchestrator.context import (
     PlanningContext,
     VmNeed,
-    as_reacting,
     evidence_of,
     load_now,
     most,
@@ -91,25 +90,6 @@ def _peak(context: PlanningContext, vm: VmState) -> VmNeed:
 
 
 def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
-    """What its forecasts ask for, or what is measured where these lately cost more than reacting."""
-    reacts = context.demand.reacting.get(vm.name)
-    if reacts is None:
-        yield from _by_rule(context, vm)
-        return
-    found = list(_by_rule(as_reacting(context), vm))
-    yield from (_reacting(one, reacts) if isinstance(one, Step) else one for one in found)
-    if not any(isinstance(one, Step) for one in found):
-        ahead = (one for one in _by_rule(context, vm) if isinstance(one, Step) and not one.action.shrinks)
-        for one in ahead:
-            subject = f"{one.action.describe()} ahead of its need"
-            yield Refusal(RefusalCode.HEDGED, vm.name, subject, reacts, one.action, one.lead_s)
-
-
-def _reacting(step: Step, reacts: str) -> Step:
-    return replace(step, reason=replace(step.reason, facts={**step.reason.facts, "reacts": reacts}))
-
-
-def _by_rule(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
     spec = vm.spec
     if spec is None:
         return

@@ -46,3 +46,8 @@ def test_what_comes_before_it_can_be_raised_again_counts_though_it_lies_beyond_t
 
 def test_without_forecasts_that_reach_so_far_it_waits_for_measured_calm() -> None:
     assert lowered(0.0, horizons_s=(5,)) == []
+
+
+def test_a_file_with_the_hedge_of_limits_that_is_gone_is_told_what_to_do() -> None:
+    with pytest.raises(ValueError, match="delete it"):
+        CONFIG.tuned(cpu={"hedge_s": 300.0})
