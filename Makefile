@@ -20,7 +20,7 @@ PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDI
 UNIT_TESTS := $(BIN)/pytest -m "not lab and not vm and not long"
 STAGE := $(BIN)/python -m tools.lab.stage --
 
-.PHONY: help setup install demo lab test test-long chaos check mutants bench bench-forecast bench-route bench-whatif fuzz clean
+.PHONY: help setup install demo lab test test-long chaos soak check mutants bench bench-forecast bench-route bench-whatif fuzz clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ test-long: setup
 ##              (SEED=n MINUTES=m DATABASE=sqlite|postgresql JSON=out.json)
 chaos: setup
 	@$(STAGE) $(BIN)/python -m tools.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(DATABASE),--database $(DATABASE)) $(if $(JSON),--json $(JSON))
+
+## make soak    lets a lab (MINUTES=m), or a simulated day (DAY=1), run without a fault and checks that nothing grows
+soak: setup
+	@$(if $(DAY),,$(STAGE)) $(BIN)/python -m tools.soak $(if $(DAY),--day,--minutes $(or $(MINUTES),60)) $(if $(JSON),--json $(JSON))
 
 ## make check   lint, format, types, import contracts, packages as they were locked, budgets of the house
 check: setup

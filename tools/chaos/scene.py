@@ -53,7 +53,7 @@ def run(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def scene_settings(database_url: str, state: Path, uris: Mapping[str, str]) -> Settings:
+def scene_settings(database: Mapping[str, Any], state: Path, uris: Mapping[str, str]) -> Settings:
     """The layout as somebody would write it down; `uris` are the addresses of its hosts' libvirt, if it has hosts."""
     ends = [(a, p, b, q, LAYOUT.fabric_bytes_per_s / MBIT) for a, p, b, q in LAYOUT.fabric_ports()]
     ends += [(one.switch, one.port, one.name, 0, 100.0) for one in LAYOUT.clients]
@@ -66,7 +66,7 @@ def scene_settings(database_url: str, state: Path, uris: Mapping[str, str]) -> S
     links = [{"a": a, "a_port": p, "b": b, "b_port": q, "capacity_mbit_per_s": c} for a, p, b, q, c in ends]
     shop = {"name": "shop", "address": VIP, "priority": 1, "destination": [destination]}
     found = {
-        "database": {"url": database_url},
+        "database": database,
         "controller": {"storage": {"state_dir": str(state)}},
         "node": nodes,
         "link": links,
@@ -100,6 +100,8 @@ class Scene:
     folder: Path
     clock: Path
     on_postgres: bool = False
+    disk_mb: int = 64
+    retention: Mapping[str, float] = field(default_factory=dict)
     lab: Lab = field(init=False)
     hosts: ChaosHosts = field(init=False)
     store: Store = field(init=False)
@@ -111,14 +113,14 @@ class Scene:
         """Builds everything and lets traffic begin. Raises LabError off stage."""
         stage.prefix()
         self.disk.mkdir(parents=True)
-        run("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.disk))
+        run("mount", "-t", "tmpfs", "-o", f"size={self.disk_mb}m", "tmpfs", str(self.disk))
         if self.on_postgres:
             self.server = self._closing.enter_context(private_postgres())
         url = self.server.url if self.server else f"sqlite:///{self.disk / 'cpdb.db'}"
         self.lab = Lab(LAYOUT, run_directory=self.folder / "lab", vms=has_hosts())
         self.hosts = ChaosHosts(self.lab)
         self.lab.start()
-        settings = scene_settings(url, self.disk / "state", self.lab.uris)
+        settings = scene_settings({"url": url, **self.retention}, self.disk / "state", self.lab.uris)
         (self.folder / "forepath.toml").write_text(as_toml(settings), encoding="utf-8")
         self.store = open_store(settings.database.url)
         declare(settings, self.store)

@@ -23,11 +23,16 @@ def serve(address: str) -> None:
     """Answers every line of every connection, and takes datagrams."""
     sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sink.bind((address, PORT))
-    threading.Thread(target=lambda: [sink.recv(65536) for _ in iter(int, 1)], daemon=True).start()
+    threading.Thread(target=_drain, args=(sink,), daemon=True).start()
     with socket.create_server((address, PORT)) as server:
         while True:
             connection, _ = server.accept()
             threading.Thread(target=_answer, args=(connection,), daemon=True).start()
+
+
+def _drain(sink: socket.socket) -> None:
+    while True:
+        sink.recv(65536)
 
 
 def _answer(connection: socket.socket) -> None:
