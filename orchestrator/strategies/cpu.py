@@ -177,7 +177,9 @@ def _plug_ahead(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusa
         return
     need = most(vm_need(context, vm, one) for one in horizons)
     wanted = wanted_limit(need, context.config.cpu)
-    if wanted <= vm.vcpus or wanted < spec.cpu_cores_min * (1 + context.config.cpu.min_gain):
+    # Less than a limit would be raised for is no reason for another vCPU either.
+    worth = max(context.config.cpu.step_cores, context.config.cpu.deadband * vm.vcpus)
+    if wanted - vm.vcpus < worth - 1e-9 or wanted < spec.cpu_cores_min * (1 + context.config.cpu.min_gain):
         return
     if need.horizon_s == NOW or need.about is None:
         return

@@ -51,7 +51,7 @@ LAYOUT = replace(
 QUIET_S = 6.0
 # Each service runs short of something else, at a time of its own.
 SURGES = (
-    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 0.0, 10.0, 18.0, 8_000, 18.0),
+    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 0.0, 10.0, 9.0, 8_000, 18.0),
     Surges("app", "10.77.0.102", "c2", PERIOD_S, 13.0, 5.0, 34.0, 8_000, 30.0),
     Surges("cache", "10.77.0.103", "c3", PERIOD_S, 21.0, 5.0, 12.0, 2_000, 0.0),
 )

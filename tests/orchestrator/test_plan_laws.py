@@ -1,9 +1,9 @@
 """The laws of every plan, on random worlds."""
 
 from hypothesis import example, given, settings
-from worlds import CONFIG, LINK, RELATION, foreseen, machines, pair_state, vm, world, worlds
+from worlds import CONFIG, GIB, LINK, RELATION, foreseen, machines, pair_state, vm, world, worlds
 
-from orchestrator import MigrateVm, OrchestratorConfig, ReserveBandwidth, World, apply, demands, plan
+from orchestrator import HostSpec, MigrateVm, OrchestratorConfig, ReserveBandwidth, World, apply, demands, plan
 from orchestrator.context import PlanningContext, load_now, vm_need
 
 ONE_HORIZON = CONFIG.tuned(demand={"horizons_s": (5,)}, timing={"decision_s": 0.1})
@@ -21,6 +21,15 @@ BESIDE_A_PEAK = world(
     ),
 )
 
+# What it needs is a little more than one virtual CPU, which its limit reaches at once.
+JUST_ABOVE_A_VCPU = world(
+    [foreseen(pair_state("c0", "v0", 0, 0.0, destination="busy"), {5: 36, 15: 36, 30: 36})],
+    **machines(
+        vm("busy", "h1", 0.0, 0.5, cpu_cores_max=2.0, vcpus_max=4, relation=RELATION),
+        hosts=(HostSpec("h1", "", "", 2.0, GIB),),
+    ),
+)
+
 
 def planned(start: World, config: OrchestratorConfig = CONFIG):
     return plan(PlanningContext.of(start, config))
@@ -28,6 +37,7 @@ def planned(start: World, config: OrchestratorConfig = CONFIG):
 
 @settings(max_examples=150, deadline=None)
 @given(worlds())
+@example(JUST_ABOVE_A_VCPU)
 def test_planning_again_after_the_plan_gives_nothing(start: World) -> None:
     after = start
     for step in planned(start).steps:
