@@ -208,10 +208,14 @@ def open_store(url: str = DEFAULT_URL, create: bool = True, read_only: bool = Fa
     each with one line that says how to mend it.
     """
     engine = connect(url, read_only)
-    if create and not read_only:
-        migrate(engine)
-    else:
-        check_version(engine)
+    try:
+        if create and not read_only:
+            migrate(engine)
+        else:
+            check_version(engine)
+    except StoreError:
+        engine.dispose()
+        raise
     names = Names(engine)
     return Store(
         engine=engine,

@@ -5,7 +5,7 @@ one JSON column, as a list of such rows.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -38,8 +38,6 @@ S = TypeVar("S")
 Condition = ColumnElement[bool]
 # The table gives it; no record brings its own.
 NUMBER = "id"
-# Rows that are remembered beside those that were read last.
-FORGOTTEN_FROM = 1000
 SCALARS = frozenset((str, int, float, bool, bytes, NoneType))
 
 
@@ -158,7 +156,7 @@ class Repository(Generic[R]):
         self._codec: RecordCodec[R] = codec_of(record)
         self._columns = [table.c[name] for name in self._codec.columns]
         self._texts = [cast(one, Text) if isinstance(one.type, JSON) else one for one in self._columns]
-        self._known: dict[tuple[Any, ...], Any] = {}
+        self._known: dict[Hashable, dict[tuple[Any, ...], Any]] = {}
         self._key = _key(table)
         self._apart = refusals_of(engine).read_apart
         self._what = table.name.replace("_", " ")
@@ -176,18 +174,19 @@ class Repository(Generic[R]):
             return list(self._apart(self._what, connection.execute(query).all(), self._codec.decode))
 
     def read_again(
-        self, *where: Condition, order_by: Iterable[Any] = (), then: Callable[[R], S] = _as_it_is
+        self, *where: Condition, order_by: Iterable[Any] = (), then: Callable[[R], S] = _as_it_is, part: Hashable = None
     ) -> list[S]:
-        """The same for what seldom changes: of a row that is as it was, what `then` made of its record before."""
+        """The same for what seldom changes: of a row that is as it was, what `then` made of its record before.
+
+        `part` names the part of the table that the conditions choose: of each, what it held last is kept.
+        """
         query = select(*self._texts).where(*where).order_by(*order_by)
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(query)]
-        before = self._known
+        before = self._known.get(part, {})
         fresh = [row for row in rows if row not in before]
         made = self._apart(self._what, fresh, lambda row: (row, then(self._codec.decode(self._parsed(row)))))
-        known = {row: before[row] for row in rows if row in before} | dict(made)
-        # Others may read another part of the table in turn.
-        self._known = known if len(before) > FORGOTTEN_FROM + 3 * len(known) else before | known
+        known = self._known[part] = {row: before[row] for row in rows if row in before} | dict(made)
         return [known[row] for row in rows if row in known]
 
     def _parsed(self, row: Sequence[Any]) -> list[Any]:

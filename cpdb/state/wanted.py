@@ -133,7 +133,7 @@ class ObservedState:
 
     def _read_observed(self, kinds: Sequence[str]) -> list[ObservedRecord]:
         order = [observed.c.kind, observed.c.key, observed.c.node]
-        return self._observed.read_again(observed.c.kind.in_(kinds), order_by=order, then=read_row)
+        return self._observed.read_again(observed.c.kind.in_(kinds), order_by=order, then=read_row, part=tuple(kinds))
 
 
 class Wanted(ObservedState):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -36,8 +37,9 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with store.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
-    with pytest.raises(StoreOutdated, match="9999"):
+    with pytest.raises(StoreOutdated, match="9999") as caught:
         open_store(url, create=False)
+    assert not psutil.Process().open_files(), f"{caught.value} keeps a connection open"
     with pytest.raises(StoreOutdated, match="newer forepath"):
         open_store(url)
 
