@@ -10,7 +10,7 @@ COMMAND ?=
 DATABASE ?=
 PREFIX ?= /opt/forepath
 FUZZ_SECONDS ?= 300
-MINUTES ?= 5
+MINUTES ?=
 COUNT ?= 24
 # ryu or os-ken; what tests start has it, too.
 FRAMEWORK ?= ryu
@@ -62,7 +62,7 @@ test-long: setup
 ## make chaos   breaks a running lab in a seeded order and checks what must hold
 ##              (SEED=n MINUTES=m DATABASE=sqlite|postgresql JSON=out.json)
 chaos: setup
-	@$(STAGE) $(BIN)/python -m tools.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(DATABASE),--database $(DATABASE)) $(if $(JSON),--json $(JSON))
+	@$(STAGE) $(BIN)/python -m tools.chaos --seed $(SEED) --minutes $(or $(MINUTES),5) $(if $(DATABASE),--database $(DATABASE)) $(if $(JSON),--json $(JSON))
 
 ## make soak    lets a lab (MINUTES=m), or a simulated day (DAY=1), run without a fault and checks that nothing grows
 soak: setup

@@ -12,7 +12,7 @@ from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, evidence_of, propose_each, too_short
 from orchestrator.declared import RUNNING, PoolMember, PoolSpec
 from orchestrator.promises import HeadroomPromise
-from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
+from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
 from orchestrator.strategies.destinations import decided_within
 from orchestrator.strategies.services import (
     Candidate,
@@ -154,7 +154,7 @@ def _out_action(service: PoolService, one: Candidate) -> ScaleOut:
 
 
 def _out(service: PoolService, one: Candidate, need: ServiceNeed) -> Step:
-    proof = evidence_of(service.context, need.leading.connections, need.horizon_s) if need.leading else None
+    proof = _proof(service, need)
     can, count = service.capacity(), len(serving(service.context.world, service.pool))
     why = (
         f"{service.name} needs {need.cores:.2f} cores {when(need.horizon_s)} ({foreseen(proof)}) and its machines "
@@ -170,6 +170,14 @@ def _out(service: PoolService, one: Candidate, need: ServiceNeed) -> Step:
         promise=_promise(service, need.horizon_s),
     )
     return Step(_out_action(service, one), why, reason, service.context.world.now + need.horizon_s, one.lead_s)
+
+
+def _proof(service: PoolService, need: ServiceNeed) -> Evidence | None:
+    """The forecast behind a need: of the leading pair's connections, or of its bytes where those are only measured."""
+    if need.leading is None:
+        return None
+    rates = need.leading.connections, need.leading.bytes
+    return next(filter(None, (evidence_of(service.context, rate, need.horizon_s) for rate in rates)), None)
 
 
 def _alternative(service: PoolService, one: Candidate) -> Refusal:

@@ -20,7 +20,7 @@ STATE_FRESH_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceNeed:
-    """Cores that all machines of a virtual IP need within `horizon_s`; `leading` asks for most."""
+    """Cores that all machines of a virtual IP need within `horizon_s`; of foretold pairs `leading` asks for most."""
 
     cores: float
     horizon_s: int
@@ -82,10 +82,14 @@ def service_need(context: PlanningContext, pool: PoolSpec, horizon_s: int) -> Se
     """
     vms = [context.world.vms[name] for name in serving(context.world, pool) if name in context.world.vms]
     wants = context.demand.at(horizon_s, context.world.pairs_of(pool.virtual_ip))
-    leading = max(wants, key=lambda one: one.bytes.need, default=None)
+    leading = max(wants, key=lambda one: (_is_foretold(one, horizon_s), one.bytes.need), default=None)
     measured = sum(vm.cores_used * (STARVED_FACTOR if vm.starved else 1.0) for vm in vms)
     related = _related(vms, wants) if wants else 0.0
     return ServiceNeed(max(measured, related), horizon_s, leading)
+
+
+def _is_foretold(demand: PairDemand, horizon_s: int) -> bool:
+    return horizon_s != NOW and (demand.connections.forecast or demand.bytes.forecast) is not None
 
 
 def _related(vms: Sequence[VmState], wants: Sequence[PairDemand]) -> float:

@@ -96,6 +96,8 @@ def pair() -> Iterator[tuple[Server, Server]]:
         standby.run("pg_basebackup", *copy, "-c", "fast", "--no-sync")
         standby.start()
         primary.do("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        # A standby is asked at once for what was committed: having it in its log is not enough.
+        primary.do("ALTER SYSTEM SET synchronous_commit = 'remote_apply'")
         primary.do("SELECT pg_reload_conf()")
         yield primary, standby
 

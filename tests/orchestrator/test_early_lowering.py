@@ -27,7 +27,7 @@ def lowered(share: float, horizons_s: tuple[int, ...] = (5, 15)) -> list[float]:
             usual = PER_S + share * (surge - PER_S)
             found[horizon_s, peak] = fan(state.pair, NOW, horizon_s, peak, surge * size, width=0.0)
             found[horizon_s, mean] = fan(state.pair, NOW, horizon_s, mean, usual * size, width=0.0)
-    machine = replace(vm("shop1", "h1", 0.21, 0.8, cpu_cores_min=0.4, relation=RELATION))
+    machine = vm("shop1", "h1", 0.21, 0.8, cpu_cores_min=0.4, relation=RELATION)
     start = world([replace(state, forecasts=found, destination="shop1")], **machines(machine))
     steps = plan(PlanningContext.of(start, CONFIG)).steps
     return [step.action.after for step in steps if isinstance(step.action, SetCpuLimit)]

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import NOW, changed, foreseen, pair_state, world
 
-from cpdb import Destination, MachineReport, Standing, VirtualIp
+from cpdb import Destination, MachineReport, Quantity, Standing, Trust, VirtualIp
 from orchestrator import (
     HostSpec,
     MemoryState,
@@ -29,6 +29,7 @@ from orchestrator.strategies.services import candidates, capacity, memory_left, 
 VIP, MIB = "v1", 1 << 20
 HOWS = ("paused", "saved", "defined", "image")
 RELATION = CpuRelation("connections_per_s", 0.01, 0.02, 0.0, 50)
+BY_BYTES = CpuRelation("bytes_per_s", 0.01, 0.02 / 30_000, 0.0, 50)
 STATES = ("running", "paused", "saved", "off", "absent")
 
 
@@ -81,7 +82,7 @@ def _world(draw: st.DrawFn, config: OrchestratorConfig, pair: object) -> World:
 def _vm(draw: st.DrawFn, name: str, host: str, config: OrchestratorConfig) -> VmState:
     limit = draw(st.sampled_from((0.2, 0.4)))
     used = limit * draw(st.floats(0, 1))
-    relations = draw(st.sampled_from(((), (RELATION,))))
+    relations = draw(st.sampled_from(((), (RELATION,), (BY_BYTES,))))
     calm = draw(st.booleans())
     return VmState(name, host, used, limit, 1, MemoryState(128 * MIB), config.declared.vm(name), relations, calm)
 
@@ -208,3 +209,22 @@ def test_what_is_not_known_or_under_way_is_nobodys_left_over() -> None:
     assert [action.target for action in actions] == ["p0"]
     assert planned(changed(start, observed=()), config)[0] == []
     assert planned(changed(start, in_flight=tuple(actions)), config)[0] == []
+
+
+@given(cases(), st.floats(0, 80), st.sampled_from((0, 5, 3600)), st.sampled_from((0, 5, 3600)))
+def test_a_machine_comes_by_a_time_only_where_a_forecast_says_it(
+    case: tuple[World, OrchestratorConfig], peak: float, connections_s: int, bytes_s: int
+) -> None:
+    """One pair more is foretold; its forecasts of connections and of bytes are trusted so far ahead."""
+    found, config = case
+    state = foreseen(pair_state("c2", VIP, 5, 0.0, destination="own"), {5: peak, 15: peak, 30: peak})
+    far = {Quantity.CONNECTIONS_PEAK: connections_s, Quantity.CONNECTIONS_MEAN: connections_s}
+    forecasts = {
+        key: replace(one, trust=Trust(far.get(one.quantity, bytes_s), 0.05, 0.4, 0.25, 1.5))
+        for key, one in state.forecasts.items()
+    }
+    found = changed(found, pairs={**found.pairs, state.pair: replace(state, forecasts=forecasts)})
+    for step in propose(PlanningContext.of(found, config)).steps:
+        if isinstance(step.action, ScaleOut):
+            assert (step.needed_at > found.now) == (step.reason.forecast is not None), step.why
+            assert "(measured)" not in step.why or "now (measured)" in step.why

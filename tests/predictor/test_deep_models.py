@@ -193,8 +193,9 @@ def test_a_training_ends_with_its_budget():
     assert network.weights is not None
 
 
-def test_in_the_background_it_comes_back_before_its_process_is_ended():
-    background = FitWorker(cpu_budget_s=8.0)
+def fitted_in_the_background(cpu_budget_s: float) -> Lstm:
+    """Of more steps than the budget allows."""
+    background = FitWorker(cpu_budget_s)
     try:
         assert background.submit([Lstm(SPEC, 1, 1_000_000)], view_of(alternating(1), TAUGHT))
         fitted, until = [], time.monotonic() + 250
@@ -203,8 +204,16 @@ def test_in_the_background_it_comes_back_before_its_process_is_ended():
             fitted = background.collect()
     finally:
         background.close()
-    assert [model.name for model in fitted] == ["lstm"]
-    assert np.isfinite(fitted[0].predict(view_of(alternating(2)), np.array([300]))).all()
+    (network,) = fitted
+    assert isinstance(network, Lstm)
+    return network
+
+
+def test_in_the_background_it_comes_back_before_its_process_is_ended():
+    # On a busy machine a small budget may be up before it has learnt anything: it comes back all the same.
+    networks = (fitted_in_the_background(budget_s) for budget_s in (8.0, 16.0, 32.0))
+    trained = next(network for network in networks if network.wins)
+    assert np.isfinite(trained.predict(view_of(alternating(2)), np.array([300]))).all()
 
 
 def test_nobody_who_trains_no_network_loads_jax():
