@@ -209,10 +209,7 @@ def open_store(url: str = DEFAULT_URL, create: bool = True, read_only: bool = Fa
     """
     engine = connect(url, read_only)
     try:
-        if create and not read_only:
-            migrate(engine)
-        else:
-            check_version(engine)
+        (migrate if create and not read_only else check_version)(engine)
     except StoreError:
         engine.dispose()
         raise
