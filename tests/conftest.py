@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tools.lab.stage import on_stage
+
 # What takes longest comes first: a worker that began it last would be waited for by all others.
 LONGEST = (
     "test_killed_anywhere.py",
@@ -24,13 +26,19 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files in front, and who breaks what its file shares behind the others; the rest as it was."""
+    """Puts the longest files in front, and who breaks what its file shares behind the others; the rest as it was.
+
+    Tests on real switches and VMs are skipped where there is no stage.
+    """
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
     for item in [one for one in items if one.get_closest_marker("last")]:
         items.remove(item)
         own = [number for number, other in enumerate(items) if other.path == item.path]
         items.insert(own[-1] + 1 if own else len(items), item)
+    for item in items if not on_stage() else ():
+        if item.get_closest_marker("lab") or item.get_closest_marker("vm"):
+            item.add_marker(pytest.mark.skip('needs a stage: python -m tools.lab.stage -- pytest -m "lab or vm"'))
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,8 @@ from forepath.demo.scene import MBIT, as_tables, as_toml, scene
 from forepath.demo.schedule import Stream
 from forepath.settings import Settings
 from tools.lab.lab import Lab
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m lab"),
-]
+pytestmark = pytest.mark.lab
 PERIOD_S, SURGE_S, LEARNING, PERIODS = 16.0, 5.0, 6, 16
 SERVER = (sys.executable, str(Path(__file__).with_name("swallowing_server.py")))
 

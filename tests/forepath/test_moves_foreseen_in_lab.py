@@ -14,12 +14,8 @@ from forepath.demo.schedule import Stream
 from forepath.settings import Settings
 from tools.lab.assets import default_directory, load_assets
 from tools.lab.lab import Lab
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
-]
+pytestmark = pytest.mark.vm
 ASSETS = default_directory().resolve()  # before a test goes to a directory of its own
 # A forecast is trusted once its errors of some minutes were small.
 PERIOD_S, LEARNING, PERIODS = 40.0, 7, 11

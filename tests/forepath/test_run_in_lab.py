@@ -16,12 +16,8 @@ from cpdb import open_store
 from forepath.demo.scene import as_tables, as_toml, scene
 from forepath.settings import Settings
 from tools.lab.lab import Lab
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m lab"),
-]
+pytestmark = pytest.mark.lab
 VIP = "10.77.0.101"
 PYTHON = [sys.executable]
 ASK = f"""

@@ -18,12 +18,8 @@ from forepath.paths import PathReader
 from forepath.processes import orchestrator_config, with_pools
 from forepath.settings import Settings, declare
 from orchestrator import LibvirtHypervisors, LibvirtPool, MigrateVm, Orchestrator, OrchestratorConfig
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
-]
+pytestmark = pytest.mark.vm
 VIP = "10.77.0.101"
 MIB = 1 << 20
 VISITOR = (sys.executable, str(Path(__file__).with_name("steady_visitor.py")))

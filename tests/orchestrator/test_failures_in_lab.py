@@ -13,11 +13,9 @@ from cpdb import HostLoad, LabError, OutcomeKind, Store, VmLoad
 from orchestrator import HostSpec, MigrateVm, PoolMember, PoolSpec, ScaleOut, SetCpuLimit, SetVcpus
 from tools.lab import cgroups
 from tools.lab.machines import domain_xml
-from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
     pytest.mark.timeout(150),
 ]
 MOVE = MigrateVm("g1", "hA", "hB")

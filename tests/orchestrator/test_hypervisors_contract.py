@@ -22,7 +22,6 @@ from orchestrator import (
     SetVcpus,
     VmAction,
 )
-from tools.lab.stage import on_stage
 
 if TYPE_CHECKING:
     from failing_hosts import FailingHosts
@@ -102,7 +101,6 @@ def libvirt_test_driver(tmp: Path) -> Bench:
 
 REAL = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
     pytest.mark.timeout(120),
 ]
 MAKERS = [

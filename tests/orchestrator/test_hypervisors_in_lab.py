@@ -7,12 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import Finished, HostSpec, LibvirtHypervisors, MigrateVm, SetCpuLimit, SetMemory, SetVcpus, VmAction
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
-]
+pytestmark = pytest.mark.vm
 MIB = 1 << 20
 Do = Callable[[VmAction], Finished]
 

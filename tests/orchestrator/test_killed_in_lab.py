@@ -13,11 +13,9 @@ from failing_hosts import FailingHosts, guest, until
 
 from cpdb import ActionRecord, ActionTiming, OutcomeKind, PlanRecord, Store, open_store
 from orchestrator import MigrateVm
-from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
     pytest.mark.timeout(240),
 ]
 HOST = """[[host]]

@@ -10,12 +10,8 @@ from failing_hosts import FailingHosts
 from cpdb import Communication, OutcomeKind, Store, VmLoad, open_store
 from forepath.demo.layout import LabVm
 from orchestrator import LibvirtHypervisors, Orchestrator, OrchestratorConfig, VmSpec
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
-]
+pytestmark = pytest.mark.vm
 MIB = 1 << 20
 GUESTS = (LabVm("web", "hA", "10.77.0.51", "52:54:00:77:00:33", 0.8),)
 SPEC = VmSpec("web", 10, 0.8, 0.8, memory_bytes_min=64 * MIB, memory_bytes_max=128 * MIB)

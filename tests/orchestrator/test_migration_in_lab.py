@@ -19,12 +19,8 @@ from orchestrator import (
     VmAction,
     VmSpec,
 )
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
-]
+pytestmark = pytest.mark.vm
 MIB = 1 << 20
 BUSY, LARGE = "busy", "large"
 # busy writes memory when it is told to; large has a device that adds memory.

@@ -10,11 +10,9 @@ import pytest
 
 from cpdb import DriverError
 from orchestrator import OvsQueues, QueueSpec
-from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m lab"),
     pytest.mark.timeout(60),
 ]
 CAPACITY = 1_250_000.0

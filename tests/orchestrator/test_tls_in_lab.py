@@ -12,11 +12,9 @@ from failing_hosts import FailingHosts, guest, until
 from forepath.hypervisor_addresses import connection_problem
 from orchestrator import HostSpec, LibvirtHypervisors, MigrateVm, SetCpuLimit
 from orchestrator.actions import VmAction
-from tools.lab.stage import on_stage
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
     pytest.mark.timeout(120),
 ]
 

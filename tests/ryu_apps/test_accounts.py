@@ -233,7 +233,6 @@ def _held(switch: SpokenSwitch, number: int) -> int:
 
 
 @pytest.mark.lab
-@pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: tools.lab.stage")
 def test_a_pair_that_open_vswitch_exports_by_ipfix_is_found_and_counted(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

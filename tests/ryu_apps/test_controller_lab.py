@@ -16,13 +16,7 @@ from controller_lab import ADDRESS, VIP, Net, eventually, network
 
 from cpdb import Limit, LinkLoad, Pair, Reservation, ReservationReport, WantedWeights, WeightsReport
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))
 
 

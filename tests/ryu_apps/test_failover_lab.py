@@ -1,6 +1,5 @@
 """Real Open vSwitch: links that fail under load, a controller that dies and comes back, and what switches refuse."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,13 +12,7 @@ from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
 
 from cpdb import Limit, Pair, Reservation
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 STREAM = (sys.executable, str(Path(__file__).with_name("stream.py")))
 RAW = (sys.executable, str(Path(__file__).with_name("raw.py")))
 FOREIGN = (

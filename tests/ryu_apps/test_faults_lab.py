@@ -22,12 +22,7 @@ from ryu_apps.rules import Kind, Table, cookie, pair_number
 from ryu_apps.telemetry.sampling import relative_error
 from tools.lab.postgres import private_postgres, why_not
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m tools.lab.stage -- pytest -m lab"
-    ),
-]
+pytestmark = pytest.mark.lab
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))
 RATE = 300_000.0
 SAME = 0.005

@@ -1,6 +1,5 @@
 """Real switches: a port that invents sources as fast as it can, and others' first connections meanwhile."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,13 +10,7 @@ from controller_lab import ADDRESS, VIP, eventually, network
 
 from tools.lab.stage import run
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 HERE = Path(__file__).parent
 TALK, INVENTED = ((sys.executable, str(HERE / name)) for name in ("talk.py", "invented.py"))
 PER_S = 10_000

@@ -1,6 +1,5 @@
 """The passive mirror beside another application: rows appear, and the switches hold only the other's rules."""
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,12 +9,7 @@ from controller_lab import LEARNING_SWITCH, Net, eventually, network
 
 from forepath.demo.layout import ClientSpec, LabLayout, SwitchSpec
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m tools.lab.stage -- pytest -m lab"
-    ),
-]
+pytestmark = pytest.mark.lab
 C1, C2 = "02:00:0a:4d:00:01", "02:00:0a:4d:00:02"
 # No loops: the other application floods.
 LAYOUT = LabLayout(

@@ -1,6 +1,5 @@
 """On real switches, on the framework that the other tests do not run on: the mirror beside somebody's application."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,6 @@ from ryu_apps import framework_name
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m tools.lab.stage -- pytest -m lab"
-    ),
     pytest.mark.skipif(len(INSTALLED) < 2, reason="only one framework is installed"),
 ]
 

@@ -1,6 +1,5 @@
 """Services asked by HTTP: a status decides, whatever else of the machine answers; on fakes, and on real TCP."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -129,10 +128,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 http.server.HTTPServer(("0.0.0.0", 8080), Answer).serve_forever()
 """
-lab = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: tools.lab.stage"),
-]
+lab = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")

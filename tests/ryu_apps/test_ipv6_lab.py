@@ -1,7 +1,6 @@
 """Virtual IPs of IPv6 on real Open vSwitch: neighbours, TCP and UDP there and back, bytes counted, a limit holds."""
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,13 +12,7 @@ from controller_lab import ADDRESS, LAYOUT, Net, eventually, network
 from cpdb import Destination, Limit, Pair, Reservation, ReservationReport, SplitReport, VirtualIp, WantedSplit
 from ryu_apps.paths.next_hops import KEPT_IDLE_S
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))
 BY_SOURCE, BY_CONNECTION, ONLY = "fd00:77::101", "fd00:77::102", "fd00:77::103"
 ADDRESS6 = {name: f"fd00:77::{address.rpartition('.')[2]}" for name, address in ADDRESS.items()}

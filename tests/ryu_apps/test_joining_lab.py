@@ -1,7 +1,6 @@
 """What networks live from besides unicast IPv4 goes on under our controller: DHCP, IPv6, addresses that move."""
 
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +9,7 @@ from pathlib import Path
 import pytest
 from controller_lab import ADDRESS, LAYOUT, Net, eventually, network
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 RAW = (sys.executable, str(Path(__file__).with_name("raw.py")))
 # IEEE 802: for local experiments
 EXPERIMENT = 0x88B5

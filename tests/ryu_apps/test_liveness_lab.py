@@ -1,7 +1,6 @@
 """Real Open vSwitch: a destination falls silent while 1,000 connections are opened, and hardly any of them fails."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +11,7 @@ from controller_lab import ADDRESS, LAYOUT, VIP, Net, eventually, network
 from cpdb import Destination, HealthReport, HealthStatus, VirtualIp
 from ryu_apps.services.pairs import choose
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m tools.lab.stage -- pytest -m lab"
-    ),
-]
+pytestmark = pytest.mark.lab
 TALK = (sys.executable, str(Path(__file__).with_name("many_connections.py")))
 PORT, COUNT, SECONDS = "8080", 1000, 6
 BEHIND = tuple(Destination(name, ADDRESS[name], LAYOUT.client(name).mac, 100) for name in ("s1", "s2"))

@@ -1,6 +1,5 @@
 """A reservation that only marks: the switch says so, and with a queue on the way the marked pair gets through."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,13 +11,7 @@ from controller_lab import ADDRESS, VIP, Net, eventually, network
 from cpdb import Pair, Reservation, ReservationReport
 from orchestrator import OvsQueues, QueueSpec
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))
 CAPACITY = 500_000.0
 SECONDS = 3.0

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -28,13 +27,7 @@ from orchestrator import FakeHypervisors, OrchestratorConfig, SetWeights, Step
 from orchestrator.act.executor import Executor
 from orchestrator.proposal import Reason
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 TALK = (sys.executable, str(Path(__file__).with_name("placed_talk.py")))
 PORT = "8080"
 SERVERS: dict[str, subprocess.Popen[str]] = {}

@@ -1,6 +1,5 @@
 """A guaranteed pair on real switches gets through a flood, and its lease ends with everyone dead who made it."""
 
-import os
 import subprocess
 import sys
 import time
@@ -17,10 +16,6 @@ from orchestrator import Asker, request_bandwidth, request_of
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
     pytest.mark.timeout(120),
 ]
 TALK = (sys.executable, str(Path(__file__).with_name("talk.py")))

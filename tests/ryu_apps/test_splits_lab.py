@@ -1,6 +1,5 @@
 """Split paths on real Open vSwitch: shares met in bytes, no packet lost in a change, rules kept over a restart."""
 
-import os
 import re
 import signal
 import subprocess
@@ -24,13 +23,7 @@ from ryu_apps.groups import turning_next_hop
 from ryu_apps.paths.splits import SplitPath, choose_path
 from tools.lab.switches import FABRIC_QUEUE_PACKETS
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 MANY = (sys.executable, str(Path(__file__).with_name("many_sources.py")))
 STREAM = (sys.executable, str(Path(__file__).with_name("stream.py")))
 UPPER, LOWER = ("leaf1", "spine1", "leaf2"), ("leaf1", "spine2", "leaf2")

@@ -1,6 +1,5 @@
 """One contract for the fake switch and for Open vSwitch: the same changes and packets, the same counters and errors."""
 
-import os
 import socket
 import struct
 import subprocess
@@ -237,10 +236,7 @@ def real() -> Iterator[Real]:
         "fake",
         pytest.param(
             "real",
-            marks=[
-                pytest.mark.lab,
-                pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: tools.lab.stage"),
-            ],
+            marks=pytest.mark.lab,
         ),
     ]
 )

@@ -1,7 +1,6 @@
 """Real Open vSwitch over TLS: only with its own certificate, put out when that is revoked, back with another."""
 
 import datetime
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,13 +11,7 @@ from controller_lab import ADDRESS, LAYOUT, MANAGER, Net, eventually, network
 
 from forepath import authority
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"),
-        reason="needs a stage: python -m tools.lab.stage -- pytest -m lab",
-    ),
-]
+pytestmark = pytest.mark.lab
 # One Open vSwitch is all switches here, and has one certificate.
 OVS = "lab-ovs"
 

@@ -13,12 +13,7 @@ from test_faults_lab import RATE, load
 
 from cpdb import ControlClaim
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(
-        not os.environ.get("FOREPATH_STAGE"), reason="needs a stage: python -m tools.lab.stage -- pytest -m lab"
-    ),
-]
+pytestmark = pytest.mark.lab
 SAME = 0.005
 PORTS = (6653, 6654)
 

@@ -1,7 +1,6 @@
 """Virtual IPs whose connections the switch places: at a size far too small to mean anything, but the same way."""
 
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -121,7 +120,6 @@ def test_everybody_is_somebody_else() -> None:
 
 @pytest.mark.lab
 @pytest.mark.long
-@pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage")
 def test_a_real_switch_holds_the_rules_and_serves_the_sources(tmp_path: Path) -> None:
     target = tmp_path / "out.json"
     done = command("--vips", "4", "--destinations", "3", "--sources", "20", "--json", str(target))

@@ -1,7 +1,6 @@
 """Deciding paths on a published network: at a size far too small to mean anything, but the same way."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +77,6 @@ def test_the_first_change_of_rules_does_not_count() -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.skipif(not os.environ.get("FOREPATH_STAGE"), reason="needs a stage")
 def test_rules_are_changed_in_a_real_switch(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     subprocess.run([sys.executable, "-m", "tools.bench.plan", str(found), "3", "20"], check=True, timeout=120)

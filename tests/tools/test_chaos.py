@@ -51,7 +51,6 @@ def test_without_a_lab_it_says_so_in_one_line() -> None:
 
 @pytest.mark.long
 @pytest.mark.lab
-@pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m lab")
 def test_what_breaks_for_two_minutes_is_survived() -> None:
     argv = [sys.executable, "-m", "tools.chaos", "--seed", "3", "--minutes", "2"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=600)

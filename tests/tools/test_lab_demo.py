@@ -10,12 +10,8 @@ from pathlib import Path
 import pytest
 
 from tools.lab.assets import default_directory
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
-]
+pytestmark = pytest.mark.vm
 UP_S = 120
 END_S = 60
 

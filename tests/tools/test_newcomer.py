@@ -19,7 +19,6 @@ import pytest
 from forepath.settings import load_settings
 from forepath.web.views import VIEWS
 from tools.house import ROOT
-from tools.lab.stage import on_stage
 from tools.page_pictures import ABOUT, browser
 
 HEADING = "## From a clone to a network that is watched\n"
@@ -157,7 +156,6 @@ def look_at_every_view(base: str) -> None:
 
 @pytest.mark.vm
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm")
 def test_a_network_that_is_there_is_looked_at_and_run(tmp_path: Path) -> None:
     from tools.lab.__main__ import hypervisors_of, start_talking
     from tools.lab.lab import Lab

@@ -13,12 +13,8 @@ from forepath.demo.report import PolicyFigures
 from forepath.demo.schedule import Phases
 from forepath.demo.screen import Screen
 from tools.lab.demo import RealTrial
-from tools.lab.stage import on_stage
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.skipif(not on_stage(), reason="needs the lab's stage: python -m tools.lab.stage -- pytest -m vm"),
-]
+pytestmark = pytest.mark.vm
 POLICIES = ("reactive", "static")
 # The shortest period of the first twenty: a surge for each of two policies within a minute.
 SEED = 17
