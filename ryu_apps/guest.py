@@ -52,16 +52,10 @@ class Guest:
     def rules(self, own: Iterable[Rule]) -> Iterable[Rule]:
         """The rules of a switch where we forward nothing, made of those where we do."""
         # Who is asked in nobody's name is answered in nobody's: others would look everywhere for that address.
-        answered = [
-            Rule(
-                Table.ACCOUNT,
-                _ANSWERED_PRIORITY,
-                Match(eth_type=eth_type, eth_dst=PROBE_MAC),
-                (Output(CONTROLLER),),
-                cookie=cookie(Table.ACCOUNT, Kind.LISTEN, number),
-            )
-            for number, eth_type in enumerate((ETH_ARP, ETH_IPV6), 4)
-        ]
+        answered = []
+        for number, eth_type in enumerate((ETH_ARP, ETH_IPV6), 4):
+            match, mark = Match(eth_type=eth_type, eth_dst=PROBE_MAC), cookie(Table.ACCOUNT, Kind.LISTEN, number)
+            answered.append(Rule(Table.ACCOUNT, _ANSWERED_PRIORITY, match, (Output(CONTROLLER),), cookie=mark))
         for rule in (*own, *answered):
             if self.by_connection and kind_of(rule.cookie) in (Kind.TO_DESTINATION, Kind.TO_CLIENT):
                 yield from steer_connections(rule)

@@ -46,6 +46,7 @@ from ryu_apps.rules import (
 )
 from ryu_apps.services.buckets import BucketPlacement, Crowd, placement_rules, probe_answer_rule
 from ryu_apps.services.pairs import sum_number
+from ryu_apps.services.stand_ins import rules_at
 from ryu_apps.topology.arp import DropRule
 from ryu_apps.topology.flooding import FloodPorts
 
@@ -109,6 +110,8 @@ class PlacingShare:
     # Where traffic to virtual IPs that belongs to no pair is counted in sums: this switch
     sums_at: int | None = None
     asked: tuple[str, ...] = ()
+    # Ports of this switch where destinations are, or were last, by MAC: it turns to others by itself while one is down
+    attached: Mapping[str, int] = field(default_factory=dict)
     # What is counted beside virtual IPs
     counted: AccountShare = field(default_factory=AccountShare)
 
@@ -177,7 +180,10 @@ def desired(share: Share, meter_numbers: Mapping[int, int], with_limits: bool = 
 
 
 def _placed(placing: PlacingShare) -> dict[RuleKey, Rule]:
-    return placement_rules(placing.spreads, placing.curious, placing.crowds)
+    found = dict(placement_rules(placing.spreads, placing.curious, placing.crowds))
+    for spread in placing.spreads if placing.attached else ():
+        found.update(rules_at(spread, placing.attached))
+    return found
 
 
 def _at_port(rule: Rule, access: Mapping[str, int]) -> Rule:
@@ -237,9 +243,8 @@ def _flooded(match: Match, actions: tuple[Action, ...], meter: int | None) -> Ru
 
 
 def _listen(priority: int, match: Match, number: int) -> Rule:
-    return Rule(
-        Table.ACCOUNT, priority, match, (Output(CONTROLLER),), cookie=cookie(Table.ACCOUNT, Kind.LISTEN, number)
-    )
+    mark = cookie(Table.ACCOUNT, Kind.LISTEN, number)
+    return Rule(Table.ACCOUNT, priority, match, (Output(CONTROLLER),), cookie=mark)
 
 
 def _virtual_ip(address: str) -> Iterable[Rule]:
@@ -292,14 +297,9 @@ def policer_key(source_address: str, virtual_ip: str) -> RuleKey:
 
 def _police(one: policing.Policer, meter_numbers: Mapping[int, int]) -> Rule:
     actions: tuple[Action, ...] = () if one.dscp is None else (SetField("ip_dscp", one.dscp),)
-    return Rule(
-        *policer_key(one.source_address, one.virtual_ip),
-        actions,
-        goto=Table.REWRITE,
-        meter=meter_numbers[one.number] if one.rate_kbit_s is not None else None,
-        cookie=cookie(Table.POLICER, Kind.LIMIT, one.number),
-        lease_until=one.lease_until,
-    )
+    key, mark = policer_key(one.source_address, one.virtual_ip), cookie(Table.POLICER, Kind.LIMIT, one.number)
+    meter = meter_numbers[one.number] if one.rate_kbit_s is not None else None
+    return Rule(*key, actions, Table.REWRITE, meter, mark, one.lease_until)
 
 
 def numbers_of_limits(share: Share) -> list[int]:
@@ -341,13 +341,8 @@ def _host(name: str, port: int, groups: Mapping[str, SwitchGroup]) -> Rule:
     mac, vlan = bare(name), vlan_of(name)
     number = int(mac.replace(":", ""), 16)
     action = ToGroup(groups[name].number) if name in groups else Output(port)
-    return Rule(
-        Table.FORWARD,
-        HOST_PRIORITY + bool(vlan),
-        Match(eth_dst=mac, label=vlan or None),
-        (action,),
-        cookie=cookie(Table.FORWARD, Kind.HOST, number),
-    )
+    match, mark = Match(eth_dst=mac, label=vlan or None), cookie(Table.FORWARD, Kind.HOST, number)
+    return Rule(Table.FORWARD, HOST_PRIORITY + bool(vlan), match, (action,), cookie=mark)
 
 
 def _drop(rule: DropRule) -> Rule:

@@ -10,18 +10,7 @@ from ryu_apps.framework import MAIN_DISPATCHER, handles, ofp_event, ofproto
 from ryu_apps.network import Network
 from ryu_apps.openflow import ALL_TABLES, decode_entries, decode_match
 from ryu_apps.paths.routing import RouteTiming
-from ryu_apps.rules import (
-    KIND_SHIFT,
-    OWNER,
-    OWNER_MASK,
-    OWNER_SHIFT,
-    PORT_MAX,
-    Kind,
-    RuleKey,
-    Table,
-    is_ours,
-    kind_of,
-)
+from ryu_apps.rules import KIND_SHIFT, OWNER, OWNER_MASK, OWNER_SHIFT, PORT_MAX, Kind, RuleKey, Table, is_ours, kind_of
 from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.shared_app import SharedApp
 from ryu_apps.status.publishers import Status

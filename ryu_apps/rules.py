@@ -46,6 +46,8 @@ BRIDGE_GROUPS = "bridge groups"
 # All labels of a range that begins at `FIRST_TAG`; of another one the same way
 ANY_LABEL = -FIRST_TAG
 TCP_OPENING = -1
+# Where the port that is up is noted, above the hash bucket, and who stands in; 16 bits, all of them where none is
+UP_SHIFT, STAND_IN_SHIFT, NOBODY_UP = 16, 10, 0xFFFF
 
 
 class Table(IntEnum):
@@ -60,6 +62,8 @@ class Table(IntEnum):
     KEPT = 4
     NOTE = 5
     PAIR_BUCKETS = 6
+    # Resubmitted to from `buckets`: who stands in where a destination's port is down
+    STAND_IN = 7
     # Resubmitted to from `rewrite` and `account`: live connections, hash buckets, destinations, met sources
     AFFINITY = 8
     BUCKETS = 9
@@ -87,7 +91,7 @@ class Kind(IntEnum):
 
 
 class BucketMatch(NamedTuple):
-    """Packets whose hash bucket is `first` in the bits of `mask`."""
+    """Packets whose hash bucket, with the port above it that was noted, is `first` in the bits of `mask`."""
 
     first: int
     mask: int
@@ -204,6 +208,14 @@ class ChooseDestination:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteUp:
+    """Notes the first of these ports that is up (NOBODY_UP: none) beside the hash bucket, at the bits from `shift`."""
+
+    ports: tuple[int, ...]
+    shift: int = UP_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
 class NoteSeen:
     """Notes that the packet has been through our tables."""
 
@@ -255,7 +267,7 @@ class LearnNextHop:
 
 Action = (
     Output | ToGroup | SetField | AnswerArp | PushLabel | PopLabel | ResubmitTable | PickBucket | ChooseDestination
-    | LearnConnection | LearnSource | LearnNextHop | NoteSeen | ToController
+    | LearnConnection | LearnSource | LearnNextHop | NoteSeen | NoteUp | ToController
 )  # fmt: skip
 
 

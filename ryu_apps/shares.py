@@ -86,6 +86,7 @@ def share(network: Network, dpid: int, wanted: Limits) -> Share:
             curious=not services.pairs.room.overfull,
             crowds=_crowds_here(network, dpid),
             sums_at=dpid if here and services.pairs.room.summing else None,
+            attached=services.destinations.conflicts.attached(dpid, topology.hosts),
             asked=services.destinations.probed_by_tcp(),
             counted=counted_at(network, dpid),
         ),

@@ -5,8 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tools.lab.stage import on_stage
+
+# A busy machine is slow, not wrong.
+settings.register_profile("forepath", deadline=None)
+settings.load_profile("forepath")
 
 # What takes longest comes first: a worker that began it last would be waited for by all others.
 LONGEST = (

@@ -166,7 +166,12 @@ def noted(packet: Packet, action: PickBucket | ChooseDestination | NoteSeen) -> 
         return replace(packet, registers=replace(packet.registers, is_seen=True))
     if isinstance(action, ChooseDestination):
         return replace(packet, registers=replace(packet.registers, destination=action.number))
-    return replace(packet, registers=replace(packet.registers, bucket=hashed(packet) % action.buckets))
+    return with_bits(packet, hashed(packet) % action.buckets, action.buckets - 1)
+
+
+def with_bits(packet: Packet, bits: int, mask: int) -> Packet:
+    """The packet with these bits noted beside its hash bucket; the others stay."""
+    return replace(packet, registers=replace(packet.registers, bucket=packet.registers.bucket & ~mask | bits))
 
 
 def _connection(packet: Packet) -> Connection:

@@ -4,17 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ryu_apps.rules import (
-    TCP_OPENING,
-    Action,
-    Match,
-    Output,
-    PopLabel,
-    PushLabel,
-    Rule,
-    SetField,
-    ToGroup,
-)
+from ryu_apps.rules import TCP_OPENING, Action, Match, Output, PopLabel, PushLabel, Rule, SetField, ToGroup
 
 _STANDARD = Output | ToGroup | SetField | PushLabel | PopLabel
 BAD_TABLE = "OFPET_FLOW_MOD_FAILED/OFPFMFC_BAD_TABLE_ID"

@@ -15,10 +15,20 @@ from ryu_apps.effects import (
     ModifyMeter,
     PutRule,
 )
-from ryu_apps.fakes.fake_packets import LearnedFlows, Packet, arp_answer, is_arp_reply, is_matched, noted, selected
+from ryu_apps.fakes.fake_packets import (
+    LearnedFlows,
+    Packet,
+    arp_answer,
+    is_arp_reply,
+    is_matched,
+    noted,
+    selected,
+    with_bits,
+)
 from ryu_apps.fakes.fake_profiles import NO_GROUPS, SwitchProfile
 from ryu_apps.rules import (
     CONTROLLER,
+    NOBODY_UP,
     NORMAL,
     Action,
     AnswerArp,
@@ -29,6 +39,7 @@ from ryu_apps.rules import (
     LearnSource,
     Meter,
     NoteSeen,
+    NoteUp,
     Output,
     PickBucket,
     PopLabel,
@@ -254,6 +265,9 @@ class FakeSwitch:
             case SetField(name, value):
                 rewritten: dict[str, Any] = {name: value}
                 return replace(packet, **rewritten)
+            case NoteUp(ports, shift):
+                up = next((port for port in ports if port in self.ports - self.down), NOBODY_UP)
+                return with_bits(packet, up << shift, NOBODY_UP << shift)
             case PickBucket() | ChooseDestination() | NoteSeen():
                 return noted(packet, action)
             case LearnConnection():

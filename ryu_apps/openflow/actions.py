@@ -49,6 +49,7 @@ from ryu_apps.rules import (
     LearnNextHop,
     LearnSource,
     NoteSeen,
+    NoteUp,
     Output,
     PickBucket,
     PopLabel,
@@ -65,7 +66,7 @@ _GOTO_TABLE, _APPLY_ACTIONS, _METER = 1, 4, 6
 _VLAN_ETHERTYPE = 0x8100
 _PORT_IN, _WHOLE_PACKET, _MAX_PART = 0xFFFFFFF8, 0xFFFF, 0xFFE5
 _NICIRA = 0x2320
-_REG_MOVE, _REG_LOAD, _MULTIPATH, _RESUBMIT_TABLE, _CONTROLLER, _CONNTRACK = 6, 7, 10, 14, 20, 35
+_REG_MOVE, _REG_LOAD, _MULTIPATH, _BUNDLE_LOAD, _RESUBMIT_TABLE, _CONTROLLER, _CONNTRACK = 6, 7, 10, 13, 14, 20, 35
 _NO_TABLE, _CONNTRACK_TABLE_AT = 0xFF, 18
 _IN_PORT_16 = 0xFFF8
 # Hash of addresses, protocol and ports, the same in both directions (ovs-actions(7): symmetric_l3l4+udp)
@@ -81,6 +82,8 @@ _PUSH_ACTION = struct.Struct("!HHH2x")
 _NICIRA_HEAD = struct.Struct("!HHIH")
 _RESUBMIT_ACTION = struct.Struct("!HHIHHB3x")
 _MULTIPATH_ACTION = struct.Struct("!HHIHHH2xHHI2xH4s")
+# Algorithm (0: the first that is up), fields, basis, kind of members (ports), their number, bits, register
+_BUNDLE_ACTION = struct.Struct("!HHIHHHHIHH4s4x")
 _LOAD_ACTION = struct.Struct("!HHIHH4sQ")
 # Most bytes, id, reason
 _CONTROLLER_ACTION = struct.Struct("!HHIHHHBx")
@@ -131,30 +134,13 @@ def _set_field(field: FieldType, value: Any) -> bytes:
 
 def _encode_answer(action: AnswerArp) -> bytes:
     if is_ipv6(action.address):
-        return b"".join(
-            (
-                _move(ETH_SRC, ETH_DST),
-                _set_field(ETH_SRC, action.mac),
-                _move(IPV6_SRC, IPV6_DST),
-                _set_field(IPV6_SRC, action.address),
-                _set_field(ND_OPTION, _OPTION_TARGET),
-                _set_field(ND_TLL, action.mac),
-                _set_field(ND_FLAGS, _SOLICITED_OVERRIDE),
-                encode_part_output(_PORT_IN),
-            )
-        )
-    return b"".join(
-        (
-            _move(ETH_SRC, ETH_DST),
-            _set_field(ETH_SRC, action.mac),
-            _set_field(ARP_OP, 2),
-            _move(ARP_SHA, ARP_THA),
-            _set_field(ARP_SHA, action.mac),
-            _move(ARP_SPA, ARP_TPA),
-            _set_field(ARP_SPA, action.address),
-            encode_part_output(_PORT_IN),
-        )
-    )
+        ends = _move(IPV6_SRC, IPV6_DST), _set_field(IPV6_SRC, action.address), _set_field(ND_OPTION, _OPTION_TARGET)
+        says = *ends, _set_field(ND_TLL, action.mac), _set_field(ND_FLAGS, _SOLICITED_OVERRIDE)
+    else:
+        owner = _set_field(ARP_OP, 2), _move(ARP_SHA, ARP_THA), _set_field(ARP_SHA, action.mac)
+        says = *owner, _move(ARP_SPA, ARP_TPA), _set_field(ARP_SPA, action.address)
+    back = _move(ETH_SRC, ETH_DST), _set_field(ETH_SRC, action.mac)
+    return b"".join((*back, *says, encode_part_output(_PORT_IN)))
 
 
 def _move(source: FieldType, to: FieldType) -> bytes:
@@ -172,6 +158,14 @@ def _encode_pick_bucket(action: PickBucket) -> bytes:
         _EXPERIMENTER, 32, _NICIRA, _MULTIPATH, _HASH_FIELDS, _HASH_BASIS, _MODULO, action.buckets - 1, 0, bits,
         BUCKET_REGISTER,
     )  # fmt: skip
+
+
+def _encode_note_up(action: NoteUp) -> bytes:
+    count = len(action.ports)
+    size = _BUNDLE_ACTION.size + 2 * count + -2 * count % 8
+    bits = action.shift << 6 | 15
+    head = _BUNDLE_ACTION.pack(_EXPERIMENTER, size, _NICIRA, _BUNDLE_LOAD, 0, 0, 0, 2, count, bits, BUCKET_REGISTER)
+    return (head + struct.pack(f"!{count}H", *action.ports)).ljust(size, b"\0")
 
 
 def _load(register: bytes, number: int) -> bytes:
@@ -199,6 +193,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     ResubmitTable: _encode_resubmit,
     PickBucket: _encode_pick_bucket,
     ChooseDestination: lambda action: _load(DESTINATION_REGISTER, action.number),
+    NoteUp: _encode_note_up,
     NoteSeen: lambda _action: _load(SEEN_REGISTER, 1),
     ToController: _encode_to_controller,
     LearnConnection: encode_learn_connection,
@@ -288,6 +283,9 @@ def _decode_nicira(data: bytes) -> Iterator[Action]:
         yield ResubmitTable(data[_CONNTRACK_TABLE_AT])
     elif subtype == _MULTIPATH:
         yield PickBucket(_MULTIPATH_ACTION.unpack_from(data)[7] + 1)
+    elif subtype == _BUNDLE_LOAD:
+        count, bits = _BUNDLE_ACTION.unpack_from(data)[8:10]
+        yield NoteUp(struct.unpack_from(f"!{count}H", data, _BUNDLE_ACTION.size), bits >> 6)
     elif subtype == _REG_LOAD:
         _, _, _, _, _, register, number = _LOAD_ACTION.unpack_from(data)
         if register == DESTINATION_REGISTER:

@@ -116,26 +116,23 @@ def encode_learn_connection(action: LearnConnection) -> bytes:
         specs.protocol, _is(source, address), _same(source, to), specs.ports_back,
         _written(ETH_SRC, _virtual_mac_bytes(action.virtual_ip)), _written(source, virtual_ip),
     ))  # fmt: skip
-    size = _LEARN_ACTION.size + len(there)
-    size += -size % 8
-    head = _LEARN_ACTION.pack(
-        _EXPERIMENTER, size, _NICIRA, LEARN2, action.idle_s, 0, _LEARN_PRIORITY[action.protocol],
-        LEARNED << OWNER_SHIFT | action.number, _DELETE_LEARNED, action.table,
-        FIN_IDLE_S if action.protocol == PROTO_TCP else 0, 0, 2 * MAX_CONNECTIONS,
+    head = (
+        action.idle_s, 0, _LEARN_PRIORITY[action.protocol], LEARNED << OWNER_SHIFT | action.number, _DELETE_LEARNED,
+        action.table, FIN_IDLE_S if action.protocol == PROTO_TCP else 0, 0, 2 * MAX_CONNECTIONS,
     )  # fmt: skip
-    return (head + there).ljust(size, b"\0") + (head + back).ljust(size, b"\0")
+    return _learn(there, *head) + _learn(back, *head)
+
+
+def _learn(specs: bytes, *head: int) -> bytes:
+    size = _LEARN_ACTION.size + len(specs)
+    size += -size % 8
+    return (_LEARN_ACTION.pack(_EXPERIMENTER, size, _NICIRA, LEARN2, *head) + specs).ljust(size, b"\0")
 
 
 def encode_learn_source(action: LearnSource) -> bytes:
     """The action that makes the entry of a source that was met."""
-    specs = _met_specs(action.eth_type)
-    size = _LEARN_ACTION.size + len(specs)
-    size += -size % 8
-    head = _LEARN_ACTION.pack(
-        _EXPERIMENTER, size, _NICIRA, LEARN2, 0, action.hold_s, 1, LEARNED << OWNER_SHIFT, 0, action.table, 0, 0,
-        MAX_MET,
-    )  # fmt: skip
-    return (head + specs).ljust(size, b"\0")
+    head = (0, action.hold_s, 1, LEARNED << OWNER_SHIFT, 0, action.table, 0, 0, MAX_MET)
+    return _learn(_met_specs(action.eth_type), *head)
 
 
 # The register as it is then, into the register of whoever is found
@@ -146,13 +143,8 @@ def encode_learn_next_hop(action: LearnNextHop) -> bytes:
     """The action that makes the entry of a connection there; it outlives the rule that made it."""
     specs, ends = _connection_specs(action.eth_type, action.protocol), _ends(action.eth_type)
     body = b"".join((specs.protocol, *(_same(end, end) for end in ends), specs.ports_there, _COPIED))
-    size = _LEARN_ACTION.size + len(body)
-    size += -size % 8
-    head = _LEARN_ACTION.pack(
-        _EXPERIMENTER, size, _NICIRA, LEARN2, action.idle_s, 0, _LEARN_PRIORITY[action.protocol],
-        LEARNED << OWNER_SHIFT, 0, action.table, 0, 0, MAX_MET,
-    )  # fmt: skip
-    return (head + body).ljust(size, b"\0")
+    head = (action.idle_s, 0, _LEARN_PRIORITY[action.protocol], LEARNED << OWNER_SHIFT, 0, action.table, 0, 0, MAX_MET)
+    return _learn(body, *head)
 
 
 def decode_learn(data: bytes) -> Iterator[Action]:

@@ -203,12 +203,8 @@ def label_rules(share: LabelShare) -> Iterable[Rule]:
         yield Rule(Table.ACCOUNT, LOST_PRIORITY, match, (PopLabel(),), Table.FORWARD, cookie=number)
     if share.inner_ports:
         # A host must not get round accounting and limits, or choose its path, by putting on a tag itself.
-        yield Rule(
-            Table.ACCOUNT,
-            STRAY_PRIORITY,
-            Match(label=-share.first_label),
-            cookie=cookie(Table.ACCOUNT, Kind.LABEL, _STRAY),
-        )
+        mark = cookie(Table.ACCOUNT, Kind.LABEL, _STRAY)
+        yield Rule(Table.ACCOUNT, STRAY_PRIORITY, Match(label=-share.first_label), cookie=mark)
 
 
 def transit_rules(path: SplitPath, topology: Topology) -> dict[str, Transit]:

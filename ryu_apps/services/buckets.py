@@ -7,8 +7,8 @@ controller.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -174,6 +174,7 @@ IDLE_S = {PROTO_TCP: 1800, PROTO_UDP: 120, 0: 60}
 MEET_S = 10
 
 
+@lru_cache(maxsize=65_536)
 def destination_number(virtual_ip: str, name: str) -> int:
     """32 bits that name a destination of a virtual IP, the same in every process and after every restart."""
     return int.from_bytes(blake2b(f"{virtual_ip}={name}".encode(), digest_size=4).digest(), "big")
@@ -199,6 +200,8 @@ class BucketPlacement:
     destinations: tuple[Destination, ...]
     buckets: BucketOwners
     of_all: bool = True
+    # Its rules in switches where destinations are, by their ports there (`services/stand_ins.py`)
+    at: dict[Hashable, Mapping[RuleKey, Rule]] = field(default_factory=dict)
 
     @cached_property
     def rules(self) -> dict[RuleKey, Rule]:

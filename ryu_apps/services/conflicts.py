@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cpdb import NodeKind
 from ryu_apps.rules import PortId
+from ryu_apps.topology.hosts import HostTable
 
 Seconds = float
 
@@ -66,6 +67,12 @@ class Conflicts:
     def of(self, mac: str) -> MacConflict | None:
         """The conflict about a MAC that stands."""
         return self._found.get(mac)
+
+    def attached(self, dpid: int, hosts: HostTable) -> dict[str, int]:
+        """Ports of a switch where destinations are, or were before a link went down and they were not seen, by MAC."""
+        known = ((mac, hosts.of_mac(mac)) for mac in self._macs)
+        places = ((mac, host.at if host else self._at.get(mac)) for mac, host in known)
+        return {mac: at.port for mac, at in places if at is not None and at.dpid == dpid}
 
     def saw(self, mac: str, address: str | None, at: PortId, now: Seconds, kind_at: KindAt) -> bool:
         """A frame of `mac` came in at an edge; `address` when it claims one by ARP. False: that is not its own."""

@@ -25,8 +25,8 @@ from ryu_apps.paths.routing import SplitProgress
 from ryu_apps.paths.splits import SplitPath
 from ryu_apps.pipeline import policer_key, source_at_port
 from ryu_apps.policers import ReservationEntry
-from ryu_apps.rules import RuleKey, Table
-from ryu_apps.services.buckets import BucketPlacement
+from ryu_apps.rules import Rule, RuleKey, Table
+from ryu_apps.services.stand_ins import rules_at
 from ryu_apps.shares import Limits, access_port, ingress, source_addresses
 from ryu_apps.switch.reconcile import same
 from ryu_apps.switch.session import Session
@@ -257,10 +257,12 @@ class WeightsPublisher:
         if made_from == self._installed.get(wanted.virtual_ip):
             return None
         for switch, session in own.items():
-            reason = session.why_not(spread.rules) if session.abilities.places else None
+            attached = network.services.destinations.conflicts.attached(session.dpid, network.topology.hosts)
+            rules = rules_at(spread, attached)
+            reason = session.why_not(rules) if session.abilities.places else None
             if reason is not None:
                 return InstallStatus.REFUSED, f"{switch} answered {reason}"
-            if not (session.ready and _holds(session, spread)):
+            if not (session.ready and _holds(session, rules, spread.virtual_ip)):
                 return None
         self._installed[wanted.virtual_ip] = made_from
         shares = _shares(Counter(owner for owner in spread.buckets if owner is not None))
@@ -291,15 +293,15 @@ def _why(one: Destination | None, vip: VirtualIp, network: Network) -> str:
     return f"is {word.health.status}: {word.detail}"
 
 
-def _holds(session: Session, spread: BucketPlacement) -> bool:
+def _holds(session: Session, rules: Mapping[RuleKey, Rule], virtual_ip: str) -> bool:
     """Whether a switch has said that it holds these rules, and no other slot of the same virtual IP."""
     if not session.abilities.places:
         # Its sources keep to one destination each.
         return True
     held, pending = session.holding.rules, session.unconfirmed()
-    if any(key in pending or not same(held.get(key), rule) for key, rule in spread.rules.items()):
+    if any(key in pending or not same(held.get(key), rule) for key, rule in rules.items()):
         return False
-    return all(key in spread.rules for key in chain(held, pending) if _is_slot(key, spread.virtual_ip))
+    return all(key in rules for key in chain(held, pending) if _is_slot(key, virtual_ip))
 
 
 def _is_slot(key: RuleKey, virtual_ip: str) -> bool:

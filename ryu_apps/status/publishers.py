@@ -4,17 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from cpdb import (
-    Alarm,
-    Link,
-    Node,
-    NodeKind,
-    ObservedRecord,
-    Publisher,
-    ReservationReport,
-    SplitReport,
-    WeightsReport,
-)
+from cpdb import Alarm, Link, Node, NodeKind, ObservedRecord, Publisher, ReservationReport, SplitReport, WeightsReport
 from ryu_apps.network import Network
 from ryu_apps.status.alarms import AlarmLog
 from ryu_apps.status.answers import NOWHERE, ReservationPublisher, SplitPublisher, WeightsPublisher

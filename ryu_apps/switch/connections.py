@@ -25,15 +25,7 @@ from ryu_apps.framework import (
     parser,
     stock,
 )
-from ryu_apps.openflow import (
-    Inbox,
-    MalformedMessage,
-    OpenReplies,
-    Phase,
-    check,
-    frame_origin,
-    offered_versions,
-)
+from ryu_apps.openflow import Inbox, MalformedMessage, OpenReplies, Phase, check, frame_origin, offered_versions
 from ryu_apps.pacing import RateLimiter
 from ryu_apps.settings import ConnectionsSection, cannot_listen
 from ryu_apps.switch.errors import other_version, refusals
@@ -44,11 +36,7 @@ from ryu_apps.tls import LiveContext, Stranger, SwitchTrust, TlsFiles, read_peer
 Seconds = float
 
 _log = structlog.get_logger("ryu_apps.switch.connections")
-_PHASES = {
-    HANDSHAKE_DISPATCHER: Phase.HELLO,
-    CONFIG_DISPATCHER: Phase.FEATURES,
-    MAIN_DISPATCHER: Phase.OPEN,
-}
+_PHASES = {HANDSHAKE_DISPATCHER: Phase.HELLO, CONFIG_DISPATCHER: Phase.FEATURES, MAIN_DISPATCHER: Phase.OPEN}
 _READ_BYTES = 65536
 # No connection keeps the loop longer than this and one message.
 _TURN_S = 0.005

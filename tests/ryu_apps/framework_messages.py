@@ -47,6 +47,7 @@ from ryu_apps.rules import (
     Match,
     Meter,
     NoteSeen,
+    NoteUp,
     Output,
     PickBucket,
     PopLabel,
@@ -206,6 +207,8 @@ def action_messages(action: Action) -> list[Any]:
         case PickBucket(buckets):
             bits = buckets.bit_length() - 2
             return [parser.NXActionMultipath(3, 0xF0EA, 0, buckets - 1, 0, bits, "reg0")]
+        case NoteUp(ports, shift):
+            return [parser.NXActionBundleLoad(0, 0, 0, 2, len(ports), shift << 6 | 15, "reg0", list(ports))]
         case ChooseDestination(number):
             return [parser.NXActionRegLoad(31, "reg1", number)]
         case NoteSeen():

@@ -68,6 +68,7 @@ from ryu_apps.rules import (
     Match,
     Meter,
     NoteSeen,
+    NoteUp,
     Output,
     PickBucket,
     PopLabel,
@@ -132,6 +133,7 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(ResubmitTable, bytes_1),
     st.integers(1, 16).map(lambda bits: PickBucket(1 << bits)),
     st.builds(ChooseDestination, bytes_4),
+    st.builds(NoteUp, st.lists(bytes_2, min_size=1, max_size=5).map(tuple), st.integers(0, 16)),
     st.builds(
         lambda protocol, ends, *more: LearnConnection(protocol, *ends, *more),
         st.sampled_from([0, 6, 17]),

@@ -4,15 +4,19 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from simulated import FABRIC, VIP, World, address, declared, ip, mac
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated import FABRIC, HOSTS, VIP, World, address, declared, ip, mac
 
-from cpdb import Standing, Withdrawal
+from cpdb import Destination, Standing, Withdrawal
 from ryu_apps.declared import Declared
 from ryu_apps.effects import PutRule
-from ryu_apps.fakes.fake_packets import Packet, Transport
+from ryu_apps.fakes.fake_packets import Packet, Transport, hashed
+from ryu_apps.fakes.fake_switch import FakeSwitch
 from ryu_apps.paths.next_hops import LabelShare, NextHop, Pin, label_rules
-from ryu_apps.rules import Kind, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
-from ryu_apps.services.buckets import BUCKETS, destination_number
+from ryu_apps.pipeline import PlacingShare, Share, desired
+from ryu_apps.rules import Kind, PortId, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
+from ryu_apps.services.buckets import BUCKETS, BucketPlacement, destination_number, divide_buckets
 from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.status.destinations import LiveCountPublisher
 
@@ -114,6 +118,66 @@ def test_a_connection_that_is_placed_goes_out_once_where_its_pair_is_divided(wor
 def test_placing_goes_on_without_the_controller(world: World) -> None:
     world.alive = False
     assert {served_by(world, port) for port in range(30_000, 30_100)} == {"s1", "s2"}
+
+
+@pytest.mark.parametrize("other", [PortId(0x11, 14), HOSTS["s2"]])
+def test_where_a_link_is_down_the_switch_alone_gives_new_connections_to_others(other: PortId) -> None:
+    world = World(places=HOSTS | {"s1": PortId(0x11, 13), "s2": other})
+    world.start(by_connection((100, 100)))
+    live = {port: served_by(world, port) for port in range(30_000, 30_100)}
+    assert set(live.values()) == {"s1", "s2"}
+    (before,) = world.network.services.destinations.spreads
+    leaf, world.alive = world.switches[0x11], False
+    leaf.down.add(13)
+    assert {served_by(world, port) for port in range(31_000, 31_100)} == {"s2"}
+    assert all(at(world, port) == "s2" for port, host in live.items() if host == "s2")
+    # The controller hears of the link first, and of the machine later: until then, too.
+    world.alive = True
+    world.network.topology.port_changed(PortId(0x11, 13), False, world.now)
+    world.reconcile()
+    assert {served_by(world, port) for port in range(32_000, 32_100)} == {"s2"}
+    leaf.down.clear()
+    world.network.topology.port_changed(PortId(0x11, 13), True, world.now)
+    # Until it is clear that no switch is there, nobody is learnt at a port.
+    world.now += 2.0
+    world.speak("s1")
+    assert {served_by(world, port) for port in range(33_000, 33_100)} == {"s1", "s2"}
+    world.start(by_connection((100, 100)))
+    assert next(iter(world.network.services.destinations.spreads)).buckets == before.buckets
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from([None, 1, 2, 3]), min_size=2, max_size=6), st.sets(st.sampled_from([1, 2, 3])))
+def test_whoever_stands_in_can_be_reached_as_long_as_anybody_can(places: list[int | None], down: set[int]) -> None:
+    """Each destination at one of three ports, or elsewhere (port 4); some of the three are down."""
+    behind = [Destination(f"s{n}", f"10.0.1.{n}", f"02:00:00:00:01:0{n}", 1 + n % 3) for n in range(len(places))]
+    weights = {one.name: one.weight for one in behind}
+    spread = BucketPlacement(VIP, tuple(behind), divide_buckets(weights))
+    ports = {one.mac: place or 4 for one, place in zip(behind, places, strict=True)}
+    attached = {mac: port for mac, port in ports.items() if port != 4}
+    switch = FakeSwitch(1, frozenset({1, 2, 3, 4, 5}))
+    rules = desired(Share((VIP,), ports, placing=PlacingShare((spread,), False, attached=attached)), {}).rules.values()
+    assert switch.apply([PutRule(rule) for rule in rules], 0.0) == []
+    switch.down = down
+    reachable = {one.mac for one in behind if ports[one.mac] not in down}
+    for port in range(1, 40):
+        packet = opening(port, "S")
+        owner = next(one.mac for one in behind if one.name == spread.buckets[hashed(packet) % BUCKETS])
+        found = [got.eth_dst for _, got in switch.receive(packet, 5, 0.0)]
+        assert found == [owner] if owner in reachable else len(found) == bool(reachable)
+
+
+def test_stand_ins_share_what_they_take_over_by_weight() -> None:
+    behind = tuple(Destination(f"s{n}", f"10.0.1.{n}", f"02:00:00:00:01:0{n}", 100 if n < 3 else 200) for n in range(4))
+    spread = BucketPlacement(VIP, behind, divide_buckets({one.name: one.weight for one in behind}))
+    attached = {one.mac: n for n, one in enumerate(behind, 1)}
+    rules = desired(Share((VIP,), attached, placing=PlacingShare((spread,), False, attached=attached)), {}).rules
+    assert sum(key.table in (Table.BUCKETS, Table.STAND_IN) for key in rules) <= 40
+    switch = FakeSwitch(1, frozenset(range(1, 6)))
+    assert switch.apply([PutRule(rule) for rule in rules.values()], 0.0) == []
+    switch.down = {1}
+    places = Counter(switch.receive(opening(port, "S"), 5, 0.0)[0][0] for port in range(1, 2001))
+    assert 0.18 < places[2] / 2000 < 0.32 and 0.18 < places[3] / 2000 < 0.32 and 0.42 < places[4] / 2000 < 0.58
 
 
 def test_when_nobody_serves_the_switch_drops_instead_of_asking(world: World) -> None:

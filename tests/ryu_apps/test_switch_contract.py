@@ -263,7 +263,8 @@ def placement_rules(first: int, second: int) -> list[Rule]:
     behind = (Destination("s1", SERVER, SERVER_MAC, first), Destination("s2", CLIENT, MAC, second))
     spread = BucketPlacement(OTHER_VIP, behind, divide_buckets({one.name: one.weight for one in behind}))
     ports = {MAC: 1, SERVER_MAC: 2}
-    share = Share((OTHER_VIP,), ports, placing=PlacingShare((spread,), asked=(OTHER_VIP,)))
+    # Who has port 2 is stood in for while that is down.
+    share = Share((OTHER_VIP,), ports, placing=PlacingShare((spread,), asked=(OTHER_VIP,), attached={SERVER_MAC: 2}))
     return list(desired(share, {}).rules.values())
 
 
