@@ -49,7 +49,7 @@ lab: setup
 ## make test    all tests; those on real switches and VMs run on two stages of their own; what fails runs twice
 ##              (FRAMEWORK=os-ken: the same ones on os-ken)
 test: setup
-	@$(UNIT_TESTS) -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { [ $$? = 1 ] && \
+	@$(UNIT_TESTS) -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { [ $$? = 1 ] && \
 	    echo "what failed is run once more, alone" && $(UNIT_TESTS) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
 	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \
 	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m tools.lab.assets && tools/lab/tests.sh $(PYTEST_ARGS); \

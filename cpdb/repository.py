@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cached_property
+from operator import attrgetter
 from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
@@ -48,7 +50,7 @@ class RecordCodec(Generic[R]):
         self._record = record
         hints = get_type_hints(record)
         self._parts = [(name, _part(hints[name])) for name in _names(record)]
-        self._plain = all(part is None for _, part in self._parts)
+        self.plain = all(part is None for _, part in self._parts)
         self.columns: tuple[str, ...] = tuple(
             column
             for name, part in self._parts
@@ -60,7 +62,9 @@ class RecordCodec(Generic[R]):
         row: dict[str, Any] = {}
         for name, part in self._parts:
             value = getattr(item, name)
-            if isinstance(part, RecordCodec):
+            if type(value) in SCALARS:
+                row[name] = value
+            elif isinstance(part, RecordCodec):
                 row |= part.encode(value)
             else:
                 row[name] = _stored(value)
@@ -69,7 +73,7 @@ class RecordCodec(Generic[R]):
 
     def decode(self, row: Iterable[Any]) -> R:
         """The record of a row whose values come in the order of `columns`."""
-        return self._record(*row) if self._plain else self._take(iter(row))
+        return self._record(*row) if self.plain else self._take(iter(row))
 
     def _take(self, values: Iterator[Any]) -> R:
         return self._record(*[_converted(part, values) for _, part in self._parts])
@@ -156,7 +160,7 @@ class Repository(Generic[R]):
         self._codec: RecordCodec[R] = codec_of(record)
         self._columns = [table.c[name] for name in self._codec.columns]
         self._texts = [cast(one, Text) if isinstance(one.type, JSON) else one for one in self._columns]
-        self._known: dict[Hashable, dict[tuple[Any, ...], Any]] = {}
+        self._known: dict[Hashable, tuple[list[tuple[Any, ...]], dict[tuple[Any, ...], Any]]] = {}
         self._key = _key(table)
         self._apart = refusals_of(engine).read_apart
         self._what = table.name.replace("_", " ")
@@ -183,11 +187,14 @@ class Repository(Generic[R]):
         query = select(*self._texts).where(*where).order_by(*order_by)
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(query)]
-        before = self._known.get(part, {})
-        fresh = [row for row in rows if row not in before]
-        made = self._apart(self._what, fresh, lambda row: (row, then(self._codec.decode(self._parsed(row)))))
-        known = self._known[part] = {row: before[row] for row in rows if row in before} | dict(made)
-        return [known[row] for row in rows if row in known]
+        same, before = self._known.get(part, ((), {}))
+        if rows != same:
+            fresh = [row for row in rows if row not in before]
+            made = self._apart(self._what, fresh, lambda row: (row, then(self._codec.decode(self._parsed(row)))))
+            known = before | dict(made)
+            before = {row: known[row] for row in rows if row in known}
+            self._known[part] = rows, before
+        return [*before.values()]
 
     def _parsed(self, row: Sequence[Any]) -> list[Any]:
         pairs = zip(row, self._columns, strict=True)
@@ -208,9 +215,24 @@ class Repository(Generic[R]):
 
     def add_all(self, items: Iterable[R], within: Connection | None = None) -> None:
         """Appends records in one transaction."""
-        if rows := [self._codec.encode(item) for item in items]:
-            with self._joined(within, "writing") as connection:
-                connection.execute(insert(self.table), rows)
+        items = list(items)
+        if not items:
+            return
+        with self._joined(within, "writing") as connection:
+            if connection.dialect.name != "sqlite" or self._appending is None:
+                connection.execute(insert(self.table), [self._codec.encode(item) for item in items])
+            else:  # as they are: SQLAlchemy would look at each value
+                statement, values_of = self._appending
+                connection.exec_driver_sql(statement, [tuple(map(_stored, values_of(item))) for item in items])
+
+    @cached_property
+    def _appending(self) -> tuple[str, Callable[[R], tuple[Any, ...]]] | None:
+        """A statement and what it asks of a record in order; None where the driver cannot take values as they are."""
+        if not self._codec.plain or any(isinstance(one.type, JSON) for one in self._columns):
+            return None
+        compiled = insert(self.table).compile(self.engine, column_keys=self._codec.columns)
+        names = getattr(compiled, "positiontup", None) or ()
+        return (str(compiled), attrgetter(*names)) if sorted(names) == sorted(self._codec.columns) else None
 
     def put_all(self, items: Iterable[R], within: Connection | None = None, **fixed: Any) -> None:
         """Writes records in place of those with the same key; of two with one key the later stands.

@@ -164,12 +164,14 @@ class Foreseen:
 
     def __init__(self, forecasts: Sequence[Mapping[Cell, Forecast]]) -> None:
         self._forecasts = forecasts
-        self._told = {number: one for number, one in enumerate(forecasts) if not isinstance(one, PairForecasts)}
+        self._told = {number: one for number, one in enumerate(forecasts) if not isinstance(one, PairForecasts) and one}
         self._columns: dict[Cell, ForecastColumn | None] = {}
         rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
         ranks: dict[int, tuple[int, IssuedForecasts]] = {}
         for number, one in enumerate(forecasts):
-            for rank, (issue, place) in enumerate(one.issues if isinstance(one, PairForecasts) else ()):
+            if not isinstance(one, PairForecasts):
+                continue
+            for rank, (issue, place) in enumerate(one.issues):
                 rows[id(issue)].append((number, place))
                 ranks[id(issue)] = max(ranks.get(id(issue), (0, issue))[0], rank), issue
         # Of several issues that say the same of a pair the first counts.

@@ -100,7 +100,9 @@ class PairGroups(Generic[Key]):
         return found
 
 
-KEPT = frozenset({"pairs", "numbers", "by_name", "of_service", "on_link", "of_service_on_link", "_to_machine"})
+KEPT = frozenset(
+    {"pairs", "numbers", "by_name", "of_service", "on_link", "on_way", "of_service_on_link", "_to_machine"}
+)
 
 
 class PairTable:
@@ -143,6 +145,11 @@ class PairTable:
         """By link on their ways."""
         entries = ((key, number) for number in self.by_name for key in self.states[number].links)
         return PairGroups.of(entries, len(self.states))
+
+    @cached_property
+    def on_way(self) -> PairGroups[tuple[LinkKey, ...]]:
+        """By all links on their ways."""
+        return PairGroups.of(((self.states[number].links, number) for number in self.by_name), len(self.states))
 
     @cached_property
     def of_service_on_link(self) -> PairGroups[tuple[str, LinkKey]]:

@@ -2,12 +2,12 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from cpdb import (
     ActionRecord,
@@ -24,6 +24,7 @@ from cpdb import (
 from orchestrator.actions import Action, from_json
 from orchestrator.relations import CpuRelation
 
+Row = TypeVar("Row")
 # What was usual before an action is read from so long before it.
 BEFORE_S = 10.0
 # From this share of a limit on, somebody is held back.
@@ -125,6 +126,26 @@ class Moment:
     used: float = 0.0
     idle: float = 0.0
     harm: float = 0.0
+
+
+class RowsWhenAsked(Sequence[Row]):
+    """Rows that are read when somebody looks at them first: most promises are about rows of one kind."""
+
+    def __init__(self, read: Callable[[], Sequence[Row]]) -> None:
+        self._read = read
+
+    @cached_property
+    def _rows(self) -> Sequence[Row]:
+        return self._read()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._rows[place]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ class ReplaySwitches:
         self._state: SceneState | None = None
         self._silent_since: dict[str, Seconds] = {}
         self._health: dict[str, dict[str, DestinationHealth]] = {}
+        self._serving_ones: dict[str, tuple[Destination, ...]] = {}
+        self._answering: frozenset[str] = frozenset()
         self._told: dict[tuple[str, str, str], ObservedRecord] = {}
         self._routed: Routed | None = None
         self._paths: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -96,12 +98,16 @@ class ReplaySwitches:
         if rerouted:
             self._routed = self._wiring.routed(state.host_of, state.lost_links, wanted.splits, now)
             self._paths.clear()
-        health = self._look_at_health(now, state)
-        weights = {one.virtual_ip: one.weights for one in wanted.weights}
-        serving = {
-            vip.address: self._serving(vip, weights.get(vip.address, {}), health[vip.address], now)
-            for vip in wanted.virtual_ips
-        }
+        health, serving = self._health, self._serving_ones
+        # While nobody is silent, nothing of this changes by itself.
+        if wanted.generation != before.generation or self._silent_since or state.answering != self._answering:
+            health = self._look_at_health(now, state)
+            weights = {one.virtual_ip: one.weights for one in wanted.weights}
+            serving = {
+                vip.address: self._serving(vip, weights.get(vip.address, {}), health[vip.address], now)
+                for vip in wanted.virtual_ips
+            }
+        self._serving_ones, self._answering = serving, state.answering
         by_connection = {vip.address for vip in wanted.virtual_ips if vip.by_connection}
         if self._steering.steer(serving, by_connection, now) or rerouted:
             silent = set(self._machines) - state.answering

@@ -83,6 +83,10 @@ class Journal:
         at = actions.c.issued_at
         return self._actions.read(at > since, at <= until, order_by=NEWEST_FIRST, limit=limit)
 
+    def recent(self, since: Seconds) -> list[ActionRecord]:
+        """Actions with issued_at > since, newest first, for who asks again and again."""
+        return self._actions.read_again(actions.c.issued_at > since, order_by=NEWEST_FIRST, part="recent")
+
     def pending(self) -> list[ActionRecord]:
         """Every action without an outcome, however old, oldest first."""
         return self._actions.read(actions.c.outcome == OutcomeKind.PENDING.value, order_by=[actions.c.id])

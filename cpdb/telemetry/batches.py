@@ -4,6 +4,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, func, insert, select, text
@@ -156,10 +157,10 @@ def _insert(connection: Connection, row: dict[str, object]) -> int | None:
 
 def _nonsense(row: LinkLoad | HostLoad | VmLoad) -> str | None:
     """Why nothing can be that large, that small, or no number: it would spoil every sum that it is part of."""
-    for item in fields(row):
-        value = getattr(row, item.name)
-        if isinstance(value, int | float) and not 0 <= value < MOST_LOAD:
-            return f"{item.name} is {value}, which nothing can be"
+    names = AMOUNTS[type(row)]
+    for name, value in zip(names, attrgetter(*names)(row), strict=True):
+        if isinstance(value, (int, float)) and not 0 <= value < MOST_LOAD:
+            return f"{name} is {value}, which nothing can be"
     return None
 
 
@@ -230,6 +231,8 @@ def _rows(item: StoredBatch, names: Names) -> Iterator[Communication]:
 
 Load = TypeVar("Load", LinkLoad, HostLoad, VmLoad)
 LOAD_TABLES: dict[type[Any], Table] = {LinkLoad: link_loads, HostLoad: host_loads, VmLoad: vm_loads}
+# The fields of each that are numbers
+AMOUNTS = {kind: tuple(item.name for item in fields(kind) if item.type is not str) for kind in LOAD_TABLES}
 
 
 class Facts:

@@ -7,7 +7,7 @@ from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store, 
 from orchestrator.actions import ReserveBandwidth
 from orchestrator.judge.shortages import about
 from orchestrator.promises import WATCH_S, promise_of
-from orchestrator.verdicts import BEFORE_S, NOTHING_MEASURED, Case, Measured, PromiseVerdict
+from orchestrator.verdicts import BEFORE_S, NOTHING_MEASURED, Case, Measured, PromiseVerdict, RowsWhenAsked
 
 # What is still in effect when its time has passed, or still advised, is watched on, but no longer than this.
 LONGEST_WATCH_S = 120.0
@@ -71,10 +71,10 @@ class Judge:
     def _measured(self, since: Seconds, now: Seconds) -> Measured:
         facts = self.store.facts
         return Measured(
-            facts.communications(since, now),
-            facts.loads(VmLoad, since, now),
-            facts.loads(HostLoad, since, now),
-            facts.loads(LinkLoad, since, now),
+            RowsWhenAsked(lambda: facts.communications(since, now)),
+            RowsWhenAsked(lambda: facts.loads(VmLoad, since, now)),
+            RowsWhenAsked(lambda: facts.loads(HostLoad, since, now)),
+            RowsWhenAsked(lambda: facts.loads(LinkLoad, since, now)),
         )
 
     def _case(self, one: ActionRecord, measured: Measured, now: Seconds) -> Case:

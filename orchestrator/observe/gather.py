@@ -117,7 +117,8 @@ class Gatherer:
         traffic = lately.traffic.between(now - FORGET_PAIR_S, now)
         machines = lately.machines.between(now - TYPICAL_S, now)
         declared, listed = DeclaredState.read(self.store), traffic.listed()
-        links = link_states(self.store.inventory.links(), self._recent_links(now), lately.links.names)
+        joined = self.store.inventory.links()
+        links = link_states(joined, self._recent_links(now), lately.links.names)
         self._read_forecasts(now)
         routes = self._routes(traffic, seen_pairs(traffic, listed), declared, self._hosts(machines))
         self._refresh(now, links, ways := {pair: way for pair, (_, way) in routes.items()}, declared.spread)
@@ -147,7 +148,7 @@ class Gatherer:
             ),
         )
         self._table = world.index.table = PairTable(world.pairs, self._table)
-        return world.changed(network=replace(world.network, fabric=self._fabric.read_fabric(world)))
+        return world.changed(network=replace(world.network, fabric=self._fabric.read_fabric(world, joined)))
 
     def _reported(self, traffic: Traffic) -> Seconds | None:
         """When switches last reported: where nobody has spoken for long, that is known all the same."""

@@ -7,6 +7,8 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
+
 from cpdb import (
     Communication,
     Forecast,
@@ -21,8 +23,9 @@ from cpdb import (
 )
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
+from orchestrator.foreseen import Floats, Ints
 from orchestrator.observe.measured import RECENT_S
-from orchestrator.pair_table import LinkKey, PairState
+from orchestrator.pair_table import LinkKey, PairGroups, PairState, PairTable
 from orchestrator.world import Matrix, RoutedNetwork, World
 
 # Links without a known capacity never are the fullest.
@@ -84,41 +87,105 @@ def _has_loop(links: Iterable[tuple[str, ...]]) -> bool:
 
 def routes_in_use(settings: RouteSettings, store: Store) -> RouteUse:
     """Whether routing is on in the network that the database knows. Raises StoreError."""
-    use = judge_routes(settings, store.inventory.nodes(), store.inventory.links())
+    return _with_labels(judge_routes(settings, store.inventory.nodes(), store.inventory.links()), settings, store)
+
+
+def _with_labels(use: RouteUse, settings: RouteSettings, store: Store) -> RouteUse:
+    """Off where VLANs in use took the labels of paths, unless routing was asked for."""
     taken = use.on and settings.enabled == "auto" and [one for one in store.alarms.open() if one.kind == LABELS_TAKEN]
     return RouteUse(False, taken[0].detail) if taken else use
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crossings:
+    """Where the pairs of a table cross the fabric: by number the pair of switches between which, -1 for none."""
+
+    on_way: PairGroups[tuple[LinkKey, ...]]
+    capacity: Mapping[LinkKey, float]
+    ends: Sequence[LinkKey]
+    end_of: Ints
+
+    @classmethod
+    def of(cls, table: PairTable, capacity: Mapping[LinkKey, float]) -> "Crossings":
+        """Of all pairs; links that are not in `capacity` are not of the fabric."""
+        places: dict[LinkKey, int] = {}
+        ways = [[key for key in way if key in capacity] for way in table.on_way.places]
+        found = [places.setdefault((way[0][0], way[-1][1]), len(places)) if way else -1 for way in ways]
+        end_of = np.full(len(table.states), -1)
+        end_of[table.on_way.pair] = np.array(found, dtype=np.int64)[table.on_way.group]
+        return cls(table.on_way, capacity, tuple(places), end_of)
+
+    def between(self, values: Floats) -> dict[LinkKey, float]:
+        """Sums of values by pair, by the switches between which they cross the fabric."""
+        inside = self.end_of >= 0
+        sums = np.bincount(self.end_of[inside], values[inside], len(self.ends))
+        return dict(zip(self.ends, sums.tolist(), strict=True))
+
+    def by_link(self, table: PairTable, values: Floats, rows: Mapping[LinkKey, WantedSplit]) -> dict[LinkKey, float]:
+        """Sums of values by pair, by link; what a split in force divides is on all of its paths."""
+        found = dict.fromkeys(self.capacity, 0.0)
+        sums = zip(table.on_link.places, table.on_link.sums(values).tolist(), strict=True)
+        found.update((key, value) for key, value in sums if key in found)
+        heavy = {(ends, one.source, one.destination): (row, one) for ends, row in rows.items() for one in row.heavy}
+        for number, state in enumerate(table.states) if heavy else ():
+            ends = self.ends[self.end_of[number]] if self.end_of[number] >= 0 else None
+            if ends is None or (ends, state.pair.source, state.destination) not in heavy:
+                continue
+            row, own = heavy[ends, state.pair.source, state.destination or ""]
+            for key in state.links:
+                found[key] = found.get(key, 0.0) - values[number]
+            for path, share in zip(row.paths, own.ratios, strict=False):
+                for hop in pairwise(path):
+                    found[hop] = found.get(hop, 0.0) + share * values[number]
+        return found
 
 
 @dataclass(slots=True)
 class FabricReader:
     """Adds a matrix now and then; a new one makes the past's matrices from what was recorded.
 
-    Which nodes there are is read as often, which links are up each time.
+    Which nodes there are is read as often, which links are up each time; what follows from both only when they change.
     """
 
     store: Store
     settings: RouteSettings
-    _nodes: Sequence[Node] = ()
+    _known: tuple[Sequence[Node], Sequence[Link]] = ((), ())
+    _judged: RouteUse | None = None
     _on: bool = False
     _looked_at: Seconds = float("-inf")
+    _capacity: Mapping[LinkKey, float] = field(default_factory=dict)
+    _crossings: Crossings | None = None
     _matrices: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def read_fabric(self, world: World) -> RoutedNetwork:
-        """The fabric at the world's time. Raises StoreError."""
+    def read_fabric(self, world: World, joined: Sequence[Link] | None = None) -> RoutedNetwork:
+        """The fabric at the world's time, of all links where they are read already. Raises StoreError."""
         now = world.now
         if not 0 <= now - self._looked_at < self.settings.sample_s:
-            self._on, self._looked_at = routes_in_use(self.settings, self.store).on, now
-            self._nodes = self.store.inventory.nodes() if self._on else ()
+            self._look(self.store.inventory.nodes(), joined)
+            self._on, self._looked_at = _with_labels(self._judged or NO_CHOICE, self.settings, self.store).on, now
         if not self._on:
             return RoutedNetwork()
-        capacity = link_capacities(self._nodes, self.store.inventory.links())
+        capacity = self._look(self._known[0], joined)
         alive = (row for row in self.store.wanted.splits() if row.expires_at is None or row.expires_at > now)
         rows = {(row.from_switch, row.to_switch): row for row in alive}
         if not self._matrices:
             self._matrices.extend(self._recorded(world, capacity))
         if not self._matrices or now - self._matrices[-1].t >= self.settings.sample_s:
-            self._matrices.append(matrix_of(world, capacity, rows))
+            self._matrices.append(matrix_of(world, capacity, rows, self._crossed(world)))
         return RoutedNetwork(capacity, rows, tuple(self._matrices))
+
+    def _look(self, nodes: Sequence[Node], joined: Sequence[Link] | None) -> Mapping[LinkKey, float]:
+        known = nodes, self.store.inventory.links() if joined is None else joined
+        if self._judged is None or known != self._known:
+            self._known, self._judged = known, judge_routes(self.settings, *known)
+            self._capacity = link_capacities(*known)
+        return self._capacity
+
+    def _crossed(self, world: World) -> Crossings:
+        kept, table = self._crossings, world.table
+        if kept is None or kept.capacity is not self._capacity or kept.on_way is not table.on_way:
+            kept = self._crossings = Crossings.of(table, self._capacity)
+        return kept
 
     def _recorded(self, world: World, capacity: Mapping[LinkKey, float]) -> Iterable[Matrix]:
         """The matrices before now, each of the last seconds before its time, over the paths of today."""
@@ -196,53 +263,32 @@ def expected_rate(state: PairState, level: float) -> float:
     return max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s
 
 
-def _ways(path: Path, state: PairState, row: WantedSplit | None) -> Iterable[tuple[Path, float]]:
-    """Paths of a pair's traffic with its shares: one, unless the split in force divides it."""
-    heavy = row.heavy if row else ()
-    own = next((one for one in heavy if (one.source, one.destination) == (state.pair.source, state.destination)), None)
-    return zip(row.paths, own.ratios, strict=False) if row and own else ((path, 1.0),)
-
-
 def matrix_of(
-    world: World, capacity: Mapping[LinkKey, float], rows: Mapping[LinkKey, WantedSplit] = MappingProxyType({})
+    world: World,
+    capacity: Mapping[LinkKey, float],
+    rows: Mapping[LinkKey, WantedSplit] = MappingProxyType({}),
+    crossings: Crossings | None = None,
 ) -> Matrix:
     """What is measured now and, for each level, what is forecast at the longest trusted horizon.
 
-    `rows` are the splits in force.
+    `rows` are the splits in force; `crossings` those of the world's table, where somebody has them.
     """
-    demand: dict[LinkKey, float] = defaultdict(float)
-    expected: dict[float, dict[LinkKey, float]] = {level: defaultdict(float) for level in LEVELS}
-    explained: dict[LinkKey, float] = defaultdict(float)
-    rising: dict[LinkKey, float] = defaultdict(float)
-    foreseen = False
-    inside: dict[tuple[LinkKey, ...], Path] = {}
-    for state in world.pairs.values():
-        path = inside.get(state.links)
-        if path is None:
-            path = inside[state.links] = path_inside(capacity, state)
-        if not path:
-            continue
-        ends = path[0], path[-1]
-        demand[ends] += state.bytes_per_s
-        forecast = longest_trusted(state)
-        foreseen |= forecast is not None
-        for level in LEVELS:
-            rate = max(state.bytes_per_s, forecast.at(level)) if forecast else state.bytes_per_s
-            expected[level][ends] += rate
-        for way, share in _ways(path, state, rows.get(ends)):
-            for hop in pairwise(way):
-                explained[hop] += share * state.bytes_per_s
-                rising[hop] += share * (rate - state.bytes_per_s)
-    background = {
-        key: max(0.0, link.bytes_per_s - explained[key]) for key, link in world.links.items() if key in capacity
-    }
-    measured = {key: link.bytes_per_s for key, link in world.links.items()}
-    ahead = {
-        key: max(rate, background[key] + explained[key]) + rising[key]
-        for key, rate in measured.items()
-        if key in capacity
-    }
-    return Matrix(world.now, dict(demand), background, expected if foreseen else {}, _fullest(ahead, capacity))
+    table = world.table
+    crossings = crossings or Crossings.of(table, capacity)
+    sent = table.column("bytes_per_s")
+    trusted = ((number, longest_trusted(one)) for number, one in enumerate(table.states))
+    forecasts = {number: one for number, one in trusted if one is not None}
+    foreseen = {level: sent.copy() for level in LEVELS}
+    for level, rates in foreseen.items():
+        for number, one in forecasts.items():
+            rates[number] = max(rates[number], one.at(level))
+    explained = crossings.by_link(table, sent, rows)
+    rising = crossings.by_link(table, foreseen[LEVELS[-1]] - sent, rows) if forecasts else dict.fromkeys(capacity, 0.0)
+    measured = {key: link.bytes_per_s for key, link in world.links.items() if key in capacity}
+    background = {key: max(0.0, rate - explained[key]) for key, rate in measured.items()}
+    ahead = {key: max(rate, background[key] + explained[key]) + rising[key] for key, rate in measured.items()}
+    expected = {level: crossings.between(rates) for level, rates in foreseen.items()} if forecasts else {}
+    return Matrix(world.now, crossings.between(sent), background, expected, _fullest(ahead, capacity))
 
 
 def _fullest(rates: Mapping[LinkKey, float], capacity: Mapping[LinkKey, float]) -> float:

@@ -13,6 +13,7 @@ from worlds import changed, pair_state
 from cpdb import (
     FIRST_TAG,
     Communication,
+    HeavyPair,
     InstallStatus,
     Link,
     LinkLoad,
@@ -29,7 +30,14 @@ from orchestrator.act import Executor, FakeHypervisors
 from orchestrator.actions import RouteChange, SetRoutes, from_json
 from orchestrator.config import RouteSettings
 from orchestrator.context import PlanningContext
-from orchestrator.observe.matrices import MOST_EDGES, NO_CHOICE, FabricReader, judge_routes
+from orchestrator.observe.matrices import (
+    MOST_EDGES,
+    NO_CHOICE,
+    FabricReader,
+    judge_routes,
+    link_capacities,
+    matrix_of,
+)
 from orchestrator.plan import strategies_for
 from orchestrator.proposal import Proposal, Step
 from orchestrator.strategies.routes import Router
@@ -250,6 +258,20 @@ def test_what_was_recorded_of_links_between_switches_is_background_and_nothing_e
     assert first.t < now
     # The pair says 1,000 of it.
     assert first.background == {("leaf1", "spine1"): 4_000.0}
+
+
+def test_a_divided_pair_is_on_all_of_its_paths_and_the_others_on_theirs(net: Store) -> None:
+    here = world(10_000.0, 80)
+    divided = replace(here.pairs[Pair("c0", "v")], destination="s")
+    heavy = (HeavyPair("c0", "s", 0.05, (0.25, 0.75)),)
+    row = WantedSplit("leaf1", "leaf2", (SHORT, OTHER), (0.5, 0.5), (3072, 3073), "test", "", 0.0, heavy=heavy)
+    capacity = link_capacities(net.inventory.nodes(), net.inventory.links())
+    here = replace(here, pairs={**here.pairs, divided.pair: divided})
+    found = matrix_of(here, capacity, {("leaf1", "leaf2"): row})
+    assert found.demand == {("leaf1", "leaf2"): pytest.approx(80 * MBIT)}
+    # 80 are measured on it: 19 pairs of 4, and a quarter of the one that is divided, explain 77.
+    assert found.background["leaf1", "spine1"] == pytest.approx(3 * MBIT)
+    assert found.background["leaf1", "spine2"] == 0.0
 
 
 @given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda one: one[0] < one[1]), max_size=12))
