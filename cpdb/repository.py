@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cached_property
 from operator import attrgetter
 from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -148,6 +147,21 @@ def insert_ignore(connection: Connection, table: Table, rows: list[dict[str, obj
         connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
+def _appending(
+    engine: Engine, table: Table, codec: RecordCodec[R]
+) -> tuple[str, Callable[[R], tuple[Any, ...]]] | None:
+    """A statement that SQLite's driver takes with values as they are, and what it asks of a record, in order.
+
+    SQLAlchemy would look at each value. None where that is needed.
+    """
+    made = any(isinstance(table.c[name].type, JSON) for name in codec.columns)
+    if engine.dialect.name != "sqlite" or made or not codec.plain or len(codec.columns) < 2:
+        return None
+    compiled = insert(table).compile(engine, column_keys=codec.columns)
+    names = getattr(compiled, "positiontup", None) or ()
+    return (str(compiled), attrgetter(*names)) if sorted(names) == sorted(codec.columns) else None
+
+
 def _as_it_is(record: Any) -> Any:
     return record
 
@@ -162,6 +176,7 @@ class Repository(Generic[R]):
         self._texts = [cast(one, Text) if isinstance(one.type, JSON) else one for one in self._columns]
         self._known: dict[Hashable, tuple[list[tuple[Any, ...]], dict[tuple[Any, ...], Any]]] = {}
         self._key = _key(table)
+        self._appending = _appending(engine, table, self._codec)
         self._apart = refusals_of(engine).read_apart
         self._what = table.name.replace("_", " ")
 
@@ -219,20 +234,11 @@ class Repository(Generic[R]):
         if not items:
             return
         with self._joined(within, "writing") as connection:
-            if connection.dialect.name != "sqlite" or self._appending is None:
+            if self._appending is None:
                 connection.execute(insert(self.table), [self._codec.encode(item) for item in items])
-            else:  # as they are: SQLAlchemy would look at each value
+            else:
                 statement, values_of = self._appending
                 connection.exec_driver_sql(statement, [tuple(map(_stored, values_of(item))) for item in items])
-
-    @cached_property
-    def _appending(self) -> tuple[str, Callable[[R], tuple[Any, ...]]] | None:
-        """A statement and what it asks of a record in order; None where the driver cannot take values as they are."""
-        if not self._codec.plain or any(isinstance(one.type, JSON) for one in self._columns):
-            return None
-        compiled = insert(self.table).compile(self.engine, column_keys=self._codec.columns)
-        names = getattr(compiled, "positiontup", None) or ()
-        return (str(compiled), attrgetter(*names)) if sorted(names) == sorted(self._codec.columns) else None
 
     def put_all(self, items: Iterable[R], within: Connection | None = None, **fixed: Any) -> None:
         """Writes records in place of those with the same key; of two with one key the later stands.

@@ -65,7 +65,7 @@ class Decider:
 
     def recent(self, now: Seconds) -> list[ActionRecord]:
         """The journal's records of the last minutes, newest first. Raises StoreError."""
-        return self._store.journal.recent(now - JOURNAL_S)
+        return self._store.journal.actions(since=now - JOURNAL_S, again=True)
 
     def look(self, now: Seconds, in_flight: tuple[Action, ...], recent: Sequence[ActionRecord]) -> World:
         """The world as it was measured. Raises StoreError."""

@@ -78,14 +78,14 @@ class Journal:
             raise ValueError("an action without a number was never added")
         self._actions.amend(item, actions.c.id == item.id)
 
-    def actions(self, since: Seconds = 0.0, limit: int | None = None, until: Seconds = inf) -> list[ActionRecord]:
-        """Actions with since < issued_at <= until, newest first."""
+    def actions(
+        self, since: Seconds = 0.0, limit: int | None = None, until: Seconds = inf, again: bool = False
+    ) -> list[ActionRecord]:
+        """Actions with since < issued_at <= until, newest first; `again` is for who asks for the same all the time."""
         at = actions.c.issued_at
+        if again:
+            return self._actions.read_again(at > since, at <= until, order_by=NEWEST_FIRST)[:limit]
         return self._actions.read(at > since, at <= until, order_by=NEWEST_FIRST, limit=limit)
-
-    def recent(self, since: Seconds) -> list[ActionRecord]:
-        """Actions with issued_at > since, newest first, for who asks again and again."""
-        return self._actions.read_again(actions.c.issued_at > since, order_by=NEWEST_FIRST, part="recent")
 
     def pending(self) -> list[ActionRecord]:
         """Every action without an outcome, however old, oldest first."""

@@ -97,7 +97,7 @@ def _with_labels(use: RouteUse, settings: RouteSettings, store: Store) -> RouteU
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Crossings:
+class FabricCrossings:
     """Where the pairs of a table cross the fabric: by number the pair of switches between which, -1 for none."""
 
     on_way: PairGroups[tuple[LinkKey, ...]]
@@ -106,7 +106,7 @@ class Crossings:
     end_of: Ints
 
     @classmethod
-    def of(cls, table: PairTable, capacity: Mapping[LinkKey, float]) -> "Crossings":
+    def of(cls, table: PairTable, capacity: Mapping[LinkKey, float]) -> "FabricCrossings":
         """Of all pairs; links that are not in `capacity` are not of the fabric."""
         places: dict[LinkKey, int] = {}
         ways = [[key for key in way if key in capacity] for way in table.on_way.places]
@@ -154,7 +154,7 @@ class FabricReader:
     _on: bool = False
     _looked_at: Seconds = float("-inf")
     _capacity: Mapping[LinkKey, float] = field(default_factory=dict)
-    _crossings: Crossings | None = None
+    _crossings: FabricCrossings | None = None
     _matrices: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def read_fabric(self, world: World, joined: Sequence[Link] | None = None) -> RoutedNetwork:
@@ -181,10 +181,10 @@ class FabricReader:
             self._capacity = link_capacities(*known)
         return self._capacity
 
-    def _crossed(self, world: World) -> Crossings:
+    def _crossed(self, world: World) -> FabricCrossings:
         kept, table = self._crossings, world.table
         if kept is None or kept.capacity is not self._capacity or kept.on_way is not table.on_way:
-            kept = self._crossings = Crossings.of(table, self._capacity)
+            kept = self._crossings = FabricCrossings.of(table, self._capacity)
         return kept
 
     def _recorded(self, world: World, capacity: Mapping[LinkKey, float]) -> Iterable[Matrix]:
@@ -267,14 +267,14 @@ def matrix_of(
     world: World,
     capacity: Mapping[LinkKey, float],
     rows: Mapping[LinkKey, WantedSplit] = MappingProxyType({}),
-    crossings: Crossings | None = None,
+    crossings: FabricCrossings | None = None,
 ) -> Matrix:
     """What is measured now and, for each level, what is forecast at the longest trusted horizon.
 
     `rows` are the splits in force; `crossings` those of the world's table, where somebody has them.
     """
     table = world.table
-    crossings = crossings or Crossings.of(table, capacity)
+    crossings = crossings or FabricCrossings.of(table, capacity)
     sent = table.column("bytes_per_s")
     trusted = ((number, longest_trusted(one)) for number, one in enumerate(table.states))
     forecasts = {number: one for number, one in trusted if one is not None}
