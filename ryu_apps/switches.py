@@ -121,7 +121,7 @@ class Switches:
         for session in ready:
             if self.declared and not session.adopted:
                 session.adopted = True
-                self._network.services.adopt(session.holding.rules.values(), now)
+                self._network.services.adopt(session.dpid, session.holding.rules.values(), now)
                 self._network.routes.adopt(session.dpid, session.holding.rules.values(), now)
                 self._network.flooding.adopt(session.dpid, session.holding.rules.values())
         self._network.services.unplacing = {one.dpid for one in ready if not one.abilities.places}

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cpdb import NodeKind
-from ryu_apps.rules import PortId
+from cpdb import NodeKind, VirtualIp
+from ryu_apps.rules import ChooseDestination, NoteUp, PortId, Rule, Table
+from ryu_apps.services.buckets import destination_number
 from ryu_apps.topology.hosts import HostTable
 
 Seconds = float
@@ -67,6 +68,14 @@ class Conflicts:
     def of(self, mac: str) -> MacConflict | None:
         """The conflict about a MAC that stands."""
         return self._found.get(mac)
+
+    def adopt(self, dpid: int, rules: Iterable[Rule], virtual_ips: Iterable[VirtualIp]) -> None:
+        """Takes over where destinations were, by the rules of a switch that turns from them while a port is down."""
+        macs = {destination_number(vip.address, one.name): one.mac for vip in virtual_ips for one in vip.destinations}
+        for rule in rules:
+            match rule.actions:
+                case (ChooseDestination(number), NoteUp((port,)), *_) if rule.table == Table.BUCKETS and number in macs:
+                    self._at.setdefault(macs[number], PortId(dpid, port))
 
     def attached(self, dpid: int, hosts: HostTable) -> dict[str, int]:
         """Ports of a switch where destinations are, or were before a link went down and they were not seen, by MAC."""

@@ -285,9 +285,10 @@ class Services:
         waiting = (destinations.revision, self.pairs.room.summing) != self._served or now > destinations.due
         return waiting or destinations.health.anybody_due(destinations.targets, now)
 
-    def adopt(self, rules: Iterable[Rule], now: Seconds) -> None:
-        """Takes over pairs and buckets that a switch holds, so that a restart moves nobody."""
+    def adopt(self, dpid: int, rules: Iterable[Rule], now: Seconds) -> None:
+        """Takes over pairs, buckets and ports that a switch holds, so that a restart moves nobody."""
         rules = tuple(rules)
+        self.destinations.conflicts.adopt(dpid, rules, self.virtual_ips.values())
         self.pairs.adopt(rules, self.virtual_ips, now)
         self.destinations.spreads.adopt(rules, self.virtual_ips)
 

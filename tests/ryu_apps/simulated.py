@@ -77,7 +77,7 @@ class World:
         self.network.declare(what or declared(), self.now)
         for dpid, switch in self.switches.items():
             self.network.topology.switch_up(dpid, dict.fromkeys(switch.ports, True), self.now)
-            self.network.services.adopt(switch.rules(self.now), self.now)
+            self.network.services.adopt(dpid, switch.rules(self.now), self.now)
             self.network.routes.adopt(dpid, switch.rules(self.now), self.now)
         self.now += 2.0
         self.alive = True

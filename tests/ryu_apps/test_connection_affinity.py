@@ -17,8 +17,10 @@ from ryu_apps.paths.next_hops import LabelShare, NextHop, Pin, label_rules
 from ryu_apps.pipeline import PlacingShare, Share, desired
 from ryu_apps.rules import Kind, PortId, Table, is_ours, kind_of, number_of, pair_number, virtual_mac
 from ryu_apps.services.buckets import BUCKETS, BucketPlacement, destination_number, divide_buckets
+from ryu_apps.services.conflicts import Conflicts
 from ryu_apps.services.pairs import PairBudget, Pairs
 from ryu_apps.status.destinations import LiveCountPublisher
+from ryu_apps.topology.hosts import HostTable
 
 
 def by_connection(weights: tuple[int, int], *standings: Standing) -> Declared:
@@ -142,7 +144,16 @@ def test_where_a_link_is_down_the_switch_alone_gives_new_connections_to_others(o
     world.now += 2.0
     world.speak("s1")
     assert {served_by(world, port) for port in range(33_000, 33_100)} == {"s1", "s2"}
+    # A controller that starts while it is down, and has never heard of the machine, finds in the switch where it was.
+    adopted = Conflicts()
+    adopted.adopt(0x11, leaf.rules(world.now), world.network.services.virtual_ips.values())
+    adopted.follow((address(name), mac(name)) for name in ("s1", "s2"))
+    here = {mac(name): world.places[name].port for name in ("s1", "s2") if world.places[name].dpid == 0x11}
+    assert adopted.attached(0x11, HostTable()) == here
+    leaf.down.add(13)
+    del world.places["s1"]
     world.start(by_connection((100, 100)))
+    assert {served_by(world, port) for port in range(34_000, 34_100)} == {"s2"}
     assert next(iter(world.network.services.destinations.spreads)).buckets == before.buckets
 
 

@@ -108,7 +108,7 @@ def test_in_one_table_a_pair_is_counted_once_and_in_a_restart_found_again() -> N
     assert len({rule.cookie for rule in counts}) == len(counts) == 2
     again = World()
     again.network.declare(declared(), again.now)
-    again.network.services.adopt(rules, again.now)
+    again.network.services.adopt(0x11, rules, again.now)
     pairs = {(one.source_address, one.destination.name) for one in again.network.services.pairs if one.destination}
     assert pairs == {(address("c1"), "s1"), (address("c2"), "s1")}
 
