@@ -53,8 +53,7 @@ named is not there (any more); 4 the database is unreachable or outdated; 5 cann
 """
 
 SettingsOption = Annotated[
-    Path | None,
-    typer.Option("--settings", "-c", envvar=FILE_VARIABLE, help="Settings file [default: forepath.toml]"),
+    Path | None, typer.Option("--settings", "-c", envvar=FILE_VARIABLE, help="Settings file [default: forepath.toml]")
 ]
 
 
@@ -71,10 +70,7 @@ def writable(target: str | None) -> str | None:
 JsonOption = Annotated[
     str | None,
     typer.Option(
-        "--json",
-        metavar="PATH|-",
-        help="Write one JSON document to a file, or - for stdout",
-        callback=writable,
+        "--json", metavar="PATH|-", help="Write one JSON document to a file, or - for stdout", callback=writable
     ),
 ]
 
@@ -109,11 +105,7 @@ def finite(value: Any) -> Any:
 
 
 def table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    left: int = 1,
-    texts: Sequence[int] | None = None,
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, texts: Sequence[int] | None = None
 ) -> Table:
     """A table whose first `left` columns (or those numbered in `texts`) are text and whose others are numbers."""
     texts = range(left) if texts is None else texts

@@ -5,17 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from cpdb import (
-    Alarm,
-    BandwidthRequest,
-    BytesPerS,
-    Pair,
-    RequestState,
-    Seconds,
-    SettingsError,
-    Store,
-    show_rate,
-)
+from cpdb import Alarm, BandwidthRequest, BytesPerS, Pair, RequestState, Seconds, SettingsError, Store, show_rate
 from orchestrator.proposal import Refusal, RefusalCode
 from orchestrator.strategies.admission import OPEN, STANDING
 from orchestrator.strategies.requests import HandledRequest, of_requests

@@ -19,11 +19,7 @@ Turn = Callable[[int, Seconds], None]
 
 
 def replay(
-    scene: ReplayScene,
-    load: OfferedLoad,
-    policy: ReplayPolicy,
-    seed: int,
-    progress: Progress = lambda _share: None,
+    scene: ReplayScene, load: OfferedLoad, policy: ReplayPolicy, seed: int, progress: Progress = lambda _share: None
 ) -> PolicyRun:
     """What becomes of the load under a policy; the same seed gives the same run. `progress` hears the share done.
 

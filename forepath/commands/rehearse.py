@@ -8,16 +8,7 @@ from threading import Event
 
 import structlog
 
-from cpdb import (
-    ActionRecord,
-    EvidenceReport,
-    ForepathError,
-    OutcomeKind,
-    ReplayedMinute,
-    Seconds,
-    Store,
-    open_store,
-)
+from cpdb import ActionRecord, EvidenceReport, ForepathError, OutcomeKind, ReplayedMinute, Seconds, Store, open_store
 from forepath.output import SettingsOption
 from forepath.processes import orchestrator_config, replay_scene
 from forepath.settings import Settings, load_settings

@@ -130,12 +130,7 @@ def tables(result: TrialResult, width: int) -> Group:
     """The two tables: what each policy delivered, and how early each action was ready; reasons where `width` allows."""
     made = "SIMULATED switches and machines" if result.simulated else "measured in the lab"
     title = f"during surges, {made} (seed {result.seed}, {result.scenario})"
-    return Group(
-        _policy_table(title, result.policies, width),
-        *_price_line(result),
-        "",
-        _action_table(result, width),
-    )
+    return Group(_policy_table(title, result.policies, width), *_price_line(result), "", _action_table(result, width))
 
 
 def whatif_lines(result: TrialResult, width: int) -> Iterator[Table | str]:

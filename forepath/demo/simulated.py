@@ -35,15 +35,7 @@ from forepath.demo.layout import LabLayout
 from forepath.demo.report import PolicyFigures, ReplayedTrial, TrialResult
 from forepath.demo.results import TIMEOUT_S, at_unix
 from forepath.demo.scene import as_toml, pooled, scene
-from forepath.demo.schedule import (
-    WARM_UP,
-    JudgedWindow,
-    Phases,
-    PolicySegment,
-    Schedule,
-    make_schedule,
-    nominal_ms,
-)
+from forepath.demo.schedule import WARM_UP, JudgedWindow, Phases, PolicySegment, Schedule, make_schedule, nominal_ms
 from forepath.demo.screen import Screen, state_table
 from forepath.settings import Settings, declare
 from predictor import PredictorConfig

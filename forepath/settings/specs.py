@@ -6,14 +6,7 @@ from pathlib import Path
 from cpdb import MBIT, MIB, Destination, Link, Node, NodeKind, SettingsError, Store, VirtualIp
 from forepath.settings.sections import PoolSection
 from forepath.settings.tree import Settings
-from orchestrator import (
-    GoldenImage,
-    HostSpec,
-    Manner,
-    PoolMember,
-    PoolSpec,
-    VmSpec,
-)
+from orchestrator import GoldenImage, HostSpec, Manner, PoolMember, PoolSpec, VmSpec
 
 
 def host_specs(settings: Settings) -> tuple[HostSpec, ...]:

@@ -25,14 +25,7 @@ from orchestrator.foreseen import Cell, IssuedForecasts, forecasts_of
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.matrices import FabricReader
-from orchestrator.observe.measured import (
-    RECENT_S,
-    TYPICAL_S,
-    MachineFacts,
-    cpu_relations,
-    memory_relations,
-    vm_states,
-)
+from orchestrator.observe.measured import RECENT_S, TYPICAL_S, MachineFacts, cpu_relations, memory_relations, vm_states
 from orchestrator.observe.offered import OfferedBefore
 from orchestrator.observe.pairs import TierIssue, destinations_of, mean_rates, seen_pairs
 from orchestrator.observe.services import DeclaredState
@@ -272,9 +265,7 @@ class Gatherer:
         return {names[vm]: machines.hosts[host] for vm, host in last.items()}
 
 
-def _own_sums(
-    issued: Callable[[Iterable[str]], tuple[IssuedForecasts, ...]],
-) -> dict[Subject, Mapping[Cell, Forecast]]:
+def _own_sums(issued: Callable[[Iterable[str]], tuple[IssuedForecasts, ...]]) -> dict[Subject, Mapping[Cell, Forecast]]:
     """Forecasts of links and hosts themselves, from what is issued in some tiers."""
     found: dict[Subject, Mapping[Cell, Forecast]] = {}
     for tiers in ((OF_LINKS, *SLOWER_OF_LINKS), (OF_HOSTS, *SLOWER_OF_HOSTS)):

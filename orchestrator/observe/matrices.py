@@ -9,18 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cpdb import (
-    Communication,
-    Forecast,
-    Link,
-    LinkLoad,
-    Node,
-    NodeKind,
-    Quantity,
-    Seconds,
-    Store,
-    WantedSplit,
-)
+from cpdb import Communication, Forecast, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store, WantedSplit
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
 from orchestrator.foreseen import Floats, Ints

@@ -39,10 +39,7 @@ class PreCopy:
 
 
 def pre_copy(
-    memory_bytes: float,
-    dirty_bytes_per_s: BytesPerS | None,
-    bytes_per_s: BytesPerS,
-    downtime_s: Seconds = DOWNTIME_S,
+    memory_bytes: float, dirty_bytes_per_s: BytesPerS | None, bytes_per_s: BytesPerS, downtime_s: Seconds = DOWNTIME_S
 ) -> PreCopy:
     """Copies all memory, then again and again what was written meanwhile, until the rest fits into the downtime.
 

@@ -11,16 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ryu_apps.framework import (
-    MAIN_DISPATCHER,
-    OPENFLOW_13,
-    FrameworkApp,
-    handles,
-    ofp_event,
-    ofproto,
-    sleep,
-    spawn,
-)
+from ryu_apps.framework import MAIN_DISPATCHER, OPENFLOW_13, FrameworkApp, handles, ofp_event, ofproto, sleep, spawn
 from ryu_apps.openflow import FlowColumns
 from ryu_apps.settings import ConnectionsSection
 from ryu_apps.switch.connections import harden

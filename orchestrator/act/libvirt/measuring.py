@@ -13,13 +13,7 @@ from orchestrator.act.libvirt.connections import Connections, MachineEvent
 from orchestrator.act.libvirt.domain import Domain, TimedCall, reported
 from orchestrator.act.libvirt.identity import Identity, MachineSample, state_of
 from orchestrator.act.libvirt.memory import STALE_STATISTICS_S, ask_statistics, used_bytes
-from orchestrator.declared import (
-    MISSING,
-    RUNNING,
-    UNMEASURED,
-    HostSpec,
-    VmSpec,
-)
+from orchestrator.declared import MISSING, RUNNING, UNMEASURED, HostSpec, VmSpec
 
 NANOSECONDS = 1e9
 
