@@ -195,10 +195,8 @@ class Repository(Generic[R]):
     def read_again(
         self, *where: Condition, order_by: Iterable[Any] = (), then: Callable[[R], S] = _as_it_is, part: Hashable = None
     ) -> list[S]:
-        """The same for what seldom changes: of a row that is as it was, what `then` made of its record before.
-
-        `part` names the part of the table that the conditions choose: of each, what it held last is kept.
-        """
+        """The same for what seldom changes: of a row that is as it was, what `then` made of its record before. `part`
+        names the part of the table that the conditions choose: of each, what it held last is kept."""
         query = select(*self._texts).where(*where).order_by(*order_by)
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(query)]
@@ -241,10 +239,8 @@ class Repository(Generic[R]):
                 connection.exec_driver_sql(statement, [tuple(map(_stored, values_of(item))) for item in items])
 
     def put_all(self, items: Iterable[R], within: Connection | None = None, **fixed: Any) -> None:
-        """Writes records in place of those with the same key; of two with one key the later stands.
-
-        The key is what the table holds unique; `fixed` columns have one value in all of them.
-        """
+        """Writes records in place of those with the same key; of two with one key the later stands. The key is what the
+        table holds unique; `fixed` columns have one value in all of them."""
         if rows := self._by_key(items):
             with self._joined(within, "writing") as connection:
                 self._delete_keys(rows, connection)

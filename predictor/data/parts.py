@@ -100,7 +100,7 @@ class SharedFeed:
         if asked not in self._read:
             found = store.facts.batches(after_id, since)
             most = max((int(np.asarray(batch.key_ids).max(initial=0)) for batch in found), default=0)
-            self._name(store, most)
+            self.name(store, most)
             fresh = [batch for batch in found if self._up_to is None or batch.id <= self._up_to]
             self._read[asked] = [self._split(batch) for batch in fresh]
         return self._read[asked]
@@ -109,7 +109,13 @@ class SharedFeed:
         """Flow keys of one shard by what they are called there."""
         return self._keys[shard]
 
-    def _name(self, store: Store, most: int) -> None:
+    @property
+    def named(self) -> int:
+        """Up to which number flow keys have been given to shards."""
+        return len(self._shard) - 1
+
+    def name(self, store: Store, most: int) -> None:
+        """Gives flow keys up to a number to their shards. Raises StoreError."""
         begin = len(self._shard)
         if most < begin:
             return

@@ -126,9 +126,7 @@ class PeerForecasts:
         self, final: Floats, view: SeriesView, known: Ints, subjects: Sequence[Subject]
     ) -> tuple[Floats, Ints]:
         """Final forecasts (series x targets x levels), those of young pairs drawn towards their peers', and which are.
-
-        The result is a new array when anything changes. Other subjects than pairs have no peers.
-        """
+        The result is a new array when anything changes. Other subjects than pairs have no peers."""
         young = np.flatnonzero(known < GROWN_CELLS)
         if not len(young) or subjects[0].kind is not SubjectKind.PAIR:
             return final, young[:0]

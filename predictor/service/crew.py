@@ -14,7 +14,7 @@ from distributed import Client, Future, LocalCluster, as_completed, get_worker
 from cpdb import Seconds, Store, StoreUnreachable, Subject, SubjectKind, open_store
 from predictor.config import PredictorConfig
 from predictor.service.cycle import TierTurn
-from predictor.service.shards import NEVER, ShardAnswer, ShardHost, ShardTask, rotated
+from predictor.service.shards import NEVER, ShardAnswer, ShardCopies, ShardHost, ShardTask, rotated
 from predictor.service.workers import give_back_large_arrays, use_one_thread
 
 log = structlog.get_logger(__name__)
@@ -38,10 +38,8 @@ OF_OUR_OWN_CLUSTER = {
 def place_shards(
     before: Mapping[int, str], workers: Collection[str], settled: Collection[str], count: int
 ) -> dict[int, str]:
-    """The worker of each of `count` shards: where it was as long as that one lives, else with who has fewest.
-
-    Who has two more than a worker that is `settled` gives shards up to that one. Raises ValueError without workers.
-    """
+    """The worker of each of `count` shards: where it was as long as that one lives, else with who has fewest. Who has
+    two more than a worker that is `settled` gives shards up to that one. Raises ValueError without workers."""
     held: dict[str, list[int]] = {worker: [] for worker in sorted(workers)}
     homeless: list[int] = []
     for shard in range(count):
@@ -57,9 +55,9 @@ def place_shards(
 class DaskCrew:
     """Workers of a Dask cluster: that of a scheduler, or processes of this machine that end with this one.
 
-    A worker that dies takes nothing with it but what was learnt since it was kept last: the cluster gives its shards to
-    another within the same turn. Messages are as safe as the cluster makes them (tls://); whoever may talk to a
-    scheduler may run anything on its workers.
+    A worker that dies takes nothing with it where there are copies of its shards, else what was learnt since it was
+    kept last: the cluster gives its shards to another within the same turn. Messages are as safe as the cluster makes
+    them (tls://); whoever may talk to a scheduler may run anything on its workers.
     """
 
     def __init__(self, config: PredictorConfig, background: bool = True) -> None:
@@ -68,6 +66,7 @@ class DaskCrew:
         self._cluster: LocalCluster | None = None
         self.client: Client | None = None
         self._done = dict.fromkeys(range(config.shard_count), NEVER)
+        self._copies = ShardCopies(config.shards, config.shard_count)
         self.placed: dict[int, str] = {}
         self._begun = False
         self._number = 0
@@ -77,24 +76,51 @@ class DaskCrew:
     def turn(self, store: Store, now: Seconds) -> list[ShardAnswer]:
         """See ShardCrew. Shards of workers that do not answer are left out; raises StoreUnreachable without any."""
         client = self._placed(store, now)
-        first = NEVER in self._done.values()
-        up_to = store.facts.newest_batch()
+        patience_s = FIRST_PATIENCE_S if NEVER in self._done.values() else self._patience_s
+        up_to, before = store.facts.newest_batch(), dict(self.placed)
         self._number += 1
-        asked: dict[Future, str] = {}
-        for shard in rotated(self.placed, self._number):
-            task, worker = ShardTask(now, up_to, {shard: self._done[shard]}), self.placed[shard]
-            asked[self._ask(client, store, worker, _turn, task)] = worker
-        answers: list[ShardAnswer] = []
-        before = dict(self.placed)
-        for worker, found in self._heard(asked, FIRST_PATIENCE_S if first else self._patience_s):
-            answers += found
-            for answer in found:
-                self._done[answer.shard], self.placed[answer.shard] = answer.now, worker
+        tasks = {
+            shard: ShardTask(now, up_to, {shard: done}, anew=False, room=self._copies.room(shard, self._number))
+            for shard, done in self._done.items()
+        }
+        answers = self._answers(client, store, tasks, patience_s)
+        if lacking := [answer.shard for answer in answers if answer.lacks]:
+            brought = self._brought(lacking, tasks)
+            answers = [answer for answer in answers if not answer.lacks]
+            answers += self._answers(client, store, brought, FIRST_PATIENCE_S)
+            self._copies.forget(set(lacking) - {answer.shard for answer in answers})
         if not answers:
             raise StoreUnreachable("no worker forecasts: none answers")
         if moved := sorted(shard for shard, worker in self.placed.items() if before[shard] != worker):
             log.warning("shards have gone to other workers", shards=moved, workers=len(self._joined))
         return sorted(answers, key=lambda answer: answer.shard)
+
+    def _answers(
+        self, client: Client, store: Store, tasks: Mapping[int, ShardTask], patience_s: float
+    ) -> list[ShardAnswer]:
+        asked = {
+            self._ask(client, store, self.placed[shard], _turn, tasks[shard]): self.placed[shard]
+            for shard in rotated(tasks.keys(), self._number)
+        }
+        answers: list[ShardAnswer] = []
+        for worker, found in self._heard(asked, patience_s):
+            answers += found
+            for answer in found:
+                self.placed[answer.shard] = worker
+                if not answer.lacks:
+                    self._copies.heard(answer, tasks[answer.shard].up_to)
+                    self._done[answer.shard] = answer.now
+        return answers
+
+    def _brought(self, shards: Collection[int], tasks: Mapping[int, ShardTask]) -> dict[int, ShardTask]:
+        """Tasks for who has these shards now, with what they go on from."""
+        copies = self._copies.of(shards, self._done)
+        if anew := sorted(set(shards) - copies.keys()):
+            log.warning("shards go on with what the database keeps, as there is no copy of them", shards=anew)
+        if copies:
+            log.info("shards go on with their copies", shards=sorted(copies))
+        brought = {shard: replace(tasks[shard], anew=True) for shard in shards}
+        return brought | {shard: replace(brought[shard], copies={shard: copy}) for shard, copy in copies.items()}
 
     def follow(self, store: Store, now: Seconds) -> None:
         """See ShardCrew. Workers of another's cluster follow whoever is on duty, who may well be on it."""
@@ -109,6 +135,7 @@ class DaskCrew:
         """See ShardCrew. Workers of another's cluster are left alone: they may work for who is on duty."""
         self._done = dict.fromkeys(self._done, NEVER)
         self.placed, self._begun = {}, False
+        self._copies.forget(self._done)
         if self._cluster is not None and self.client is not None:
             self.client.run(_forget, on_error="ignore")
 
@@ -130,6 +157,7 @@ class DaskCrew:
                     n_workers=wanted.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
                     memory_limit=None, security=True,
                 )  # fmt: skip
+            dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})  # copies of shards are
             self.client = Client(self._cluster or wanted.scheduler, direct_to_workers=True)
         if not self._begun:
             self._take_over(self.client, store, now)

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import inf
 from typing import NamedTuple, Protocol
@@ -11,9 +11,10 @@ import numpy as np
 import structlog
 
 from cpdb import BlendReport, ForecastBatch, ScoreBatch, Seconds, Store, TrustArrays
-from predictor.config import PredictorConfig
+from predictor.config import PredictorConfig, ShardLimits
 from predictor.data.parts import SharedFeed
 from predictor.service.cycle import PredictorReport, TierTurn
+from predictor.service.replay import HeldShard, PastTurn, ShardCopy, TurnNews, resumed
 from predictor.service.tiers import Tiers
 from predictor.service.workers import FitPool
 from predictor.trust.tracker import MAX_MOVES
@@ -21,6 +22,8 @@ from predictor.trust.tracker import MAX_MOVES
 log = structlog.get_logger(__name__)
 
 NEVER = -inf
+# Who gets the shard of one that died does up to so many turns again.
+COPIED_EVERY = 15
 
 
 def rotated(numbers: Collection[int], turn: int) -> list[int]:
@@ -32,22 +35,29 @@ def rotated(numbers: Collection[int], turn: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A turn of some shards, of all or not: everybody reads up to the same batch.
-
-    `done` are the shards asked for, with the last moment of which an answer of each was heard (NEVER: none).
-    """
+    """A turn of some shards, of all or not: everybody reads up to the same batch. `done` are the shards asked for, with
+    the last moment of which an answer of each was heard (NEVER: none). One that is not here goes on from its copy, or
+    from what was kept of it if it may (`anew`). A copy is wanted of as many bytes at most as `room` says."""
 
     now: Seconds
     up_to: int | None
     done: Mapping[int, Seconds]
+    anew: bool = True
+    copies: Mapping[int, ShardCopy] = field(default_factory=dict)
+    room: int = 0
 
 
 class ShardAnswer(NamedTuple):
-    """What the tiers of one shard said at a moment."""
+    """What the tiers of one shard said at a moment; it `lacks` what it was where it did nothing for want of that.
+    `after` is the turn before, where nothing was between; `copy` is empty where there was no room for it."""
 
     shard: int
     now: Seconds
-    issues: tuple[TierTurn, ...]
+    issues: tuple[TierTurn, ...] = ()
+    lacks: bool = False
+    after: Seconds | None = None
+    news: TurnNews | None = None
+    copy: tuple[bytes, ...] | None = None
 
 
 class ShardHost:
@@ -57,17 +67,15 @@ class ShardHost:
         self.config = config
         self._store = store
         self._feed = SharedFeed(config.shard_count)
-        self._fits: bool | FitPool = FitPool() if background else False
-        self._tiers: dict[int, Tiers] = {}
+        self._fits = FitPool() if background else None
+        self._held: dict[int, HeldShard] = {}
         self.reached: dict[int, Seconds] = {}  # the last moment of each shard here
         self._number = 0
         self._reads: Seconds = NEVER  # the moment of the turn that the feed reads for
 
     def turn(self, task: ShardTask) -> list[ShardAnswer]:
-        """Answers of all shards asked for, in the order of their numbers. Raises StoreError.
-
-        One that is not here, or that has missed what another worker did with it, begins with what was kept of it.
-        """
+        """Answers of all shards asked for, in the order of their numbers. Raises StoreError. One that is not here, or
+        that has missed what another worker did with it, goes on as the task says."""
         if task.now != self._reads:
             self._feed.begin(task.up_to)
             self._reads = task.now
@@ -78,30 +86,40 @@ class ShardHost:
     def _answer(self, number: int, task: ShardTask) -> ShardAnswer:
         if self.reached.get(number, NEVER) < task.done[number]:
             self.drop([number])
+            if (copy := task.copies.get(number)) is not None:
+                self._held[number] = resumed(copy, self._store, self._feed, self._fits)
+                self.reached[number] = copy.reached
+                self._feed.begin(task.up_to)
+            elif not task.anew:
+                return ShardAnswer(number, task.now, lacks=True)
         if task.now <= self.reached.get(number, NEVER):
-            return ShardAnswer(number, task.now, ())  # was done for somebody who did not hear of it
-        issues = tuple(self._here(number).turns(self._store, task.now))
+            return ShardAnswer(number, task.now)  # was done for somebody who did not hear of it
+        held = self._here(number)
+        after, issues = held.last, held.turn(self._store, task.now)
         self.reached[number] = task.now
-        return ShardAnswer(number, task.now, issues)
+        news = held.fits.news._replace(refreshes=held.tiers.refreshes)
+        copied = held.packed(task.room) if task.room else None
+        return ShardAnswer(number, task.now, issues, after=after, news=news, copy=copied)
 
     def follow(self, numbers: Collection[int], now: Seconds) -> None:
         """These take up what was learnt and what is measured, and forecast nothing. Raises StoreError."""
         self._feed.begin()
         for number in numbers:
-            self._here(number).follow(self._store, now)
+            self._here(number).last = None
+            self._here(number).tiers.follow(self._store, now)
 
     def keep(self, numbers: Collection[int], now: Seconds) -> None:
         """Writes down all that these have learnt, as far as they are here."""
         for number in numbers:
-            if number in self._tiers:
-                self._tiers[number].keep(self._store, now)
+            if number in self._held:
+                self._held[number].tiers.keep(self._store, now)
 
     def drop(self, numbers: Collection[int]) -> None:
         """Forgets these shards here."""
         for number in numbers:
             self.reached.pop(number, None)
-            if (tiers := self._tiers.pop(number, None)) is not None:
-                tiers.close()
+            if (held := self._held.pop(number, None)) is not None:
+                held.tiers.close()
 
     def release(self, numbers: Collection[int], now: Seconds) -> None:
         """Keeps and forgets: another goes on with them."""
@@ -110,15 +128,51 @@ class ShardHost:
 
     def close(self) -> None:
         """Forgets all, and ends the process for fits."""
-        self.drop(list(self._tiers))
-        if isinstance(self._fits, FitPool):
+        self.drop(list(self._held))
+        if self._fits is not None:
             self._fits.close()
 
-    def _here(self, number: int) -> Tiers:
-        if number not in self._tiers:
-            own = self.config.for_shard(number)
-            self._tiers[number] = Tiers(own, self._fits, only=(), feed=self._feed.part(number))
-        return self._tiers[number]
+    def _here(self, number: int) -> HeldShard:
+        if number not in self._held:
+            self._held[number] = HeldShard(self.config.for_shard(number), self._feed, self._fits)
+        return self._held[number]
+
+
+class ShardCopies:
+    """Of each shard a copy, and what it was told since, as far as there is room: who publishes has them."""
+
+    def __init__(self, limits: ShardLimits, count: int) -> None:
+        self._most = int(1e6 * limits.copies_mb / count)
+        self._copies: dict[int, ShardCopy] = {}
+        self._without: set[int] = set()
+
+    def room(self, shard: int, turn: int) -> int:
+        """Bytes that a copy may take in this turn of the crew, 0 while none is wanted; shards take turns."""
+        copy = self._copies.get(shard)
+        due = (turn + shard) % COPIED_EVERY == 0 if copy is None else len(copy.turns) >= COPIED_EVERY
+        return self._most if due and shard not in self._without else 0
+
+    def heard(self, answer: ShardAnswer, up_to: int | None) -> None:
+        """Takes note of a turn. A copy of which a turn is not known is none any more."""
+        copy = self._copies.pop(answer.shard, None)
+        if answer.copy:
+            self._copies[answer.shard] = ShardCopy(answer.now, answer.copy)
+        elif answer.copy is not None:
+            self._without.add(answer.shard)
+            log.warning("no copies of a shard: too large for predictor.shards.copies_mb", shard=answer.shard)
+        elif copy is not None and answer.news is not None and answer.after == copy.reached:
+            copy.turns.append(PastTurn(answer.now, up_to, answer.news))
+            if copy.size <= self._most:
+                self._copies[answer.shard] = copy
+
+    def of(self, shards: Collection[int], done: Mapping[int, Seconds]) -> dict[int, ShardCopy]:
+        """Copies of these shards as they were when they were heard of last, as far as there are any."""
+        return {shard: copy for shard, copy in self._copies.items() if shard in shards and copy.reached == done[shard]}
+
+    def forget(self, shards: Collection[int]) -> None:
+        """Those of these shards are of no use."""
+        for shard in shards:
+            self._copies.pop(shard, None)
 
 
 class ShardCrew(Protocol):

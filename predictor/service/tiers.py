@@ -123,11 +123,9 @@ def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
 
 
 class Tiers:
-    """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done.
-
-    With `only` nothing but pairs and the fast tiers of these names (and their slow ones) is forecast: for who has no
-    use for more. Pairs are those of the `feed`; without one there are none.
-    """
+    """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done. With `only`
+    nothing but pairs and the fast tiers of these names (and their slow ones) is forecast: for who has no use for more.
+    Pairs are those of the `feed`; without one there are none."""
 
     def __init__(
         self,
@@ -143,6 +141,7 @@ class Tiers:
         self._cycled_at: dict[str, float] = {}
         self._number = 0
         self._looked_at: float | None = None
+        self.refreshes: Mapping[str, float] = {}
         self._told: set[str] = set()
         light = config.tuned(models=_light(config.models), limits={"threads": 1})
         machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.history.window_s)
@@ -183,19 +182,18 @@ class Tiers:
         return made
 
     def cycle(self, store: Store, now: float) -> PredictorReport:
-        """One cycle of the pairs, their sums, links and machines, and from time to time of all slow tiers.
-
-        Returns what the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on.
-        """
+        """One cycle of the pairs, their sums, links and machines, and from time to time of all slow tiers. Returns what
+        the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on."""
         reports = []
         for issue in self.turns(store, now):
             issue.write(store)
             reports.append(issue.report)
         return reports[0] if self._pairs else PredictorReport(now)
 
-    def turns(self, store: Store, now: float) -> Iterator[TierTurn]:
-        """What each tier has to say in this cycle, that of pairs first; nothing is written. Raises StoreError."""
-        self._look_at_switches(store, now)
+    def turns(self, store: Store, now: float, known: Mapping[str, float] | None = None) -> Iterator[TierTurn]:
+        """What each tier has to say in this cycle, that of pairs first; nothing is written. Raises StoreError. `known`
+        is how often switches renew their counters, where that is not to be looked up."""
+        self._look_at_switches(store, now, known)
         for pairs in self._pairs:
             yield pairs.turn(store, now)
         self._number += 1
@@ -213,12 +211,14 @@ class Tiers:
         for predictor in self._all():
             predictor.follow(store, now)
 
-    def _look_at_switches(self, store: Store, now: float) -> None:
+    def _look_at_switches(self, store: Store, now: float, known: Mapping[str, float] | None) -> None:
         """Refuses horizons that are too short for how often switches renew their counters; each line is logged once."""
         if self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
-        known = refreshes(store.wanted.observed_of(RefreshReport), now)
+        if known is None:
+            known = refreshes(store.wanted.observed_of(RefreshReport), now)
+        self.refreshes = known
         for predictor in self._all():
             horizons_s = predictor.config.horizons_s
             line = too_short(horizons_s, known)

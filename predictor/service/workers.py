@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +110,7 @@ class FitPool:
         self._running = [answer for answer in self._running if not answer.done()]
         return bool(self._pool.active) and not self._running
 
-    def schedule(self, model: Model, view: SeriesView, cpu_budget_s: float) -> "ProcessFuture[Fitted]":
+    def schedule(self, model: Model, view: SeriesView, cpu_budget_s: float) -> "Future[Fitted]":
         """Begins to fit a copy of the model, after those that were scheduled before."""
         answer = self._pool.schedule(fit_model, args=(model, view, cpu_budget_s))
         self._running.append(answer)
@@ -131,7 +132,7 @@ class FitWorker:
         self._cpu_budget_s = cpu_budget_s
         self._shared = shared is not None
         self._pool = shared or FitPool()
-        self._jobs: list[tuple[str, ProcessFuture[Fitted]]] = []
+        self._jobs: list[tuple[str, Future[Fitted]]] = []
 
     @property
     def busy(self) -> bool:

@@ -73,11 +73,9 @@ class Rungs:
 
 
 def climbed(rungs: Rungs, evidence: HorizonEvidence, tolerance: Tolerance) -> Rungs:
-    """One cycle's evidence later: up after long patience, down after short haste, each rung by its own counts.
-
-    A rung keeps when it or a longer one is within tolerance. Greater errors or widths never lead to a longer horizon.
-    Series without evidence stay where they are.
-    """
+    """One cycle's evidence later: up after long patience, down after short haste, each rung by its own counts. A rung
+    keeps when it or a longer one is within tolerance. Greater errors or widths never lead to a longer horizon. Series
+    without evidence stay where they are."""
     places = np.arange(evidence.error.shape[1])
     told: Floats = np.asarray(~np.isnan(evidence.error).all(axis=1))[:, None]
     keeps_well = told & (_longest(evidence, tolerance.ease)[:, None] >= places)

@@ -25,10 +25,8 @@ MIN_LOSSES = 30.0
 
 class DriftDetector:
     """One-sided test per series, on losses of windows that are `overlap` cells long and begin at every cell.
-
     Neighbouring windows share cells, so the limit grows with `overlap`. After an alarm a series counts as changed for
-    `aftermath` cycles.
-    """
+    `aftermath` cycles."""
 
     def __init__(self, overlap: int, aftermath: int = 60) -> None:
         self._limit = LIMIT * overlap
@@ -104,11 +102,9 @@ class JudgedWindows:
 
 
 class TrustTracker:
-    """Gives each series its probabilities and horizon; is told cells and verdicts in the order of time.
-
-    Horizons are judged channel by channel, by its peak; drift by the first channel's. On the ladder, the channels of a
-    series stand beside one another.
-    """
+    """Gives each series its probabilities and horizon; is told cells and verdicts in the order of time. Horizons are
+    judged channel by channel, by its peak; drift by the first channel's. On the ladder, the channels of a series stand
+    beside one another."""
 
     def __init__(self, shape: ScoreShape, horizons: tuple[int, ...], levels: Sequence[float]) -> None:
         self.shape = shape

@@ -2,11 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
+import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
 from synthetic_traffic import START, Recipe, make
@@ -16,7 +19,7 @@ from predictor import PredictorConfig, Tiers
 from predictor.data.parts import SharedFeed, shard_of
 from predictor.service.crew import DaskCrew, place_shards
 from predictor.service.duty import ReadyTiers
-from predictor.service.shards import LocalCrew
+from predictor.service.shards import NEVER, LocalCrew, ShardAnswer, ShardCopies, ShardHost, ShardTask
 
 SHARDS = 3
 CONFIG = PredictorConfig(
@@ -74,34 +77,84 @@ def test_a_shard_forecasts_as_a_predictor_does_that_knows_its_pairs_alone(stores
         assert (single[:-1].sum(axis=0) == single[together][0]).all() and single.any()
 
 
-def test_three_workers_say_what_one_process_says_also_when_one_of_them_is_killed(stores):
+@pytest.mark.parametrize(("copies_mb", "more", "killed_at"), [(64.0, ("gradient_boosting",), 99), (0.0, (), 105)])
+def test_three_workers_say_what_one_process_says_also_when_one_of_them_is_killed(stores, copies_mb, more, killed_at):
+    structlog.reset_defaults()
     one, many = stores
-    quick = CONFIG.tuned(slow={"horizons_s": ()})
-    crews = LocalCrew(quick, background=False), DaskCrew(quick.tuned(shards={"workers": 3}))
+    quick = CONFIG.tuned(models=(*CONFIG.models, *more))
+    crews = (
+        LocalCrew(quick, background=False),
+        DaskCrew(quick.tuned(shards={"workers": 3, "copies_mb": copies_mb}), background=False),
+    )
     local, spread = (ReadyTiers(quick, background=False, crew=crew) for crew in crews)
     try:
-        for second in range(1, 110):
-            for store, ready in ((one, local), (many, spread)):
-                store.facts.add_communications(rows_of(second))
-                if second > 75:
-                    ready.at_work().cycle(store, START + second)
-            if second > 75:
-                assert said(one, START + second) == said(many, START + second)
-            if second == 105:
-                before = said(one, START + second)
-                gone, moved = kill_one(crews[1])
+        with structlog.testing.capture_logs() as logs:
+            for second in range(1, 113):
                 for store, ready in ((one, local), (many, spread)):
-                    ready.tiers.keep(store, START + second)
-                os.kill(gone, signal.SIGKILL)
-                crews[0].host.drop(moved)
+                    store.facts.add_communications(rows_of(second))
+                    if second > 75:
+                        ready.at_work().cycle(store, START + second)
+                if second > 75:
+                    assert said(one, START + second) == said(many, START + second)
+                if second == killed_at:
+                    before = said(one, START + second)
+                    gone, moved = kill_one(crews[1])
+                    if not copies_mb:
+                        # What is moved goes on with what the database keeps, as one process does that forgets it.
+                        for store, ready in ((one, local), (many, spread)):
+                            ready.tiers.keep(store, START + second)
+                        crews[0].host.drop(moved)
+                    os.kill(gone, signal.SIGKILL)
     finally:
         spread.close()
         local.close()
-    # What is moved goes on with what was learnt: as far as it was trusted, it is.
-    after = said(many, START + 106)
+    events = {line["event"] for line in logs}
+    assert ("shards go on with their copies" in events) == bool(copies_mb)
+    assert ("shards go on with what the database keeps, as there is no copy of them" in events) != bool(copies_mb)
+    if copies_mb:
+        return
+    # As far as it was trusted, it is.
+    after = said(many, START + killed_at + 1)
     trusted = {subject for subject, (*_, trust) in before.items() if trust.horizon_s}
     lost = {subject for subject in trusted if shard_of(FlowKey(subject.a, subject.b, None), SHARDS) in moved}
     assert lost and sum(after[subject][2].horizon_s > 0 for subject in lost) > 0.7 * len(lost)
+
+
+def test_a_shard_that_was_being_fitted_goes_on_elsewhere_with_what_came_of_it(stores):
+    config = CONFIG.tuned(slow={"horizons_s": ()}, models=("ewma", "arima"), limits={"refit_every_s": 1000})
+    first, other = (ShardHost(stores[0], config) for _ in range(2))
+    copies, done, seconds = ShardCopies(config.shards, SHARDS), NEVER, iter(range(1, 150))
+
+    def turn(*hosts: ShardHost, **told: object) -> list[ShardAnswer]:
+        nonlocal done
+        stores[0].facts.add_communications(rows_of(second := next(seconds)))
+        task = ShardTask(START + second, stores[0].facts.newest_batch(), {1: done}, anew=False, **told)
+        answers = [host.turn(task)[0] for host in hosts]
+        if not answers[0].lacks:
+            copies.heard(answers[0], task.up_to)
+            done = task.now
+        return answers
+
+    def until(host: ShardHost, told: Callable[[ShardAnswer], bool], pause_s: float = 0.0) -> None:
+        while not told(turn(host)[0]):
+            sleep(pause_s)
+
+    try:
+        until(first, lambda answer: any(answer.news.free))
+        turn(first, room=1 << 24)  # while a fit is running
+        (begun,) = copies.of([1], {1: done}).values()
+        until(first, lambda answer: any(answer.news.fits), pause_s=0.5)
+        until(first, lambda answer: "arima" in answer.issues[0].report.chosen)
+        assert turn(other)[0].lacks
+        same = turn(first, other, copies=copies.of([1], {1: first.reached[1]}))
+        assert same[0].issues == same[1].issues and "arima" in same[0].issues[0].report.chosen
+        other.drop([1])
+        done = begun.now
+        turn(other, copies={1: replace(begun, turns=[])})
+        until(other, lambda answer: any(answer.news.fits), pause_s=0.5)  # what was running began again
+    finally:
+        first.close()
+        other.close()
 
 
 def kill_one(crew: DaskCrew) -> tuple[int, list[int]]:

@@ -90,7 +90,7 @@ def _costs(asked: ForecastLoad) -> ShardCosts:
     config = PredictorConfig(
         horizons_s=HORIZONS, levels=QUANTILES, models=asked.models, seed=asked.seed, cycle_s=60,
         slow={"horizons_s": ()}, long={"horizons_s": ()},
-        shards={"workers": asked.workers, "count": shards_of(asked.pairs)},
+        shards={"workers": asked.workers, "count": shards_of(asked.pairs), "copies_mb": 0},
         history=HistoryLimits(window_s=WINDOW_S),
         limits=WorkLimits(
             refit_every_s=NEVER_AGAIN_S, max_pairs=asked.pairs + 1000, threads=1,
