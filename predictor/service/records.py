@@ -122,9 +122,7 @@ def forecast_batch(now: float, final: FinalForecasts, places: Ints, names: Forec
         quantiles=(final.values if everyone else final.values[places]).astype("<f4", copy=False).tobytes(),
         activity=final.active[places].astype("<f4", copy=False).tobytes(),
         trusts=TrustArrays(
-            final.horizon_s[places].astype("<u2").tobytes(),
-            final.doubts[places].astype("<f4").tobytes(),
-            final.allowed,
+            final.horizon_s[places].astype("<u2").tobytes(), final.doubts[places].astype("<f4").tobytes(), final.allowed
         ),
     )
 

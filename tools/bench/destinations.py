@@ -185,11 +185,7 @@ def _parts(held: Desired) -> dict[str, float]:
     """A switch's rules by what they are for: hosts, counting, and all others, which place."""
     kinds = Counter(kind_of(one.cookie) for one in held.rules.values())
     hosts, counting = kinds[Kind.HOST], kinds[Kind.PAIR] + kinds[Kind.PAIR_SYN]
-    return {
-        "placing": float(len(held.rules) - hosts - counting),
-        "hosts": float(hosts),
-        "counting": float(counting),
-    }
+    return {"placing": float(len(held.rules) - hosts - counting), "hosts": float(hosts), "counting": float(counting)}
 
 
 def _counts(world: DestinationWorld, many: Desired) -> dict[str, float]:

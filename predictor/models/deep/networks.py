@@ -11,15 +11,7 @@ import numpy as np
 
 from cpdb import nearest_level
 from predictor.data.view import Floats
-from predictor.models.deep.inputs import (
-    COMPANION_FEATURES,
-    GUESSES,
-    OWN_FEATURES,
-    STATICS,
-    STEPS,
-    Inputs,
-    NetworkTask,
-)
+from predictor.models.deep.inputs import COMPANION_FEATURES, GUESSES, OWN_FEATURES, STATICS, STEPS, Inputs, NetworkTask
 
 # Small arrays gain nothing by a second thread, and cycles need the other core. Read once, when JAX first computes.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -16,13 +16,7 @@ from jax import Array
 
 from predictor.data.view import Floats
 from predictor.models.deep.inputs import WARM_UP, NetworkTask, TrainingBatch, draw_batch, simple_loss
-from predictor.models.deep.networks import (
-    Design,
-    MomentInputs,
-    fitting_weights,
-    initial_weights,
-    network_quantiles,
-)
+from predictor.models.deep.networks import Design, MomentInputs, fitting_weights, initial_weights, network_quantiles
 
 BATCH = 256
 FASTEST = 3e-3
