@@ -312,11 +312,6 @@ class Facts:
         with reported(self._engine, "reading loads"), self._engine.connect() as connection:
             yield from connection.execute(query).partitions(ROWS_AT_ONCE)
 
-    def newest(self) -> int:
-        """The highest number that a batch has, 0 while there is none."""
-        with reported(self._engine, "reading communications"), self._engine.connect() as connection:
-            return int(connection.execute(select(func.coalesce(func.max(batches.c.id), 0))).scalar_one())
-
     def span(self) -> tuple[Seconds, Seconds] | None:
         """Time of the first and the last communication, or None when there is none."""
         return self._batches.span()

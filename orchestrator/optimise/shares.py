@@ -87,11 +87,6 @@ def _round(rows: Rows, left: np.ndarray, floors: Floats, least: float) -> tuple[
     return found.values[shares], float(found.values[margin[0]]), tight if tight.any() else left.copy()
 
 
-def smallest(headrooms: Sequence[float] | Floats) -> float:
-    """The least headroom; all of it where there is no place at all."""
-    return float(min(headrooms, default=1.0))
-
-
 def fair_shares(wanted: Sequence[float], room: float) -> list[float]:
     """Max-min fair shares of `room`: nobody gets more than is wanted, or could get more but from one who has less.
 

@@ -65,10 +65,6 @@ class Topology:
         """Names of all switches that have a link or a node."""
         return frozenset(self._graph.nodes)
 
-    def attachment(self, node: str) -> Attachment | None:
-        """Where `node` is plugged in, None when that is not known."""
-        return self._attached.get(node)
-
     def next_hops(self, destination: str) -> Mapping[str, str]:
         """For each switch that can reach the switch `destination`: the next switch on the way.
 
