@@ -196,7 +196,7 @@ def _worth_a_look(context: PlanningContext) -> Iterator[VirtualIp]:
     """Services with alternatives whose weights are changed already, or of whose places one may have too little left."""
     groups: dict[tuple[int, ...], dict[str, tuple[str, ...]]] = {}
     for vip in context.world.virtual_ips.values():
-        names = candidates(context.world, vip)
+        names = candidates(context.world, vip) if len(vip.destinations) > 1 else ()
         if len(names) > 1:
             horizons = context.acting_horizons(SetWeights.kind, Circumstances(vip.address))
             groups.setdefault(horizons, {})[vip.address] = names
