@@ -65,6 +65,9 @@ class Pair:
         return time.monotonic() - began
 
 
+STANDBY_LEARNS_S = 10.0
+
+
 def rules() -> set[str]:
     """Our rules of all switches, with how old they are."""
     found = set()
@@ -98,6 +101,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         assert eventually(lambda: all(map(both.reaches, PORTS)), 40), both.log()
         assert eventually(both.master, 20), both.log()
         assert eventually(lambda: net.pings("c1", VIP) and net.pings("c1", ADDRESS["s1"]), 30), both.log()
+        # Switches come back to a port that refused them only after up to 8 s; who stands by then has links to learn.
+        time.sleep(STANDBY_LEARNS_S)
         yield both
 
 
