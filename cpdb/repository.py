@@ -19,6 +19,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Float,
+    Integer,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -152,10 +155,10 @@ def _appending(
 ) -> tuple[str, Callable[[R], tuple[Any, ...]]] | None:
     """A statement that SQLite's driver takes with values as they are, and what it asks of a record, in order.
 
-    SQLAlchemy would look at each value. None where that is needed.
+    SQLAlchemy would look at each value. None where that is needed: it turns those of other types into what is stored.
     """
-    made = any(isinstance(table.c[name].type, JSON) for name in codec.columns)
-    if engine.dialect.name != "sqlite" or made or not codec.plain or len(codec.columns) < 2:
+    as_they_are = all(isinstance(table.c[name].type, Integer | Float | String) for name in codec.columns)
+    if engine.dialect.name != "sqlite" or not as_they_are or not codec.plain or len(codec.columns) < 2:
         return None
     compiled = insert(table).compile(engine, column_keys=codec.columns)
     names = getattr(compiled, "positiontup", None) or ()
@@ -195,8 +198,10 @@ class Repository(Generic[R]):
     def read_again(
         self, *where: Condition, order_by: Iterable[Any] = (), then: Callable[[R], S] = _as_it_is, part: Hashable = None
     ) -> list[S]:
-        """The same for what seldom changes: of a row that is as it was, what `then` made of its record before. `part`
-        names the part of the table that the conditions choose: of each, what it held last is kept."""
+        """The same for what seldom changes: of a row that is as it was, what `then` made of its record before.
+
+        `part` names the part of the table that the conditions choose: of each, what it held last is kept.
+        """
         query = select(*self._texts).where(*where).order_by(*order_by)
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(query)]
@@ -239,8 +244,10 @@ class Repository(Generic[R]):
                 connection.exec_driver_sql(statement, [tuple(map(_stored, values_of(item))) for item in items])
 
     def put_all(self, items: Iterable[R], within: Connection | None = None, **fixed: Any) -> None:
-        """Writes records in place of those with the same key; of two with one key the later stands. The key is what the
-        table holds unique; `fixed` columns have one value in all of them."""
+        """Writes records in place of those with the same key; of two with one key the later stands.
+
+        The key is what the table holds unique; `fixed` columns have one value in all of them.
+        """
         if rows := self._by_key(items):
             with self._joined(within, "writing") as connection:
                 self._delete_keys(rows, connection)

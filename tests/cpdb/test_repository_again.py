@@ -15,6 +15,8 @@ from cpdb import (
     Store,
     VirtualIp,
 )
+from cpdb.repository import Repository
+from cpdb.telemetry.tenures import KeptCounts, switch_counters
 
 
 def test_of_what_is_as_it_was_the_same_records_are_told(store: Store) -> None:
@@ -56,3 +58,12 @@ def test_what_a_row_was_before_is_not_kept(store: Store) -> None:
         assert said in store.wanted.observed() and said.generation == number
     gc.collect()
     assert sum(isinstance(one, ReservationReport) for one in gc.get_objects()) < 10
+
+
+def test_what_is_appended_together_is_stored_as_it_is_alone(store: Store) -> None:
+    """A column may turn what it is given: the upper half of 64 bits lies below zero in SQLite."""
+    counts = Repository(store.engine, switch_counters, KeptCounts)
+    kept = [KeptCounts(dpid, 1, "c1", bytes([dpid % 256])) for dpid in (1, 2**63, 2**64 - 1)]
+    counts.add_all(kept[:2])
+    counts.add(kept[2])
+    assert sorted(counts.read(), key=lambda one: one.dpid) == kept
