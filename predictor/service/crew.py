@@ -38,8 +38,10 @@ OF_OUR_OWN_CLUSTER = {
 def place_shards(
     before: Mapping[int, str], workers: Collection[str], settled: Collection[str], count: int
 ) -> dict[int, str]:
-    """The worker of each of `count` shards: where it was as long as that one lives, else with who has fewest. Who has
-    two more than a worker that is `settled` gives shards up to that one. Raises ValueError without workers."""
+    """The worker of each of `count` shards: where it was as long as that one lives, else with who has fewest.
+
+    Who has two more than a worker that is `settled` gives shards up to that one. Raises ValueError without workers.
+    """
     held: dict[str, list[int]] = {worker: [] for worker in sorted(workers)}
     homeless: list[int] = []
     for shard in range(count):

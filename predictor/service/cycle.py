@@ -41,8 +41,11 @@ DRIFTED, CHANGED = 0.25, 0.98
 
 @dataclass(frozen=True, slots=True)
 class PredictorReport:
-    """What one cycle did. `chosen` counts forecasts by model, `installed` names models whose background fit arrived,
-    `drifted` counts series that were found to behave otherwise than before, since the start."""
+    """What one cycle did.
+
+    `chosen` counts forecasts by model, `installed` names models whose background fit arrived, `drifted` counts series
+    that were found to behave otherwise than before, since the start.
+    """
 
     now: float
     rows: int = 0
@@ -122,8 +125,10 @@ class Predictor:
         return self.forecaster.models
 
     def cycle(self, store: Store, now: float) -> PredictorReport:
-        """Forecasts every series with enough history from what the store holds up to `now` (Unix seconds). Writes
-        forecasts and scores to the store. Raises StoreError when the store fails; the next cycle goes on."""
+        """Forecasts every series with enough history from what the store holds up to `now` (Unix seconds).
+
+        Writes forecasts and scores to the store. Raises StoreError when the store fails; the next cycle goes on.
+        """
         issue = self.turn(store, now)
         issue.write(store)
         return issue.report

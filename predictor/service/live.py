@@ -55,8 +55,10 @@ class SeriesRecency:
 
 
 class CostlySchedule:
-    """Which models promise what for which series: models x series, and how busy each series is. `most` (models) is
-    about how many series each is asked at most where it has a say."""
+    """Which models promise what for which series: models x series, and how busy each series is.
+
+    `most` (models) is about how many series each is asked at most where it has a say.
+    """
 
     def __init__(self, most: Ints) -> None:
         self._most = most[:, None]
@@ -78,7 +80,9 @@ class CostlySchedule:
 
     def asked(self, number: int, judged: Ints, round_number: int) -> Ints:
         """The series that a costly model (by number) is asked about: where it has a say, and a share of those judged.
-        Which share moves on from round to round, so that in the end all are."""
+
+        Which share moves on from round to round, so that in the end all are.
+        """
         rounds = max(1, -(-len(judged) // int(self._most[number, 0])))
         chosen = self._asked[number].copy()
         chosen[judged[round_number % rounds :: rounds]] = True
@@ -91,7 +95,9 @@ SPAN = 128
 
 def replay_past(models: Mapping[str, Model], view: SeriesView, spec: ForecastSpec, into: LossScoreboard) -> None:
     """Adds to `into` (fresh, of the view's size) what the replayable models would have lost at up to 32 past moments.
-    Each moment sees only the cells before it. Models keep the parameters that they have now."""
+
+    Each moment sees only the cells before it. Models keep the parameters that they have now.
+    """
     span = min(SPAN, view.cells // 2)
     stride = max(1, span // MOMENTS)
     origins = np.arange(view.cells - span - 1, view.cells - 1 - view.lead, stride)
@@ -134,8 +140,10 @@ QUIET_WINDOWS = 4
 
 @dataclass(frozen=True, slots=True)
 class CostlyAnswer:
-    """What a costly model forecasts (series asked about x targets x levels), and the `place` of each series in it. A
-    place of -1 means that the model was not asked about the series."""
+    """What a costly model forecasts (series asked about x targets x levels), and the `place` of each series in it.
+
+    A place of -1 means that the model was not asked about the series.
+    """
 
     place: Ints
     forecasts: Floats
@@ -154,7 +162,9 @@ class CostlyAnswer:
 @dataclass(slots=True)
 class CycleForecast:
     """All series at one cycle: final forecasts (series x targets x levels) and the heaviest models (series x targets).
-    `forecasts` is models x rows x targets x levels of those series (`rows`) that are to be judged."""
+
+    `forecasts` is models x rows x targets x levels of those series (`rows`) that are to be judged.
+    """
 
     final: Floats
     chosen: Ints
@@ -190,7 +200,8 @@ class LiveForecaster:
 
     def update(self, view: SeriesView, oldest: int) -> SeriesView:
         """Lets models take note of the view, whose `turn` is set here; models that are new to a series of at least
-        `oldest` known cells are judged on its past. Returns the view with the turn."""
+        `oldest` known cells are judged on its past. Returns the view with the turn.
+        """
         self._number += 1
         turn = self._turn(view.series)
         view = view.with_turn(turn)

@@ -36,8 +36,10 @@ class IssuedForecast:
 
 @dataclass(frozen=True, slots=True)
 class JudgedForecast:
-    """What the windows of some targets of one issue turned out to be. `losses` is models x rows x targets, `final_loss`
-    rows x targets: mean pinball loss, NaN = not known."""
+    """What the windows of some targets of one issue turned out to be.
+
+    `losses` is models x rows x targets, `final_loss` rows x targets: mean pinball loss, NaN = not known.
+    """
 
     issued: IssuedForecast
     truth: Truth
@@ -94,9 +96,12 @@ class ForecastLabels:
 
 @dataclass(frozen=True, slots=True)
 class FinalForecasts:
-    """What is written of each series in one cycle. `values` is series x targets x levels, `chosen` (series x targets)
-    the heaviest models, `active` the probability to be active at all (series x horizons), `horizon_s` (series x
-    channels) how far ahead it is trusted, `doubts` why no farther (series x channels x 2); `allowed` bounds both."""
+    """What is written of each series in one cycle.
+
+    `values` is series x targets x levels, `chosen` (series x targets) the heaviest models, `active` the probability to
+    be active at all (series x horizons), `horizon_s` (series x channels) how far ahead it is trusted, `doubts` why no
+    farther (series x channels x 2); `allowed` bounds both.
+    """
 
     values: Floats
     chosen: Ints

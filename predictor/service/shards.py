@@ -13,8 +13,8 @@ import structlog
 from cpdb import BlendReport, ForecastBatch, ScoreBatch, Seconds, Store, TrustArrays
 from predictor.config import PredictorConfig, ShardLimits
 from predictor.data.parts import SharedFeed
+from predictor.service.copies import HeldShard, PastTurn, ShardCopy, TurnNews, resumed
 from predictor.service.cycle import PredictorReport, TierTurn
-from predictor.service.replay import HeldShard, PastTurn, ShardCopy, TurnNews, resumed
 from predictor.service.tiers import Tiers
 from predictor.service.workers import FitPool
 from predictor.trust.tracker import MAX_MOVES
@@ -35,9 +35,12 @@ def rotated(numbers: Collection[int], turn: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A turn of some shards, of all or not: everybody reads up to the same batch. `done` are the shards asked for, with
-    the last moment of which an answer of each was heard (NEVER: none). One that is not here goes on from its copy, or
-    from what was kept of it if it may (`anew`). A copy is wanted of as many bytes at most as `room` says."""
+    """A turn of some shards, of all or not: everybody reads up to the same batch.
+
+    `done` are the shards asked for, with the last moment of which an answer of each was heard (NEVER: none). One that
+    is not here goes on from its copy, or from what was kept of it if it may (`anew`). A copy is wanted of as many bytes
+    at most as `room` says.
+    """
 
     now: Seconds
     up_to: int | None
@@ -49,7 +52,9 @@ class ShardTask:
 
 class ShardAnswer(NamedTuple):
     """What the tiers of one shard said at a moment; it `lacks` what it was where it did nothing for want of that.
-    `after` is the turn before, where nothing was between; `copy` is empty where there was no room for it."""
+
+    `after` is the turn before, where nothing was between; `copy` is empty where there was no room for it.
+    """
 
     shard: int
     now: Seconds
@@ -74,8 +79,11 @@ class ShardHost:
         self._reads: Seconds = NEVER  # the moment of the turn that the feed reads for
 
     def turn(self, task: ShardTask) -> list[ShardAnswer]:
-        """Answers of all shards asked for, in the order of their numbers. Raises StoreError. One that is not here, or
-        that has missed what another worker did with it, goes on as the task says."""
+        """Answers of all shards asked for, in the order of their numbers.
+
+        Raises StoreError. One that is not here, or that has missed what another worker did with it, goes on as the task
+        says.
+        """
         if task.now != self._reads:
             self._feed.begin(task.up_to)
             self._reads = task.now

@@ -34,8 +34,10 @@ HEADER = "about"
 
 
 def pack(kind: str, about: Mapping[str, object], arrays: Mapping[str, Floats]) -> bytes:
-    """One block: `about` (JSON: what the arrays belong to) and arrays (name -> any shape), compressed. Floats are kept
-    as float32. The format is NumPy's .npz without pickles."""
+    """One block: `about` (JSON: what the arrays belong to) and arrays (name -> any shape), compressed.
+
+    Floats are kept as float32. The format is NumPy's .npz without pickles.
+    """
     header = json.dumps({"version": VERSION, "kind": kind, **about})
     small = {name: np.float32(value) if value.dtype == np.float64 else value for name, value in arrays.items()}
     file = io.BytesIO()

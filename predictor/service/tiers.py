@@ -123,9 +123,11 @@ def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
 
 
 class Tiers:
-    """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done. With `only`
-    nothing but pairs and the fast tiers of these names (and their slow ones) is forecast: for who has no use for more.
-    Pairs are those of the `feed`; without one there are none."""
+    """Predictors of all tiers over one database. Give it every moment once, in order; `close` it when done.
+
+    With `only` nothing but pairs and the fast tiers of these names (and their slow ones) is forecast: for who has no
+    use for more. Pairs are those of the `feed`; without one there are none.
+    """
 
     def __init__(
         self,
@@ -182,8 +184,10 @@ class Tiers:
         return made
 
     def cycle(self, store: Store, now: float) -> PredictorReport:
-        """One cycle of the pairs, their sums, links and machines, and from time to time of all slow tiers. Returns what
-        the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on."""
+        """One cycle of the pairs, their sums, links and machines, and from time to time of all slow tiers.
+
+        Returns what the cycle of the pairs did. Raises StoreError when the store fails; the next cycle goes on.
+        """
         reports = []
         for issue in self.turns(store, now):
             issue.write(store)
@@ -191,8 +195,10 @@ class Tiers:
         return reports[0] if self._pairs else PredictorReport(now)
 
     def turns(self, store: Store, now: float, known: Mapping[str, float] | None = None) -> Iterator[TierTurn]:
-        """What each tier has to say in this cycle, that of pairs first; nothing is written. Raises StoreError. `known`
-        is how often switches renew their counters, where that is not to be looked up."""
+        """What each tier has to say in this cycle, that of pairs first; nothing is written.
+
+        Raises StoreError. `known` is how often switches renew their counters, where that is not to be looked up.
+        """
         self._look_at_switches(store, now, known)
         for pairs in self._pairs:
             yield pairs.turn(store, now)

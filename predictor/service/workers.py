@@ -176,7 +176,8 @@ class FitWorker:
 
 class FitSchedule:
     """When the slow models are fitted, to which series, and where: in a process of their own or in the one given or, if
-    not `background`, within the cycle."""
+    not `background`, within the cycle.
+    """
 
     def __init__(self, limits: WorkLimits, seed: int, background: bool | FitPool) -> None:
         self._limits = limits
