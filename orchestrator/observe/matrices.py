@@ -146,8 +146,8 @@ class FabricReader:
     _crossings: FabricCrossings | None = None
     _matrices: deque[Matrix] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def read_fabric(self, world: World, joined: Sequence[Link] | None = None) -> RoutedNetwork:
-        """The fabric at the world's time, of all links where they are read already. Raises StoreError."""
+    def read_fabric(self, world: World, joined: Sequence[Link]) -> RoutedNetwork:
+        """The fabric at the world's time; `joined` are all links, up or not. Raises StoreError."""
         now = world.now
         if not 0 <= now - self._looked_at < self.settings.sample_s:
             self._look(self.store.inventory.nodes(), joined)
@@ -163,8 +163,8 @@ class FabricReader:
             self._matrices.append(matrix_of(world, capacity, rows, self._crossed(world)))
         return RoutedNetwork(capacity, rows, tuple(self._matrices))
 
-    def _look(self, nodes: Sequence[Node], joined: Sequence[Link] | None) -> Mapping[LinkKey, float]:
-        known = nodes, self.store.inventory.links() if joined is None else joined
+    def _look(self, nodes: Sequence[Node], joined: Sequence[Link]) -> Mapping[LinkKey, float]:
+        known = nodes, joined
         if self._judged is None or known != self._known:
             self._known, self._judged = known, judge_routes(self.settings, *known)
             self._capacity = link_capacities(*known)

@@ -98,7 +98,8 @@ class Routing:
         self.reader, self.router = FabricReader(store, chosen), Router(chosen)
 
     def propose(self, here: World) -> Proposal:
-        return self.router.propose(PlanningContext.of(changed(here, fabric=self.reader.read_fabric(here)), CONFIG))
+        fabric = self.reader.read_fabric(here, self.reader.store.inventory.links())
+        return self.router.propose(PlanningContext.of(changed(here, fabric=fabric), CONFIG))
 
 
 def run(routing: Routing, made: list[World]) -> list[Step]:
@@ -254,7 +255,7 @@ def test_what_was_recorded_of_links_between_switches_is_background_and_nothing_e
     net.facts.add_loads(
         LinkLoad(a, b, t, 1.0, size, 10) for a, b, size in (("leaf1", "spine1", 5_000), ("c", "leaf1", 7_000))
     )
-    first, *_ = FabricReader(net, settings).read_fabric(world(now, 8)).matrices
+    first, *_ = FabricReader(net, settings).read_fabric(world(now, 8), net.inventory.links()).matrices
     assert first.t < now
     # The pair says 1,000 of it.
     assert first.background == {("leaf1", "spine1"): 4_000.0}
@@ -300,7 +301,9 @@ def test_nothing_is_worked_out_before_a_link_is_expected_to_run_full(net: Store)
     reader, routing = FabricReader(net, RouteSettings()), strategies_for(CONFIG)[-1]
 
     def propose(here: World) -> Proposal:
-        return routing(PlanningContext.of(changed(here, fabric=reader.read_fabric(here)), CONFIG))
+        return routing(
+            PlanningContext.of(changed(here, fabric=reader.read_fabric(here, net.inventory.links())), CONFIG)
+        )
 
     calm = [propose(world(100.0 + n * 2, 75)) for n in range(6)]
     assert calm == [Proposal()] * 6
