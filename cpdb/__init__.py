@@ -202,9 +202,11 @@ class Store:
 
 
 def open_store(url: str = DEFAULT_URL, create: bool = True, read_only: bool = False) -> Store:
-    """Opens the database at `url`; `create` brings the schema up to date first, else it must already be. With
-    `read_only` nothing is created, and every write raises StoreError. Raises StoreUnreachable or StoreOutdated, each
-    with one line that says how to mend it."""
+    """Opens the database at `url`; `create` brings the schema up to date first, else it must already be.
+
+    With `read_only` nothing is created, and every write raises StoreError. Raises StoreUnreachable or StoreOutdated,
+    each with one line that says how to mend it.
+    """
     engine = connect(url, read_only)
     try:
         (migrate if create and not read_only else check_version)(engine)

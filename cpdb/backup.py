@@ -24,9 +24,11 @@ _PAGES = 4096
 
 
 def back_up(url: str, target: Path) -> int:
-    """Writes a copy of the database as it is at one moment; returns its size in bytes. Others go on meanwhile. SQLite:
-    a database file, checked. PostgreSQL: the custom format of pg_dump. A file of that name is replaced when the new
-    copy is whole, and never before. Raises StoreError."""
+    """Writes a copy of the database as it is at one moment; returns its size in bytes. Others go on meanwhile.
+
+    SQLite: a database file, checked. PostgreSQL: the custom format of pg_dump. A file of that name is replaced when
+    the new copy is whole, and never before. Raises StoreError.
+    """
     engine = connect(url)
     new = target.with_name(f".{target.name}.new")
     new.unlink(missing_ok=True)
@@ -48,9 +50,11 @@ def back_up(url: str, target: Path) -> int:
 
 
 def restore(url: str, source: Path, replace: bool, now: Seconds) -> str | None:
-    """Puts a copy back; returns its schema's version, which may be older than this program's. A database that holds
-    something is left as it is unless `replace`, and always while processes are at work. What fails leaves everything as
-    it was. Raises StoreError."""
+    """Puts a copy back; returns its schema's version, which may be older than this program's.
+
+    A database that holds something is left as it is unless `replace`, and always while processes are at work. What
+    fails leaves everything as it was. Raises StoreError.
+    """
     if not source.is_file():
         raise StoreError(f"backup {source}: there is no such file")
     engine = connect(url)

@@ -49,8 +49,10 @@ READ_ONLY_OPTION = "-c default_transaction_read_only=on"
 
 def spread_hosts(url: str) -> str:
     """A PostgreSQL URL with several hosts, as libpq writes it, in the form that SQLAlchemy reads; others as they are.
+
     postgresql://USER@A:5432,B:5433/NAME -> postgresql://USER@/NAME?host=A:5432&host=B:5433, and only a server that can
-    be written to is taken: who is a standby now may be the primary in a moment. Raises ValueError."""
+    be written to is taken: who is a standby now may be the primary in a moment. Raises ValueError.
+    """
     found = _SEVERAL.fullmatch(url)
     if found is None:
         return url
@@ -64,8 +66,10 @@ def spread_hosts(url: str) -> str:
 
 
 def connect(url: str, read_only: bool = False) -> Engine:
-    """An engine for `url`; nothing is opened yet. Raises StoreUnreachable when the URL makes no sense. With `read_only`
-    the database itself refuses every change, and no file is made where there is none."""
+    """An engine for `url`; nothing is opened yet. Raises StoreUnreachable when the URL makes no sense.
+
+    With `read_only` the database itself refuses every change, and no file is made where there is none.
+    """
     try:
         parsed = make_url(spread_hosts(url))
         if parsed.get_backend_name() == "postgresql":
@@ -169,8 +173,10 @@ def _alembic(engine: Engine) -> Config:
 
 
 def migrate(engine: Engine) -> None:
-    """Brings the schema to this program's version; creates it in an empty database. Raises StoreError before anything
-    is made where another program has tables of the same names."""
+    """Brings the schema to this program's version; creates it in an empty database.
+
+    Raises StoreError before anything is made where another program has tables of the same names.
+    """
     where = _shown(engine)
     if problem := _foreign(engine):
         raise StoreError(f"database {where}: {problem}")

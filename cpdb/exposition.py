@@ -22,8 +22,10 @@ log = structlog.get_logger(__name__)
 
 
 class MetricsSection(Section):
-    """Where processes tell Prometheus how they are: `port` and the three after it; 0 is nowhere. Of metrics with a
-    pair, link or host in their labels, at most `top` series each."""
+    """Where processes tell Prometheus how they are: `port` and the three after it; 0 is nowhere.
+
+    Of metrics with a pair, link or host in their labels, at most `top` series each.
+    """
 
     listen: Address = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_532)] = 9571
@@ -100,8 +102,10 @@ def _family(spec: MetricSpec, values: Mapping[tuple[str, ...], float | Durations
 
 
 def serve_metrics(section: MetricsSection, process: str, read: Callable[[], Figures]) -> Any | None:
-    """Serves them from a thread beside the process, with what the system knows of it; returns the server. None where no
-    port is set. An address that cannot be had is a line in the log: the process goes on."""
+    """Serves them from a thread beside the process, with what the system knows of it; returns the server.
+
+    None where no port is set. An address that cannot be had is a line in the log: the process goes on.
+    """
     if not (port := section.port_of(process)):
         return None
     from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, start_http_server

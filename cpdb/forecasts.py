@@ -18,8 +18,10 @@ FAST = "fast"
 @dataclass(frozen=True, slots=True)
 class Trust:
     """How far ahead a subject's forecasts of one tier have held, and what speaks for or against the next horizon.
+
     `error` (twice the mean pinball loss) and `width` (from the 0.1 to the 0.9 quantile) are in units of what was
-    measured, of the first horizon beyond `horizon_s`, or of the longest where all are trusted; None: too few scores."""
+    measured, of the first horizon beyond `horizon_s`, or of the longest where all are trusted; None: too few scores.
+    """
 
     horizon_s: int = 0
     error: float | None = None

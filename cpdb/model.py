@@ -66,8 +66,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A switch, client, hypervisor or VM; `attached_to`/`port` say where it was last seen. `address6` is of IPv6,
-    beside one of IPv4."""
+    """A switch, client, hypervisor or VM; `attached_to`/`port` say where it was last seen.
+
+    `address6` is of IPv6, beside one of IPv4.
+    """
 
     name: str
     kind: NodeKind
@@ -205,8 +207,10 @@ class VirtualIp:
 
 @dataclass(frozen=True, slots=True)
 class Communication:
-    """What a pair said in the interval (t - interval_s, t]: the row the whole system learns from. `flags` bit 0:
-    implausible, not to be learnt from. `sampling` N: scaled up from 1 in N packets."""
+    """What a pair said in the interval (t - interval_s, t]: the row the whole system learns from.
+
+    `flags` bit 0: implausible, not to be learnt from. `sampling` N: scaled up from 1 in N packets.
+    """
 
     source: str
     virtual_ip: str
@@ -226,8 +230,10 @@ class Communication:
 
     @property
     def sampling_error(self) -> float | None:
-        """Relative half width of the 95 % interval of a sampled row, None for a counted one. 1.96 * sqrt(1 / samples),
-        samples = packets / sampling: Phaal and Panchen, Packet Sampling Basics."""
+        """Relative half width of the 95 % interval of a sampled row, None for a counted one.
+
+        1.96 * sqrt(1 / samples), samples = packets / sampling: Phaal and Panchen, Packet Sampling Basics.
+        """
         if self.sampling is None:
             return None
         return 1.96 * sqrt(self.sampling / self.packets) if self.packets else inf
@@ -347,7 +353,9 @@ class HostLoad:
 @dataclass(frozen=True, slots=True)
 class VmLoad:
     """A VM's use and limits over the last interval. `cpu_cores_limit` is what its quota and vCPUs allow.
-    `dirty_bytes_per_s` is how fast it writes memory, None when that was not measured."""
+
+    `dirty_bytes_per_s` is how fast it writes memory, None when that was not measured.
+    """
 
     vm: str
     host: str

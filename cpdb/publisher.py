@@ -22,9 +22,11 @@ class News(Generic[Key, Fact]):
 
 @dataclass(slots=True)
 class Publisher(Generic[Key, Fact]):
-    """Remembers what was said, and decides what is to be said next; it writes nothing itself. A fact that is the `same`
-    as what was said is said again after `again_s`; another one no sooner than `pause_s` after the last word on its
-    key."""
+    """Remembers what was said, and decides what is to be said next; it writes nothing itself.
+
+    A fact that is the `same` as what was said is said again after `again_s`; another one no sooner than `pause_s`
+    after the last word on its key.
+    """
 
     again_s: Seconds = inf
     pause_s: Seconds = 0.0

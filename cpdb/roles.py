@@ -57,9 +57,11 @@ RIGHTS: Mapping[Room, Mapping[str, frozenset[str]]] = {
 
 
 def role_statements(prefix: str, sequences: Mapping[str, str]) -> Iterator[str]:
-    """The SQL that makes the roles and gives each its rights, and no others; may be run again. `sequences` holds the
-    sequence of each numbered table. A role has no password and cannot log in: users are put in it with GRANT. Raises
-    StoreError for a prefix that is no plain name."""
+    """The SQL that makes the roles and gives each its rights, and no others; may be run again.
+
+    `sequences` holds the sequence of each numbered table. A role has no password and cannot log in: users are put in
+    it with GRANT. Raises StoreError for a prefix that is no plain name.
+    """
     if not prefix.replace("_", "").isalnum() or not prefix.isascii() or prefix != prefix.lower() or len(prefix) > 32:
         raise StoreError(f"prefix {prefix!r}: write small letters, digits and _, e.g. forepath_")
     yield "REVOKE CREATE ON SCHEMA public FROM PUBLIC"

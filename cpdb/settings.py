@@ -67,15 +67,19 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Base of all tables: an unknown name is an error, not a silent nothing. `RENAMED` holds the names that settings of
-    this table had before, each with its new place in the file."""
+    """Base of all tables: an unknown name is an error, not a silent nothing.
+
+    `RENAMED` holds the names that settings of this table had before, each with its new place in the file.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     RENAMED: ClassVar[Mapping[str, str]] = {}
 
     def tuned(self, **changes: Any) -> Self:
-        """With some settings changed, e.g. `tuned(act=True, cpu={"headroom": 0.8})`, and checked again. Raises
-        pydantic's ValidationError, a ValueError."""
+        """With some settings changed, e.g. `tuned(act=True, cpu={"headroom": 0.8})`, and checked again.
+
+        Raises pydantic's ValidationError, a ValueError.
+        """
         values = {name: getattr(self, name) for name in self.model_fields_set}
         for name, change in changes.items():
             section = getattr(self, name, None)
@@ -131,8 +135,10 @@ def read_settings(
     path: Path | None, tree: type[Tree], also: Callable[[Mapping[str, Any]], Iterable[str]] = lambda _: ()
 ) -> Tree:
     """The tables of the settings file that `tree` has; without a path `forepath.toml`, if it is there, else defaults.
-    `FOREPATH_DATABASE_URL` comes before the file's `database.url`. `also` finds what only the whole file tells. Raises
-    SettingsError with one line for each problem, all at once."""
+
+    `FOREPATH_DATABASE_URL` comes before the file's `database.url`. `also` finds what only the whole file tells.
+    Raises SettingsError with one line for each problem, all at once.
+    """
     content = read_tables(path)
     where: str | Path = path or (DEFAULT_FILE if content else "settings")
     own = {name: value for name, value in content.items() if name in tree.model_fields or name not in TABLES}
@@ -156,8 +162,10 @@ def without_password(text: str) -> str:
 
 
 def read_tables(path: Path | None) -> dict[str, Any]:
-    """What the settings file says, unchecked; nothing where no file is named and `forepath.toml` is not there. Raises
-    SettingsError when it cannot be read or is no TOML."""
+    """What the settings file says, unchecked; nothing where no file is named and `forepath.toml` is not there.
+
+    Raises SettingsError when it cannot be read or is no TOML.
+    """
     if path is None:
         if not DEFAULT_FILE.exists():
             return {}

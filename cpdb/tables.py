@@ -52,8 +52,10 @@ class NumberTable:
 
 @contextmanager
 def open_table(path: Path, wanted: Callable[[str], bool] = bool) -> Iterator[NumberTable]:
-    """Opens a .csv or .csv.gz file; columns that are not wanted may hold anything. Raises TableError with one line,
-    also while lines are read."""
+    """Opens a .csv or .csv.gz file; columns that are not wanted may hold anything.
+
+    Raises TableError with one line, also while lines are read.
+    """
     try:
         with _opened(path) as text:
             first = text.readline()

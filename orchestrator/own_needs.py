@@ -31,7 +31,8 @@ class OwnForecasts:
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnNeeds:
     """By number of the machine: cores needed in all (-inf where nothing is foreseen), in the mean, by which relation,
-    and of that what is needed beside communications (`own_cores`) by a forecast within `far_s`."""
+    and of that what is needed beside communications (`own_cores`) by a forecast within `far_s`.
+    """
 
     cores: Floats
     usual: Floats

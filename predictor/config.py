@@ -53,9 +53,11 @@ class WorkLimits(Section):
 
 
 class HistoryLimits(Section):
-    """How much of the past counts, in seconds. Models learn from the last `window_s` and say nothing before `min_s` are
-    known; scores lose half of their weight in the choice of a model after `half_life_s`; a pair without rows is still
-    forecast, ever wider, for `max_stale_s`."""
+    """How much of the past counts, in seconds.
+
+    Models learn from the last `window_s` and say nothing before `min_s` are known; scores lose half of their weight in
+    the choice of a model after `half_life_s`; a pair without rows is still forecast, ever wider, for `max_stale_s`.
+    """
 
     window_s: AboveZero = 900.0
     min_s: Annotated[float, Field(ge=0)] = 20.0
@@ -64,8 +66,10 @@ class HistoryLimits(Section):
 
 
 class SlowTier(Section):
-    """The horizons of slow actions, in cells of `step_s`, forecast anew as often; no horizons = no such tier. `models`
-    are those of pairs; without, they are those of the table above that need no fitting."""
+    """The horizons of slow actions, in cells of `step_s`, forecast anew as often; no horizons = no such tier.
+
+    `models` are those of pairs; without, they are those of the table above that need no fitting.
+    """
 
     horizons_s: Annotated[tuple[Horizon, ...], Field(max_length=16)] = (60, 120, 300, 600)
     step_s: Annotated[float, Field(ge=2, le=60)] = 10.0
@@ -168,7 +172,9 @@ class PredictorSection(Section):
 
 class PredictorConfig(PredictorSection):
     """What the predictor of one tier is told: cells of `step_s`, and the name under which forecasts are written.
-    `shard` of `of_shards` is its part of the pairs."""
+
+    `shard` of `of_shards` is its part of the pairs.
+    """
 
     step_s: AboveZero = 1.0
     tier: str = "fast"

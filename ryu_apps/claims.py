@@ -78,8 +78,9 @@ class AddressClaims:
         return self._macs.get(address or "")
 
     def spoofed(self, at: PortId, frame: Frame, source: str) -> Alert | None:
-        """What speaks for another's address: by another MAC, at another port than who claimed it by ARP or
-        neighbour discovery."""
+        """What speaks for another's address: by another MAC, at another port than who claimed it by ARP or neighbour
+        discovery.
+        """
         holder = self._topology.hosts.of_address(source)
         if holder is None or holder.mac == frame.eth_src or holder.at == at:
             return None

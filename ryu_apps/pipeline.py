@@ -101,7 +101,8 @@ class FloodShare:
 @dataclass(frozen=True, slots=True)
 class PlacingShare:
     """Virtual IPs whose connections are placed one by one, whether more sources can be counted, and in whose name
-    services are asked whether they answer."""
+    services are asked whether they answer.
+    """
 
     spreads: tuple[BucketPlacement, ...] = ()
     curious: bool = True

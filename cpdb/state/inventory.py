@@ -33,8 +33,10 @@ class DestinationChange:
 
 
 def effective(virtual_ips: Iterable[VirtualIp], changes: Sequence[DestinationChange]) -> list[VirtualIp]:
-    """The declared virtual IPs with every change applied; changes of unknown virtual IPs are left out. Removed
-    destinations are gone, new ones come after those declared."""
+    """The declared virtual IPs with every change applied; changes of unknown virtual IPs are left out.
+
+    Removed destinations are gone, new ones come after those declared.
+    """
     own: dict[str, list[DestinationChange]] = {}
     for change in changes:
         own.setdefault(change.virtual_ip, []).append(change)
@@ -92,8 +94,10 @@ class Inventory:
         return self._nodes.read_again(order_by=[nodes.c.name])
 
     def put_links(self, items: Iterable[Link]) -> None:
-        """Adds or updates links by their two ends, whichever is named first. A declared capacity stays when the same
-        link is discovered without one."""
+        """Adds or updates links by their two ends, whichever is named first.
+
+        A declared capacity stays when the same link is discovered without one.
+        """
         self._refusals.write_apart("link", self._put_links, list(items))
 
     def _put_links(self, items: Sequence[Link]) -> None:
@@ -132,8 +136,10 @@ class Inventory:
                         connection.execute(insert(destinations).values(row | {"virtual_ip_id": number}))
 
     def virtual_ips(self, declared_only: bool = False) -> list[VirtualIp]:
-        """All virtual IPs by address, with their destinations in the order declared. As they are now, with what was
-        changed at run time, unless `declared_only`."""
+        """All virtual IPs by address, with their destinations in the order declared.
+
+        As they are now, with what was changed at run time, unless `declared_only`.
+        """
         declared = self._declared()
         return declared if declared_only else effective(declared, self.changes())
 

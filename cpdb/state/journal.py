@@ -63,8 +63,10 @@ class Journal:
         self._plans = Repository(engine, plans, PlanRecord)
 
     def add_action(self, item: ActionRecord) -> int:
-        """Writes a new action down before it is carried out; returns its number. Raises StoreRefused where another has
-        the `fence`'s lease by now."""
+        """Writes a new action down before it is carried out; returns its number.
+
+        Raises StoreRefused where another has the `fence`'s lease by now.
+        """
         with transaction(self._engine, "writing an action down") as connection:
             number = self._actions.add(item, within=connection)
             self.fence.check(connection)

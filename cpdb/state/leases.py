@@ -13,8 +13,10 @@ from cpdb.schema import holders, pauses
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Who holds a lease, since when without interruption, and when it ends unless it is renewed. `token` is larger for
-    every tenure that begins later, in milliseconds: who shows an older one is refused."""
+    """Who holds a lease, since when without interruption, and when it ends unless it is renewed.
+
+    `token` is larger for every tenure that begins later, in milliseconds: who shows an older one is refused.
+    """
 
     name: str
     holder: str
@@ -38,7 +40,9 @@ def database_clock(engine: Engine) -> ColumnElement[float]:
 @dataclass(slots=True)
 class Fence:
     """In which tenure of a lease its holder acts; what comes of an earlier one is refused where it would be written.
-    Without a lease nothing is refused."""
+
+    Without a lease nothing is refused.
+    """
 
     lease: str = ""
     holder: str = ""
@@ -72,7 +76,9 @@ class Leases:
 
     def hold(self, name: str, holder: str, now: Seconds, for_s: Seconds) -> LeaseHolder:
         """Takes the lease `name` for `for_s` seconds if it is free, expired or one's own; returns who holds it now.
-        Clocks of those who compete must agree to well below `for_s`. Raises StoreError."""
+
+        Clocks of those who compete must agree to well below `for_s`. Raises StoreError.
+        """
         wanted = LeaseHolder.begin(name, holder, now, for_s)
         with transaction(self._holders.engine, f"holding {name}") as connection:
             renewed = {"expires_at": wanted.expires_at}
@@ -112,8 +118,10 @@ class Pause:
 
 
 class Pauses:
-    """The kill switch, valid on every machine and through every restart. At most one pause is in force; past ones are
-    kept, to tell later who paused when and why."""
+    """The kill switch, valid on every machine and through every restart.
+
+    At most one pause is in force; past ones are kept, to tell later who paused when and why.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._pauses = Repository(engine, pauses, Pause)

@@ -47,8 +47,10 @@ class HeavyPair:
 
 @dataclass(frozen=True, slots=True)
 class WantedSplit:
-    """Paths from one switch to another, each with its ratio (they sum to 1) and the tag that its packets carry. Without
-    an end it holds until it is replaced or removed. Pairs that are not `heavy` take what these leave."""
+    """Paths from one switch to another, each with its ratio (they sum to 1) and the tag that its packets carry.
+
+    Without an end it holds until it is replaced or removed. Pairs that are not `heavy` take what these leave.
+    """
 
     from_switch: str
     to_switch: str
@@ -68,8 +70,10 @@ R = TypeVar("R")
 
 
 class WantedRepository(Repository[R]):
-    """Records of what is wanted: every change of them takes the next generation, in the same transaction. What is
-    written by one whose tenure is over raises StoreRefused."""
+    """Records of what is wanted: every change of them takes the next generation, in the same transaction.
+
+    What is written by one whose tenure is over raises StoreRefused.
+    """
 
     def __init__(self, engine: Engine, table: Table, record: type[R], fence: Fence = Fence()) -> None:
         super().__init__(engine, table, record)

@@ -55,9 +55,11 @@ class Batches:
         self._seen: dict[str, set[int]] = {}
 
     def add(self, items: Sequence[Batch], counts: Sequence[KeptCounts] = ()) -> int:
-        """Appends batches in one transaction; returns how many were new. Raises StoreError. `counts` are the counters
-        that these batches brought up to date. What was counted in a tenure that is over is left out: the next master of
-        that switch counts it."""
+        """Appends batches in one transaction; returns how many were new. Raises StoreError.
+
+        `counts` are the counters that these batches brought up to date. What was counted in a tenure that is over is
+        left out: the next master of that switch counts it.
+        """
         if not items:
             return 0
         with reported(self._engine, "writing communications"):
@@ -190,8 +192,10 @@ def as_batches(rows: Iterable[Communication]) -> list[Batch]:
 
 
 def as_rows(items: Sequence[StoredBatch], names: Names) -> list[Communication]:
-    """Rows of batches, oldest first; a pair of whom a complete batch says nothing has a row of zeros before them. Zeros
-    are for flow keys that the same observer listed earlier among `items`."""
+    """Rows of batches, oldest first; a pair of whom a complete batch says nothing has a row of zeros before them.
+
+    Zeros are for flow keys that the same observer listed earlier among `items`.
+    """
     rows: list[Communication] = []
     quiet = _Quiet()
     for item in sorted(items, key=lambda batch: (batch.t, batch.id)):
@@ -244,8 +248,10 @@ class Facts:
         }
 
     def add_batches(self, items: Sequence[Batch], counts: Sequence[KeptCounts] = ()) -> int:
-        """Appends batches in one transaction, each (writer, seq) once; returns how many were new. With `counts`, the
-        counters of their switches as of these batches; see `Batches.add`."""
+        """Appends batches in one transaction, each (writer, seq) once; returns how many were new.
+
+        With `counts`, the counters of their switches as of these batches; see `Batches.add`.
+        """
         added: list[int] = []
         self._refusals.write_apart("batch", lambda some: added.append(self._batches.add(some, counts)), items)
         return sum(added)
@@ -268,8 +274,10 @@ class Facts:
         self._batches.add(as_batches(rows))
 
     def communications(self, since: Seconds, until: Seconds | None = None) -> list[Communication]:
-        """Rows with since < t <= until, oldest first. A complete batch gives rows of zeros too, for the pairs that its
-        observer listed before within this window."""
+        """Rows with since < t <= until, oldest first.
+
+        A complete batch gives rows of zeros too, for the pairs that its observer listed before within this window.
+        """
         return as_rows(self._batches.read(0, since, until), self._names)
 
     def add_loads(self, rows: Iterable[LinkLoad | HostLoad | VmLoad]) -> None:
@@ -303,8 +311,10 @@ class Facts:
         return self.loads(kind, t - recent_s, t) or self._loads[kind].read(*minute, order_by=[at.id])
 
     def load_parts(self, kind: type[Any], after_id: int, since: Seconds) -> Iterator[Sequence[Sequence[Any]]]:
-        """Loads of one kind numbered above `after_id` with t > since, as rows of (number, *fields), part by part. In no
-        order; what is numbered below the highest number so far does not come later. Raises StoreError."""
+        """Loads of one kind numbered above `after_id` with t > since, as rows of (number, *fields), part by part.
+
+        In no order; what is numbered below the highest number so far does not come later. Raises StoreError.
+        """
         table = LOAD_TABLES[kind]
         query = select(table.c.id, *(table.c[item.name] for item in fields(kind))).where(table.c.t > since)
         if after_id:

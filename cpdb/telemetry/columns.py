@@ -20,8 +20,10 @@ IMPLAUSIBLE = 1
 
 
 class FlowKey(NamedTuple):
-    """Who communicates with which virtual IP, and which destination answers (None: not known). Make each one once and
-    keep it: they are looked up by the million."""
+    """Who communicates with which virtual IP, and which destination answers (None: not known).
+
+    Make each one once and keep it: they are looked up by the million.
+    """
 
     source: str
     virtual_ip: str
@@ -63,8 +65,10 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
     """A batch as read back: flow keys by number, columns as memoryviews of the narrowest unsigned type that fits.
-    `np.asarray(column)` gives the right dtype without copying; `key_ids` is always uint32. `flags` is None when no row
-    has one."""
+
+    `np.asarray(column)` gives the right dtype without copying; `key_ids` is always uint32. `flags` is None when
+    no row has one.
+    """
 
     id: int
     observer: str
@@ -99,8 +103,10 @@ class Columns(NamedTuple):
 
 
 def pack(key_ids: "array[int]", counts: Sequence["Sequence[int]"], flags: "Sequence[int] | None") -> bytes:
-    """One block from the flow keys' numbers (array 'I'), the counts (bytes, packets, connections) and flags. Raises
-    ValueError when a count is negative or above 64 bits."""
+    """One block from the flow keys' numbers (array 'I'), the counts (bytes, packets, connections) and flags.
+
+    Raises ValueError when a count is negative or above 64 bits.
+    """
     columns = [_narrow(column) for column in counts]
     codes = "".join(column.typecode for column in columns).encode()
     parts = [key_ids, *columns]

@@ -79,8 +79,10 @@ Packed = TypeVar("Packed", ForecastBatch, ScoreBatch)
 
 
 class PackedBatches(Generic[Packed]):
-    """One table of batches, a row each: subjects as the number of their list, arrays as bytes, the rest in `head`. A
-    field that is itself a record lies in the places of its own fields."""
+    """One table of batches, a row each: subjects as the number of their list, arrays as bytes, the rest in `head`.
+
+    A field that is itself a record lies in the places of its own fields.
+    """
 
     def __init__(self, lists: SubjectLists, table: Table, record: type[Packed]) -> None:
         self._lists, self._table = lists, table

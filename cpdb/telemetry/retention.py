@@ -25,8 +25,10 @@ BATCHES_A_STEP = 128
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long each kind of memory lasts, in seconds. Of forecasts older than `forecasts_s` one issue a minute of each
-    tier is kept, and at most so many bytes of them."""
+    """How long each kind of memory lasts, in seconds.
+
+    Of forecasts older than `forecasts_s` one issue a minute of each tier is kept, and at most so many bytes of them.
+    """
 
     second_s: Seconds = HOUR_S
     ten_seconds_s: Seconds = DAY_S
@@ -83,9 +85,11 @@ def roll_ups(pending: Iterable[tuple[int, Seconds]], now: Seconds) -> Iterator[R
 
 
 def tiers(t: int, built_through: float, now: Seconds, policy: RetentionPolicy) -> Iterator[tuple[int, int]]:
-    """(step, end of bucket) to which a batch in the 10 s ending at `t` is added. Minutes are built from the 10 s rows
-    once; a batch that comes after that is added to the minute too. One that is older than the 10 s rows last is added
-    to its minute only."""
+    """(step, end of bucket) to which a batch in the 10 s ending at `t` is added.
+
+    Minutes are built from the 10 s rows once; a batch that comes after that is added to the minute too. One that is
+    older than the 10 s rows last is added to its minute only.
+    """
     minute = bucket_end(t, COARSE_S)
     built = minute <= built_through
     if not built or t > now - policy.ten_seconds_s:
@@ -115,7 +119,9 @@ class TierUsage:
 @dataclass(frozen=True, slots=True)
 class StorageUsage:
     """Bytes on disk now (`free_bytes` of them unused), a row's bytes, and both as they will be at this rate.
-    `forecast_bytes` are those of forecasts in `bytes_in_the_end`."""
+
+    `forecast_bytes` are those of forecasts in `bytes_in_the_end`.
+    """
 
     engine: str
     bytes: int

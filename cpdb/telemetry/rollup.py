@@ -33,8 +33,10 @@ class _Sums:
 
 
 def roll_up(connection: Connection, step: RollUp, now: Seconds, policy: RetentionPolicy) -> int:
-    """Takes one step within the caller's transaction; returns how many batches were added. Only batches that still
-    waited count: two processes that take the same step add nothing twice."""
+    """Takes one step within the caller's transaction; returns how many batches were added.
+
+    Only batches that still waited count: two processes that take the same step add nothing twice.
+    """
     query = delete(pending).where(pending.c.batch_id.in_(step.batch_ids)).returning(pending.c.batch_id)
     ids = list(connection.execute(query).scalars())
     if not ids:
@@ -156,7 +158,9 @@ def built_through(connection: Connection) -> float:
 
 def build_next_minute(connection: Connection, through: int) -> bool:
     """Builds the oldest minute up to `through` that has 10 s rows and is not built, within the caller's transaction.
-    False when there is none."""
+
+    False when there is none.
+    """
     mark = progress.c.name == BUILT
     # Takes the mark first: no batch of these minutes can be added meanwhile to the 10 s rows only.
     connection.execute(update(progress).where(mark).values(value=progress.c.value))

@@ -90,7 +90,9 @@ class Series:
 
     def communications_at(self, t: Seconds, recent_s: Seconds) -> list[Communication]:
         """Rows of the last `recent_s` before `t`, oldest first; where those are gone, of the bucket in which `t` lies.
-        In a bucket only who spoke has a row. Raises StoreError."""
+
+        In a bucket only who spoke has a row. Raises StoreError.
+        """
         if found := self._batches.read(0, t - recent_s, t):
             return as_rows(found, self._names)
         for step_s, table in PATTERN_TABLES.items():
@@ -113,8 +115,10 @@ class Series:
             return set(connection.execute(query).scalars())
 
     def rows(self, window: Window) -> Iterator[tuple[int, Mapping[Pair, float]]]:
-        """Each bucket's end and its rates by pair, oldest first; a pair that is not named is missing there. Raises
-        StoreError."""
+        """Each bucket's end and its rates by pair, oldest first; a pair that is not named is missing there.
+
+        Raises StoreError.
+        """
         with reported(self._engine, "reading observations"):
             watched = self._watched()
         first, last = bucket_end(window.since, window.step_s), bucket_end(window.until, window.step_s)
@@ -191,7 +195,9 @@ class Series:
 
     def history(self, pair: Pair, since: Seconds, until: Seconds) -> list[RatePoint]:
         """What one pair did with since < t <= until, oldest first: each second, or each bucket where those are gone.
-        Silence that an observer has proved is 0; where nobody looked there is no point. Raises StoreError."""
+
+        Silence that an observer has proved is 0; where nobody looked there is no point. Raises StoreError.
+        """
         with reported(self._engine, "reading communications"):
             own = {
                 number

@@ -51,12 +51,16 @@ class _Writing:
 
 class Spool:
     """A queue of batches on disk, bounded by bytes: when it is full or the disk is, the oldest segment goes, counted.
+
     One process a folder. One thread may append while another replays, also while its `write` hangs: no lock is held,
-    the segment being written changes hands by taking it out of a list."""
+    the segment being written changes hands by taking it out of a list.
+    """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """Opens or makes the folder; what an earlier process left there waits to be replayed. Raises StoreError when
-        the folder cannot be used or another process has it."""
+        """Opens or makes the folder; what an earlier process left there waits to be replayed.
+
+        Raises StoreError when the folder cannot be used or another process has it.
+        """
         self._folder, self._max_bytes, self._segment_bytes = folder, max_bytes, segment_bytes
         self._lock = _locked(folder)
         self._segments = [_scanned(path) for path in sorted(folder.glob("*" + SUFFIX))]
@@ -141,8 +145,10 @@ class Spool:
             segment.path.unlink(missing_ok=True)
 
     def replay(self, write: Callable[[list[Batch]], object], most: int = 64) -> int:
-        """Hands up to `most` of the oldest batches to `write`; they are gone once it returns. Returns how many. What
-        `write` raises is raised on, and the same batches come first the next time."""
+        """Hands up to `most` of the oldest batches to `write`; they are gone once it returns. Returns how many.
+
+        What `write` raises is raised on, and the same batches come first the next time.
+        """
         while (oldest := next(iter(self._segments), None)) is not None:
             if not self._closed(oldest):
                 return 0

@@ -47,9 +47,11 @@ class KeptCounts:
 def admit_tenures(
     connection: Connection, writers: Iterable[tuple[str, bool]], counts: Sequence[KeptCounts]
 ) -> set[str]:
-    """Writers of batches whose tenure is over: nothing of theirs may be stored, the next master counts it. `writers`
-    are (name, whether its batches have rows). Holds each switch's row until the transaction ends: a tenure cannot end
-    in between. Counters that were not kept with their rows are taken away: nobody goes on from older ones."""
+    """Writers of batches whose tenure is over: nothing of theirs may be stored, the next master counts it.
+
+    `writers` are (name, whether its batches have rows). Holds each switch's row until the transaction ends: a tenure
+    cannot end in between. Counters that were not kept with their rows are taken away: nobody goes on from older ones.
+    """
     kept = {(one.dpid, one.token): one for one in counts}
     over = set()
     for writer, has_rows in sorted(dict(writers).items()):

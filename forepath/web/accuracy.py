@@ -16,8 +16,9 @@ ISSUE_AGE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class HeldError:
-    """Of one horizon: WAPE (sum of absolute errors of the median over the sum of what was measured; None: nothing
-    was), the share of windows below the 0.9 quantile, and the number of windows."""
+    """Of one horizon: WAPE (sum of absolute errors of the median over the sum of what was measured; None: nothing was),
+    the share of windows below the 0.9 quantile, and the number of windows.
+    """
 
     horizon_s: int
     wape: float | None

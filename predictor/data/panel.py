@@ -18,8 +18,10 @@ MIN_CELLS = 64
 
 @dataclass(frozen=True, slots=True)
 class IntervalAmounts:
-    """What some series (`rows`, may repeat) said in the interval of `interval_s` that ended at `t`. `amounts` is
-    channels x rows; `silent` are series that are known to have said nothing in it."""
+    """What some series (`rows`, may repeat) said in the interval of `interval_s` that ended at `t`.
+
+    `amounts` is channels x rows; `silent` are series that are known to have said nothing in it.
+    """
 
     rows: Ints
     amounts: Floats
@@ -65,8 +67,11 @@ class Panel:
         return index
 
     def put(self, columns: IntervalAmounts) -> None:
-        """Spreads amounts over the cells that the interval covers, so that they are conserved. May come late and in any
-        order; what lies before the window is dropped. Intervals without duration are counted in `refused`."""
+        """Spreads amounts over the cells that the interval covers, so that they are conserved.
+
+        May come late and in any order; what lies before the window is dropped. Intervals without duration are
+        counted in `refused`.
+        """
         if columns.interval_s <= 0:
             self.refused += len(columns.rows)
             return
@@ -150,8 +155,10 @@ class Panel:
         return round(now / self.step_s)
 
     def view(self, now: float, groups: Ints | None = None) -> SeriesView | None:
-        """The window up to `now`, cut after the last cell that any series knows; None while nobody knows any. Shares
-        memory with the panel: good until more is put into it."""
+        """The window up to `now`, cut after the last cell that any series knows; None while nobody knows any.
+
+        Shares memory with the panel: good until more is put into it.
+        """
         end = self.first_cell_after(now)
         base = 0 if self._base is None else self._base
         told = np.flatnonzero(self._told[max(0, end - self.cells - base) : max(0, end - base)])

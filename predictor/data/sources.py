@@ -272,9 +272,11 @@ MAX_RECALLED = 1_000_000
 
 
 class CoarseSeries(PanelSource):
-    """Another source's series in longer cells: what is read once serves both tiers. What the fine source no longer
-    holds at the start comes from the roll-ups of the store, where cells are multiples of theirs: so hours and days
-    before a restart, or of an import, count from the first forecast on."""
+    """Another source's series in longer cells: what is read once serves both tiers.
+
+    What the fine source no longer holds at the start comes from the roll-ups of the store, where cells are multiples of
+    theirs: so hours and days before a restart, or of an import, count from the first forecast on.
+    """
 
     def __init__(self, fine: Source, step_s: float, window_s: float) -> None:
         panel = Panel(step_s, window_s, len(fine.quantities) // 2, MAX_SUBJECTS)

@@ -20,9 +20,11 @@ ALL = slice(None)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The mean (or the peak) of `length` cells that begin `first` cells after the first cell to be forecast. That cell
-    is the one `view.lead` cells after the cell that follows the origin. So the next h cells are (first 0, length h),
-    and the single cell h steps ahead is (first h - 1, length 1)."""
+    """The mean (or the peak) of `length` cells that begin `first` cells after the first cell to be forecast.
+
+    That cell is the one `view.lead` cells after the cell that follows the origin. So the next h cells are (first 0,
+    length h), and the single cell h steps ahead is (first h - 1, length 1).
+    """
 
     channel: int
     first: int
@@ -105,8 +107,10 @@ class SeriesView:
         return np.array([self.cells - 1], dtype=np.int64)
 
     def target(self, target: Target) -> Floats:
-        """Series x cells: value of the target whose window begins at each cell (`first` does not matter here). NaN
-        where the window has not ended within this view or too much of it is missing."""
+        """Series x cells: value of the target whose window begins at each cell (`first` does not matter here).
+
+        NaN where the window has not ended within this view or too much of it is missing.
+        """
         key = (target.channel, target.length, target.peak)
         if key not in self._targets:
             self._targets[key] = window_values(self.rates[target.channel], target.length, target.peak)
@@ -220,9 +224,11 @@ def last_known(rates: Floats) -> Floats:
 
 
 def fair_sample(sources: Ints, rows: int, rng: np.random.Generator) -> Ints:
-    """Positions (ascending) of at most `rows` rows such that no source has more than it must. `sources` is the source
-    of each row. A source has all its rows, or as many as any other that was cut (max-min fairness), so that flooding
-    the sample with one source's rows displaces at most its own equal share."""
+    """Positions (ascending) of at most `rows` rows such that no source has more than it must.
+
+    `sources` is the source of each row. A source has all its rows, or as many as any other that was cut (max-min
+    fairness), so that flooding the sample with one source's rows displaces at most its own equal share.
+    """
     shuffled = rng.permutation(len(sources))
     _, owner, counts = np.unique(sources[shuffled], return_inverse=True, return_counts=True)
     order = np.argsort(owner, kind="stable")
@@ -241,8 +247,10 @@ def fair_sample(sources: Ints, rows: int, rng: np.random.Generator) -> Ints:
 
 
 def bounded_rows(sources: Ints, share: float) -> int:
-    """How many rows may be chosen fairly (`fair_sample`) so that no source has more than `share` of them. With fewer
-    than 1 / share sources some must have more: then all of them."""
+    """How many rows may be chosen fairly (`fair_sample`) so that no source has more than `share` of them.
+
+    With fewer than 1 / share sources some must have more: then all of them.
+    """
     counts = np.unique(sources, return_counts=True)[1]
     if len(counts) * share < 1:
         return len(sources)

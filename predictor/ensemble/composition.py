@@ -103,7 +103,9 @@ class Composition:
         self, forecasts: Sequence[Floats | None], rows: Rows = ALL, factor: Floats | None = None
     ) -> tuple[Floats, Ints]:
         """The final forecast (rows x targets x levels) and the position of the heaviest model (NO_MODEL = none).
-        `forecasts` are the models' monotone ones in their order, None = was not asked; `factor` (rows) widens."""
+
+        `forecasts` are the models' monotone ones in their order, None = was not asked; `factor` (rows) widens.
+        """
         shape = next(quantiles.shape for quantiles in forecasts if quantiles is not None)
         able = np.stack(
             [
@@ -134,8 +136,10 @@ class Composition:
         return shares
 
     def learn(self, forecasts: Floats, final: Floats, truth: Truth) -> tuple[Floats, Floats]:
-        """Learns from truths about forecasts (models x rows x targets x levels) and the final one (without models). The
-        arrays hold `truth.targets` only. Returns pinball losses of the models and of the final forecast."""
+        """Learns from truths about forecasts (models x rows x targets x levels) and the final one (without models).
+
+        The arrays hold `truth.targets` only. Returns pinball losses of the models and of the final forecast.
+        """
         losses = pinball_loss(forecasts, truth.actual[None], self.levels)
         self.scoreboard.add(losses, truth.targets, truth.rows, truth.cell)
         self.calibration.learn(final, truth.actual, truth.targets, truth.rows)

@@ -33,8 +33,11 @@ class ForecasterOptions:
 
 @dataclass(frozen=True, slots=True)
 class ForecastBlock:
-    """What was forecast at consecutive origins (cells of the view). `forecasts` by model and `final` are origins x
-    series x targets x levels, `weights` origins x models x series x targets."""
+    """What was forecast at consecutive origins (cells of the view).
+
+    `forecasts` by model and `final` are origins x series x targets x levels, `weights` origins x models x series x
+    targets.
+    """
 
     origins: Ints
     forecasts: Mapping[str, Floats]

@@ -29,7 +29,8 @@ SAME_SERVICE, SAME_SOURCE = 2.0, 1.0
 @dataclass(frozen=True, slots=True)
 class PeerSnapshot:
     """All series at one moment: forecasts (series x horizons x quantities x levels), mean rates (series x quantities,
-    of the quantity's channel), known cells, and who shares a service or a source (numbers per series)."""
+    of the quantity's channel), known cells, and who shares a service or a source (numbers per series).
+    """
 
     forecasts: Floats
     means: Floats
@@ -126,7 +127,9 @@ class PeerForecasts:
         self, final: Floats, view: SeriesView, known: Ints, subjects: Sequence[Subject]
     ) -> tuple[Floats, Ints]:
         """Final forecasts (series x targets x levels), those of young pairs drawn towards their peers', and which are.
-        The result is a new array when anything changes. Other subjects than pairs have no peers."""
+
+        The result is a new array when anything changes. Other subjects than pairs have no peers.
+        """
         young = np.flatnonzero(known < GROWN_CELLS)
         if not len(young) or subjects[0].kind is not SubjectKind.PAIR:
             return final, young[:0]

@@ -40,8 +40,11 @@ class Contest:
 
 
 class LossScoreboard:
-    """Exponentially fading sums of pinball loss: models x series x targets. A model is measured against the reference
-    on the very same windows, so one that had nothing to say during a surge is not the better for it."""
+    """Exponentially fading sums of pinball loss: models x series x targets.
+
+    A model is measured against the reference on the very same windows, so one that had nothing to say during a
+    surge is not the better for it.
+    """
 
     def __init__(self, contest: Contest) -> None:
         self.contest = contest
@@ -74,8 +77,10 @@ class LossScoreboard:
             self._at = np.pad(self._at, room[1:], constant_values=NEVER)
 
     def add(self, losses: Floats, targets: Ints, rows: Rows, cell: int) -> None:
-        """Adds losses (models x rows x targets, NaN = no forecast or no truth) of windows that ended at `cell`. What
-        was there before fades by the cells that have passed since, but never by more than one half life."""
+        """Adds losses (models x rows x targets, NaN = no forecast or no truth) of windows that ended at `cell`.
+
+        What was there before fades by the cells that have passed since, but never by more than one half life.
+        """
         against = np.broadcast_to(losses[self.reference], losses.shape)
         both = ~np.isnan(losses) & ~np.isnan(against)
         own, reference = np.where(both, losses, 0.0), np.where(both, against, 0.0)
@@ -137,8 +142,10 @@ class LossScoreboard:
         return shares
 
     def _lost(self, models: Ints, rows: Rows) -> Floats:
-        """Mean loss of one model for each row and target (1 x rows x targets) in units of the reference's. One window
-        lost like the reference comes on top: few without a fault prove nothing."""
+        """Mean loss of one model for each row and target (1 x rows x targets) in units of the reference's.
+
+        One window lost like the reference comes on top: few without a fault prove nothing.
+        """
         loss, against, count = (
             np.take_along_axis(of[:, rows], models, 0)[0] for of in (self.loss, self.against, self.count)
         )
@@ -169,7 +176,9 @@ class LossScoreboard:
 
     def take_over(self, other: "LossScoreboard", where: NDArray[np.bool_], rows: Ints) -> None:
         """Replaces sums of `rows` by another scoreboard's (of these rows only) where `where` (models x rows) holds.
-        What all series say together is taken over while nothing is known of it."""
+
+        What all series say together is taken over while nothing is known of it.
+        """
         mask = where[:, :, None]
         for mine, theirs in ((self.loss, other.loss), (self.against, other.against), (self.count, other.count)):
             mine[:, rows] = np.where(mask, theirs, mine[:, rows])

@@ -49,9 +49,11 @@ class Model(Protocol):
         """Takes note of new cells and of new series; called before each prediction with all series, cheap."""
 
     def predict(self, view: SeriesView, origins: Ints) -> Floats:
-        """Origins x series x targets x levels (float32), NaN where the model has nothing to say. What is said at origin
-        k (a cell of the view) may depend on cells <= k only; parameters are those of the last fit or update. Values may
-        cross or be negative: the composition mends that."""
+        """Origins x series x targets x levels (float32), NaN where the model has nothing to say.
+
+        What is said at origin k (a cell of the view) may depend on cells <= k only; parameters are those of the last
+        fit or update. Values may cross or be negative: the composition mends that.
+        """
 
 
 @runtime_checkable

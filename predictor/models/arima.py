@@ -39,8 +39,10 @@ GROUPS = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 
 
 class Arima(PointModel):
-    """Every ARIMA is, but for a remainder, a weighted sum of its last values: 30 weights per group say it all. So new
-    cells cost one product per series and no filter has to be run again (Box and Jenkins' pi weights)."""
+    """Every ARIMA is, but for a remainder, a weighted sum of its last values: 30 weights per group say it all.
+
+    So new cells cost one product per series and no filter has to be run again (Box and Jenkins' pi weights).
+    """
 
     name: ClassVar[str] = "arima"
     slow: ClassVar[bool] = True

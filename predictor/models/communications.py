@@ -17,18 +17,22 @@ HALF_LIFE_CELLS = 150.0
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """What arrives at each machine of a view, on the view's cells. `past` is features x series x cells (rates, NaN =
-    not known); `ahead` features x series x targets x levels: what is forecast to arrive in each target's window (NaN =
-    nothing is said)."""
+    """What arrives at each machine of a view, on the view's cells.
+
+    `past` is features x series x cells (rates, NaN = not known); `ahead` features x series x targets x levels: what is
+    forecast to arrive in each target's window (NaN = nothing is said).
+    """
 
     past: Floats
     ahead: Floats
 
 
 class Communications:
-    """load = base + slopes x arrivals, refitted each cycle by weighted ridge regression per machine and channel. It
-    forecasts that line at the quantiles of the arrivals, spread by the line's own errors; as it is a model like the
-    others, a machine whose load has nothing to do with its communications gives it no say."""
+    """load = base + slopes x arrivals, refitted each cycle by weighted ridge regression per machine and channel.
+
+    It forecasts that line at the quantiles of the arrivals, spread by the line's own errors; as it is a model
+    like the others, a machine whose load has nothing to do with its communications gives it no say.
+    """
 
     name: ClassVar[str] = "communications"
     slow: ClassVar[bool] = False
@@ -81,7 +85,9 @@ class Line:
 
     def quantiles(self, ahead: Floats, levels: tuple[float, ...], length: int, peak: bool) -> Floats:
         """Load at each level: arrivals at that level, plus the line's errors; errors of a mean shrink with its length.
-        The two spreads are taken as independent and are added in squares about the medians."""
+
+        The two spreads are taken as independent and are added in squares about the medians.
+        """
         grid = np.asarray(levels)
         middle = int(np.argmin(np.abs(grid - 0.5)))
         through = self.base + self.slopes @ ahead

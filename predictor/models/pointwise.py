@@ -90,8 +90,10 @@ class PointModel:
 
 
 class RecursiveModel(PointModel):
-    """A PointModel whose guess at a cell follows from a small state and that cell: no history is read in a cycle. The
-    state (parts x channels x series) stays UNSETTLED cells behind, from where it is run again each time."""
+    """A PointModel whose guess at a cell follows from a small state and that cell: no history is read in a cycle.
+
+    The state (parts x channels x series) stays UNSETTLED cells behind, from where it is run again each time.
+    """
 
     parts: ClassVar[int]
 
@@ -184,8 +186,10 @@ class Naive(RecursiveModel):
 
 
 def ewma(values: Floats, alpha: float) -> Floats:
-    """Weighted mean of all known values so far along the last axis, weights falling by (1 - alpha) per cell. s = sum (1
-    - a)^k y / sum (1 - a)^k over known cells, so a gap adds nothing; NaN before the first value."""
+    """Weighted mean of all known values so far along the last axis, weights falling by (1 - alpha) per cell.
+
+    s = sum (1 - a)^k y / sum (1 - a)^k over known cells, so a gap adds nothing; NaN before the first value.
+    """
     known = ~np.isnan(values)
     keep = [1.0, alpha - 1.0]
     total: Floats = lfilter([1.0], keep, np.where(known, values, 0.0), axis=-1)

@@ -9,8 +9,10 @@ from predictor.data.view import Floats
 
 
 def sample_quantiles(samples: Floats, levels: Sequence[float]) -> Floats:
-    """Quantiles along the last axis, which becomes the axis of levels; NaN samples do not count. Linear between order
-    statistics at (n - 1) * level (type 7 of Hyndman and Fan, 1996); NaN without samples."""
+    """Quantiles along the last axis, which becomes the axis of levels; NaN samples do not count.
+
+    Linear between order statistics at (n - 1) * level (type 7 of Hyndman and Fan, 1996); NaN without samples.
+    """
     ordered = np.sort(samples, axis=-1)
     count = (~np.isnan(ordered)).sum(axis=-1, keepdims=True)
     position = np.maximum(count - 1, 0) * np.asarray(levels)

@@ -31,9 +31,11 @@ class Correlogram:
 
 
 def correlogram(series: Floats) -> Correlogram:
-    """Autocorrelation of series (pairs x cells, NaN = missing), each lag divided by how many cells overlap. The
-    standard error is Bartlett's (1946) for a series that is correlated at short lags only: sqrt((1 + 2 * sum of squares
-    up to the first zero) / n), n being how many cells overlap."""
+    """Autocorrelation of series (pairs x cells, NaN = missing), each lag divided by how many cells overlap.
+
+    The standard error is Bartlett's (1946) for a series that is correlated at short lags only:
+    sqrt((1 + 2 * sum of squares up to the first zero) / n), n being how many cells overlap.
+    """
     known = ~np.isnan(series)
     root = np.sqrt(np.where(known, series, 0.0))  # bursts shall not count for more than their length
     mean = root.sum(axis=-1, keepdims=True) / np.maximum(known.sum(axis=-1, keepdims=True), 1)
@@ -196,8 +198,10 @@ class SeasonalNaive:
 
 
 def agreement(series: Floats, periods: Floats) -> Floats:
-    """How much the last cycle of series (pairs x cells) was like each earlier one: pairs x cycles, DOUBTFUL .. 1. The
-    correlation of square roots. So, once a phase has moved, what was before the move loses its say within a cycle."""
+    """How much the last cycle of series (pairs x cells) was like each earlier one: pairs x cycles, DOUBTFUL .. 1.
+
+    The correlation of square roots. So, once a phase has moved, what was before the move loses its say within a cycle.
+    """
     cells = series.shape[-1]
     reach = int(min(MAX_COMPARED, np.ceil(periods.max())))
     back = np.round(periods[:, None] * np.arange(CYCLES + 1)).astype(np.int64)

@@ -105,9 +105,11 @@ class ActivityState:
 
 
 class ActivityModel:
-    """Logistic regression over all series and one horizon each, learnt online. Each step is one of Newton's on the log
-    loss, with the curvature summed up so far (the extended Kalman filter for a logistic observation; Fahrmeir 1992), so
-    it needs no learning rate. A label is used when its window is over."""
+    """Logistic regression over all series and one horizon each, learnt online.
+
+    Each step is one of Newton's on the log loss, with the curvature summed up so far (the extended Kalman filter for
+    a logistic observation; Fahrmeir 1992), so it needs no learning rate. A label is used when its window is over.
+    """
 
     def __init__(self, horizons: tuple[int, ...], seed: int = 1) -> None:
         self._horizons = np.array(horizons, dtype=np.int64)
@@ -198,8 +200,10 @@ class ActivityModel:
 
 
 def rolling_probabilities(rates: Floats, horizons: tuple[int, ...], seed: int = 1) -> Floats:
-    """Horizons x series x cells: what `ActivityModel` would have said after each cell (rates: series x cells). What is
-    said at a cell was learnt from that cell and those before it alone."""
+    """Horizons x series x cells: what `ActivityModel` would have said after each cell (rates: series x cells).
+
+    What is said at a cell was learnt from that cell and those before it alone.
+    """
     model = ActivityModel(horizons, seed)
     said = np.empty((len(horizons), *rates.shape), dtype=np.float32)
     for cell in range(rates.shape[1]):

@@ -73,9 +73,11 @@ class Rungs:
 
 
 def climbed(rungs: Rungs, evidence: HorizonEvidence, tolerance: Tolerance) -> Rungs:
-    """One cycle's evidence later: up after long patience, down after short haste, each rung by its own counts. A rung
-    keeps when it or a longer one is within tolerance. Greater errors or widths never lead to a longer horizon. Series
-    without evidence stay where they are."""
+    """One cycle's evidence later: up after long patience, down after short haste, each rung by its own counts.
+
+    A rung keeps when it or a longer one is within tolerance. Greater errors or widths never lead to a longer horizon.
+    Series without evidence stay where they are.
+    """
     places = np.arange(evidence.error.shape[1])
     told: Floats = np.asarray(~np.isnan(evidence.error).all(axis=1))[:, None]
     keeps_well = told & (_longest(evidence, tolerance.ease)[:, None] >= places)
@@ -177,7 +179,8 @@ class HorizonLadder:
 
     def doubts(self) -> Floats:
         """Series x 2: error and width, in units of what was measured, of the first rung that is not trusted, or of the
-        longest one where all are; NaN = too few scores."""
+        longest one where all are; NaN = too few scores.
+        """
         evidence, rows = self.evidence(), np.arange(self.series)
         rung = np.minimum(self.rungs.now + 1, self._sums.shape[2] - 1)
         error, width = evidence.error[rows, rung], evidence.width[rows, rung]

@@ -51,9 +51,11 @@ class ScoreRollup:
         self._sums = np.zeros((3, len(self.shape.models), len(self._watched) + 1, self.shape.targets))
 
     def add(self, losses: Floats, covered: Floats, targets: Ints, rows: Ints) -> None:
-        """Takes note of windows that are over: which `targets` (positions) of which `rows` (series). `losses` is models
-        x rows x targets and `covered` says for the same whether the 0.9 quantile held; the last model is what was
-        really written. NaN losses are left out."""
+        """Takes note of windows that are over: which `targets` (positions) of which `rows` (series).
+
+        `losses` is models x rows x targets and `covered` says for the same whether the 0.9 quantile held; the last
+        model is what was really written. NaN losses are left out.
+        """
         known = ~np.isnan(losses)
         news = np.stack([np.where(known, losses, 0.0), known & (covered > 0), known])
         self._sums[:, :, -1, targets] += news.sum(axis=2)
@@ -64,8 +66,10 @@ class ScoreRollup:
         self._sums[where] += news[:, :, own]
 
     def due(self, now: float, subjects: Sequence[Subject], sizes: Floats) -> ScoreBatch | None:
-        """One record each `every_s` seconds of what was added since the last, else None. Rows are the watched subjects
-        and one named "*" for all; `sizes` (per series) decide who is watched next."""
+        """One record each `every_s` seconds of what was added since the last, else None.
+
+        Rows are the watched subjects and one named "*" for all; `sizes` (per series) decide who is watched next.
+        """
         if self._since is None:
             self._since = now
             self._begin(sizes)
@@ -107,8 +111,10 @@ class ModelScore:
 
 
 def summarise_scores(batches: Sequence[ScoreBatch], subject: Subject | None, reference: str) -> list[ModelScore]:
-    """Sums up score batches of one shape: for one subject, or for all together (None). `relative` compares sums over
-    the same windows only if both were asked there; NaN where the reference has no score."""
+    """Sums up score batches of one shape: for one subject, or for all together (None).
+
+    `relative` compares sums over the same windows only if both were asked there; NaN where the reference has no score.
+    """
     totals: dict[tuple[str, int, Quantity], Floats] = {}
     for batch in batches:
         for key, sums in _sums(batch, subject).items():

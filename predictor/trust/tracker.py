@@ -25,8 +25,10 @@ MIN_LOSSES = 30.0
 
 class DriftDetector:
     """One-sided test per series, on losses of windows that are `overlap` cells long and begin at every cell.
+
     Neighbouring windows share cells, so the limit grows with `overlap`. After an alarm a series counts as changed for
-    `aftermath` cycles."""
+    `aftermath` cycles.
+    """
 
     def __init__(self, overlap: int, aftermath: int = 60) -> None:
         self._limit = LIMIT * overlap
@@ -90,7 +92,8 @@ MAX_MOVES = 200
 @dataclass(frozen=True, slots=True)
 class JudgedWindows:
     """Windows that are over: `forecasts` (models x rows x targets x levels) and `final` (without models) for the
-    targets at positions `targets`, their pinball losses, and what was measured (rows x targets, NaN = not known)."""
+    targets at positions `targets`, their pinball losses, and what was measured (rows x targets, NaN = not known).
+    """
 
     forecasts: Floats
     final: Floats
@@ -102,9 +105,11 @@ class JudgedWindows:
 
 
 class TrustTracker:
-    """Gives each series its probabilities and horizon; is told cells and verdicts in the order of time. Horizons are
-    judged channel by channel, by its peak; drift by the first channel's. On the ladder, the channels of a series stand
-    beside one another."""
+    """Gives each series its probabilities and horizon; is told cells and verdicts in the order of time.
+
+    Horizons are judged channel by channel, by its peak; drift by the first channel's. On the ladder, the channels of a
+    series stand beside one another.
+    """
 
     def __init__(self, shape: ScoreShape, horizons: tuple[int, ...], levels: Sequence[float]) -> None:
         self.shape = shape

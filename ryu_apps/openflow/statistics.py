@@ -73,7 +73,8 @@ _MIN_ENTRY_BYTES = 56
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How one build of flow entry looks: the bytes at `marks` decide it, and every entry with these same bytes is sound
-    because this one was walked."""
+    because this one was walked.
+    """
 
     length: int
     match_at: int

@@ -132,8 +132,9 @@ class SwitchCounters:
         return batches
 
     def ports(self, dpid: int, samples: Iterable[PortSample], now: Seconds) -> list[tuple[PortSample, CounterDelta]]:
-        """A complete answer with a switch's port counters: each port's growth in sent and received
-        (bytes, packets, drops), where there is anything sound to say."""
+        """A complete answer with a switch's port counters: each port's growth in sent and received (bytes, packets,
+        drops), where there is anything sound to say.
+        """
         since = self._ports_looked.get(dpid)
         self._ports_looked[dpid] = now
         ports, told = self._ports.setdefault(dpid, PortCounters()), []

@@ -30,8 +30,10 @@ _TCP_AT, _FLAGS_AT, _FRAME_BYTES = 34, 47, 54
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """Sources `first` to `first + count` open `each` connections, source after source, `per_s` a second in all. `port`
-    is the first of their own ports: with another one the connections are new. 0 a second: all at once."""
+    """Sources `first` to `first + count` open `each` connections, source after source, `per_s` a second in all.
+
+    `port` is the first of their own ports: with another one the connections are new. 0 a second: all at once.
+    """
 
     vips: int
     count: int

@@ -41,8 +41,10 @@ Slots = dict[str, tuple[str | None, ...]]
 
 @dataclass(frozen=True, slots=True)
 class DestinationScale:
-    """How many virtual IPs, destinations behind each, and sources; each source talks to one virtual IP. `probe` is how
-    a real controller asks the destinations whether they live."""
+    """How many virtual IPs, destinations behind each, and sources; each source talks to one virtual IP.
+
+    `probe` is how a real controller asks the destinations whether they live.
+    """
 
     vips: int = 1000
     destinations: int = 8

@@ -31,7 +31,9 @@ def found_on_stage(module: str, words: Sequence[str]) -> Found:
 
 def tell(command: str, words: Sequence[str], look: Callable[[Path, Sequence[str]], Found]) -> int:
     """The other end: `look` measures, with a folder that is gone afterwards and the words after the file's name.
-    Returns the exit code; `command` is what people should have typed who are on no stage."""
+
+    Returns the exit code; `command` is what people should have typed who are on no stage.
+    """
     if not on_stage():
         print(f"run it as `{command}`", file=sys.stderr)
         return 2

@@ -62,8 +62,10 @@ class ForecastLoad:
 
 
 def measure(asked: ForecastLoad, tell: Tell) -> Result:
-    """Runs everyone in a process of its own; `tell` hears what is going on. Without peers, by choice or because one is
-    not installed, the figures beside them are absent."""
+    """Runs everyone in a process of its own; `tell` hears what is going on.
+
+    Without peers, by choice or because one is not installed, the figures beside them are absent.
+    """
     if asked.peers and missing():
         asked = replace(asked, peers=False)
     tell(f"forepath, {asked.pairs} pairs")

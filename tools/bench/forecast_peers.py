@@ -77,7 +77,9 @@ class PeerJob:
 @dataclass(frozen=True, slots=True)
 class PeerAnswer:
     """What a peer said (pairs x horizons x LEVELS, NaN = nothing; mean bytes/s of each window) and what it cost.
-    `refresh_cpu_s` is one refresh of all pairs: taking in one more second and forecasting. `fit_cpu_s` came before."""
+
+    `refresh_cpu_s` is one refresh of all pairs: taking in one more second and forecasting. `fit_cpu_s` came before.
+    """
 
     fan: Floats
     refresh_cpu_s: float

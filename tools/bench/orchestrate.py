@@ -154,7 +154,9 @@ class Neighbourhood:
 
     def pass_second(self, second: int, surging: int = 0) -> float:
         """Everything measured and forecast in one second; `surging` hosts have machines that are called more often.
-        Returns the moment at which it is known."""
+
+        Returns the moment at which it is known.
+        """
         t = START_S + second + 1
         factor = np.where(self.machine % self.scale.hosts < surging, SURGE, 1.0)
         talking = (second + self.phase) % (2 * SPELL_S) < SPELL_S

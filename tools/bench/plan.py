@@ -176,7 +176,9 @@ class NetworkSize:
 
 def network(size: NetworkSize) -> tuple[str, Tunnels]:
     """The smallest meshed network of so many nodes, cut to them from its busiest node on, and `pairs` random pairs.
-    With more pairs than pairs of nodes, several pairs share their ends. Raises ForepathError when there is none."""
+
+    With more pairs than pairs of nodes, several pairs share their ends. Raises ForepathError when there is none.
+    """
     name, graph = _published(size.nodes)
     hub = max(graph, key=graph.degree)
     near = itertools.chain([hub], (node for _, node in nx.bfs_edges(graph, hub)))

@@ -23,8 +23,10 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def sustained(flows: int, seconds: float) -> dict[str, float]:
-    """Rows written, CPU of the mirror's process, and its stalls, over `seconds` of one poll a second. Raises LabError
-    when no rows come."""
+    """Rows written, CPU of the mirror's process, and its stalls, over `seconds` of one poll a second.
+
+    Raises LabError when no rows come.
+    """
     with tempfile.TemporaryDirectory() as folder, _mirror(Path(folder)) as (process, url), _switch(flows):
         with contextlib.closing(open_store(url)) as store:
             _wait_for_rows(store, flows)

@@ -29,8 +29,10 @@ Tell = Callable[[str], None]
 
 
 def measure(pairs: int, seconds: float, tell: Tell) -> Result:
-    """Builds the database, feeds it each second, and looks at topology twice and at a pair, in one browser each. Raises
-    LabError without Chromium, or where the page does not come up."""
+    """Builds the database, feeds it each second, and looks at topology twice and at a pair, in one browser each.
+
+    Raises LabError without Chromium, or where the page does not come up.
+    """
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/web.db"
         with contextlib.closing(open_store(url)) as store:

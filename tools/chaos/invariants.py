@@ -132,8 +132,10 @@ def _bytes(scene: Scene, fault: Fault, before: Before) -> Iterator[str]:
 
 
 def judge_bytes(told: int, sent: int, rules_lost: bool) -> str | None:
-    """What is wrong about the bytes told of those that the interface sent; None for nothing. What switches had counted
-    since they were last asked dies with their rules, and without rules they carry nothing."""
+    """What is wrong about the bytes told of those that the interface sent; None for nothing.
+
+    What switches had counted since they were last asked dies with their rules, and without rules they carry nothing.
+    """
     if told > sent * (1 + SAME):
         return f"{told} bytes are told and {sent} were sent: counted twice"
     if told < sent * (0.2 if rules_lost else 1 - SAME):

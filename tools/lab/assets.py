@@ -19,8 +19,10 @@ _INDEX_FORMAT = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ARCHITECTURE)"
 
 
 def main_mirror(indextargets: str) -> tuple[str, str, str]:
-    """Return (URI, release, architecture) of the main archive among apt's index targets, one a line. The main entry is
-    the one whose release is a plain code name with component `main`. LabError when none is."""
+    """Return (URI, release, architecture) of the main archive among apt's index targets, one a line.
+
+    The main entry is the one whose release is a plain code name with component `main`. LabError when none is.
+    """
     for line in indextargets.splitlines():
         words = line.split()
         if len(words) == 4 and words[2] == "main" and "-" not in words[1] and "/" not in words[1]:
@@ -278,7 +280,9 @@ def default_directory() -> Path:
 
 def ensure_assets(directory: Path | None = None, say: Say = lambda _step: None) -> Assets:
     """Fetch and build what is missing in `directory`; call `say` with each step. Needs apt's mirror the first time.
-    Raises LabError with one line when something cannot be had."""
+
+    Raises LabError with one line when something cannot be had.
+    """
     directory = (directory or default_directory()).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     emulator_root = ensure_emulator(directory, say)

@@ -31,8 +31,10 @@ _LONGEST_LINE = 200
 
 
 def stopped_on(seen: Mapping[str, tuple[int, int] | None]) -> str | None:
-    """Return the host on which a machine came to its end; None while it runs, moves, or nobody can know. `seen` maps
-    each host that knows the machine to libvirt's (state, reason), or to None when it could not be asked."""
+    """Return the host on which a machine came to its end; None while it runs, moves, or nobody can know.
+
+    `seen` maps each host that knows the machine to libvirt's (state, reason), or to None when it could not be asked.
+    """
     states = [found and found[0] for found in seen.values()]
     if any(state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED) for state in states):
         return None
@@ -44,8 +46,10 @@ def _is_end(state: int, reason: int) -> bool:
 
 
 def last_words(console: Path) -> str:
-    """Return the last line of a console that names a failure, else its last line, without the kernel's time stamp. ""
-    when the console is empty or cannot be read."""
+    """Return the last line of a console that names a failure, else its last line, without the kernel's time stamp.
+
+    "" when the console is empty or cannot be read.
+    """
     try:
         with console.open("rb") as file:
             file.seek(max(0, console.stat().st_size - _READ_BYTES))
@@ -186,8 +190,10 @@ class Machines:
             time.sleep(0.1)
 
     def _check_stopped(self, vms: Sequence[str], before: Mapping[str, str]) -> dict[str, str]:
-        """Return which of `vms` have stopped, and where; LabError when one of them had stopped there `before`. Twice,
-        because hosts are asked one after the other: a machine that moves meanwhile can look gone from both."""
+        """Return which of `vms` have stopped, and where; LabError when one of them had stopped there `before`.
+
+        Twice, because hosts are asked one after the other: a machine that moves meanwhile can look gone from both.
+        """
         stopped = {vm: host for vm in vms if (host := stopped_on(self._states(vm))) is not None}
         for vm, host in stopped.items():
             if before.get(vm) == host:

@@ -107,8 +107,10 @@ def why_not(vms: bool = True) -> str | None:
 
 
 def run_on_stage(argv: Sequence[str]) -> int:
-    """Run `argv` on a fresh stage (or here, when already on one), forward signals, return its exit code. 128 + n stands
-    for death by signal n. LabError when no stage can be had."""
+    """Run `argv` on a fresh stage (or here, when already on one), forward signals, return its exit code.
+
+    128 + n stands for death by signal n. LabError when no stage can be had.
+    """
     if on_stage():
         return subprocess.run(list(argv), check=False).returncode
     problem = why_not(vms=False)
@@ -220,8 +222,10 @@ def _inside(name: str, argv: Sequence[str]) -> int:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m tools.lab.stage -- COMMAND ARGS...`. `--why-not` in place of a command: 0 when the real
-    lab can be had here, otherwise 1 and the reason in one line."""
+    """Entry point of `python -m tools.lab.stage -- COMMAND ARGS...`.
+
+    `--why-not` in place of a command: 0 when the real lab can be had here, otherwise 1 and the reason in one line.
+    """
     words = list(sys.argv[1:] if words is None else words)
     cut = words.index("--") if "--" in words else len(words)
     options, argv = words[:cut], words[cut + 1 :]

@@ -179,7 +179,9 @@ class SwitchFabric:
 
 
 def normal_flows(switches: Sequence[str]) -> None:
-    """Let each of the given switches learn by itself, for work without a controller. Name a loop-free part of the
-    fabric only (all leaves and one spine): a switch without flows drops everything."""
+    """Let each of the given switches learn by itself, for work without a controller.
+
+    Name a loop-free part of the fabric only (all leaves and one spine): a switch without flows drops everything.
+    """
     for switch in switches:
         run(["ovs-ofctl", "-O", "OpenFlow13", "add-flow", switch, "priority=1,actions=NORMAL"])

@@ -42,7 +42,9 @@ MUCH_NEARER = 0.8
 
 class GradientBoosting:
     """Direct forecasts of each target as a change from the present level, in units of the series' own recent size.
-    Three levels are fitted; the others follow on a normal scale between and beyond them."""
+
+    Three levels are fitted; the others follow on a normal scale between and beyond them.
+    """
 
     name: ClassVar[str] = "gradient_boosting"
     slow: ClassVar[bool] = True

@@ -156,8 +156,10 @@ def complete_features(context: FeatureContext, at_origin: Floats, rows: RowOrigi
 
 
 def seasonal_features(view: SeriesView, periods: Floats, rows: RowOrigins, target: Target) -> Floats:
-    """What the same window of the last three cycles of its own period held: rows x cycles. A window that had not ended
-    at the origin is NaN, as are series without a period."""
+    """What the same window of the last three cycles of its own period held: rows x cycles.
+
+    A window that had not ended at the origin is NaN, as are series without a period.
+    """
     length = np.nan_to_num(periods, nan=float(4 * view.cells))[rows.who]
     # Cycles too near to be over at the origin would all be NaN: begin with the first that is.
     skipped = np.ceil((target.reach + view.lead) / length) - 1
@@ -238,7 +240,9 @@ def _moves(running: ChannelFigures, who: Ints, when: Ints) -> list[Floats]:
 
 def find_leaders(rates: Floats, count: int) -> Ints:
     """For each series those others whose distance from their average best predicts its next change: series x count.
-    `rates` is series x cells. The lead-lag correlation is taken of what the series' own distance does not explain."""
+
+    `rates` is series x cells. The lead-lag correlation is taken of what the series' own distance does not explain.
+    """
     series = len(rates)
     peers = np.full((series, count), -1, dtype=np.int64)
     values = np.nan_to_num(last_known(rates)).astype(np.float64)

@@ -73,8 +73,10 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Edges between which a feature's values count as equal. Found once for all trees of a group. scikit-learn would
-    look for them in every fit, which takes about as long as the trees do."""
+    """Edges between which a feature's values count as equal. Found once for all trees of a group.
+
+    scikit-learn would look for them in every fit, which takes about as long as the trees do.
+    """
 
     edges: tuple[Floats, ...]
 

@@ -114,7 +114,9 @@ class DeepModel:
 
     def _subject(self, view: SeriesView, origin: int | None = None) -> tuple[NetworkTask, int]:
         """What the view is to a network that is taught, or asked at `origin` and later, and the cell it begins with.
-        Periods come from cells up to the origin only."""
+
+        Periods come from cells up to the origin only.
+        """
         known = view.cells if origin is None else origin + 1
         step = view.step_s / DAY_S
         daily = _daily(view, known)

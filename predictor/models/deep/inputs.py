@@ -45,8 +45,10 @@ class Spans:
 
 
 class SpanStatistics:
-    """What spans held: mean and deviation of the known cells (0 where none is known) and the share that is known. Cells
-    before the first, after the last or after `seen` are not known."""
+    """What spans held: mean and deviation of the known cells (0 where none is known) and the share that is known.
+
+    Cells before the first, after the last or after `seen` are not known.
+    """
 
     def __init__(self, past: PrefixSums, spans: Spans) -> None:
         known = np.minimum(spans.seen + 1, past.cells)
@@ -74,8 +76,10 @@ class SpanStatistics:
 
 
 def prefix_sums(rates: Floats, periods: Floats, first: int = 0) -> PrefixSums:
-    """Running sums of `rates` (channels x series x cells) from cell `first` on, which is cell 0 of the sums. Rows are
-    ordered by channel; `periods` by series."""
+    """Running sums of `rates` (channels x series x cells) from cell `first` on, which is cell 0 of the sums.
+
+    Rows are ordered by channel; `periods` by series.
+    """
     channels, series, cells = rates.shape
     rates = rates.reshape(channels * series, cells)
     before, values = rates[:, :first], rates[:, first:]
@@ -165,9 +169,11 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a network reads about n moments, in each series' own unit: a value v is (v - centre) / unit here. `steps` n
-    x STEPS x features, `guesses` n x shapes x GUESSES, `statics` n x STATICS; `centre`, `unit` and `known` (is there
-    anything to go by?) are of length n."""
+    """What a network reads about n moments, in each series' own unit: a value v is (v - centre) / unit here.
+
+    `steps` n x STEPS x features, `guesses` n x shapes x GUESSES, `statics` n x STATICS; `centre`, `unit` and
+    `known` (is there anything to go by?) are of length n.
+    """
 
     steps: Floats
     guesses: Floats

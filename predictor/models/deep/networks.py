@@ -34,7 +34,9 @@ DROPS = LAYERS + 1
 @dataclass(frozen=True, slots=True)
 class Design:
     """What a network is built for: its kind, how many windows, levels and companions, and which level is the median.
-    `dropped` is the share of units left out at random in each step of training (dropout, Srivastava et al. 2014)."""
+
+    `dropped` is the share of units left out at random in each step of training (dropout, Srivastava et al. 2014).
+    """
 
     kind: str
     shapes: int
@@ -164,8 +166,11 @@ BODIES: dict[str, Any] = {"lstm": Recurrent, "transformer": Attentive}
 
 
 def initial_weights(design: Design, rng: np.random.Generator) -> dict[str, Floats]:
-    """Weights to begin with: the network then says the plain mean of the simple guesses. It learns where to trust which
-    of them, and by how much to differ from them all: so little data cannot make it much worse than they are."""
+    """Weights to begin with: the network then says the plain mean of the simple guesses.
+
+    It learns where to trust which of them, and by how much to differ from them all: so little data cannot make it much
+    worse than they are.
+    """
     weights = {}
     for name, shape in design.weight_shapes().items():
         silent = len(shape) == 1 or name in ("trust.matrix", "spread.matrix")

@@ -62,7 +62,9 @@ class TrainingEffort:
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A trained network's weights by name, and how it did on what was kept back (errors in units of the series).
-    `median_error` and `simple_error` are mean absolute errors of its median and of the best simple guess."""
+
+    `median_error` and `simple_error` are mean absolute errors of its median and of the best simple guess.
+    """
 
     weights: dict[str, Floats]
     loss: float
@@ -97,8 +99,10 @@ class TrainingState(NamedTuple):
 def train_network(
     kind: str, subject: NetworkTask, effort: TrainingEffort, warm: Mapping[str, Floats] | None = None
 ) -> Trained:
-    """A network trained from scratch, or from the weights `warm`; the same data and seed give the same one. (As long as
-    it is the number of steps that ends it, and not the CPU time.)"""
+    """A network trained from scratch, or from the weights `warm`; the same data and seed give the same one.
+
+    (As long as it is the number of steps that ends it, and not the CPU time.)
+    """
     began = time.process_time()
     design = replace(Design.of(kind, subject), dropped=DROPPED if subject.moments < PLENTY else 0.0)
     training = _Training(design, subject, effort, warm)
@@ -188,8 +192,10 @@ class _Training:
 def _step(
     design: Design, levels: tuple[float, ...], state: TrainingState, lesson: Lesson, pace: Array
 ) -> TrainingState:
-    """One step of training; `pace` is the rate and how much of the average is kept (Polyak and Juditsky 1992). One
-    vector of weights compiles in half the time that forty arrays take."""
+    """One step of training; `pace` is the rate and how much of the average is kept (Polyak and Juditsky 1992).
+
+    One vector of weights compiles in half the time that forty arrays take.
+    """
     key, now = jax.random.split(state.key)
     rate, kept = pace
     slopes = jax.grad(lambda vector: _loss(design, levels, vector, lesson, now)[0])(state.weights)
