@@ -96,6 +96,7 @@ from cpdb.observed import (
     InstallStatus,
     LiveCount,
     MachineReport,
+    OnsetReport,
     RefreshReport,
     ReplayedMinute,
     ReservationReport,
@@ -204,8 +205,7 @@ class Store:
 def open_store(url: str = DEFAULT_URL, create: bool = True, read_only: bool = False) -> Store:
     """Opens the database at `url`; `create` brings the schema up to date first, else it must already be.
 
-    With `read_only` nothing is created, and every write raises StoreError. Raises StoreUnreachable or StoreOutdated,
-    each with one line that says how to mend it.
+    With `read_only` every write raises StoreError. Raises StoreUnreachable or StoreOutdated, each with its mend.
     """
     engine = connect(url, read_only)
     try:
@@ -314,6 +314,7 @@ __all__ = [
     "NotNegative",
     "ObservedKind",
     "ObservedRecord",
+    "OnsetReport",
     "OutcomeKind",
     "Pair",
     "Pause",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from cpdb.model import DestinationHealth, HealthStatus, Json, Seconds
 from cpdb.observed_record import ObservedKind, ObservedRecord, ObservedRow
 
-CONTROLLER, PREDICTOR, REHEARSAL = "controller", "predictor", "rehearsal"
+CONTROLLER, ORCHESTRATOR, PREDICTOR, REHEARSAL = "controller", "orchestrator", "predictor", "rehearsal"
 
 
 class InstallStatus(StrEnum):
@@ -235,6 +235,31 @@ class EvidenceReport(ObservedRecord):
 
 
 @dataclass(frozen=True, slots=True)
+class OnsetReport(ObservedRecord):
+    """A link whose foreseen shortage did not come in time; since then `in_time` of them in a row have."""
+
+    kind: ClassVar = ObservedKind.ONSET
+    link: str
+    in_time: int
+    observed_at: Seconds = field(compare=False)
+
+    @property
+    def key(self) -> str:
+        """The link, in its direction."""
+        return self.link
+
+    def to_row(self) -> ObservedRow:
+        """As it is stored."""
+        detail, body = f"{self.in_time} in time since", {"in_time": self.in_time}
+        return ObservedRow(self.kind, self.link, ORCHESTRATOR, 0, "untimely", detail, self.observed_at, body)
+
+    @classmethod
+    def from_row(cls, row: ObservedRow) -> Self:
+        """The inverse of `to_row`."""
+        return cls(row.key, int(row.body["in_time"]), row.observed_at)
+
+
+@dataclass(frozen=True, slots=True)
 class InstallReport(ObservedRecord):
     """What a switch (or the controller, for weights) made of something wanted, by the generation that it knows."""
 
@@ -329,6 +354,7 @@ _RECORDS: Mapping[str, type[ObservedRecord]] = {
         HealthReport,
         LiveCount,
         MachineReport,
+        OnsetReport,
         RefreshReport,
         ReservationReport,
         SplitReport,

@@ -16,6 +16,7 @@ class ObservedKind(StrEnum):
     HEALTH = "health"
     LIVE = "live"
     MACHINE = "machine"
+    ONSET = "onset"
     REFRESH = "refresh"
     RESERVATION = "reservation"
     SPLIT = "split"

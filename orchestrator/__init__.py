@@ -53,7 +53,7 @@ from orchestrator.declared import (
     TenantCap,
     VmSpec,
 )
-from orchestrator.demand import Demand, demands
+from orchestrator.demand import demands
 from orchestrator.demand_table import together
 from orchestrator.duty import ACTING, ADVISING
 from orchestrator.foresight_settings import LearningSettings, critical_level
@@ -68,11 +68,11 @@ from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.observe.matrices import NO_CHOICE, RouteUse, judge_routes, routes_in_use
 from orchestrator.pair_table import PairState
 from orchestrator.plan import Plan, plan
-from orchestrator.proposal import Reason, Refusal, Step
+from orchestrator.proposal import Reason, Step
 from orchestrator.requests import NOT_OBTAINED, Asker, request_bandwidth
-from orchestrator.strategies.destinations import PreCopy, pre_copy
+from orchestrator.strategies.destinations import pre_copy
 from orchestrator.strategies.requests import request_of
-from orchestrator.strategies.services import Candidate, candidates
+from orchestrator.strategies.services import candidates
 from orchestrator.sums import HELD_SHARE, SumForecast, reconcile
 from orchestrator.verdicts import PromiseVerdict, VerdictCode, verdict_from_json
 from orchestrator.world import LinkState, MemoryState, NetworkState, VmState, WantedState, World, apply
@@ -89,9 +89,7 @@ __all__ = [
     "Action",
     "Approval",
     "Asker",
-    "Candidate",
     "CycleReport",
-    "Demand",
     "FakeHypervisors",
     "FakePool",
     "FakeVm",
@@ -125,13 +123,11 @@ __all__ = [
     "PlanningContext",
     "PoolMember",
     "PoolSpec",
-    "PreCopy",
     "Probe",
     "PromiseVerdict",
     "QueueKeeper",
     "QueueSpec",
     "Reason",
-    "Refusal",
     "ReleaseBandwidth",
     "ReserveBandwidth",
     "RouteSettings",

@@ -42,7 +42,8 @@ class PlanningContext:
     """What a plan depends on: the world, the demand and the settings; made once, and again after each proposal.
 
     `together` names the machines that are just being moved as one, `planned` what the plan holds already, `granted`
-    what was decided on request, `margins` are factors on the configured margin by kind of action.
+    what was decided on request, `margins` are factors on the configured margin by kind of action, `untimely` names
+    links whose shortages lately came at other times than foreseen.
     """
 
     world: World
@@ -52,6 +53,7 @@ class PlanningContext:
     planned: tuple[Action, ...] = ()
     granted: Mapping[Pair, Grant] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
+    untimely: frozenset[str] = frozenset()
     _leads_s: dict[tuple[str, Circumstances], Seconds] = field(default_factory=dict, repr=False, compare=False)
     # Made anew for each snapshot of the world: who is where changes with it.
     _cores: dict[int, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)

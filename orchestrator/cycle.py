@@ -126,6 +126,7 @@ class Orchestrator:
         idle = self._idle(now)
         issued, renewed, advised = self._carry_out(decision.ready, recent, now, idle)
         self._decider.standings.alarm(now)
+        self._decider.onsets.tell(now)
         self._answers.tell(decision.plan.requests, decision.guarded.refused, decision.world, idle)
         judged = self._look_back(decision, recent) if self._turn.alone(now) else ()
         return CycleReport(

@@ -8,12 +8,14 @@ from orchestrator.actions import Action, MigrateVm, SetCpuLimit, SetMemory, SetV
 from orchestrator.config import OrchestratorConfig
 from orchestrator.context import PlanningContext
 from orchestrator.guards.guard import Guarded, guard
+from orchestrator.judge.onsets import OnsetLedger
 from orchestrator.judge.standing import StandingLedger
 from orchestrator.lead_times import LeadLedger
 from orchestrator.observe.gather import Gatherer, Paths
 from orchestrator.pace import planning_interval_s
 from orchestrator.plan import Plan, Strategy, plan, strategies_for
 from orchestrator.proposal import Refusal, Step
+from orchestrator.strategies import bandwidth
 from orchestrator.world import World, apply
 
 JOURNAL_S = 600.0
@@ -61,6 +63,7 @@ class Decider:
         self._gatherer = Gatherer(store, config, paths)
         self._leads = LeadLedger(store)
         self.standings = StandingLedger(store, config)
+        self.onsets = OnsetLedger(store)
         self._strategies: tuple[Strategy, ...] = strategies_for(config)
 
     def recent(self, now: Seconds) -> list[ActionRecord]:
@@ -79,6 +82,8 @@ class Decider:
         leads = replace(world.leads, earlier_s=self.standings.earlier_s)
         world = up_to_date(world, recent).changed(leads=leads)
         context = PlanningContext.of(world, self._config, self.standings.margins)
+        self.onsets.learn(bandwidth.onset_signs(context), world.now)
+        context = replace(context, untimely=self.onsets.untimely)
         wanted = plan(context, self._strategies)
         return Decision(world, wanted, guard(wanted, context, recent), planning_interval_s(context, wanted))
 

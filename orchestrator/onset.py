@@ -66,6 +66,15 @@ class Quantiles(Protocol):
         """The values at a level."""
 
 
+@dataclass(frozen=True, slots=True)
+class OnsetSign:
+    """Of a link: whether a shortage is foreseen, within how many seconds it must show, and whether it is there."""
+
+    foreseen: bool = False
+    there: bool = False
+    due_s: Seconds = 0.0
+
+
 class RateBefore(NamedTuple):
     """A rate over the last seconds, and over a longer while: what is there before a rise."""
 

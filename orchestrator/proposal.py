@@ -28,6 +28,7 @@ class RefusalCode(StrEnum):
     EQUAL_PRIORITY = "equal_priority"
     STILL_NEEDED = "still_needed"
     DEARER = "dearer"
+    UNTIMELY = "untimely"
     CEILING = "ceiling"
     STALE = "stale"
     STOPPED = "stopped"

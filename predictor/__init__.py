@@ -8,7 +8,7 @@ from predictor.config import MODELS, HistoryLimits, LongTier, PredictorConfig, P
 from predictor.data.sources import FlowSeries, Source
 from predictor.data.view import ForecastSpec, SeriesView, Target
 from predictor.ensemble.forecaster import ForecastBlock, Forecaster, ForecasterOptions
-from predictor.models import BASELINES, Adopting, Model, build_models, known_models
+from predictor.models import BASELINES, Model, build_models, known_models
 from predictor.service.cycle import Predictor, PredictorReport
 from predictor.service.loop import run
 from predictor.service.tiers import BESIDE, FAST, SLOW, Tiers, tier_of
@@ -23,7 +23,6 @@ __all__ = [
     "FAST",
     "MODELS",
     "SLOW",
-    "Adopting",
     "FlowSeries",
     "ForecastBlock",
     "ForecastSpec",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("cpdb", "ryu_apps", "predictor", "orchestrator", "mininet_topos", "backtest", "forepath", "tools")
 CODE = {".py", ".c", ".h", ".sh"}
 # A ratchet: a capability raises them by what it needs, docs/decisions/0022-what-a-new-room-may-add.md tells which.
-MAX_FILES, MAX_LINES = 468, 79_100
+MAX_FILES, MAX_LINES = 469, 79_260
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_FUNCTION_LINES = 400, 40, 8
 MAX_FIELDS, MAX_METHODS, MAX_PARAMETERS = 12, 15, 5
 TOURS = {"The tour of a sample": 14, "The tour of a forecast": 25}

@@ -15,10 +15,10 @@ from backtest.whatif.compare import (
     warm_up_seconds,
     weighted_quantile,
 )
-from backtest.whatif.cost import RunCost, WayFinder, check_ways, price_run, short_cores, weigh_priorities
+from backtest.whatif.cost import WayFinder, check_ways, price_run, short_cores, weigh_priorities
 from backtest.whatif.engine import EPOCH_S, ReplayEngine
 from backtest.whatif.evidence import replayed_minutes
-from backtest.whatif.page import explain_second, whatif_page
+from backtest.whatif.page import whatif_page
 from backtest.whatif.policies import play_policy, replay
 from backtest.whatif.recorded import recorded_durations, recorded_load
 from backtest.whatif.recording import TimeSpan, read_load, show_pair
@@ -61,14 +61,12 @@ __all__ = [
     "ReplayScene",
     "ReplayTask",
     "RequestCost",
-    "RunCost",
     "SceneEvent",
     "TimeSpan",
     "WayFinder",
     "check_ways",
     "compare_runs",
     "describe_scenarios",
-    "explain_second",
     "least_costs",
     "make_scenario",
     "play_policy",

@@ -3,13 +3,15 @@
 No more than that, and no longer: limits follow the need from cycle to cycle, and end with it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 from cpdb import BytesPerS, Limit, Pair, Reservation, show_rate
 from orchestrator.actions import ReleaseBandwidth, ReserveBandwidth
 from orchestrator.config import NOW, QUEUE_DSCP, BandwidthSettings
 from orchestrator.context import PlanningContext, evidence_of, too_short
+from orchestrator.observe.measured import RECENT_S
+from orchestrator.onset import OnsetSign
 from orchestrator.pair_table import LinkKey
 from orchestrator.promises import PairRatePromise
 from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_link, when
@@ -34,10 +36,9 @@ def propose(context: PlanningContext) -> Proposal:
     The fullest link first: who is limited there brings less to the others, which then may need nothing.
     """
     world = context.world
-    held, known = {key.rpartition("@")[2] for key in world.wanted.reservations}, world.table.on_link.places
+    held = {key.rpartition("@")[2] for key in world.wanted.reservations}
     holding = {key for key, one in world.links.items() if one.capacity_bytes_per_s and one.name in held}
-    links = [world.links[key] for key in sorted(_close(context) | holding) if key in known]
-    open_ones = [_subject(context, link) for link in links if link.key in holding or _may_be_short(context, link)]
+    open_ones = _open(context, holding)
     found: list[Step | Refusal] = []
     for subject in sorted(open_ones, key=lambda one: -_fullness(context, one)):
         ours = _ours(context, subject.link)
@@ -48,6 +49,27 @@ def propose(context: PlanningContext) -> Proposal:
             if isinstance(item, Step):
                 world = item.action.applied_to(world)
     return Proposal.of(found)
+
+
+def onset_signs(context: PlanningContext) -> Mapping[str, OnsetSign]:
+    """By name the links that may be short: what forecasts say of that, and what is measured.
+
+    Rates are means of `RECENT_S`, so they show what has begun only so much later.
+    """
+    found, trigger = {}, context.config.bandwidth.trigger
+    for subject in _open(context):
+        horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))
+        now, *ahead = (link_use(context, subject, one).needed > trigger * subject.capacity for one in horizons)
+        due_s = subject.lead_s + context.config.timing.cycle_s + RECENT_S
+        found[subject.link.name] = OnsetSign(any(ahead), now, due_s)
+    return found
+
+
+def _open(context: PlanningContext, holding: Set[LinkKey] = frozenset()) -> list[LinkSubject]:
+    """Links that may be short, and those that hold a reservation."""
+    known, links = context.world.table.on_link.places, context.world.links
+    keys = (key for key in sorted(_close(context) | holding) if key in known)
+    return [_subject(context, links[key]) for key in keys if key in holding or _may_be_short(context, links[key])]
 
 
 def tightest(reservations: Iterable[Reservation]) -> Mapping[Pair, BytesPerS]:
@@ -90,6 +112,8 @@ def _fullness(context: PlanningContext, subject: LinkSubject) -> float:
 def _uses(context: PlanningContext, subject: LinkSubject) -> list[LinkUse]:
     """What is measured, and what is foreseen; where that is trusted of all pairs, the newest sample bounds it."""
     horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))
+    if subject.link.name in context.untimely:
+        return [link_use(context, subject, NOW)]
     foreseen_too = all(one.bytes.forecast for one in context.demand.at(horizons[-1], subject.pairs))
     return [link_use(context, subject, one) for one in (horizons[-1:] if foreseen_too else horizons)]
 
@@ -104,6 +128,8 @@ def _on_link(context: PlanningContext, subject: LinkSubject, ours: Sequence[Rese
             yield Refusal(RefusalCode.TOO_SHORT, subject.link.name, f"reserve on {subject.link.name}", why_not, action)
             short = _short(context, subject, [link_use(context, subject, NOW)])
             action = _action(context, short, None) if short else None
+    if not short and subject.link.name in context.untimely:
+        yield from _untimely(context, subject)
     if short and action is None:
         yield _nobody_gives_way(short)
     if short and action and _changes(context, subject.held, action):
@@ -185,6 +211,17 @@ def _nobody_gives_way(short: LinkUse) -> Refusal:
         else "who is less important sends hardly anything"
     )
     return Refusal(RefusalCode.EQUAL_PRIORITY, name, f"reserve on {name}", f"{name} will be short, but {because}")
+
+
+def _untimely(context: PlanningContext, subject: LinkSubject) -> Iterator[Refusal]:
+    """What would be reserved already if foreseen shortages of the link came in time."""
+    ahead = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))[1:]
+    short = _short(context, subject, [link_use(context, subject, one) for one in ahead])
+    action = _action(context, short, None) if short else None
+    if short and action:
+        name = subject.link.name
+        because = f"foreseen {when(short.horizon_s)}, but lately {name} was short later than foreseen, or not at all"
+        yield Refusal(RefusalCode.UNTIMELY, name, f"reserve on {name}", because, action)
 
 
 def _released(context: PlanningContext, held: Reservation) -> Step:

@@ -61,7 +61,7 @@ def paths(source: str, destination: str) -> tuple[str, ...]:
 class Simulation:
     """`surges` are (start, end) in seconds after START; the rest is noise from `rng`.
 
-    `away`: destinations that the controller finds down.
+    `away`: destinations that the controller finds down. `too_soon_s`: forecasts have surges come so much too soon.
     """
 
     store: Store
@@ -73,6 +73,7 @@ class Simulation:
     trust: Trust = TRUSTED
     controller_alive: bool = True
     away: set[str] = field(default_factory=set)
+    too_soon_s: float = 0.0
     backup_bytes_per_s: float = 1_060_000.0
     now: float = START
     reports: list[CycleReport] = field(default_factory=list)
@@ -156,7 +157,7 @@ class Simulation:
         forecasts = []
         for pair in self.pairs():
             for horizon in (5, 15, 30):
-                coming = [self.rate(pair, self.now + one + 0.5) for one in range(horizon)]
+                coming = [self.rate(pair, self.now + self.too_soon_s + one + 0.5) for one in range(horizon)]
                 peak, mean = max(coming), sum(coming) / horizon
                 forecasts += [
                     fan(pair, self.now, horizon, Quantity.CONNECTIONS_PEAK, peak + 2),
