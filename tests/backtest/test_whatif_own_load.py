@@ -37,3 +37,11 @@ def test_a_rhythm_of_its_own_is_met_ahead_and_costs_less_than_reacting() -> None
     # It is given back in between.
     calm = np.arange(SECONDS)[late] % PERIOD_S == 30
     assert runs[ReplayPolicy.PREDICTIVE].vms.allowed[late][calm].max() < CORES
+
+
+def test_the_oracle_knows_of_it_too() -> None:
+    load, scene = nightly(), replace(two_hosts(), predictor=FORESEEING)
+    run = replay(scene, load, ReplayPolicy.ORACLE, 1)
+    # From the second backup on: before the first, nothing has been measured that a limit could be raised for.
+    short = np.maximum(0.0, run.vms.need - run.vms.allowed)[PERIOD_S:]
+    assert short.sum() < 0.05 * np.maximum(0.0, run.vms.need - 0.5)[PERIOD_S:].sum()
