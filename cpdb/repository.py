@@ -176,7 +176,9 @@ class Repository(Generic[R]):
         self.engine, self.table = engine, table
         self._codec: RecordCodec[R] = codec_of(record)
         self._columns = [table.c[name] for name in self._codec.columns]
-        self._texts = [cast(one, Text) if isinstance(one.type, JSON) else one for one in self._columns]
+        # Made once: SQLAlchemy looks at each column of a new one.
+        self._every = select(*self._columns)
+        self._as_texts = select(*(cast(one, Text) if isinstance(one.type, JSON) else one for one in self._columns))
         self._known: dict[Hashable, tuple[list[tuple[Any, ...]], dict[tuple[Any, ...], Any]]] = {}
         self._key = _key(table)
         self._appending = _appending(engine, table, self._codec)
@@ -191,7 +193,7 @@ class Repository(Generic[R]):
         within: Connection | None = None,
     ) -> list[R]:
         """Records that meet all conditions, in this order."""
-        query = select(*self._columns).where(*where).order_by(*order_by).limit(limit)
+        query = self._every.where(*where).order_by(*order_by).limit(limit)
         with self._joined(within, "reading") as connection:
             return list(self._apart(self._what, connection.execute(query).all(), self._codec.decode))
 
@@ -202,9 +204,9 @@ class Repository(Generic[R]):
 
         `part` names the part of the table that the conditions choose: of each, what it held last is kept.
         """
-        query = select(*self._texts).where(*where).order_by(*order_by)
+        query = self._as_texts.where(*where).order_by(*order_by)
         with reported(self.engine, f"reading {self._what}"), self.engine.connect() as connection:
-            rows = [tuple(row) for row in connection.execute(query)]
+            rows = list(map(tuple, connection.execute(query).all()))
         same, before = self._known.get(part, ((), {}))
         if rows != same:
             fresh = [row for row in rows if row not in before]
@@ -220,7 +222,7 @@ class Repository(Generic[R]):
 
     def read_first(self, *where: Condition, order_by: Iterable[Any] = (), within: Connection | None = None) -> R | None:
         """The first record that meets all conditions, or None."""
-        query = select(*self._columns).where(*where).order_by(*order_by).limit(1)
+        query = self._every.where(*where).order_by(*order_by).limit(1)
         with self._joined(within, "reading") as connection:
             row = connection.execute(query).first()
         return None if row is None else self._codec.decode(row)

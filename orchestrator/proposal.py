@@ -255,6 +255,7 @@ def when(horizon_s: int) -> str:
     return "now" if horizon_s == NOW else f"within {horizon_s} s"
 
 
-def foreseen(proof: Evidence | None) -> str:
-    """How a need is known, for people."""
-    return f"forecast by {proof.model}" if proof else "measured"
+def known_by(horizon_s: int, proof: Evidence | None) -> str:
+    """The horizon of a need and how it is known, for people; `proof`: the forecast of who leads, where there is one."""
+    how = f"forecast by {proof.model}" if proof else "measured" if horizon_s == NOW else "what leads is measured"
+    return f"{when(horizon_s)} ({how})"

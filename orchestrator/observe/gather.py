@@ -114,7 +114,7 @@ class Gatherer:
         links = link_states(joined, self._recent_links(now), lately.links.names)
         self._read_forecasts(now)
         routes = self._routes(traffic, seen_pairs(traffic, listed), declared, self._hosts(machines))
-        self._refresh(now, links, ways := {pair: way for pair, (_, way) in routes.items()}, declared.spread)
+        self._refresh(now, links, routes, declared.spread)
         services = tuple(declared.virtual_ips.values())
         relations, memory = cpu_relations(self._learnt, services), memory_relations(self._learnt, services)
         requests = tuple(self.store.requests.since(now - JUST_OVER_S))
@@ -137,7 +137,7 @@ class Gatherer:
                 observed=declared.observed,
             ),
             network=NetworkState(
-                self._way, outlook=self._outlook(now, ways) if requests else Outlook(), sums=_own_sums(self._issued)
+                self._way, outlook=self._outlook(now, routes) if requests else Outlook(), sums=_own_sums(self._issued)
             ),
         )
         self._table = world.index.table = PairTable(world.pairs, self._table)
@@ -148,9 +148,9 @@ class Gatherer:
         span = None if len(traffic.t) else self.store.facts.span()
         return float(traffic.t[-1]) if len(traffic.t) else span and span[1]
 
-    def _outlook(self, now: Seconds, ways: Mapping[Pair, tuple[LinkKey, ...]]) -> Outlook:
-        links = {key for way in ways.values() for key in way}
-        return outlook(self.store, now, links, ways, self.config.demand.level)
+    def _outlook(self, now: Seconds, routes: Routes) -> Outlook:
+        links = {key for _, way in routes.values() for key in way}
+        return outlook(self.store, now, links, routes, self.config.demand.level)
 
     def _routes(
         self, traffic: Traffic, numbers: Sequence[int], declared: DeclaredState, hosts_of: Mapping[str, str]
@@ -189,13 +189,16 @@ class Gatherer:
         return way
 
     def _refresh(
-        self, now: Seconds, links: Mapping[LinkKey, LinkState], ways: Mapping[Pair, tuple[LinkKey, ...]],
+        self,
+        now: Seconds,
+        links: Mapping[LinkKey, LinkState],
+        routes: Routes,
         spread: Mapping[str, Mapping[str, float]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.timing.learn_every_s:
             return
         since = now - self.config.timing.history_s
-        past = Past.of(self._lately, since, now)
+        past, ways = Past.of(self._lately, since, now), {pair: way for pair, (_, way) in routes.items()}
         capacities = {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s}
         kept = tuple(self.store.wanted.reservations_since(since))
         self._learnt = learn(replace(past, ways=ways, capacities=capacities, shares=spread, reservations=kept))

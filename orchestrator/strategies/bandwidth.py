@@ -14,7 +14,7 @@ from orchestrator.observe.measured import RECENT_S
 from orchestrator.onset import OnsetSign
 from orchestrator.pair_table import LinkKey
 from orchestrator.promises import PairRatePromise
-from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_link, when
+from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, known_by, on_link, when
 from orchestrator.strategies.link_use import (
     MATTERS_SHARE,
     LinkSubject,
@@ -56,6 +56,8 @@ def onset_signs(context: PlanningContext) -> Mapping[str, OnsetSign]:
 
     Rates are means of `RECENT_S`, so they show what has begun only so much later.
     """
+    if context.config.policy == "reactive":
+        return {}
     found, trigger = {}, context.config.bandwidth.trigger
     for subject in _open(context):
         horizons = context.acting_horizons(ReserveBandwidth.kind, on_link(subject.link))
@@ -238,7 +240,7 @@ def _described(context: PlanningContext, short: LinkUse, action: ReserveBandwidt
     queued = f"it goes through the queue that {name} has for it" if action.dscp is not None else ""
     gives = f"{givers} {'has more than a fair share and ' if short.fair else ''}gives way" if givers else ""
     why = (
-        f"{leader.pair} needs {show_rate(leader.bytes.need)} {when(horizon_s)} ({foreseen(proof)}); {name} would have "
+        f"{leader.pair} needs {show_rate(leader.bytes.need)} {known_by(horizon_s, proof)}; {name} would have "
         f"to carry {show_rate(short.needed)} of {show_rate(short.capacity)}, so "
         f"{' and '.join(one for one in (queued, gives) if one)}"
     )

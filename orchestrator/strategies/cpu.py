@@ -29,10 +29,9 @@ from orchestrator.proposal import (
     Refusal,
     RefusalCode,
     Step,
-    foreseen,
+    known_by,
     number_of,
     on_host,
-    when,
 )
 from orchestrator.screens import to_resize
 from orchestrator.strategies.cpu_options import CpuChoice, Lack, choose
@@ -291,7 +290,7 @@ def _why_up(vm: VmState, grant: _Grant, proof: Evidence | None) -> str:
         else f"; {grant.wanted:.2f} would be wanted, its host, its ceiling or the largest step allow less"
     )
     return (
-        f"{vm.name} needs {grant.need.cores:.2f} cores{asked} {when(grant.need.horizon_s)} ({foreseen(proof)}) and may "
+        f"{vm.name} needs {grant.need.cores:.2f} cores{asked} {known_by(grant.need.horizon_s, proof)} and may "
         f"use {vm.cores_limit:.2f}: give it {grant.after:.2f}{rest}"
     )
 

@@ -14,7 +14,7 @@ from orchestrator.demand_table import PairDemand, together
 from orchestrator.expected_short import link_short_cost
 from orchestrator.pair_table import LinkKey
 from orchestrator.promises import LinkRatePromise
-from orchestrator.proposal import Proposal, Reason, Refusal, Step, foreseen, when
+from orchestrator.proposal import Proposal, Reason, Refusal, Step, known_by
 from orchestrator.strategies.destinations import (
     Cause,
     detour,
@@ -151,7 +151,7 @@ def _why(context: PlanningContext, vm: VmState, short: _Short, best: str) -> str
     proof = evidence_of(context, short.leader.bytes, short.horizon_s)
     return (
         f"{short.link.name} will have to carry {show_rate(short.needed)} of {show_rate(short.capacity)} "
-        f"{when(short.horizon_s)} ({foreseen(proof)}), most of all for {short.leader.pair}; {vm.name} brings "
+        f"{known_by(short.horizon_s, proof)}, most of all for {short.leader.pair}; {vm.name} brings "
         f"{show_rate(_brings(context, vm, short))} of it and matters less, on {best} it is out of the way"
     )
 

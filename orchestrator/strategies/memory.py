@@ -14,7 +14,7 @@ from orchestrator.context import PlanningContext, evidence_of, propose_each, too
 from orchestrator.declared import VmSpec
 from orchestrator.demand_table import PairDemand
 from orchestrator.promises import MemoryPromise
-from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
+from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, known_by, on_host
 from orchestrator.relations import MemoryRelation
 from orchestrator.screens import to_fill
 from orchestrator.strategies.services import memory_left
@@ -147,5 +147,5 @@ def _why(vm: VmState, need: MemoryNeed, action: SetMemory, proof: Evidence | Non
     used = (vm.memory.used_bytes or 0) // MIB
     if action.after < action.before:
         return f"{vm.name} has long used at most {used} of {action.before // MIB} MiB; {action.after // MIB} suffice"
-    needs = f"{vm.name} needs {round(need.bytes / MIB)} MiB {when(need.horizon_s)} ({foreseen(proof)}), uses {used}"
+    needs = f"{vm.name} needs {round(need.bytes / MIB)} MiB {known_by(need.horizon_s, proof)}, uses {used}"
     return f"{needs} and has {action.before // MIB}: give it {action.after // MIB}"

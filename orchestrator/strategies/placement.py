@@ -11,7 +11,7 @@ from orchestrator.context import PlanningContext, evidence_of, vm_need
 from orchestrator.declared import HostSpec
 from orchestrator.expected_short import host_short_cost
 from orchestrator.promises import HostCoresPromise
-from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, foreseen, when
+from orchestrator.proposal import Proposal, Reason, Refusal, RefusalCode, Step, known_by, when
 from orchestrator.regions import between, part_of, regions_of, with_shares
 from orchestrator.screens import crowded_hosts
 from orchestrator.strategies.destinations import (
@@ -237,8 +237,9 @@ def _judged(
     need = vm_need(context, needy, horizon_s)
     proof = evidence_of(context, need.proof, horizon_s) if need.proof else None
     why = (
-        f"{shortage.host.name} will need {shortage.cores:.2f} of {capacity:.2f} cores {when(horizon_s)} "
-        f"({foreseen(proof)}), most of all for {needy.name}; {action.vm} matters least there, {action.after} has room"
+        f"{shortage.host.name} will need {shortage.cores:.2f} of {capacity:.2f} cores "
+        f"{known_by(horizon_s, proof)}, most of all for {needy.name}; {action.vm} matters least there, "
+        f"{action.after} has room"
     )
     used = sum(vm.cores_used for vm in context.world.on_host(shortage.host.name))
     reason = Reason(

@@ -12,7 +12,7 @@ from orchestrator.config import NOW
 from orchestrator.context import PlanningContext, evidence_of, propose_each, too_short
 from orchestrator.declared import RUNNING, PoolMember, PoolSpec
 from orchestrator.promises import HeadroomPromise
-from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, foreseen, on_host, when
+from orchestrator.proposal import Evidence, Proposal, Reason, Refusal, RefusalCode, Step, known_by, on_host, when
 from orchestrator.strategies.destinations import decided_within
 from orchestrator.strategies.services import (
     Candidate,
@@ -157,7 +157,7 @@ def _out(service: PoolService, one: Candidate, need: ServiceNeed) -> Step:
     proof = _proof(service, need)
     can, count = service.capacity(), len(serving(service.context.world, service.pool))
     why = (
-        f"{service.name} needs {need.cores:.2f} cores {when(need.horizon_s)} ({foreseen(proof)}) and its machines "
+        f"{service.name} needs {need.cores:.2f} cores {known_by(need.horizon_s, proof)} and its machines "
         f"can get {can:.2f}: {one.member.vm} brings up to {one.cores:.2f}"
     )
     if count < service.pool.least:
