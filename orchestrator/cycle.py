@@ -126,7 +126,6 @@ class Orchestrator:
         idle = self._idle(now)
         issued, renewed, advised = self._carry_out(decision.ready, recent, now, idle)
         self._decider.standings.alarm(now)
-        self._decider.onsets.tell(now)
         self._answers.tell(decision.plan.requests, decision.guarded.refused, decision.world, idle)
         judged = self._look_back(decision, recent) if self._turn.alone(now) else ()
         return CycleReport(
@@ -167,6 +166,7 @@ class Orchestrator:
         self._shortages.watch(decision.world, self._judge.foresaw, recent)
         judged = self._judge.judge(partial(lasts, decision), now)
         self._decider.standings.learn(judged, now)
+        self._decider.onsets.tell(now)
         return judged
 
     def _idle(self, now: Seconds) -> str | None:

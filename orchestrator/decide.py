@@ -63,7 +63,7 @@ class Decider:
         self._gatherer = Gatherer(store, config, paths)
         self._leads = LeadLedger(store)
         self.standings = StandingLedger(store, config)
-        self.onsets = OnsetLedger(store)
+        self.onsets = OnsetLedger(store, max(config.timing.duty_s, config.timing.steady_cycle_s))
         self._strategies: tuple[Strategy, ...] = strategies_for(config)
 
     def recent(self, now: Seconds) -> list[ActionRecord]:

@@ -17,8 +17,9 @@ MACHINES = (Quantity.CPU_PEAK, Quantity.CPU_MEAN)
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """What comes in one tier about `subjects`: for each second and subject a rate of each kind (seconds, subjects),
-    of which `quantities` are peak and mean by turns.
+    """What comes in one tier about some subjects.
+
+    Of each of the `rates` (seconds, subjects) `quantities` has the peak and the mean, by turns.
     """
 
     tier: str

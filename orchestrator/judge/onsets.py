@@ -49,12 +49,16 @@ class LinkOnsets:
 
 
 class OnsetLedger:
-    """What is remembered of each link of which anything is to be remembered; a restart goes on from the store."""
+    """What is remembered of each link of which anything is to be remembered; a restart goes on from the store.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    So does who has not looked for `longest_gap_s`: nobody saw when a shortage began, and another may have been on duty.
+    """
+
+    def __init__(self, store: Store, longest_gap_s: Seconds) -> None:
+        self._store, self._longest_gap_s = store, longest_gap_s
         self._links: dict[str, LinkOnsets] | None = None
         self._told: dict[str, int] = {}
+        self._looked_at: Seconds = float("-inf")
 
     @property
     def untimely(self) -> frozenset[str]:
@@ -63,10 +67,10 @@ class OnsetLedger:
 
     def learn(self, signs: Mapping[str, OnsetSign], now: Seconds) -> None:
         """Takes in a look at the links; those that are not among `signs` show nothing. Raises StoreError."""
-        if self._links is None:
+        if self._links is None or not 0 <= now - self._looked_at <= self._longest_gap_s:
             self._told = {one.link: one.in_time for one in self._store.wanted.observed_of(OnsetReport)}
             self._links = {name: LinkOnsets(untimely=True, in_time=times) for name, times in self._told.items()}
-        nothing = OnsetSign()
+        self._looked_at, nothing = now, OnsetSign()
         looked = ((name, signs.get(name, nothing)) for name in {*signs, *self._links})
         found = {name: self._links.get(name, LinkOnsets()).after(sign, now) for name, sign in looked}
         self._links = {name: one for name, one in found.items() if one != LinkOnsets()}

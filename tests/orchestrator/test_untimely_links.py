@@ -53,7 +53,7 @@ def test_nothing_leads_again_before_enough_came_in_time(looks: str) -> None:
 
 def test_a_restart_forgets_nothing(store: Store) -> None:
     def ledger(looks: str) -> OnsetLedger:
-        found = OnsetLedger(store)
+        found = OnsetLedger(store, 5.0)
         for now, look in enumerate(looks):
             found.learn({LINK: SIGNS[look]}, float(now))
         found.tell(100.0)
@@ -64,6 +64,19 @@ def test_a_restart_forgets_nothing(store: Store) -> None:
     assert ledger(".").untimely == {LINK}
     assert ledger(".fff##.").untimely == frozenset()
     assert store.wanted.observed_of(OnsetReport) == []
+
+
+def test_what_nobody_looked_at_for_long_was_not_late(store: Store) -> None:
+    first, other = OnsetLedger(store, 5.0), OnsetLedger(store, 5.0)
+    first.learn({LINK: AHEAD}, 0.0)
+    first.learn({LINK: SHORT}, 60.0)
+    assert first.untimely == frozenset()
+    # Another one was on duty meanwhile, and knows more.
+    for now in range(60, 70):
+        other.learn({LINK: AHEAD}, float(now))
+    other.tell(70.0)
+    first.learn({LINK: CALM}, 100.0)
+    assert first.untimely == {LINK}
 
 
 def begun(store: Store, since: float) -> list[float]:
