@@ -17,7 +17,6 @@ FRAMEWORK ?= ryu
 export FOREPATH_FRAMEWORK = $(FRAMEWORK)
 # Ryu 4.34 builds only with an old setuptools; one of these two reaches pip's isolated build in every pip.
 PIP_ENV := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/build-constraints.txt
-UNIT_TESTS := $(BIN)/pytest -m "not lab and not vm and not long"
 STAGE := $(BIN)/python -m tools.lab.stage --
 
 .PHONY: help setup install demo lab test test-long chaos soak check mutants bench bench-forecast bench-route bench-whatif fuzz clean
@@ -46,14 +45,10 @@ demo: setup
 lab: setup
 	@$(BIN)/python -m tools.lab.assets && $(STAGE) $(BIN)/python -m tools.lab $(COMMAND)
 
-## make test    all tests; those on real switches and VMs run on two stages of their own; what fails runs twice
-##              (FRAMEWORK=os-ken: the same ones on os-ken)
+## make test    all tests; those on real switches and VMs run on two stages of their own, the others beside them; what
+##              fails runs twice (FRAMEWORK=os-ken: the same ones on os-ken)
 test: setup
-	@$(UNIT_TESTS) -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { [ $$? = 1 ] && \
-	    echo "what failed is run once more, alone" && $(UNIT_TESTS) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
-	@if reason=$$($(BIN)/python -m tools.lab.stage --why-not); then \
-	    echo "lab tests: on real switches and VMs" && $(BIN)/python -m tools.lab.assets && tools/lab/tests.sh $(PYTEST_ARGS); \
-	else echo "lab tests: left out, because $$reason"; fi
+	@tools/tests.sh $(PYTEST_ARGS)
 
 ## make test-long  the tests that take minutes: rare failures and whole life cycles on real machines
 test-long: setup
