@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import expit, ndtr
 
 from predictor.data.view import Floats, Ints
 
@@ -94,6 +93,8 @@ class ActivityState:
 
     def _due(self, horizons: Ints) -> Floats:
         """Log odds that a silence that has lasted so long ends in the window, silences being lognormal."""
+        from scipy.special import ndtr  # only here: it takes a sixth of a second to import
+
         spread = np.sqrt(self.gaps[:, 1] + 0.05)[:, None]
         so_far = np.maximum(self.quiet, 0.5)[:, None]
         reached = ndtr((np.log(so_far) - self.gaps[:, :1]) / spread)
@@ -166,7 +167,7 @@ class ActivityModel:
         if not known.any():
             return
         inputs, spoke = inputs[known].astype(np.float64), spoke[known]
-        said = expit(inputs @ self.weights[number])
+        said = _logistic(inputs @ self.weights[number])
         # Neighbouring windows overlap, so one cell brings less than one window's worth of news.
         worth = min(1.0, WITNESSES / len(spoke)) / np.sqrt(len(window))
         old = KEEP * self.curvature[number] + (1.0 - KEEP) * RIDGE * np.eye(COLUMNS)
@@ -176,7 +177,7 @@ class ActivityModel:
     def probabilities(self) -> Floats:
         """Series x horizons: probability to be active in the window after the last cell; NaN while never known."""
         inputs = self.pulse.features(self._horizons)
-        said = expit(np.einsum("shc,hc->sh", inputs, self.weights.astype(np.float32)))
+        said = _logistic(np.einsum("shc,hc->sh", inputs, self.weights.astype(np.float32)))
         probable: Floats = np.where(self.pulse.seen[:, :1] > 0, said, np.nan).astype(np.float32)
         return probable
 
@@ -210,3 +211,10 @@ def rolling_probabilities(rates: Floats, horizons: tuple[int, ...], seed: int = 
         model.step(rates[:, cell])
         said[:, :, cell] = model.probabilities().T
     return said
+
+
+def _logistic(values: Floats) -> Floats:
+    from scipy.special import expit  # as above
+
+    found: Floats = expit(values)
+    return found

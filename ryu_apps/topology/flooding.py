@@ -7,8 +7,6 @@ switch has had time to close those that the last change has closed. A tree is ke
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import networkx as nx
-
 from ryu_apps.rules import Kind, PortId, Rule, kind_of
 from ryu_apps.topology.links import SETTLE_S
 from ryu_apps.topology.state import TopologyState
@@ -93,7 +91,9 @@ class FloodTree:
 
 def spanning_tree(kept: Iterable[Ends], links: Iterable[Ends]) -> frozenset[Ends]:
     """The links of a spanning forest that has all of `kept` (which has no loop itself); Kruskal 1956."""
-    joined = nx.utils.UnionFind()
+    from networkx.utils import UnionFind  # only here: most commands need no tree
+
+    joined = UnionFind()
     tree = set()
     for ends in (*kept, *sorted(links, key=sorted)):
         a, b = sorted(at.dpid for at in ends)

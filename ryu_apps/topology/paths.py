@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-import networkx as nx
-
 from cpdb import Link, Node, NodeKind
 
 # A switch without a controller still forwards, but its rules cannot be changed: used only where nothing else leads on.
@@ -29,8 +27,10 @@ class Topology:
         self, links: Iterable[Link], attached: Mapping[str, Attachment], avoid: frozenset[str] = frozenset()
     ) -> None:
         """`links` join switches (down ones are left out); `avoid` names switches to go round where possible."""
+        from networkx import Graph  # only here: most commands look for no path
+
         self._attached = dict(attached)
-        self._graph: Any = nx.Graph()
+        self._graph: Any = Graph()
         self._next_hops: dict[str, dict[str, str]] = {}
         self._spare_hops: dict[str, dict[str, str]] = {}
         for link in sorted(links, key=lambda one: (one.a, one.b, one.a_port, one.b_port)):
@@ -118,7 +118,9 @@ class Topology:
     def _distances(self, destination: str) -> dict[str, float]:
         if destination not in self._graph:
             return {}
-        return dict(nx.single_source_dijkstra_path_length(self._graph, destination, weight="cost"))
+        from networkx import single_source_dijkstra_path_length
+
+        return dict(single_source_dijkstra_path_length(self._graph, destination, weight="cost"))
 
     def port(self, switch: str, neighbour: str) -> int:
         """Port of `switch` that leads to the neighbouring switch. KeyError when they are not joined."""
