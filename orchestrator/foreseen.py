@@ -69,10 +69,13 @@ class IssuedForecasts:
         return found
 
 
+NO_FORECASTS: Mapping[Cell, Forecast] = {}
+
+
 def forecasts_of(pair: Pair, issues: Sequence[IssuedForecasts]) -> Mapping[Cell, Forecast]:
     """What the issues of all tiers say of a pair; empty where that is nothing."""
     known = tuple((one, place) for one in issues if (place := one.places.get(pair)) is not None) if issues else ()
-    return PairForecasts(pair, known) if known else {}
+    return PairForecasts(pair, known) if known else NO_FORECASTS
 
 
 class PairForecasts(Mapping[Cell, Forecast]):
@@ -164,11 +167,13 @@ class Foreseen:
 
     def __init__(self, forecasts: Sequence[Mapping[Cell, Forecast]]) -> None:
         self._forecasts = forecasts
-        self._told = {number: one for number, one in enumerate(forecasts) if not isinstance(one, PairForecasts) and one}
+        # Its length would be counted.
+        said = [(number, one) for number, one in enumerate(forecasts) if type(one) is PairForecasts or one]
+        self._told = {number: one for number, one in said if not isinstance(one, PairForecasts)}
         self._columns: dict[Cell, ForecastColumn | None] = {}
         rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
         ranks: dict[int, tuple[int, IssuedForecasts]] = {}
-        for number, one in enumerate(forecasts):
+        for number, one in said:
             if not isinstance(one, PairForecasts):
                 continue
             for rank, (issue, place) in enumerate(one.issues):

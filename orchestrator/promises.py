@@ -156,7 +156,7 @@ class HeadroomPromise(Promise):
             yield from self._joined(case, coming[0])
             return
         for name in self.vms:
-            for load, seconds in timed(case.measured.vms.get(name, ()), case):
+            for load, seconds in timed(case.measured.vm_loads(name), case):
                 now = _cpu_load(load.cpu_cores_used, load.cpu_cores_limit)
                 yield self._shared(case, name, Moment(load.t, seconds, None, now, load.cpu_cores_used))
         for name, capacity in case.record.reason.get("capacities", {}).items():
@@ -176,8 +176,8 @@ class HeadroomPromise(Promise):
         )
 
     def _joined(self, case: Case, action: ScalingChange) -> Iterator[Moment]:
-        others = {name: {load.t: load for load in case.measured.vms.get(name, ())} for name in self.vms}
-        comer = {load.t: load for load in case.measured.vms.get(action.vm, ())}
+        others = {name: {load.t: load for load in case.measured.vm_loads(name)} for name in self.vms}
+        comer = {load.t: load for load in case.measured.vm_loads(action.vm)}
         first = next(iter(others.values()), {})
         for load, seconds in timed(list(first.values()), case):
             serving = [rows[load.t] for rows in others.values() if load.t in rows]
@@ -214,7 +214,7 @@ class CoresPromise(Promise):
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
         before = case.had
-        for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
+        for load, seconds in timed(case.measured.vm_loads(self.vm), case):
             now, need = _cpu_load(load.cpu_cores_used, load.cpu_cores_limit), load.cpu_cores_used
             if now >= 1:
                 need = max(need, case.asked_cores(self.vm, load.t))
@@ -240,7 +240,7 @@ class MemoryPromise(Promise):
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
         before = case.had
-        for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
+        for load, seconds in timed(case.measured.vm_loads(self.vm), case):
             used = load.memory_bytes_used
             now = used / (FULL_SHARE * max(1, load.memory_bytes_limit))
             after = now if case.acted else used / (FULL_SHARE * self.value)
@@ -260,7 +260,7 @@ class PlacePromise(Promise):
         return f"{self.vm} runs on {self.host}"
 
     def moments(self, case: Case, /) -> Iterator[Moment]:
-        for load, seconds in timed(case.measured.vms.get(self.vm, ()), case):
+        for load, seconds in timed(case.measured.vm_loads(self.vm), case):
             yield Moment(load.t, seconds, None, float(case.acted and load.host != self.host))
 
 

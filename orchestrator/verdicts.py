@@ -148,12 +148,16 @@ class RowsWhenAsked(Sequence[Row]):
         return iter(self._rows)
 
 
+def _unknown_machine(_: str) -> Sequence[VmLoad]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Rows of one stretch of time, each kind oldest first."""
+    """Rows of one stretch of time, each kind oldest first; those of a machine by its name."""
 
     communications: Sequence[Communication] = ()
-    vm_loads: Sequence[VmLoad] = ()
+    vm_loads: Callable[[str], Sequence[VmLoad]] = _unknown_machine
     host_loads: Sequence[HostLoad] = ()
     link_loads: Sequence[LinkLoad] = ()
 
@@ -164,14 +168,6 @@ class Measured:
         for row in self.communications:
             if row.interval_s > 0:
                 found[str(row.pair)].append((row.t, row.bytes / row.interval_s))
-        return found
-
-    @cached_property
-    def vms(self) -> Mapping[str, list[VmLoad]]:
-        """Loads by machine."""
-        found: dict[str, list[VmLoad]] = defaultdict(list)
-        for load in self.vm_loads:
-            found[load.vm].append(load)
         return found
 
     @cached_property
@@ -205,7 +201,7 @@ class Measured:
 
     def cores_at(self, vm: str, t: Seconds) -> float:
         """What a machine used at about `t`, in cores; 0 where nothing was measured."""
-        rows = [(load.t, load) for load in self.vms.get(vm, ())]
+        rows = [(load.t, load) for load in self.vm_loads(vm)]
         return next((load.cpu_cores_used for _, load in self._near(rows, t)), 0.0)
 
     @staticmethod

@@ -147,10 +147,7 @@ class Inventory:
         behind = select(destinations.c.virtual_ip_id, *DESTINATION_COLUMNS).order_by(destinations.c.id)
         order = virtual_ips.c.address
         with reported(self._engine, "reading virtual IPs"), self._engine.connect() as connection:
-            rows = [
-                [tuple(row) for row in connection.execute(query)]
-                for query in (behind, select(*VIRTUAL_IP_ROW).order_by(order))
-            ]
+            rows = [connection.execute(query).all() for query in (behind, select(*VIRTUAL_IP_ROW).order_by(order))]
         kept = self._kept
         if rows != kept[0]:
             kept = self._kept = rows, _virtual_ips(*rows)

@@ -304,6 +304,11 @@ class Facts:
         times = (at.t > since,) if until is None else (at.t > since, at.t <= until)
         return self._loads[kind].read(*times, order_by=[at.t, at.id])
 
+    def vm_loads(self, vm: str, since: Seconds, until: Seconds) -> list[VmLoad]:
+        """Loads of one machine with since < t <= until, oldest first."""
+        at = LOAD_TABLES[VmLoad].c
+        return self._loads[VmLoad].read(at.vm == vm, at.t > since, at.t <= until, order_by=[at.t, at.id])
+
     def loads_at(self, kind: type[Load], t: Seconds, recent_s: Seconds) -> list[Load]:
         """Loads of the last `recent_s` before `t`, oldest first; where only minutes are left, of the minute of `t`."""
         at = LOAD_TABLES[kind].c

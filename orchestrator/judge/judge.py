@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
-from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store, VmLoad
+from cpdb import ActionRecord, HostLoad, LinkLoad, OutcomeKind, Seconds, Store
 from orchestrator.actions import ReserveBandwidth
 from orchestrator.judge.shortages import about
 from orchestrator.promises import WATCH_S, promise_of
@@ -72,7 +73,7 @@ class Judge:
         facts = self.store.facts
         return Measured(
             RowsWhenAsked(lambda: facts.communications(since, now)),
-            RowsWhenAsked(lambda: facts.loads(VmLoad, since, now)),
+            cache(lambda vm: facts.vm_loads(vm, since, now)),
             RowsWhenAsked(lambda: facts.loads(HostLoad, since, now)),
             RowsWhenAsked(lambda: facts.loads(LinkLoad, since, now)),
         )

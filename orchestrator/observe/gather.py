@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from cpdb import (
 )
 from orchestrator.actions import Action
 from orchestrator.config import OrchestratorConfig
-from orchestrator.foreseen import Cell, IssuedForecasts, forecasts_of
+from orchestrator.foreseen import NO_FORECASTS, Cell, IssuedForecasts, forecasts_of
 from orchestrator.lead_times import LeadTimes
 from orchestrator.observe.learn import Learnt, Past, learn
 from orchestrator.observe.matrices import FabricReader
@@ -68,9 +69,17 @@ def peaks(
         yield row.subject, row.horizon_s, row.at(level)
 
 
+class Route(NamedTuple):
+    """Where a pair goes now, over which links, and the pair's number in the traffic of late: -1, the last, for none."""
+
+    destination: str | None
+    links: tuple[LinkKey, ...]
+    number: int
+
+
 Paths = Callable[[str, str], Sequence[str]]
-Routes = dict[Pair, tuple[str | None, tuple[LinkKey, ...]]]
-SILENT = (0.0,) * 6
+Routes = dict[Pair, Route]
+SILENT = [0.0] * 6
 FORGET_PAIR_S = 30.0
 # Requests that ended so lately are still looked at: what is held for them may have to be given back.
 JUST_OVER_S = 30.0
@@ -93,8 +102,8 @@ class Gatherer:
     _lately: Windows = field(init=False)
     _issues: dict[str, TierIssue] = field(default_factory=dict)
     _ways: dict[tuple[str, ...], tuple[LinkKey, ...]] = field(default_factory=dict)
-    # By source, destination and host: the way to the destination, and what of it leads to the host.
-    _ways_to: dict[tuple[str, str, str], tuple[tuple[LinkKey, ...], tuple[LinkKey, ...]]] = field(default_factory=dict)
+    # By source, destination and host: the nodes on the way to the destination, and the links of it up to the host.
+    _ways_to: dict[tuple[str, str, str], tuple[Sequence[str], tuple[LinkKey, ...]]] = field(default_factory=dict)
     _table: PairTable | None = None
 
     def __post_init__(self) -> None:
@@ -149,7 +158,7 @@ class Gatherer:
         return float(traffic.t[-1]) if len(traffic.t) else span and span[1]
 
     def _outlook(self, now: Seconds, routes: Routes) -> Outlook:
-        links = {key for _, way in routes.values() for key in way}
+        links = {key for route in routes.values() for key in route.links}
         return outlook(self.store, now, links, routes, self.config.demand.level)
 
     def _routes(
@@ -160,25 +169,28 @@ class Gatherer:
         Pairs that have spoken lately, and those that are expected to speak.
         """
         destinations, names = destinations_of(traffic), [*traffic.names.destinations]
-        asked = {traffic.names.pairs[number]: destinations[number] for number in numbers}
+        asked = {traffic.names.pairs[number]: number for number in numbers}
         known = (self._issues[tier] for tier in (FAST, *SLOWER) if tier in self._issues)
         expected = (pair for one in known for pair in one.expected if one.issued)
         found: Routes = {}
-        for pair, seen in (dict.fromkeys(expected, -1) | asked).items():
+        for pair, number in (dict.fromkeys(expected, -1) | asked).items():
+            seen = destinations[number] if number >= 0 else -1
             destination = names[seen] if seen >= 0 else declared.first(pair.virtual_ip)
-            found[pair] = (destination, self._way_to(pair.source, destination, hosts_of.get(destination or "")))
+            way = self._way_to(pair.source, destination, hosts_of.get(destination)) if destination else ()
+            found[pair] = Route(destination, way, number)
         return found
 
-    def _way_to(self, source: str, destination: str | None, host: str | None) -> tuple[LinkKey, ...]:
+    def _way_to(self, source: str, destination: str, host: str | None) -> tuple[LinkKey, ...]:
         """The links towards a machine. Its own address may tell the path, so it is asked before its host is."""
-        way = self._way(source, destination)
-        if host is None or not destination:
-            return way
-        before, found = self._ways_to.get((source, destination, host), ((), ()))
-        if before is not way:
+        if host is None:
+            return self._way(source, destination)
+        nodes, key = self.paths(source, destination), (source, destination, host)
+        before, found = self._ways_to.get(key, (None, ()))
+        if before != nodes:
+            way = self._way(source, destination)
             known = next((number for number, (_, to) in enumerate(way, 1) if to == host), 0)
             found = way[:known]
-            self._ways_to[source, destination, host] = way, found
+            self._ways_to[key] = nodes, found
         return found or self._way(source, host)
 
     def _way(self, source: str, end: str | None) -> tuple[LinkKey, ...]:
@@ -198,7 +210,7 @@ class Gatherer:
         if self._learnt_at is not None and 0 <= now - self._learnt_at < self.config.timing.learn_every_s:
             return
         since = now - self.config.timing.history_s
-        past, ways = Past.of(self._lately, since, now), {pair: way for pair, (_, way) in routes.items()}
+        past, ways = Past.of(self._lately, since, now), {pair: route.links for pair, route in routes.items()}
         capacities = {key: one.capacity_bytes_per_s for key, one in links.items() if one.capacity_bytes_per_s}
         kept = tuple(self.store.wanted.reservations_since(since))
         self._learnt = learn(replace(past, ways=ways, capacities=capacities, shares=spread, reservations=kept))
@@ -214,23 +226,24 @@ class Gatherer:
         newest = float(traffic.t[-1]) if len(traffic.t) else now
         windows_s = (RECENT_S, TYPICAL_S, self.config.timing.poll_s)
         rates = (mean_rates(traffic, listed, newest - one) for one in windows_s)
-        lines = np.array([column for pair in rates for column in pair]).T.tolist()
-        known = {traffic.names.pairs[number]: lines[number] for number in seen_pairs(traffic, listed)}
-        states = {}
-        for pair, route in routes.items():
-            sent, opened, usual_sent, usual_opened, *latest = known.get(pair, SILENT)
-            service = virtual_ips.get(pair.virtual_ip)
+        lines = [*np.array([column for pair in rates for column in pair]).T.tolist(), SILENT]
+        priorities = {address: one.priority for address, one in virtual_ips.items()}
+        sizes, states = self._learnt.sizes, {}
+        for pair, (destination, links, number) in routes.items():
+            sent, opened, usual_sent, usual_opened, newest_sent, newest_opened = lines[number]
             states[pair] = PairState(
                 pair,
-                service.priority if service else 0,
-                *route,
+                priorities.get(pair.virtual_ip, 0),
+                destination,
+                links,
                 sent,
                 opened,
                 usual_sent,
                 usual_opened,
-                self._learnt.sizes.get(pair),
-                forecasts_of(pair, issues),
-                *latest,
+                sizes.get(pair),
+                forecasts_of(pair, issues) if issues else NO_FORECASTS,
+                newest_sent,
+                newest_opened,
             )
         return states
 

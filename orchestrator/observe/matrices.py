@@ -12,7 +12,7 @@ import numpy as np
 from cpdb import Communication, Forecast, Link, LinkLoad, Node, NodeKind, Quantity, Seconds, Store, WantedSplit
 from orchestrator.actions import Path
 from orchestrator.config import RouteSettings
-from orchestrator.foreseen import Floats, Ints
+from orchestrator.foreseen import NO_FORECASTS, Floats, Ints
 from orchestrator.observe.measured import RECENT_S
 from orchestrator.pair_table import LinkKey, PairGroups, PairState, PairTable
 from orchestrator.world import Matrix, RoutedNetwork, World
@@ -265,7 +265,8 @@ def matrix_of(
     table = world.table
     crossings = crossings or FabricCrossings.of(table, capacity)
     sent = table.column("bytes_per_s")
-    trusted = ((number, longest_trusted(one)) for number, one in enumerate(table.states))
+    told = ((number, one) for number, one in enumerate(table.states) if one.forecasts is not NO_FORECASTS)
+    trusted = ((number, longest_trusted(one)) for number, one in told)
     forecasts = {number: one for number, one in trusted if one is not None}
     foreseen = {level: sent.copy() for level in LEVELS}
     for level, rates in foreseen.items():

@@ -38,13 +38,14 @@ def propose(context: PlanningContext) -> Proposal:
     world = context.world
     held = {key.rpartition("@")[2] for key in world.wanted.reservations}
     holding = {key for key, one in world.links.items() if one.capacity_bytes_per_s and one.name in held}
-    open_ones = _open(context, holding)
+    open_ones = [(one, _uses(context, one)) for one in _open(context, holding)]
     found: list[Step | Refusal] = []
-    for subject in sorted(open_ones, key=lambda one: -_fullness(context, one)):
+    for subject, uses in sorted(open_ones, key=lambda one: -_fullness(*one)):
         ours = _ours(context, subject.link)
         everywhere, own = world.wanted.reservations, {one.key for one in ours}
         beside = tightest(one for key, one in everywhere.items() if key not in own)
-        for item in _on_link(context, replace(subject, limits=beside), ours):
+        limited = replace(subject, limits=beside)
+        for item in _on_link(context, limited, ours, _uses(context, limited) if beside else uses):
             found.append(item)
             if isinstance(item, Step):
                 world = item.action.applied_to(world)
@@ -106,9 +107,9 @@ def _may_be_short(context: PlanningContext, link: LinkState) -> bool:
     return any(most_needed(context, link, one) > least for one in horizons)
 
 
-def _fullness(context: PlanningContext, subject: LinkSubject) -> float:
+def _fullness(subject: LinkSubject, uses: Sequence[LinkUse]) -> float:
     """The share of its capacity that a link would have to carry without any limit."""
-    return max(use.needed for use in _uses(context, subject)) / subject.capacity
+    return max(use.needed for use in uses) / subject.capacity
 
 
 def _uses(context: PlanningContext, subject: LinkSubject) -> list[LinkUse]:
@@ -120,8 +121,9 @@ def _uses(context: PlanningContext, subject: LinkSubject) -> list[LinkUse]:
     return [link_use(context, subject, one) for one in (horizons[-1:] if foreseen_too else horizons)]
 
 
-def _on_link(context: PlanningContext, subject: LinkSubject, ours: Sequence[Reservation]) -> Iterator[Step | Refusal]:
-    uses = _uses(context, subject)
+def _on_link(
+    context: PlanningContext, subject: LinkSubject, ours: Sequence[Reservation], uses: Sequence[LinkUse]
+) -> Iterator[Step | Refusal]:
     short = _short(context, subject, uses)
     action = _action(context, short, subject.held) if short else None
     if short and action and not subject.held and short.horizon_s != NOW:

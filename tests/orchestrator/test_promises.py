@@ -60,9 +60,11 @@ def record(
 
 
 def judged(row: ActionRecord, *loads: Any) -> PromiseVerdict:
-    kinds = {VmLoad: "vm_loads", HostLoad: "host_loads", LinkLoad: "link_loads", Communication: "communications"}
+    kinds = {HostLoad: "host_loads", LinkLoad: "link_loads", Communication: "communications"}
     rows = {name: [one for one in loads if isinstance(one, kind)] for kind, name in kinds.items()}
-    return verdict(Case(row, Measured(**rows), END))
+    machines = [one for one in loads if isinstance(one, VmLoad)]
+    measured = Measured(vm_loads=lambda vm: [one for one in machines if one.vm == vm], **rows)
+    return verdict(Case(row, measured, END))
 
 
 def cpu(second: float, used: float, limit: float, vm: str = "shop", host: str = "h1") -> VmLoad:
