@@ -124,8 +124,7 @@ def _uses(context: PlanningContext, subject: LinkSubject) -> list[LinkUse]:
 def _on_link(
     context: PlanningContext, subject: LinkSubject, ours: Sequence[Reservation], uses: Sequence[LinkUse]
 ) -> Iterator[Step | Refusal]:
-    short = _short(context, subject, uses)
-    action = _action(context, short, subject.held) if short else None
+    short, action = _lasting(context, subject, uses)
     if short and action and not subject.held and short.horizon_s != NOW:
         why_not = too_short(context, action.pair, "a reservation", subject.lead_s)
         if why_not:
@@ -143,6 +142,27 @@ def _on_link(
         # What is in force ends only when its successor is.
         if action is None or (one.key != action.key and action.key in kept):
             yield _released(context, one)
+
+
+def _lasting(
+    context: PlanningContext, subject: LinkSubject, uses: Sequence[LinkUse]
+) -> tuple[LinkUse | None, ReserveBandwidth | None]:
+    """What is short, and the reservation that would still be asked for if it were held already.
+
+    Who holds one leads within every horizon, so that another of them may ask for more of others.
+    """
+    short = _short(context, subject, uses)
+    action = _action(context, short, subject.held) if short else None
+    for _ in range(len(uses)) if subject.held is None else ():
+        if action is None:
+            break
+        holding = replace(subject, held=action.reservation("plan", "", context.world.now))
+        again = _short(context, holding, _uses(context, holding))
+        news = _action(context, again, holding.held) if again else None
+        if news is None or not _changes(context, holding.held, news):
+            break
+        short, action = again, news
+    return short, action
 
 
 def _short(context: PlanningContext, subject: LinkSubject, uses: Sequence[LinkUse]) -> LinkUse | None:

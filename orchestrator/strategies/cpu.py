@@ -98,10 +98,16 @@ def _for_vm(context: PlanningContext, vm: VmState) -> Iterator[Step | Refusal]:
     if brief is not None:
         yield brief
         found = list(_considered(context, vm, vm_need(context, vm, NOW)))
-    raised = any(isinstance(one, Step) and not one.action.shrinks for one in found)
-    ahead = [] if raised else list(_plug_ahead(context, vm))
+    raised = [one.action for one in found if isinstance(one, Step) and not one.action.shrinks]
+    for action in raised:
+        context = context.after(action)
+    ahead = list(_plug_ahead(context, context.world.vms[vm.name]))
+    if raised:
+        # It waits for the quota; that there is no reason for it is no news.
+        ahead = [replace(one, waits=True) for one in ahead if isinstance(one, Step)]
     # What is plugged in soon is not first made smaller.
-    yield from ahead if any(isinstance(one, Step) for one in ahead) else (*found, *ahead)
+    plugged = any(isinstance(one, Step) for one in ahead)
+    yield from ahead if plugged and not raised else (*found, *ahead)
 
 
 def _too_short(context: PlanningContext, need: VmNeed, found: list[Step | Refusal]) -> Refusal | None:

@@ -30,6 +30,30 @@ JUST_ABOVE_A_VCPU = world(
     ),
 )
 
+# The second in which a limit takes effect needs one virtual CPU, and the busiest of the next five seconds a little more.
+A_VCPU_SOON = world(
+    [
+        foreseen(pair_state("c0", "v0", 0, destination="busy"), {5: 16, 15: 16, 30: 16}),
+        pair_state("c1", "v1", 0, 30.0, destination="busy"),
+    ],
+    **machines(
+        vm("busy", "h1", 0.0, 0.5, cpu_cores_max=2.0, vcpus_max=4, relation=RELATION),
+        hosts=(HostSpec("h1", "", "", 4.0, GIB),),
+    ),
+)
+
+# At its busiest the link serves c2, beside whom c1 is limited; within 5 s c1 would lead, unless c2 holds the reservation.
+WHO_HOLDS_LEADS = world(
+    [
+        pair_state("c0", "v0", 0),
+        pair_state("c1", "v1", 5, 5.0),
+        foreseen(pair_state("c2", "v2", 10, 6.0, destination="small"), {5: 0, 15: 0, 30: 0}),
+        foreseen(pair_state("c3", "v3", 5), {5: 1, 15: 1, 30: 1}),
+    ],
+    100_000.0,
+    **machines(vm("small", "h1", 0.0, 0.1, relation=RELATION)),
+)
+
 
 def planned(start: World, config: OrchestratorConfig = CONFIG):
     return plan(PlanningContext.of(start, config))
@@ -38,6 +62,8 @@ def planned(start: World, config: OrchestratorConfig = CONFIG):
 @settings(max_examples=150, deadline=None)
 @given(worlds())
 @example(JUST_ABOVE_A_VCPU)
+@example(A_VCPU_SOON)
+@example(WHO_HOLDS_LEADS)
 def test_planning_again_after_the_plan_gives_nothing(start: World) -> None:
     after = start
     for step in planned(start).steps:
