@@ -19,7 +19,7 @@ from tools.lab.lab import Lab
 pytestmark = pytest.mark.vm
 ASSETS = default_directory().resolve()  # before a test goes to a directory of its own
 # A forecast is trusted once its errors of some minutes were small.
-PERIOD_S, LEARNING, PERIODS = 32.0, 7, 11
+PERIOD_S, LEARNING, PERIODS = 40.0, 6, 10
 
 
 def machine(name: str, host: str, number: int, cores: float, service: str) -> LabVm:
@@ -44,12 +44,13 @@ LAYOUT = replace(
     hypervisors=tuple(replace(one, cpu_cores=2.0, access_bytes_per_s=50 * MBIT) for one in LabLayout().hypervisors),
 )
 # The last seconds of a period, in which nobody asks for much.
-QUIET_S = 6.0
-# Each service runs short of something else, at a time of its own.
+QUIET_S = 5.0
+# Each service runs short of something else, at a time of its own. A machine that comes from a file takes longest, and
+# stays: the first surge that may be acted on comes when it has been foreseen for long enough.
 SURGES = (
-    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 0.0, 10.0, 9.0, 8_000, 18.0),
-    Surges("app", "10.77.0.102", "c2", PERIOD_S, 13.0, 5.0, 34.0, 8_000, 30.0),
-    Surges("cache", "10.77.0.103", "c3", PERIOD_S, 21.0, 5.0, 12.0, 2_000, 0.0),
+    Surges("shop", "10.77.0.101", "c1", PERIOD_S, 16.0, 10.0, 14.0, 8_000, 18.0),
+    Surges("app", "10.77.0.102", "c2", PERIOD_S, 29.0, 5.0, 34.0, 8_000, 30.0),
+    Surges("cache", "10.77.0.103", "c3", PERIOD_S, 3.0, 5.0, 12.0, 2_000, 0.0),
 )
 # The cache's clients make it hold 40 MiB while they are many.
 HOLDER = """
@@ -87,7 +88,8 @@ def settings(lab: Lab, directory: Path) -> Settings:
     for vm in tables["vm"]:
         vm |= limits[LAYOUT.vm(vm["name"]).service or ""]
     tables |= {"pool": [pool()], "web": {"enabled": False}}
-    tables["orchestrator"] = {"cpu": {"calm_s": 4.0}}
+    # What is given back can be had again within 5 s, so it goes back where nobody needs it for so long.
+    tables["orchestrator"] = {"cpu": {"calm_s": 4.0}, "guard": {"resize_cooldown_s": 2.0}}
     return Settings.model_validate(tables)
 
 
@@ -96,10 +98,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     with Lab(LAYOUT, run_directory=tmp_path / "lab", assets=load_assets(ASSETS)) as running:
         running.start()
         yield running
-
-
-def _all_led(led: set[str], resized: set[str], grown: set[str]) -> bool:
-    return resized <= led and bool(grown & led)
 
 
 @pytest.mark.long
@@ -115,6 +113,6 @@ def test_forecasts_lead_to_limits_vcpus_memory_and_machines_before_the_need(lab:
     lab.client_popen("c3", [sys.executable, "-c", HOLDER, cache.address, *numbers], "holder")
     wait_until(played.start_at + LEARNING * PERIOD_S - QUIET_S)
     played.let_act()
-    resized, grown = {"set_cpu_limit", "set_vcpus", "set_memory"}, {"scale_out paused", "scale_out saved"}
-    assert eventually(lambda: _all_led(played.led(), resized, grown), (PERIODS - LEARNING) * PERIOD_S), played.told()
+    wanted = {"set_cpu_limit", "set_vcpus", "set_memory", "scale_out paused", "scale_out saved"}
+    assert eventually(lambda: wanted <= played.led(), (PERIODS - LEARNING) * PERIOD_S), played.told()
     played.store.close()
