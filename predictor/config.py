@@ -90,7 +90,7 @@ class SlowTier(Section):
 
 
 class LongTier(SlowTier):
-    """The same for pairs up to hours ahead, in cells of a minute."""
+    """The same for pairs up to hours ahead, in cells of a minute; without `models` ARIMA is among them."""
 
     horizons_s: Annotated[tuple[Horizon, ...], Field(max_length=16)] = (1200, 3600, 7200)
     step_s: Annotated[float, Field(ge=2, le=60)] = 60.0

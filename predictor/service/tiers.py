@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 FAST, SLOW, LONG = "fast", "slow", "long"
 # Tiers beside the pairs' fast one make do with models that need no fitting in the background.
 LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
+# In cells of minutes ARIMA's one fit an hour is little: without it days lose to recent rows some steps ahead.
+OF_HOURS = (*LIGHT, "arima")
 # Sums, links and machines are looked at in turn, each in every second cycle: that halves what they cost.
 TURNS = 2
 # How often it is looked up how often switches renew their counters
@@ -99,8 +101,8 @@ BESIDE = tier_of(SubjectKind.BESIDE)
 ABOUT_MACHINES = (tier_of(SubjectKind.DESTINATION), tier_of(SubjectKind.VM), BESIDE)
 
 
-def _light(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in LIGHT if name in names)
+def _light(names: Sequence[str], known: Sequence[str] = LIGHT) -> tuple[str, ...]:
+    return tuple(name for name in known if name in names)
 
 
 def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
@@ -117,7 +119,7 @@ def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
             "max_stale_s": slower * fast.history.max_stale_s,
         },
         limits={"refit_every_s": slower * fast.limits.refit_every_s, "threads": 1},
-        models=_light(fast.models) if slow.models is None else slow.models,
+        models=_light(fast.models, LIGHT if tier == SLOW else OF_HOURS) if slow.models is None else slow.models,
         tier=tier,
     )
 
@@ -136,9 +138,11 @@ class Tiers:
         only: Collection[str] | None = None,
         feed: Feed | None = WHOLE,
     ) -> None:
-        self._background = background
+        # One process fits for all: what slower tiers fit takes a second an hour.
+        self._pool = FitPool() if background is True else None
+        self._background = self._pool or background
         self._tells = config.shard == 0
-        self._pairs = [] if feed is None else [_pairs(config, background, feed)]
+        self._pairs = [] if feed is None else [_pairs(config, self._background, feed)]
         self._every_s = {SLOW: config.slow.step_s, LONG: config.long.step_s}
         self._cycled_at: dict[str, float] = {}
         self._number = 0
@@ -242,6 +246,8 @@ class Tiers:
         """Ends the fitting process."""
         for predictor in self._all():
             predictor.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def _all(self) -> tuple[Predictor, ...]:
         return (*self._pairs, *self.fast.values(), *self.slow.values(), *self.long.values())
