@@ -42,8 +42,8 @@ Gain: how much smaller WAPE is than from recent rows.
 
 
 NOTES = """
-On both sets days gain at every step. ARIMA was taken into the long tier for the nearer steps, by the first three quarters
-of the rows: without it GEANT lost up to 1.1 % at 1 to 6 steps, where ARIMA knows more than the day before.
+On both sets days gain at every step. ARIMA was taken into the long tier for the nearer steps, by the first three
+quarters of the rows: without it GEANT lost up to 1.1 % at 1 to 6 steps, where ARIMA knows more than the day before.
 """
 
 

@@ -30,7 +30,7 @@ JUST_ABOVE_A_VCPU = world(
     ),
 )
 
-# The second in which a limit takes effect needs one virtual CPU, and the busiest of the next five seconds a little more.
+# The second in which a limit takes effect needs one virtual CPU, the busiest of the next five a little more.
 A_VCPU_SOON = world(
     [
         foreseen(pair_state("c0", "v0", 0, destination="busy"), {5: 16, 15: 16, 30: 16}),
@@ -42,7 +42,7 @@ A_VCPU_SOON = world(
     ),
 )
 
-# At its busiest the link serves c2, beside whom c1 is limited; within 5 s c1 would lead, unless c2 holds the reservation.
+# Now c2 needs most of the link, beside whom c1 is limited; within 5 s c1 does, unless c2 holds the reservation.
 WHO_HOLDS_LEADS = world(
     [
         pair_state("c0", "v0", 0),
