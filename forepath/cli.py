@@ -1,5 +1,6 @@
 """The door for people: `forepath COMMAND`. Every error ends in one line and a documented exit code."""
 
+import gc
 import os
 import sys
 from importlib.metadata import version
@@ -70,6 +71,8 @@ def set_up(
     # Programs that are started from here log in the same way.
     os.environ |= {FORMAT_VARIABLE: log_format.value, LEVEL_VARIABLE: log_level.value}
     set_up_logs()
+    # Off until now (see `__main__`)
+    gc.enable()
 
 
 for command in (

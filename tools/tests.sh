@@ -18,7 +18,7 @@ run_units() { # ARGUMENT...
 run_behind() { # ARGUMENT...
     echo 19 2>/dev/null >/proc/self/autogroup
     renice -n 19 $BASHPID >/dev/null
-    run_units -n 4 --dist loadfile --no-loadscope-reorder "$@"
+    run_units -n 3 --dist loadfile --no-loadscope-reorder "$@"
 }
 
 judge_part() { # EXIT-CODE NAME COMMAND...
@@ -36,8 +36,8 @@ if [ "${1:-}" = --behind ]; then
 fi
 
 pids=()
-# A session of its own is not told of Ctrl-C.
-trap 'kill -TERM -- "-${pids[0]}" 2>/dev/null; exit 130' INT TERM
+# A session of its own is told of Ctrl-C by nobody else.
+trap 'trap - TERM; kill -TERM -- "-${pids[0]}" 2>/dev/null; kill -TERM 0' INT TERM
 if reason=$(.venv/bin/python -m tools.lab.stage --why-not); then
     .venv/bin/python -m tools.lab.assets || exit
     setsid tools/tests.sh --behind "$@" &
