@@ -243,7 +243,10 @@ class Repository(Generic[R]):
                 connection.execute(insert(self.table), [self._codec.encode(item) for item in items])
             else:
                 statement, values_of = self._appending
-                connection.exec_driver_sql(statement, [tuple(map(_stored, values_of(item))) for item in items])
+                rows = map(values_of, items)
+                # Mostly they are what a driver takes, which is seen much faster than each is turned into that.
+                plain = (row if SCALARS.issuperset(map(type, row)) else tuple(map(_stored, row)) for row in rows)
+                connection.exec_driver_sql(statement, [*plain])
 
     def put_all(self, items: Iterable[R], within: Connection | None = None, **fixed: Any) -> None:
         """Writes records in place of those with the same key; of two with one key the later stands.

@@ -157,8 +157,8 @@ def _insert(connection: Connection, row: dict[str, object]) -> int | None:
 
 def _nonsense(row: LinkLoad | HostLoad | VmLoad) -> str | None:
     """Why nothing can be that large, that small, or no number: it would spoil every sum that it is part of."""
-    names = AMOUNTS[type(row)]
-    for name, value in zip(names, attrgetter(*names)(row), strict=True):
+    names, values_of = AMOUNTS[type(row)]
+    for name, value in zip(names, values_of(row), strict=True):
         if isinstance(value, (int, float)) and not 0 <= value < MOST_LOAD:
             return f"{name} is {value}, which nothing can be"
     return None
@@ -231,8 +231,9 @@ def _rows(item: StoredBatch, names: Names) -> Iterator[Communication]:
 
 Load = TypeVar("Load", LinkLoad, HostLoad, VmLoad)
 LOAD_TABLES: dict[type[Any], Table] = {LinkLoad: link_loads, HostLoad: host_loads, VmLoad: vm_loads}
-# The fields of each that are numbers
-AMOUNTS = {kind: tuple(item.name for item in fields(kind) if item.type is not str) for kind in LOAD_TABLES}
+_NUMBERS = {kind: tuple(item.name for item in fields(kind) if item.type is not str) for kind in LOAD_TABLES}
+# The fields of each that are numbers, and how they are read
+AMOUNTS = {kind: (names, attrgetter(*names)) for kind, names in _NUMBERS.items()}
 
 
 class Facts:

@@ -49,7 +49,7 @@ print(json.dumps({
 def on(framework: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {VARIABLE: framework, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, *words]
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550, check=False)
 
 
 def told(framework: str) -> dict[str, Any]:
@@ -85,6 +85,7 @@ def test_behind_the_door_both_are_alike() -> None:
 
 
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="only one framework is installed")
+@pytest.mark.timeout(600)
 def test_the_other_one_passes_the_contract_of_connections() -> None:
     other = next(name for name in INSTALLED if name != framework_name())
     done = on(other, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ryu_apps/test_connections.py")
