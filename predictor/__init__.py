@@ -11,7 +11,7 @@ from predictor.ensemble.forecaster import ForecastBlock, Forecaster, ForecasterO
 from predictor.models import BASELINES, Model, build_models, known_models
 from predictor.service.cycle import Predictor, PredictorReport
 from predictor.service.loop import run
-from predictor.service.tiers import BESIDE, FAST, SLOW, Tiers, tier_of
+from predictor.service.tiers import BESIDE, FAST, LIGHT_MODELS, LONG_MODELS, SLOW, Tiers, tier_of
 from predictor.service.workers import use_one_thread
 from predictor.trust.activity import rolling_probabilities
 from predictor.trust.scores import BLENDED, ModelScore, summarise_scores
@@ -21,6 +21,8 @@ __all__ = [
     "BESIDE",
     "BLENDED",
     "FAST",
+    "LIGHT_MODELS",
+    "LONG_MODELS",
     "MODELS",
     "SLOW",
     "FlowSeries",

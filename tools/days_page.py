@@ -13,14 +13,14 @@ from backtest.live_models import AUTO, ask_of, forecast_live
 from backtest.protocol import BacktestTask, MethodForecast
 from backtest.reading import Recording, read
 from backtest.run import BacktestPlan, question_of
-from predictor import ForecasterOptions, build_models, use_one_thread
+from predictor import LONG_MODELS, ForecasterOptions, build_models, use_one_thread
 
 STEPS = (1, 3, 6, 12, 24)
 RECENT = "recent rows"
 # What each memory is made of: recent rows alone, and what the long tier has by default.
 MEMORIES: Mapping[str, tuple[str, ...]] = {
     RECENT: ("naive", "ewma", "ewma_slow", "arima"),
-    "days": ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive", "arima"),
+    "days": LONG_MODELS,
 }
 # Title -> file, step in seconds, which columns count, which are no series.
 SETS: Mapping[str, tuple[str, float, tuple[str, ...], tuple[str, ...]]] = {

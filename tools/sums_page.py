@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from backtest.reading import read
 from backtest.route_reading import Matrices, read_matrices
 from orchestrator import SumForecast, reconcile
-from predictor import Forecaster, ForecastSpec, SeriesView, Target, build_models, use_one_thread
+from predictor import LIGHT_MODELS, Forecaster, ForecastSpec, SeriesView, Target, build_models, use_one_thread
 
 Floats = NDArray[Any]
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 MIDDLE, UPPER = LEVELS.index(0.5), LEVELS.index(0.9)
-# As live: links, hosts and machines by the light models, pairs by one more that needs no fit in the background.
-LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
-OF_PAIRS = (*LIGHT, "arima")
+# As live: links, hosts and machines by the light models, pairs by more, of which one is enough here.
+OF_PAIRS = (*LIGHT_MODELS, "arima")
 TRAIN_SHARE = 0.75
 PER_HOST = 5
 
@@ -39,7 +38,7 @@ MACHINES = "Azure VM"
 SETS: Mapping[str, PublicSums] = {
     "Meta DB": PublicSums("meta_pod_db_1s", 1.0, (5, 15, 30), OF_PAIRS),
     "GEANT": PublicSums("geant_15min_7d", 900.0, (2, 4, 8), OF_PAIRS),
-    MACHINES: PublicSums("azure_v1_vmcpu_5min_a", 300.0, (2, 6, 12), LIGHT),
+    MACHINES: PublicSums("azure_v1_vmcpu_5min_a", 300.0, (2, 6, 12), LIGHT_MODELS),
 }
 HEAD = """# What links and hosts carry: sums of forecasts
 
@@ -94,7 +93,7 @@ def main(words: list[str]) -> int:
         begin = time.process_time()
         rows += rows_of(title, one, *_read(title, options.data / one.file))
         sys.stderr.write(f"  {time.process_time() - begin:.0f} CPU s\n")
-    head = HEAD.format(pairs=f"`{', '.join(OF_PAIRS)}`", links=f"`{', '.join(LIGHT)}`")
+    head = HEAD.format(pairs=f"`{', '.join(OF_PAIRS)}`", links=f"`{', '.join(LIGHT_MODELS)}`")
     options.page.write_text(head + "\n".join(rows) + "\n" + NOTES, encoding="utf-8")
     return 0
 
@@ -113,7 +112,7 @@ def _read(title: str, file: Path) -> tuple[Floats, Floats]:
 def rows_of(title: str, one: PublicSums, values: Floats, carries: Floats) -> list[str]:
     """The table's rows about one set."""
     parts = _foretold(values, one.models, one.step_s, one.windows)
-    sums = _foretold(carries @ values, LIGHT, one.step_s, one.windows)
+    sums = _foretold(carries @ values, LIGHT_MODELS, one.step_s, one.windows)
     split, found = int(TRAIN_SHARE * values.shape[1]), []
     for number, window in enumerate(one.windows):
         judged = (sums.origins >= split) & (sums.origins + window < values.shape[1])

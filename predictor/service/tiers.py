@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 FAST, SLOW, LONG = "fast", "slow", "long"
 # Tiers beside the pairs' fast one make do with models that need no fitting in the background.
-LIGHT = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
+LIGHT_MODELS = ("naive", "ewma", "ewma_slow", "train_mean", "seasonal_naive")
 # In cells of minutes ARIMA's one fit an hour is little: without it days lose to recent rows some steps ahead.
-OF_HOURS = (*LIGHT, "arima")
+LONG_MODELS = (*LIGHT_MODELS, "arima")
 # Sums, links and machines are looked at in turn, each in every second cycle: that halves what they cost.
 TURNS = 2
 # How often it is looked up how often switches renew their counters
@@ -101,14 +101,15 @@ BESIDE = tier_of(SubjectKind.BESIDE)
 ABOUT_MACHINES = (tier_of(SubjectKind.DESTINATION), tier_of(SubjectKind.VM), BESIDE)
 
 
-def _light(names: Sequence[str], known: Sequence[str] = LIGHT) -> tuple[str, ...]:
-    return tuple(name for name in known if name in names)
+def _among(models: Sequence[str], configured: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in models if name in configured)
 
 
 def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
     """What predictors of a slower tier are told: its own cells and horizons, and all spans longer as its cells are."""
     slow = fast.slow if tier == SLOW else fast.long
     slower = slow.step_s / fast.step_s
+    models = _among(LIGHT_MODELS if tier == SLOW else LONG_MODELS, fast.models)
     return fast.tuned(
         horizons_s=slow.horizons_s,
         step_s=slow.step_s,
@@ -119,7 +120,7 @@ def slow_config(fast: PredictorConfig, tier: str = SLOW) -> PredictorConfig:
             "max_stale_s": slower * fast.history.max_stale_s,
         },
         limits={"refit_every_s": slower * fast.limits.refit_every_s, "threads": 1},
-        models=_light(fast.models, LIGHT if tier == SLOW else OF_HOURS) if slow.models is None else slow.models,
+        models=models if slow.models is None else slow.models,
         tier=tier,
     )
 
@@ -149,7 +150,7 @@ class Tiers:
         self._looked_at: float | None = None
         self.refreshes: Mapping[str, float] = {}
         self._told: set[str] = set()
-        light = config.tuned(models=_light(config.models), limits={"threads": 1})
+        light = config.tuned(models=_among(LIGHT_MODELS, config.models), limits={"threads": 1})
         machines = LoadSeries((VmLoad, HostLoad), config.step_s, config.history.window_s)
         self._host_of = machines.host_of
         every = _sources(light, machines)
@@ -183,7 +184,9 @@ class Tiers:
                 arrivals = MachineArrivals(destinations, source, self._host_of)
                 more = [partial(Communications, arrivals=arrivals)]
             # Only pairs are worth models that have to be fitted.
-            own = config.tuned(tier=tier, models=config.models if tier in (SLOW, LONG) else _light(config.models))
+            own = config.tuned(
+                tier=tier, models=config.models if tier in (SLOW, LONG) else _among(LIGHT_MODELS, config.models)
+            )
             made[tier] = Predictor(own, self._background, source=source, more=more)
         return made
 

@@ -1,13 +1,15 @@
 """Sums, links and machines are forecast beside the pairs, seconds and minutes ahead, from what was measured of them."""
 
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from synthetic_traffic import START, Recipe, make
 
 from cpdb import HostLoad, LinkLoad, Quantity, Subject, SubjectKind, VmLoad, open_store
-from predictor import LongTier, PredictorConfig, SlowTier, Tiers, tier_of
+from predictor import LIGHT_MODELS, LongTier, PredictorConfig, SlowTier, Tiers, tier_of
 
 CONFIG = PredictorConfig(models=("naive", "ewma", "train_mean"))
 SLOW = SlowTier(horizons_s=(60, 120), history_s=480)
@@ -58,6 +60,51 @@ def said(store, now, kind, speed="fast"):
         }
         for s, subject in enumerate(batch.subjects)
     }
+
+
+def test_hours_ahead_arima_is_among_the_models_where_it_is_configured():
+    for models, minutes, hours in (
+        (PredictorConfig().models, LIGHT_MODELS, (*LIGHT_MODELS, "arima")),
+        (("arima", "ewma"), ("ewma",), ("ewma", "arima")),
+        (("ewma",), ("ewma",), ("ewma",)),
+    ):
+        tiers = Tiers(PredictorConfig(models=models))
+        assert tiers.slow["slow"].config.models == minutes
+        assert tiers.long["long"].config.models == hours
+        tiers.close()
+    tiers = Tiers(PredictorConfig(long=LongTier(models=("ewma",))))
+    assert tiers.long["long"].config.models == ("ewma",)
+    tiers.close()
+
+
+def test_one_process_fits_for_all_tiers_and_ends_with_them(store):
+    names, seconds = ("ewma", "arima"), 150
+    slow = SlowTier(horizons_s=(10,), step_s=2.0, history_s=240, models=names)
+    traffic = make(5, Recipe(pairs=6, surging=0, seconds=seconds))
+    tiers = Tiers(PredictorConfig(models=names, slow=slow, limits={"refit_every_s": 1.0}))
+    fitted: dict[str, set[str]] = {}
+    processes = set()
+    for second in range(1, seconds + 1):
+        store.facts.add_communications(traffic.rows(second - 1))
+        for issue in tiers.turns(store, START + second):
+            fitted.setdefault(issue.tier, set()).update(issue.report.installed)
+        processes |= {one.pid for one in fitting()}
+    end = time.monotonic() + 60
+    while not all("arima" in fitted[tier] for tier in ("fast", "slow")) and time.monotonic() < end:
+        second += 1
+        time.sleep(0.1)
+        for issue in tiers.turns(store, START + second):
+            fitted[issue.tier] |= set(issue.report.installed)
+        processes |= {one.pid for one in fitting()}
+    assert "arima" in fitted["fast"] and "arima" in fitted["slow"]
+    assert len(processes) == 1
+    tiers.close()
+    assert fitting() == []
+
+
+def fitting() -> list[psutil.Process]:
+    """The processes that fit for this one."""
+    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
 
 
 def test_sums_links_and_machines_seconds_ahead(store):
