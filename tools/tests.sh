@@ -14,11 +14,15 @@ run_units() { # ARGUMENT...
     .venv/bin/pytest -m "not lab and not vm and not long" -o cache_dir=.pytest_cache/units "$@" 2>&1 | sed -u "s/^/units: /"
 }
 
+run_units_together() { # ARGUMENT...
+    run_units -n 3 --dist loadfile --no-loadscope-reorder "$@"
+}
+
 # A kernel that groups tasks by session heeds the priority of the group, and within the group that of the task.
 run_behind() { # ARGUMENT...
     echo 19 2>/dev/null >/proc/self/autogroup
     renice -n 19 $BASHPID >/dev/null
-    run_units -n 3 --dist loadfile --no-loadscope-reorder "$@"
+    run_units_together "$@"
 }
 
 judge_part() { # EXIT-CODE NAME COMMAND...
@@ -50,7 +54,7 @@ if reason=$(.venv/bin/python -m tools.lab.stage --why-not); then
     pids+=($!)
 else
     echo "lab tests: left out, because $reason"
-    run_units -n 3 --dist loadfile --no-loadscope-reorder "$@" &
+    run_units_together "$@" &
     pids+=($!)
 fi
 codes=()

@@ -102,6 +102,13 @@ def test_loads_of_each_kind_come_back(store: Store) -> None:
     assert store.facts.loads(HostLoad, 1.0) == []
 
 
+def test_loads_of_one_machine_come_back_oldest_first(store: Store) -> None:
+    at = {t: VmLoad("shop1", "hA", t, "running", 0.2, 0.3, 1, 50, 100) for t in (3.0, 1.0, 2.0, 4.0)}
+    store.facts.add_loads([*at.values(), replace(at[2.0], vm="shop2")])
+    assert store.facts.vm_loads("shop1", 1.0, 3.0) == [at[2.0], at[3.0]]
+    assert store.facts.vm_loads("shop3", 0.0, 9.0) == []
+
+
 def test_a_declared_capacity_survives_discovery(store: Store) -> None:
     store.inventory.put_links([Link("leaf2", 3, "hA", 0, 1.5e6, declared=True)])
     store.inventory.put_links([Link("hA", 0, "leaf2", 3, None, up=False)])
