@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from cpdb import ActionRecord, Json, LinkLoad, Seconds, show_rate
 from orchestrator.actions import MigrateVm, ScalingChange, moves_of, scalings_of
+from orchestrator.declared import RUNNING
 from orchestrator.verdicts import STARVED_SHARE, Case, GivingWay, Moment, PromiseVerdict, Words, timed, weigh
 
 # After the time by which a need was expected, it is watched this long.
@@ -177,7 +178,8 @@ class HeadroomPromise(Promise):
 
     def _joined(self, case: Case, action: ScalingChange) -> Iterator[Moment]:
         others = {name: {load.t: load for load in case.measured.vm_loads(name)} for name in self.vms}
-        comer = {load.t: load for load in case.measured.vm_loads(action.vm)}
+        # One that rests has no limit yet: it is as large as the others, like one of which there is no word.
+        comer = {load.t: load for load in case.measured.vm_loads(action.vm) if load.state == RUNNING}
         first = next(iter(others.values()), {})
         for load, seconds in timed(list(first.values()), case):
             serving = [rows[load.t] for rows in others.values() if load.t in rows]

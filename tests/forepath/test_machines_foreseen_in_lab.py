@@ -89,10 +89,7 @@ def settings(lab: Lab, directory: Path) -> Settings:
         vm |= limits[LAYOUT.vm(vm["name"]).service or ""]
     tables |= {"pool": [pool()], "web": {"enabled": False}}
     # What is given back can be had again within 5 s, so it goes back where nobody needs it for so long.
-    # Two machines are needed at once, and advice of the first is judged as if it came alone: that is no reason to stop.
-    tables["orchestrator"] = {
-        "cpu": {"calm_s": 4.0}, "guard": {"resize_cooldown_s": 2.0}, "learning": {"fall_back_share": 1.0}
-    }  # fmt: skip
+    tables["orchestrator"] = {"cpu": {"calm_s": 4.0}, "guard": {"resize_cooldown_s": 2.0}}
     return Settings.model_validate(tables)
 
 

@@ -11,6 +11,7 @@ from cpdb import ActionRecord, ActionTiming, Communication, HostLoad, LinkLoad, 
 from orchestrator import (
     MigrateVm,
     ReserveBandwidth,
+    ScaleOut,
     SetCpuLimit,
     SetMemory,
     SetWeights,
@@ -192,6 +193,16 @@ def test_what_splits_and_places_spared_is_not_claimed() -> None:
     assert judged(record(MOVE, PLACE), *(replace(one, host="h1") for one in there)).code is BROKEN
     assert judged(record(LIMIT, ROOM), *(cpu(s, 0.1, 0.5) for s in SECONDS)).code is KEPT
     assert judged(record(LIMIT, ROOM), *(cpu(s, 0.5, 0.5) for s in SECONDS)).code is BROKEN
+
+
+def test_a_machine_that_would_be_resumed_counts_as_large_as_those_that_serve() -> None:
+    row = record(ScaleOut("10.0.0.1", "shop2", "h1", "paused"), ROOM, ADVISED)
+    busy = [cpu(s, surge(s, 0.5, 0.1), 0.5) for s in SECONDS]
+    # Hosts tell of one that rests, and that it may use nothing.
+    resting = [replace(one, vm="shop2", state="paused", cpu_cores_used=0.0, cpu_cores_limit=0.0) for one in busy]
+    found = judged(row, *busy, *resting)
+    assert (found.code, found.eased, found.short_s, found.spared_s) == (KEPT, True, 6, 6)
+    assert found == judged(row, *busy)
 
 
 @pytest.mark.parametrize("promise", [*PROMISES, {"what": "a promise of another version"}])
