@@ -1,12 +1,13 @@
-"""Lets `python -m forepath` be the same as the console script."""
+"""What the console script and `python -m forepath` run."""
 
 import gc
 
 
 def main() -> None:
-    """The whole program. What it is made of stays until it ends: before and after its command nobody looks for garbage.
+    """The whole program. All that its imports make stays, so garbage is collected while its command runs alone.
 
-    Meanwhile somebody does, or long replays take a tenth more.
+    Looking for it before and after takes a fifth of the time of a short command. Only freezing what imports made
+    (`gc.freeze`) before the command was measured as well: long replays took a tenth more.
     """
     gc.disable()
     from forepath.cli import main as run  # only here, or it would be imported before

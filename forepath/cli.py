@@ -71,7 +71,7 @@ def set_up(
     # Programs that are started from here log in the same way.
     os.environ |= {FORMAT_VARIABLE: log_format.value, LEVEL_VARIABLE: log_level.value}
     set_up_logs()
-    # Off until now (see `__main__`)
+    # The command begins: off until now, see `__main__`
     gc.enable()
 
 

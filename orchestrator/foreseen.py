@@ -167,7 +167,7 @@ class Foreseen:
 
     def __init__(self, forecasts: Sequence[Mapping[Cell, Forecast]]) -> None:
         self._forecasts = forecasts
-        # Its length would be counted.
+        # Whether `PairForecasts` are empty would be told by making all of them; they never are.
         said = [(number, one) for number, one in enumerate(forecasts) if type(one) is PairForecasts or one]
         self._told = {number: one for number, one in said if not isinstance(one, PairForecasts)}
         self._columns: dict[Cell, ForecastColumn | None] = {}

@@ -153,8 +153,8 @@ def _lasting(
     """
     short = _short(context, subject, uses)
     action = _action(context, short, subject.held) if short else None
-    for _ in range(len(uses)) if subject.held is None else ():
-        if action is None:
+    for _ in uses:
+        if action is None or subject.held is not None:
             break
         holding = replace(subject, held=action.reservation("plan", "", context.world.now))
         again = _short(context, holding, _uses(context, holding))
