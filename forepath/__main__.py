@@ -6,7 +6,7 @@ import gc
 def main() -> None:
     """The whole program. All that its imports make stays, so garbage is collected while its command runs alone.
 
-    Looking for it before and after takes a fifth of the time of a short command. Only freezing what imports made
+    Looking for it before and after takes a quarter of the time of a short command. Only freezing what imports made
     (`gc.freeze`) before the command was measured as well: long replays took a tenth more.
     """
     gc.disable()
